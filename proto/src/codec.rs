@@ -1,0 +1,111 @@
+//! The one place where values become bytes and bytes become values.
+//!
+//! bincode 2.0.1, little-endian with variable-length integers, a format
+//! version in the first byte, a byte limit on every read, trailing bytes
+//! refused. Replacing bincode touches this module only.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+/// First byte of every encoding.
+const FORMAT: u8 = 1;
+
+/// Why bytes were not accepted. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// More bytes than the caller allows.
+    #[error("{got} bytes where at most {limit} are allowed")]
+    TooLong {
+        /// Bytes offered.
+        got: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// Nothing, or a format version that this build doesn't read.
+    #[error("unknown format version {0:?}")]
+    Format(Option<u8>),
+    /// The bytes are not an encoding of the expected type.
+    #[error("malformed: {0}")]
+    Malformed(String),
+    /// A complete value, then more bytes.
+    #[error("{0} bytes after the value")]
+    Trailing(usize),
+}
+
+/// Largest value that any caller may decode; the per-call limit is below it.
+const CEILING: usize = 8 * 1024 * 1024;
+
+fn config() -> impl bincode::config::Config {
+    bincode::config::standard().with_limit::<CEILING>()
+}
+
+/// Encodes `value` with the format version in front.
+///
+/// # Panics
+/// Only for a type that serde cannot describe to bincode: our own mistake,
+/// never a matter of the value's content.
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut out = vec![FORMAT];
+    bincode::serde::encode_into_std_write(value, &mut out, bincode::config::standard())
+        .expect("wire types are plain data");
+    out
+}
+
+/// Decodes exactly one value from `bytes`, of which at most `limit` are allowed.
+///
+/// # Errors
+/// [`CodecError`] says what is wrong with the bytes.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, CodecError> {
+    if bytes.len() > limit.min(CEILING) {
+        return Err(CodecError::TooLong {
+            got: bytes.len(),
+            limit,
+        });
+    }
+    let (&format, rest) = bytes.split_first().ok_or(CodecError::Format(None))?;
+    if format != FORMAT {
+        return Err(CodecError::Format(Some(format)));
+    }
+    let (value, read) = bincode::serde::decode_from_slice(rest, config())
+        .map_err(|e| CodecError::Malformed(e.to_string()))?;
+    match rest.len() - read {
+        0 => Ok(value),
+        more => Err(CodecError::Trailing(more)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_survives_the_round_trip() {
+        let value = (7u64, "x".to_string(), vec![1u8, 2]);
+        assert_eq!(
+            decode::<(u64, String, Vec<u8>)>(&encode(&value), 100).unwrap(),
+            value
+        );
+    }
+
+    #[test]
+    fn trailing_bytes_short_input_and_other_versions_are_refused() {
+        let mut bytes = encode(&5u32);
+        bytes.push(0);
+        assert_eq!(decode::<u32>(&bytes, 100), Err(CodecError::Trailing(1)));
+        assert_eq!(decode::<u32>(&[], 100), Err(CodecError::Format(None)));
+        assert_eq!(decode::<u32>(&[9, 5], 100), Err(CodecError::Format(Some(9))));
+        assert!(matches!(
+            decode::<u32>(&bytes, 1),
+            Err(CodecError::TooLong { .. })
+        ));
+    }
+
+    #[test]
+    fn a_length_that_promises_more_than_there_is_allocates_nothing() {
+        // A vector that claims 2^62 elements.
+        let hostile = [FORMAT, 253, 0, 0, 0, 0, 0, 0, 0, 64];
+        assert!(matches!(
+            decode::<Vec<u8>>(&hostile, 100),
+            Err(CodecError::Malformed(_))
+        ));
+    }
+}

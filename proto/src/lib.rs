@@ -1,0 +1,14 @@
+//! What agents say to each other and what they conclude from it.
+//!
+//! Everything here is a pure function of its arguments: no clock, no
+//! randomness, no IO. Time and keys come in from the shell (`innermesh-agent`).
+//!
+//! Facts come in through [`ledger`] (who may) and [`head`] (who is), meet in
+//! [`view::MeshView`], and leave as [`zone::Zone`] and [`tunnel::TunnelPlan`].
+
+pub mod codec;
+pub mod crypto;
+pub mod id;
+pub mod limits;
+pub mod name;
+pub mod tunnel;

@@ -1,0 +1,49 @@
+//! Every bound of the protocol, by name. A number that limits what a peer can
+//! make us hold or do stands here and nowhere else.
+
+/// Largest signed head, in bytes of its encoding.
+pub const HEAD_BYTES: usize = 512;
+/// Largest head body, in bytes.
+pub const BODY_BYTES: usize = 64 * 1024;
+/// Largest body that travels inline with a pushed head, in bytes.
+pub const INLINE_BODY_BYTES: usize = 1024;
+/// Items in one head body.
+pub const BODY_ITEMS: usize = 1024;
+/// Endpoints that one node may announce for one transport.
+pub const ENDPOINTS: usize = 16;
+/// Largest RPC frame, in bytes, either way.
+pub const RPC_BYTES: usize = 4 * 1024 * 1024;
+/// Largest RPC frame from a peer without a valid membership, in bytes.
+pub const STRANGER_RPC_BYTES: usize = 64 * 1024;
+/// Largest ledger request with its seal, in bytes.
+pub const REQUEST_BYTES: usize = 32 * 1024;
+/// Largest ledger entry (request and attachment), in bytes.
+pub const ENTRY_BYTES: usize = 48 * 1024;
+/// Entries in one batch.
+pub const BATCH_ENTRIES: usize = 256;
+/// Largest batch, in bytes of its encoding.
+pub const BATCH_BYTES: usize = 2 * 1024 * 1024;
+/// Largest genesis, in bytes of its encoding.
+pub const GENESIS_BYTES: usize = 32 * 1024;
+/// Furthest a request may expire beyond the newest stamp, in milliseconds.
+pub const REQUEST_LIFETIME_MS: u64 = 10 * 60 * 1000;
+/// Members of one mesh.
+pub const MEMBERS: usize = 4096;
+/// Names held by one node.
+pub const NAMES_PER_NODE: usize = 1024;
+/// Uses of one token.
+pub const TOKEN_USES: u32 = 1000;
+/// Longest life of a token, in milliseconds (30 days).
+pub const TOKEN_LIFETIME_MS: u64 = 30 * 24 * 3600 * 1000;
+/// Largest certificate, in bytes of DER.
+pub const CERTIFICATE_BYTES: usize = 8 * 1024;
+/// Names in one certificate.
+pub const CERTIFICATE_NAMES: usize = 32;
+/// Longest life of a leaf certificate, in days (Apple refuses more than 825).
+pub const LEAF_DAYS: u32 = 825;
+/// Life of a membership certificate, in days.
+pub const MEMBERSHIP_DAYS: u32 = 90;
+/// Days after the end of a membership certificate in which it may still renew.
+pub const RENEWAL_GRACE_DAYS: u32 = 180;
+/// How far `notBefore` is set back, in seconds.
+pub const BACKDATE_S: u64 = 3600;
