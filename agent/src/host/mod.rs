@@ -1,0 +1,151 @@
+//! The outside world, as the agent sees it: clock, keys and randomness,
+//! sockets, files, the tunnel. It comes in once, here, as one value; the
+//! simulation hands in another. Nothing else in this crate may reach for a
+//! clock, a random number, a socket or a file by itself.
+
+pub mod keys;
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use ipnet::IpNet;
+
+use self::keys::Keys;
+
+/// Everything outside the agent.
+#[derive(Clone)]
+pub struct Host {
+    /// Monotonic and wall time.
+    pub clock: Arc<dyn Clock>,
+    /// Key generation, signing, verifying, randomness.
+    pub keys: Arc<dyn Keys>,
+    /// Sockets, addresses and probes.
+    pub net: Arc<dyn Network>,
+    /// Files.
+    pub disk: Arc<dyn Disk>,
+    /// Makes the tunnel interface.
+    pub tunnels: Arc<dyn Tunnels>,
+}
+
+/// Monotonic time: since some moment before the agent's start.
+pub type Mono = Duration;
+
+/// Time. Monotonic time drives every timeout; wall time is for people, for
+/// stamps that a roster proposes, and to trigger renewals.
+#[async_trait]
+pub trait Clock: Send + Sync {
+    /// Monotonic time.
+    fn now(&self) -> Mono;
+    /// Milliseconds since 1970, as this host believes; it may be wrong and may jump.
+    fn wall_ms(&self) -> u64;
+    /// Waits; cancelling the future cancels the wait.
+    async fn sleep(&self, duration: Duration);
+}
+
+/// Sockets and what the host knows of its network.
+#[async_trait]
+pub trait Network: Send + Sync {
+    /// A UDP socket for quinn.
+    ///
+    /// # Errors
+    /// The operating system's, such as an address in use.
+    fn quic_socket(&self, listen: SocketAddr) -> io::Result<Arc<dyn quinn::AsyncUdpSocket>>;
+    /// The runtime that drives quinn.
+    fn quic_runtime(&self) -> Arc<dyn quinn::Runtime>;
+    /// Whether DNS is served on real sockets here (not in a simulation).
+    fn has_sockets(&self) -> bool;
+    /// Global unicast addresses of the host's interfaces that are up.
+    async fn local_addresses(&self) -> Vec<(String, IpAddr)>;
+    /// A local address or route, other than a default route, that overlaps
+    /// `net` on another interface than `except`; as text for a person.
+    async fn clash(&self, net: IpNet, except: &str) -> Option<String>;
+    /// Name servers that the host uses for other names, best first.
+    async fn upstream_resolvers(&self) -> Vec<SocketAddr>;
+    /// The addresses of a host name, by the host's own resolver.
+    ///
+    /// # Errors
+    /// The resolver's.
+    async fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
+    /// Opens a TCP connection and closes it.
+    ///
+    /// # Errors
+    /// Why it could not be opened.
+    async fn probe_tcp(&self, address: SocketAddr) -> io::Result<()>;
+    /// Fetches `path` by HTTP/1.1 and returns the status code.
+    ///
+    /// # Errors
+    /// Why there was no answer.
+    async fn probe_http(&self, address: SocketAddr, host: &str, path: &str) -> io::Result<u16>;
+}
+
+/// Files, all below one folder. Paths are relative to it.
+#[async_trait]
+pub trait Disk: Send + Sync {
+    /// The folder, for messages to a person.
+    fn root(&self) -> PathBuf;
+    /// The whole file; `None` when it isn't there.
+    ///
+    /// # Errors
+    /// Any but "not found".
+    async fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>>;
+    /// Writes under a temporary name, syncs, renames, syncs the folder; mode 0600.
+    ///
+    /// # Errors
+    /// The old content stands.
+    async fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// Opens for appending, made when absent, mode 0600.
+    ///
+    /// # Errors
+    /// The operating system's.
+    async fn append(&self, path: &Path) -> io::Result<Box<dyn AppendFile>>;
+    /// Removes; absent is fine.
+    ///
+    /// # Errors
+    /// The operating system's.
+    async fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Takes the lock that two agents on one folder can't both hold; it is
+    /// held until the returned value is dropped.
+    ///
+    /// # Errors
+    /// `WouldBlock` when another holds it.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
+}
+
+/// A file that only grows, but for a torn tail that is cut.
+#[async_trait]
+pub trait AppendFile: Send {
+    /// Appends; durable only after [`AppendFile::sync`].
+    ///
+    /// # Errors
+    /// The tail is then unknown: the writer stops for good.
+    async fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Makes all that was appended durable (fdatasync).
+    ///
+    /// # Errors
+    /// What was appended may be lost: the writer stops for good.
+    async fn sync(&mut self) -> io::Result<()>;
+    /// Cuts the file to `length` bytes and syncs.
+    ///
+    /// # Errors
+    /// The operating system's.
+    async fn truncate(&mut self, length: u64) -> io::Result<()>;
+}
+
+/// Makes the tunnel interface; see [`crate::tunnel`].
+#[async_trait]
+pub trait Tunnels: Send + Sync {
+    /// Brings the interface up, clearing what an earlier crash left.
+    ///
+    /// # Errors
+    /// What to change on the host.
+    async fn open(
+        &self,
+        settings: crate::tunnel::TunnelSettings,
+    ) -> Result<Arc<dyn crate::tunnel::Tunnel>, crate::tunnel::TunnelError>;
+}
