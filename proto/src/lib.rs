@@ -12,3 +12,4 @@ pub mod id;
 pub mod limits;
 pub mod name;
 pub mod tunnel;
+pub mod zone;

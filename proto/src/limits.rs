@@ -47,3 +47,6 @@ pub const MEMBERSHIP_DAYS: u32 = 90;
 pub const RENEWAL_GRACE_DAYS: u32 = 180;
 /// How far `notBefore` is set back, in seconds.
 pub const BACKDATE_S: u64 = 3600;
+/// Records of one name and type in a DNS answer; beyond it the rest is left
+/// out, so that an answer fits a message over TCP (64 KiB).
+pub const RRSET_RECORDS: usize = 256;

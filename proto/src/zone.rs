@@ -1,0 +1,353 @@
+//! The mesh's names as DNS answers: a pure function of what is known, and what
+//! it says to a question. It knows nothing of sockets, views or upstreams.
+//!
+//! Invariant S14 decides every doubtful case: a name in force is never
+//! NXDOMAIN, neither while a view is still loading (SERVFAIL then) nor because
+//! its node is away (the last answer, with a low TTL), and never NXDOMAIN
+//! where it exists with other types (NODATA).
+
+mod build;
+mod name;
+mod record;
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    name::{DomainName, DomainNameError},
+    record::{Rdata, Record, RecordType, RecordTypeError, Soa},
+};
+use crate::{
+    crypto::Hash,
+    name::{Label, MeshDomain},
+};
+
+/// Seconds for which an answer may be kept while all is well. Short, because
+/// the mesh learns of a change within a second and clients should too.
+pub const TTL_S: u32 = 30;
+/// Seconds for which a last known answer, or a negative one, may be kept.
+pub const LOW_TTL_S: u32 = 5;
+
+/// What a zone is made from.
+#[derive(Clone, Debug)]
+pub struct ZoneInput {
+    /// The mesh's domain.
+    pub domain: MeshDomain,
+    /// The IPv4 overlay; its reverse zone is served.
+    pub ipv4: Ipv4Net,
+    /// The IPv6 overlay; its reverse zone is served.
+    pub ula: Ipv6Net,
+    /// Version of the view that this was derived from; the SOA's serial.
+    pub version: u64,
+    /// The view isn't complete yet: a name that isn't known may exist.
+    pub loading: bool,
+    /// Members, dead or alive.
+    pub nodes: BTreeMap<Label, NodeRecords>,
+    /// Granted service names.
+    pub services: BTreeMap<Label, ServiceRecords>,
+}
+
+/// What is known of a member.
+#[derive(Clone, Debug, Default)]
+pub struct NodeRecords {
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Whether it is alive, as far as is known here.
+    pub live: bool,
+    /// Services under its own name: `X.<node>.<domain>`. One without an
+    /// instance is answered by the node's wildcard.
+    pub own_services: BTreeMap<Label, Vec<InstanceRecord>>,
+}
+
+/// What is known of a granted service name.
+#[derive(Clone, Debug)]
+pub struct ServiceRecords {
+    /// Whether its instances are known.
+    pub state: ServiceState,
+    /// Its instances, dead ones too: the last known answer stands while there
+    /// is no better one.
+    pub instances: Vec<InstanceRecord>,
+    /// Whether `*.<service>.<domain>` answers like the service itself.
+    pub wildcard: bool,
+}
+
+/// Whether a service's instances are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceState {
+    /// They are; when there is none, the name exists without data.
+    Known,
+    /// The name is granted, but its holder hasn't been heard yet.
+    Loading,
+}
+
+/// One instance of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceRecord {
+    /// The member that runs it.
+    pub node: Label,
+    /// Where clients reach it.
+    pub addresses: Vec<IpAddr>,
+    /// Its port.
+    pub port: u16,
+    /// Its transport.
+    pub protocol: Protocol,
+    /// Whether its node is alive, as far as is known here.
+    pub live: bool,
+    /// Whether its check passes.
+    pub healthy: bool,
+}
+
+/// A service's transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl std::str::FromStr for Protocol {
+    type Err = ProtocolError;
+
+    fn from_str(s: &str) -> Result<Self, ProtocolError> {
+        match s {
+            "tcp" => Ok(Self::Tcp),
+            "udp" => Ok(Self::Udp),
+            _ => Err(ProtocolError),
+        }
+    }
+}
+
+impl std::fmt::Display for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// Not a transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a service's protocol is tcp or udp")]
+pub struct ProtocolError;
+
+/// The mesh's zone and the reverse zones of its overlay addresses.
+#[derive(Clone, Debug)]
+pub struct Zone {
+    /// Origins and their SOA; the mesh's domain first.
+    origins: Vec<Record>,
+    /// Every name that exists, empty non-terminals too (RFC 4592 §2.2.2).
+    names: BTreeMap<DomainName, Node>,
+    loading: bool,
+}
+
+/// A name that exists.
+#[derive(Clone, Debug, Default)]
+struct Node {
+    sets: Vec<RrSet>,
+    /// It may have data that isn't known yet.
+    loading: bool,
+}
+
+/// All records of one name and type; never empty.
+#[derive(Clone, Debug)]
+struct RrSet {
+    rtype: RecordType,
+    ttl_s: u32,
+    data: Vec<Rdata>,
+}
+
+/// What the zone says to a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer<'z> {
+    /// Records of the type that was asked for, owned by the name asked for.
+    Records {
+        /// Seconds for which they may be kept.
+        ttl_s: u32,
+        /// Their data, in a stable order; never empty.
+        data: &'z [Rdata],
+        /// Addresses of the names in `data`.
+        additional: Vec<Record>,
+    },
+    /// The name exists, but not with this type. The SOA goes with it.
+    NoData(&'z Record),
+    /// The name doesn't exist. The SOA goes with it.
+    NxDomain(&'z Record),
+    /// It can't be told yet.
+    ServFail,
+    /// Not a name of this mesh.
+    NotOurs,
+}
+
+impl Zone {
+    /// Makes the zone. Names that don't fit DNS are left out.
+    pub fn build(input: &ZoneInput) -> Self {
+        build::build(input)
+    }
+
+    /// Answers a question of class IN (RFC 1034 §4.3.2, RFC 4592).
+    pub fn lookup(&self, name: &DomainName, rtype: RecordType) -> Answer<'_> {
+        let Some(soa) = self.origin_of(name) else {
+            return Answer::NotOurs;
+        };
+        if let Some(node) = self.names.get(name) {
+            return self.in_node(node, rtype, soa, node.loading);
+        }
+        match self.wildcard_for(name) {
+            // Declared services may be missing from a view that is loading, so
+            // a type that the wildcard lacks is unknown. Not so an address:
+            // SERVFAIL to AAAA beside an answer to A breaks stub resolvers.
+            Some(node) => {
+                let address = matches!(rtype, RecordType::A | RecordType::AAAA);
+                self.in_node(node, rtype, soa, self.loading && !address)
+            }
+            None if self.loading => Answer::ServFail,
+            None => Answer::NxDomain(soa),
+        }
+    }
+
+    /// Whether a name is the mesh's to answer.
+    pub fn is_ours(&self, name: &DomainName) -> bool {
+        self.origin_of(name).is_some()
+    }
+
+    /// The zones' origins: the mesh's domain, then the reverse zones.
+    pub fn origins(&self) -> impl Iterator<Item = &DomainName> {
+        self.origins.iter().map(|soa| &soa.name)
+    }
+
+    /// All records as lines of a master file (RFC 1035 §5): zone by zone, each
+    /// with its SOA first and then in canonical order (RFC 4034 §6.1).
+    pub fn records(&self) -> impl Iterator<Item = String> {
+        self.sorted().into_iter().map(|record| record.to_string())
+    }
+
+    /// Hash of all that the zone says, but for the SOA's serial: equal on two
+    /// nodes exactly when they answer alike.
+    pub fn hash(&self) -> Hash {
+        let mut text = String::new();
+        for record in self.sorted() {
+            if !matches!(record.data, Rdata::Soa(_)) {
+                text.push_str(&record.to_string());
+                text.push('\n');
+            }
+        }
+        for (name, node) in &self.names {
+            if node.loading {
+                text.push_str(&format!("loading {name}\n"));
+            }
+        }
+        text.push_str(if self.loading { "loading" } else { "complete" });
+        Hash::of(text.as_bytes())
+    }
+
+    fn origin_of(&self, name: &DomainName) -> Option<&Record> {
+        self.origins.iter().find(|soa| name.is_within(&soa.name))
+    }
+
+    /// The source of synthesis: the wildcard below the closest name that
+    /// exists (RFC 4592 §3.3.1).
+    fn wildcard_for(&self, name: &DomainName) -> Option<&Node> {
+        let encloser = name
+            .lineage()
+            .skip(1)
+            .find_map(|ancestor| self.names.get_key_value(ancestor))?;
+        self.names.get(&encloser.0.child(b"*")?)
+    }
+
+    fn in_node<'z>(
+        &'z self,
+        node: &'z Node,
+        rtype: RecordType,
+        soa: &'z Record,
+        unknown: bool,
+    ) -> Answer<'z> {
+        if rtype == RecordType::ANY && !(node.sets.is_empty() && unknown) {
+            return Answer::Records {
+                ttl_s: TTL_S,
+                data: &[Rdata::Hinfo],
+                additional: Vec::new(),
+            };
+        }
+        match node.sets.iter().find(|set| set.rtype == rtype) {
+            Some(set) => Answer::Records {
+                ttl_s: set.ttl_s,
+                data: &set.data,
+                additional: self.additional(&set.data),
+            },
+            None if unknown => Answer::ServFail,
+            None => Answer::NoData(soa),
+        }
+    }
+
+    /// Addresses of the hosts that records name (RFC 2782, RFC 1035 §3.3.11).
+    fn additional(&self, data: &[Rdata]) -> Vec<Record> {
+        let mut targets: Vec<&DomainName> = Vec::new();
+        for rdata in data {
+            if let Rdata::Srv { target, .. } | Rdata::Ns(target) = rdata
+                && !targets.contains(&target)
+            {
+                targets.push(target);
+            }
+        }
+        let mut records = Vec::new();
+        for target in targets {
+            for set in self
+                .names
+                .get(target)
+                .map(|node| &*node.sets)
+                .unwrap_or_default()
+            {
+                if matches!(set.rtype, RecordType::A | RecordType::AAAA) {
+                    records.extend(set.data.iter().map(|data| Record {
+                        name: target.clone(),
+                        ttl_s: set.ttl_s,
+                        data: data.clone(),
+                    }));
+                }
+            }
+        }
+        records
+    }
+
+    fn sorted(&self) -> Vec<Record> {
+        let mut all = Vec::new();
+        for (zone, soa) in self.origins.iter().enumerate() {
+            let mut names: Vec<_> = self
+                .names
+                .iter()
+                .filter(|(name, _)| {
+                    self.origins.iter().position(|o| name.is_within(&o.name)) == Some(zone)
+                })
+                .collect();
+            names.sort_by_cached_key(|(name, _)| {
+                name.canonical_key()
+                    .into_iter()
+                    .map(<[u8]>::to_vec)
+                    .collect::<Vec<_>>()
+            });
+            all.push(soa.clone());
+            for (name, node) in names {
+                for set in &node.sets {
+                    for data in &set.data {
+                        if set.rtype != RecordType::SOA {
+                            all.push(Record {
+                                name: name.clone(),
+                                ttl_s: set.ttl_s,
+                                data: data.clone(),
+                            });
+                        }
+                    }
+                }
+            }
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,333 @@
+//! How the zone's records follow from what is known.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::{
+    DomainName, InstanceRecord, LOW_TTL_S, Node, NodeRecords, Protocol, Rdata, Record, RrSet,
+    ServiceRecords, ServiceState, Soa, TTL_S, Zone, ZoneInput,
+};
+use crate::{id::resolver_v4, limits, name::Label};
+
+/// See [`Zone::build`].
+pub(super) fn build(input: &ZoneInput) -> Zone {
+    let Some(apex) = DomainName::from_labels(input.domain.as_str().split('.').map(str::as_bytes))
+    else {
+        // A domain has at most 100 characters, so this doesn't happen; an
+        // empty zone answers nothing.
+        return Zone {
+            origins: Vec::new(),
+            names: BTreeMap::new(),
+            loading: input.loading,
+        };
+    };
+    let mut builder = Builder {
+        input,
+        origins: vec![apex.clone()],
+        apex,
+        names: BTreeMap::new(),
+    };
+    builder.origins.extend(reverse_origins(
+        &input.ipv4.network().octets(),
+        input.ipv4.prefix_len(),
+        8,
+    ));
+    builder.origins.extend(reverse_origins(
+        &input.ula.network().octets(),
+        input.ula.prefix_len(),
+        4,
+    ));
+    builder.mesh();
+    for (label, node) in &input.nodes {
+        builder.node(label, node);
+    }
+    for (label, service) in &input.services {
+        builder.service(label, service);
+    }
+    builder.finish()
+}
+
+/// The zones that cover exactly the first `prefix` bits of `octets`, `step`
+/// bits to a label: one where the prefix ends with a label, else up to 128.
+fn reverse_origins(octets: &[u8], prefix: u8, step: usize) -> Vec<DomainName> {
+    let prefix = usize::from(prefix);
+    let bits = prefix.next_multiple_of(step);
+    let mut octets = octets.to_vec();
+    (0..1u8 << (bits - prefix))
+        .map(|_| {
+            let origin = DomainName::reverse_prefix(&octets, bits, step);
+            if let Some(last) = bits.checked_sub(1).and_then(|bit| octets.get_mut(bit / 8)) {
+                *last = last.wrapping_add(1 << ((8 - bits % 8) % 8));
+            }
+            origin
+        })
+        .collect()
+}
+
+struct Builder<'a> {
+    input: &'a ZoneInput,
+    apex: DomainName,
+    origins: Vec<DomainName>,
+    names: BTreeMap<DomainName, Node>,
+}
+
+impl Builder<'_> {
+    /// Names that every agent answers for itself, known or not known otherwise:
+    /// an ACME client whose CA's name stops resolving may turn to another CA.
+    fn mesh(&mut self) {
+        let v6 = u128::from(self.input.ula.network()) | 0x53;
+        let resolver = [
+            IpAddr::V4(resolver_v4(self.input.ipv4)),
+            IpAddr::V6(v6.into()),
+        ];
+        for label in ["acme", "ca", "ns"] {
+            if let Some(name) = self.apex.child(label.as_bytes()) {
+                self.addresses(&name, &resolver, TTL_S);
+            }
+        }
+        if let Some(ns) = self.apex.child(b"ns") {
+            for origin in self.origins.clone() {
+                self.add(&origin, TTL_S, [Rdata::Ns(ns.clone())]);
+            }
+            for address in resolver {
+                self.pointer(address, &ns);
+            }
+        }
+    }
+
+    fn node(&mut self, label: &Label, node: &NodeRecords) {
+        let Some(name) = self.apex.child(label.as_str().as_bytes()) else {
+            return;
+        };
+        if self.names.contains_key(&name) {
+            return;
+        }
+        let ttl_s = self.ttl(node.live);
+        self.insert(&name);
+        self.addresses(&name, &node.addresses, ttl_s);
+        if let Some(wildcard) = name.child(b"*") {
+            self.addresses(&wildcard, &node.addresses, ttl_s);
+        }
+        for &address in &node.addresses {
+            self.pointer(address, &name);
+        }
+        for (service, instances) in &node.own_services {
+            if !instances.is_empty() {
+                self.instances(&name, service, instances);
+            }
+        }
+    }
+
+    fn service(&mut self, label: &Label, service: &ServiceRecords) {
+        let Some(name) = self.apex.child(label.as_str().as_bytes()) else {
+            return;
+        };
+        if self
+            .names
+            .get(&name)
+            .is_some_and(|node| !node.sets.is_empty())
+        {
+            return;
+        }
+        // Only a member's instances count; whether a node is one may not be
+        // known yet while the view loads.
+        let instances: Vec<InstanceRecord> = service
+            .instances
+            .iter()
+            .filter(|instance| self.input.nodes.contains_key(&instance.node))
+            .cloned()
+            .collect();
+        let unknown = service.state == ServiceState::Loading
+            || (self.input.loading && instances.len() < service.instances.len());
+        self.insert(&name).loading |= unknown;
+        self.instances(&self.apex.clone(), label, &instances);
+        if service.wildcard
+            && let Some(wildcard) = name.child(b"*")
+        {
+            let (chosen, ttl_s) = self.choose(&instances);
+            self.insert(&wildcard).loading |= unknown;
+            self.addresses(&wildcard, &addresses_of(&chosen), ttl_s);
+        }
+        if unknown {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                if let Some(name) = srv_name(&self.apex, label, protocol) {
+                    self.insert(&name).loading = true;
+                }
+            }
+        }
+    }
+
+    /// `<service>.<parent>` and its SRV records.
+    fn instances(&mut self, parent: &DomainName, service: &Label, instances: &[InstanceRecord]) {
+        if let Some(name) = parent.child(service.as_str().as_bytes()) {
+            let (chosen, ttl_s) = self.choose(instances);
+            self.insert(&name);
+            self.addresses(&name, &addresses_of(&chosen), ttl_s);
+        }
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let spoken: Vec<InstanceRecord> = instances
+                .iter()
+                .filter(|i| i.protocol == protocol)
+                .cloned()
+                .collect();
+            let (chosen, ttl_s) = self.choose(&spoken);
+            if let Some(name) = srv_name(parent, service, protocol) {
+                let data: Vec<Rdata> = chosen
+                    .iter()
+                    .filter_map(|instance| {
+                        let target = self.target(service, instance)?;
+                        Some(Rdata::Srv {
+                            port: instance.port,
+                            target,
+                        })
+                    })
+                    .collect();
+                self.add(&name, ttl_s, data);
+            }
+        }
+    }
+
+    /// The host that an SRV record names: the node, or the service under the
+    /// node's own name where that alone has the instance's address (a printer
+    /// that the node speaks for).
+    fn target(&self, service: &Label, instance: &InstanceRecord) -> Option<DomainName> {
+        let node = self.input.nodes.get(&instance.node)?;
+        let host = self.apex.child(instance.node.as_str().as_bytes())?;
+        let elsewhere = !instance.addresses.is_empty()
+            && !instance
+                .addresses
+                .iter()
+                .any(|address| node.addresses.contains(address));
+        if elsewhere
+            && node
+                .own_services
+                .get(service)
+                .is_some_and(|own| !own.is_empty())
+        {
+            return host.child(service.as_str().as_bytes());
+        }
+        Some(host)
+    }
+
+    /// The instances to answer with, and for how long the answer may be kept:
+    /// a dead or unhealthy one is left out only while there is a better one.
+    fn choose<'i>(&self, instances: &'i [InstanceRecord]) -> (Vec<&'i InstanceRecord>, u32) {
+        let good: Vec<_> = instances.iter().filter(|i| i.live && i.healthy).collect();
+        match good.is_empty() {
+            true => (instances.iter().collect(), LOW_TTL_S),
+            false => (good, self.ttl(true)),
+        }
+    }
+
+    fn ttl(&self, good: bool) -> u32 {
+        if good && !self.input.loading {
+            TTL_S
+        } else {
+            LOW_TTL_S
+        }
+    }
+
+    fn addresses(&mut self, name: &DomainName, addresses: &[IpAddr], ttl_s: u32) {
+        self.add(name, ttl_s, addresses.iter().copied().map(Rdata::address));
+    }
+
+    fn pointer(&mut self, address: IpAddr, name: &DomainName) {
+        let inside = match address {
+            IpAddr::V4(v4) => self.input.ipv4.contains(&v4),
+            IpAddr::V6(v6) => self.input.ula.contains(&v6),
+        };
+        if inside {
+            self.add(
+                &DomainName::reverse(address),
+                TTL_S,
+                [Rdata::Ptr(name.clone())],
+            );
+        }
+    }
+
+    /// Adds records to a name, each set without repetitions, in order, bounded.
+    fn add(&mut self, name: &DomainName, ttl_s: u32, data: impl IntoIterator<Item = Rdata>) {
+        for rdata in data {
+            let rtype = rdata.record_type();
+            let sets = &mut self.insert(name).sets;
+            match sets.iter_mut().find(|set| set.rtype == rtype) {
+                None => sets.push(RrSet {
+                    rtype,
+                    ttl_s,
+                    data: vec![rdata],
+                }),
+                Some(set) => {
+                    set.ttl_s = set.ttl_s.min(ttl_s);
+                    if let Err(place) = set.data.binary_search(&rdata)
+                        && set.data.len() < limits::RRSET_RECORDS
+                    {
+                        set.data.insert(place, rdata);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The entry of a name, made with all names between it and its origin.
+    fn insert(&mut self, name: &DomainName) -> &mut Node {
+        let mut ancestor = name.parent();
+        while !self.names.contains_key(&ancestor)
+            && self.origins.iter().any(|origin| ancestor.is_within(origin))
+        {
+            let parent = ancestor.parent();
+            self.names.insert(ancestor, Node::default());
+            ancestor = parent;
+        }
+        self.names.entry(name.clone()).or_default()
+    }
+
+    fn finish(mut self) -> Zone {
+        let origins: Vec<Record> = self.origins.iter().map(|origin| self.soa(origin)).collect();
+        for soa in &origins {
+            self.add(&soa.name, soa.ttl_s, [soa.data.clone()]);
+        }
+        Zone {
+            origins,
+            names: self.names,
+            loading: self.input.loading,
+        }
+    }
+
+    fn soa(&self, origin: &DomainName) -> Record {
+        let below = |label: &[u8]| self.apex.child(label).unwrap_or_else(|| self.apex.clone());
+        Record {
+            name: origin.clone(),
+            // The smaller of this and the minimum is what a negative answer
+            // may be kept (RFC 2308 §5).
+            ttl_s: LOW_TTL_S,
+            data: Rdata::Soa(Soa {
+                primary: below(b"ns"),
+                mailbox: below(b"hostmaster"),
+                // Serial arithmetic is modulo 2^32 (RFC 1982).
+                serial: (self.input.version & u64::from(u32::MAX)) as u32,
+                refresh_s: 60,
+                retry_s: 30,
+                expire_s: 7 * 24 * 3600,
+                minimum_s: LOW_TTL_S,
+            }),
+        }
+    }
+}
+
+fn addresses_of(instances: &[&InstanceRecord]) -> Vec<IpAddr> {
+    let all: BTreeSet<IpAddr> = instances
+        .iter()
+        .flat_map(|i| i.addresses.iter().copied())
+        .collect();
+    all.into_iter().collect()
+}
+
+/// `_<service>._<protocol>.<parent>` (RFC 2782); none for a service whose
+/// name leaves no room for the underscore.
+fn srv_name(parent: &DomainName, service: &Label, protocol: Protocol) -> Option<DomainName> {
+    parent
+        .child(format!("_{protocol}").as_bytes())?
+        .child(format!("_{service}").as_bytes())
+}
