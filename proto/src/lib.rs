@@ -8,6 +8,7 @@
 
 pub mod codec;
 pub mod crypto;
+pub mod gate;
 pub mod id;
 pub mod limits;
 pub mod name;

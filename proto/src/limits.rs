@@ -50,3 +50,19 @@ pub const BACKDATE_S: u64 = 3600;
 /// Records of one name and type in a DNS answer; beyond it the rest is left
 /// out, so that an answer fits a message over TCP (64 KiB).
 pub const RRSET_RECORDS: usize = 256;
+/// Largest gossip message, in bytes: chitchat cuts deltas to 65,506 bytes with
+/// the digest in front and forgets the header of four.
+pub const GOSSIP_MESSAGE_BYTES: usize = 65_510;
+/// Largest digest of a gossip message, in bytes.
+pub const GOSSIP_DIGEST_BYTES: usize = 60_000;
+/// Largest block of a gossip delta once decompressed, in bytes; chitchat fills
+/// blocks up to exactly this.
+pub const GOSSIP_BLOCK_BYTES: usize = 16_384;
+/// Blocks of one gossip delta.
+pub const GOSSIP_BLOCKS: usize = 64;
+/// Nodes in one gossip delta, each of which may cost the check of a signature.
+pub const GOSSIP_DELTA_NODES: usize = 1024;
+/// Longest node name in a gossip id, in bytes: the text of a node id.
+pub const GOSSIP_NODE_BYTES: usize = 26;
+/// Longest head as gossip carries it, in bytes of text.
+pub const GOSSIP_HEAD_BYTES: usize = 1024;
