@@ -1,1 +1,7 @@
 //! The agent.
+
+pub mod ca;
+/// The outside world, as the agent sees it.
+pub mod host {
+    pub mod keys;
+}

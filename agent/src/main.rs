@@ -1,1 +1,3 @@
+//! The program: arguments, signals, exit code.
+
 fn main() {}

@@ -6,6 +6,7 @@
 //! Facts come in through [`ledger`] (who may) and [`head`] (who is), meet in
 //! [`view::MeshView`], and leave as [`zone::Zone`] and [`tunnel::TunnelPlan`].
 
+pub mod certificate;
 pub mod codec;
 pub mod crypto;
 pub mod gate;

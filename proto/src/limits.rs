@@ -66,3 +66,10 @@ pub const GOSSIP_DELTA_NODES: usize = 1024;
 pub const GOSSIP_NODE_BYTES: usize = 26;
 /// Longest head as gossip carries it, in bytes of text.
 pub const GOSSIP_HEAD_BYTES: usize = 1024;
+/// How much later than its signing a leaf certificate may be judged, in seconds
+/// of ledger time: an hour between empty batches, and a request's life.
+pub const STAMP_SLACK_S: u64 = 2 * 3600;
+/// Life of an issuer, in days.
+pub const ISSUER_DAYS: u32 = 730;
+/// Life of a root, in days.
+pub const ROOT_DAYS: u32 = 3652;

@@ -1,0 +1,137 @@
+//! PEM (RFC 7468): labelled base64 between lines of dashes. Text around the
+//! blocks is explanatory and is skipped, as openssl does.
+
+use data_encoding::BASE64;
+
+/// Largest file that is read, in bytes.
+pub const FILE_BYTES: usize = 256 * 1024;
+
+/// One block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    /// Such as `CERTIFICATE`.
+    pub label: String,
+    /// The content, mostly DER.
+    pub content: Vec<u8>,
+}
+
+/// Why a text was not read. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PemError {
+    /// Longer than [`FILE_BYTES`].
+    #[error("the file is longer than {max} bytes", max = FILE_BYTES)]
+    TooLong,
+    /// A block that has no end, or another block's.
+    #[error("the {0} block has no end; is the file cut off?")]
+    Unfinished(String),
+    /// A block that isn't base64.
+    #[error("the {0} block is damaged")]
+    Damaged(String),
+}
+
+/// Label of a certificate.
+pub const CERTIFICATE: &str = "CERTIFICATE";
+/// Label of a PKCS #8 private key.
+pub const PRIVATE_KEY: &str = "PRIVATE KEY";
+/// Label of an encrypted PKCS #8 private key.
+pub const ENCRYPTED_PRIVATE_KEY: &str = "ENCRYPTED PRIVATE KEY";
+/// Label of a certificate signing request (RFC 7468 §7).
+pub const CERTIFICATE_REQUEST: &str = "CERTIFICATE REQUEST";
+
+/// One block as text, 64 characters a line.
+pub fn encode(label: &str, content: &[u8]) -> String {
+    let base64 = BASE64.encode(content);
+    let mut out = format!("-----BEGIN {label}-----\n");
+    let mut rest = base64.as_str();
+    while !rest.is_empty() {
+        let (line, more) = rest.split_at(rest.len().min(64));
+        out.push_str(line);
+        out.push('\n');
+        rest = more;
+    }
+    out.push_str(&format!("-----END {label}-----\n"));
+    out
+}
+
+/// All blocks of a text, in order.
+///
+/// # Errors
+/// [`PemError`]; a text without any block is an empty list.
+pub fn decode(text: &str) -> Result<Vec<Block>, PemError> {
+    if text.len() > FILE_BYTES {
+        return Err(PemError::TooLong);
+    }
+    let mut blocks = Vec::new();
+    let mut open: Option<(String, String)> = None;
+    for line in text.lines().map(str::trim) {
+        match open.take() {
+            None => open = boundary(line, "BEGIN").map(|label| (label, String::new())),
+            Some((label, base64)) if boundary(line, "END").as_ref() == Some(&label) => {
+                let content = BASE64
+                    .decode(base64.as_bytes())
+                    .map_err(|_| PemError::Damaged(label.clone()))?;
+                blocks.push(Block { label, content });
+            }
+            Some((label, _)) if line.starts_with("-----") => {
+                return Err(PemError::Unfinished(label));
+            }
+            Some((label, base64)) => open = Some((label, base64 + line)),
+        }
+    }
+    match open {
+        Some((label, _)) => Err(PemError::Unfinished(label)),
+        None => Ok(blocks),
+    }
+}
+
+/// The label of a boundary line.
+fn boundary(line: &str, word: &str) -> Option<String> {
+    let label = line
+        .strip_prefix("-----")?
+        .strip_prefix(word)?
+        .strip_prefix(' ')?
+        .strip_suffix("-----")?;
+    Some(label.chars().take(64).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_survive_with_text_around_them() {
+        let first: Vec<u8> = (0..=255).collect();
+        let text = format!(
+            "keep this safe\n{}\nand this:\r\n{}",
+            encode("A B", &first),
+            encode(CERTIFICATE, b"x").replace('\n', "\r\n")
+        );
+        let blocks = decode(&text).unwrap();
+        assert_eq!(blocks.len(), 2);
+        assert_eq!(
+            (blocks[0].label.as_str(), &blocks[0].content),
+            ("A B", &first)
+        );
+        assert_eq!(
+            (blocks[1].label.as_str(), blocks[1].content.as_slice()),
+            (CERTIFICATE, &b"x"[..])
+        );
+    }
+
+    #[test]
+    fn what_is_cut_off_or_damaged_is_refused() {
+        let text = encode("A", &[1; 100]);
+        let damaged = text.replace("AQEB", "AQ*B");
+        assert_eq!(
+            decode(&text[..text.len() / 2]),
+            Err(PemError::Unfinished("A".into()))
+        );
+        assert_eq!(decode(&damaged), Err(PemError::Damaged("A".into())));
+        assert_eq!(
+            decode(&text.replace("END A", "END B")),
+            Err(PemError::Unfinished("A".into()))
+        );
+        assert_eq!(decode("no block"), Ok(vec![]));
+        assert_eq!(decode(&"x".repeat(FILE_BYTES + 1)), Err(PemError::TooLong));
+    }
+}
