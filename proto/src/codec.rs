@@ -92,7 +92,10 @@ mod tests {
         bytes.push(0);
         assert_eq!(decode::<u32>(&bytes, 100), Err(CodecError::Trailing(1)));
         assert_eq!(decode::<u32>(&[], 100), Err(CodecError::Format(None)));
-        assert_eq!(decode::<u32>(&[9, 5], 100), Err(CodecError::Format(Some(9))));
+        assert_eq!(
+            decode::<u32>(&[9, 5], 100),
+            Err(CodecError::Format(Some(9)))
+        );
         assert!(matches!(
             decode::<u32>(&bytes, 1),
             Err(CodecError::TooLong { .. })

@@ -68,7 +68,11 @@ impl PublicKey {
 
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ed25519:{}", data_encoding::HEXLOWER.encode(&self.0[..6]))
+        write!(
+            f,
+            "ed25519:{}",
+            data_encoding::HEXLOWER.encode(&self.0[..6])
+        )
     }
 }
 
@@ -191,7 +195,13 @@ impl Sealed {
     }
 
     /// Whether the signature is `key`'s.
-    pub fn is_by(&self, verify: &dyn Verify, key: &PublicKey, purpose: Purpose, mesh: &MeshId) -> bool {
+    pub fn is_by(
+        &self,
+        verify: &dyn Verify,
+        key: &PublicKey,
+        purpose: Purpose,
+        mesh: &MeshId,
+    ) -> bool {
         verify.ed25519(key, &purpose.message(mesh, &self.bytes), &self.signature)
     }
 

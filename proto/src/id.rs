@@ -100,7 +100,11 @@ impl FromStr for NodeId {
     type Err = NodeIdError;
 
     fn from_str(s: &str) -> Result<Self, NodeIdError> {
-        if s.len() != 26 || !s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
+        if s.len() != 26
+            || !s
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        {
             return Err(NodeIdError);
         }
         let bytes = BASE32_NOPAD

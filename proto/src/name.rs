@@ -27,7 +27,10 @@ pub enum NameError {
 /// Names that nobody may be granted, and why.
 const RESERVED: [(&str, &str); 7] = [
     ("acme", "every agent answers ACME there"),
-    ("ca", "every agent hands out the root and the revocation list there"),
+    (
+        "ca",
+        "every agent hands out the root and the revocation list there",
+    ),
     ("mesh", "it is kept for the mesh itself"),
     ("ns", "it names the mesh's own name servers"),
     ("wpad", "browsers would take proxy settings from it"),
@@ -148,7 +151,10 @@ impl FromStr for MeshDomain {
         if lower.len() > DOMAIN_OCTETS {
             return no("it is longer than 100 characters");
         }
-        if lower.split('.').any(|label| label.parse::<Label>().is_err()) {
+        if lower
+            .split('.')
+            .any(|label| label.parse::<Label>().is_err())
+        {
             return no("it is not a domain name");
         }
         let labels: Vec<&str> = lower.split('.').collect();
@@ -157,9 +163,10 @@ impl FromStr for MeshDomain {
                 ".local belongs to multicast DNS (RFC 6762), and hosts would not ask the mesh; \
                  use a name under a domain that you own, home.arpa, or one under .internal",
             ),
-            [.., "localhost" | "test" | "invalid" | "example" | "onion" | "alt"] => {
-                no("its top-level domain has a special meaning (RFC 6761)")
-            }
+            [
+                ..,
+                "localhost" | "test" | "invalid" | "example" | "onion" | "alt",
+            ] => no("its top-level domain has a special meaning (RFC 6761)"),
             ["home", "arpa"] | [.., "home", "arpa"] => Ok(Self(lower)),
             [.., "arpa"] => no("under .arpa only home.arpa is for private use (RFC 8375)"),
             ["internal"] => no("use a name below .internal, such as lab.internal"),
@@ -297,7 +304,16 @@ mod tests {
     #[test]
     fn labels_are_host_names_in_lower_case() {
         assert_eq!("Nextcloud".parse::<Label>().unwrap().as_str(), "nextcloud");
-        for bad in ["", "-a", "a-", "a.b", "a_b", "ü", "xn--bcher-kva", &"a".repeat(64)] {
+        for bad in [
+            "",
+            "-a",
+            "a-",
+            "a.b",
+            "a_b",
+            "ü",
+            "xn--bcher-kva",
+            &"a".repeat(64),
+        ] {
             assert!(bad.parse::<Label>().is_err(), "{bad}");
         }
     }
@@ -311,10 +327,27 @@ mod tests {
 
     #[test]
     fn a_mesh_lives_under_a_domain_that_can_be_its_own() {
-        for good in ["in.example.org", "home.arpa", "x.home.arpa", "lab.internal", "In.Example.Org."] {
+        for good in [
+            "in.example.org",
+            "home.arpa",
+            "x.home.arpa",
+            "lab.internal",
+            "In.Example.Org.",
+        ] {
             assert!(good.parse::<MeshDomain>().is_ok(), "{good}");
         }
-        for bad in ["foo.local", "local", "lan", "x.lan", "internal", "arpa", "a..b", "", "x.test", "in-addr.arpa"] {
+        for bad in [
+            "foo.local",
+            "local",
+            "lan",
+            "x.lan",
+            "internal",
+            "arpa",
+            "a..b",
+            "",
+            "x.test",
+            "in-addr.arpa",
+        ] {
             assert!(bad.parse::<MeshDomain>().is_err(), "{bad}");
         }
     }

@@ -1,20 +1,46 @@
-//! What a node's WireGuard interface should be, as one value.
+//! What a node's WireGuard interface should be, as one value, and the steps
+//! from what it is to what it should be.
+//!
+//! Owns the rule that no address has two holders, at any moment (S11). Knows
+//! no device, no clock and no name: it is given what is installed now.
+
+mod steps;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use self::steps::{InstalledPeer, PeerChange, Step, steps};
+
 /// A WireGuard public key (Curve25519).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TunnelKey(pub [u8; 32]);
 
-impl std::fmt::Debug for TunnelKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for TunnelKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&data_encoding::BASE64.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for TunnelKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A secret that two peers mix into their handshakes, so that a recording of
+/// them stays closed to somebody who can break Curve25519 later.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PresharedKey(pub [u8; 32]);
+
+impl fmt::Debug for PresharedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PresharedKey(..)")
     }
 }
 
@@ -34,12 +60,154 @@ pub struct TunnelPlan {
 }
 
 /// One peer of the interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TunnelPeer {
     /// Networks that this peer, and no other, sends from and is sent to.
     pub allowed_ips: BTreeSet<IpNet>,
-    /// Where it was last known to be reachable.
+    /// Where it was last known to be reachable. `None` leaves what the
+    /// interface knows by itself.
     pub endpoint: Option<SocketAddr>,
     /// Seconds between keepalives; none when both ends are reachable.
     pub keepalive_s: Option<u16>,
+    /// Mixed into the handshakes of this pair, where one is agreed.
+    pub preshared_key: Option<PresharedKey>,
+}
+
+impl TunnelPlan {
+    /// The first two networks of different peers that overlap, if any do.
+    pub fn overlap(&self) -> Option<Overlap> {
+        overlap(
+            self.peers
+                .iter()
+                .map(|(key, peer)| (*key, &peer.allowed_ips)),
+        )
+    }
+
+    /// Networks behind peers that none of the node's own prefixes covers: the
+    /// kernel needs a route for each. A default route isn't among them: without
+    /// a mark on WireGuard's own packets it would swallow those too.
+    pub fn routes(&self) -> BTreeSet<IpNet> {
+        self.peers
+            .values()
+            .flat_map(|peer| &peer.allowed_ips)
+            .map(IpNet::trunc)
+            .filter(|net| net.prefix_len() > 0)
+            .filter(|net| !self.addresses.iter().any(|own| own.contains(net)))
+            .collect()
+    }
+}
+
+/// Two peers that both hold an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overlap {
+    /// The wider network, and who holds it.
+    pub wide: (TunnelKey, IpNet),
+    /// The one within it (or equal to it), and who holds that.
+    pub narrow: (TunnelKey, IpNet),
+}
+
+impl fmt::Display for Overlap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} of peer {} and {} of peer {}",
+            self.wide.1, self.wide.0, self.narrow.1, self.narrow.0
+        )
+    }
+}
+
+/// Two networks are nested or disjoint, so in address order (the wider first)
+/// an overlap lies within the last network that no earlier one covers.
+fn overlap<'a>(peers: impl Iterator<Item = (TunnelKey, &'a BTreeSet<IpNet>)>) -> Option<Overlap> {
+    let nets: BTreeSet<(IpNet, TunnelKey)> = peers
+        .flat_map(|(key, nets)| nets.iter().map(move |net| (net.trunc(), key)))
+        .collect();
+    let mut cover: Option<(TunnelKey, IpNet)> = None;
+    for (net, key) in nets {
+        match cover {
+            Some(wide) if wide.1.contains(&net) => {
+                if wide.0 != key {
+                    return Some(Overlap {
+                        wide,
+                        narrow: (key, net),
+                    });
+                }
+            }
+            _ => cover = Some((key, net)),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(peers: &[(u8, &[&str])]) -> TunnelPlan {
+        TunnelPlan {
+            addresses: ["10.7.0.1/16", "fd00:7::1/48"]
+                .iter()
+                .map(|net| net.parse().unwrap())
+                .collect(),
+            peers: peers
+                .iter()
+                .map(|(key, nets)| {
+                    let peer = TunnelPeer {
+                        allowed_ips: nets.iter().map(|net| net.parse().unwrap()).collect(),
+                        ..TunnelPeer::default()
+                    };
+                    (TunnelKey([*key; 32]), peer)
+                })
+                .collect(),
+            ..TunnelPlan::default()
+        }
+    }
+
+    #[test]
+    fn a_network_within_another_peers_network_is_an_overlap() {
+        let plan = plan(&[
+            (1, &["192.168.0.0/16", "10.7.0.2/32"]),
+            (2, &["10.7.0.3/32"]),
+            (3, &["192.168.9.0/24"]),
+        ]);
+        let overlap = plan.overlap().expect("they overlap");
+        assert_eq!(overlap.wide.0, TunnelKey([1; 32]));
+        assert_eq!(overlap.narrow.0, TunnelKey([3; 32]));
+    }
+
+    #[test]
+    fn an_overlap_behind_a_nested_network_of_the_same_peer_is_found() {
+        let plan = plan(&[(1, &["10.0.0.0/8", "10.1.0.0/24"]), (2, &["10.1.1.0/24"])]);
+        assert!(plan.overlap().is_some());
+    }
+
+    #[test]
+    fn neighbours_and_the_two_families_do_not_overlap() {
+        let plan = plan(&[
+            (1, &["10.7.0.0/24", "::/1", "10.7.2.0/24"]),
+            (2, &["10.7.1.0/24", "8000::/1"]),
+        ]);
+        assert_eq!(plan.overlap(), None);
+    }
+
+    #[test]
+    fn host_bits_in_a_network_do_not_hide_an_overlap() {
+        assert!(
+            plan(&[(1, &["10.8.0.9/24"]), (2, &["10.8.0.1/32"])])
+                .overlap()
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn only_networks_outside_the_overlay_need_a_route_and_no_default_does() {
+        let plan = plan(&[
+            (1, &["10.7.0.2/32", "fd00:7::2/128", "192.168.5.7/24"]),
+            (2, &["::/0"]),
+        ]);
+        assert_eq!(
+            plan.routes(),
+            BTreeSet::from(["192.168.5.0/24".parse().unwrap()])
+        );
+    }
 }
