@@ -5,3 +5,4 @@ pub mod ca;
 pub mod host {
     pub mod keys;
 }
+pub mod tunnel;

@@ -73,3 +73,8 @@ pub const STAMP_SLACK_S: u64 = 2 * 3600;
 pub const ISSUER_DAYS: u32 = 730;
 /// Life of a root, in days.
 pub const ROOT_DAYS: u32 = 3652;
+/// Clients of the embedded tunnel's control socket at a time.
+pub const TUNNEL_SOCKET_CONNECTIONS: usize = 8;
+/// What one such client may send, in bytes: twice a request that names every
+/// member of the largest mesh with a few networks each.
+pub const TUNNEL_SOCKET_BYTES: u64 = 4 * 1024 * 1024;

@@ -1,0 +1,169 @@
+//! A WireGuard device in this process, for kernels without one.
+//!
+//! Owns the TUN interface's file descriptor, the UDP socket and the device's
+//! control socket: all end with the process.
+
+use std::{collections::BTreeSet, fs::OpenOptions, io};
+
+use gotatun::{
+    device::{
+        DefaultDeviceTransports, Device, DeviceBuilder, Error, configure::PeerMut, uapi::UapiServer,
+    },
+    tun::tun_async_device,
+    x25519,
+};
+use innermesh_proto::tunnel::{Step, TunnelKey};
+use ipnet::IpNet;
+use ipnetwork::IpNetwork;
+use nix::errno::Errno;
+use wireguard_control::{Backend, InterfaceName};
+
+use super::{TunnelError, TunnelSettings, device, socket, socket::Socket};
+
+/// A running device.
+pub(super) struct Embedded {
+    name: InterfaceName,
+    device: Device<DefaultDeviceTransports>,
+    _socket: Socket,
+}
+
+impl Embedded {
+    /// Makes the interface and binds its port.
+    pub(super) async fn open(
+        name: InterfaceName,
+        settings: &TunnelSettings,
+    ) -> Result<Self, TunnelError> {
+        socket::refuse_if_answered(&name)?;
+        check_tun()?;
+        let (client, server) = UapiServer::new();
+        let device = DeviceBuilder::new()
+            .with_default_udp()
+            .create_tun(&settings.interface)
+            .map_err(|error| tun_error(&settings.interface, error))?
+            .with_uapi(server)
+            .build()
+            .await
+            .map_err(|error| device_error(settings, error))?;
+        // Not left to the builder, which binds the port only with a first peer.
+        let key = x25519::StaticSecret::from(settings.private_key);
+        device
+            .write(async move |device| {
+                device.set_private_key(key).await;
+                device.set_listen_port(settings.listen_port);
+            })
+            .await
+            .map_err(|error| device_error(settings, error))?;
+        let socket = Socket::listen(&name, client)?;
+        Ok(Self {
+            name,
+            device,
+            _socket: socket,
+        })
+    }
+
+    /// Takes `steps`, which either all take or all give, so that their order
+    /// among themselves doesn't matter.
+    ///
+    /// A peer that stays is changed in place. Over its socket the device would
+    /// replace the peer and so drop its session: the other end, unaware, would
+    /// be deaf for up to 15 s.
+    pub(super) async fn take_steps(&self, steps: &[Step]) -> io::Result<()> {
+        let (come_or_go, stay): (Vec<Step>, Vec<Step>) = steps
+            .iter()
+            .cloned()
+            .partition(|step| matches!(step, Step::Add(..) | Step::Remove(_)));
+        device::take_steps(self.name, Backend::Userspace, &come_or_go).await?;
+        if stay.is_empty() {
+            return Ok(());
+        }
+        self.device
+            .write(async move |device| {
+                for step in stay {
+                    let key = x25519::PublicKey::from(edited(&step).0);
+                    device.modify_peer(&key, |peer| edit(peer, step)).await;
+                }
+            })
+            .await
+            .map_err(io::Error::other)
+    }
+
+    /// Stops carrying packets; the interface goes with the last of its tasks.
+    pub(super) async fn stop(self) {
+        self.device.stop().await;
+    }
+}
+
+fn edited(step: &Step) -> TunnelKey {
+    match step {
+        Step::Remove(key) | Step::Narrow(key, _) | Step::Add(key, _) | Step::Change(key, _) => *key,
+    }
+}
+
+fn edit(peer: &mut PeerMut, step: Step) {
+    match step {
+        Step::Narrow(_, keep) => {
+            peer.clear_allowed_ips();
+            peer.add_allowed_ips(networks(keep));
+        }
+        Step::Change(_, change) => {
+            peer.add_allowed_ips(networks(change.allow));
+            if change.endpoint.is_some() {
+                peer.set_endpoint(change.endpoint);
+            }
+            if let Some(keepalive) = change.keepalive_s {
+                peer.set_keepalive(keepalive);
+            }
+            if let Some(secret) = change.preshared_key {
+                peer.set_preshared_key(secret.map(|secret| secret.0));
+            }
+        }
+        Step::Remove(_) | Step::Add(..) => {}
+    }
+}
+
+fn networks(nets: BTreeSet<IpNet>) -> impl Iterator<Item = IpNetwork> {
+    nets.into_iter()
+        .filter_map(|net| IpNetwork::new(net.addr(), net.prefix_len()).ok())
+}
+
+/// Tells the ways apart in which /dev/net/tun fails, before a library does so
+/// in fewer words.
+fn check_tun() -> Result<(), TunnelError> {
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun");
+    match opened {
+        Ok(_) => Ok(()),
+        Err(error) => Err(match error.raw_os_error().map(Errno::from_raw) {
+            // The node is there, and no module behind it.
+            Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => TunnelError::TunMissing,
+            Some(Errno::EACCES | Errno::EPERM) => TunnelError::TunForbidden,
+            _ => TunnelError::system("open /dev/net/tun", error),
+        }),
+    }
+}
+
+fn tun_error(interface: &str, error: Error) -> TunnelError {
+    let source = match error {
+        Error::TunDevice(tun_async_device::Error::OpenTun(error)) => io::Error::from(error),
+        other => io::Error::other(other),
+    };
+    match source.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EBUSY) => TunnelError::Taken {
+            interface: interface.to_owned(),
+            holder: "another program",
+        },
+        _ => TunnelError::system("make a TUN interface", source),
+    }
+}
+
+fn device_error(settings: &TunnelSettings, error: Error) -> TunnelError {
+    match error {
+        Error::Bind(source, _) if source.kind() == io::ErrorKind::AddrInUse => {
+            TunnelError::PortInUse(settings.listen_port)
+        }
+        Error::Bind(source, _) => TunnelError::system("bind the tunnel's UDP port", source),
+        other => TunnelError::system("start the tunnel device", io::Error::other(other)),
+    }
+}

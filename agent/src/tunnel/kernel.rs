@@ -1,0 +1,74 @@
+//! The kernel's WireGuard interface, which outlives this process.
+
+use std::io;
+
+use nix::errno::Errno;
+use wireguard_control::{Backend, DeviceUpdate, InterfaceName, Key};
+
+use super::{TunnelError, TunnelSettings, device, interface::Netlink, keys};
+
+/// Makes the interface, or takes over the one that an earlier run left: its
+/// peers and routes stay in force until the first plan.
+pub(super) async fn open(
+    netlink: &Netlink,
+    name: InterfaceName,
+    settings: &TunnelSettings,
+) -> Result<(), TunnelError> {
+    let found = netlink
+        .link(&settings.interface)
+        .await
+        .map_err(|source| TunnelError::system("look for the interface", source))?;
+    let taken = |holder| TunnelError::Taken {
+        interface: settings.interface.clone(),
+        holder,
+    };
+    match found {
+        Some(link) if !link.wireguard => Err(taken("another program")),
+        Some(_) => {
+            let own = keys::public_key(&settings.private_key);
+            let reading = device::read(name, Backend::Kernel, 0).await?;
+            if reading.public_key.is_some_and(|key| key != own) {
+                return Err(taken("another WireGuard configuration"));
+            }
+            configure(name, settings, reading.listen_port).await
+        }
+        None => {
+            netlink
+                .create_wireguard(&settings.interface)
+                .await
+                .map_err(creation_error)?;
+            let configured = configure(name, settings, 0).await;
+            if configured.is_err() {
+                // So that a failed start leaves nothing behind.
+                let _ = netlink.delete(&settings.interface).await;
+            }
+            configured
+        }
+    }
+}
+
+/// The port is bound at once where the interface is up, else when it goes up.
+async fn configure(
+    name: InterfaceName,
+    settings: &TunnelSettings,
+    listen_port: u16,
+) -> Result<(), TunnelError> {
+    let mut update = DeviceUpdate::new().set_private_key(Key(settings.private_key));
+    if listen_port != settings.listen_port {
+        update = update.set_listen_port(settings.listen_port);
+    }
+    device::update(name, Backend::Kernel, update)
+        .await
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => TunnelError::PortInUse(settings.listen_port),
+            _ => TunnelError::system("configure the WireGuard interface", source),
+        })
+}
+
+fn creation_error(source: io::Error) -> TunnelError {
+    match source.raw_os_error().map(Errno::from_raw) {
+        // "Unknown device type": neither built in nor a module that loads.
+        Some(Errno::EOPNOTSUPP) => TunnelError::NoKernelWireGuard,
+        _ => TunnelError::system("make a WireGuard interface", source),
+    }
+}

@@ -1,0 +1,177 @@
+//! A tunnel without an interface: plans are kept in memory. For
+//! `tunnel.backend = "none"` and for simulations.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use innermesh_proto::tunnel::{InstalledPeer, TunnelPlan, steps};
+
+use super::{Applied, PeerState, Tunnel, TunnelError, TunnelState};
+
+/// Remembers the plan that it was last given.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    listen_port: u16,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    plan: TunnelPlan,
+    applied: u64,
+    changed: u64,
+}
+
+impl Recorded {
+    /// Reports `listen_port` as its own; nothing is bound.
+    pub fn new(listen_port: u16) -> Self {
+        Self {
+            listen_port,
+            ..Self::default()
+        }
+    }
+
+    /// The plan in force; empty before the first and after [`Tunnel::down`].
+    pub fn plan(&self) -> TunnelPlan {
+        self.lock().plan.clone()
+    }
+
+    /// How many plans were applied, and how many of them changed something.
+    pub fn counts(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.applied, state.changed)
+    }
+
+    /// A panic of another holder leaves a whole plan behind, as it is assigned
+    /// at once.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Tunnel for Recorded {
+    async fn apply(&self, plan: &TunnelPlan) -> Result<Applied, TunnelError> {
+        if let Some(overlap) = plan.overlap() {
+            return Err(TunnelError::Overlap(Box::new(overlap)));
+        }
+        let mut state = self.lock();
+        let applied = difference(&state.plan, plan);
+        state.applied = state.applied.saturating_add(1);
+        state.changed = state.changed.saturating_add(applied.changed().into());
+        state.plan = plan.clone();
+        Ok(applied)
+    }
+
+    async fn observe(&self) -> Result<TunnelState, TunnelError> {
+        let state = self.lock();
+        let peers = state.plan.peers.iter().map(|(key, peer)| {
+            let peer = PeerState {
+                endpoint: peer.endpoint,
+                ..PeerState::default()
+            };
+            (*key, peer)
+        });
+        Ok(TunnelState {
+            backend: "none",
+            listen_port: self.listen_port,
+            peers: peers.collect(),
+        })
+    }
+
+    async fn down(&self) -> Result<(), TunnelError> {
+        self.lock().plan = TunnelPlan::default();
+        Ok(())
+    }
+}
+
+/// What an interface equal to `old` would change for `new`.
+fn difference(old: &TunnelPlan, new: &TunnelPlan) -> Applied {
+    let installed: BTreeMap<_, _> = old
+        .peers
+        .iter()
+        .map(|(key, peer)| {
+            let peer = InstalledPeer {
+                allowed_ips: peer.allowed_ips.clone(),
+                endpoint: peer.endpoint,
+                keepalive_s: peer.keepalive_s,
+                preshared_key: peer.preshared_key.clone(),
+                alive: false,
+            };
+            (*key, peer)
+        })
+        .collect();
+    Applied {
+        addresses: old.addresses.symmetric_difference(&new.addresses).count()
+            + usize::from(old.resolver_v4 != new.resolver_v4)
+            + usize::from(old.resolver_v6 != new.resolver_v6),
+        routes: old.routes().symmetric_difference(&new.routes()).count(),
+        ..Applied::of(&steps(new, &installed, &BTreeMap::new()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use innermesh_proto::tunnel::{TunnelKey, TunnelPeer};
+
+    use super::*;
+
+    fn plan(peers: &[(u8, &str)]) -> TunnelPlan {
+        let peers = peers.iter().map(|(key, net)| {
+            let peer = TunnelPeer {
+                allowed_ips: [net.parse().unwrap()].into(),
+                ..TunnelPeer::default()
+            };
+            (TunnelKey([*key; 32]), peer)
+        });
+        TunnelPlan {
+            addresses: ["10.7.0.1/16".parse().unwrap()].into(),
+            peers: peers.collect(),
+            ..TunnelPlan::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn applying_twice_changes_nothing_the_second_time() {
+        let tunnel = Recorded::new(1);
+        let plan = plan(&[(1, "10.7.0.2/32"), (2, "192.168.4.0/24")]);
+        let first = tunnel.apply(&plan).await.unwrap();
+        assert_eq!(
+            (first.peers_added, first.addresses, first.routes),
+            (2, 1, 1)
+        );
+        assert!(!tunnel.apply(&plan).await.unwrap().changed());
+        assert_eq!(tunnel.counts(), (2, 1));
+        assert_eq!(tunnel.plan(), plan);
+    }
+
+    #[tokio::test]
+    async fn a_plan_that_gives_an_address_to_two_peers_is_refused_whole() {
+        let tunnel = Recorded::new(1);
+        let good = plan(&[(1, "10.7.0.2/32")]);
+        tunnel.apply(&good).await.unwrap();
+        let bad = plan(&[(1, "10.7.0.2/32"), (2, "10.7.0.0/24")]);
+        assert!(matches!(
+            tunnel.apply(&bad).await,
+            Err(TunnelError::Overlap(_))
+        ));
+        assert_eq!(tunnel.plan(), good);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_gains_one_network_and_loses_another_changed_once() {
+        let tunnel = Recorded::new(1);
+        tunnel.apply(&plan(&[(1, "10.7.0.2/32")])).await.unwrap();
+        let applied = tunnel.apply(&plan(&[(1, "10.7.0.3/32")])).await.unwrap();
+        assert_eq!(
+            applied,
+            Applied {
+                peers_changed: 1,
+                ..Applied::default()
+            }
+        );
+    }
+}

@@ -1,0 +1,306 @@
+//! A real interface, on either backend.
+//!
+//! Owns the order in which the parts are changed, and the memory of which
+//! endpoints were set.
+
+use std::{collections::BTreeMap, io, net::SocketAddr};
+
+use async_trait::async_trait;
+use innermesh_proto::tunnel::{Step, TunnelKey, TunnelPlan, steps};
+use tokio::sync::Mutex;
+use wireguard_control::{Backend, InterfaceName};
+
+use super::{
+    Applied, BackendChoice, Tunnel, TunnelError, TunnelSettings, TunnelState, WallClock,
+    device::{self, Reading},
+    embedded::Embedded,
+    interface::{Changed, Link, Netlink},
+    kernel,
+};
+
+pub(super) struct System {
+    name: InterfaceName,
+    settings: TunnelSettings,
+    clock: WallClock,
+    netlink: Netlink,
+    /// One change at a time: two interleaved could give an address twice.
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    carrier: Option<Carrier>,
+    /// The endpoints of the last plan that was applied whole.
+    set_before: BTreeMap<TunnelKey, SocketAddr>,
+    warned_of_ipv6: bool,
+}
+
+/// What carries the packets.
+enum Carrier {
+    Kernel,
+    Embedded(Embedded),
+}
+
+impl System {
+    pub(super) async fn open(
+        settings: TunnelSettings,
+        clock: WallClock,
+    ) -> Result<Self, TunnelError> {
+        let system = Self {
+            name: interface_name(&settings.interface)?,
+            settings,
+            clock,
+            netlink: Netlink::open()
+                .map_err(|source| TunnelError::system("ask the kernel for interfaces", source))?,
+            inner: Mutex::default(),
+        };
+        let carrier = system.make().await?;
+        system.inner.lock().await.carrier = Some(carrier);
+        Ok(system)
+    }
+
+    /// Makes the interface and brings it up, so that a taken port shows at once.
+    async fn make(&self) -> Result<Carrier, TunnelError> {
+        let kernel = match self.settings.backend {
+            BackendChoice::Embedded | BackendChoice::None => Err(TunnelError::NoKernelWireGuard),
+            BackendChoice::Auto | BackendChoice::Kernel => {
+                kernel::open(&self.netlink, self.name, &self.settings).await
+            }
+        };
+        let carrier = match kernel {
+            Ok(()) => Carrier::Kernel,
+            Err(TunnelError::NoKernelWireGuard)
+                if self.settings.backend != BackendChoice::Kernel =>
+            {
+                self.refuse_foreign_link().await?;
+                Carrier::Embedded(Embedded::open(self.name, &self.settings).await?)
+            }
+            Err(error) => return Err(error),
+        };
+        if let Err(error) = self.bring_up().await {
+            self.unmake(carrier).await?;
+            return Err(error);
+        }
+        Ok(carrier)
+    }
+
+    /// An embedded device's interface ends with its process: one that is there
+    /// is somebody else's.
+    async fn refuse_foreign_link(&self) -> Result<(), TunnelError> {
+        match self.find_link().await? {
+            Some(link) => Err(TunnelError::Taken {
+                interface: self.settings.interface.clone(),
+                holder: match link.wireguard {
+                    true => "the kernel's WireGuard",
+                    false => "another program",
+                },
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the interface away; waits until the kernel has let it go.
+    async fn unmake(&self, carrier: Carrier) -> Result<(), TunnelError> {
+        if let Carrier::Embedded(embedded) = carrier {
+            embedded.stop().await;
+        }
+        self.netlink
+            .delete(&self.settings.interface)
+            .await
+            .map_err(|source| TunnelError::system("delete the interface", source))
+    }
+
+    /// Returns the interface's index, and whether it wasn't up as it should be.
+    async fn bring_up(&self) -> Result<(u32, bool), TunnelError> {
+        let link = self.find_link().await?.ok_or(TunnelError::Down)?;
+        if link.up && link.mtu == self.settings.mtu {
+            return Ok((link.index, false));
+        }
+        self.netlink
+            .bring_up(link.index, self.settings.mtu)
+            .await
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::AddrInUse => TunnelError::PortInUse(self.settings.listen_port),
+                _ => TunnelError::system("bring the interface up", source),
+            })?;
+        Ok((link.index, true))
+    }
+
+    async fn find_link(&self) -> Result<Option<Link>, TunnelError> {
+        self.netlink
+            .link(&self.settings.interface)
+            .await
+            .map_err(|source| TunnelError::system("look for the interface", source))
+    }
+
+    /// Brings back an interface that was taken down or deleted by somebody.
+    async fn ensure(&self, inner: &mut Inner) -> Result<bool, TunnelError> {
+        if inner.carrier.is_some() && self.find_link().await?.is_some() {
+            return Ok(false);
+        }
+        if let Some(carrier) = inner.carrier.take() {
+            self.unmake(carrier).await?;
+        }
+        inner.set_before.clear();
+        inner.carrier = Some(self.make().await?);
+        Ok(true)
+    }
+
+    async fn read(&self, carrier: &Carrier) -> Result<Reading, TunnelError> {
+        device::read(self.name, carrier.backend(), (self.clock)()).await
+    }
+
+    async fn take_steps(&self, carrier: &Carrier, steps: &[Step]) -> Result<(), TunnelError> {
+        match carrier {
+            Carrier::Kernel => device::take_steps(self.name, Backend::Kernel, steps).await,
+            Carrier::Embedded(embedded) => embedded.take_steps(steps).await,
+        }
+        .map_err(|source| TunnelError::system("change the tunnel's peers", source))
+    }
+}
+
+#[async_trait]
+impl Tunnel for System {
+    async fn apply(&self, plan: &TunnelPlan) -> Result<Applied, TunnelError> {
+        if let Some(overlap) = plan.overlap() {
+            return Err(TunnelError::Overlap(Box::new(overlap)));
+        }
+        let mut inner = self.inner.lock().await;
+        let made = self.ensure(&mut inner).await?;
+        let (index, raised) = self.bring_up().await?;
+        let carrier = inner.carrier.as_ref().ok_or(TunnelError::Down)?;
+
+        let reading = self.read(carrier).await?;
+        let installed = reading
+            .peers
+            .into_iter()
+            .map(|(key, (peer, _))| (key, peer));
+        let steps = steps(plan, &installed.collect(), &inner.set_before);
+        let (take, give) = steps.split_at(steps.partition_point(Step::takes));
+
+        self.take_steps(carrier, take).await?;
+        let addresses = self
+            .netlink
+            .set_addresses(index, plan)
+            .await
+            .map_err(|source| TunnelError::system("set the interface's addresses", source))?;
+        self.take_steps(carrier, give).await?;
+        let routes = self
+            .netlink
+            .set_routes(index, plan)
+            .await
+            .map_err(|source| TunnelError::system("set the tunnel's routes", source))?;
+
+        inner.set_before = endpoints(plan);
+        inner.warn_of_ipv6(&self.settings.interface, [&addresses, &routes]);
+        Ok(Applied {
+            addresses: addresses.count,
+            routes: routes.count,
+            interface: made || raised,
+            ..Applied::of(&steps)
+        })
+    }
+
+    async fn observe(&self) -> Result<TunnelState, TunnelError> {
+        let inner = self.inner.lock().await;
+        let carrier = inner.carrier.as_ref().ok_or(TunnelError::Down)?;
+        let reading = self.read(carrier).await?;
+        Ok(TunnelState {
+            backend: carrier.name(),
+            listen_port: reading.listen_port,
+            peers: reading
+                .peers
+                .into_iter()
+                .map(|(key, (_, state))| (key, state))
+                .collect(),
+        })
+    }
+
+    async fn down(&self) -> Result<(), TunnelError> {
+        let mut inner = self.inner.lock().await;
+        inner.set_before.clear();
+        match inner.carrier.take() {
+            Some(carrier) => self.unmake(carrier).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Inner {
+    fn warn_of_ipv6(&mut self, interface: &str, changes: [&Changed; 2]) {
+        let Some(error) = changes
+            .into_iter()
+            .find_map(|change| change.no_ipv6.as_ref())
+        else {
+            return;
+        };
+        if !std::mem::replace(&mut self.warned_of_ipv6, true) {
+            tracing::warn!(
+                interface,
+                %error,
+                "IPv6 is switched off on this host, so the overlay is reached by IPv4 only here; \
+                 `sysctl net.ipv6.conf.all.disable_ipv6` shows whether that is meant"
+            );
+        }
+    }
+}
+
+impl Carrier {
+    fn backend(&self) -> Backend {
+        match self {
+            Self::Kernel => Backend::Kernel,
+            Self::Embedded(_) => Backend::Userspace,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Embedded(_) => "embedded",
+        }
+    }
+}
+
+fn endpoints(plan: &TunnelPlan) -> BTreeMap<TunnelKey, SocketAddr> {
+    plan.peers
+        .iter()
+        .filter_map(|(key, peer)| Some((*key, peer.endpoint?)))
+        .collect()
+}
+
+/// Stricter than the kernel: the name is also a file's, and a word on the
+/// command lines that messages print.
+fn interface_name(name: &str) -> Result<InterfaceName, TunnelError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    name.parse()
+        .ok()
+        .filter(|_| name.chars().all(plain) && !name.starts_with('-'))
+        .ok_or_else(|| TunnelError::Name(name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_paths_options_or_too_long_are_refused() {
+        for name in [
+            "",
+            "..",
+            "a/b",
+            "a b",
+            "-x",
+            "sixteen-letters-",
+            "ü",
+            "wg%d",
+        ] {
+            assert!(
+                matches!(interface_name(name), Err(TunnelError::Name(_))),
+                "{name}"
+            );
+        }
+        for name in ["innermesh0", "fifteen-letters", "_"] {
+            assert!(interface_name(name).is_ok(), "{name}");
+        }
+    }
+}
