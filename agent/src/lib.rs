@@ -1,8 +1,6 @@
 //! The agent.
 
 pub mod ca;
-/// The outside world, as the agent sees it.
-pub mod host {
-    pub mod keys;
-}
+pub mod host;
+pub mod tls;
 pub mod tunnel;

@@ -47,4 +47,4 @@ pub fn random_serial(keys: &dyn Keys) -> Serial {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -30,7 +30,7 @@ use crate::host::keys::{CaKey, Keys, NodeKey, SystemKeys};
 pub const NOW: u64 = 1_790_000_000_123;
 const DAY: u64 = 24 * 3600 * 1000;
 
-pub fn domain() -> MeshDomain {
+fn domain() -> MeshDomain {
     "lab.internal".parse().unwrap()
 }
 
@@ -39,14 +39,18 @@ fn v4() -> Ipv4Net {
 }
 
 pub fn root() -> Root {
-    let keys = SystemKeys;
-    Root::generate(keys.generate_p256(), &domain(), v4(), NOW, &keys).unwrap()
+    root_at(NOW)
 }
 
-pub fn issuer(root: &Root) -> Issuer {
+fn root_at(now_ms: u64) -> Root {
+    let keys = SystemKeys;
+    Root::generate(keys.generate_p256(), &domain(), v4(), now_ms, &keys).unwrap()
+}
+
+fn issuer(root: &Root, now_ms: u64) -> Issuer {
     let keys = SystemKeys;
     let key = keys.generate_p256();
-    let der = root.issuer(&key.spki(), NOW, &keys).unwrap();
+    let der = root.issuer(&key.spki(), now_ms, &keys).unwrap();
     Issuer::new(key, der).unwrap()
 }
 
@@ -64,7 +68,8 @@ pub fn membership(key: &dyn NodeKey) -> LeafPlan {
     }
 }
 
-fn service(spki: Vec<u8>) -> LeafPlan {
+/// A plan for a service.
+pub fn service(spki: Vec<u8>) -> LeafPlan {
     LeafPlan {
         kind: LeafKind::Service,
         dns: BTreeSet::from([
@@ -99,16 +104,22 @@ pub fn openssl(folder: &Path, arguments: &[&str]) -> Option<Result<String, Strin
     }
 }
 
-struct World {
-    root: Root,
-    issuer: Issuer,
-    node: Arc<dyn NodeKey>,
+/// A root, an issuer and a node.
+pub struct World {
+    pub root: Root,
+    pub issuer: Issuer,
+    pub node: Arc<dyn NodeKey>,
 }
 
 impl World {
-    fn new() -> Self {
-        let root = root();
-        let issuer = issuer(&root);
+    pub fn new() -> Self {
+        Self::at(NOW)
+    }
+
+    /// A world that began at this time.
+    pub fn at(now_ms: u64) -> Self {
+        let root = root_at(now_ms);
+        let issuer = issuer(&root, now_ms);
         Self {
             root,
             issuer,
@@ -116,7 +127,7 @@ impl World {
         }
     }
 
-    fn sign(&self, plan: &LeafPlan) -> Result<Vec<u8>, CaError> {
+    pub fn sign(&self, plan: &LeafPlan) -> Result<Vec<u8>, CaError> {
         self.issuer
             .sign_leaf(plan, random_serial(&SystemKeys), &SystemKeys)
     }
@@ -131,7 +142,7 @@ impl World {
     }
 
     /// A leaf made without any of our checks.
-    fn forge(&self, plan: &LeafPlan, change: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
+    pub fn forge(&self, plan: &LeafPlan, change: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
         let end = plan.stamp_ms + u64::from(plan.days) * DAY;
         let mut params = build::params(plan.common_name.as_deref(), plan.stamp_ms, end).unwrap();
         params.serial_number = Some(rcgen::SerialNumber::from_slice(

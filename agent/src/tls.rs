@@ -1,0 +1,371 @@
+//! TLS 1.3 between agents, for quinn: which certificate is shown, and which
+//! are accepted. A certificate says that its holder was admitted to this mesh;
+//! whether it is a member **now** the ledger says, and the caller asks it
+//! after the handshake, by the key that [`peer_key`] returns.
+//!
+//! Validity is judged by mesh time, the newest ledger stamp held here, and
+//! never by a clock (SAFETY S19). A certificate that begins after that stamp
+//! only shows that this node is behind, so `notBefore` is no reason to refuse;
+//! a node that doesn't know the ledger yet (stamp 0) judges no end either.
+
+mod verify;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use innermesh_proto::{
+    certificate::{Certificate, CertificateError, check_issuer},
+    crypto::PublicKey,
+    id::MeshId,
+};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls::{
+    ClientConfig, ServerConfig, SignatureAlgorithm, SignatureScheme,
+    client::{ResolvesClientCert, Resumption},
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime},
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
+    sign::{CertifiedKey, Signer, SigningKey},
+    time_provider::TimeProvider,
+    version::TLS13,
+};
+
+pub use self::verify::Refusal;
+use self::verify::{Anchor, MemberClients, MeshServers, Trust};
+use crate::host::keys::{Keys, NodeKey};
+
+/// The one protocol that agents speak over QUIC.
+pub const ALPN: &[u8] = b"innermesh/1";
+
+/// The server name to pass to quinn. It is neither sent nor checked: peers are
+/// told apart by key.
+pub const SERVER_NAME: &str = "innermesh";
+
+/// What this node shows and trusts.
+pub struct MeshTls {
+    trust: Trust,
+    identity: Option<Identity>,
+    time: Arc<MeshTime>,
+    keys: Arc<dyn Keys>,
+    provider: Arc<CryptoProvider>,
+}
+
+/// A membership certificate and what it hangs from, each in DER.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// The node's own certificate.
+    pub leaf: Vec<u8>,
+    /// Who signed it.
+    pub issuer: Vec<u8>,
+    /// Who signed that.
+    pub root: Vec<u8>,
+}
+
+/// Why there is no TLS configuration. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TlsError {
+    /// One of the stored certificates can't be used.
+    #[error("this node's certificates can't be used: {0}; `agent join` gets new ones")]
+    Certificate(#[from] CertificateError),
+    /// The certificate is for another key.
+    #[error("this node's certificate is for another key than the one stored beside it")]
+    Mismatch,
+    /// A joining node has nothing to show to those who connect.
+    #[error("a node that has not joined a mesh can't be connected to")]
+    NotJoined,
+    /// The TLS library refused.
+    #[error("TLS can't be set up: {0}")]
+    Library(String),
+}
+
+impl MeshTls {
+    /// For a member: `chain` is shown, `key` is the leaf's, and peers must hang
+    /// from the same root. `stamp_ms` holds the newest ledger stamp, in
+    /// milliseconds since 1970; the caller keeps it current.
+    ///
+    /// # Errors
+    /// [`TlsError`] when chain and key don't fit together.
+    pub fn member(
+        chain: &Chain,
+        key: Arc<dyn NodeKey>,
+        stamp_ms: Arc<AtomicU64>,
+        keys: Arc<dyn Keys>,
+    ) -> Result<Self, TlsError> {
+        let root = Certificate::parse(&chain.root)?;
+        let issuer = Certificate::parse(&chain.issuer)?;
+        let leaf = Certificate::parse(&chain.leaf)?;
+        check_issuer(&issuer, &root, &*keys)?;
+        if !leaf.is_signed_by(&issuer.spki, &*keys) {
+            return Err(CertificateError::Signature.into());
+        }
+        if leaf.spki != key.public().spki() {
+            return Err(TlsError::Mismatch);
+        }
+        let identity = Identity {
+            chain: chain.clone(),
+            not_after_ms: leaf.not_after_ms,
+            signer: Arc::new(NodeSigner::new(key)),
+        };
+        let trust = Trust::Root(Arc::new(Anchor::new(&chain.root).map_err(library)?));
+        Ok(Self::new(trust, Some(identity), stamp_ms, keys))
+    }
+
+    /// For a node that joins: it shows nothing, and whom it connects to must
+    /// show a root with the fingerprint `mesh`.
+    pub fn joining(mesh: MeshId, stamp_ms: Arc<AtomicU64>, keys: Arc<dyn Keys>) -> Self {
+        Self::new(Trust::Mesh(mesh), None, stamp_ms, keys)
+    }
+
+    /// For connecting as a member. A certificate that has ended by mesh time is
+    /// left out, since it would only be refused: what is open to strangers,
+    /// renewing among it, then still works.
+    ///
+    /// # Errors
+    /// [`TlsError::Library`].
+    pub fn client(&self) -> Result<Arc<QuicClientConfig>, TlsError> {
+        quic_client(self.client_config(true)?)
+    }
+
+    /// For connecting without a certificate: to renew one that a peer, whose
+    /// ledger is further on, refused as expired ([`refused_as_expired`]).
+    ///
+    /// # Errors
+    /// [`TlsError::Library`].
+    pub fn client_without_certificate(&self) -> Result<Arc<QuicClientConfig>, TlsError> {
+        quic_client(self.client_config(false)?)
+    }
+
+    /// For being connected to, by members and by those who show no certificate.
+    ///
+    /// # Errors
+    /// [`TlsError::NotJoined`], [`TlsError::Library`].
+    pub fn server(&self) -> Result<Arc<QuicServerConfig>, TlsError> {
+        let quic = QuicServerConfig::try_from(self.server_config()?).map_err(library)?;
+        Ok(Arc::new(quic))
+    }
+
+    fn new(
+        trust: Trust,
+        identity: Option<Identity>,
+        stamp_ms: Arc<AtomicU64>,
+        keys: Arc<dyn Keys>,
+    ) -> Self {
+        let provider = CryptoProvider {
+            // The post-quantum group is offered first: who records traffic
+            // today can't decrypt it with the computers of tomorrow.
+            kx_groups: vec![
+                aws_lc_rs::kx_group::X25519MLKEM768,
+                aws_lc_rs::kx_group::X25519,
+            ],
+            ..aws_lc_rs::default_provider()
+        };
+        Self {
+            trust,
+            identity,
+            time: Arc::new(MeshTime(stamp_ms)),
+            keys,
+            provider: Arc::new(provider),
+        }
+    }
+
+    fn client_config(&self, show: bool) -> Result<ClientConfig, TlsError> {
+        let verifier = MeshServers::new(self.trust.clone(), self.keys.clone(), &self.provider);
+        let builder = ClientConfig::builder_with_details(self.provider.clone(), self.time.clone())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(library)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut config = match &self.identity {
+            Some(identity) if show => builder.with_client_cert_resolver(Arc::new(Shown {
+                certified: Arc::new(identity.certified(false)),
+                not_after_ms: identity.not_after_ms,
+                time: self.time.clone(),
+            })),
+            _ => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.enable_sni = false;
+        // A resumed session would keep a certificate's judgement of yesterday.
+        config.resumption = Resumption::disabled();
+        Ok(config)
+    }
+
+    fn server_config(&self) -> Result<ServerConfig, TlsError> {
+        let (Some(identity), Trust::Root(anchor)) = (&self.identity, &self.trust) else {
+            return Err(TlsError::NotJoined);
+        };
+        let verifier = MemberClients::new(anchor.clone(), &self.provider).map_err(library)?;
+        let mut config =
+            ServerConfig::builder_with_details(self.provider.clone(), self.time.clone())
+                .with_protocol_versions(&[&TLS13])
+                .map_err(library)?
+                .with_client_cert_verifier(Arc::new(verifier))
+                .with_cert_resolver(Arc::new(Own(Arc::new(identity.certified(true)))));
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(config)
+    }
+}
+
+/// The certificate that the peer showed, once the handshake is complete; a
+/// server always shows one. It was checked against the root and mesh time.
+pub fn peer_certificate(connection: &quinn::Connection) -> Option<Certificate> {
+    Certificate::parse(peer_chain(connection).first()?).ok()
+}
+
+/// The identity key of the peer.
+pub fn peer_key(connection: &quinn::Connection) -> Option<PublicKey> {
+    peer_certificate(connection)?.ed25519()
+}
+
+/// All certificates that the peer sent, leaf first, in DER. A server sends
+/// leaf, issuer and root.
+pub fn peer_chain(connection: &quinn::Connection) -> Vec<Vec<u8>> {
+    connection
+        .peer_identity()
+        .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
+        .map(|chain| chain.iter().map(|der| der.to_vec()).collect())
+        .unwrap_or_default()
+}
+
+/// Whether the peer closed the connection because our certificate has ended by
+/// its mesh time: renew it over a connection without one. The client's side of
+/// a handshake completes first, so this may also be seen on an open connection.
+pub fn refused_as_expired(error: &quinn::ConnectionError) -> bool {
+    /// RFC 8446 §6.
+    const CERTIFICATE_EXPIRED: u8 = 45;
+    let expired = quinn::TransportErrorCode::crypto(CERTIFICATE_EXPIRED);
+    matches!(error, quinn::ConnectionError::ConnectionClosed(close) if close.error_code == expired)
+}
+
+fn quic_client(config: ClientConfig) -> Result<Arc<QuicClientConfig>, TlsError> {
+    let quic = QuicClientConfig::try_from(config).map_err(library)?;
+    Ok(Arc::new(quic))
+}
+
+fn library(error: impl fmt::Display) -> TlsError {
+    TlsError::Library(error.to_string())
+}
+
+struct Identity {
+    chain: Chain,
+    not_after_ms: u64,
+    signer: Arc<NodeSigner>,
+}
+
+impl Identity {
+    /// The root goes along where the other side may only know its fingerprint.
+    fn certified(&self, with_root: bool) -> CertifiedKey {
+        let mut certificates = vec![self.chain.leaf.clone(), self.chain.issuer.clone()];
+        if with_root {
+            certificates.push(self.chain.root.clone());
+        }
+        let certificates = certificates.into_iter().map(CertificateDer::from).collect();
+        CertifiedKey::new(certificates, self.signer.clone())
+    }
+}
+
+/// Mesh time for rustls.
+#[derive(Debug)]
+struct MeshTime(Arc<AtomicU64>);
+
+impl MeshTime {
+    fn now_ms(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl TimeProvider for MeshTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_millis(
+            self.now_ms(),
+        )))
+    }
+}
+
+/// What a server shows.
+#[derive(Debug)]
+struct Own(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Own {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+}
+
+/// What a client shows, as long as it is of use.
+#[derive(Debug)]
+struct Shown {
+    certified: Arc<CertifiedKey>,
+    not_after_ms: u64,
+    time: Arc<MeshTime>,
+}
+
+impl ResolvesClientCert for Shown {
+    fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        (self.time.now_ms() <= self.not_after_ms).then(|| self.certified.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// The host's key, as rustls wants one.
+struct NodeSigner {
+    key: Arc<dyn NodeKey>,
+    spki: [u8; 44],
+}
+
+impl NodeSigner {
+    fn new(key: Arc<dyn NodeKey>) -> Self {
+        let spki = key.public().spki();
+        Self { key, spki }
+    }
+}
+
+impl fmt::Debug for NodeSigner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.key.public())
+    }
+}
+
+impl SigningKey for NodeSigner {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        offered.contains(&SignatureScheme::ED25519).then(|| {
+            let signer = Self {
+                key: self.key.clone(),
+                spki: self.spki,
+            };
+            Box::new(signer) as Box<dyn Signer>
+        })
+    }
+
+    fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
+        Some(SubjectPublicKeyInfoDer::from(&self.spki[..]))
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        SignatureAlgorithm::ED25519
+    }
+}
+
+impl Signer for NodeSigner {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
+        Ok(self.key.sign(message).to_bytes().to_vec())
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        SignatureScheme::ED25519
+    }
+}
+
+#[cfg(test)]
+mod tests;
