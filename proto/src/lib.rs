@@ -13,5 +13,6 @@ pub mod gate;
 pub mod id;
 pub mod limits;
 pub mod name;
+pub mod rpc;
 pub mod tunnel;
 pub mod zone;

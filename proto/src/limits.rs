@@ -78,3 +78,44 @@ pub const TUNNEL_SOCKET_CONNECTIONS: usize = 8;
 /// What one such client may send, in bytes: twice a request that names every
 /// member of the largest mesh with a few networks each.
 pub const TUNNEL_SOCKET_BYTES: u64 = 4 * 1024 * 1024;
+/// Extensions in one RPC frame.
+pub const RPC_EXTENSIONS: usize = 16;
+/// Longest text of a failure that a peer reports, in bytes.
+pub const FAILURE_TEXT_BYTES: usize = 1024;
+/// Longest time that one request may take its handler, in milliseconds.
+pub const HANDLER_MS: u64 = 10_000;
+/// Longest time that one frame may take to arrive, in milliseconds.
+pub const FRAME_READ_MS: u64 = 10_000;
+/// Requests of one peer that run at the same time.
+pub const CALLS_PER_PEER: usize = 32;
+/// One-way messages of one peer that are worked on at the same time.
+pub const NOTICES_PER_PEER: usize = 16;
+/// Streams that a member may have open towards us, of each kind.
+pub const STREAMS_PER_PEER: u32 = 64;
+/// Streams that a stranger may have open towards us, of each kind.
+pub const STREAMS_PER_STRANGER: u32 = 4;
+/// Frames of one peer beyond [`SMALL_FRAME_BYTES`] that are read at the same time.
+pub const LARGE_FRAMES_PER_PEER: usize = 2;
+/// What every open stream may hold of an unfinished frame, in bytes.
+pub const SMALL_FRAME_BYTES: usize = 64 * 1024;
+/// One-way messages waiting to be sent to one peer.
+pub const NOTICE_QUEUE: usize = 256;
+/// One-way messages waiting to be sent to one peer, in bytes.
+pub const NOTICE_QUEUE_BYTES: usize = 8 * 1024 * 1024;
+/// Connections with one member at the same time: the one in force and those
+/// that it replaced and that are running dry.
+pub const CONNECTIONS_PER_PEER: usize = 4;
+/// Connections with peers that are not members.
+pub const STRANGERS: usize = 64;
+/// Connections with peers that are not members, from one address.
+pub const STRANGERS_PER_ADDRESS: usize = 16;
+/// Longest life of a connection with a peer that is not a member, in milliseconds.
+pub const STRANGER_MS: u64 = 30_000;
+/// Handshakes towards us at the same time.
+pub const HANDSHAKES: usize = 128;
+/// Handshakes towards us from which on a source must prove its address (RFC 9000 §8.1.2).
+pub const HANDSHAKES_BEFORE_RETRY: usize = 16;
+/// Handshakes by us at the same time.
+pub const DIALS: usize = 32;
+/// Longest time of a handshake, in milliseconds.
+pub const HANDSHAKE_MS: u64 = 5_000;
