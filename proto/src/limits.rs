@@ -119,3 +119,5 @@ pub const HANDSHAKES_BEFORE_RETRY: usize = 16;
 pub const DIALS: usize = 32;
 /// Longest time of a handshake, in milliseconds.
 pub const HANDSHAKE_MS: u64 = 5_000;
+/// Largest body of one RPC frame, in bytes: [`RPC_BYTES`] without the envelope.
+pub const RPC_BODY_BYTES: usize = RPC_BYTES - 4096;

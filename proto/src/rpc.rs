@@ -47,6 +47,25 @@ pub mod method {
     /// One-way, between the transports themselves: [`super::Hello`], the first
     /// frame that either end of a connection sends.
     pub const HELLO: u16 = 12;
+
+    /// A method's name, for traces and logs.
+    pub fn name(method: u16) -> &'static str {
+        match method {
+            PING => "ping",
+            GOSSIP => "gossip",
+            PUSH => "push",
+            BODY => "body",
+            LEDGER => "ledger",
+            BATCHES => "batches",
+            PROPOSE => "propose",
+            JOIN => "join",
+            RENEW => "renew",
+            GENESIS => "genesis",
+            HEADS => "heads",
+            HELLO => "hello",
+            _ => "unknown",
+        }
+    }
 }
 
 /// Why one end closed a connection (QUIC application error codes).

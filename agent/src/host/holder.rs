@@ -1,0 +1,103 @@
+//! Who holds a port, from /proc: for error messages only.
+
+use std::{fmt, fs};
+
+/// A process that holds a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its process id.
+    pub pid: u32,
+    /// Its name, as the kernel knows it.
+    pub name: String,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pid {} ({})", self.pid, self.name)
+    }
+}
+
+/// The kind of port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// UDP.
+    Udp,
+    /// TCP, listening.
+    Tcp,
+}
+
+/// The process that holds `port`, where /proc tells: without root only
+/// processes of the same user are visible.
+pub fn of_port(kind: Kind, port: u16) -> Option<Holder> {
+    let tables = match kind {
+        Kind::Udp => ["udp", "udp6"],
+        Kind::Tcp => ["tcp", "tcp6"],
+    };
+    let inodes: Vec<String> = tables
+        .iter()
+        .filter_map(|table| fs::read_to_string(format!("/proc/net/{table}")).ok())
+        .flat_map(|table| inodes(&table, kind, port))
+        .map(|inode| format!("socket:[{inode}]"))
+        .collect();
+    if inodes.is_empty() {
+        return None;
+    }
+    let mut pids: Vec<u32> = fs::read_dir("/proc")
+        .ok()?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    pids.sort_unstable();
+    let pid = pids.into_iter().find(|pid| holds(*pid, &inodes))?;
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Some(Holder {
+        pid,
+        name: name.trim().chars().filter(|c| !c.is_control()).collect(),
+    })
+}
+
+fn holds(pid: u32, sockets: &[String]) -> bool {
+    fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|fds| {
+        fds.flatten()
+            .filter_map(|fd| fs::read_link(fd.path()).ok())
+            .any(|to| sockets.iter().any(|s| to.as_os_str() == s.as_str()))
+    })
+}
+
+/// Inodes of the sockets on `port` in a table such as /proc/net/udp, see proc_pid_net(5).
+fn inodes(table: &str, kind: Kind, port: u16) -> Vec<u64> {
+    /// TCP_LISTEN in the kernel's net/tcp_states.h.
+    const LISTEN: &str = "0A";
+    table
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let mut fields = line.split_whitespace();
+            let (_, local_port) = fields.nth(1)?.rsplit_once(':')?;
+            let state = fields.nth(1)?;
+            let inode = fields.nth(5)?.parse().ok()?;
+            let here = u16::from_str_radix(local_port, 16) == Ok(port);
+            (here && (kind == Kind::Udp || state == LISTEN)).then_some(inode)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_of_a_udp_port_is_found() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        assert_eq!(of_port(Kind::Udp, port).unwrap().pid, std::process::id());
+    }
+
+    #[test]
+    fn lines_that_are_no_socket_are_passed_over() {
+        let table = "head\n  1: 0100007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000 0 0 4242 2\nx\n\n1: zz";
+        assert_eq!(inodes(table, Kind::Udp, 53), [4242]);
+        assert!(inodes(table, Kind::Udp, 54).is_empty());
+        assert!(inodes(table, Kind::Tcp, 53).is_empty());
+    }
+}

@@ -1,0 +1,210 @@
+//! What the connections of one transport share, and the steps that make one.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use innermesh_proto::{
+    id::NodeId,
+    limits,
+    rpc::{Hello, close},
+};
+use quinn::{Connection, Incoming};
+use tokio::sync::Semaphore;
+use tracing::debug;
+
+use super::{
+    counters::Tally,
+    endpoint::Configs,
+    error::DialError,
+    link::{Link, Origin, plain},
+    registry::{Registry, StrangerSlot},
+    serve,
+    transport::{Admission, Caller, Handler, Standing},
+    within,
+};
+use crate::host::Clock;
+
+/// What stands in the server name of every dial. Nodes are told apart by their
+/// keys; the name is only what TLS wants there (RFC 6761 §6.4: never real).
+const SERVER_NAME: &str = "innermesh.invalid";
+
+pub(super) struct Core {
+    pub(super) me: NodeId,
+    /// This run of the agent.
+    pub(super) instance: u64,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) endpoint: quinn::Endpoint,
+    pub(super) configs: Configs,
+    pub(super) client: ArcSwap<quinn::ClientConfig>,
+    pub(super) admission: Arc<dyn Admission>,
+    /// Methods that are open to strangers.
+    pub(super) open: BTreeSet<u16>,
+    pub(super) handler: OnceLock<Arc<dyn Handler>>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) tally: Arc<Tally>,
+    pub(super) dials: Semaphore,
+    pub(super) handshakes: AtomicUsize,
+    pub(super) serials: AtomicU64,
+    pub(super) ordinals: AtomicU64,
+}
+
+/// The peer's membership was revoked.
+pub(super) struct Revoked;
+
+impl Core {
+    /// Takes connections in until the endpoint is closed.
+    pub(super) async fn accept(self: Arc<Self>) {
+        while let Some(incoming) = self.endpoint.accept().await {
+            let pending = self.handshakes.load(Ordering::Acquire);
+            let proved = incoming.remote_address_validated();
+            if pending >= limits::HANDSHAKES {
+                self.tally.handshakes_refused.add();
+                // To an address that wasn't proved not even a refusal is sent.
+                if proved { incoming.refuse() } else { incoming.ignore() }
+            } else if pending >= limits::HANDSHAKES_BEFORE_RETRY && !proved && incoming.may_retry() {
+                self.tally.retries_sent.add();
+                // Only an Incoming that may not retry fails here.
+                let _ = incoming.retry();
+            } else {
+                self.handshakes.fetch_add(1, Ordering::AcqRel);
+                let core = self.clone();
+                tokio::spawn(async move {
+                    let welcomed = core.welcome(incoming).await;
+                    core.handshakes.fetch_sub(1, Ordering::AcqRel);
+                    if let Some((connection, slot)) = welcomed {
+                        core.start(connection, false, 0, slot);
+                    }
+                });
+            }
+        }
+    }
+
+    /// One handshake by a peer, and whether there is room for who it is.
+    async fn welcome(&self, incoming: Incoming) -> Option<(Connection, Option<StrangerSlot>)> {
+        let limit = Duration::from_millis(limits::HANDSHAKE_MS);
+        let handshake = async { incoming.accept()?.await };
+        let connection = match within(&*self.clock, limit, handshake).await {
+            Some(Ok(connection)) => connection,
+            failed => {
+                debug!(error = ?failed.map(|r| r.err()), "a handshake failed");
+                self.tally.handshakes_failed.add();
+                return None;
+            }
+        };
+        self.tally.handshakes_accepted.add();
+        let key = super::link::peer_key(&connection);
+        match key.map_or(Standing::Unknown, |key| self.admission.standing(&key)) {
+            Standing::Member => Some((connection, None)),
+            Standing::Revoked => {
+                self.tally.revoked.add();
+                connection.close(close::REVOKED.into(), b"");
+                None
+            }
+            Standing::Unknown => {
+                let address = plain(connection.remote_address()).ip();
+                let Some(slot) = self.registry.stranger(address) else {
+                    self.tally.strangers_refused.add();
+                    connection.close(close::STRANGER.into(), b"no room");
+                    return None;
+                };
+                Some((connection, Some(slot)))
+            }
+        }
+    }
+
+    /// One handshake by us.
+    pub(super) async fn connect(
+        &self,
+        to: SocketAddr,
+        config: quinn::ClientConfig,
+    ) -> Result<Connection, DialError> {
+        let limit = Duration::from_millis(limits::HANDSHAKE_MS);
+        let handshake = async {
+            let _turn = self.dials.acquire().await;
+            let connecting = self.endpoint.connect_with(config, to, SERVER_NAME);
+            Ok(connecting.map_err(|e| cannot_dial(&e))?.await?)
+        };
+        let result = within(&*self.clock, limit, handshake).await.unwrap_or(Err(DialError::Timeout));
+        match &result {
+            Ok(_) => self.tally.dials.add(),
+            Err(_) => self.tally.dials_failed.add(),
+        }
+        result
+    }
+
+    /// Starts to serve a connection whose handshake ended.
+    pub(super) fn start(
+        self: &Arc<Self>,
+        connection: Connection,
+        dialed: bool,
+        serial: u64,
+        slot: Option<StrangerSlot>,
+    ) -> Arc<Link> {
+        let origin = Origin {
+            dialed,
+            serial,
+            ordinal: self.ordinals.fetch_add(1, Ordering::Relaxed),
+            since: self.clock.now(),
+        };
+        let (link, outgoing) = Link::new(connection, origin);
+        let hello = Hello {
+            instance: self.instance,
+            serial,
+        };
+        self.registry.track(&link);
+        tokio::spawn(link.clone().send_notices(hello, outgoing, self.tally.clone()));
+        tokio::spawn(serve::run(self.clone(), link.clone(), slot));
+        link
+    }
+
+    /// Registers a connection whose peer is a member and has introduced itself.
+    pub(super) fn settle(&self, link: &Arc<Link>) {
+        if let (Some(node), Some(hello)) = (link.node, link.hello.get())
+            && !link.is_registered()
+            && node != self.me
+            && self.standing(link) == Standing::Member
+        {
+            self.registry.register(node, link, *hello);
+        }
+    }
+
+    /// What the peer is, by the ledger at this moment.
+    pub(super) fn standing(&self, link: &Link) -> Standing {
+        link.key.map_or(Standing::Unknown, |key| self.admission.standing(&key))
+    }
+
+    /// The peer as a caller, by the ledger at this moment.
+    pub(super) fn caller(&self, link: &Link) -> Result<Caller, Revoked> {
+        let node = match self.standing(link) {
+            Standing::Member => link.node,
+            Standing::Unknown => None,
+            Standing::Revoked => return Err(Revoked),
+        };
+        Ok(Caller {
+            node,
+            key: link.key,
+            remote: link.remote(),
+            exporter: link.exporter,
+        })
+    }
+
+    pub(super) fn revoke(&self, link: &Link) {
+        self.tally.revoked.add();
+        link.close(close::REVOKED, "");
+    }
+}
+
+fn cannot_dial(error: &quinn::ConnectError) -> DialError {
+    match error {
+        quinn::ConnectError::EndpointStopping => DialError::Closed,
+        other => DialError::Address(other.to_string()),
+    }
+}

@@ -1,0 +1,77 @@
+//! What the transport counted since it was opened.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A counter that only grows.
+#[derive(Debug, Default)]
+pub(super) struct Count(AtomicU64);
+
+impl Count {
+    pub(super) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counters since the transport was opened, for metrics and `status`.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+        pub struct Counters { $($(#[$doc])* pub $name: u64,)* }
+
+        #[derive(Debug, Default)]
+        pub(super) struct Tally { $(pub(super) $name: Count,)* }
+
+        impl Tally {
+            pub(super) fn read(&self) -> Counters {
+                Counters { $($name: self.$name.get(),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Handshakes by peers that succeeded.
+    handshakes_accepted,
+    /// Handshakes by peers that failed or took too long.
+    handshakes_failed,
+    /// Handshakes turned away because too many were under way.
+    handshakes_refused,
+    /// Handshakes whose source had to prove its address first (QUIC Retry).
+    retries_sent,
+    /// Handshakes by this node that succeeded.
+    dials,
+    /// Handshakes by this node that failed.
+    dials_failed,
+    /// Connections closed because there were too many with strangers.
+    strangers_refused,
+    /// Connections closed because the stranger's time was up.
+    strangers_expired,
+    /// Connections closed because the peer's membership was revoked.
+    revoked,
+    /// Frames that couldn't be read.
+    frames_malformed,
+    /// Frames that were longer than allowed.
+    frames_too_long,
+    /// Frames that didn't arrive in time.
+    frames_too_slow,
+    /// Requests answered, well or not.
+    requests,
+    /// Requests and one-way messages turned away because their sender is not a member.
+    not_member,
+    /// Requests turned away because their sender had too many running.
+    busy,
+    /// Requests and one-way messages whose handler ran out of time.
+    deadlines,
+    /// One-way messages handed to the handler.
+    notices_received,
+    /// One-way messages put into a peer's queue.
+    notices_queued,
+    /// One-way messages dropped: no connection, a full queue, or a lost connection.
+    notices_dropped,
+    /// Datagrams dropped because their sender is not a member.
+    datagrams_dropped,
+}

@@ -1,0 +1,325 @@
+//! The task that serves one connection: takes its streams in, judges who asks,
+//! runs the handler under its deadline, and closes the connection when its time
+//! has come.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use innermesh_proto::{
+    codec, limits,
+    rpc::{Failure, Hello, RequestFrame, ResponseFrame, close, method, stop},
+};
+use quinn::{RecvStream, SendStream, VarInt};
+use tokio::task::JoinSet;
+use tracing::{Instrument, Span, debug};
+
+use super::{
+    core::Core,
+    frame::{self, ReadFrame, ReadFrameError},
+    link::{Link, Unfinished},
+    registry::{PeerEvent, StrangerSlot},
+    transport::{Caller, Standing},
+    within,
+};
+use crate::telemetry;
+
+/// How long a connection that is no longer in force stays after its last use:
+/// long enough for the other end to notice, too.
+const LINGER: Duration = Duration::from_secs(1);
+/// How long the other end may go on using a connection that is no longer in
+/// force before its streams are left alone.
+const OUTSTAY: Duration = Duration::from_secs(10);
+
+/// Serves `link` until it ends. A stranger's `slot` is given back as soon as
+/// the peer is known as a member.
+pub(super) async fn run(core: Arc<Core>, link: Arc<Link>, mut slot: Option<StrangerSlot>) {
+    core.registry.track(&link);
+    let mut work = JoinSet::new();
+    let mut trial = timer(&core, Some(Duration::from_millis(limits::STRANGER_MS)));
+    let mut leave = Leave::No;
+    let mut leaving = timer(&core, None);
+    loop {
+        let open = leave != Leave::Deaf;
+        tokio::select! {
+            biased;
+            _ = link.connection.closed() => break,
+            Some(_) = work.join_next(), if !work.is_empty() => {}
+            () = link.changed.notified() => {}
+            () = &mut trial, if !link.is_registered() => {
+                core.settle(&link);
+                if !link.is_registered() {
+                    core.tally.strangers_expired.add();
+                    link.close(close::STRANGER, "time is up");
+                    break;
+                }
+            }
+            () = &mut leaving => {
+                leave = leave.next();
+                leaving = timer(&core, leave.time());
+            }
+            Ok(stream) = link.connection.accept_uni(), if open => {
+                work.spawn(notice(core.clone(), link.clone(), stream));
+            }
+            Ok((send, receive)) = link.connection.accept_bi(), if open => {
+                work.spawn(request(core.clone(), link.clone(), send, receive));
+            }
+            Ok(datagram) = link.connection.read_datagram() => datagram_in(&core, &link, datagram),
+        }
+        if link.is_registered() {
+            slot = None;
+        }
+        if link.is_in_force() != (leave == Leave::No) {
+            leave = if link.is_in_force() { Leave::No } else { Leave::Linger };
+            leaving = timer(&core, leave.time());
+        }
+        // Nothing of the peer's is being worked on or unacknowledged, and what
+        // it may have sent since was not looked at: it can ask again elsewhere.
+        let dry = matches!(leave, Leave::Dry | Leave::Deaf) && work.is_empty();
+        if dry && link.node.is_some_and(|node| core.registry.retire(&node, &link)) {
+            link.close(close::DUPLICATE, "");
+            break;
+        }
+    }
+    drop(slot);
+    core.registry.remove(&link);
+}
+
+/// How far a connection that is not in force has come on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leave {
+    /// It is in force.
+    No,
+    /// Served as ever, for a while.
+    Linger,
+    /// Served, and closed at the first moment in which nothing is under way.
+    Dry,
+    /// New streams are left alone.
+    Deaf,
+}
+
+impl Leave {
+    fn next(self) -> Self {
+        match self {
+            Self::No => Self::No,
+            Self::Linger => Self::Dry,
+            Self::Dry | Self::Deaf => Self::Deaf,
+        }
+    }
+
+    /// How long this step lasts at most.
+    fn time(self) -> Option<Duration> {
+        match self {
+            Self::Linger => Some(LINGER),
+            Self::Dry => Some(OUTSTAY),
+            Self::No | Self::Deaf => None,
+        }
+    }
+}
+
+type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn timer(core: &Arc<Core>, after: Option<Duration>) -> Timer {
+    let clock = core.clock.clone();
+    match after {
+        Some(after) => Box::pin(async move { clock.sleep(after).await }),
+        None => Box::pin(std::future::pending()),
+    }
+}
+
+/// Answers one request.
+async fn request(core: Arc<Core>, link: Arc<Link>, send: SendStream, mut receive: RecvStream) {
+    let mut send = Unfinished(send);
+    let (result, room) = match read(&core, &link, &mut receive).await {
+        Ok(frame) => match RequestFrame::decode(&frame.bytes, limits::RPC_BYTES) {
+            Ok(request) => {
+                let Some(result) = answer(&core, &link, request).await else {
+                    return;
+                };
+                (result, frame.room)
+            }
+            Err(_) => {
+                garbage(&core, &link);
+                (Err(Failure::Malformed), frame.room)
+            }
+        },
+        Err(code) => {
+            let _ = receive.stop(code);
+            let _ = send.0.reset(code);
+            return;
+        }
+    };
+    drop(room);
+    core.tally.requests.add();
+    let bytes = ResponseFrame::new(fit(result)).encode();
+    let limit = Duration::from_millis(limits::HANDLER_MS);
+    let delivered = async {
+        if send.0.write_chunk(bytes.into()).await.is_ok() && send.0.finish().is_ok() {
+            // Until it is acknowledged the connection may not be closed as dry.
+            let _ = send.0.stopped().await;
+        }
+    };
+    within(&*core.clock, limit, delivered).await;
+}
+
+/// Takes one one-way message in.
+async fn notice(core: Arc<Core>, link: Arc<Link>, mut receive: RecvStream) {
+    let frame = match read(&core, &link, &mut receive).await {
+        Ok(frame) => frame,
+        Err(code) => {
+            let _ = receive.stop(code);
+            return;
+        }
+    };
+    let Ok(request) = RequestFrame::decode(&frame.bytes, limits::RPC_BYTES) else {
+        return garbage(&core, &link);
+    };
+    if request.method == method::HELLO {
+        return hello(&core, &link, &request.body);
+    }
+    let Some(caller) = judge(&core, &link, request.method) else {
+        return;
+    };
+    if caller.node.is_none() {
+        core.tally.not_member.add();
+        return;
+    }
+    let Some(handler) = core.handler.get() else {
+        return;
+    };
+    // Gossip ticks for ever: only what belongs to somebody's trace is traced.
+    let parent = request.traceparent.as_deref();
+    let span = parent.map_or_else(Span::none, |parent| {
+        telemetry::span_from(Some(parent), request.method)
+    });
+    let limit = Duration::from_millis(limits::HANDLER_MS);
+    let work = async {
+        let _turn = link.notices.acquire().await;
+        core.tally.notices_received.add();
+        handler.notice(&caller, request.method, request.body).await;
+    };
+    if within(&*core.clock, limit, work.instrument(span)).await.is_none() {
+        core.tally.deadlines.add();
+    }
+}
+
+/// The peer introduces itself: its connection may now be registered.
+fn hello(core: &Core, link: &Arc<Link>, body: &[u8]) {
+    let Ok(hello) = codec::decode::<Hello>(body, limits::SMALL_FRAME_BYTES) else {
+        return garbage(core, link);
+    };
+    // Only the first counts: a second could move the connection's rank.
+    let _ = link.hello.set(hello);
+    if link.node == Some(core.me) {
+        if hello.instance != core.instance {
+            core.registry.tell(PeerEvent::Twin(link.remote()));
+        }
+        link.settled.send_replace(true);
+        return link.close(close::WRONG_NODE, "this node's own key");
+    }
+    core.settle(link);
+    link.settled.send_replace(true);
+}
+
+fn datagram_in(core: &Core, link: &Arc<Link>, datagram: bytes::Bytes) {
+    match (core.caller(link), core.handler.get()) {
+        (Ok(caller), Some(handler)) if caller.node.is_some() => handler.datagram(&caller, datagram),
+        _ => core.tally.datagrams_dropped.add(),
+    }
+}
+
+/// Reads a frame within its time and size; an error is the code to stop with.
+async fn read(core: &Core, link: &Link, receive: &mut RecvStream) -> Result<ReadFrame, VarInt> {
+    let limit = match core.standing(link) {
+        Standing::Member => limits::RPC_BYTES,
+        Standing::Unknown | Standing::Revoked => limits::STRANGER_RPC_BYTES,
+    };
+    let time = Duration::from_millis(limits::FRAME_READ_MS);
+    let code = match within(&*core.clock, time, frame::read(receive, limit, Some(&link.large))).await {
+        Some(Ok(frame)) => return Ok(frame),
+        Some(Err(ReadFrameError::TooLong)) => {
+            core.tally.frames_too_long.add();
+            stop::TOO_LONG
+        }
+        // The sender took it back, or the connection ended.
+        Some(Err(ReadFrameError::Stream(_))) => 0,
+        None => {
+            core.tally.frames_too_slow.add();
+            stop::TOO_SLOW
+        }
+    };
+    Err(VarInt::from_u32(code))
+}
+
+/// Runs the handler; `None` when the connection was closed instead.
+async fn answer(core: &Core, link: &Arc<Link>, request: RequestFrame) -> Option<Result<Vec<u8>, Failure>> {
+    let caller = judge(core, link, request.method)?;
+    if caller.node.is_none() && !core.open.contains(&request.method) {
+        core.tally.not_member.add();
+        return Some(Err(Failure::NotMember));
+    }
+    if request.method == method::PING {
+        return Some(Ok(request.body));
+    }
+    let Some(handler) = core.handler.get() else {
+        return Some(Err(Failure::Unavailable("the agent is starting".into())));
+    };
+    let span = telemetry::span_from(request.traceparent.as_deref(), request.method);
+    let limit = Duration::from_millis(limits::HANDLER_MS.min(request.deadline_ms.into()));
+    let started = AtomicBool::new(false);
+    let work = async {
+        let _turn = link.calls.acquire().await;
+        started.store(true, Ordering::Relaxed);
+        handler.call(&caller, request.method, request.body).await
+    };
+    let result = within(&*core.clock, limit, work.instrument(span)).await;
+    Some(result.unwrap_or_else(|| {
+        if started.load(Ordering::Relaxed) {
+            core.tally.deadlines.add();
+            Err(Failure::DeadlineExceeded)
+        } else {
+            core.tally.busy.add();
+            Err(Failure::Busy)
+        }
+    }))
+}
+
+/// Who asks, by the ledger as it stands at this moment. `None` when the peer
+/// was revoked: its connection is then closed.
+fn judge(core: &Core, link: &Arc<Link>, method: u16) -> Option<Caller> {
+    match core.caller(link) {
+        Ok(caller) => {
+            if caller.node.is_some() && !link.is_registered() {
+                core.settle(link);
+            }
+            Some(caller)
+        }
+        Err(_) => {
+            debug!(peer = ?link.node, method, "a revoked peer asked");
+            core.revoke(link);
+            None
+        }
+    }
+}
+
+fn garbage(core: &Core, link: &Link) {
+    core.tally.frames_malformed.add();
+    link.garbage.fetch_add(1, Ordering::Relaxed);
+}
+
+/// An answer that is too long for a frame is our own handler's mistake, and
+/// the caller is told so.
+fn fit(result: Result<Vec<u8>, Failure>) -> Result<Vec<u8>, Failure> {
+    match result {
+        Ok(body) if body.len() > limits::RPC_BODY_BYTES => {
+            Err(Failure::Internal("the answer is too long for one frame".into()))
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,296 @@
+//! Logs for people and machines, and traces for OpenTelemetry collectors.
+//!
+//! Owns the process's one subscriber and the W3C trace context at its edges:
+//! RPC envelopes and the `TRACEPARENT` variable. Nothing else in the agent
+//! knows of OpenTelemetry; it only uses `tracing`. Traces are off unless the
+//! standard `OTEL_*` variables ask for them, and then cost nothing.
+
+mod http;
+
+use std::{
+    collections::HashMap,
+    io::{self, IsTerminal},
+    time::Duration,
+};
+
+use innermesh_proto::rpc;
+use opentelemetry::{
+    propagation::TextMapPropagator,
+    trace::{TraceContextExt, TracerProvider},
+};
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
+use tracing::{Span, level_filters::LevelFilter};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// The variable that filters logs, in the syntax of `tracing_subscriber`'s
+/// `EnvFilter`, such as `debug` or `info,innermesh_agent::quic=trace`.
+pub const FILTER_VARIABLE: &str = "INNERMESH_LOG";
+
+/// What is logged when [`FILTER_VARIABLE`] says nothing.
+const DEFAULT_FILTER: &str = "info,quinn=warn,quinn_proto=warn,hickory_server=warn,chitchat=warn";
+/// Our own spans only: the exporter's would be exported, which makes more.
+const TRACED: &str = "innermesh";
+/// How long a stopping agent waits for a collector.
+const FAREWELL: Duration = Duration::from_secs(3);
+const SERVICE_NAME: &str = "innermesh-agent";
+
+/// How logs are written to stderr.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people, coloured on a terminal.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why telemetry could not be set up. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// [`FILTER_VARIABLE`] is not a filter.
+    #[error("{FILTER_VARIABLE}={0:?} is not a log filter; use a level such as `debug`, or `info,innermesh_agent::quic=trace`")]
+    Filter(String),
+    /// There is a subscriber already: our own mistake.
+    #[error("logging was set up twice")]
+    Twice,
+}
+
+/// Sets the process's logs and traces up, from the environment. Called once,
+/// inside the tokio runtime (OTLP over gRPC needs it). What the `OTEL_*`
+/// variables ask for and can't be had is logged as a warning: an agent that
+/// can't be traced must still run.
+///
+/// # Errors
+/// [`TelemetryError`].
+pub fn init(format: LogFormat) -> Result<Guard, TelemetryError> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+    let filter = variable(FILTER_VARIABLE).unwrap_or_else(|| DEFAULT_FILTER.to_string());
+    let filter = EnvFilter::try_new(&filter).map_err(|_| TelemetryError::Filter(filter))?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().with_ansi(false).boxed(),
+    };
+    let (provider, trouble) = match Export::from_variables(variable).and_then(|e| e.map(provider).transpose()) {
+        Ok(provider) => (provider, None),
+        Err(trouble) => (None, Some(trouble)),
+    };
+    let spans = provider.as_ref().map(|p| {
+        tracing_opentelemetry::layer()
+            .with_tracer(p.tracer(SERVICE_NAME))
+            .with_filter(Targets::new().with_target(TRACED, LevelFilter::DEBUG))
+    });
+    Registry::default()
+        .with(spans)
+        .with(lines.with_filter(filter))
+        .try_init()
+        .map_err(|_| TelemetryError::Twice)?;
+    if let Some(trouble) = trouble {
+        tracing::warn!("no traces are exported: {trouble}");
+    }
+    Ok(Guard(provider))
+}
+
+/// Keeps the exporter alive; to be shut down last.
+#[must_use = "traces end when this is dropped"]
+pub struct Guard(Option<SdkTracerProvider>);
+
+impl Guard {
+    /// Sends the spans that are still here to the collector, within a few
+    /// seconds.
+    pub async fn shutdown(mut self) {
+        if let Some(provider) = self.0.take() {
+            // It blocks, and the gRPC exporter needs the runtime meanwhile.
+            // Whether the collector took them is its business.
+            let _ = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FAREWELL)).await;
+        }
+    }
+}
+
+/// The current span as a W3C `traceparent`, if it is exported anywhere.
+pub fn traceparent() -> Option<String> {
+    let context = Span::current().context();
+    if !context.span().span_context().is_valid() {
+        return None;
+    }
+    let mut carrier = HashMap::new();
+    TraceContextPropagator::new().inject_context(&context, &mut carrier);
+    carrier.remove("traceparent")
+}
+
+/// The span in which a peer's request is answered, a child of the peer's own.
+pub fn span_from(parent: Option<&str>, method: u16) -> Span {
+    let span = tracing::debug_span!("rpc", "otel.kind" = "server", "rpc.method" = rpc::method::name(method));
+    adopt(&span, parent);
+    span
+}
+
+/// The span of a whole command, a child of the one that the `TRACEPARENT`
+/// variable names, as in scripts traced by other tools.
+pub fn command_span(command: &str) -> Span {
+    let span = tracing::info_span!("command", "otel.name" = command);
+    let parent = std::env::var("TRACEPARENT").ok();
+    adopt(&span, parent.as_deref().filter(|p| rpc::is_traceparent(p)));
+    span
+}
+
+fn adopt(span: &Span, parent: Option<&str>) {
+    if let Some(parent) = parent
+        && !span.is_disabled()
+    {
+        let carrier = HashMap::from([("traceparent".to_string(), parent.to_string())]);
+        // Fails where no exporter is installed: there is then nothing to join.
+        let _ = span.set_parent(TraceContextPropagator::new().extract(&carrier));
+    }
+}
+
+/// What the standard variables ask for (OpenTelemetry specification,
+/// "Environment Variable Specification" and "OTLP Exporter Configuration").
+/// Endpoint, headers, timeout, compression and sampler are read by the SDK.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Export {
+    protocol: Protocol,
+    named: bool,
+}
+
+impl Export {
+    fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
+        if variable("OTEL_SDK_DISABLED").is_some_and(|v| v.eq_ignore_ascii_case("true")) {
+            return Ok(None);
+        }
+        let of_traces = |name: &str| {
+            variable(&format!("OTEL_EXPORTER_OTLP_TRACES_{name}"))
+                .or_else(|| variable(&format!("OTEL_EXPORTER_OTLP_{name}")))
+        };
+        let endpoint = of_traces("ENDPOINT");
+        match variable("OTEL_TRACES_EXPORTER").as_deref() {
+            Some("none") => return Ok(None),
+            Some("otlp") => {}
+            Some(other) => {
+                return Err(format!("OTEL_TRACES_EXPORTER={other} is not supported; use `otlp` or `none`"));
+            }
+            None if endpoint.is_some() => {}
+            None => return Ok(None),
+        }
+        let protocol = match of_traces("PROTOCOL").as_deref() {
+            Some("grpc") => Protocol::Grpc,
+            Some("http/protobuf") => Protocol::HttpBinary,
+            Some(other) => {
+                return Err(format!(
+                    "OTEL_EXPORTER_OTLP_PROTOCOL={other} is not supported; use `grpc` or `http/protobuf`"
+                ));
+            }
+            // The specification's default is http/protobuf; but 4317 is the
+            // registered port of OTLP over gRPC and nothing else listens there.
+            None if endpoint.is_some_and(|e| e.trim_end_matches('/').ends_with(":4317")) => Protocol::Grpc,
+            None => Protocol::HttpBinary,
+        };
+        let named = variable("OTEL_SERVICE_NAME").is_some()
+            || variable("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|a| a.contains("service.name="));
+        Ok(Some(Self { protocol, named }))
+    }
+}
+
+fn provider(export: Export) -> Result<SdkTracerProvider, String> {
+    let exporter = match export.protocol {
+        Protocol::Grpc => SpanExporter::builder().with_tonic().build(),
+        _ => SpanExporter::builder()
+            .with_http()
+            .with_protocol(Protocol::HttpBinary)
+            .with_http_client(http::Collector)
+            .build(),
+    }
+    .map_err(|e| format!("{e}; check OTEL_EXPORTER_OTLP_ENDPOINT, which must begin with http://"))?;
+    let mut resource = Resource::builder();
+    if !export.named {
+        resource = resource.with_service_name(SERVICE_NAME);
+    }
+    Ok(SdkTracerProvider::builder()
+        .with_resource(resource.build())
+        .with_batch_exporter(exporter)
+        .build())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    fn export(variables: &[(&str, &str)]) -> Result<Option<Protocol>, String> {
+        let map: HashMap<_, _> = variables.iter().copied().collect();
+        Export::from_variables(|name| map.get(name).map(ToString::to_string)).map(|e| e.map(|e| e.protocol))
+    }
+
+    #[test]
+    fn traces_are_off_unless_a_variable_asks_for_them() {
+        const AT: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318");
+        assert_eq!(export(&[]), Ok(None));
+        assert_eq!(export(&[AT]), Ok(Some(Protocol::HttpBinary)));
+        assert_eq!(export(&[("OTEL_TRACES_EXPORTER", "otlp")]), Ok(Some(Protocol::HttpBinary)));
+        assert_eq!(export(&[AT, ("OTEL_TRACES_EXPORTER", "none")]), Ok(None));
+        assert_eq!(export(&[AT, ("OTEL_SDK_DISABLED", "True")]), Ok(None));
+        assert_eq!(
+            export(&[AT, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]),
+            Ok(Some(Protocol::Grpc))
+        );
+        assert_eq!(
+            export(&[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://localhost:4317/")]),
+            Ok(Some(Protocol::Grpc))
+        );
+        assert!(export(&[AT, ("OTEL_TRACES_EXPORTER", "zipkin")]).is_err());
+        assert!(export(&[AT, ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")]).is_err());
+    }
+
+    #[test]
+    fn without_an_exporter_there_is_no_trace_context() {
+        let span = span_from(Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"), 1);
+        assert_eq!(span.in_scope(traceparent), None);
+    }
+
+    #[test]
+    fn a_trace_goes_on_through_the_envelope_and_reaches_a_collector_over_http() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}/v1/traces", listener.local_addr().unwrap());
+        let collector = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            let mut buffer = [0; 4096];
+            while !request.windows(10).any(|w| w == b"the-answer") {
+                let read = stream.read(&mut buffer).unwrap();
+                assert_ne!(read, 0, "the request ended early");
+                request.extend_from_slice(&buffer[..read]);
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+            request
+        });
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_endpoint(endpoint)
+            .with_http_client(http::Collector)
+            .build()
+            .unwrap();
+        let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).build();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        let sent = tracing::subscriber::with_default(Registry::default().with(layer), || {
+            let caller = command_span("the-question");
+            let parent = caller.in_scope(traceparent).expect("it is exported");
+            let answer = span_from(Some(&parent), 1);
+            let onward = answer.in_scope(|| {
+                tracing::info_span!("the-answer").in_scope(traceparent).expect("it is exported")
+            });
+            assert_eq!(onward[..35], parent[..35], "one trace");
+            assert_ne!(onward, parent, "another span");
+            parent
+        });
+        assert!(rpc::is_traceparent(&sent));
+        provider.shutdown().unwrap();
+        assert!(collector.join().unwrap().starts_with(b"POST /v1/traces HTTP/1.1\r\n"));
+    }
+}
