@@ -156,8 +156,8 @@ pub enum CertificateError {
     /// An alternative name that is no host name in lower case, or no address.
     #[error("\"{0}\" is not a host name or an address")]
     Name(String),
-    /// More than [`limits::CERTIFICATE_NAMES`] names.
-    #[error("{0} names in one certificate; at most {max} are accepted", max = limits::CERTIFICATE_NAMES)]
+    /// No name in a plan, or more than [`limits::CERTIFICATE_NAMES`] names.
+    #[error("{0} names in one certificate; between 1 and {max} are possible", max = limits::CERTIFICATE_NAMES)]
     Names(usize),
     /// A root's or an issuer's key is not P-256; a member's is not Ed25519.
     #[error("the certificate's key is of the wrong kind")]
@@ -207,7 +207,7 @@ pub enum CertificateError {
     /// It ends later than the plan, or its issuer, allows.
     #[error("the certificate ends later than it may")]
     Ends,
-    /// A plan for longer than [`limits::LEAF_DAYS`], or without any name.
+    /// A plan for no day, or for more than [`limits::LEAF_DAYS`].
     #[error("a certificate of {0} days; between 1 and {max} are possible", max = limits::LEAF_DAYS)]
     Days(u32),
 }
