@@ -1,5 +1,7 @@
 //! The agent.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 pub mod ca;
 pub mod host;
 pub mod tls;

@@ -6,6 +6,8 @@
 //! Facts come in through [`ledger`] (who may) and [`head`] (who is), meet in
 //! [`view::MeshView`], and leave as [`zone::Zone`] and [`tunnel::TunnelPlan`].
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 pub mod certificate;
 pub mod codec;
 pub mod crypto;
