@@ -3,6 +3,11 @@
 //! Owns the TUN interface's file descriptor, the UDP socket and the device's
 //! control socket: all end with the process.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the device node and the control socket are the backend itself, which the simulation replaces as a whole"
+)]
+
 use std::{collections::BTreeSet, fs::OpenOptions, io};
 
 use gotatun::{

@@ -1,6 +1,8 @@
 //! The embedded tunnel between two network namespaces of this machine: real
 //! interfaces, real packets, real `wg`.
 
+#![allow(clippy::disallowed_methods)]
+
 mod child;
 mod lab;
 
