@@ -4,5 +4,7 @@
 
 pub mod ca;
 pub mod host;
+pub mod quic;
+pub mod telemetry;
 pub mod tls;
 pub mod tunnel;

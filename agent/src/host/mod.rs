@@ -8,6 +8,7 @@
     reason = "the one place that may: everything else asks the host"
 )]
 
+pub mod holder;
 pub mod keys;
 
 use std::{
