@@ -2,11 +2,6 @@
 //! that it has: real interfaces, real packets, real `wg`.
 
 #![allow(clippy::disallowed_methods)]
-#![allow(
-    clippy::disallowed_methods,
-    reason = "a test of the real world reads its clock and files"
-)]
-
 mod child;
 mod lab;
 
