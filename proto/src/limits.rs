@@ -55,10 +55,6 @@ pub const RRSET_RECORDS: usize = 256;
 pub const GOSSIP_MESSAGE_BYTES: usize = 65_510;
 /// Largest digest of a gossip message, in bytes.
 pub const GOSSIP_DIGEST_BYTES: usize = 60_000;
-/// Ids that may be admitted to chitchat's state at one time, those of earlier
-/// generations that it hasn't forgotten yet included: with names of 26 bytes
-/// and IPv6 addresses so many fill a digest up to its cap.
-pub const GOSSIP_IDS: usize = 750;
 /// Largest block of a gossip delta once decompressed, in bytes; chitchat fills
 /// blocks up to exactly this.
 pub const GOSSIP_BLOCK_BYTES: usize = 16_384;
@@ -125,3 +121,16 @@ pub const DIALS: usize = 32;
 pub const HANDSHAKE_MS: u64 = 5_000;
 /// Largest body of one RPC frame, in bytes: [`RPC_BYTES`] without the envelope.
 pub const RPC_BODY_BYTES: usize = RPC_BYTES - 4096;
+/// Name servers that other names are forwarded to.
+pub const DNS_UPSTREAMS: usize = 8;
+/// Questions being forwarded at one time; beyond it the answer is SERVFAIL.
+pub const DNS_FORWARDS: usize = 512;
+/// Answers kept from upstream.
+pub const DNS_CACHE_ENTRIES: usize = 8192;
+/// Answers kept from upstream, in bytes of their encoding.
+pub const DNS_CACHE_BYTES: usize = 8 * 1024 * 1024;
+/// TCP connections to the DNS server at one time; beyond it the newest is closed.
+pub const DNS_TCP_CONNECTIONS: usize = 128;
+/// Largest DNS message that is sent over UDP, in bytes: it passes everywhere
+/// without fragments (RFC 9715 §3).
+pub const DNS_UDP_BYTES: u16 = 1232;

@@ -1,6 +1,9 @@
 //! Who holds a port, from /proc: for error messages only.
 
-use std::{fmt, fs};
+use std::{
+    fmt, fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 /// A process that holds a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,9 +29,30 @@ pub enum Kind {
     Tcp,
 }
 
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+        })
+    }
+}
+
 /// The process that holds `port`, where /proc tells: without root only
 /// processes of the same user are visible.
 pub fn of_port(kind: Kind, port: u16) -> Option<Holder> {
+    of_socket(kind, port, |_| true)
+}
+
+/// As [`of_port`], for the process that stands in the way of one address: port
+/// 53 often has several holders on one host.
+pub fn of_address(kind: Kind, address: SocketAddr) -> Option<Holder> {
+    of_socket(kind, address.port(), |host| {
+        host == address.ip() || host.is_unspecified() || address.ip().is_unspecified()
+    })
+}
+
+fn of_socket(kind: Kind, port: u16, at: impl Fn(IpAddr) -> bool) -> Option<Holder> {
     let tables = match kind {
         Kind::Udp => ["udp", "udp6"],
         Kind::Tcp => ["tcp", "tcp6"],
@@ -36,7 +60,7 @@ pub fn of_port(kind: Kind, port: u16) -> Option<Holder> {
     let inodes: Vec<String> = tables
         .iter()
         .filter_map(|table| fs::read_to_string(format!("/proc/net/{table}")).ok())
-        .flat_map(|table| inodes(&table, kind, port))
+        .flat_map(|table| inodes(&table, kind, port, &at))
         .map(|inode| format!("socket:[{inode}]"))
         .collect();
     if inodes.is_empty() {
@@ -65,7 +89,7 @@ fn holds(pid: u32, sockets: &[String]) -> bool {
 }
 
 /// Inodes of the sockets on `port` in a table such as /proc/net/udp, see proc_pid_net(5).
-fn inodes(table: &str, kind: Kind, port: u16) -> Vec<u64> {
+fn inodes(table: &str, kind: Kind, port: u16, at: impl Fn(IpAddr) -> bool) -> Vec<u64> {
     /// TCP_LISTEN in the kernel's net/tcp_states.h.
     const LISTEN: &str = "0A";
     table
@@ -73,13 +97,32 @@ fn inodes(table: &str, kind: Kind, port: u16) -> Vec<u64> {
         .skip(1)
         .filter_map(|line| {
             let mut fields = line.split_whitespace();
-            let (_, local_port) = fields.nth(1)?.rsplit_once(':')?;
+            let (host, local_port) = fields.nth(1)?.rsplit_once(':')?;
             let state = fields.nth(1)?;
             let inode = fields.nth(5)?.parse().ok()?;
             let here = u16::from_str_radix(local_port, 16) == Ok(port);
+            let here = here && address(host).is_some_and(&at);
             (here && (kind == Kind::Udp || state == LISTEN)).then_some(inode)
         })
         .collect()
+}
+
+/// An address as the kernel prints it: words of 32 bits in the host's order.
+fn address(text: &str) -> Option<IpAddr> {
+    let words: Vec<[u8; 4]> = (0..text.len() / 8)
+        .map(|n| {
+            let word = text.get(n * 8..n * 8 + 8)?;
+            Some(u32::from_str_radix(word, 16).ok()?.to_ne_bytes())
+        })
+        .collect::<Option<_>>()?;
+    match words[..] {
+        [v4] => Some(Ipv4Addr::from(v4).into()),
+        [a, b, c, d] => {
+            let octets: [u8; 16] = [a, b, c, d].concat().try_into().ok()?;
+            Some(IpAddr::from(Ipv6Addr::from(octets)).to_canonical())
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -96,8 +139,32 @@ mod tests {
     #[test]
     fn lines_that_are_no_socket_are_passed_over() {
         let table = "head\n  1: 0100007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000 0 0 4242 2\nx\n\n1: zz";
-        assert_eq!(inodes(table, Kind::Udp, 53), [4242]);
-        assert!(inodes(table, Kind::Udp, 54).is_empty());
-        assert!(inodes(table, Kind::Tcp, 53).is_empty());
+        assert_eq!(inodes(table, Kind::Udp, 53, |_| true), [4242]);
+        assert!(inodes(table, Kind::Udp, 54, |_| true).is_empty());
+        assert!(inodes(table, Kind::Tcp, 53, |_| true).is_empty());
+    }
+
+    #[test]
+    fn the_holder_at_one_address_is_told_from_one_at_another() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let held = |host: &str| of_address(Kind::Udp, SocketAddr::new(host.parse().unwrap(), port));
+        assert_eq!(held("127.0.0.1").unwrap().pid, std::process::id());
+        assert_eq!(held("0.0.0.0").unwrap().pid, std::process::id());
+        assert_eq!(held("127.0.0.9"), None);
+    }
+
+    #[test]
+    fn addresses_are_read_as_the_kernel_prints_them() {
+        assert_eq!(address("00000000"), Some(Ipv4Addr::UNSPECIFIED.into()));
+        let mapped = Ipv6Addr::LOCALHOST.octets();
+        let text: String = mapped
+            .chunks(4)
+            .map(|word| format!("{:08X}", u32::from_ne_bytes(word.try_into().unwrap())))
+            .collect();
+        assert_eq!(address(&text), Some(Ipv6Addr::LOCALHOST.into()));
+        for bad in ["", "xyz", "zzzzzzzz"] {
+            assert_eq!(address(bad), None, "{bad}");
+        }
     }
 }

@@ -1,0 +1,279 @@
+//! Names that aren't the mesh's: forwarded to the host's own name servers,
+//! each question once however many ask it, kept, and served beyond the TTL
+//! while nobody answers (RFC 8767).
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use hickory_server::proto::{
+    op::{Message, ResponseCode},
+    rr::{
+        RData, Record,
+        rdata::{
+            A, AAAA,
+            svcb::{IpHint, SVCB, SvcParamValue},
+        },
+    },
+};
+use innermesh_proto::limits;
+use ipnet::IpNet;
+use tokio::sync::{Semaphore, watch};
+
+use super::{
+    cache::{Cache, Cached, Heard, Key},
+    reply::{ExtendedError, Origin},
+    upstream::{Question, Upstream, UpstreamError},
+};
+use crate::host::Clock;
+
+/// How long a client waits for upstream while there is a stale answer
+/// (RFC 8767 §5).
+const CLIENT_PATIENCE: Duration = Duration::from_millis(1800);
+
+/// Forwards.
+#[derive(Clone)]
+pub(super) struct Forwarder(Arc<Inner>);
+
+struct Inner {
+    clock: Arc<dyn Clock>,
+    upstream: Upstream,
+    servers: ArcSwap<Vec<SocketAddr>>,
+    /// Addresses that no answer from outside may have.
+    overlay: Vec<IpNet>,
+    cache: Mutex<Cache>,
+    /// What is being asked right now.
+    asking: Mutex<BTreeMap<Key, watch::Receiver<Option<Heard>>>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Forwarder {
+    /// Forwards to nobody yet.
+    pub fn new(clock: Arc<dyn Clock>, overlay: Vec<IpNet>) -> Self {
+        Self(Arc::new(Inner {
+            clock,
+            upstream: Upstream::default(),
+            servers: ArcSwap::default(),
+            overlay,
+            cache: Mutex::default(),
+            asking: Mutex::default(),
+            permits: Arc::new(Semaphore::new(limits::DNS_FORWARDS)),
+        }))
+    }
+
+    /// Forwards to these from now on. Other servers may be another network
+    /// with other names, so what the old ones said is forgotten; but with no
+    /// server at all, what they said last is better than nothing.
+    pub fn set_servers(&self, servers: Vec<SocketAddr>) {
+        let servers: Vec<_> = servers.into_iter().take(limits::DNS_UPSTREAMS).collect();
+        let before = self.0.servers.swap(Arc::new(servers.clone()));
+        if *before == servers {
+            return;
+        }
+        let mut cache = lock(&self.0.cache);
+        match servers.is_empty() || before.is_empty() {
+            true => cache.clear_failures(),
+            false => cache.clear(),
+        }
+    }
+
+    /// Who is asked.
+    pub fn servers(&self) -> Vec<SocketAddr> {
+        self.0.servers.load().to_vec()
+    }
+
+    /// The answer to a question, and where it came from.
+    pub async fn forward(&self, key: Key, question: Question) -> (Heard, Origin) {
+        let inner = &self.0;
+        let cached = lock(&inner.cache).get(&key, inner.clock.now());
+        match cached {
+            Cached::Fresh(heard) => (heard, Origin::Cache),
+            Cached::Stale {
+                heard,
+                recheck: false,
+            } => (heard, Origin::Stale),
+            Cached::Stale {
+                heard: stale,
+                recheck: true,
+            } => tokio::select! {
+                fresh = self.ask(key, question) => match fresh.rcode {
+                    ResponseCode::ServFail => (stale, Origin::Stale),
+                    _ => (fresh, Origin::Upstream),
+                },
+                () = inner.clock.sleep(CLIENT_PATIENCE) => (stale, Origin::Stale),
+            },
+            Cached::Nothing => (self.ask(key, question).await, Origin::Upstream),
+        }
+    }
+
+    /// Joins the asking of this question, or starts it.
+    async fn ask(&self, key: Key, question: Question) -> Heard {
+        let lost = || {
+            Heard::failure(ExtendedError::upstream_failed(
+                "forwarding failed; ask again",
+            ))
+        };
+        let mut answer = {
+            let mut asking = lock(&self.0.asking);
+            match asking.get(&key) {
+                Some(answer) => answer.clone(),
+                None => {
+                    let Ok(permit) = self.0.permits.clone().try_acquire_owned() else {
+                        return Heard::failure(ExtendedError::busy());
+                    };
+                    let (tell, answer) = watch::channel(None);
+                    asking.insert(key.clone(), answer.clone());
+                    // A task of its own, so that a client that goes away
+                    // doesn't take the answer from the others.
+                    let done = Asking {
+                        inner: self.0.clone(),
+                        key,
+                    };
+                    tokio::spawn(async move {
+                        let heard = done.inner.ask_upstream(&done.key, &question).await;
+                        drop(done);
+                        tell.send_replace(Some(heard));
+                        drop(permit);
+                    });
+                    answer
+                }
+            }
+        };
+        match answer.wait_for(Option::is_some).await {
+            Ok(heard) => heard.clone().unwrap_or_else(lost),
+            Err(_) => lost(),
+        }
+    }
+}
+
+impl Inner {
+    async fn ask_upstream(&self, key: &Key, question: &Question) -> Heard {
+        let servers = self.servers.load_full();
+        match self.upstream.ask(&*self.clock, &servers, question).await {
+            Ok(message) => {
+                let heard = self.hear(message);
+                // An answer from servers that were replaced meanwhile isn't kept.
+                if Arc::ptr_eq(&servers, &self.servers.load()) {
+                    lock(&self.cache).put(key.clone(), heard.clone(), self.clock.now());
+                }
+                heard
+            }
+            Err(error) => {
+                let failure = Heard::failure(match &error {
+                    UpstreamError::NoServer => ExtendedError::no_upstream(),
+                    other => ExtendedError::upstream_failed(&other.to_string()),
+                });
+                if Arc::ptr_eq(&servers, &self.servers.load()) {
+                    lock(&self.cache).put_failure(key.clone(), failure.clone(), self.clock.now());
+                }
+                failure
+            }
+        }
+    }
+
+    /// An upstream message without what it may not say.
+    fn hear(&self, message: Message) -> Heard {
+        let received = message.answers.len();
+        let mut heard = Heard {
+            rcode: message.metadata.response_code,
+            authentic: message.metadata.authentic_data,
+            answers: message.answers,
+            authorities: message.authorities,
+            error: None,
+        };
+        heard.answers.retain(|record| !self.points_inside(record));
+        heard
+            .authorities
+            .retain(|record| !self.points_inside(record));
+        if heard.answers.len() < received {
+            heard.authentic = false;
+            heard.error = Some(ExtendedError::rebinding());
+        }
+        heard
+    }
+
+    /// Whether a record leads a client to an address of the mesh: a web page
+    /// could read services inside under its own name (DNS rebinding).
+    fn points_inside(&self, record: &Record) -> bool {
+        match &record.data {
+            RData::A(A(address)) => self.is_inside((*address).into()),
+            RData::AAAA(AAAA(address)) => self.is_inside((*address).into()),
+            RData::HTTPS(https) => self.hints_inside(&https.0),
+            RData::SVCB(svcb) => self.hints_inside(svcb),
+            _ => false,
+        }
+    }
+
+    fn hints_inside(&self, svcb: &SVCB) -> bool {
+        svcb.svc_params.iter().any(|(_, value)| match value {
+            SvcParamValue::Ipv4Hint(IpHint(hints)) => {
+                hints.iter().any(|A(a)| self.is_inside((*a).into()))
+            }
+            SvcParamValue::Ipv6Hint(IpHint(hints)) => {
+                hints.iter().any(|AAAA(a)| self.is_inside((*a).into()))
+            }
+            _ => false,
+        })
+    }
+
+    fn is_inside(&self, address: IpAddr) -> bool {
+        let embedded = match address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(v6) => embedded_ipv4(v6),
+        };
+        self.overlay.iter().any(|net| {
+            net.contains(&address) || embedded.is_some_and(|embedded| net.contains(&embedded))
+        })
+    }
+}
+
+/// The IPv4 address that an IPv6 address stands for: mapped or compatible
+/// (RFC 4291 §2.5.5), or by NAT64's well-known prefix (RFC 6052 §2.1).
+fn embedded_ipv4(address: Ipv6Addr) -> Option<IpAddr> {
+    const NAT64: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
+    if let Some(v4) = address.to_ipv4() {
+        return Some(v4.into());
+    }
+    let bits = u128::from(address);
+    (address.segments()[..6] == NAT64)
+        .then(|| IpAddr::from(((bits & 0xffff_ffff) as u32).to_be_bytes()))
+}
+
+/// Takes a question off the list of those being asked, come what may.
+struct Asking {
+    inner: Arc<Inner>,
+    key: Key,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        lock(&self.inner.asking).remove(&self.key);
+    }
+}
+
+/// No lock here is held across anything that can panic half-way.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ipv4_hides_in_ipv6_in_known_ways() {
+        let v4: IpAddr = "10.77.0.1".parse().unwrap();
+        for disguise in ["::ffff:10.77.0.1", "::10.77.0.1", "64:ff9b::10.77.0.1"] {
+            assert_eq!(
+                embedded_ipv4(disguise.parse().unwrap()),
+                Some(v4),
+                "{disguise}"
+            );
+        }
+        assert_eq!(embedded_ipv4("2001:db8::1".parse().unwrap()), None);
+    }
+}

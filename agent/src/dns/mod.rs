@@ -1,0 +1,21 @@
+//! DNS on every node: the mesh's own names from the zone, all others from the
+//! host's name servers, each client by its true source. The zone itself is
+//! made elsewhere ([`innermesh_proto::zone`]); nothing here knows how.
+
+mod cache;
+mod convert;
+mod forward;
+mod reply;
+pub mod resolv;
+mod responder;
+mod server;
+mod source;
+mod special;
+mod upstream;
+
+pub use self::{
+    reply::Origin,
+    responder::{Dns, QueryReport},
+    server::{DnsServer, ListenError},
+    source::{MemberSources, Source, SourcePolicy},
+};
