@@ -1,7 +1,11 @@
 //! The agent.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 pub mod ca;
 pub mod dns;
 pub mod host;
+pub mod quic;
+pub mod telemetry;
 pub mod tls;
 pub mod tunnel;

@@ -131,6 +131,8 @@ pub enum Purpose {
     Grant,
     /// The header of a ledger batch.
     Batch,
+    /// Shows that a joining machine holds its key.
+    Possession,
     /// The first entry of a ledger, by the root.
     Genesis,
 }
@@ -142,6 +144,7 @@ impl Purpose {
             Self::Request => b"innermesh request v1\0",
             Self::Grant => b"innermesh grant v1\0",
             Self::Batch => b"innermesh batch v1\0",
+            Self::Possession => b"innermesh possession v1\0",
             Self::Genesis => b"innermesh genesis v1\0",
         }
     }

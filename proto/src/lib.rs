@@ -6,13 +6,19 @@
 //! Facts come in through [`ledger`] (who may) and [`head`] (who is), meet in
 //! [`view::MeshView`], and leave as [`zone::Zone`] and [`tunnel::TunnelPlan`].
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 pub mod certificate;
 pub mod codec;
 pub mod crypto;
 pub mod gate;
+pub mod head;
 pub mod id;
+pub mod ledger;
 pub mod limits;
+pub mod message;
 pub mod name;
 pub mod rpc;
 pub mod tunnel;
+pub mod view;
 pub mod zone;

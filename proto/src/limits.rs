@@ -55,6 +55,10 @@ pub const RRSET_RECORDS: usize = 256;
 pub const GOSSIP_MESSAGE_BYTES: usize = 65_510;
 /// Largest digest of a gossip message, in bytes.
 pub const GOSSIP_DIGEST_BYTES: usize = 60_000;
+/// Ids that may be admitted to chitchat's state at one time, those of earlier
+/// generations that it hasn't forgotten yet included: with names of 26 bytes
+/// and IPv6 addresses so many fill a digest up to its cap.
+pub const GOSSIP_IDS: usize = 750;
 /// Largest block of a gossip delta once decompressed, in bytes; chitchat fills
 /// blocks up to exactly this.
 pub const GOSSIP_BLOCK_BYTES: usize = 16_384;

@@ -1,1 +1,15 @@
-//! End-to-end tests.
+//! A laboratory for end-to-end tests and benchmarks: hosts that are network
+//! namespaces of this machine, and real agents on them.
+
+pub mod agent;
+pub mod dns;
+pub mod lab;
+pub mod process;
+pub mod wait;
+
+pub use self::{
+    agent::Agent,
+    lab::{Host, Lab},
+    process::{Finished, Process},
+    wait::wait_for,
+};

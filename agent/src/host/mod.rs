@@ -3,8 +3,15 @@
 //! simulation hands in another. Nothing else in this crate may reach for a
 //! clock, a random number, a socket or a file by itself.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the one place that may: everything else asks the host"
+)]
+
+pub mod disk;
 pub mod holder;
 pub mod keys;
+pub mod system;
 
 use std::{
     io,
@@ -95,6 +102,11 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// Any but "not found".
     async fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>>;
+    /// Paths of the files in a folder, sorted; none when it is absent.
+    ///
+    /// # Errors
+    /// The operating system's.
+    async fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>>;
     /// Writes under a temporary name, syncs, renames, syncs the folder; mode 0600.
     ///
     /// # Errors
@@ -105,6 +117,8 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// The operating system's.
     async fn append(&self, path: &Path) -> io::Result<Box<dyn AppendFile>>;
+    /// For reading parts of a file that only grows.
+    fn reader(&self, path: &Path) -> Box<dyn ReadFile>;
     /// Removes; absent is fine.
     ///
     /// # Errors
@@ -136,6 +150,16 @@ pub trait AppendFile: Send {
     /// # Errors
     /// The operating system's.
     async fn truncate(&mut self, length: u64) -> io::Result<()>;
+}
+
+/// Reads parts of a file.
+#[async_trait]
+pub trait ReadFile: Send + Sync {
+    /// The bytes in `range`.
+    ///
+    /// # Errors
+    /// The operating system's, also when the file is shorter.
+    async fn read(&self, range: std::ops::Range<u64>) -> io::Result<Vec<u8>>;
 }
 
 /// Makes the tunnel interface; see [`crate::tunnel`].

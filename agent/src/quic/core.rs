@@ -30,11 +30,7 @@ use super::{
     transport::{Admission, Caller, Handler, Standing},
     within,
 };
-use crate::host::Clock;
-
-/// What stands in the server name of every dial. Nodes are told apart by their
-/// keys; the name is only what TLS wants there (RFC 6761 §6.4: never real).
-const SERVER_NAME: &str = "innermesh.invalid";
+use crate::{host::Clock, tls};
 
 pub(super) struct Core {
     pub(super) me: NodeId,
@@ -68,8 +64,13 @@ impl Core {
             if pending >= limits::HANDSHAKES {
                 self.tally.handshakes_refused.add();
                 // To an address that wasn't proved not even a refusal is sent.
-                if proved { incoming.refuse() } else { incoming.ignore() }
-            } else if pending >= limits::HANDSHAKES_BEFORE_RETRY && !proved && incoming.may_retry() {
+                if proved {
+                    incoming.refuse()
+                } else {
+                    incoming.ignore()
+                }
+            } else if pending >= limits::HANDSHAKES_BEFORE_RETRY && !proved && incoming.may_retry()
+            {
                 self.tally.retries_sent.add();
                 // Only an Incoming that may not retry fails here.
                 let _ = incoming.retry();
@@ -100,7 +101,7 @@ impl Core {
             }
         };
         self.tally.handshakes_accepted.add();
-        let key = super::link::peer_key(&connection);
+        let key = tls::peer_key(&connection);
         match key.map_or(Standing::Unknown, |key| self.admission.standing(&key)) {
             Standing::Member => Some((connection, None)),
             Standing::Revoked => {
@@ -129,10 +130,12 @@ impl Core {
         let limit = Duration::from_millis(limits::HANDSHAKE_MS);
         let handshake = async {
             let _turn = self.dials.acquire().await;
-            let connecting = self.endpoint.connect_with(config, to, SERVER_NAME);
+            let connecting = self.endpoint.connect_with(config, to, tls::SERVER_NAME);
             Ok(connecting.map_err(|e| cannot_dial(&e))?.await?)
         };
-        let result = within(&*self.clock, limit, handshake).await.unwrap_or(Err(DialError::Timeout));
+        let result = within(&*self.clock, limit, handshake)
+            .await
+            .unwrap_or(Err(DialError::Timeout));
         match &result {
             Ok(_) => self.tally.dials.add(),
             Err(_) => self.tally.dials_failed.add(),
@@ -160,7 +163,10 @@ impl Core {
             serial,
         };
         self.registry.track(&link);
-        tokio::spawn(link.clone().send_notices(hello, outgoing, self.tally.clone()));
+        tokio::spawn(
+            link.clone()
+                .send_notices(hello, outgoing, self.tally.clone()),
+        );
         tokio::spawn(serve::run(self.clone(), link.clone(), slot));
         link
     }
@@ -178,7 +184,8 @@ impl Core {
 
     /// What the peer is, by the ledger at this moment.
     pub(super) fn standing(&self, link: &Link) -> Standing {
-        link.key.map_or(Standing::Unknown, |key| self.admission.standing(&key))
+        link.key
+            .map_or(Standing::Unknown, |key| self.admission.standing(&key))
     }
 
     /// The peer as a caller, by the ledger at this moment.

@@ -51,7 +51,7 @@ const CID_LENGTH: usize = 8;
 /// and unpredictable (RFC 9000 §7.2).
 const FIRST_CID_LENGTH: usize = 16;
 
-/// Makes quinn's configurations from rustls', for as long as the endpoint lives.
+/// Makes quinn's configurations from TLS ones, for as long as the endpoint lives.
 pub(super) struct Configs {
     accepting: Arc<TransportConfig>,
     dialing: Arc<TransportConfig>,
@@ -64,7 +64,7 @@ pub(super) struct Configs {
 pub(super) fn open(
     host: &Host,
     listen: SocketAddr,
-    server: Arc<rustls::ServerConfig>,
+    server: Option<Arc<QuicServerConfig>>,
 ) -> Result<(quinn::Endpoint, Configs), TransportError> {
     let fresh = || {
         let mut bytes = [0; 32];
@@ -78,7 +78,7 @@ pub(super) fn open(
         first_ids: ConnectionIds::new(&fresh(), FIRST_CID_LENGTH),
         time: Arc::new(WallTime(host.clock.clone())),
     };
-    let server = configs.server(server)?;
+    let server = server.map(|tls| configs.server(tls));
     let ids = ConnectionIds::new(&fresh(), CID_LENGTH);
     let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &fresh())));
     config
@@ -88,24 +88,19 @@ pub(super) fn open(
         .net
         .quic_socket(listen)
         .map_err(|error| cannot_listen(host, listen, error))?;
-    let endpoint = quinn::Endpoint::new_with_abstract_socket(
-        config,
-        Some(server),
-        socket,
-        host.net.quic_runtime(),
-    )
-    .map_err(|error| cannot_listen(host, listen, error))?;
+    let endpoint =
+        quinn::Endpoint::new_with_abstract_socket(config, server, socket, host.net.quic_runtime())
+            .map_err(|error| cannot_listen(host, listen, error))?;
     Ok((endpoint, configs))
 }
 
 impl Configs {
-    pub(super) fn server(&self, tls: Arc<rustls::ServerConfig>) -> Result<quinn::ServerConfig, TransportError> {
-        let tls = QuicServerConfig::try_from(tls).map_err(|e| TransportError::Tls(e.to_string()))?;
+    pub(super) fn server(&self, tls: Arc<QuicServerConfig>) -> quinn::ServerConfig {
         let mut validation = ValidationTokenConfig::default();
         // Tokens for a next connection would need a store on both sides, and
         // save a round trip under load only.
         validation.sent(0).log(Arc::new(quinn::NoneTokenLog));
-        let mut config = quinn::ServerConfig::new(Arc::new(tls), self.tokens.clone());
+        let mut config = quinn::ServerConfig::new(tls, self.tokens.clone());
         config
             .transport_config(self.accepting.clone())
             .validation_token_config(validation)
@@ -113,18 +108,17 @@ impl Configs {
             .max_incoming(limits::HANDSHAKES)
             .incoming_buffer_size(INCOMING_BUFFER)
             .incoming_buffer_size_total(INCOMING_BUFFER * limits::HANDSHAKES as u64);
-        Ok(config)
+        config
     }
 
-    pub(super) fn client(&self, tls: Arc<rustls::ClientConfig>) -> Result<quinn::ClientConfig, TransportError> {
-        let tls = QuicClientConfig::try_from(tls).map_err(|e| TransportError::Tls(e.to_string()))?;
+    pub(super) fn client(&self, tls: Arc<QuicClientConfig>) -> quinn::ClientConfig {
         let ids = self.first_ids.clone();
-        let mut config = quinn::ClientConfig::new(Arc::new(tls));
+        let mut config = quinn::ClientConfig::new(tls);
         config
             .transport_config(self.dialing.clone())
             .token_store(Arc::new(quinn::NoneTokenStore))
             .initial_dst_cid_provider(Arc::new(move || ids.next()));
-        Ok(config)
+        config
     }
 }
 

@@ -9,6 +9,8 @@ use innermesh_proto::{
 };
 use quinn::{ConnectionError, ReadError, WriteError};
 
+use crate::tls;
+
 /// Why the transport could not be opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
@@ -28,14 +30,12 @@ pub enum TransportError {
         /// Why.
         error: io::Error,
     },
-    /// A TLS configuration without TLS 1.3 or without TLS_AES_128_GCM_SHA256,
-    /// which QUIC needs for its first packets (RFC 9001 §5.2): our own mistake.
-    #[error("the TLS configuration cannot be used for QUIC: {0}")]
-    Tls(String),
 }
 
 fn by(holder: &Option<crate::host::holder::Holder>) -> String {
-    holder.as_ref().map_or_else(String::new, |h| format!(" by {h}"))
+    holder
+        .as_ref()
+        .map_or_else(String::new, |h| format!(" by {h}"))
 }
 
 /// Why a dial gave no connection. Nothing was changed.
@@ -50,6 +50,9 @@ pub enum DialError {
     /// One side did not accept the other's certificate.
     #[error("the certificates were not accepted: {0}")]
     Tls(String),
+    /// This node's certificate has ended by the peer's ledger.
+    #[error("this node's certificate has ended; it has to be renewed first")]
+    Expired,
     /// The other end closed the connection at once.
     #[error("the peer turned the connection away: {0}")]
     Refused(String),
@@ -100,14 +103,19 @@ pub enum CallError {
 impl From<ConnectionError> for DialError {
     fn from(error: ConnectionError) -> Self {
         match error {
+            ref expired if tls::refused_as_expired(expired) => Self::Expired,
             ConnectionError::TimedOut => Self::Timeout,
             ConnectionError::LocallyClosed => Self::Closed,
             ConnectionError::ApplicationClosed(ref closed) => Self::Refused(words(closed)),
             // RFC 9001 §4.8: a TLS alert is the transport error 0x100 plus the alert.
-            ConnectionError::TransportError(ref e) if (0x100..0x200).contains(&u64::from(e.code)) => {
+            ConnectionError::TransportError(ref e)
+                if (0x100..0x200).contains(&u64::from(e.code)) =>
+            {
                 Self::Tls(e.reason.clone())
             }
-            ConnectionError::ConnectionClosed(ref e) if (0x100..0x200).contains(&u64::from(e.error_code)) => {
+            ConnectionError::ConnectionClosed(ref e)
+                if (0x100..0x200).contains(&u64::from(e.error_code)) =>
+            {
                 Self::Tls(String::from_utf8_lossy(&e.reason).into_owned())
             }
             other => Self::Failed(other.to_string()),
@@ -128,7 +136,9 @@ pub(super) enum Exchange {
 impl Exchange {
     pub(super) fn of(error: &ConnectionError) -> Self {
         match error {
-            ConnectionError::ApplicationClosed(c) if c.error_code == close::DUPLICATE.into() => Self::Moved,
+            ConnectionError::ApplicationClosed(c) if c.error_code == close::DUPLICATE.into() => {
+                Self::Moved
+            }
             ConnectionError::ApplicationClosed(c) => Self::Failed(CallError::Lost(words(c))),
             other => Self::Failed(CallError::Lost(other.to_string())),
         }

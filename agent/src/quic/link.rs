@@ -17,9 +17,7 @@ use innermesh_proto::{
     rpc::{Hello, RequestFrame, ResponseFrame, method},
 };
 use quinn::{Connection, SendStream, VarInt};
-use rustls::pki_types::CertificateDer;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{
     counters::Tally,
@@ -28,7 +26,7 @@ use super::{
     frame::{self, ReadFrame},
     registry::PeerInfo,
 };
-use crate::host::Mono;
+use crate::{host::Mono, tls};
 
 /// RFC 5705 exporter label by which a joiner binds its request to this session.
 const EXPORTER_LABEL: &[u8] = b"innermesh join";
@@ -74,8 +72,11 @@ pub(super) struct Origin {
 impl Link {
     /// Wraps a connection whose handshake ended. The second value is the queue
     /// that [`Link::send_notices`] empties.
-    pub(super) fn new(connection: Connection, origin: Origin) -> (Arc<Self>, mpsc::Receiver<Bytes>) {
-        let key = peer_key(&connection);
+    pub(super) fn new(
+        connection: Connection,
+        origin: Origin,
+    ) -> (Arc<Self>, mpsc::Receiver<Bytes>) {
+        let key = tls::peer_key(&connection);
         let (queue, outgoing) = mpsc::channel(limits::NOTICE_QUEUE);
         let link = Self {
             key,
@@ -108,7 +109,8 @@ impl Link {
     }
 
     pub(super) fn close(&self, code: u32, why: &str) {
-        self.connection.close(VarInt::from_u32(code), why.as_bytes());
+        self.connection
+            .close(VarInt::from_u32(code), why.as_bytes());
     }
 
     pub(super) fn is_registered(&self) -> bool {
@@ -121,7 +123,8 @@ impl Link {
             let streams = VarInt::from_u32(limits::STREAMS_PER_PEER);
             self.connection.set_max_concurrent_bi_streams(streams);
             self.connection.set_max_concurrent_uni_streams(streams);
-            self.connection.set_receive_window(VarInt::from_u32(MEMBER_WINDOW));
+            self.connection
+                .set_receive_window(VarInt::from_u32(MEMBER_WINDOW));
         }
         self.changed.notify_one();
     }
@@ -253,12 +256,18 @@ pub(super) async fn exchange(connection: &Connection, request: Bytes) -> Result<
         Ok(ReadFrame { bytes, .. }) => bytes,
         Err(frame::ReadFrameError::TooLong) => {
             let limit = limits::RPC_BYTES;
-            return Err(innermesh_proto::codec::CodecError::TooLong { got: limit + 1, limit }.into());
+            return Err(innermesh_proto::codec::CodecError::TooLong {
+                got: limit + 1,
+                limit,
+            }
+            .into());
         }
         Err(frame::ReadFrameError::Stream(e)) => return Err(Exchange::of_read(&e, length)),
     };
     let frame = ResponseFrame::decode(&bytes, limits::RPC_BYTES)?;
-    frame.into_result().map_err(|failure| Exchange::Failed(CallError::Failed(failure)))
+    frame
+        .into_result()
+        .map_err(|failure| Exchange::Failed(CallError::Failed(failure)))
 }
 
 /// A stream being written. quinn finishes a stream that is dropped, which would
@@ -270,22 +279,6 @@ impl Drop for Unfinished {
         // No effect on a stream that was finished and acknowledged.
         let _ = self.0.reset(VarInt::from_u32(0));
     }
-}
-
-/// The Ed25519 key of the certificate that the peer proved to hold.
-pub(super) fn peer_key(connection: &Connection) -> Option<PublicKey> {
-    let chain = peer_chain(connection);
-    let (_, leaf) = X509Certificate::from_der(chain.first()?).ok()?;
-    PublicKey::from_spki(leaf.public_key().raw)
-}
-
-/// The peer's certificates in DER, its own first.
-pub(super) fn peer_chain(connection: &Connection) -> Vec<Vec<u8>> {
-    connection
-        .peer_identity()
-        .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
-        .map(|chain| chain.iter().map(|c| c.to_vec()).collect())
-        .unwrap_or_default()
 }
 
 pub(super) fn exporter(connection: &Connection) -> [u8; 32] {

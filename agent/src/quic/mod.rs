@@ -14,8 +14,6 @@ mod link;
 mod pair;
 mod registry;
 mod serve;
-#[cfg(test)]
-mod tests;
 mod transport;
 
 use std::{future::Future, time::Duration};
@@ -30,7 +28,11 @@ use crate::host::Clock;
 
 /// What `work` gives, or `None` when it takes longer than `limit` by the
 /// host's clock; it is then dropped.
-pub(crate) async fn within<T>(clock: &dyn Clock, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn within<T>(
+    clock: &dyn Clock,
+    limit: Duration,
+    work: impl Future<Output = T>,
+) -> Option<T> {
     tokio::select! {
         biased;
         done = work => Some(done),

@@ -114,7 +114,11 @@ impl Registry {
     pub(super) fn register(&self, node: NodeId, link: &Arc<Link>, hello: Hello) {
         let claim = Claim {
             by_smaller: link.dialed == (self.me < node),
-            serial: if link.dialed { link.serial } else { hello.serial },
+            serial: if link.dialed {
+                link.serial
+            } else {
+                hello.serial
+            },
             instance: hello.instance,
             ordinal: link.ordinal,
         };
@@ -192,7 +196,12 @@ impl Registry {
     /// All connections with `node`, registered or not.
     pub(super) fn of(&self, node: &NodeId) -> Vec<Arc<Link>> {
         let state = self.lock();
-        state.all.values().filter(|l| l.node == Some(*node)).cloned().collect()
+        state
+            .all
+            .values()
+            .filter(|l| l.node == Some(*node))
+            .cloned()
+            .collect()
     }
 
     /// The members connected, by their id.
@@ -202,7 +211,10 @@ impl Registry {
             let active = |(node, pair): (&NodeId, &Pair<_>)| Some((*node, pair.active().cloned()?));
             state.pairs.iter().filter_map(active).collect()
         };
-        links.into_iter().map(|(node, link): (_, Arc<Link>)| link.info(node)).collect()
+        links
+            .into_iter()
+            .map(|(node, link): (_, Arc<Link>)| link.info(node))
+            .collect()
     }
 
     /// Room for one more stranger from `address`, or `None`.

@@ -76,13 +76,21 @@ pub(super) async fn run(core: Arc<Core>, link: Arc<Link>, mut slot: Option<Stran
             slot = None;
         }
         if link.is_in_force() != (leave == Leave::No) {
-            leave = if link.is_in_force() { Leave::No } else { Leave::Linger };
+            leave = if link.is_in_force() {
+                Leave::No
+            } else {
+                Leave::Linger
+            };
             leaving = timer(&core, leave.time());
         }
         // Nothing of the peer's is being worked on or unacknowledged, and what
         // it may have sent since was not looked at: it can ask again elsewhere.
         let dry = matches!(leave, Leave::Dry | Leave::Deaf) && work.is_empty();
-        if dry && link.node.is_some_and(|node| core.registry.retire(&node, &link)) {
+        if dry
+            && link
+                .node
+                .is_some_and(|node| core.registry.retire(&node, &link))
+        {
             link.close(close::DUPLICATE, "");
             break;
         }
@@ -204,7 +212,10 @@ async fn notice(core: Arc<Core>, link: Arc<Link>, mut receive: RecvStream) {
         core.tally.notices_received.add();
         handler.notice(&caller, request.method, request.body).await;
     };
-    if within(&*core.clock, limit, work.instrument(span)).await.is_none() {
+    if within(&*core.clock, limit, work.instrument(span))
+        .await
+        .is_none()
+    {
         core.tally.deadlines.add();
     }
 }
@@ -241,7 +252,13 @@ async fn read(core: &Core, link: &Link, receive: &mut RecvStream) -> Result<Read
         Standing::Unknown | Standing::Revoked => limits::STRANGER_RPC_BYTES,
     };
     let time = Duration::from_millis(limits::FRAME_READ_MS);
-    let code = match within(&*core.clock, time, frame::read(receive, limit, Some(&link.large))).await {
+    let code = match within(
+        &*core.clock,
+        time,
+        frame::read(receive, limit, Some(&link.large)),
+    )
+    .await
+    {
         Some(Ok(frame)) => return Ok(frame),
         Some(Err(ReadFrameError::TooLong)) => {
             core.tally.frames_too_long.add();
@@ -258,7 +275,11 @@ async fn read(core: &Core, link: &Link, receive: &mut RecvStream) -> Result<Read
 }
 
 /// Runs the handler; `None` when the connection was closed instead.
-async fn answer(core: &Core, link: &Arc<Link>, request: RequestFrame) -> Option<Result<Vec<u8>, Failure>> {
+async fn answer(
+    core: &Core,
+    link: &Arc<Link>,
+    request: RequestFrame,
+) -> Option<Result<Vec<u8>, Failure>> {
     let caller = judge(core, link, request.method)?;
     if caller.node.is_none() && !core.open.contains(&request.method) {
         core.tally.not_member.add();
@@ -317,9 +338,9 @@ fn garbage(core: &Core, link: &Link) {
 /// the caller is told so.
 fn fit(result: Result<Vec<u8>, Failure>) -> Result<Vec<u8>, Failure> {
     match result {
-        Ok(body) if body.len() > limits::RPC_BODY_BYTES => {
-            Err(Failure::Internal("the answer is too long for one frame".into()))
-        }
+        Ok(body) if body.len() > limits::RPC_BODY_BYTES => Err(Failure::Internal(
+            "the answer is too long for one frame".into(),
+        )),
         other => other,
     }
 }

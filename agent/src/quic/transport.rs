@@ -20,6 +20,7 @@ use innermesh_proto::{
     limits,
     rpc::{Failure, RequestFrame, close},
 };
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use tokio::sync::{Semaphore, broadcast};
 
 use super::{
@@ -31,7 +32,7 @@ use super::{
     registry::{PeerEvent, PeerInfo, Registry},
     within,
 };
-use crate::{host::Host, telemetry};
+use crate::{host::Host, telemetry, tls};
 
 /// How often a call moves on to another connection with the same peer.
 const MOVES: usize = 3;
@@ -98,10 +99,11 @@ pub struct Settings {
     pub me: NodeId,
     /// The UDP address to listen on and to dial from.
     pub listen: SocketAddr,
-    /// TLS towards those who dial this node.
-    pub server: Arc<rustls::ServerConfig>,
+    /// TLS towards those who dial this node; a node that has not joined has
+    /// none, and can't be dialed.
+    pub server: Option<Arc<QuicServerConfig>>,
     /// TLS towards those whom this node dials.
-    pub client: Arc<rustls::ClientConfig>,
+    pub client: Arc<QuicClientConfig>,
     /// Who is a member.
     pub admission: Arc<dyn Admission>,
     /// The methods that strangers may call.
@@ -125,7 +127,7 @@ impl Transport {
             me: settings.me,
             instance: u64::from_le_bytes(instance),
             clock: host.clock.clone(),
-            client: ArcSwap::from_pointee(configs.client(settings.client)?),
+            client: ArcSwap::from_pointee(configs.client(settings.client)),
             endpoint,
             configs,
             admission: settings.admission,
@@ -159,7 +161,7 @@ impl Transport {
         let core = &self.0;
         let connection = core.connect(to, (**core.client.load()).clone()).await?;
         let serial = core.serials.fetch_add(1, Ordering::Relaxed) + 1;
-        let Some(key) = link::peer_key(&connection) else {
+        let Some(key) = tls::peer_key(&connection) else {
             connection.close(close::WRONG_NODE.into(), b"no node certificate");
             return Err(DialError::Nameless);
         };
@@ -208,10 +210,10 @@ impl Transport {
     pub async fn dial_unregistered(
         &self,
         to: SocketAddr,
-        client: Option<Arc<rustls::ClientConfig>>,
+        client: Option<Arc<QuicClientConfig>>,
     ) -> Result<Channel, DialError> {
         let config = match client {
-            Some(tls) => self.0.configs.client(tls).map_err(|e| DialError::Tls(e.to_string()))?,
+            Some(tls) => self.0.configs.client(tls),
             None => (**self.0.client.load()).clone(),
         };
         let connection = self.0.connect(to, config).await?;
@@ -260,7 +262,12 @@ impl Transport {
 
     /// Waits until another connection than `left` is in force with `node`: the
     /// peer closed that one because it already has the other.
-    async fn another_than(&self, left: u64, node: NodeId, version: &mut tokio::sync::watch::Receiver<u64>) {
+    async fn another_than(
+        &self,
+        left: u64,
+        node: NodeId,
+        version: &mut tokio::sync::watch::Receiver<u64>,
+    ) {
         let there = |active: &InFlight| active.link().ordinal != left;
         while !self.0.registry.active(&node).as_ref().is_some_and(there) {
             if version.changed().await.is_err() {
@@ -278,7 +285,11 @@ impl Transport {
                 active.link().queue(frame.encode())
             });
         let tally = &self.0.tally;
-        if queued { tally.notices_queued.add() } else { tally.notices_dropped.add() }
+        if queued {
+            tally.notices_queued.add()
+        } else {
+            tally.notices_dropped.add()
+        }
         queued
     }
 
@@ -293,23 +304,21 @@ impl Transport {
     /// Largest datagram that fits on the path to a connected peer at this
     /// moment, in bytes.
     pub fn datagram_room(&self, to: NodeId) -> Option<usize> {
-        self.0.registry.active(&to)?.link().connection.max_datagram_size()
+        self.0
+            .registry
+            .active(&to)?
+            .link()
+            .connection
+            .max_datagram_size()
     }
 
     /// Uses other TLS settings from now on, for new connections.
-    ///
-    /// # Errors
-    /// [`TransportError::Tls`]; the old ones stand.
-    pub fn set_tls(
-        &self,
-        server: Arc<rustls::ServerConfig>,
-        client: Arc<rustls::ClientConfig>,
-    ) -> Result<(), TransportError> {
-        let server = self.0.configs.server(server)?;
-        let client = self.0.configs.client(client)?;
-        self.0.endpoint.set_server_config(Some(server));
-        self.0.client.store(Arc::new(client));
-        Ok(())
+    pub fn set_tls(&self, server: Arc<QuicServerConfig>, client: Arc<QuicClientConfig>) {
+        let configs = &self.0.configs;
+        self.0
+            .endpoint
+            .set_server_config(Some(configs.server(server)));
+        self.0.client.store(Arc::new(configs.client(client)));
     }
 
     /// Asks the ledger anew about every connected peer: drops those that are
@@ -383,13 +392,20 @@ impl Channel {
     ///
     /// # Errors
     /// [`CallError`] says whether the request may have been carried out.
-    pub async fn call(&self, method: u16, body: Vec<u8>, timeout: Duration) -> Result<Vec<u8>, CallError> {
+    pub async fn call(
+        &self,
+        method: u16,
+        body: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<Vec<u8>, CallError> {
         let request = encode(method, timeout, body)?;
         let exchange = link::exchange(&self.connection, request);
         match within(&*self.core.clock, timeout, exchange).await {
             Some(Ok(answer)) => Ok(answer),
             Some(Err(Exchange::Failed(error))) => Err(error),
-            Some(Err(Exchange::Moved)) => Err(CallError::Lost("the peer moved to another connection".into())),
+            Some(Err(Exchange::Moved)) => Err(CallError::Lost(
+                "the peer moved to another connection".into(),
+            )),
             None => Err(CallError::Deadline),
         }
     }
@@ -401,12 +417,12 @@ impl Channel {
 
     /// The peer's certificates in DER, its own first.
     pub fn peer_chain(&self) -> Vec<Vec<u8>> {
-        link::peer_chain(&self.connection)
+        tls::peer_chain(&self.connection)
     }
 
     /// The key that the peer proved by TLS, where it is an Ed25519 key.
     pub fn peer_key(&self) -> Option<PublicKey> {
-        link::peer_key(&self.connection)
+        tls::peer_key(&self.connection)
     }
 
     /// The peer's address.
@@ -426,5 +442,9 @@ fn encode(method: u16, timeout: Duration, body: Vec<u8>) -> Result<Bytes, CallEr
         return Err(CallError::TooLong(body.len()));
     }
     let deadline = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
-    Ok(RequestFrame::new(method, deadline, telemetry::traceparent(), body).encode().into())
+    Ok(
+        RequestFrame::new(method, deadline, telemetry::traceparent(), body)
+            .encode()
+            .into(),
+    )
 }

@@ -31,23 +31,34 @@ fn post(request: &Request<Bytes>) -> io::Result<Response<Bytes>> {
     let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what.to_string());
     let uri = request.uri();
     if uri.scheme_str() != Some("http") {
-        return Err(wrong("only http:// collectors are supported; run one on this host for TLS"));
+        return Err(wrong(
+            "only http:// collectors are supported; run one on this host for TLS",
+        ));
     }
-    let authority = uri.authority().ok_or_else(|| wrong("the collector's URL has no host"))?;
+    let authority = uri
+        .authority()
+        .ok_or_else(|| wrong("the collector's URL has no host"))?;
     let host = authority.host().trim_matches(['[', ']']);
     let port = authority.port_u16().unwrap_or(80);
     let mut stream = connect(host, port)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     let path = uri.path_and_query().map_or("/", |p| p.as_str());
-    let mut head = format!("{} {path} HTTP/1.1\r\nhost: {authority}\r\n", request.method());
+    let mut head = format!(
+        "{} {path} HTTP/1.1\r\nhost: {authority}\r\n",
+        request.method()
+    );
     for (name, value) in request.headers() {
         if let Ok(value) = value.to_str() {
             // Writing to a string cannot fail.
             let _ = write!(head, "{name}: {value}\r\n");
         }
     }
-    let _ = write!(head, "content-length: {}\r\nconnection: close\r\n\r\n", request.body().len());
+    let _ = write!(
+        head,
+        "content-length: {}\r\nconnection: close\r\n\r\n",
+        request.body().len()
+    );
     stream.write_all(head.as_bytes())?;
     stream.write_all(request.body())?;
     let mut answer = Vec::new();
@@ -60,7 +71,10 @@ fn post(request: &Request<Bytes>) -> io::Result<Response<Bytes>> {
 }
 
 fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the collector's name has no address");
+    let mut last = io::Error::new(
+        io::ErrorKind::NotFound,
+        "the collector's name has no address",
+    );
     for address in (host, port).to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, TIMEOUT) {
             Ok(stream) => return Ok(stream),
@@ -74,7 +88,9 @@ fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
 fn status(answer: &[u8]) -> Option<u16> {
     let line = answer.split(|b| *b == b'\r').next()?;
     let mut words = std::str::from_utf8(line).ok()?.split(' ');
-    words.next().filter(|version| version.starts_with("HTTP/1."))?;
+    words
+        .next()
+        .filter(|version| version.starts_with("HTTP/1."))?;
     words.next()?.parse().ok()
 }
 

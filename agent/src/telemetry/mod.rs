@@ -22,7 +22,9 @@ use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfi
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use tracing::{Span, level_filters::LevelFilter};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt,
+};
 
 /// The variable that filters logs, in the syntax of `tracing_subscriber`'s
 /// `EnvFilter`, such as `debug` or `info,innermesh_agent::quic=trace`.
@@ -37,7 +39,17 @@ const FAREWELL: Duration = Duration::from_secs(3);
 const SERVICE_NAME: &str = "innermesh-agent";
 
 /// How logs are written to stderr.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// Lines for people, coloured on a terminal.
@@ -51,7 +63,9 @@ pub enum LogFormat {
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// [`FILTER_VARIABLE`] is not a filter.
-    #[error("{FILTER_VARIABLE}={0:?} is not a log filter; use a level such as `debug`, or `info,innermesh_agent::quic=trace`")]
+    #[error(
+        "{FILTER_VARIABLE}={0:?} is not a log filter; use a level such as `debug`, or `info,innermesh_agent::quic=trace`"
+    )]
     Filter(String),
     /// There is a subscriber already: our own mistake.
     #[error("logging was set up twice")]
@@ -74,10 +88,11 @@ pub fn init(format: LogFormat) -> Result<Guard, TelemetryError> {
         LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
         LogFormat::Json => lines.json().with_ansi(false).boxed(),
     };
-    let (provider, trouble) = match Export::from_variables(variable).and_then(|e| e.map(provider).transpose()) {
-        Ok(provider) => (provider, None),
-        Err(trouble) => (None, Some(trouble)),
-    };
+    let (provider, trouble) =
+        match Export::from_variables(variable).and_then(|e| e.map(provider).transpose()) {
+            Ok(provider) => (provider, None),
+            Err(trouble) => (None, Some(trouble)),
+        };
     let spans = provider.as_ref().map(|p| {
         tracing_opentelemetry::layer()
             .with_tracer(p.tracer(SERVICE_NAME))
@@ -105,7 +120,8 @@ impl Guard {
         if let Some(provider) = self.0.take() {
             // It blocks, and the gRPC exporter needs the runtime meanwhile.
             // Whether the collector took them is its business.
-            let _ = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FAREWELL)).await;
+            let _ =
+                tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FAREWELL)).await;
         }
     }
 }
@@ -123,7 +139,11 @@ pub fn traceparent() -> Option<String> {
 
 /// The span in which a peer's request is answered, a child of the peer's own.
 pub fn span_from(parent: Option<&str>, method: u16) -> Span {
-    let span = tracing::debug_span!("rpc", "otel.kind" = "server", "rpc.method" = rpc::method::name(method));
+    let span = tracing::debug_span!(
+        "rpc",
+        "otel.kind" = "server",
+        "rpc.method" = rpc::method::name(method)
+    );
     adopt(&span, parent);
     span
 }
@@ -170,7 +190,9 @@ impl Export {
             Some("none") => return Ok(None),
             Some("otlp") => {}
             Some(other) => {
-                return Err(format!("OTEL_TRACES_EXPORTER={other} is not supported; use `otlp` or `none`"));
+                return Err(format!(
+                    "OTEL_TRACES_EXPORTER={other} is not supported; use `otlp` or `none`"
+                ));
             }
             None if endpoint.is_some() => {}
             None => return Ok(None),
@@ -185,7 +207,9 @@ impl Export {
             }
             // The specification's default is http/protobuf; but 4317 is the
             // registered port of OTLP over gRPC and nothing else listens there.
-            None if endpoint.is_some_and(|e| e.trim_end_matches('/').ends_with(":4317")) => Protocol::Grpc,
+            None if endpoint.is_some_and(|e| e.trim_end_matches('/').ends_with(":4317")) => {
+                Protocol::Grpc
+            }
             None => Protocol::HttpBinary,
         };
         let named = variable("OTEL_SERVICE_NAME").is_some()
@@ -203,7 +227,9 @@ fn provider(export: Export) -> Result<SdkTracerProvider, String> {
             .with_http_client(http::Collector)
             .build(),
     }
-    .map_err(|e| format!("{e}; check OTEL_EXPORTER_OTLP_ENDPOINT, which must begin with http://"))?;
+    .map_err(|e| {
+        format!("{e}; check OTEL_EXPORTER_OTLP_ENDPOINT, which must begin with http://")
+    })?;
     let mut resource = Resource::builder();
     if !export.named {
         resource = resource.with_service_name(SERVICE_NAME);
@@ -225,7 +251,8 @@ mod tests {
 
     fn export(variables: &[(&str, &str)]) -> Result<Option<Protocol>, String> {
         let map: HashMap<_, _> = variables.iter().copied().collect();
-        Export::from_variables(|name| map.get(name).map(ToString::to_string)).map(|e| e.map(|e| e.protocol))
+        Export::from_variables(|name| map.get(name).map(ToString::to_string))
+            .map(|e| e.map(|e| e.protocol))
     }
 
     #[test]
@@ -233,7 +260,10 @@ mod tests {
         const AT: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318");
         assert_eq!(export(&[]), Ok(None));
         assert_eq!(export(&[AT]), Ok(Some(Protocol::HttpBinary)));
-        assert_eq!(export(&[("OTEL_TRACES_EXPORTER", "otlp")]), Ok(Some(Protocol::HttpBinary)));
+        assert_eq!(
+            export(&[("OTEL_TRACES_EXPORTER", "otlp")]),
+            Ok(Some(Protocol::HttpBinary))
+        );
         assert_eq!(export(&[AT, ("OTEL_TRACES_EXPORTER", "none")]), Ok(None));
         assert_eq!(export(&[AT, ("OTEL_SDK_DISABLED", "True")]), Ok(None));
         assert_eq!(
@@ -241,7 +271,10 @@ mod tests {
             Ok(Some(Protocol::Grpc))
         );
         assert_eq!(
-            export(&[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://localhost:4317/")]),
+            export(&[(
+                "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+                "http://localhost:4317/"
+            )]),
             Ok(Some(Protocol::Grpc))
         );
         assert!(export(&[AT, ("OTEL_TRACES_EXPORTER", "zipkin")]).is_err());
@@ -250,7 +283,10 @@ mod tests {
 
     #[test]
     fn without_an_exporter_there_is_no_trace_context() {
-        let span = span_from(Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"), 1);
+        let span = span_from(
+            Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+            1,
+        );
         assert_eq!(span.in_scope(traceparent), None);
     }
 
@@ -267,7 +303,9 @@ mod tests {
                 assert_ne!(read, 0, "the request ended early");
                 request.extend_from_slice(&buffer[..read]);
             }
-            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                .unwrap();
             request
         });
         let exporter = SpanExporter::builder()
@@ -276,14 +314,18 @@ mod tests {
             .with_http_client(http::Collector)
             .build()
             .unwrap();
-        let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).build();
+        let provider = SdkTracerProvider::builder()
+            .with_batch_exporter(exporter)
+            .build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
         let sent = tracing::subscriber::with_default(Registry::default().with(layer), || {
             let caller = command_span("the-question");
             let parent = caller.in_scope(traceparent).expect("it is exported");
             let answer = span_from(Some(&parent), 1);
             let onward = answer.in_scope(|| {
-                tracing::info_span!("the-answer").in_scope(traceparent).expect("it is exported")
+                tracing::info_span!("the-answer")
+                    .in_scope(traceparent)
+                    .expect("it is exported")
             });
             assert_eq!(onward[..35], parent[..35], "one trace");
             assert_ne!(onward, parent, "another span");
@@ -291,6 +333,11 @@ mod tests {
         });
         assert!(rpc::is_traceparent(&sent));
         provider.shutdown().unwrap();
-        assert!(collector.join().unwrap().starts_with(b"POST /v1/traces HTTP/1.1\r\n"));
+        assert!(
+            collector
+                .join()
+                .unwrap()
+                .starts_with(b"POST /v1/traces HTTP/1.1\r\n")
+        );
     }
 }

@@ -3,8 +3,14 @@
 //! Owns the TUN interface's file descriptor, the UDP socket and the device's
 //! control socket: all end with the process.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the device node and the control socket are the backend itself, which the simulation replaces as a whole"
+)]
+
 use std::{collections::BTreeSet, fs::OpenOptions, io};
 
+use futures_util::FutureExt;
 use gotatun::{
     device::{
         DefaultDeviceTransports, Device, DeviceBuilder, Error, configure::PeerMut, uapi::UapiServer,
@@ -85,6 +91,12 @@ impl Embedded {
             })
             .await
             .map_err(io::Error::other)
+    }
+
+    /// Whether one of its tasks gave up, such as on an error of its socket: the
+    /// rest then stays without carrying packets.
+    pub(super) fn failed(&mut self) -> bool {
+        self.device.wait().now_or_never().is_some()
     }
 
     /// Stops carrying packets; the interface goes with the last of its tasks.

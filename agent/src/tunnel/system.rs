@@ -133,9 +133,15 @@ impl System {
             .map_err(|source| TunnelError::system("look for the interface", source))
     }
 
-    /// Brings back an interface that was taken down or deleted by somebody.
+    /// Brings back an interface that was taken down, deleted by somebody, or
+    /// whose device gave up.
     async fn ensure(&self, inner: &mut Inner) -> Result<bool, TunnelError> {
-        if inner.carrier.is_some() && self.find_link().await?.is_some() {
+        let carries = match &mut inner.carrier {
+            Some(Carrier::Kernel) => true,
+            Some(Carrier::Embedded(embedded)) => !embedded.failed(),
+            None => false,
+        };
+        if carries && self.find_link().await?.is_some() {
             return Ok(false);
         }
         if let Some(carrier) = inner.carrier.take() {

@@ -100,8 +100,14 @@ pub struct Child {
 impl Child {
     /// Starts one in `namespace`; the error is what the tunnel said.
     pub fn start(namespace: &str, settings: &Settings) -> Result<Self, String> {
+        Self::start_by(namespace, &[], settings)
+    }
+
+    /// As [`Child::start`], by way of another program that becomes the child.
+    pub fn start_by(namespace: &str, by: &[&str], settings: &Settings) -> Result<Self, String> {
         let mut process = Command::new("ip")
             .args(["netns", "exec", namespace])
+            .args(by)
             .arg(std::env::current_exe().expect("this test's path"))
             .args([
                 "--ignored",

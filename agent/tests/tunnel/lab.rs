@@ -61,11 +61,20 @@ impl End {
 /// Removed with everything in it when dropped.
 pub struct Lab {
     id: String,
+    /// What its tunnels are carried by.
+    pub backend: BackendChoice,
 }
 
 impl Lab {
-    /// `None`, said aloud, where this machine can't have one.
-    pub fn build() -> Option<Self> {
+    /// One after the other for every backend that this machine can have; what
+    /// it can't is said aloud.
+    pub fn each() -> impl Iterator<Item = Self> {
+        [BackendChoice::Embedded, BackendChoice::Kernel]
+            .into_iter()
+            .filter_map(Self::with)
+    }
+
+    pub fn with(backend: BackendChoice) -> Option<Self> {
         if let Some(why) = unfit() {
             println!("skipped: {why}");
             return None;
@@ -75,7 +84,8 @@ impl Lab {
         let lab = Self {
             // Interface names have 15 bytes, and their sockets are shared by
             // all namespaces.
-            id: format!("im{}{}", std::process::id(), letter(next)),
+            id: format!("im{}{}", std::process::id(), letters(next)),
+            backend,
         };
         for end in [LEFT, RIGHT] {
             run("ip", &["netns", "add", &lab.namespace(end)]);
@@ -94,7 +104,23 @@ impl Lab {
             lab.run(end, "ip", &["link", "set", "cable", "up"]);
             lab.run(end, "ip", &["link", "set", "lo", "up"]);
         }
+        if backend == BackendChoice::Kernel && !lab.has_kernel_wireguard() {
+            println!("skipped: this kernel has no WireGuard");
+            return None;
+        }
         Some(lab)
+    }
+
+    pub fn has_kernel_wireguard(&self) -> bool {
+        let namespace = self.namespace(LEFT);
+        let ip = |args: &[&str]| {
+            let output = Command::new("ip")
+                .args(["-n", &namespace, "link"])
+                .args(args)
+                .output();
+            output.is_ok_and(|output| output.status.success())
+        };
+        ip(&["add", "probe", "type", "wireguard"]) && ip(&["delete", "probe"])
     }
 
     pub fn namespace(&self, end: End) -> String {
@@ -111,7 +137,7 @@ impl Lab {
             interface: self.interface(end),
             port: PORT,
             key: end.0,
-            backend: BackendChoice::Embedded,
+            backend: self.backend,
         }
     }
 
@@ -167,8 +193,10 @@ impl Drop for Lab {
     }
 }
 
-fn letter(n: u32) -> char {
-    char::from(b'a' + u8::try_from(n).expect("few labs"))
+/// Two letters, so that a name of a process id up to 7 digits fits.
+fn letters(n: u32) -> String {
+    let letter = |n: u32| char::from_digit(n % 26 + 10, 36).expect("a letter");
+    [letter(n / 26), letter(n)].iter().collect()
 }
 
 fn unfit() -> Option<String> {
@@ -182,7 +210,7 @@ fn unfit() -> Option<String> {
     if let Err(error) = tun {
         return Some(format!("/dev/net/tun: {error}"));
     }
-    ["ip", "ping", "wg"]
+    ["ip", "ping", "wg", "sysctl", "setpriv", "unshare"]
         .into_iter()
         .find(|program| Command::new(program).arg("--help").output().is_err())
         .map(|program| format!("{program} isn't installed"))

@@ -30,7 +30,9 @@ use crate::limits::{GOSSIP_HEAD_BYTES, GOSSIP_MESSAGE_BYTES};
 /// The verified heads that the agent holds.
 pub trait Admission {
     /// The version of the newest verified head of exactly this id; `None` for
-    /// any id that is not its node's newest generation.
+    /// any id that is not its node's newest generation. What is admitted stays
+    /// in chitchat's state, and so in its digests, until chitchat forgets it;
+    /// an implementation keeps that below [`crate::limits::GOSSIP_IDS`].
     fn verified(&self, id: &GossipId) -> Option<u64>;
 
     /// Whether this text is a head of `id` at `version`: signed by the node's

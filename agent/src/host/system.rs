@@ -1,0 +1,156 @@
+//! The production host: real clock, keys, sockets, files and tunnel. The only
+//! place, with [`super::disk`], where the crate asks the operating system.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use ipnet::IpNet;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+
+use super::{Clock, Host, Mono, Network, Tunnels, disk::SystemDisk, keys::SystemKeys};
+use crate::tunnel::{self, Tunnel, TunnelError, TunnelSettings};
+
+/// How long a probe may take.
+const PROBE: Duration = Duration::from_secs(3);
+
+/// The host of a real agent, with its state below `state`.
+pub fn host(state: PathBuf) -> Host {
+    Host {
+        clock: Arc::new(SystemClock {
+            start: Instant::now(),
+        }),
+        keys: Arc::new(SystemKeys),
+        net: Arc::new(SystemNetwork),
+        disk: Arc::new(SystemDisk::new(state)),
+        tunnels: Arc::new(SystemTunnels),
+    }
+}
+
+struct SystemClock {
+    start: Instant,
+}
+
+#[async_trait]
+impl Clock for SystemClock {
+    fn now(&self) -> Mono {
+        self.start.elapsed()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        wall_ms()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+}
+
+fn wall_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
+}
+
+struct SystemNetwork;
+
+#[async_trait]
+impl Network for SystemNetwork {
+    fn quic_socket(&self, listen: SocketAddr) -> io::Result<Arc<dyn quinn::AsyncUdpSocket>> {
+        use quinn::Runtime;
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(listen),
+            socket2::Type::DGRAM,
+            Some(socket2::Protocol::UDP),
+        )?;
+        if listen.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        // Bursts of a whole mesh's heads; the kernel caps it silently.
+        let _ = socket.set_recv_buffer_size(1 << 20);
+        socket.bind(&listen.into())?;
+        quinn::TokioRuntime.wrap_udp_socket(socket.into())
+    }
+
+    fn quic_runtime(&self) -> Arc<dyn quinn::Runtime> {
+        Arc::new(quinn::TokioRuntime)
+    }
+
+    fn has_sockets(&self) -> bool {
+        true
+    }
+
+    async fn local_addresses(&self) -> Vec<(String, IpAddr)> {
+        tunnel::routes::local_addresses()
+            .await
+            .unwrap_or_else(|error| {
+                tracing::warn!(%error, "the host's addresses can't be listed");
+                Vec::new()
+            })
+    }
+
+    async fn clash(&self, net: IpNet, except: &str) -> Option<String> {
+        match tunnel::routes::clashing_route(net, except).await {
+            Ok(clash) => clash.map(|clash| format!("{} on {}", clash.net, clash.interface)),
+            Err(error) => {
+                tracing::warn!(%error, "the host's routes can't be listed");
+                None
+            }
+        }
+    }
+
+    async fn upstream_resolvers(&self) -> Vec<SocketAddr> {
+        Vec::new()
+    }
+
+    async fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        Ok(tokio::net::lookup_host((name, port)).await?.collect())
+    }
+
+    async fn probe_tcp(&self, address: SocketAddr) -> io::Result<()> {
+        timeout(PROBE, TcpStream::connect(address)).await??;
+        Ok(())
+    }
+
+    async fn probe_http(&self, address: SocketAddr, host: &str, path: &str) -> io::Result<u16> {
+        timeout(PROBE, http_status(address, host, path)).await?
+    }
+}
+
+/// The status code of one HTTP/1.1 GET (RFC 9112 §4).
+async fn http_status(address: SocketAddr, host: &str, path: &str) -> io::Result<u16> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: innermesh\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let mut line = Vec::new();
+    // "HTTP/1.1 200" is all that matters, and all that is read.
+    stream.take(12).read_to_end(&mut line).await?;
+    std::str::from_utf8(&line)
+        .ok()
+        .and_then(|line| line.strip_prefix("HTTP/1."))
+        .and_then(|rest| rest.get(2..5))
+        .and_then(|code| code.parse().ok())
+        .ok_or_else(|| io::Error::other("the answer is not HTTP"))
+}
+
+struct SystemTunnels;
+
+#[async_trait]
+impl Tunnels for SystemTunnels {
+    async fn open(&self, settings: TunnelSettings) -> Result<Arc<dyn Tunnel>, TunnelError> {
+        tunnel::open(settings, Arc::new(wall_ms)).await
+    }
+}

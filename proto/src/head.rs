@@ -1,0 +1,630 @@
+//! Gossip: who is. Each node publishes one signed head; this module owns what
+//! a head and its body say, and the table of heads that a node holds.
+//!
+//! A node's gossip address isn't in the head: it follows from mesh and key
+//! ([`gossip_address`]), so nobody can claim another's.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use data_encoding::BASE64URL_NOPAD;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    codec,
+    crypto::{Hash, PublicKey, Purpose, SealError, Sealed, Sign, Verify},
+    id::{MeshId, NodeId},
+    ledger::Position,
+    limits,
+    name::Label,
+    tunnel::TunnelKey,
+    zone::Protocol,
+};
+
+/// What a node signs about itself, whole: a member that passes it on can't
+/// leave a part of it out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// The mesh.
+    pub mesh: MeshId,
+    /// Whose head it is.
+    pub node: NodeId,
+    /// Rises at each start of the node.
+    pub generation: u64,
+    /// Rises with each head of a generation; also chitchat's version of it.
+    pub seq: u64,
+    /// The node is live for this long after its newest head arrived, in
+    /// milliseconds; 0 says goodbye.
+    pub lease_ms: u32,
+    /// Hash of the encoded body.
+    pub body: Hash,
+    /// Length of the encoded body, in bytes.
+    pub body_len: u32,
+    /// How far the node follows the ledger.
+    pub position: Position,
+    /// The node's own clock, in milliseconds since 1970: others compare a
+    /// leader's with it.
+    pub clock_ms: u64,
+}
+
+/// Longest lease that is believed, in milliseconds.
+const MAX_LEASE_MS: u32 = 60_000;
+
+impl Head {
+    /// Signs it.
+    pub fn seal(&self, key: &dyn Sign) -> Sealed {
+        Sealed::new(key, Purpose::Head, &self.mesh, self)
+    }
+
+    /// Where it stands among the heads of its node.
+    pub fn order(&self) -> (u64, u64) {
+        (self.generation, self.seq)
+    }
+}
+
+/// How often a head is renewed in a mesh of `nodes`: 1.5 s up to 50 nodes,
+/// then in proportion, so that the renewals' traffic per node stays level.
+pub fn renewal_interval(nodes: usize) -> Duration {
+    let ms = (nodes as u64).saturating_mul(1500) / 50;
+    Duration::from_millis(ms.clamp(1500, 15_000))
+}
+
+/// The lease that goes with [`renewal_interval`]: three renewals may be lost.
+pub fn lease_ms(nodes: usize) -> u32 {
+    u32::try_from(renewal_interval(nodes).as_millis() * 3).unwrap_or(MAX_LEASE_MS)
+}
+
+/// The port part of gossip addresses. It is never bound: the transport maps
+/// gossip addresses to connections.
+pub const GOSSIP_PORT: u16 = 51819;
+
+/// The address that stands for a node in gossip: its overlay IPv6 address,
+/// which doesn't change when the machine moves.
+pub fn gossip_address(mesh: &MeshId, node: &NodeId) -> SocketAddr {
+    SocketAddr::new(IpAddr::V6(node.ipv6(mesh)), GOSSIP_PORT)
+}
+
+/// A sealed head as text, for gossip that carries strings.
+pub fn to_text(sealed: &Sealed) -> String {
+    BASE64URL_NOPAD.encode(&codec::encode(sealed))
+}
+
+/// A sealed head from its text; `None` when it isn't one.
+pub fn from_text(text: &str) -> Option<Sealed> {
+    if text.len() > limits::HEAD_BYTES * 2 {
+        return None;
+    }
+    let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?;
+    codec::decode(&bytes, limits::HEAD_BYTES + 128).ok()
+}
+
+/// What a node announces: the content of its body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Announcement {
+    /// Version of its software.
+    pub version: String,
+    /// Where it answers QUIC, best first.
+    pub quic: Vec<SocketAddr>,
+    /// Its WireGuard interface, if it has one.
+    pub wireguard: Option<WireGuard>,
+    /// Its service instances.
+    pub services: BTreeMap<Label, Instance>,
+}
+
+/// A node's WireGuard interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireGuard {
+    /// Its public key.
+    pub key: TunnelKey,
+    /// The UDP port it listens on.
+    pub port: u16,
+}
+
+/// One service on one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Its port.
+    pub port: u16,
+    /// Its transport.
+    pub protocol: Protocol,
+    /// Where it answers, when not on the node's overlay addresses.
+    pub address: Option<IpAddr>,
+    /// Whether its owner's check passes.
+    pub healthy: bool,
+}
+
+/// One part of a body. A kind that this build doesn't know is passed over, so
+/// that newer nodes can say more (S22).
+#[derive(Serialize, Deserialize)]
+struct Item {
+    kind: u16,
+    data: Vec<u8>,
+}
+
+mod kind {
+    pub const VERSION: u16 = 1;
+    pub const QUIC: u16 = 2;
+    pub const WIREGUARD: u16 = 3;
+    pub const SERVICE: u16 = 4;
+}
+
+impl Announcement {
+    /// As a body.
+    pub fn encode(&self) -> Vec<u8> {
+        let item = |kind, data| Item { kind, data };
+        let mut items = vec![
+            item(kind::VERSION, codec::encode(&self.version)),
+            item(kind::QUIC, codec::encode(&self.quic)),
+        ];
+        items.extend(
+            self.wireguard
+                .iter()
+                .map(|wireguard| item(kind::WIREGUARD, codec::encode(wireguard))),
+        );
+        items.extend(
+            self.services
+                .iter()
+                .map(|service| item(kind::SERVICE, codec::encode(&service))),
+        );
+        codec::encode(&items)
+    }
+
+    /// Reads a body. Items that are unknown or malformed are passed over: one
+    /// bad item blocks no other (S4). `None` when the whole isn't a body.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let items: Vec<Item> = codec::decode(bytes, limits::BODY_BYTES).ok()?;
+        let mut out = Self::default();
+        for item in items.into_iter().take(limits::BODY_ITEMS) {
+            out.take(&item);
+        }
+        Some(out)
+    }
+
+    fn take(&mut self, item: &Item) -> Option<()> {
+        let limit = limits::BODY_BYTES;
+        match item.kind {
+            kind::VERSION => {
+                let version: String = codec::decode(&item.data, 64).ok()?;
+                if version.chars().all(|c| c.is_ascii_graphic()) {
+                    self.version = version;
+                }
+            }
+            kind::QUIC => {
+                let mut endpoints: Vec<SocketAddr> = codec::decode(&item.data, limit).ok()?;
+                endpoints.truncate(limits::ENDPOINTS);
+                endpoints.retain(|endpoint| is_dialable(*endpoint));
+                self.quic = endpoints;
+            }
+            kind::WIREGUARD => self.wireguard = Some(codec::decode(&item.data, limit).ok()?),
+            kind::SERVICE => {
+                let (name, mut instance): (Label, Instance) =
+                    codec::decode(&item.data, limit).ok()?;
+                instance.address = instance
+                    .address
+                    .filter(|address| is_service_address(*address));
+                self.services.insert(name, instance);
+            }
+            _ => {}
+        }
+        Some(())
+    }
+}
+
+/// Whether an announced endpoint may be dialed: no member can point others at
+/// their own loopback or at everybody.
+fn is_dialable(endpoint: SocketAddr) -> bool {
+    let ip = endpoint.ip();
+    endpoint.port() != 0
+        && !ip.is_unspecified()
+        && !ip.is_multicast()
+        && !ip.is_loopback()
+        && ip != IpAddr::from([255; 4])
+}
+
+/// Whether a service may say that it answers there: loopback and link-local
+/// addresses mean another machine to each reader (DNS rebinding).
+fn is_service_address(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(ip) => {
+            !(ip.is_loopback()
+                || ip.is_link_local()
+                || ip.is_unspecified()
+                || ip.is_multicast()
+                || ip.is_broadcast())
+        }
+        IpAddr::V6(ip) => {
+            !(ip.is_loopback()
+                || ip.is_unicast_link_local()
+                || ip.is_unspecified()
+                || ip.is_multicast()
+                || ip.to_ipv4_mapped().is_some())
+        }
+    }
+}
+
+/// Why a head was not taken. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HeadError {
+    /// Malformed, or not signed by its node.
+    #[error("the head is not its node's: {0}")]
+    Seal(#[from] SealError),
+    /// For another mesh, or another node than its key's.
+    #[error("the head is of another mesh or node")]
+    Foreign,
+    /// States a body or a lease beyond what is allowed.
+    #[error("the head's body is larger than a body may be")]
+    TooLarge,
+}
+
+/// Reads a head and checks that it is `key`'s.
+///
+/// # Errors
+/// [`HeadError`].
+pub fn open(
+    sealed: &Sealed,
+    key: &PublicKey,
+    mesh: &MeshId,
+    verify: &dyn Verify,
+) -> Result<Head, HeadError> {
+    let head: Head = sealed.open(verify, key, Purpose::Head, mesh, limits::HEAD_BYTES)?;
+    if head.mesh != *mesh || head.node != key.node_id() {
+        return Err(HeadError::Foreign);
+    }
+    if head.body_len as usize > limits::BODY_BYTES {
+        return Err(HeadError::TooLarge);
+    }
+    Ok(head)
+}
+
+/// What a node knows of another by gossip.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The newest head.
+    pub head: Head,
+    /// As it was signed.
+    pub sealed: Sealed,
+    /// The body in force: the newest that was verified, which may be older
+    /// than the head while its own is being fetched.
+    pub body: Option<Arc<Body>>,
+    /// When the newest head arrived, monotonic; `None` when it was read from
+    /// disk and the node hasn't been heard of since.
+    pub heard: Option<Duration>,
+    /// Whether the ledger held here reached the node's own position since the
+    /// node came or came back: only then is it known here what was revoked of
+    /// those it meets (S13). It stays so while the node stays.
+    pub compared: bool,
+}
+
+/// A verified body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Body {
+    /// Its bytes, for peers that ask.
+    pub bytes: Vec<u8>,
+    /// Hash of the bytes.
+    pub hash: Hash,
+    /// What it says.
+    pub announcement: Announcement,
+}
+
+impl Body {
+    /// Reads a body; `None` when it isn't one.
+    pub fn parse(bytes: Vec<u8>) -> Option<Self> {
+        let announcement = Announcement::decode(&bytes)?;
+        Some(Self {
+            hash: Hash::of(&bytes),
+            bytes,
+            announcement,
+        })
+    }
+}
+
+impl Known {
+    /// Whether the node is live at `now`.
+    pub fn is_live(&self, now: Duration) -> bool {
+        self.expires().is_some_and(|at| now < at)
+    }
+
+    /// When it stops being live unless a newer head arrives.
+    pub fn expires(&self) -> Option<Duration> {
+        let lease = Duration::from_millis(u64::from(self.head.lease_ms.min(MAX_LEASE_MS)));
+        Some(self.heard? + lease)
+    }
+
+    /// The hash of the body that the head names, if that isn't in force yet.
+    pub fn missing_body(&self) -> Option<Hash> {
+        let have = self.body.as_ref().map(|body| body.hash);
+        (have != Some(self.head.body)).then_some(self.head.body)
+    }
+}
+
+/// What came of a head that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// Older than what is held, or the same.
+    Old,
+    /// Newer, with the body that is in force.
+    Renewed,
+    /// Newer, and what it says differs: another body, or a goodbye.
+    Changed,
+    /// Another head with the same place as the one held: its key is in use
+    /// twice (S10). The one held stands.
+    Conflict,
+}
+
+/// The newest head of each node: the truth about gossip on this node. It never
+/// goes backwards (S2).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeadTable {
+    known: BTreeMap<NodeId, Known>,
+}
+
+impl HeadTable {
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&NodeId, &Known)> {
+        self.known.iter()
+    }
+
+    /// One node's.
+    pub fn get(&self, node: &NodeId) -> Option<&Known> {
+        self.known.get(node)
+    }
+
+    /// Takes a head that [`open`] accepted. `now` is when it arrived; `None`
+    /// for one that is read from disk.
+    pub fn offer(&mut self, head: Head, sealed: Sealed, now: Option<Duration>) -> Offer {
+        let Some(known) = self.known.get_mut(&head.node) else {
+            let node = head.node;
+            let known = Known {
+                head,
+                sealed,
+                body: None,
+                heard: now,
+                compared: false,
+            };
+            self.known.insert(node, known);
+            return Offer::Changed;
+        };
+        if head.order() < known.head.order() {
+            return Offer::Old;
+        }
+        if head.order() == known.head.order() {
+            return match head == known.head {
+                // Read from disk at start, then heard from a peer: it may be
+                // stale news of a dead node, so it makes nobody live.
+                true => Offer::Old,
+                false => Offer::Conflict,
+            };
+        }
+        let changed = head.body != known.head.body
+            || head.generation != known.head.generation
+            || (head.lease_ms == 0) != (known.head.lease_ms == 0);
+        let returns = now.is_some_and(|now| !known.is_live(now));
+        if returns || head.generation != known.head.generation {
+            known.compared = false;
+        }
+        let changed = changed || returns;
+        known.head = head;
+        known.sealed = sealed;
+        known.heard = now.or(known.heard);
+        if changed {
+            Offer::Changed
+        } else {
+            Offer::Renewed
+        }
+    }
+
+    /// Takes the body that a node's head names; false when it isn't that.
+    pub fn put_body(&mut self, node: &NodeId, bytes: Vec<u8>) -> bool {
+        let Some(known) = self.known.get_mut(node) else {
+            return false;
+        };
+        if bytes.len() != known.head.body_len as usize
+            || known.missing_body() != Some(Hash::of(&bytes))
+        {
+            return false;
+        }
+        match Body::parse(bytes) {
+            Some(body) => {
+                known.body = Some(Arc::new(body));
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Puts a body in force that an older head named: what is known of a node
+    /// from disk stays in force until its newest body arrives.
+    pub fn restore_body(&mut self, node: &NodeId, bytes: Vec<u8>) {
+        if let Some(known) = self.known.get_mut(node)
+            && known.body.is_none()
+        {
+            known.body = Body::parse(bytes).map(Arc::new);
+        }
+    }
+
+    /// Forgets nodes that `keep` doesn't hold.
+    pub fn retain(&mut self, mut keep: impl FnMut(&NodeId) -> bool) {
+        self.known.retain(|node, _| keep(node));
+    }
+
+    /// Marks each node that was heard and whose position `reached` confirms.
+    /// Returns whether any is new.
+    pub fn compare(&mut self, reached: impl Fn(&Position) -> bool) -> bool {
+        let mut any = false;
+        for known in self.known.values_mut() {
+            if !known.compared && known.heard.is_some() && reached(&known.head.position) {
+                known.compared = true;
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Gives every node `pause` more: this observer itself stood still, so its
+    /// silence says nothing of others (Lifeguard, arXiv 1707.00788).
+    pub fn excuse(&mut self, pause: Duration) {
+        for known in self.known.values_mut() {
+            known.heard = known.heard.map(|heard| heard + pause);
+        }
+    }
+
+    /// The next moment after `now` at which some node stops being live.
+    pub fn next_expiry(&self, now: Duration) -> Option<Duration> {
+        self.known
+            .values()
+            .filter_map(Known::expires)
+            .filter(|at| *at > now)
+            .min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(generation: u64, seq: u64, body: &[u8]) -> Head {
+        Head {
+            mesh: MeshId([1; 32]),
+            node: NodeId([2; 16]),
+            generation,
+            seq,
+            lease_ms: 4500,
+            body: Hash::of(body),
+            body_len: body.len() as u32,
+            position: Position {
+                index: 0,
+                hash: Hash::default(),
+            },
+            clock_ms: 0,
+        }
+    }
+
+    fn sealed() -> Sealed {
+        Sealed {
+            bytes: vec![1],
+            signature: crate::crypto::Signature::from_bytes(&[0; 64]),
+        }
+    }
+
+    fn at(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn the_table_never_goes_backwards() {
+        let mut table = HeadTable::default();
+        assert_eq!(
+            table.offer(head(1, 5, b""), sealed(), Some(at(0))),
+            Offer::Changed
+        );
+        assert_eq!(
+            table.offer(head(1, 4, b"x"), sealed(), Some(at(1))),
+            Offer::Old
+        );
+        assert_eq!(
+            table.offer(head(1, 5, b""), sealed(), Some(at(2))),
+            Offer::Old
+        );
+        assert_eq!(
+            table.offer(head(1, 5, b"x"), sealed(), Some(at(2))),
+            Offer::Conflict
+        );
+        assert_eq!(
+            table.offer(head(1, 6, b""), sealed(), Some(at(3))),
+            Offer::Renewed
+        );
+        assert_eq!(
+            table.offer(head(2, 1, b""), sealed(), Some(at(4))),
+            Offer::Changed
+        );
+        assert_eq!(table.get(&NodeId([2; 16])).unwrap().head.order(), (2, 1));
+    }
+
+    #[test]
+    fn a_node_is_live_while_its_head_is_fresh_and_a_replayed_head_refreshes_nothing() {
+        let mut table = HeadTable::default();
+        let node = NodeId([2; 16]);
+        table.offer(head(1, 1, b""), sealed(), Some(at(0)));
+        table.offer(head(1, 1, b""), sealed(), Some(at(4000)));
+        assert!(table.get(&node).unwrap().is_live(at(4499)));
+        assert!(!table.get(&node).unwrap().is_live(at(4500)));
+        assert_eq!(table.next_expiry(at(0)), Some(at(4500)));
+        table.excuse(at(1000));
+        assert!(table.get(&node).unwrap().is_live(at(5000)));
+    }
+
+    #[test]
+    fn what_was_read_from_disk_is_not_live() {
+        let mut table = HeadTable::default();
+        table.offer(head(1, 1, b""), sealed(), None);
+        assert!(!table.get(&NodeId([2; 16])).unwrap().is_live(at(0)));
+    }
+
+    #[test]
+    fn a_body_is_taken_only_if_the_head_names_it() {
+        let announcement = Announcement {
+            version: "1".into(),
+            ..Announcement::default()
+        };
+        let body = announcement.encode();
+        let mut table = HeadTable::default();
+        let node = NodeId([2; 16]);
+        table.offer(head(1, 1, &body), sealed(), Some(at(0)));
+        assert!(!table.put_body(&node, Announcement::default().encode()));
+        assert!(table.put_body(&node, body));
+        let known = table.get(&node).unwrap();
+        assert_eq!(known.body.as_ref().unwrap().announcement, announcement);
+        assert_eq!(known.missing_body(), None);
+    }
+
+    #[test]
+    fn unknown_and_malformed_items_block_no_other() {
+        let items = vec![
+            Item {
+                kind: 999,
+                data: vec![1, 2, 3],
+            },
+            Item {
+                kind: kind::QUIC,
+                data: vec![9, 9],
+            },
+            Item {
+                kind: kind::VERSION,
+                data: codec::encode(&"7".to_string()),
+            },
+        ];
+        assert_eq!(
+            Announcement::decode(&codec::encode(&items))
+                .unwrap()
+                .version,
+            "7"
+        );
+    }
+
+    #[test]
+    fn nobody_can_point_others_at_their_own_loopback() {
+        let announcement = Announcement {
+            quic: vec![
+                "127.0.0.1:5".parse().unwrap(),
+                "192.0.2.1:5".parse().unwrap(),
+            ],
+            services: BTreeMap::from([(
+                "x".parse().unwrap(),
+                Instance {
+                    port: 1,
+                    protocol: Protocol::Tcp,
+                    address: Some("127.0.0.1".parse().unwrap()),
+                    healthy: true,
+                },
+            )]),
+            ..Announcement::default()
+        };
+        let read = Announcement::decode(&announcement.encode()).unwrap();
+        assert_eq!(read.quic, ["192.0.2.1:5".parse().unwrap()]);
+        assert_eq!(read.services.values().next().unwrap().address, None);
+    }
+}

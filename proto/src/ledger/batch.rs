@@ -1,0 +1,172 @@
+//! Batches, the chain that they form, and the genesis that it starts with.
+
+use std::collections::BTreeMap;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    codec::{self, CodecError},
+    crypto::{Hash, PublicKey, Purpose, Sealed, Sign, Signature, Verify},
+    id::{MeshId, NodeId},
+    limits,
+    name::{Label, MeshDomain},
+};
+
+/// A place in the ledger: how many batches, and the hash of the newest header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Position {
+    /// 0 is the genesis.
+    pub index: u64,
+    /// Hash of the header there (of the genesis, at 0).
+    pub hash: Hash,
+}
+
+/// What the roster signs of a batch, under [`Purpose::Batch`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// The mesh.
+    pub mesh: MeshId,
+    /// Which roster decided; a roster change ends an epoch.
+    pub epoch: u32,
+    /// 1 for the first batch after the genesis.
+    pub index: u64,
+    /// Hash of the header before (of the genesis, for the first).
+    pub previous: Hash,
+    /// Hash of the encoded entries.
+    pub entries: Hash,
+    /// Ledger time, in milliseconds since 1970; never below the one before.
+    pub stamp_ms: u64,
+    /// Hash of the state after this batch, at every
+    /// [`STATE_HASH_INTERVAL`]th index.
+    pub state: Option<Hash>,
+}
+
+/// How often a header carries the hash of the state.
+pub const STATE_HASH_INTERVAL: u64 = 4096;
+
+/// A request that was written down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The sealed [`super::Request`].
+    pub request: Sealed,
+    /// What the leader adds: the certificate in DER, for requests that ask for
+    /// one; else empty.
+    pub attachment: Vec<u8>,
+}
+
+/// One batch with its proof: what travels and what is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// The encoded [`Header`], exactly as it was signed.
+    pub header: Vec<u8>,
+    /// The entries.
+    pub entries: Vec<Entry>,
+    /// Signatures over the header, by node.
+    pub proof: BTreeMap<NodeId, Signature>,
+}
+
+impl Batch {
+    /// Makes a batch and signs its header with `key`.
+    pub fn sign(header: &Header, entries: Vec<Entry>, key: &dyn Sign) -> Self {
+        let bytes = codec::encode(header);
+        let signature = key.sign(&Purpose::Batch.message(&header.mesh, &bytes));
+        Self {
+            header: bytes,
+            entries,
+            proof: BTreeMap::from([(key.public().node_id(), signature)]),
+        }
+    }
+
+    /// Reads the header, **without** checking the proof.
+    ///
+    /// # Errors
+    /// [`CodecError`] when it isn't one.
+    pub fn read_header(&self) -> Result<Header, CodecError> {
+        codec::decode(&self.header, 1024)
+    }
+
+    /// The position after this batch, if its header can be read.
+    ///
+    /// # Errors
+    /// [`CodecError`] when it can't.
+    pub fn position(&self) -> Result<Position, CodecError> {
+        Ok(Position {
+            index: self.read_header()?.index,
+            hash: Hash::of(&self.header),
+        })
+    }
+
+    /// Hash of entries, as a header holds it.
+    pub fn entries_hash(entries: &[Entry]) -> Hash {
+        Hash::of(&codec::encode(&entries))
+    }
+
+    /// Whether more than half of `roster` signed the header.
+    pub fn is_proved_by<'a>(
+        &self,
+        mesh: &MeshId,
+        roster: impl ExactSizeIterator<Item = (NodeId, &'a PublicKey)>,
+        verify: &dyn Verify,
+    ) -> bool {
+        let size = roster.len();
+        let message = Purpose::Batch.message(mesh, &self.header);
+        let signed = roster
+            .filter(|(node, key)| {
+                self.proof
+                    .get(node)
+                    .is_some_and(|signature| verify.ed25519(key, &message, signature))
+            })
+            .count();
+        signed > size / 2
+    }
+}
+
+/// The first entry of a ledger, signed by the root: what a mesh is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Genesis {
+    /// The domain under which all names stand.
+    pub domain: MeshDomain,
+    /// The IPv4 overlay.
+    pub ipv4: Ipv4Net,
+    /// The root certificate, DER. The mesh id is the hash of its key.
+    pub root: Vec<u8>,
+    /// Key of the first node.
+    pub founder: PublicKey,
+    /// Name of the first node.
+    pub name: Label,
+    /// The first node's issuer certificate, DER.
+    pub issuer: Vec<u8>,
+    /// The first node's membership certificate, DER.
+    pub membership: Vec<u8>,
+    /// Ledger time at the start, in milliseconds since 1970.
+    pub stamp_ms: u64,
+}
+
+/// An encoded [`Genesis`] and the root's signature over it (P-256, ASN.1 DER)
+/// under [`Purpose::Genesis`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedGenesis {
+    /// The encoded genesis.
+    pub bytes: Vec<u8>,
+    /// The root's signature.
+    pub signature: Vec<u8>,
+}
+
+impl SignedGenesis {
+    /// Reads it **without** checking the signature.
+    ///
+    /// # Errors
+    /// [`CodecError`] when it isn't one.
+    pub fn peek(&self) -> Result<Genesis, CodecError> {
+        codec::decode(&self.bytes, limits::GENESIS_BYTES)
+    }
+
+    /// Where a ledger with this genesis starts.
+    pub fn position(&self) -> Position {
+        Position {
+            index: 0,
+            hash: Hash::of(&self.bytes),
+        }
+    }
+}

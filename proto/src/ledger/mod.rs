@@ -1,0 +1,20 @@
+//! The ledger: who may. An ordered, hash-chained log of signed requests that
+//! every node applies with the same result.
+//!
+//! A [`request::Request`] is what somebody wants, signed. A [`batch::Batch`] is
+//! what the roster decided to write down, proved by a majority of it. A
+//! [`state::State`] is what follows from all batches so far. Nothing here
+//! knows how batches travel or are stored.
+
+pub mod batch;
+pub mod request;
+pub mod rules;
+pub mod stamp;
+pub mod state;
+
+pub use self::{
+    batch::{Batch, Entry, Genesis, Header, Position, SignedGenesis},
+    request::{Author, Content, Grant, Request, RequestId, Role},
+    rules::{Decision, Outcome, Refusal},
+    state::{BatchError, Draft, GenesisError, Member, State},
+};

@@ -1,0 +1,44 @@
+//! Ledger time: what a leader stamps a batch with.
+
+/// How far a leader's clock may be ahead of its peers' before it is their time
+/// that counts, in milliseconds.
+pub const SKEW_MS: u64 = 2 * 60 * 1000;
+
+/// The stamp for the next batch: the leader's own clock, but never below the
+/// `last` stamp, and never more than [`SKEW_MS`] beyond what the middle one of
+/// its live peers' clocks says (S19). With no peer to compare with, its own
+/// clock is all there is.
+pub fn propose(last: u64, own_ms: u64, peers_ms: &[u64]) -> u64 {
+    let mut clocks = peers_ms.to_vec();
+    clocks.sort_unstable();
+    let ceiling = match clocks.get(clocks.len() / 2) {
+        Some(middle) => middle.saturating_add(SKEW_MS),
+        None => u64::MAX,
+    };
+    own_ms.min(ceiling).max(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    #[test]
+    fn a_clock_in_2106_moves_ledger_time_by_two_minutes_at_most() {
+        let year_2106 = 4_300_000_000_000;
+        assert_eq!(propose(NOW, year_2106, &[NOW, NOW + 5, NOW]), NOW + SKEW_MS);
+    }
+
+    #[test]
+    fn ledger_time_never_goes_back() {
+        assert_eq!(propose(NOW, 0, &[]), NOW);
+        assert_eq!(propose(NOW, NOW + 9, &[0, 0, 0]), NOW);
+    }
+
+    #[test]
+    fn one_peer_with_a_wrong_clock_among_three_changes_nothing() {
+        assert_eq!(propose(NOW, NOW + 7, &[0, NOW, NOW]), NOW + 7);
+        assert_eq!(propose(NOW, NOW + 7, &[u64::MAX, NOW, NOW]), NOW + 7);
+    }
+}

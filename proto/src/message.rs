@@ -1,0 +1,103 @@
+//! What the bodies of RPCs mean, by method (see [`crate::rpc::method`]).
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    crypto::{Hash, Sealed},
+    ledger::{Batch, Outcome, Position, SignedGenesis},
+};
+
+/// PUSH: heads that are new to the sender's peers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Push {
+    /// Each with its body where that is small.
+    pub heads: Vec<PushedHead>,
+}
+
+/// One head on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushedHead {
+    /// The signed [`crate::head::Head`].
+    pub head: Sealed,
+    /// Its body, when at most [`crate::limits::INLINE_BODY_BYTES`].
+    pub body: Option<Vec<u8>>,
+}
+
+/// HEADS: the answer lists every head that the peer holds, as [`Push`], but
+/// only as many as one frame takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeadsQuery {
+    /// The asking node's position in the ledger.
+    pub position: Position,
+}
+
+/// BODY: asks for a head's body; the answer is the body itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BodyQuery {
+    /// Hash of the body.
+    pub hash: Hash,
+}
+
+/// LEDGER: asks for batches from an index on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerQuery {
+    /// The first index that is wanted.
+    pub from: u64,
+}
+
+/// The answer to [`LedgerQuery`], and the content of a BATCHES push.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batches {
+    /// In order, without a gap.
+    pub batches: Vec<Batch>,
+}
+
+/// PROPOSE: a request on its way to the leader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Propose {
+    /// The sealed [`crate::ledger::Request`].
+    pub request: Sealed,
+}
+
+/// JOIN: a machine that isn't a member yet asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JoinQuery {
+    /// What mesh is this, and what time does its ledger have?
+    Hello,
+    /// The sealed join request, signed with the token's key.
+    Join(Sealed),
+}
+
+/// The answer to [`JoinQuery::Hello`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinHello {
+    /// The first entry of the ledger.
+    pub genesis: SignedGenesis,
+    /// What the peer holds for the time now, in milliseconds of ledger time.
+    pub now_ms: u64,
+}
+
+/// The answer to [`JoinQuery::Join`] and to PROPOSE.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decided {
+    /// What became of the request.
+    pub outcome: Outcome,
+}
+
+/// RENEW: a member asks for a new membership certificate, perhaps over a
+/// connection on which it couldn't prove that it is one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renew {
+    /// The sealed [`crate::ledger::Request`].
+    pub request: Sealed,
+}
+
+/// The answer to [`Renew`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewed {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The batches that the member lacks, as many as a frame for strangers
+    /// takes, so that it finds its certificate without being let in first.
+    pub batches: Vec<Batch>,
+}

@@ -1,0 +1,264 @@
+//! Where the two kinds of fact meet: the ledger (who may) and gossip (who is).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::{
+    head::{Announcement, HeadTable, Known},
+    id::{self, NodeId},
+    ledger::{
+        Member, State,
+        state::{Name, NameKind},
+    },
+    name::Label,
+    tunnel::{TunnelPeer, TunnelPlan},
+    zone::{InstanceRecord, NodeRecords, ServiceRecords, ServiceState, ZoneInput},
+};
+
+/// All that a node concludes from, as one immutable value.
+#[derive(Clone, Debug)]
+pub struct MeshView {
+    /// Rises with each change.
+    pub version: u64,
+    /// The node whose view it is.
+    pub me: NodeId,
+    /// The ledger, as far as it is known here.
+    pub ledger: Arc<State>,
+    /// What is known of each member by gossip. Members that were never heard
+    /// of are absent.
+    pub nodes: BTreeMap<NodeId, NodeView>,
+    /// Whether the ledger held here may be behind: nothing was compared with
+    /// any peer since the start.
+    pub loading: bool,
+}
+
+/// One member, by gossip.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeView {
+    /// Whether it is live.
+    pub live: bool,
+    /// Whether the ledger held here reaches as far as the node's own: only
+    /// then is it known whether others it vouches for, or it itself, were
+    /// revoked (S13).
+    pub compared: bool,
+    /// What it announces.
+    pub announcement: Announcement,
+    /// Whether its newest announcement is still to be fetched.
+    pub loading: bool,
+    /// Where QUIC reaches it now.
+    pub path: Option<SocketAddr>,
+}
+
+impl NodeView {
+    fn of(known: &Known, path: Option<SocketAddr>, now: Duration) -> Self {
+        let body = known.body.as_ref();
+        Self {
+            live: known.is_live(now),
+            compared: known.compared,
+            announcement: body
+                .map(|body| body.announcement.clone())
+                .unwrap_or_default(),
+            loading: body.is_none(),
+            path,
+        }
+    }
+}
+
+/// Seconds between WireGuard keepalives. 25 keeps every usual NAT mapping.
+const KEEPALIVE_S: u16 = 25;
+
+impl MeshView {
+    /// What is known of each member: `heads` by gossip, `own` what `me`
+    /// announces, `paths` where QUIC reaches each peer, `now` monotonic time.
+    pub fn nodes(
+        me: NodeId,
+        ledger: &State,
+        heads: &HeadTable,
+        own: &Announcement,
+        paths: &BTreeMap<NodeId, SocketAddr>,
+        now: Duration,
+    ) -> BTreeMap<NodeId, NodeView> {
+        let mut nodes: BTreeMap<NodeId, NodeView> = heads
+            .iter()
+            .filter(|(node, _)| **node != me && ledger.members.contains_key(node))
+            .map(|(node, known)| (*node, NodeView::of(known, paths.get(node).copied(), now)))
+            .collect();
+        let own = NodeView {
+            live: true,
+            compared: true,
+            announcement: own.clone(),
+            loading: false,
+            path: None,
+        };
+        nodes.insert(me, own);
+        nodes
+    }
+
+    /// This node as the ledger has it; `None` when it is no member any more.
+    pub fn own_member(&self) -> Option<&Member> {
+        self.ledger.members.get(&self.me)
+    }
+
+    /// The IPv6 overlay.
+    pub fn ula(&self) -> Ipv6Net {
+        self.ledger.mesh.ula()
+    }
+
+    /// Overlay addresses of a member.
+    pub fn addresses(member: &Member) -> Vec<IpAddr> {
+        vec![IpAddr::V4(member.ipv4), IpAddr::V6(member.ipv6)]
+    }
+
+    /// The sources that may ask this node's resolver: members, whatever else
+    /// the host itself adds (its own addresses).
+    pub fn member_addresses(&self) -> BTreeSet<IpAddr> {
+        self.ledger
+            .members
+            .values()
+            .flat_map(Self::addresses)
+            .collect()
+    }
+
+    /// What this node's tunnel interface should be. A peer is in it when it is
+    /// a member, its position was compared with this node's, and it announced
+    /// a key; its allowed addresses are those that the ledger gives it and
+    /// nothing else (S12), so they are disjoint (S11).
+    pub fn tunnel_plan(&self) -> TunnelPlan {
+        let Some(own) = self.own_member() else {
+            return TunnelPlan::default();
+        };
+        let ipv4 = Ipv4Net::new(own.ipv4, self.ledger.ipv4.prefix_len());
+        let ipv6 = Ipv6Net::new(own.ipv6, self.ula().prefix_len());
+        TunnelPlan {
+            addresses: ipv4
+                .map(IpNet::V4)
+                .into_iter()
+                .chain(ipv6.map(IpNet::V6))
+                .collect(),
+            resolver_v4: Some(id::resolver_v4(self.ledger.ipv4)),
+            resolver_v6: Some(self.ledger.mesh.resolver_v6()),
+            peers: self.tunnel_peers(),
+        }
+    }
+
+    /// What this node's zone is made from.
+    pub fn zone_input(&self) -> ZoneInput {
+        let members = &self.ledger.members;
+        ZoneInput {
+            domain: self.ledger.domain.clone(),
+            ipv4: self.ledger.ipv4,
+            ula: self.ula(),
+            version: self.version,
+            loading: self.loading,
+            nodes: members
+                .iter()
+                .map(|(node, member)| (member.name.clone(), self.node_records(node, member)))
+                .collect(),
+            services: self
+                .ledger
+                .names
+                .iter()
+                .filter(|(_, held)| held.kind == NameKind::Service)
+                .map(|(name, held)| (name.clone(), self.service_records(name, held)))
+                .collect(),
+        }
+    }
+
+    fn node_records(&self, node: &NodeId, member: &Member) -> NodeRecords {
+        let view = self.nodes.get(node);
+        let own_services = view
+            .iter()
+            .flat_map(|view| view.announcement.services.keys())
+            .map(|name| {
+                (
+                    name.clone(),
+                    self.instance(node, name).into_iter().collect(),
+                )
+            })
+            .collect();
+        NodeRecords {
+            addresses: Self::addresses(member),
+            live: view.is_some_and(|view| view.live),
+            own_services,
+        }
+    }
+
+    /// A service's instances: on its owner and on those it is shared with, and
+    /// on nobody else, whatever they announce.
+    fn service_records(&self, name: &Label, held: &Name) -> ServiceRecords {
+        let holders = || std::iter::once(&held.owner).chain(&held.shared);
+        let instances: Vec<InstanceRecord> = holders()
+            .filter_map(|node| self.instance(node, name))
+            .collect();
+        let unheard = holders().any(|node| self.nodes.get(node).is_none_or(|view| view.loading));
+        ServiceRecords {
+            state: match instances.is_empty() && unheard {
+                true => ServiceState::Loading,
+                false => ServiceState::Known,
+            },
+            instances,
+            wildcard: false,
+        }
+    }
+
+    fn instance(&self, node: &NodeId, name: &Label) -> Option<InstanceRecord> {
+        let member = self.ledger.members.get(node)?;
+        let view = self.nodes.get(node)?;
+        let instance = view.announcement.services.get(name)?;
+        Some(InstanceRecord {
+            node: member.name.clone(),
+            addresses: match instance.address {
+                Some(address) => vec![address],
+                None => Self::addresses(member),
+            },
+            port: instance.port,
+            protocol: instance.protocol,
+            live: view.live,
+            healthy: instance.healthy,
+        })
+    }
+
+    fn tunnel_peers(&self) -> BTreeMap<crate::tunnel::TunnelKey, TunnelPeer> {
+        let mut peers = BTreeMap::new();
+        for (node, view) in self
+            .nodes
+            .iter()
+            .filter(|(node, view)| **node != self.me && view.compared)
+        {
+            let (Some(member), Some(wireguard)) =
+                (self.ledger.members.get(node), &view.announcement.wireguard)
+            else {
+                continue;
+            };
+            let peer = TunnelPeer {
+                allowed_ips: Self::addresses(member)
+                    .into_iter()
+                    .map(IpNet::from)
+                    .collect(),
+                endpoint: tunnel_endpoint(view, wireguard.port),
+                keepalive_s: Some(KEEPALIVE_S),
+                preshared_key: None,
+            };
+            // Two nodes with one key: the first keeps it. A node can't take
+            // over another's routes by announcing its key.
+            peers.entry(wireguard.key).or_insert(peer);
+        }
+        peers
+    }
+}
+
+/// Where WireGuard should look for a peer: the address by which QUIC reaches
+/// it, else the first that it announces.
+fn tunnel_endpoint(view: &NodeView, port: u16) -> Option<SocketAddr> {
+    let ip = view
+        .path
+        .or_else(|| view.announcement.quic.first().copied())?
+        .ip();
+    Some(SocketAddr::new(ip.to_canonical(), port))
+}

@@ -1,0 +1,415 @@
+//! Hosts on one network, each a network namespace of this machine: IPv4
+//! 192.0.2.0/24 and IPv6 2001:db8::/64 below the overlay, a bridge between
+//! them in a namespace of its own.
+//!
+//! The namespaces have no names and no files: each lives in a process that
+//! waits, and is gone with it, however the test ends. Nothing is added to the
+//! machine's own network. Each host also has its own `/run` (two agents on
+//! one machine would share `/run/wireguard`) and its own `/etc/resolv.conf`.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::{self, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::signal::{Signal, kill},
+    unistd::{Pid, geteuid},
+};
+use tempfile::TempDir;
+
+use crate::{
+    process::{Finished, Process, run},
+    wait::{ensure, wait_for},
+};
+
+/// Most hosts in one laboratory: what 192.0.2.10 and up leaves room for.
+pub const HOSTS: usize = 200;
+
+/// The hosts and the network between them.
+#[derive(Debug)]
+pub struct Lab {
+    /// In the order of their addresses.
+    pub hosts: Vec<Host>,
+    bridge: Namespace,
+    scratch: TempDir,
+}
+
+impl Lab {
+    /// Hosts on one link. `None` when this machine can't have them, after
+    /// saying why: the test is then skipped.
+    #[must_use]
+    pub fn new(hosts: usize) -> Option<Self> {
+        match Self::build(hosts) {
+            Ok(lab) => Some(lab),
+            Err(why) => {
+                // Not eprintln!, which the test harness would swallow.
+                let _ = writeln!(io::stderr(), "skipped: {why}");
+                None
+            }
+        }
+    }
+
+    /// As [`Lab::new`].
+    ///
+    /// # Errors
+    /// What this machine lacks.
+    pub fn build(hosts: usize) -> Result<Self, String> {
+        if hosts > HOSTS {
+            return Err(format!("at most {HOSTS} hosts"));
+        }
+        if !geteuid().is_root() {
+            return Err("network namespaces need root here".into());
+        }
+        if !Path::new("/dev/net/tun").exists() {
+            return Err("there is no /dev/net/tun".into());
+        }
+        let scratch = TempDir::with_prefix("innermesh-lab-").map_err(|e| e.to_string())?;
+        let bridge = Namespace::new("bridge", scratch.path())?;
+        bridge.shell("ip link add br0 type bridge && ip link set br0 up", &[])?;
+        let mut lab = Self {
+            hosts: Vec::new(),
+            bridge,
+            scratch,
+        };
+        for index in 0..hosts {
+            let host = lab.add_host(index)?;
+            lab.hosts.push(host);
+        }
+        Ok(lab)
+    }
+
+    fn add_host(&self, index: usize) -> Result<Host, String> {
+        let name = format!("host{index}");
+        let directory = self.scratch.path().join(&name);
+        fs::create_dir(&directory).map_err(|e| e.to_string())?;
+        let resolver = directory.join("resolv.conf");
+        fs::write(&resolver, "").map_err(|e| e.to_string())?;
+
+        let number = u8::try_from(10 + index).map_err(|e| e.to_string())?;
+        let ipv4 = Ipv4Addr::new(192, 0, 2, number);
+        let ipv6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into());
+        let namespace = Namespace::new(&name, &directory)?;
+        self.bridge.shell(
+            r#"ip link add "$1" type veth peer name eth0 netns "$2"
+               ip link set "$1" master br0 up"#,
+            &[&format!("h{index}"), &namespace.pid().to_string()],
+        )?;
+        namespace.shell(
+            r#"resolver=$(readlink -m /etc/resolv.conf)
+               mount -t tmpfs -o mode=755 tmpfs /run
+               mkdir -p "$(dirname "$resolver")" /run/wireguard
+               [ -e "$resolver" ] || : >"$resolver"
+               mount --bind "$1" "$resolver"
+               mount -t sysfs sysfs /sys
+               ip link set lo up
+               ip address add "$2/24" dev eth0
+               ip address add "$3/64" dev eth0 nodad
+               ip link set eth0 up"#,
+            &[
+                &resolver.to_string_lossy(),
+                &ipv4.to_string(),
+                &ipv6.to_string(),
+            ],
+        )?;
+        Ok(Host {
+            name,
+            index,
+            ipv4,
+            ipv6,
+            directory,
+            namespace,
+        })
+    }
+
+    /// Drops a share of all packets between hosts, each way, in percent; 0
+    /// ends it.
+    ///
+    /// # Panics
+    /// When nftables refuses.
+    pub fn set_loss(&self, percent: u32) {
+        let rules = if percent == 0 {
+            "table bridge loss\ndelete table bridge loss\n".to_owned()
+        } else {
+            format!(
+                "table bridge loss {{\nchain forward {{\ntype filter hook forward priority 0\n\
+                 numgen random mod 100 < {percent} counter drop\n}}\n}}\n"
+            )
+        };
+        let file = self.scratch.path().join("loss.nft");
+        fs::write(&file, rules).expect("a file of the laboratory");
+        let _ = run(
+            self.bridge.pid(),
+            &["nft", "-f", &file.to_string_lossy()],
+            &[],
+        )
+        .ok();
+    }
+
+    /// Packets that [`Lab::set_loss`] has dropped.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        let rules = run(
+            self.bridge.pid(),
+            &["nft", "list", "table", "bridge", "loss"],
+            &[],
+        )
+        .ok();
+        let mut words = rules
+            .split_whitespace()
+            .skip_while(|w| *w != "packets")
+            .skip(1);
+        words
+            .next()
+            .and_then(|w| w.parse().ok())
+            .unwrap_or_default()
+    }
+
+    /// Takes the host's cable out, or puts it back.
+    ///
+    /// # Panics
+    /// When the host is of another laboratory.
+    pub fn set_link(&self, host: &Host, up: bool) {
+        let port = format!("h{}", host.index);
+        let state = if up { "up" } else { "down" };
+        let _ = run(self.bridge.pid(), &["ip", "link", "set", &port, state], &[]).ok();
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // Whatever was started here and got away from its handle.
+        let own: BTreeSet<_> = self
+            .hosts
+            .iter()
+            .map(|h| &h.namespace)
+            .chain([&self.bridge])
+            .map(Namespace::inode)
+            .collect();
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(pid) = entry
+                .file_name()
+                .to_str()
+                .and_then(|n| n.parse::<i32>().ok())
+            else {
+                continue;
+            };
+            if fs::read_link(entry.path().join("ns/net")).is_ok_and(|inode| own.contains(&inode)) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+    }
+}
+
+/// One host.
+#[derive(Debug)]
+pub struct Host {
+    /// `host0` and up.
+    pub name: String,
+    /// Its place in [`Lab::hosts`].
+    pub index: usize,
+    /// Its address below the overlay.
+    pub ipv4: Ipv4Addr,
+    /// Its address below the overlay.
+    pub ipv6: Ipv6Addr,
+    /// A folder of its own, gone with the laboratory.
+    pub directory: PathBuf,
+    namespace: Namespace,
+}
+
+impl Host {
+    /// Runs a command here, to the end.
+    pub fn run(&self, words: &[&str]) -> Finished {
+        run(self.namespace.pid(), words, &[])
+    }
+
+    /// As [`Host::run`], with environment variables.
+    pub fn run_with(&self, words: &[&str], environment: &[(&str, &str)]) -> Finished {
+        run(self.namespace.pid(), words, environment)
+    }
+
+    /// Starts a process here; its log lies in [`Host::directory`].
+    ///
+    /// # Panics
+    /// When it can't be started.
+    #[must_use]
+    pub fn start(&self, name: &str, words: &[&str], environment: &[(&str, &str)]) -> Process {
+        let log = self.directory.join(format!("{name}.log"));
+        let title = format!("{name} on {}", self.name);
+        Process::start(&title, Some(self.namespace.pid()), words, environment, &log)
+            .unwrap_or_else(|e| panic!("{title} can't be started: {e}"))
+    }
+
+    /// Makes programs here ask this name server.
+    ///
+    /// # Panics
+    /// When the file can't be written.
+    pub fn use_resolver(&self, server: IpAddr) {
+        // Written in place: the file is bound over /etc/resolv.conf.
+        fs::write(
+            self.directory.join("resolv.conf"),
+            format!("nameserver {server}\n"),
+        )
+        .expect("a file of the laboratory");
+    }
+
+    /// A UDP socket of this host that talks to `server`.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn udp_to(&self, server: SocketAddr) -> io::Result<UdpSocket> {
+        self.inside(move || {
+            let any = if server.is_ipv4() {
+                "0.0.0.0:0"
+            } else {
+                "[::]:0"
+            };
+            let socket = UdpSocket::bind(any)?;
+            socket.connect(server)?;
+            Ok(socket)
+        })
+    }
+
+    /// A TCP connection from this host to `server`.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn tcp_to(&self, server: SocketAddr) -> io::Result<TcpStream> {
+        self.inside(move || TcpStream::connect_timeout(&server, Duration::from_secs(5)))
+    }
+
+    /// Runs `work` on a thread of its own in this host's network: what it
+    /// opens stays there.
+    fn inside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let network = File::open(format!("/proc/{}/ns/net", self.namespace.pid()))?;
+        let thread = std::thread::spawn(move || {
+            setns(&network, CloneFlags::CLONE_NEWNET)?;
+            work()
+        });
+        thread.join().expect("the work doesn't panic")
+    }
+
+    /// Bytes received and sent by this host's network card so far.
+    ///
+    /// # Panics
+    /// When the counters can't be read.
+    #[must_use]
+    pub fn traffic(&self) -> (u64, u64) {
+        let devices = fs::read_to_string(format!("/proc/{}/net/dev", self.namespace.pid()))
+            .expect("the counters of a host");
+        let line = devices
+            .lines()
+            .find_map(|l| l.trim().strip_prefix("eth0:"))
+            .expect("eth0");
+        let figures: Vec<u64> = line
+            .split_whitespace()
+            .filter_map(|w| w.parse().ok())
+            .collect();
+        (figures[0], figures[8])
+    }
+}
+
+/// A network and a mount namespace, held by a process that waits.
+#[derive(Debug)]
+struct Namespace {
+    holder: Process,
+}
+
+impl Namespace {
+    fn new(name: &str, directory: &Path) -> Result<Self, String> {
+        let words = ["unshare", "--net", "--mount", "sleep", "infinity"];
+        let log = directory.join(format!("{name}.namespace.log"));
+        let mut holder =
+            Process::start(name, None, &words, &[], &log).map_err(|e| format!("unshare: {e}"))?;
+        let ready = || {
+            if holder.ended().is_some() {
+                return Ok(false);
+            }
+            let program = fs::read_link(format!("/proc/{}/exe", holder.id())).unwrap_or_default();
+            let name = program
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            // Some systems have one program for all the small ones.
+            ensure(
+                name == "sleep" || name.contains("busybox") || name.contains("coreutils"),
+                name,
+            )
+            .map(|()| true)
+        };
+        if wait_for("a namespace", Duration::from_secs(10), ready) {
+            Ok(Self { holder })
+        } else {
+            Err(format!(
+                "no network namespaces here: {}",
+                holder.log().trim()
+            ))
+        }
+    }
+
+    fn pid(&self) -> u32 {
+        self.holder.id()
+    }
+
+    fn inode(&self) -> PathBuf {
+        fs::read_link(format!("/proc/{}/ns/net", self.pid())).unwrap_or_default()
+    }
+
+    fn shell(&self, script: &str, arguments: &[&str]) -> Result<(), String> {
+        let words: Vec<&str> = ["sh", "-euc", script, "sh"]
+            .iter()
+            .chain(arguments)
+            .copied()
+            .collect();
+        run(self.pid(), &words, &[]).result().map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Duration, Lab, wait_for};
+
+    #[test]
+    fn hosts_reach_each_other_and_nothing_stays_behind() {
+        let Some(lab) = Lab::new(3) else { return };
+        for target in [lab.hosts[2].ipv4.to_string(), lab.hosts[2].ipv6.to_string()] {
+            let _ = lab.hosts[0].run(&["ping", "-c1", "-W5", &target]).ok();
+        }
+        let mut stray = lab.hosts[1].start("stray", &["sleep", "infinity"], &[]);
+        let log = lab.hosts[1].directory.clone();
+        drop(lab);
+        assert!(
+            stray
+                .wait(std::time::Duration::from_secs(5))
+                .code()
+                .is_none()
+        );
+        assert!(!log.exists());
+    }
+
+    #[test]
+    fn a_cable_can_be_taken_out_and_packets_lost() {
+        let Some(lab) = Lab::new(2) else { return };
+        let target = lab.hosts[1].ipv4.to_string();
+        let ping = || lab.hosts[0].run(&["ping", "-c1", "-W1", &target]);
+        let heal = || wait_for("a ping", Duration::from_secs(10), || ping().result());
+        lab.set_link(&lab.hosts[1], false);
+        assert_ne!(ping().code, 0);
+        lab.set_link(&lab.hosts[1], true);
+        heal();
+        lab.set_loss(100);
+        assert_ne!(ping().code, 0);
+        assert!(lab.lost() > 0);
+        lab.set_loss(0);
+        heal();
+    }
+}
