@@ -1,0 +1,187 @@
+//! `ops/install` below a folder of its own.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use tempfile::TempDir;
+
+#[test]
+fn it_installs_program_unit_manual_and_completions_twice_alike_and_takes_them_off() {
+    let root = TempDir::new().expect("a folder");
+    let binary = stand_in(root.path());
+    let target = root.path().join("target");
+    let first = install(&target, &["--binary", &binary]);
+    assert!(
+        first.contains("agent init"),
+        "it says what to do next: {first}"
+    );
+
+    let prefix = target.join("usr/local");
+    for (path, content) in [
+        ("share/man/man1/agent.1", "man\n"),
+        (
+            "share/bash-completion/completions/agent",
+            "completions bash\n",
+        ),
+        ("share/zsh/site-functions/_agent", "completions zsh\n"),
+        (
+            "share/fish/vendor_completions.d/agent.fish",
+            "completions fish\n",
+        ),
+    ] {
+        assert_eq!(fs::read_to_string(prefix.join(path)).expect(path), content);
+    }
+    let mode = fs::metadata(prefix.join("bin/agent"))
+        .expect("the program")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o7777, 0o755);
+    let unit = fs::read_to_string(prefix.join("lib/systemd/system/innermesh.service"));
+    assert!(
+        unit.expect("the unit")
+            .contains("\nExecStart=/usr/local/bin/agent run\n")
+    );
+
+    let before = files(&target);
+    let second = install(&target, &["--binary", &binary]);
+    assert!(
+        !second.contains("installed "),
+        "nothing had to be done: {second}"
+    );
+    assert_eq!(files(&target), before);
+
+    let state = target.join("var/lib/innermesh");
+    fs::create_dir_all(&state).expect("a folder");
+    let off = install(&target, &["--uninstall"]);
+    assert!(off.contains("kept "), "{off}");
+    assert!(files(&target).is_empty(), "{:?}", files(&target));
+    assert!(state.is_dir());
+}
+
+#[test]
+fn the_unit_names_the_program_under_another_prefix() {
+    let root = TempDir::new().expect("a folder");
+    let binary = stand_in(root.path());
+    let target = root.path().join("target");
+    let _ = install(&target, &["--binary", &binary, "--prefix", "/opt/mesh"]);
+    let unit = target.join("etc/systemd/system/innermesh.service");
+    let unit = fs::read_to_string(unit).expect("the unit");
+    assert!(
+        unit.contains("\nExecStart=/opt/mesh/bin/agent run\n"),
+        "{unit}"
+    );
+}
+
+#[test]
+fn wrong_usage_is_told_apart_from_failure() {
+    for (arguments, code) in [
+        (&["--colour"][..], 2),
+        (&["--prefix"], 2),
+        (&["--prefix", "here"], 2),
+        (
+            &["--root", "/nonexistent", "--binary", "/nonexistent/agent"],
+            1,
+        ),
+    ] {
+        let output = run(arguments);
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{arguments:?}: {output:?}"
+        );
+        assert!(!output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn systemd_accepts_the_unit_and_finds_it_confined() {
+    let scratch = TempDir::new().expect("a folder");
+    let unit = fs::read_to_string(ops().join("systemd/innermesh.service")).expect("the unit");
+    // Neither the program nor its manual is installed here.
+    let unit = unit
+        .replace("/usr/local/bin/agent run", "/bin/true")
+        .replace("man:agent(1)", "man:true(1)");
+    let file = scratch.path().join("innermesh.service");
+    fs::write(&file, unit).expect("a file");
+    let file = file.to_string_lossy().into_owned();
+
+    let analyze = |arguments: &[&str]| {
+        Command::new("systemd-analyze")
+            .args(arguments)
+            .arg(&file)
+            .output()
+    };
+    let verified = match analyze(&["verify", "--man=no"]) {
+        Ok(output) => output,
+        Err(why) => {
+            eprintln!("skipped: systemd-analyze: {why}");
+            return;
+        }
+    };
+    let complaints: Vec<_> = String::from_utf8_lossy(&verified.stderr)
+        .lines()
+        // Known from systemd 254 on; the unit says what holds before.
+        .filter(|l| {
+            l.contains("innermesh")
+                && !l.contains("RestartSteps")
+                && !l.contains("RestartMaxDelaySec")
+        })
+        .map(str::to_owned)
+        .collect();
+    assert!(
+        verified.status.success() && complaints.is_empty(),
+        "{complaints:#?}"
+    );
+
+    // In tenths: 3.0 of 10, where 10 is a service without any confinement.
+    let rated = analyze(&["security", "--offline=yes", "--threshold=30"]).expect("systemd-analyze");
+    assert!(
+        rated.status.success(),
+        "{}",
+        String::from_utf8_lossy(&rated.stdout)
+    );
+}
+
+/// A program that prints its arguments.
+fn stand_in(directory: &Path) -> String {
+    let path = directory.join("stand-in");
+    fs::write(&path, "#!/bin/sh\necho \"$@\"\n").expect("a file");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its mode");
+    path.to_string_lossy().into_owned()
+}
+
+fn install(target: &Path, arguments: &[&str]) -> String {
+    let output = run(&[&["--root", &target.to_string_lossy()], arguments].concat());
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(ops().join("install"))
+        .args(arguments)
+        .output()
+        .expect("ops/install can be run")
+}
+
+fn ops() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("ops")
+}
+
+/// All files below a folder, with their content.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.insert(path.clone(), fs::read(&path).expect("a file"));
+        }
+    }
+    found
+}
