@@ -72,8 +72,7 @@ impl System {
             Err(TunnelError::NoKernelWireGuard)
                 if self.settings.backend != BackendChoice::Kernel =>
             {
-                self.refuse_foreign_link().await?;
-                Carrier::Embedded(Embedded::open(self.name, &self.settings).await?)
+                Carrier::Embedded(self.make_embedded().await?)
             }
             Err(error) => return Err(error),
         };
@@ -82,6 +81,20 @@ impl System {
             return Err(error);
         }
         Ok(carrier)
+    }
+
+    async fn make_embedded(&self) -> Result<Embedded, TunnelError> {
+        self.refuse_foreign_link().await?;
+        let opened = Embedded::open(self.name, &self.settings).await;
+        match &opened {
+            Ok(_) | Err(TunnelError::Taken { .. }) => {}
+            // The device's tasks hold the interface for a moment longer, and
+            // the next attempt would take it for somebody else's.
+            Err(_) => {
+                let _ = self.netlink.delete(&self.settings.interface).await;
+            }
+        }
+        opened
     }
 
     /// An embedded device's interface ends with its process: one that is there

@@ -5,6 +5,7 @@ use std::{
     collections::BTreeSet,
     io::{BufRead, BufReader, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
     process::{Child as Process, ChildStdin, Command, Stdio},
     sync::{
         Arc,
@@ -75,6 +76,8 @@ enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 enum Answer {
     Open,
+    /// Why it didn't open, and whether that left an interface behind.
+    Refused(String, bool),
     Failed(String),
     /// Peers added, removed and changed; addresses; routes; the interface.
     Applied([usize; 5], bool),
@@ -142,7 +145,10 @@ impl Child {
         };
         match child.answer() {
             Answer::Open => Ok(child),
-            Answer::Failed(error) => Err(error),
+            Answer::Refused(error, left) => {
+                assert!(!left, "an interface was left behind: {error}");
+                Err(error)
+            }
             other => panic!("{other:?} for a start"),
         }
     }
@@ -248,6 +254,8 @@ async fn serve(settings: Settings) {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         since.map_or(0, |since| since.as_millis() as u64)
     };
+    let link = Path::new("/sys/class/net").join(&settings.interface);
+    let present = link.exists();
     let opened = open(
         TunnelSettings {
             interface: settings.interface,
@@ -261,7 +269,10 @@ async fn serve(settings: Settings) {
     .await;
     let tunnel = match opened {
         Ok(tunnel) => tunnel,
-        Err(error) => return reply(&Answer::Failed(error.to_string())),
+        Err(error) => {
+            let left = link.exists() && !present;
+            return reply(&Answer::Refused(error.to_string(), left));
+        }
     };
     reply(&Answer::Open);
     loop {
