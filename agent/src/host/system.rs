@@ -18,7 +18,10 @@ use tokio::{
 };
 
 use super::{Clock, Host, Mono, Network, Tunnels, disk::SystemDisk, keys::SystemKeys};
-use crate::tunnel::{self, Tunnel, TunnelError, TunnelSettings};
+use crate::{
+    dns::resolv,
+    tunnel::{self, Tunnel, TunnelError, TunnelSettings},
+};
 
 /// How long a probe may take.
 const PROBE: Duration = Duration::from_secs(3);
@@ -111,7 +114,7 @@ impl Network for SystemNetwork {
     }
 
     async fn upstream_resolvers(&self) -> Vec<SocketAddr> {
-        Vec::new()
+        resolv::upstreams(&ResolvConf)
     }
 
     async fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
@@ -125,6 +128,19 @@ impl Network for SystemNetwork {
 
     async fn probe_http(&self, address: SocketAddr, host: &str, path: &str) -> io::Result<u16> {
         timeout(PROBE, http_status(address, host, path)).await?
+    }
+}
+
+/// The host's own resolver configuration.
+struct ResolvConf;
+
+impl resolv::ReadResolvConf for ResolvConf {
+    fn read(&self, path: &str) -> Option<String> {
+        std::fs::read_to_string(path).ok()
+    }
+
+    fn interface_index(&self, name: &str) -> Option<u32> {
+        nix::net::if_::if_nametoindex(name).ok()
     }
 }
 
