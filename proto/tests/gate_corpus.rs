@@ -1,9 +1,13 @@
 //! The seeds of the fuzz target `gate`, run as an ordinary test.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "it reads the seeds from the source tree"
+)]
+
 use std::{fs, path::Path};
 
-use innermesh_proto::gate::{Admission, GossipId};
-use innermesh_proto::gate::{Message, filter, unwrap, wrap};
+use innermesh_proto::gate::{Admission, GossipId, Message, filter, unwrap, wrap};
 
 /// Nobody is known and nothing is a head.
 struct Nobody;
