@@ -6,6 +6,7 @@ pub mod ca;
 pub mod dns;
 pub mod host;
 pub mod quic;
+pub mod services;
 pub mod telemetry;
 pub mod tls;
 pub mod tunnel;

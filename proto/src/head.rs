@@ -227,7 +227,7 @@ fn is_dialable(endpoint: SocketAddr) -> bool {
 
 /// Whether a service may say that it answers there: loopback and link-local
 /// addresses mean another machine to each reader (DNS rebinding).
-fn is_service_address(address: IpAddr) -> bool {
+pub fn is_service_address(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(ip) => {
             !(ip.is_loopback()

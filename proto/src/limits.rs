@@ -138,3 +138,7 @@ pub const DNS_TCP_CONNECTIONS: usize = 128;
 /// Largest DNS message that is sent over UDP, in bytes: it passes everywhere
 /// without fragments (RFC 9715 §3).
 pub const DNS_UDP_BYTES: u16 = 1232;
+/// Checks of services that run at the same time.
+pub const SERVICE_PROBES: usize = 16;
+/// Nodes that one service may be shared with by its description.
+pub const SERVICE_SHARES: usize = 64;

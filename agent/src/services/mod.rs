@@ -1,0 +1,19 @@
+//! The services that this node runs: what its person or its configuration
+//! says of them, kept on disk, and whether they answer. It ends in the
+//! [`Instance`]s that the node announces; who may hold which name is the
+//! ledger's business, and what a name resolves to the zone's.
+//!
+//! [`Instance`]: innermesh_proto::head::Instance
+
+mod check;
+mod health;
+mod registry;
+mod spec;
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    check::{Check, CheckError, HttpCheck},
+    registry::{Registry, ServiceError, ServiceStatus},
+    spec::{Spec, SpecError},
+};
