@@ -82,6 +82,15 @@ impl<'lab> Agent<'lab> {
         finished
     }
 
+    /// Starts a command of its command line and waits for nothing.
+    #[must_use]
+    pub fn start_cli(&self, arguments: &[&str]) -> Process {
+        let words = self.words(arguments);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        self.host
+            .start(&format!("{}-cli", self.name), &words, &self.environment())
+    }
+
     /// Runs a command with `--json` that has to succeed.
     ///
     /// # Panics
@@ -162,6 +171,22 @@ impl<'lab> Agent<'lab> {
     /// # Panics
     /// When it doesn't.
     pub fn start(&mut self) {
+        self.launch();
+        let mut process = self.process.take().expect("it was started");
+        wait_for(&format!("the agent {}", self.name), PATIENCE, || {
+            if let Some(status) = process.ended() {
+                panic!("the agent {} ended: {status}\n{}", self.name, process.log());
+            }
+            self.cli(&["status", "--json"]).result()
+        });
+        self.process = Some(process);
+    }
+
+    /// Starts the agent and waits for nothing.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    pub fn launch(&mut self) {
         assert!(self.process.is_none(), "{} runs already", self.name);
         let words = self.words(&["run"]);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -170,14 +195,7 @@ impl<'lab> Agent<'lab> {
             .iter()
             .map(|(k, v)| (k.as_str(), v.as_str()))
             .collect();
-        let mut process = self.host.start(&self.name, &words, &environment);
-        wait_for(&format!("the agent {}", self.name), PATIENCE, || {
-            if let Some(status) = process.ended() {
-                panic!("the agent {} ended: {status}\n{}", self.name, process.log());
-            }
-            self.cli(&["status", "--json"]).result()
-        });
-        self.process = Some(process);
+        self.process = Some(self.host.start(&self.name, &words, &environment));
     }
 
     /// Ends the agent as an operator does, with SIGTERM.
@@ -323,6 +341,13 @@ impl<'lab> Agent<'lab> {
             .find(|a| wanted(a));
         let address = address.unwrap_or_else(|| panic!("no address of {node}: {status}"));
         address.split('/').next().unwrap_or(address).to_owned()
+    }
+
+    fn environment(&self) -> Vec<(&str, &str)> {
+        self.environment
+            .iter()
+            .map(|(k, v)| (k.as_str(), v.as_str()))
+            .collect()
     }
 
     fn words(&self, arguments: &[&str]) -> Vec<String> {

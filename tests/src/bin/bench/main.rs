@@ -1,0 +1,129 @@
+//! Measures agents in network namespaces of this machine, and beside them, in
+//! the same run, what a person would compare them with: Serf.
+
+mod change;
+mod death;
+mod figures;
+mod idle;
+mod join;
+mod mesh;
+mod observe;
+mod restart;
+mod serf;
+mod steady;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::figures::Report;
+
+#[derive(Parser)]
+#[command(name = "ops/bench", about = "Measures Innermesh, and Serf beside it")]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+    /// Also append each row to this file, as JSON lines
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// From `agent join` to the first ping through the tunnel
+    Join {
+        /// How often
+        #[arg(long, default_value_t = 10)]
+        rounds: usize,
+    },
+    /// From a change on one node to all nodes: a service in DNS, a tag of Serf
+    Change(Sizes<3, 20, 50>),
+    /// From the death of one of two instances to its absence in all answers
+    Death {
+        /// How many agents
+        #[arg(long, default_value_t = 20)]
+        agents: usize,
+        /// How often, for each way to die
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
+    /// Memory, processor and traffic of each agent when nothing happens
+    Idle {
+        /// How many agents
+        #[arg(long, default_value_t = 50)]
+        agents: usize,
+        /// Over how many seconds
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+    /// All agents at once, with every seed and CA node away, until meshed
+    Restart {
+        /// How many agents; several separated by commas
+        #[arg(long, value_delimiter = ',', default_values_t = [3, 50])]
+        agents: Vec<usize>,
+    },
+    /// False deaths at packet loss, and under a burst of changes
+    Steady {
+        /// How many agents
+        #[arg(long, default_value_t = 20)]
+        agents: usize,
+        /// For how many seconds there is loss
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+        /// How much, in percent
+        #[arg(long, default_value_t = 10)]
+        loss: u32,
+        /// How many changes in the burst
+        #[arg(long, default_value_t = 1000)]
+        changes: usize,
+    },
+    /// Everything, as above
+    All,
+}
+
+#[derive(Args)]
+struct Sizes<const A: usize, const B: usize, const C: usize> {
+    /// How many agents; several separated by commas
+    #[arg(long, value_delimiter = ',', default_values_t = [A, B, C])]
+    agents: Vec<usize>,
+    /// How often
+    #[arg(long, default_value_t = 15)]
+    rounds: usize,
+    /// Only Serf
+    #[arg(long)]
+    only_serf: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let mut report = Report::new(arguments.json);
+    let result = match arguments.what {
+        What::Join { rounds } => join::measure(rounds, &mut report),
+        What::Change(sizes) => {
+            change::measure(&sizes.agents, sizes.rounds, sizes.only_serf, &mut report)
+        }
+        What::Death { agents, rounds } => death::measure(agents, rounds, &mut report),
+        What::Idle { agents, seconds } => idle::measure(agents, seconds, &mut report),
+        What::Restart { agents } => restart::measure(&agents, &mut report),
+        What::Steady {
+            agents,
+            seconds,
+            loss,
+            changes,
+        } => steady::measure(agents, seconds, loss, changes, &mut report),
+        What::All => join::measure(10, &mut report)
+            .and_then(|()| change::measure(&[3, 20, 50], 15, false, &mut report))
+            .and_then(|()| death::measure(20, 5, &mut report))
+            .and_then(|()| idle::measure(50, 60, &mut report))
+            .and_then(|()| restart::measure(&[3, 50], &mut report))
+            .and_then(|()| steady::measure(20, 600, 10, 1000, &mut report)),
+    };
+    report.table();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}

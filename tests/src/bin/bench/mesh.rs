@@ -1,0 +1,114 @@
+//! A mesh of agents, one on each host of a laboratory.
+
+use std::{net::UdpSocket, time::Duration, time::Instant};
+
+use innermesh_tests::{Agent, Lab, dns, wait_for};
+
+use crate::observe::{Dns, Observer, until_all};
+
+/// A mesh, its first node the seed and the only CA node.
+pub struct Mesh<'lab> {
+    pub agents: Vec<Agent<'lab>>,
+    sockets: Vec<UdpSocket>,
+    asked: u16,
+}
+
+impl<'lab> Mesh<'lab> {
+    /// Starts all; `config` is each one's configuration.
+    pub fn start(lab: &'lab Lab, config: &str) -> Result<Self, String> {
+        let mut agents = Vec::new();
+        for host in &lab.hosts {
+            agents.push(Agent::with_config(
+                host,
+                &format!("node{}", host.index),
+                config,
+            ));
+        }
+        let size = agents.len();
+        let Some((first, rest)) = agents.split_first_mut() else {
+            return Err("no agents".into());
+        };
+        let _ = first.init();
+        if !rest.is_empty() {
+            let token = first.invite(&["--uses", &rest.len().to_string()]);
+            for agent in rest {
+                agent.join_with(first, &token);
+            }
+        }
+        let mut mesh = Self {
+            agents,
+            sockets: Vec::new(),
+            asked: 0,
+        };
+        for agent in &mesh.agents {
+            agent.wait_nodes(size);
+        }
+        mesh.connect()?;
+        Ok(mesh)
+    }
+
+    /// Opens a socket to each agent's DNS, on its own host.
+    pub fn connect(&mut self) -> Result<(), String> {
+        self.sockets.clear();
+        for agent in &self.agents {
+            let socket = agent.host.udp_to(agent.dns()).map_err(|e| e.to_string())?;
+            socket.set_nonblocking(true).map_err(|e| e.to_string())?;
+            self.sockets.push(socket);
+        }
+        Ok(())
+    }
+
+    /// To the DNS of the agent with this index.
+    pub fn socket(&self, index: usize) -> &UdpSocket {
+        &self.sockets[index]
+    }
+
+    /// Waits until the DNS of all of `watchers` answers for `name` as wanted;
+    /// returns how long after `since`.
+    pub fn until(
+        &mut self,
+        name: &str,
+        watchers: impl IntoIterator<Item = usize>,
+        since: Instant,
+        within: Duration,
+        wanted: &dyn Fn(&dns::Answer) -> bool,
+    ) -> Result<Duration, String> {
+        self.asked = self.asked.wrapping_add(1);
+        let mut observers: Vec<Box<dyn Observer + '_>> = Vec::new();
+        for index in watchers {
+            let (name, socket) = (name.to_owned(), &self.sockets[index]);
+            observers.push(Box::new(Dns {
+                socket,
+                name,
+                id: self.asked,
+                wanted,
+            }));
+        }
+        until_all(&mut observers, since, within).map_err(|e| format!("{name}: {e}"))
+    }
+
+    /// Waits until all of `members` know each other to live; they may be
+    /// fewer than the mesh.
+    pub fn until_meshed(&self, members: &[usize], since: Instant) -> Duration {
+        for &index in members {
+            let agent = &self.agents[index];
+            wait_for(
+                &format!("{} to see all", agent.name),
+                Duration::from_secs(300),
+                || {
+                    let status = agent.cli(&["status", "--json"]).result()?;
+                    let status: serde_json::Value =
+                        serde_json::from_str(&status).map_err(|e| e.to_string())?;
+                    let nodes = status["nodes"].as_array().into_iter().flatten();
+                    let live = nodes.filter(|n| n["live"] == true).count();
+                    if live >= members.len() {
+                        Ok(())
+                    } else {
+                        Err(format!("{live} live"))
+                    }
+                },
+            );
+        }
+        since.elapsed()
+    }
+}
