@@ -3,6 +3,8 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 pub mod ca;
+pub mod config;
+pub mod control;
 pub mod dns;
 pub mod host;
 pub mod quic;

@@ -142,3 +142,21 @@ pub const DNS_UDP_BYTES: u16 = 1232;
 pub const SERVICE_PROBES: usize = 16;
 /// Nodes that one service may be shared with by its description.
 pub const SERVICE_SHARES: usize = 64;
+/// Connections to the control socket from users that may only read, at a time.
+pub const CONTROL_OTHERS: usize = 32;
+/// Connections to the control socket from users that may change, at a time.
+pub const CONTROL_TRUSTED: usize = 32;
+/// Largest request to the control socket, in bytes.
+pub const CONTROL_BODY_BYTES: usize = 64 * 1024;
+/// Largest answer that the command line takes, in bytes.
+pub const CONTROL_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+/// Longest time that the agent takes for one request over the control socket, in milliseconds.
+pub const CONTROL_REQUEST_MS: u64 = 30_000;
+/// Longest wait for the head of a request over the control socket, in milliseconds.
+pub const CONTROL_IDLE_MS: u64 = 5_000;
+/// Longest life of one connection to the control socket, in milliseconds.
+pub const CONTROL_CONNECTION_MS: u64 = 60_000;
+/// Probes of one ping.
+pub const PINGS: u32 = 20;
+/// Longest configuration file, in bytes.
+pub const CONFIG_BYTES: u64 = 1024 * 1024;

@@ -23,7 +23,7 @@ use innermesh_proto::{
     zone::{Answer, DomainName, RecordType, Zone},
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     cache::Key,
@@ -78,7 +78,7 @@ impl Route {
 }
 
 /// A question answered in process, for a person.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueryReport {
     /// The name that was asked for.
     pub name: String,

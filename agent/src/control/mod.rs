@@ -1,0 +1,20 @@
+//! The control socket: how the command line talks to the running agent.
+//!
+//! Owns the requests and answers ([`api`]), a server for them over a Unix
+//! socket, and a client. Must not know how the agent comes to its answers:
+//! it asks a [`Control`], and decides only who may ask what.
+
+pub mod api;
+pub mod client;
+pub mod server;
+pub mod socket;
+pub mod time;
+
+pub use self::{
+    api::{Control, ControlError, ErrorCode},
+    client::{Client, ClientError},
+    time::UnixTime,
+};
+
+#[cfg(test)]
+mod tests;
