@@ -29,8 +29,6 @@ use crate::{
 /// leave a part of it out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    /// The mesh.
-    pub mesh: MeshId,
     /// Whose head it is.
     pub node: NodeId,
     /// Rises at each start of the node.
@@ -55,9 +53,9 @@ pub struct Head {
 const MAX_LEASE_MS: u32 = 60_000;
 
 impl Head {
-    /// Signs it.
-    pub fn seal(&self, key: &dyn Sign) -> Sealed {
-        Sealed::new(key, Purpose::Head, &self.mesh, self)
+    /// Signs it, for this mesh.
+    pub fn seal(&self, key: &dyn Sign, mesh: &MeshId) -> Sealed {
+        Sealed::new(key, Purpose::Head, mesh, self)
     }
 
     /// Where it stands among the heads of its node.
@@ -252,8 +250,8 @@ pub enum HeadError {
     /// Malformed, or not signed by its node.
     #[error("the head is not its node's: {0}")]
     Seal(#[from] SealError),
-    /// For another mesh, or another node than its key's.
-    #[error("the head is of another mesh or node")]
+    /// Of another node than its key's.
+    #[error("the head is of another node")]
     Foreign,
     /// States a body or a lease beyond what is allowed.
     #[error("the head's body is larger than a body may be")]
@@ -271,7 +269,7 @@ pub fn open(
     verify: &dyn Verify,
 ) -> Result<Head, HeadError> {
     let head: Head = sealed.open(verify, key, Purpose::Head, mesh, limits::HEAD_BYTES)?;
-    if head.mesh != *mesh || head.node != key.node_id() {
+    if head.node != key.node_id() {
         return Err(HeadError::Foreign);
     }
     if head.body_len as usize > limits::BODY_BYTES {
@@ -488,7 +486,6 @@ mod tests {
 
     fn head(generation: u64, seq: u64, body: &[u8]) -> Head {
         Head {
-            mesh: MeshId([1; 32]),
             node: NodeId([2; 16]),
             generation,
             seq,

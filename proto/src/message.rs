@@ -77,7 +77,20 @@ pub struct JoinHello {
     pub now_ms: u64,
 }
 
-/// The answer to [`JoinQuery::Join`] and to PROPOSE.
+/// The answer to [`JoinQuery::Join`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// What became of the request.
+    pub outcome: Outcome,
+    /// The membership certificate and its issuer's, DER; empty when refused.
+    /// With them the machine can connect as a member and fetch the ledger,
+    /// which it then checks them against.
+    pub leaf: Vec<u8>,
+    /// As `leaf`.
+    pub issuer: Vec<u8>,
+}
+
+/// The answer to PROPOSE.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decided {
     /// What became of the request.
@@ -85,19 +98,10 @@ pub struct Decided {
 }
 
 /// RENEW: a member asks for a new membership certificate, perhaps over a
-/// connection on which it couldn't prove that it is one.
+/// connection on which it couldn't prove that it is one. The answer is a
+/// [`Joined`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renew {
     /// The sealed [`crate::ledger::Request`].
     pub request: Sealed,
-}
-
-/// The answer to [`Renew`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Renewed {
-    /// What became of it.
-    pub outcome: Outcome,
-    /// The batches that the member lacks, as many as a frame for strangers
-    /// takes, so that it finds its certificate without being let in first.
-    pub batches: Vec<Batch>,
 }

@@ -18,6 +18,16 @@ pub fn propose(last: u64, own_ms: u64, peers_ms: &[u64]) -> u64 {
     own_ms.min(ceiling).max(last)
 }
 
+/// What a node may hold for the ledger's time now: the middle one of its own
+/// clock and its peers', but never before the `last` stamp. A machine that
+/// believes it is 1970 thus still makes requests that aren't expired.
+pub fn estimate(last: u64, own_ms: u64, peers_ms: &[u64]) -> u64 {
+    let mut clocks = peers_ms.to_vec();
+    clocks.push(own_ms);
+    clocks.sort_unstable();
+    clocks[clocks.len() / 2].max(last)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -28,6 +38,12 @@ mod tests {
     fn a_clock_in_2106_moves_ledger_time_by_two_minutes_at_most() {
         let year_2106 = 4_300_000_000_000;
         assert_eq!(propose(NOW, year_2106, &[NOW, NOW + 5, NOW]), NOW + SKEW_MS);
+    }
+
+    #[test]
+    fn a_machine_that_believes_it_is_1970_asks_in_its_peers_time() {
+        assert_eq!(estimate(5, 0, &[NOW, NOW + 1]), NOW);
+        assert_eq!(estimate(NOW, 0, &[]), NOW);
     }
 
     #[test]

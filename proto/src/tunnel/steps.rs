@@ -90,12 +90,9 @@ pub fn steps(
         }
     }
     let gives = plan.peers.iter().filter_map(|(key, planned)| {
+        let planned = as_installed(planned);
         let Some(peer) = installed.get(key) else {
-            let peer = TunnelPeer {
-                allowed_ips: truncated(&planned.allowed_ips),
-                ..planned.clone()
-            };
-            return Some(Step::Add(*key, peer));
+            return Some(Step::Add(*key, planned));
         };
         let change = change(planned, peer, set_before.get(key).copied());
         (change != PeerChange::default()).then_some(Step::Change(*key, change))
@@ -103,17 +100,10 @@ pub fn steps(
     takes.into_iter().chain(gives).collect()
 }
 
-fn change(
-    planned: &TunnelPeer,
-    peer: &InstalledPeer,
-    set_before: Option<SocketAddr>,
-) -> PeerChange {
+fn change(planned: TunnelPeer, peer: &InstalledPeer, set_before: Option<SocketAddr>) -> PeerChange {
     let has = truncated(&peer.allowed_ips);
     PeerChange {
-        allow: truncated(&planned.allowed_ips)
-            .difference(&has)
-            .copied()
-            .collect(),
+        allow: planned.allowed_ips.difference(&has).copied().collect(),
         endpoint: planned.endpoint.filter(|wanted| {
             let learned = match set_before {
                 Some(before) => before == *wanted,
@@ -123,7 +113,21 @@ fn change(
         }),
         keepalive_s: (planned.keepalive_s != peer.keepalive_s).then_some(planned.keepalive_s),
         preshared_key: (planned.preshared_key != peer.preshared_key)
-            .then(|| planned.preshared_key.clone()),
+            .then_some(planned.preshared_key),
+    }
+}
+
+/// As an interface would report it: it says "none" by a keepalive of zero and
+/// by an all-zero key.
+fn as_installed(planned: &TunnelPeer) -> TunnelPeer {
+    TunnelPeer {
+        allowed_ips: truncated(&planned.allowed_ips),
+        endpoint: planned.endpoint,
+        keepalive_s: planned.keepalive_s.filter(|seconds| *seconds > 0),
+        preshared_key: planned
+            .preshared_key
+            .clone()
+            .filter(|secret| secret.0 != [0; 32]),
     }
 }
 
@@ -223,7 +227,7 @@ mod tests {
             proptest::collection::btree_set(a_net(), 0..4),
             proptest::option::of(1..4u8),
             proptest::option::of(20..23u16),
-            proptest::option::of(0..3u8),
+            proptest::option::of(1..4u8),
         );
         proptest::collection::btree_map(0..6u8, peer, 0..6).prop_map(|peers| {
             let mut plan = TunnelPlan::default();
@@ -346,9 +350,14 @@ mod tests {
     }
 
     #[test]
-    fn host_bits_in_a_planned_network_are_no_lasting_difference() {
+    fn host_bits_a_keepalive_of_zero_and_a_zero_secret_are_no_lasting_difference() {
         let mut peers = Peers::new();
-        let planned = plan([(key(1), peer(&["192.168.3.7/24"], None))]);
+        let odd = TunnelPeer {
+            keepalive_s: Some(0),
+            preshared_key: Some(PresharedKey([0; 32])),
+            ..peer(&["192.168.3.7/24"], None)
+        };
+        let planned = plan([(key(1), odd)]);
         take(&mut peers, &planned, &BTreeMap::new());
         assert_eq!(steps(&planned, &peers, &BTreeMap::new()), []);
     }
