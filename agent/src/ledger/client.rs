@@ -1,0 +1,170 @@
+//! Asking the ledger for something: from any node, over at most one hop to the
+//! node that leads, again with the same id until there is an answer.
+
+use std::{sync::Arc, time::Duration};
+
+use innermesh_proto::{
+    codec,
+    crypto::{Sealed, Sign},
+    id::NodeId,
+    ledger::{Author, Content, Outcome, Request, RequestId, stamp},
+    limits,
+    message::{Decided, Propose},
+    rpc::method,
+};
+
+use super::{Ledger, ProposeError, follow::Nudge};
+use crate::{host::Host, quic::Transport};
+
+/// How long one attempt may take.
+const ATTEMPT: Duration = Duration::from_secs(5);
+/// Time between attempts.
+const PAUSE: Duration = Duration::from_millis(250);
+/// How long a request is good for, in milliseconds of ledger time.
+const LIFETIME_MS: u64 = limits::REQUEST_LIFETIME_MS / 2;
+
+/// Brings requests to the node that decides.
+#[derive(Clone)]
+pub struct Client {
+    host: Host,
+    key: Arc<dyn Sign>,
+    ledger: Ledger,
+    transport: Transport,
+    nudge: Nudge,
+}
+
+/// Why there is no answer. The request may or may not have been applied;
+/// asking again with the same request is safe.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// No node that decides could be reached in time.
+    #[error(
+        "no CA node can be reached ({0}); what is there already goes on, and this can be tried again later"
+    )]
+    Unreachable(String),
+    /// The node that decides can't write.
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+}
+
+impl Client {
+    /// A client of `ledger` for the node with `key`.
+    pub fn new(
+        host: &Host,
+        key: Arc<dyn Sign>,
+        ledger: Ledger,
+        transport: Transport,
+        nudge: Nudge,
+    ) -> Self {
+        Self {
+            host: host.clone(),
+            key,
+            ledger,
+            transport,
+            nudge,
+        }
+    }
+
+    /// What this node holds for the ledger's time now, in milliseconds.
+    pub fn now_ms(&self, peer_clocks: &[u64]) -> u64 {
+        stamp::estimate(
+            self.ledger.state().stamp_ms,
+            self.host.clock.wall_ms(),
+            peer_clocks,
+        )
+    }
+
+    /// Makes a request of this node's.
+    pub fn request(&self, content: &Content, now_ms: u64) -> Sealed {
+        let mut id = [0; 16];
+        self.host.keys.random(&mut id);
+        let node = self.key.public().node_id();
+        Request::seal(
+            &*self.key,
+            self.ledger.state().mesh,
+            RequestId(id),
+            Author::Node(node),
+            now_ms.saturating_add(LIFETIME_MS),
+            content,
+        )
+    }
+
+    /// Has a request decided; answers when this node's own ledger shows it.
+    ///
+    /// # Errors
+    /// [`SubmitError`] after `patience`.
+    pub async fn submit(
+        &self,
+        request: &Sealed,
+        patience: Duration,
+    ) -> Result<Outcome, SubmitError> {
+        let end = self.host.clock.now() + patience;
+        loop {
+            let error = match self.attempt(request).await {
+                Ok((outcome, from)) => {
+                    self.await_own(&outcome, from, end).await;
+                    return Ok(outcome);
+                }
+                Err(SubmitError::Propose(error @ ProposeError::Stopped(_))) => {
+                    return Err(error.into());
+                }
+                Err(error) => error,
+            };
+            if self.host.clock.now() >= end {
+                return Err(error);
+            }
+            self.host.clock.sleep(PAUSE).await;
+        }
+    }
+
+    async fn attempt(&self, request: &Sealed) -> Result<(Outcome, Option<NodeId>), SubmitError> {
+        let state = self.ledger.state();
+        let me = self.key.public().node_id();
+        if state.roster.contains(&me) {
+            match self.ledger.propose(request.clone()).await {
+                Err(ProposeError::NotLeader) => {}
+                other => return Ok((other?, None)),
+            }
+        }
+        let body = codec::encode(&Propose {
+            request: request.clone(),
+        });
+        let mut why = "it is offline".to_string();
+        for node in state.roster.iter().filter(|node| **node != me) {
+            let answer = self
+                .transport
+                .call(*node, method::PROPOSE, body.clone(), ATTEMPT)
+                .await;
+            match answer.map(|bytes| codec::decode::<Decided>(&bytes, limits::RPC_BYTES)) {
+                Ok(Ok(decided)) => return Ok((decided.outcome, Some(*node))),
+                Ok(Err(error)) => why = format!("its answer is {error}"),
+                Err(error) => why = error.to_string(),
+            }
+        }
+        Err(SubmitError::Unreachable(why))
+    }
+
+    /// Waits until the own ledger holds what was decided: who asked can then
+    /// see it.
+    async fn await_own(&self, outcome: &Outcome, from: Option<NodeId>, end: Duration) {
+        let Outcome::Done(index) = *outcome else {
+            return;
+        };
+        let mut states = self.ledger.subscribe();
+        while states.borrow_and_update().position.index < index {
+            if let Some(from) = from {
+                self.nudge.ahead(from, index);
+            }
+            let left = end.saturating_sub(self.host.clock.now());
+            let clock = self.host.clock.clone();
+            tokio::select! {
+                _ = states.changed() => {}
+                () = clock.sleep(left.min(ATTEMPT)) => {
+                    if self.host.clock.now() >= end {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}

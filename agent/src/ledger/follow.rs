@@ -1,0 +1,142 @@
+//! Following the ledger: batches are pushed as they are decided, and what the
+//! pushes missed is fetched from any peer whose head says that it has more.
+
+use std::time::Duration;
+
+use innermesh_proto::{
+    codec,
+    id::NodeId,
+    ledger::Batch,
+    limits,
+    message::{Batches, LedgerQuery},
+    rpc::method,
+};
+use tokio::sync::mpsc;
+
+use super::{Ledger, TakeError};
+use crate::{host::Host, quic::Transport};
+
+/// How long a peer may take for one range.
+const FETCH: Duration = Duration::from_secs(10);
+/// Peers that are asked in turn for the same range.
+const SOURCES: usize = 4;
+/// Bytes of batches in one answer.
+pub const RANGE_BYTES: usize = limits::RPC_BYTES / 2;
+/// To how many peers a pushed batch that was new is passed on.
+const FAN_OUT: usize = 3;
+/// News that may wait; more say nothing new.
+const QUEUE: usize = 64;
+
+/// Tells the follower that a peer's ledger reaches further than this one's.
+#[derive(Clone)]
+pub struct Nudge(mpsc::Sender<(NodeId, u64)>);
+
+impl Nudge {
+    /// `peer` has batches up to `index`.
+    pub fn ahead(&self, peer: NodeId, index: u64) {
+        // Full: the follower is at work, and the next head tells it again.
+        let _ = self.0.try_send((peer, index));
+    }
+}
+
+/// The other end of a [`Nudge`].
+pub struct Nudges(mpsc::Receiver<(NodeId, u64)>);
+
+/// A nudge and its other end.
+pub fn nudges() -> (Nudge, Nudges) {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    (Nudge(sender), Nudges(receiver))
+}
+
+/// Starts pushing what is new and fetching what is missing.
+pub fn start(host: &Host, me: NodeId, ledger: Ledger, transport: Transport, nudges: Nudges) {
+    tokio::spawn(push(host.clone(), me, ledger.clone(), transport.clone()));
+    tokio::spawn(fetch(ledger, transport, nudges));
+}
+
+/// Pushes each batch that becomes durable here: the leader to all that are
+/// connected, the others to a few, so that it reaches also those whom the
+/// leader isn't connected to.
+async fn push(host: Host, me: NodeId, ledger: Ledger, transport: Transport) {
+    let mut batches = ledger.batches();
+    loop {
+        let batch = match batches.recv().await {
+            Ok(batch) => batch,
+            // Positions in heads repair what was passed over.
+            Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => continue,
+            Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+        };
+        let decided_here = batch.proof.contains_key(&me);
+        let mut peers: Vec<NodeId> = transport.connected().iter().map(|peer| peer.node).collect();
+        let bytes = codec::encode(&Batches {
+            batches: vec![(*batch).clone()],
+        });
+        if !decided_here {
+            peers.retain(|peer| !batch.proof.contains_key(peer));
+            while peers.len() > FAN_OUT {
+                let mut random = [0; 8];
+                host.keys.random(&mut random);
+                let at = u64::from_le_bytes(random) % peers.len() as u64;
+                peers.swap_remove(at as usize);
+            }
+        }
+        for peer in peers {
+            transport.notify(peer, method::BATCHES, bytes.clone());
+        }
+    }
+}
+
+async fn fetch(ledger: Ledger, transport: Transport, mut nudges: Nudges) {
+    while let Some((peer, index)) = nudges.0.recv().await {
+        let mut sources = vec![peer];
+        let others = transport.connected().into_iter().map(|peer| peer.node);
+        sources.extend(others.filter(|other| *other != peer).take(SOURCES - 1));
+        for source in sources {
+            if ledger.state().position.index >= index {
+                break;
+            }
+            fetch_from(&ledger, &transport, source, index).await;
+        }
+    }
+}
+
+/// Fetches ranges from one peer until `index`, or until it has no more.
+async fn fetch_from(ledger: &Ledger, transport: &Transport, source: NodeId, index: u64) {
+    loop {
+        let from = ledger.state().position.index + 1;
+        if from > index {
+            return;
+        }
+        let query = codec::encode(&LedgerQuery { from });
+        let answer = match transport.call(source, method::LEDGER, query, FETCH).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::debug!(peer = ?source, %error, "a range of the ledger could not be fetched");
+                return;
+            }
+        };
+        let Ok(range) = codec::decode::<Batches>(&answer, limits::RPC_BYTES) else {
+            tracing::warn!(peer = ?source, "a peer's range of the ledger can't be read");
+            return;
+        };
+        if range.batches.is_empty() || !take(ledger, source, range.batches).await {
+            return;
+        }
+        if ledger.state().position.index < from {
+            return;
+        }
+    }
+}
+
+/// Takes batches that a peer pushed or was asked for; false when one of them
+/// was refused.
+pub async fn take(ledger: &Ledger, from: NodeId, batches: Vec<Batch>) -> bool {
+    match ledger.take(batches).await {
+        Ok(_) => true,
+        Err(TakeError::Batch(error)) => {
+            tracing::warn!(peer = ?from, %error, "a peer's batch was refused");
+            false
+        }
+        Err(TakeError::Stopped) => false,
+    }
+}

@@ -1,0 +1,255 @@
+//! The one task that changes the ledger: it decides proposals when this node
+//! leads, takes batches from peers when it follows, and acknowledges nothing
+//! before it is durable (S20).
+
+use std::{sync::Arc, time::Duration};
+
+use innermesh_proto::{
+    crypto::{Sealed, Sign},
+    id::NodeId,
+    ledger::{Batch, BatchError, Decision, Draft, Entry, Outcome, Position, Refusal, State, stamp},
+    limits,
+};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use super::{
+    ProposeError, TakeError,
+    file::{Appender, Archive},
+};
+use crate::{
+    ca::{self, issuer::Issuer},
+    host::Host,
+};
+
+/// How often the leader writes an empty batch when there is nothing else, so
+/// that ledger time goes on.
+const HEARTBEAT: Duration = Duration::from_secs(3600);
+
+pub(super) enum Command {
+    Propose(Sealed, Reply),
+    Take(Vec<Batch>, oneshot::Sender<Result<Position, TakeError>>),
+    Clocks(Vec<u64>),
+}
+
+type Reply = oneshot::Sender<Result<Outcome, ProposeError>>;
+
+pub(super) struct Writer {
+    pub host: Host,
+    pub key: Arc<dyn Sign>,
+    pub issuer: Option<Issuer>,
+    pub file: Appender,
+    pub archive: Arc<Archive>,
+    pub state: watch::Sender<Arc<State>>,
+    pub batches: broadcast::Sender<Arc<Batch>>,
+    pub clocks: Vec<u64>,
+}
+
+impl Writer {
+    pub async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        loop {
+            let clock = self.host.clock.clone();
+            let command = tokio::select! {
+                command = queue.recv() => command,
+                () = clock.sleep(HEARTBEAT), if self.leads() => {
+                    if let Err(error) = self.decide(Vec::new()).await {
+                        return self.stop(error, queue).await;
+                    }
+                    continue;
+                }
+            };
+            let done = match command {
+                None => return,
+                Some(Command::Clocks(clocks)) => {
+                    self.clocks = clocks;
+                    Ok(())
+                }
+                Some(Command::Take(batches, reply)) => self.take(batches, reply).await,
+                Some(Command::Propose(request, reply)) => {
+                    let mut requests = vec![(request, reply)];
+                    // Whatever else waits shares the one sync.
+                    while requests.len() < limits::BATCH_ENTRIES {
+                        match queue.try_recv() {
+                            Ok(Command::Propose(request, reply)) => requests.push((request, reply)),
+                            Ok(Command::Clocks(clocks)) => self.clocks = clocks,
+                            // A leader of one has nobody to take batches from.
+                            Ok(Command::Take(_, reply)) => {
+                                let _ = reply.send(Ok(self.current().position));
+                            }
+                            Err(_) => break,
+                        }
+                    }
+                    self.decide(requests).await
+                }
+            };
+            if let Err(error) = done {
+                return self.stop(error, queue).await;
+            }
+        }
+    }
+
+    fn current(&self) -> Arc<State> {
+        self.state.borrow().clone()
+    }
+
+    fn me(&self) -> NodeId {
+        self.key.public().node_id()
+    }
+
+    /// Whether this node decides. Its roster is itself alone, and without an
+    /// issuer it could not serve those who join.
+    fn leads(&self) -> bool {
+        let state = self.current();
+        self.issuer.is_some() && state.roster.len() == 1 && state.roster.contains(&self.me())
+    }
+
+    async fn decide(&mut self, requests: Vec<(Sealed, Reply)>) -> std::io::Result<()> {
+        if !self.leads() {
+            for (_, reply) in requests {
+                let _ = reply.send(Err(ProposeError::NotLeader));
+            }
+            return Ok(());
+        }
+        let state = self.current();
+        let wall_ms = self.host.clock.wall_ms();
+        let stamp_ms = stamp::propose(state.stamp_ms, wall_ms, &self.clocks);
+        if stamp_ms < wall_ms {
+            tracing::warn!(
+                ahead_s = (wall_ms - stamp_ms) / 1000,
+                "this machine's clock is ahead of its peers'; ledger time follows theirs"
+            );
+        }
+        let mut draft = state.draft(stamp_ms);
+        let heartbeat = requests.is_empty();
+        let mut replies = Vec::new();
+        for (request, reply) in requests {
+            let outcome = self.enter(&mut draft, request);
+            replies.push((reply, outcome));
+        }
+        if heartbeat || !draft.is_empty() {
+            let (state, batch) = draft.finish(&*self.key);
+            self.file.append(&[&batch], &self.archive).await?;
+            self.publish(state, batch);
+        }
+        for (reply, outcome) in replies {
+            let _ = reply.send(Ok(outcome));
+        }
+        Ok(())
+    }
+
+    /// Adds the request to the draft; what is refused before it costs a
+    /// signature or a place in the ledger isn't written down when its author
+    /// isn't even a member.
+    fn enter(&self, draft: &mut Draft, request: Sealed) -> Outcome {
+        let keys = &*self.host.keys;
+        let attachment = match draft.decide(&request, keys) {
+            Ok(Decision::Plain) => Vec::new(),
+            Ok(Decision::Certificate(plan)) => {
+                let Some(issuer) = &self.issuer else {
+                    return Outcome::Refused(Refusal::Certificate(
+                        "this CA node has no issuer".into(),
+                    ));
+                };
+                match issuer.sign_leaf(&plan, ca::random_serial(keys), keys) {
+                    Ok(der) => der,
+                    Err(error) => return Outcome::Refused(Refusal::Certificate(error.to_string())),
+                }
+            }
+            Err(outcome @ Outcome::Refused(_)) if !outcome.is_worth_recording() => return outcome,
+            Err(outcome @ Outcome::Done(_)) => return outcome,
+            Err(Outcome::Refused(_)) => Vec::new(),
+        };
+        draft.add(
+            Entry {
+                request,
+                attachment,
+            },
+            keys,
+        )
+    }
+
+    async fn take(
+        &mut self,
+        batches: Vec<Batch>,
+        reply: oneshot::Sender<Result<Position, TakeError>>,
+    ) -> std::io::Result<()> {
+        let mut state = self.current();
+        let mut taken = Vec::new();
+        let mut result = Ok(());
+        for batch in batches {
+            match self.step(&state, &batch) {
+                Ok(None) => {}
+                Ok(Some(next)) => {
+                    state = Arc::new(next.clone());
+                    taken.push((next, batch));
+                }
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        if !taken.is_empty() {
+            let bytes: Vec<&Batch> = taken.iter().map(|(_, batch)| batch).collect();
+            self.file.append(&bytes, &self.archive).await?;
+            for (state, batch) in taken {
+                self.publish(state, batch);
+            }
+        }
+        let position = self.current().position;
+        let _ = reply.send(result.map(|()| position).map_err(TakeError::Batch));
+        Ok(())
+    }
+
+    /// The state after `batch`; none when it is held already.
+    fn step(&self, state: &State, batch: &Batch) -> Result<Option<State>, BatchError> {
+        let position = batch.position()?;
+        if position.index <= state.position.index {
+            if self
+                .archive
+                .hash_at(position.index)
+                .is_some_and(|held| held != position.hash)
+            {
+                // Worth an alarm only if the roster really signed both.
+                let roster = state
+                    .roster
+                    .iter()
+                    .filter_map(|node| Some((*node, &state.members.get(node)?.key)));
+                let roster: Vec<_> = roster.collect();
+                if batch.is_proved_by(&state.mesh, roster.into_iter(), &*self.host.keys) {
+                    tracing::error!(
+                        index = position.index,
+                        "the roster signed two batches for one index"
+                    );
+                    return Err(BatchError::Fork(position.index));
+                }
+            }
+            return Ok(None);
+        }
+        state
+            .next(batch, &*self.host.keys)
+            .map(|(state, _)| Some(state))
+    }
+
+    fn publish(&self, state: State, batch: Batch) {
+        self.state.send_replace(Arc::new(state));
+        // Nobody listening is fine: positions in heads repair.
+        let _ = self.batches.send(Arc::new(batch));
+    }
+
+    /// A disk that failed once can't be trusted about what it kept: nothing is
+    /// written any more until the agent is started anew (S20).
+    async fn stop(self, error: std::io::Error, mut queue: mpsc::Receiver<Command>) {
+        tracing::error!(%error, "the ledger can't be written; it stays as it is until the agent is restarted");
+        while let Some(command) = queue.recv().await {
+            match command {
+                Command::Propose(_, reply) => {
+                    let _ = reply.send(Err(ProposeError::Stopped(error.to_string())));
+                }
+                Command::Take(_, reply) => {
+                    let _ = reply.send(Err(TakeError::Stopped));
+                }
+                Command::Clocks(_) => {}
+            }
+        }
+    }
+}
