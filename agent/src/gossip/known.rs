@@ -1,0 +1,132 @@
+//! What was known of peers at the last stop: two snapshots, written in turn,
+//! best effort. A restart then needs no seed (L4), and no peer's head can go
+//! backwards over it (S2).
+
+use std::{collections::BTreeMap, io, net::SocketAddr, path::Path, time::Duration};
+
+use innermesh_proto::{
+    codec,
+    crypto::{Hash, Sealed},
+    head::{self, HeadTable},
+    id::NodeId,
+    ledger::State,
+    limits,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::host::{Disk, Host};
+
+/// How long changes are gathered before they are saved.
+pub const SAVE_DELAY: Duration = Duration::from_secs(2);
+const SLOTS: [&str; 2] = ["peers.a", "peers.b"];
+/// Largest snapshot that is read, in bytes.
+const SNAPSHOT_BYTES: usize = 8 * 1024 * 1024;
+
+#[derive(Serialize, Deserialize)]
+struct Snapshot {
+    /// Rises with each snapshot.
+    number: u64,
+    peers: Vec<Peer>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Peer {
+    node: NodeId,
+    head: Sealed,
+    body: Option<Vec<u8>>,
+    path: Option<SocketAddr>,
+}
+
+/// Saves the table and the paths by which peers were reached.
+///
+/// # Errors
+/// The disk's; the snapshot before stands.
+pub async fn save(
+    disk: &dyn Disk,
+    table: &HeadTable,
+    paths: &BTreeMap<NodeId, SocketAddr>,
+) -> io::Result<()> {
+    let before = newest(disk).await;
+    let known: BTreeMap<NodeId, SocketAddr> = before
+        .iter()
+        .flat_map(|snapshot| &snapshot.peers)
+        .filter_map(|peer| Some((peer.node, peer.path?)))
+        .collect();
+    let peers = table
+        .iter()
+        .map(|(node, entry)| Peer {
+            node: *node,
+            head: entry.sealed.clone(),
+            body: entry.body.as_ref().map(|body| body.bytes.clone()),
+            path: paths.get(node).or_else(|| known.get(node)).copied(),
+        })
+        .collect();
+    let number = before.map_or(1, |snapshot| snapshot.number.saturating_add(1));
+    let slot = SLOTS[usize::from(number.is_multiple_of(2))];
+    let bytes = codec::encode(&Snapshot { number, peers });
+    let sum = Hash::of(&bytes).0;
+    disk.replace(Path::new(slot), &[&sum[..], &bytes].concat())
+        .await
+}
+
+/// The table as it was saved: heads that are their nodes' still, none live.
+pub async fn load(host: &Host, state: &State) -> HeadTable {
+    let mut table = HeadTable::default();
+    let Some(snapshot) = newest(&*host.disk).await else {
+        return table;
+    };
+    for peer in snapshot.peers {
+        let Some(member) = state.members.get(&peer.node) else {
+            continue;
+        };
+        if let Ok(head) = head::open(&peer.head, &member.key, &state.mesh, &*host.keys) {
+            table.offer(head, peer.head, None);
+            if let Some(body) = peer.body {
+                table.restore_body(&peer.node, body);
+            }
+        }
+    }
+    table
+}
+
+/// Where peers were reached before the last stop.
+pub async fn paths(disk: &dyn Disk) -> BTreeMap<NodeId, SocketAddr> {
+    let peers = newest(disk).await.map(|snapshot| snapshot.peers);
+    peers
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|peer| Some((peer.node, peer.path?)))
+        .collect()
+}
+
+async fn newest(disk: &dyn Disk) -> Option<Snapshot> {
+    let mut newest: Option<Snapshot> = None;
+    for slot in SLOTS {
+        let Ok(Some(bytes)) = disk.read(Path::new(slot)).await else {
+            continue;
+        };
+        let Some(mut snapshot) = parse(&bytes) else {
+            tracing::warn!(
+                slot,
+                "a snapshot of what is known of peers is damaged; using the other"
+            );
+            continue;
+        };
+        snapshot.peers.truncate(limits::MEMBERS);
+        if newest
+            .as_ref()
+            .is_none_or(|held| held.number < snapshot.number)
+        {
+            newest = Some(snapshot);
+        }
+    }
+    newest
+}
+
+fn parse(bytes: &[u8]) -> Option<Snapshot> {
+    let (sum, rest) = bytes.split_first_chunk::<32>()?;
+    if Hash::of(rest).0 != *sum {
+        return None;
+    }
+    codec::decode(rest, SNAPSHOT_BYTES).ok()
+}

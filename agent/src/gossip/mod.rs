@@ -1,0 +1,485 @@
+//! Gossip on this node: its own head, the table of the others', and what
+//! brings heads in and out. Heads are judged in [`innermesh_proto::head`];
+//! chitchat only carries them ([`carrier`]); liveness is theirs alone.
+
+pub mod carrier;
+pub mod generation;
+pub mod known;
+mod push;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use innermesh_proto::{
+    crypto::{Hash, Sealed, Sign},
+    head::{self, Announcement, Body, Head, HeadTable, Known, Offer},
+    id::NodeId,
+    ledger::Position,
+    limits,
+    message::PushedHead,
+};
+use tokio::sync::{Notify, watch};
+
+use crate::{
+    host::Host,
+    ledger::{Ledger, follow::Nudge},
+    quic::Transport,
+};
+
+/// How long changes to one's own announcement are gathered before they go out
+/// as one head: 20 a second at most, the last one wins.
+const GATHER: Duration = Duration::from_millis(50);
+/// A tick that comes this late says that this node stood still, not that the
+/// others fell silent (S6).
+const STANDSTILL: Duration = Duration::from_millis(750);
+/// How often liveness and renewal are looked at.
+const TICK: Duration = Duration::from_millis(250);
+
+/// A handle on this node's gossip.
+#[derive(Clone)]
+pub struct Gossip {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    host: Host,
+    key: Arc<dyn Sign>,
+    ledger: Ledger,
+    transport: Transport,
+    nudge: Nudge,
+    carrier: carrier::Carrier,
+    generation: u64,
+    shared: Mutex<Shared>,
+    /// Counts changes that views are made from.
+    changes: watch::Sender<u64>,
+    announced: Notify,
+    unsaved: Notify,
+    counters: Mutex<Counters>,
+}
+
+struct Shared {
+    table: HeadTable,
+    own: Own,
+    /// Bodies that are being fetched.
+    fetching: BTreeSet<Hash>,
+    /// Nodes whose key was seen in use twice.
+    conflicts: BTreeSet<NodeId>,
+    /// When each owner's change was last passed on.
+    passed_on: BTreeMap<NodeId, Duration>,
+}
+
+struct Own {
+    announcement: Announcement,
+    body: Arc<Body>,
+    head: Option<(Head, Sealed)>,
+    renewed: Duration,
+}
+
+/// What was dropped, and why: for status and bug reports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Heads and bodies that were not their nodes'.
+    pub refused: u64,
+    /// Gossip messages that the gate refused whole.
+    pub gated: u64,
+    /// Parts of gossip messages that the gate left out.
+    pub dropped: u64,
+}
+
+impl Gossip {
+    /// Starts gossip: with what was known of peers at the last stop, and a
+    /// generation that no earlier start had.
+    pub async fn start(
+        host: &Host,
+        key: Arc<dyn Sign>,
+        ledger: Ledger,
+        transport: Transport,
+        nudge: Nudge,
+        announcement: Announcement,
+    ) -> std::io::Result<Self> {
+        let generation = generation::next(&*host.disk).await?;
+        let state = ledger.state();
+        let table = known::load(host, &state).await;
+        let me = key.public().node_id();
+        let carrier =
+            carrier::Carrier::start(&state.mesh, me, generation, transport.clone()).await?;
+        let body = own_body(&announcement);
+        let inner = Arc::new(Inner {
+            host: host.clone(),
+            key,
+            ledger,
+            transport,
+            nudge,
+            carrier,
+            generation,
+            shared: Mutex::new(Shared {
+                table,
+                own: Own {
+                    announcement,
+                    body,
+                    head: None,
+                    renewed: Duration::ZERO,
+                },
+                fetching: BTreeSet::new(),
+                conflicts: BTreeSet::new(),
+                passed_on: BTreeMap::new(),
+            }),
+            changes: watch::Sender::new(0),
+            announced: Notify::new(),
+            unsaved: Notify::new(),
+            counters: Mutex::default(),
+        });
+        inner.clone().renew().await;
+        tokio::spawn(inner.clone().beat());
+        tokio::spawn(inner.clone().publish_changes());
+        tokio::spawn(inner.clone().keep());
+        Ok(Self { inner })
+    }
+
+    /// Announces something else from now on; it goes out within 50 ms.
+    pub fn announce(&self, announcement: Announcement) {
+        let mut shared = self.inner.shared();
+        if shared.own.announcement == announcement {
+            return;
+        }
+        shared.own.body = own_body(&announcement);
+        shared.own.announcement = announcement;
+        drop(shared);
+        self.inner.changed();
+        self.inner.announced.notify_one();
+    }
+
+    /// What this node announces now.
+    pub fn own(&self) -> Announcement {
+        self.inner.shared().own.announcement.clone()
+    }
+
+    /// The table as it is now.
+    pub fn table(&self) -> HeadTable {
+        self.inner.shared().table.clone()
+    }
+
+    /// Counts up with each change that a view is made from.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changes.subscribe()
+    }
+
+    /// Nodes whose key was seen in use on two machines.
+    pub fn conflicts(&self) -> BTreeSet<NodeId> {
+        self.inner.shared().conflicts.clone()
+    }
+
+    /// What was dropped so far.
+    pub fn counters(&self) -> Counters {
+        self.inner
+            .counters
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .clone()
+    }
+
+    /// What live peers' clocks say, in milliseconds since 1970.
+    pub fn peer_clocks(&self) -> Vec<u64> {
+        let now = self.inner.host.clock.now();
+        let shared = self.inner.shared();
+        let live = shared.table.iter().filter(|(_, known)| known.is_live(now));
+        live.filter_map(|(_, known)| {
+            let age = now.saturating_sub(known.heard?);
+            let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+            Some(known.head.clock_ms.saturating_add(age_ms))
+        })
+        .collect()
+    }
+
+    /// Takes pushed heads from a peer and passes on what is new.
+    pub fn take_push(&self, from: NodeId, heads: Vec<PushedHead>) {
+        self.inner.take_heads(from, heads);
+    }
+
+    /// Takes a gossip message from a peer.
+    pub fn take_message(&self, from: NodeId, message: &[u8]) {
+        self.inner.take_message(from, message);
+    }
+
+    /// The heads held here, own one included, as many as one frame takes.
+    pub fn heads(&self) -> Vec<PushedHead> {
+        self.inner.heads()
+    }
+
+    /// The body with this hash, if it is in force here.
+    pub fn body(&self, hash: &Hash) -> Option<Vec<u8>> {
+        let shared = self.inner.shared();
+        if shared.own.body.hash == *hash {
+            return Some(shared.own.body.bytes.clone());
+        }
+        shared
+            .table
+            .iter()
+            .filter_map(|(_, known)| known.body.as_ref())
+            .find(|body| body.hash == *hash)
+            .map(|body| body.bytes.clone())
+    }
+
+    /// Exchanges heads with a peer that has just connected.
+    pub async fn greet(&self, peer: NodeId) {
+        self.inner.clone().greet(peer).await;
+    }
+
+    /// Compares peers' ledger positions again, after the ledger went on.
+    pub fn compare(&self) {
+        let mut shared = self.inner.shared();
+        if self.inner.compare(&mut shared.table) {
+            drop(shared);
+            self.inner.changed();
+        }
+    }
+
+    /// Says goodbye, and keeps what is known for the next start.
+    pub async fn stop(&self) {
+        self.inner.say_goodbye().await;
+        self.inner.save().await;
+    }
+}
+
+fn own_body(announcement: &Announcement) -> Arc<Body> {
+    let bytes = announcement.encode();
+    Arc::new(Body {
+        hash: Hash::of(&bytes),
+        bytes,
+        announcement: announcement.clone(),
+    })
+}
+
+impl Inner {
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn me(&self) -> NodeId {
+        self.key.public().node_id()
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|version| *version += 1);
+    }
+
+    /// Signs a new head of this node and hands it to the carrier.
+    async fn sign_head(&self, lease_ms: u32) -> (Head, Sealed) {
+        let state = self.ledger.state();
+        let body = self.shared().own.body.clone();
+        let mut signed = None;
+        self.carrier
+            .publish(|seq| {
+                let head = Head {
+                    node: self.me(),
+                    generation: self.generation,
+                    seq,
+                    lease_ms,
+                    body: body.hash,
+                    body_len: u32::try_from(body.bytes.len()).unwrap_or(u32::MAX),
+                    position: state.position,
+                    clock_ms: self.host.clock.wall_ms(),
+                };
+                let sealed = head.seal(&*self.key, &state.mesh);
+                let text = head::to_text(&sealed);
+                signed = Some((head, sealed));
+                text
+            })
+            .await;
+        let (head, sealed) = signed.expect("the carrier asks for a head");
+        let mut shared = self.shared();
+        shared.own.renewed = self.host.clock.now();
+        shared.own.head = Some((head.clone(), sealed.clone()));
+        (head, sealed)
+    }
+
+    async fn renew(self: Arc<Self>) {
+        let nodes = self.ledger.state().members.len();
+        self.sign_head(head::lease_ms(nodes)).await;
+    }
+
+    /// Renews the own head in time, and notices when others' run out.
+    async fn beat(self: Arc<Self>) {
+        let mut live = self.live();
+        let mut last = self.host.clock.now();
+        loop {
+            self.host.clock.sleep(TICK).await;
+            let now = self.host.clock.now();
+            let late = now.saturating_sub(last + TICK);
+            if late > STANDSTILL {
+                tracing::debug!(late_ms = late.as_millis() as u64, "this node stood still");
+                self.shared().table.excuse(late);
+            }
+            last = now;
+            let nodes = self.ledger.state().members.len();
+            let due = self.shared().own.renewed + head::renewal_interval(nodes);
+            if now + TICK / 2 >= due {
+                self.clone().renew().await;
+            }
+            let current = self.live();
+            if current != live {
+                live = current;
+                self.changed();
+            }
+        }
+    }
+
+    fn live(&self) -> BTreeSet<NodeId> {
+        let now = self.host.clock.now();
+        let shared = self.shared();
+        let live = shared.table.iter().filter(|(_, known)| known.is_live(now));
+        live.map(|(node, _)| *node).collect()
+    }
+
+    /// Pushes what [`Gossip::announce`] changed.
+    async fn publish_changes(self: Arc<Self>) {
+        loop {
+            self.announced.notified().await;
+            let nodes = self.ledger.state().members.len();
+            let (_, sealed) = self.sign_head(head::lease_ms(nodes)).await;
+            let body = self.shared().own.body.bytes.clone();
+            self.push_to_all(PushedHead {
+                head: sealed,
+                body: (body.len() <= limits::INLINE_BODY_BYTES).then_some(body),
+            });
+            self.host.clock.sleep(GATHER).await;
+        }
+    }
+
+    async fn say_goodbye(&self) {
+        let (_, sealed) = self.sign_head(0).await;
+        self.push_to_all(PushedHead {
+            head: sealed,
+            body: None,
+        });
+    }
+
+    /// Saves what is known of peers soon after it changed.
+    async fn keep(self: Arc<Self>) {
+        loop {
+            self.unsaved.notified().await;
+            self.host.clock.sleep(known::SAVE_DELAY).await;
+            self.save().await;
+        }
+    }
+
+    async fn save(&self) {
+        let (table, paths) = (self.shared().table.clone(), self.paths());
+        if let Err(error) = known::save(&*self.host.disk, &table, &paths).await {
+            tracing::warn!(%error, "what is known of peers could not be saved");
+        }
+    }
+
+    /// Where QUIC reaches each connected peer.
+    fn paths(&self) -> BTreeMap<NodeId, std::net::SocketAddr> {
+        self.transport
+            .connected()
+            .into_iter()
+            .map(|peer| (peer.node, peer.remote))
+            .collect()
+    }
+
+    /// Takes one head that claims to be of a member; says what came of it.
+    fn take_head(&self, sealed: Sealed) -> Option<(Head, Offer)> {
+        let state = self.ledger.state();
+        let claimed: Head = sealed.peek(limits::HEAD_BYTES).ok()?;
+        let member = state.members.get(&claimed.node)?;
+        let head = match head::open(&sealed, &member.key, &state.mesh, &*self.host.keys) {
+            Ok(head) => head,
+            Err(error) => {
+                tracing::debug!(node = ?claimed.node, %error, "a head was refused");
+                self.count(|counters| counters.refused += 1);
+                return None;
+            }
+        };
+        if head.node == self.me() {
+            self.meet_own(&head);
+            return None;
+        }
+        let now = self.host.clock.now();
+        let mut shared = self.shared();
+        let offer = shared.table.offer(head.clone(), sealed, Some(now));
+        if offer == Offer::Conflict {
+            shared.conflicts.insert(head.node);
+        }
+        let compared = self.compare(&mut shared.table);
+        drop(shared);
+        if head.position.index > self.ledger.state().position.index {
+            self.nudge.ahead(head.node, head.position.index);
+        }
+        if offer == Offer::Changed || compared {
+            self.changed();
+        }
+        if offer == Offer::Changed {
+            self.unsaved.notify_one();
+        }
+        Some((head, offer))
+    }
+
+    /// A head of this very node came back from a peer. Newer than anything
+    /// this process made: another machine runs with the same key (S10), or
+    /// this disk was rolled back.
+    fn meet_own(&self, head: &Head) {
+        let mut shared = self.shared();
+        let newest = shared
+            .own
+            .head
+            .as_ref()
+            .map_or((0, 0), |(head, _)| head.order());
+        if head.order() > newest && shared.conflicts.insert(head.node) {
+            tracing::error!(
+                "another machine announces itself with this node's key: a cloned disk or a restored \
+                 snapshot. Stop one of the two; then `agent join` it anew with a fresh state folder"
+            );
+        }
+    }
+
+    /// Marks peers whose ledger position this node's ledger has reached.
+    /// Returns whether any is new.
+    fn compare(&self, table: &mut HeadTable) -> bool {
+        table.compare(|position: &Position| {
+            self.ledger.hash_at(position.index) == Some(position.hash)
+        })
+    }
+
+    fn count(&self, f: impl FnOnce(&mut Counters)) {
+        f(&mut self.counters.lock().unwrap_or_else(|e| e.into_inner()));
+    }
+
+    fn heads(&self) -> Vec<PushedHead> {
+        let shared = self.shared();
+        let own = shared
+            .own
+            .head
+            .iter()
+            .map(|(_, sealed)| (sealed, Some(&shared.own.body)));
+        let others = shared
+            .table
+            .iter()
+            .map(|(_, known)| (&known.sealed, in_force(known)));
+        let mut bytes = 0;
+        own.chain(others)
+            .map(|(sealed, body)| PushedHead {
+                head: sealed.clone(),
+                body: body
+                    .filter(|body| body.bytes.len() <= limits::INLINE_BODY_BYTES)
+                    .map(|body| body.bytes.clone()),
+            })
+            .take_while(|head| {
+                bytes += head.head.bytes.len() + 80 + head.body.as_ref().map_or(0, Vec::len);
+                bytes < limits::RPC_BYTES / 2
+            })
+            .collect()
+    }
+}
+
+/// The body that a head names, when it is held.
+fn in_force(known: &Known) -> Option<&Arc<Body>> {
+    known
+        .body
+        .as_ref()
+        .filter(|body| body.hash == known.head.body)
+}

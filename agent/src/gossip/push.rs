@@ -1,0 +1,245 @@
+//! How heads and bodies come in and go on: pushes between connected peers,
+//! the exchange when two meet, the fetching of bodies, and what the gate lets
+//! through of chitchat's messages.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use innermesh_proto::{
+    codec,
+    crypto::Hash,
+    gate,
+    head::{Head, Offer},
+    id::NodeId,
+    limits,
+    message::{BodyQuery, HeadsQuery, Push, PushedHead},
+    rpc::method,
+};
+
+use super::Inner;
+
+/// To how many peers a receiver passes on what was new to it.
+const FAN_OUT: usize = 3;
+/// How often one owner's changes are passed on at most: 20 a second.
+const PASS_INTERVAL: Duration = Duration::from_millis(50);
+/// How long a peer may take to hand over a body or its heads.
+const FETCH: Duration = Duration::from_secs(5);
+/// Peers that are asked for a body at most.
+const SOURCES: usize = 5;
+
+impl Inner {
+    /// Sends one head to every connected peer.
+    pub(super) fn push_to_all(&self, head: PushedHead) {
+        let push = codec::encode(&Push { heads: vec![head] });
+        for peer in self.transport.connected() {
+            self.transport.notify(peer.node, method::PUSH, push.clone());
+        }
+    }
+
+    /// Takes pushed heads; passes on those that say something new.
+    pub(super) fn take_heads(self: &Arc<Self>, from: NodeId, heads: Vec<PushedHead>) {
+        for pushed in heads.into_iter().take(limits::MEMBERS) {
+            let Some((head, offer)) = self.take_head(pushed.head.clone()) else {
+                continue;
+            };
+            self.settle_body(from, &head, pushed.body.clone());
+            if offer == Offer::Changed {
+                self.pass_on(from, &head, pushed);
+            }
+        }
+    }
+
+    /// Has the body that a head names put in force: from `body`, or fetched.
+    fn settle_body(self: &Arc<Self>, from: NodeId, head: &Head, body: Option<Vec<u8>>) {
+        let mut shared = self.shared();
+        let missing = shared
+            .table
+            .get(&head.node)
+            .and_then(|known| known.missing_body());
+        let Some(hash) = missing else { return };
+        if let Some(bytes) = body
+            && shared.table.put_body(&head.node, bytes)
+        {
+            drop(shared);
+            self.unsaved.notify_one();
+            return self.changed();
+        }
+        if shared.fetching.insert(hash) {
+            drop(shared);
+            tokio::spawn(self.clone().fetch_body(from, head.node, hash));
+        }
+    }
+
+    /// Asks for a body: the one who sent the head, its owner, then others.
+    async fn fetch_body(self: Arc<Self>, from: NodeId, owner: NodeId, hash: Hash) {
+        let connected: BTreeSet<NodeId> = self
+            .transport
+            .connected()
+            .iter()
+            .map(|peer| peer.node)
+            .collect();
+        let others = connected
+            .iter()
+            .copied()
+            .filter(|node| *node != from && *node != owner);
+        let sources: Vec<NodeId> = [from, owner]
+            .into_iter()
+            .chain(others)
+            .take(SOURCES)
+            .collect();
+        let query = codec::encode(&BodyQuery { hash });
+        for source in sources
+            .into_iter()
+            .filter(|source| connected.contains(source))
+        {
+            let answer = self
+                .transport
+                .call(source, method::BODY, query.clone(), FETCH)
+                .await;
+            let Ok(bytes) = answer else { continue };
+            if bytes.len() > limits::BODY_BYTES || Hash::of(&bytes) != hash {
+                self.count(|counters| counters.refused += 1);
+                continue;
+            }
+            if self.shared().table.put_body(&owner, bytes) {
+                self.unsaved.notify_one();
+                self.changed();
+            }
+            break;
+        }
+        self.shared().fetching.remove(&hash);
+    }
+
+    /// Passes a change on to a few peers that may not have it yet.
+    fn pass_on(&self, from: NodeId, head: &Head, pushed: PushedHead) {
+        let now = self.host.clock.now();
+        {
+            let mut shared = self.shared();
+            let last = shared.passed_on.get(&head.node).copied();
+            if last.is_some_and(|last| now < last + PASS_INTERVAL) {
+                return;
+            }
+            shared.passed_on.insert(head.node, now);
+        }
+        let mut peers: Vec<NodeId> = self
+            .transport
+            .connected()
+            .into_iter()
+            .map(|peer| peer.node)
+            .filter(|node| *node != from && *node != head.node)
+            .collect();
+        let push = codec::encode(&Push {
+            heads: vec![pushed],
+        });
+        for _ in 0..FAN_OUT.min(peers.len()) {
+            let peer = peers.swap_remove(self.random_below(peers.len()));
+            self.transport.notify(peer, method::PUSH, push.clone());
+        }
+    }
+
+    fn random_below(&self, bound: usize) -> usize {
+        let mut bytes = [0; 8];
+        self.host.keys.random(&mut bytes);
+        (u64::from_le_bytes(bytes) % bound.max(1) as u64) as usize
+    }
+
+    /// Takes each other's heads when two nodes meet.
+    pub(super) async fn greet(self: Arc<Self>, peer: NodeId) {
+        self.carrier.meet(peer);
+        let position = self.ledger.state().position;
+        let query = codec::encode(&HeadsQuery { position });
+        let answer = self.transport.call(peer, method::HEADS, query, FETCH).await;
+        match answer.map(|bytes| codec::decode::<Push>(&bytes, limits::RPC_BYTES)) {
+            Ok(Ok(push)) => self.take_heads(peer, push.heads),
+            Ok(Err(error)) => tracing::debug!(?peer, %error, "a peer's heads can't be read"),
+            Err(error) => tracing::debug!(?peer, %error, "a peer didn't say what heads it has"),
+        }
+        // What this node announced while the two were not connected.
+        let own = self.heads().into_iter().next();
+        if let Some(own) = own {
+            let push = codec::encode(&Push { heads: vec![own] });
+            self.transport.notify(peer, method::PUSH, push);
+        }
+    }
+
+    /// Takes one gossip message: through the gate, then to the carrier.
+    pub(super) fn take_message(self: &Arc<Self>, from: NodeId, message: &[u8]) {
+        let mesh = self.ledger.state().mesh;
+        let me = self.carrier.id().clone();
+        let mut judge = Judge {
+            inner: self,
+            from,
+            mesh,
+        };
+        let filtered = gate::unwrap(message)
+            .and_then(|message| gate::filter(&message, &self.carrier.cluster(), &me, &mut judge));
+        match filtered {
+            Ok(filtered) => {
+                let drops = filtered.drops;
+                let dropped = drops.unknown + drops.refused;
+                self.count(|counters| counters.dropped += dropped as u64);
+                self.carrier.receive(from, &filtered.bytes);
+            }
+            Err(error) => {
+                tracing::debug!(?from, %error, "a gossip message was refused");
+                self.count(|counters| counters.gated += 1);
+            }
+        }
+    }
+}
+
+/// Lets the gate ask the table.
+struct Judge<'a> {
+    inner: &'a Arc<Inner>,
+    from: NodeId,
+    mesh: innermesh_proto::id::MeshId,
+}
+
+impl gate::Admission for Judge<'_> {
+    fn verified(&self, id: &gate::GossipId) -> Option<u64> {
+        let node: NodeId = id.node.parse().ok()?;
+        if id.address != innermesh_proto::head::gossip_address(&self.mesh, &node) {
+            return None;
+        }
+        let shared = self.inner.shared();
+        if node == self.inner.me() {
+            let (head, _) = shared.own.head.as_ref()?;
+            return (head.generation == id.generation).then_some(head.seq);
+        }
+        let known = shared.table.get(&node)?;
+        (known.head.generation == id.generation).then_some(known.head.seq)
+    }
+
+    fn judge(&mut self, id: &gate::GossipId, version: u64, text: &str) -> bool {
+        let Some(sealed) = innermesh_proto::head::from_text(text) else {
+            return false;
+        };
+        let Ok(claimed) = sealed.peek::<Head>(limits::HEAD_BYTES) else {
+            return false;
+        };
+        let stated = claimed.node.to_string() == id.node
+            && claimed.generation == id.generation
+            && claimed.seq == version
+            && id.address == innermesh_proto::head::gossip_address(&self.mesh, &claimed.node);
+        if !stated {
+            return false;
+        }
+        // What is held already was verified then; most of gossip is that.
+        let held = {
+            let shared = self.inner.shared();
+            shared
+                .table
+                .get(&claimed.node)
+                .is_some_and(|known| known.sealed == sealed)
+        };
+        if held {
+            return true;
+        }
+        match self.inner.take_head(sealed) {
+            Some((_, Offer::Old | Offer::Conflict)) | None => false,
+            Some((head, Offer::Renewed | Offer::Changed)) => {
+                self.inner.settle_body(self.from, &head, None);
+                true
+            }
+        }
+    }
+}
