@@ -1,0 +1,431 @@
+//! Joining a mesh with a token. The token's key signs for this machine's key
+//! within this very TLS session; the whole ledger is fetched and checked from
+//! its genesis before anything is kept.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use innermesh_proto::{
+    codec,
+    crypto::{PublicKey, Sealed},
+    id::{MeshId, resolver_v4},
+    ledger::{Author, Content, Outcome, Request, RequestId, SignedGenesis, State, request::Join},
+    limits,
+    message::{Batches, JoinHello, JoinQuery, Joined, LedgerQuery},
+    name::{Label, MeshDomain},
+    rpc::{Failure, method},
+    view::MeshView,
+};
+use ipnet::IpNet;
+
+use super::{
+    keys::{self, KeyFileError},
+    token::{Token, TokenError},
+};
+use crate::{
+    host::{Host, keys::NodeKey},
+    ledger::file::{self, FileError, LEDGER},
+    mesh::store_seeds,
+    quic::{Admission, CallError, Channel, Settings, Standing, Transport, TransportError},
+    tls::{Chain, MeshTls, TlsError},
+};
+
+/// The port of agents, unless another is given.
+pub const DEFAULT_PORT: u16 = 51819;
+/// How long one step with a seed may take.
+const STEP: Duration = Duration::from_secs(10);
+/// How long the join itself may take: the seed may have to reach the leader.
+const DECISION: Duration = Duration::from_secs(20);
+/// How long the request is good for, in milliseconds of ledger time.
+const LIFETIME_MS: u64 = limits::REQUEST_LIFETIME_MS / 2;
+
+/// How to join.
+#[derive(Clone, Debug)]
+pub struct JoinOptions {
+    /// A member's address: `host`, `host:port`, `[v6]:port`.
+    pub seed: String,
+    /// The token.
+    pub token: String,
+    /// The name that this machine wants.
+    pub name: Label,
+    /// The tunnel's interface: routes on it don't clash with the overlay.
+    pub interface: String,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct JoinReport {
+    /// The mesh.
+    pub mesh: MeshId,
+    /// The domain of its names.
+    pub domain: MeshDomain,
+    /// This machine's name.
+    pub name: Label,
+    /// Its overlay addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Where the mesh's names are answered.
+    pub resolver: SocketAddr,
+}
+
+/// Why this machine did not join. Unless said otherwise, nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// It is in a mesh.
+    #[error("this machine is in a mesh already; use another --dir, or move {0} away")]
+    Exists(String),
+    /// Not a token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// Not a host and port.
+    #[error("\"{0}\" is not an address: give a host name or address, with :PORT if it isn't 51819")]
+    Seed(String),
+    /// The name of the seed has no address.
+    #[error("{0} can't be resolved: {1}")]
+    Resolve(String, std::io::Error),
+    /// None of the addresses answered as an agent of the token's mesh.
+    #[error(
+        "no agent of this mesh answers at {seed}: {why}; is the agent running there, and UDP port {port} open?"
+    )]
+    Unreachable {
+        /// What was asked for.
+        seed: String,
+        /// Its port.
+        port: u16,
+        /// What was heard.
+        why: String,
+    },
+    /// Another mesh answered.
+    #[error(
+        "{0} belongs to another mesh than the token; ask an admin of the right mesh for the address"
+    )]
+    OtherMesh(String),
+    /// The overlay is in use here.
+    #[error(
+        "the mesh's overlay {0} clashes with {1}, which this machine has already: renumber that \
+         network, or move this machine out of it"
+    )]
+    Clash(IpNet, String),
+    /// The mesh said no.
+    #[error("the mesh refused: {0}")]
+    Refused(String),
+    /// What the seed says isn't right.
+    #[error("the seed's answer is not right: {0}; nothing of it was kept")]
+    Seeded(String),
+    /// The seed's ledger lacks what the inviter knew.
+    #[error(
+        "this seed's ledger is not the one that the inviter knew; nothing of it was kept. Try another seed"
+    )]
+    Stale,
+    /// A key file.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// The local socket.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The disk.
+    #[error("the state folder can't be written: {0}")]
+    Io(#[from] std::io::Error),
+    /// The ledger.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Joins. The ledger is written last: until then this machine is in no mesh,
+/// and joining can be tried again with the same token.
+///
+/// # Errors
+/// [`JoinError`].
+#[tracing::instrument(name = "join", skip_all, fields(seed = %options.seed, node = %options.name))]
+pub async fn join(host: &Host, options: JoinOptions) -> Result<JoinReport, JoinError> {
+    if host.disk.read(LEDGER.as_ref()).await?.is_some() {
+        return Err(JoinError::Exists(host.disk.root().display().to_string()));
+    }
+    let token = Token::parse(&options.token)?;
+    let identity = keys::identity_or_new(host).await?;
+    let stamp = Arc::new(AtomicU64::new(0));
+    let tls = MeshTls::joining(token.mesh, stamp.clone(), host.keys.clone());
+    let transport = Transport::open(
+        host,
+        Settings {
+            me: identity.public().node_id(),
+            listen: SocketAddr::from(([0u16; 8], 0)),
+            server: None,
+            client: tls.client()?,
+            admission: Arc::new(Nobody),
+            open_to_strangers: Default::default(),
+        },
+    )?;
+    let joined = with_seed(host, &options, &token, &identity, &transport).await;
+    transport.close().await;
+    joined
+}
+
+async fn with_seed(
+    host: &Host,
+    options: &JoinOptions,
+    token: &Token,
+    identity: &Arc<dyn NodeKey>,
+    transport: &Transport,
+) -> Result<JoinReport, JoinError> {
+    let channel = connect(host, options, transport).await?;
+    let hello: JoinHello = ask(&channel, method::JOIN, &JoinQuery::Hello, STEP).await?;
+    let genesis = State::genesis(&hello.genesis, &*host.keys)
+        .map_err(|e| JoinError::Seeded(e.to_string()))?;
+    if genesis.mesh != token.mesh {
+        return Err(JoinError::OtherMesh(options.seed.clone()));
+    }
+    for net in [IpNet::V4(genesis.ipv4), IpNet::V6(genesis.mesh.ula())] {
+        if let Some(clash) = host.net.clash(net, &options.interface).await {
+            return Err(JoinError::Clash(net, clash));
+        }
+    }
+    let request = request(host, options, token, identity, &channel, hello.now_ms);
+    let joined: Joined = ask(&channel, method::JOIN, &JoinQuery::Join(request), DECISION).await?;
+    if let Outcome::Refused(refusal) = joined.outcome {
+        return Err(JoinError::Refused(refusal.to_string()));
+    }
+    let remote = channel.remote();
+    drop(channel);
+
+    let chain = Chain {
+        leaf: joined.leaf,
+        issuer: joined.issuer,
+        root: genesis.root.clone(),
+    };
+    let stamp = Arc::new(AtomicU64::new(genesis.stamp_ms));
+    let member = MeshTls::member(&chain, identity.clone(), stamp, host.keys.clone())?;
+    let channel = transport
+        .dial_unregistered(remote, Some(member.client()?))
+        .await
+        .map_err(|e| unreachable(options, &e.to_string()))?;
+    let ledger = fetch(host, &channel, &hello.genesis, genesis).await?;
+    check(&ledger, token, &identity.public())?;
+    keys::wireguard(host).await?;
+    store_seeds(&*host.disk, &seeds(remote, token)).await?;
+    ledger.store(host, &hello.genesis).await?;
+    report(&ledger.state, &identity.public())
+}
+
+/// Connects to the first of the seed's addresses that answers.
+async fn connect(
+    host: &Host,
+    options: &JoinOptions,
+    transport: &Transport,
+) -> Result<Channel, JoinError> {
+    let (name, port) = parse_seed(&options.seed)?;
+    let addresses = host
+        .net
+        .resolve(&name, port)
+        .await
+        .map_err(|e| JoinError::Resolve(name.clone(), e))?;
+    let mut why = "it has no address".to_string();
+    for address in addresses {
+        match transport.dial_unregistered(address, None).await {
+            Ok(channel) => return Ok(channel),
+            Err(error) => why = error.to_string(),
+        }
+    }
+    Err(unreachable(options, &why))
+}
+
+fn unreachable(options: &JoinOptions, why: &str) -> JoinError {
+    let port = parse_seed(&options.seed).map_or(DEFAULT_PORT, |(_, port)| port);
+    JoinError::Unreachable {
+        seed: options.seed.clone(),
+        port,
+        why: why.to_string(),
+    }
+}
+
+/// Host and port of `host`, `host:port`, `v6`, `[v6]` or `[v6]:port`.
+fn parse_seed(seed: &str) -> Result<(String, u16), JoinError> {
+    let bad = || JoinError::Seed(seed.chars().take(200).collect());
+    if let Ok(ip) = seed.parse::<IpAddr>() {
+        return Ok((ip.to_string(), DEFAULT_PORT));
+    }
+    if let Ok(address) = seed.parse::<SocketAddr>() {
+        return Ok((address.ip().to_string(), address.port()));
+    }
+    let (host, port) = match seed.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().map_err(|_| bad())?),
+        None => (seed, DEFAULT_PORT),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let good = !host.is_empty()
+        && host.len() <= 253
+        && !host.contains(|c: char| c.is_whitespace() || c == '/');
+    match good && port != 0 {
+        true => Ok((host.to_string(), port)),
+        false => Err(bad()),
+    }
+}
+
+fn request(
+    host: &Host,
+    options: &JoinOptions,
+    token: &Token,
+    identity: &Arc<dyn NodeKey>,
+    channel: &Channel,
+    now_ms: u64,
+) -> Sealed {
+    let signer = token.signer(&*host.keys);
+    let exporter = channel.exporter();
+    let message = Join::possession_message(&token.mesh, &signer.public(), &exporter);
+    let join = Join {
+        node: identity.public(),
+        name: options.name.clone(),
+        exporter,
+        grant: token.grant.clone(),
+        possession: identity.sign(&message),
+    };
+    let mut id = [0; 16];
+    host.keys.random(&mut id);
+    Request::seal(
+        &*signer,
+        token.mesh,
+        RequestId(id),
+        Author::Token(signer.public()),
+        now_ms.saturating_add(LIFETIME_MS),
+        &Content::Join(Box::new(join)),
+    )
+}
+
+async fn ask<Q: serde::Serialize, A: serde::de::DeserializeOwned>(
+    channel: &Channel,
+    method: u16,
+    query: &Q,
+    patience: Duration,
+) -> Result<A, JoinError> {
+    let answer = channel
+        .call(method, codec::encode(query), patience)
+        .await
+        .map_err(|error| match error {
+            CallError::Failed(Failure::Refused(why) | Failure::Unavailable(why)) => {
+                JoinError::Refused(why)
+            }
+            error => JoinError::Seeded(error.to_string()),
+        })?;
+    codec::decode(&answer, limits::RPC_BYTES).map_err(|e| JoinError::Seeded(e.to_string()))
+}
+
+/// Where to start from when no peer is known: who answered, then those that
+/// the token names.
+fn seeds(remote: SocketAddr, token: &Token) -> Vec<SocketAddr> {
+    let named = token.seeds.iter().filter_map(|seed| seed.parse().ok());
+    let mut seeds: Vec<SocketAddr> = std::iter::once(remote).chain(named).collect();
+    seeds.truncate(limits::ENDPOINTS);
+    seeds
+}
+
+/// A ledger on its way to the disk.
+struct Fetched {
+    state: State,
+    batches: Vec<innermesh_proto::ledger::Batch>,
+    /// Hash at each index, the genesis first.
+    hashes: Vec<innermesh_proto::crypto::Hash>,
+}
+
+/// Fetches and checks every batch from the genesis on.
+async fn fetch(
+    host: &Host,
+    channel: &Channel,
+    genesis: &SignedGenesis,
+    mut state: State,
+) -> Result<Fetched, JoinError> {
+    let mut batches = Vec::new();
+    let mut hashes = vec![genesis.position().hash];
+    loop {
+        let from = state.position.index + 1;
+        let range: Batches = ask(channel, method::LEDGER, &LedgerQuery { from }, STEP).await?;
+        if range.batches.is_empty() {
+            return Ok(Fetched {
+                state,
+                batches,
+                hashes,
+            });
+        }
+        for batch in range.batches {
+            let (next, _) = state
+                .next(&batch, &*host.keys)
+                .map_err(|e| JoinError::Seeded(e.to_string()))?;
+            state = next;
+            hashes.push(state.position.hash);
+            batches.push(batch);
+        }
+    }
+}
+
+/// The fetched ledger must know this machine, and what the inviter knew.
+fn check(ledger: &Fetched, token: &Token, key: &PublicKey) -> Result<(), JoinError> {
+    let known = token.stated_grant()?.position;
+    let held = usize::try_from(known.index)
+        .ok()
+        .and_then(|at| ledger.hashes.get(at));
+    if held != Some(&known.hash) {
+        return Err(JoinError::Stale);
+    }
+    match ledger.state.member_by_key(key) {
+        Some(_) => Ok(()),
+        None => Err(JoinError::Seeded(
+            "its ledger doesn't list this machine".into(),
+        )),
+    }
+}
+
+impl Fetched {
+    async fn store(&self, host: &Host, genesis: &SignedGenesis) -> Result<(), JoinError> {
+        let bytes = file::encode(genesis, &self.batches);
+        Ok(host.disk.replace(Path::new(LEDGER), &bytes).await?)
+    }
+}
+
+fn report(state: &State, key: &PublicKey) -> Result<JoinReport, JoinError> {
+    let (_, member) = state
+        .member_by_key(key)
+        .ok_or_else(|| JoinError::Seeded("its ledger doesn't list this machine".into()))?;
+    Ok(JoinReport {
+        mesh: state.mesh,
+        domain: state.domain.clone(),
+        name: member.name.clone(),
+        addresses: MeshView::addresses(member),
+        resolver: SocketAddr::new(resolver_v4(state.ipv4).into(), 53),
+    })
+}
+
+/// While joining, nobody is a member: there is no ledger to say so.
+struct Nobody;
+
+impl Admission for Nobody {
+    fn standing(&self, _: &PublicKey) -> Standing {
+        Standing::Unknown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_a_host_with_a_port_or_without() {
+        let parsed = |seed: &str| {
+            parse_seed(seed)
+                .map(|(host, port)| format!("{host} {port}"))
+                .ok()
+        };
+        assert_eq!(parsed("a.example").as_deref(), Some("a.example 51819"));
+        assert_eq!(parsed("a.example:7").as_deref(), Some("a.example 7"));
+        assert_eq!(parsed("192.0.2.1").as_deref(), Some("192.0.2.1 51819"));
+        assert_eq!(parsed("2001:db8::1").as_deref(), Some("2001:db8::1 51819"));
+        assert_eq!(parsed("[2001:db8::1]:9").as_deref(), Some("2001:db8::1 9"));
+        for bad in ["", ":1", "a:b", "a b", "http://x/", "a:0", "a:70000"] {
+            assert_eq!(parsed(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The private keys in a state folder. The identity is made once and never
+//! again: a damaged one is refused, not replaced.
+
+use std::{io, path::Path, sync::Arc};
+
+use innermesh_proto::crypto::Hash;
+
+use crate::{
+    host::{
+        Host,
+        keys::{CaKey, NodeKey},
+    },
+    tunnel,
+};
+
+const IDENTITY: &str = "identity.key";
+const WIREGUARD: &str = "wireguard.key";
+const ISSUER: &str = "issuer.key";
+
+/// Why a key can't be had. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// The disk's own error.
+    #[error("{0} can't be read or written: {1}")]
+    Io(&'static str, io::Error),
+    /// The file isn't what was written.
+    #[error(
+        "{1}/{0} is damaged. It is never made anew by itself, since others know this machine by it: \
+         restore it from a backup, or move the folder away and `agent join` with a new invite"
+    )]
+    Damaged(&'static str, String),
+    /// There is none.
+    #[error(
+        "{1}/{0} is missing: this state folder isn't whole; restore it from a backup, or join again"
+    )]
+    Absent(&'static str, String),
+}
+
+/// The node's identity, if it has one.
+///
+/// # Errors
+/// [`KeyFileError`].
+pub async fn identity(host: &Host) -> Result<Option<Arc<dyn NodeKey>>, KeyFileError> {
+    let Some(pkcs8) = read(host, IDENTITY).await? else {
+        return Ok(None);
+    };
+    host.keys
+        .load_ed25519(&pkcs8)
+        .map(Some)
+        .map_err(|_| damaged(host, IDENTITY))
+}
+
+/// The node's identity; made now if it has none.
+///
+/// # Errors
+/// [`KeyFileError`].
+pub async fn identity_or_new(host: &Host) -> Result<Arc<dyn NodeKey>, KeyFileError> {
+    if let Some(key) = identity(host).await? {
+        return Ok(key);
+    }
+    let key = host.keys.generate_ed25519();
+    write(host, IDENTITY, key.pkcs8().as_bytes()).await?;
+    Ok(key)
+}
+
+/// The identity of a member.
+///
+/// # Errors
+/// [`KeyFileError`], also when there is none.
+pub async fn require_identity(host: &Host) -> Result<Arc<dyn NodeKey>, KeyFileError> {
+    identity(host)
+        .await?
+        .ok_or_else(|| KeyFileError::Absent(IDENTITY, host.disk.root().display().to_string()))
+}
+
+/// The WireGuard private key. It is no identity: peers learn the public half
+/// from this node's head, so a damaged one is replaced.
+///
+/// # Errors
+/// [`KeyFileError::Io`].
+pub async fn wireguard(host: &Host) -> Result<[u8; 32], KeyFileError> {
+    if let Some(bytes) = read(host, WIREGUARD).await.or_else(ignore_damage)?
+        && let Ok(key) = <[u8; 32]>::try_from(bytes)
+    {
+        return Ok(key);
+    }
+    let mut random = [0; 32];
+    host.keys.random(&mut random);
+    let key = tunnel::generate_private_key(random);
+    write(host, WIREGUARD, &key).await?;
+    Ok(key)
+}
+
+/// The issuer's key, on a CA node.
+///
+/// # Errors
+/// [`KeyFileError`].
+pub async fn issuer(host: &Host) -> Result<Option<Arc<dyn CaKey>>, KeyFileError> {
+    let Some(pkcs8) = read(host, ISSUER).await? else {
+        return Ok(None);
+    };
+    host.keys
+        .load_p256(&pkcs8)
+        .map(Some)
+        .map_err(|_| damaged(host, ISSUER))
+}
+
+/// Stores the issuer's key.
+///
+/// # Errors
+/// [`KeyFileError::Io`].
+pub async fn store_issuer(host: &Host, key: &dyn CaKey) -> Result<(), KeyFileError> {
+    write(host, ISSUER, key.pkcs8().as_bytes()).await
+}
+
+/// A file's content after its checksum: a flipped bit in a key would still
+/// parse, as another key.
+async fn read(host: &Host, name: &'static str) -> Result<Option<Vec<u8>>, KeyFileError> {
+    let bytes = host
+        .disk
+        .read(Path::new(name))
+        .await
+        .map_err(|e| KeyFileError::Io(name, e))?;
+    let Some(bytes) = bytes else { return Ok(None) };
+    match bytes.split_first_chunk::<32>() {
+        Some((sum, rest)) if Hash::of(rest).0 == *sum => Ok(Some(rest.to_vec())),
+        _ => Err(damaged(host, name)),
+    }
+}
+
+async fn write(host: &Host, name: &'static str, bytes: &[u8]) -> Result<(), KeyFileError> {
+    let file = [&Hash::of(bytes).0[..], bytes].concat();
+    host.disk
+        .replace(Path::new(name), &file)
+        .await
+        .map_err(|e| KeyFileError::Io(name, e))
+}
+
+fn damaged(host: &Host, name: &'static str) -> KeyFileError {
+    KeyFileError::Damaged(name, host.disk.root().display().to_string())
+}
+
+fn ignore_damage(error: KeyFileError) -> Result<Option<Vec<u8>>, KeyFileError> {
+    match error {
+        KeyFileError::Damaged(..) => {
+            tracing::warn!("the WireGuard key is damaged and is made anew");
+            Ok(None)
+        }
+        error => Err(error),
+    }
+}

@@ -1,0 +1,13 @@
+//! How a machine gets into a mesh: the first one makes it ([`init`]), the
+//! others join with a token ([`join`], [`token`]). What a member's state
+//! folder holds besides the ledger is here too ([`keys`]).
+
+pub mod init;
+pub mod join;
+pub mod keys;
+pub mod token;
+
+pub use self::{
+    init::{InitError, InitOptions, InitReport, init},
+    join::{JoinError, JoinOptions, JoinReport, join},
+};
