@@ -1,4 +1,4 @@
-//! The agent.
+//! The agent: the shell around the pure core in `innermesh-proto`.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
@@ -6,7 +6,11 @@ pub mod ca;
 pub mod config;
 pub mod control;
 pub mod dns;
+pub mod enroll;
+pub mod gossip;
 pub mod host;
+pub mod ledger;
+pub mod mesh;
 pub mod quic;
 pub mod services;
 pub mod telemetry;

@@ -1,0 +1,221 @@
+//! From facts to views to the world: each change of ledger, gossip or paths
+//! makes a new view, and DNS and the tunnel are made to match it.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use innermesh_proto::{
+    head::Announcement,
+    id::{NodeId, resolver_v4},
+    view::MeshView,
+    zone::Zone,
+};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::{Inner, announced, endpoints};
+use crate::{
+    dns::{DnsServer, ListenError, MemberSources},
+    gossip::Gossip,
+    host::Mono,
+    ledger::Ledger,
+    tunnel::BackendChoice,
+};
+
+/// How long after its start a node may take what it doesn't know for something
+/// that it hasn't heard yet.
+const LOADING: Duration = Duration::from_secs(5);
+/// How often the tunnel is held against its plan although nothing changed: an
+/// interface that somebody deleted comes back.
+const RECHECK: Duration = Duration::from_secs(10);
+/// How often the host's own addresses and name servers are looked at.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// The view at the start, from what is on disk.
+pub fn first_view(me: NodeId, ledger: &Ledger, gossip: &Gossip, now: Mono) -> MeshView {
+    let ledger = ledger.state();
+    let nodes = MeshView::nodes(
+        me,
+        &ledger,
+        &gossip.table(),
+        &gossip.own(),
+        &BTreeMap::new(),
+        now,
+    );
+    MeshView {
+        version: 1,
+        me,
+        loading: ledger.members.len() > 1,
+        ledger,
+        nodes,
+    }
+}
+
+/// Makes a new view for each change, for as long as the agent runs.
+pub async fn follow_changes(inner: Arc<Inner>) {
+    let mut ledger = inner.ledger.subscribe();
+    let mut gossip = inner.gossip.changes();
+    let mut services = inner.services.subscribe();
+    let mut peers = inner.transport.events();
+    let clock = inner.host.clock.clone();
+    loop {
+        let loading = inner.view.borrow().loading;
+        tokio::select! {
+            changed = ledger.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                ledger.mark_unchanged();
+                inner.note_stamp();
+                inner.gossip.compare();
+                inner.transport.review();
+            }
+            changed = gossip.changed() => if changed.is_err() { return },
+            changed = services.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                announce(&inner, None);
+            }
+            event = peers.recv() => if let Err(RecvError::Closed) = event { return },
+            () = clock.sleep(LOADING), if loading => {}
+        }
+        gossip.mark_unchanged();
+        renew_view(&inner).await;
+    }
+}
+
+async fn renew_view(inner: &Inner) {
+    let now = inner.host.clock.now();
+    let ledger = inner.ledger.state();
+    let before = inner.view.borrow().clone();
+    let paths: BTreeMap<NodeId, SocketAddr> = inner
+        .transport
+        .connected()
+        .into_iter()
+        .map(|peer| (peer.node, peer.remote))
+        .collect();
+    let table = inner.gossip.table();
+    let nodes = MeshView::nodes(
+        inner.me(),
+        &ledger,
+        &table,
+        &inner.gossip.own(),
+        &paths,
+        now,
+    );
+    let compared = nodes
+        .iter()
+        .any(|(node, view)| *node != inner.me() && view.compared);
+    let loading = before.loading && !compared && now < inner.started + LOADING;
+    inner.view.send_replace(Arc::new(MeshView {
+        version: before.version + 1,
+        me: inner.me(),
+        ledger,
+        nodes,
+        loading,
+    }));
+    publish_zone(inner).await;
+}
+
+/// Has DNS answer from the newest view.
+pub async fn publish_zone(inner: &Inner) {
+    let view = inner.view.borrow().clone();
+    let own = inner.host.net.local_addresses().await;
+    let sources = MemberSources {
+        own: own.into_iter().map(|(_, ip)| ip).collect(),
+        members: view.member_addresses(),
+        local: Vec::new(),
+    };
+    inner
+        .dns
+        .publish(Arc::new(Zone::build(&view.zone_input())), Arc::new(sources));
+}
+
+/// Listens for DNS: where the configuration says, else on the resolver's
+/// addresses, of which IPv6's may be missing where the host has none.
+pub fn serve_dns(inner: &Inner) -> Result<DnsServer, ListenError> {
+    let start = |listen: &[SocketAddr]| {
+        DnsServer::start(inner.dns.clone(), inner.host.clock.clone(), listen)
+    };
+    if !inner.config.dns_listen.is_empty() || inner.config.backend == BackendChoice::None {
+        return start(&inner.config.dns_listen);
+    }
+    let state = inner.ledger.state();
+    let v4 = SocketAddr::new(IpAddr::V4(resolver_v4(state.ipv4)), 53);
+    let v6 = SocketAddr::new(IpAddr::V6(state.mesh.resolver_v6()), 53);
+    match start(&[v4, v6]) {
+        Ok(server) => Ok(server),
+        Err(error) => match start(&[v4]) {
+            Ok(server) => {
+                tracing::warn!(%error, "names are answered over IPv4 only");
+                Ok(server)
+            }
+            Err(error) => Err(error),
+        },
+    }
+}
+
+/// Makes the tunnel match each plan.
+pub async fn follow_tunnel(inner: Arc<Inner>) {
+    let mut views = inner.view.subscribe();
+    let mut applied = None;
+    loop {
+        let plan = views.borrow_and_update().tunnel_plan();
+        if applied.as_ref() != Some(&plan) {
+            match inner.tunnel.apply(&plan).await {
+                Ok(_) => applied = Some(plan),
+                Err(error) => {
+                    tracing::error!(%error, "the tunnel isn't as it should be; trying again")
+                }
+            }
+        }
+        let clock = inner.host.clock.clone();
+        tokio::select! {
+            changed = views.changed() => if changed.is_err() { return },
+            () = clock.sleep(RECHECK) => applied = None,
+        }
+    }
+}
+
+/// Follows the host's own addresses and name servers.
+pub async fn follow_host(inner: Arc<Inner>) {
+    let mut last = None;
+    loop {
+        let endpoints = endpoints(&inner.config, &inner.host, &inner.transport).await;
+        announce(&inner, Some(endpoints));
+        let upstream = match inner.config.dns_upstream.is_empty() {
+            true => inner.host.net.upstream_resolvers().await,
+            false => inner.config.dns_upstream.clone(),
+        };
+        let own: Vec<IpAddr> = inner
+            .host
+            .net
+            .local_addresses()
+            .await
+            .into_iter()
+            .map(|(_, ip)| ip)
+            .collect();
+        if last.as_ref() != Some(&(upstream.clone(), own.clone())) {
+            inner.dns.set_upstreams(&upstream, &own);
+            publish_zone(&inner).await;
+            last = Some((upstream, own));
+        }
+        inner.ledger.set_peer_clocks(inner.gossip.peer_clocks());
+        inner.host.clock.sleep(LOOK).await;
+    }
+}
+
+/// Announces this node's services, and its endpoints if they are given.
+pub fn announce(inner: &Inner, endpoints: Option<Vec<SocketAddr>>) {
+    let own = inner.gossip.own();
+    inner.gossip.announce(Announcement {
+        version: own.version,
+        quic: endpoints.unwrap_or(own.quic),
+        wireguard: announced(&inner.config, inner.tunnel_key),
+        services: inner.services.instances(),
+    });
+}

@@ -1,0 +1,207 @@
+//! Keeps this node connected with the other members: by the endpoints that
+//! they announce, the paths that worked before, and, when nothing else is
+//! known, the seeds that it joined by.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use innermesh_proto::{codec, id::NodeId, limits};
+use tokio::{sync::broadcast::error::RecvError, task::JoinSet};
+
+use super::Inner;
+use crate::{
+    gossip::known,
+    host::{Disk, Mono},
+    quic::{DialError, PeerEvent},
+};
+
+/// How often it is looked whom to dial.
+const TICK: Duration = Duration::from_millis(500);
+/// Dials under way at once.
+const PARALLEL: usize = 16;
+/// The first pause after a dial that failed; it doubles up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How long the node with the greater id leaves the dialing to the other: one
+/// of two connections would be thrown away.
+const COURTESY: Duration = Duration::from_secs(1);
+/// Where the seeds are kept.
+const SEEDS: &str = "seeds";
+
+/// Keeps the addresses by which this machine joined, for a start without any
+/// live peer.
+///
+/// # Errors
+/// The disk's.
+pub async fn store_seeds(disk: &dyn Disk, seeds: &[SocketAddr]) -> std::io::Result<()> {
+    disk.replace(Path::new(SEEDS), &codec::encode(&seeds)).await
+}
+
+async fn load_seeds(disk: &dyn Disk) -> Vec<SocketAddr> {
+    let bytes = disk.read(Path::new(SEEDS)).await.ok().flatten();
+    let seeds = bytes.and_then(|bytes| codec::decode::<Vec<SocketAddr>>(&bytes, 4096).ok());
+    let mut seeds = seeds.unwrap_or_default();
+    seeds.truncate(limits::ENDPOINTS);
+    seeds
+}
+
+/// Dials for as long as the agent runs.
+pub async fn run(inner: Arc<Inner>) {
+    let mut dialer = Dialer {
+        seeds: load_seeds(&*inner.host.disk).await,
+        paths: known::paths(&*inner.host.disk).await,
+        attempts: BTreeMap::new(),
+        dialing: BTreeSet::new(),
+        started: inner.host.clock.now(),
+        inner: inner.clone(),
+    };
+    let mut events = inner.transport.events();
+    let mut dials = JoinSet::new();
+    dialer.dial(&mut dials);
+    loop {
+        let clock = inner.host.clock.clone();
+        tokio::select! {
+            () = clock.sleep(TICK) => dialer.dial(&mut dials),
+            Some(done) = dials.join_next() => {
+                if let Ok((target, result)) = done {
+                    dialer.done(target, result);
+                }
+            }
+            event = events.recv() => match event {
+                Ok(PeerEvent::Up(node)) => {
+                    dialer.attempts.remove(&Target::Member(node));
+                    let gossip = inner.gossip.clone();
+                    tokio::spawn(async move { gossip.greet(node).await });
+                }
+                Ok(PeerEvent::Down(_) | PeerEvent::Twin(_)) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            },
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Target {
+    Member(NodeId),
+    Seed(SocketAddr),
+}
+
+struct Dialer {
+    inner: Arc<Inner>,
+    seeds: Vec<SocketAddr>,
+    paths: BTreeMap<NodeId, SocketAddr>,
+    attempts: BTreeMap<Target, Attempt>,
+    dialing: BTreeSet<Target>,
+    started: Mono,
+}
+
+#[derive(Clone, Copy)]
+struct Attempt {
+    failures: u32,
+    next: Mono,
+}
+
+type Done = (Target, Result<NodeId, DialError>);
+
+impl Dialer {
+    fn dial(&mut self, dials: &mut JoinSet<Done>) {
+        let now = self.inner.host.clock.now();
+        for (target, addresses) in self.wanted(now) {
+            if dials.len() >= PARALLEL {
+                return;
+            }
+            let due = self
+                .attempts
+                .get(&target)
+                .is_none_or(|attempt| now >= attempt.next);
+            if due && !addresses.is_empty() && self.dialing.insert(target) {
+                let transport = self.inner.transport.clone();
+                dials.spawn(async move {
+                    let expect = match target {
+                        Target::Member(node) => Some(node),
+                        Target::Seed(_) => None,
+                    };
+                    let mut result = Err(DialError::Timeout);
+                    for address in addresses {
+                        result = transport.dial(address, expect).await;
+                        if result.is_ok() {
+                            break;
+                        }
+                    }
+                    (target, result)
+                });
+            }
+        }
+    }
+
+    /// Whom to dial, and where.
+    fn wanted(&self, now: Mono) -> Vec<(Target, Vec<SocketAddr>)> {
+        let me = self.inner.me();
+        let state = self.inner.ledger.state();
+        let table = self.inner.gossip.table();
+        let mut wanted = Vec::new();
+        for node in state.members.keys().filter(|node| **node != me) {
+            let waits = *node < me && now < self.started + COURTESY;
+            if waits || self.inner.transport.is_connected(*node) {
+                continue;
+            }
+            let announced = table
+                .get(node)
+                .and_then(|known| known.body.as_ref())
+                .map(|body| body.announcement.quic.clone());
+            let mut addresses: Vec<SocketAddr> =
+                self.paths.get(node).copied().into_iter().collect();
+            for address in announced.unwrap_or_default() {
+                if !addresses.contains(&address) {
+                    addresses.push(address);
+                }
+            }
+            wanted.push((Target::Member(*node), addresses));
+        }
+        if self.inner.transport.connected().is_empty() && state.members.len() > 1 {
+            wanted.extend(
+                self.seeds
+                    .iter()
+                    .map(|seed| (Target::Seed(*seed), vec![*seed])),
+            );
+        }
+        wanted
+    }
+
+    fn done(&mut self, target: Target, result: Result<NodeId, DialError>) {
+        self.dialing.remove(&target);
+        match result {
+            Ok(_) => {
+                self.attempts.remove(&target);
+            }
+            Err(error) => {
+                tracing::debug!(?target, %error, "a peer could not be dialed");
+                if matches!(error, DialError::Expired) {
+                    self.inner.membership.wanted.notify_one();
+                }
+                let failures = self
+                    .attempts
+                    .get(&target)
+                    .map_or(0, |attempt| attempt.failures);
+                let pause = (PAUSE_MIN * 2u32.saturating_pow(failures.min(8))).min(PAUSE_MAX);
+                let attempt = Attempt {
+                    failures: failures + 1,
+                    next: self.inner.host.clock.now() + self.jittered(pause),
+                };
+                self.attempts.insert(target, attempt);
+            }
+        }
+    }
+
+    /// Half to all of `pause`: a mesh that starts at once doesn't dial in step.
+    fn jittered(&self, pause: Duration) -> Duration {
+        let mut byte = [0; 1];
+        self.inner.host.keys.random(&mut byte);
+        pause / 2 + pause * u32::from(byte[0]) / 512
+    }
+}

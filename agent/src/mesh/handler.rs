@@ -1,0 +1,252 @@
+//! What this node answers to its peers, method by method.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use innermesh_proto::{
+    certificate::Serial,
+    codec,
+    crypto::{PublicKey, Sealed},
+    id::NodeId,
+    ledger::{Author, Content, Outcome, Request, request::Join},
+    limits,
+    message::{
+        Batches, BodyQuery, Decided, HeadsQuery, JoinHello, JoinQuery, Joined, LedgerQuery,
+        Propose, Push, Renew,
+    },
+    rpc::{Failure, method},
+};
+use serde::de::DeserializeOwned;
+
+use super::Inner;
+use crate::{
+    ledger::{Ledger, ProposeError, follow},
+    quic::{Admission, Caller, Handler, Standing},
+};
+
+/// How long a request of a joining or renewing machine may take to be decided.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// Who is a member, by the ledger held here.
+pub struct LedgerAdmission(pub Ledger);
+
+impl Admission for LedgerAdmission {
+    fn standing(&self, key: &PublicKey) -> Standing {
+        match self.0.state().member_by_key(key) {
+            Some(_) => Standing::Member,
+            None => Standing::Unknown,
+        }
+    }
+}
+
+/// Answers peers.
+pub struct PeerHandler(pub Arc<Inner>);
+
+#[async_trait]
+impl Handler for PeerHandler {
+    async fn call(&self, caller: &Caller, method: u16, body: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        match (method, caller.node) {
+            (method::JOIN, _) => self.join(caller, &body).await,
+            (method::RENEW, _) => self.renew(&body).await,
+            (_, None) => Err(Failure::NotMember),
+            (method::PING, _) => Ok(body),
+            (method::BODY, _) => self.body(&body),
+            (method::HEADS, Some(node)) => self.heads(node, &body),
+            (method::LEDGER, _) => self.ledger(&body).await,
+            (method::PROPOSE, _) => self.propose(&body).await,
+            (method::GENESIS, _) => Ok(codec::encode(self.0.ledger.genesis())),
+            _ => Err(Failure::UnknownMethod),
+        }
+    }
+
+    async fn notice(&self, caller: &Caller, method: u16, body: Vec<u8>) {
+        let Some(node) = caller.node else { return };
+        match method {
+            method::GOSSIP => self.0.gossip.take_message(node, &body),
+            method::PUSH => {
+                if let Ok(push) = codec::decode::<Push>(&body, limits::RPC_BYTES) {
+                    self.0.gossip.take_push(node, push.heads);
+                }
+            }
+            method::BATCHES => {
+                if let Ok(pushed) = codec::decode::<Batches>(&body, limits::RPC_BYTES) {
+                    self.batches(node, pushed).await;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    codec::decode(body, limits::RPC_BYTES).map_err(|_| Failure::Malformed)
+}
+
+impl PeerHandler {
+    fn body(&self, body: &[u8]) -> Result<Vec<u8>, Failure> {
+        let query: BodyQuery = read(body)?;
+        self.0
+            .gossip
+            .body(&query.hash)
+            .ok_or_else(|| Failure::Unavailable("no head here names that body".into()))
+    }
+
+    fn heads(&self, node: NodeId, body: &[u8]) -> Result<Vec<u8>, Failure> {
+        let query: HeadsQuery = read(body)?;
+        if query.position.index > self.0.ledger.state().position.index {
+            self.0.nudge.ahead(node, query.position.index);
+        }
+        let heads = self.0.gossip.heads();
+        Ok(codec::encode(&Push { heads }))
+    }
+
+    async fn ledger(&self, body: &[u8]) -> Result<Vec<u8>, Failure> {
+        let query: LedgerQuery = read(body)?;
+        let batches = self.0.ledger.range(query.from, follow::RANGE_BYTES).await;
+        let batches = batches.map_err(|e| Failure::Internal(e.to_string()))?;
+        Ok(codec::encode(&Batches { batches }))
+    }
+
+    async fn batches(&self, from: NodeId, pushed: Batches) {
+        let held = self.0.ledger.state().position.index;
+        let first = pushed
+            .batches
+            .first()
+            .and_then(|batch| batch.read_header().ok());
+        let last = pushed
+            .batches
+            .last()
+            .and_then(|batch| batch.read_header().ok());
+        let (Some(first), Some(last)) = (first, last) else {
+            return;
+        };
+        if last.index <= held {
+            return;
+        }
+        if first.index > held + 1 {
+            return self.0.nudge.ahead(from, last.index);
+        }
+        follow::take(&self.0.ledger, from, pushed.batches).await;
+    }
+
+    /// A request that a member passes on to this node, which decides or says
+    /// that it doesn't: one hop, so that requests can't go in circles.
+    async fn propose(&self, body: &[u8]) -> Result<Vec<u8>, Failure> {
+        let propose: Propose = read(body)?;
+        let outcome =
+            self.0
+                .ledger
+                .propose(propose.request)
+                .await
+                .map_err(|error| match error {
+                    ProposeError::Busy => Failure::Busy,
+                    error => Failure::Unavailable(error.to_string()),
+                })?;
+        Ok(codec::encode(&Decided { outcome }))
+    }
+
+    async fn join(&self, caller: &Caller, body: &[u8]) -> Result<Vec<u8>, Failure> {
+        match read(body)? {
+            JoinQuery::Hello => Ok(codec::encode(&JoinHello {
+                genesis: self.0.ledger.genesis().clone(),
+                now_ms: self.0.now_ms(),
+            })),
+            JoinQuery::Join(request) => {
+                let (joined, outcome) = self.admit(caller, request).await?;
+                if let Outcome::Refused(refusal) = &outcome {
+                    tracing::info!(remote = %caller.remote, %refusal, "a join was refused");
+                }
+                self.certificate_of(&joined, outcome)
+            }
+        }
+    }
+
+    /// Has a join decided. A machine that was admitted and lost the answer
+    /// gets it again.
+    async fn admit(
+        &self,
+        caller: &Caller,
+        sealed: Sealed,
+    ) -> Result<(PublicKey, Outcome), Failure> {
+        let request: Request = sealed
+            .peek(limits::REQUEST_BYTES)
+            .map_err(|_| Failure::Malformed)?;
+        let Some(Content::Join(join)) = Content::decode(request.kind, &request.content) else {
+            return Err(Failure::Malformed);
+        };
+        if join.exporter != caller.exporter {
+            return Err(Failure::Refused(
+                "the request was made for another connection; ask again".into(),
+            ));
+        }
+        let Author::Token(token) = request.author else {
+            return Err(Failure::Malformed);
+        };
+        let state = self.0.ledger.state();
+        let message = Join::possession_message(&state.mesh, &token, &join.exporter);
+        let possesses = self
+            .0
+            .host
+            .keys
+            .ed25519(&join.node, &message, &join.possession);
+        if let Some((_, member)) = state.member_by_key(&join.node)
+            && possesses
+            && member.name == join.name
+        {
+            return Ok((join.node, Outcome::Done(member.joined)));
+        }
+        let outcome = self.submit(&sealed).await?;
+        Ok((join.node, outcome))
+    }
+
+    async fn renew(&self, body: &[u8]) -> Result<Vec<u8>, Failure> {
+        let renew: Renew = read(body)?;
+        let request: Request = renew
+            .request
+            .peek(limits::REQUEST_BYTES)
+            .map_err(|_| Failure::Malformed)?;
+        let Some(Content::Renew) = Content::decode(request.kind, &request.content) else {
+            return Err(Failure::Malformed);
+        };
+        let Author::Node(node) = request.author else {
+            return Err(Failure::Malformed);
+        };
+        let state = self.0.ledger.state();
+        let member = state.members.get(&node).ok_or(Failure::NotMember)?;
+        let outcome = self.submit(&renew.request).await?;
+        self.certificate_of(&member.key, outcome)
+    }
+
+    async fn submit(&self, request: &Sealed) -> Result<Outcome, Failure> {
+        self.0
+            .client
+            .submit(request, PATIENCE)
+            .await
+            .map_err(|error| Failure::Unavailable(error.to_string()))
+    }
+
+    fn certificate_of(&self, key: &PublicKey, outcome: Outcome) -> Result<Vec<u8>, Failure> {
+        let (leaf, issuer) = match &outcome {
+            Outcome::Refused(_) => Default::default(),
+            Outcome::Done(_) => self.chain_of(key).ok_or_else(|| {
+                Failure::Unavailable("this node's ledger is behind; ask again".into())
+            })?,
+        };
+        Ok(codec::encode(&Joined {
+            outcome,
+            leaf,
+            issuer,
+        }))
+    }
+
+    fn chain_of(&self, key: &PublicKey) -> Option<(Vec<u8>, Vec<u8>)> {
+        let state = self.0.ledger.state();
+        let (_, member) = state.member_by_key(key)?;
+        let serial: Serial = member.certificate?;
+        let issued = state.certificates.get(&serial)?;
+        Some((
+            issued.der.clone(),
+            state.issuers.get(&issued.issuer)?.clone(),
+        ))
+    }
+}

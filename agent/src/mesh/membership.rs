@@ -1,0 +1,201 @@
+//! This node's own membership certificate: which chain TLS shows, and its
+//! renewal, from half of its life on, by wall time (S19).
+
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use innermesh_proto::{
+    codec,
+    ledger::{Content, Outcome, State},
+    limits,
+    message::{Joined, Renew},
+    rpc::method,
+};
+use tokio::sync::Notify;
+
+use super::{BuildError, Inner};
+use crate::{
+    host::{Host, keys::NodeKey},
+    tls::{Chain, MeshTls},
+};
+
+/// How often it is looked whether to renew: many short looks and not one long
+/// timer, so that a machine that slept recovers by itself.
+const LOOK: Duration = Duration::from_secs(60);
+/// How long a renewal may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long to wait after one that failed.
+const RETRY: Duration = Duration::from_secs(300);
+
+/// What others may ask of the renewal, and see of it.
+#[derive(Default)]
+pub struct Membership {
+    /// Renew now: a peer found the certificate expired.
+    pub wanted: Notify,
+    /// Why the last renewal failed, if it did.
+    pub failure: std::sync::Mutex<Option<String>>,
+}
+
+/// TLS with the newest certificate that the ledger has for this node.
+pub fn tls(
+    state: &State,
+    key: &Arc<dyn NodeKey>,
+    stamp_ms: &Arc<AtomicU64>,
+    host: &Host,
+) -> Result<MeshTls, BuildError> {
+    let chain = chain(state, key)
+        .ok_or_else(|| BuildError::NotMember(host.disk.root().display().to_string()))?;
+    Ok(MeshTls::member(
+        &chain,
+        key.clone(),
+        stamp_ms.clone(),
+        host.keys.clone(),
+    )?)
+}
+
+fn chain(state: &State, key: &Arc<dyn NodeKey>) -> Option<Chain> {
+    let (_, member) = state.member_by_key(&key.public())?;
+    let issued = state.certificates.get(&member.certificate?)?;
+    Some(Chain {
+        leaf: issued.der.clone(),
+        issuer: state.issuers.get(&issued.issuer)?.clone(),
+        root: state.root.clone(),
+    })
+}
+
+/// Renews in time, and shows each new certificate, for as long as the agent runs.
+pub async fn run(inner: Arc<Inner>) {
+    let mut states = inner.ledger.subscribe();
+    let mut shown = chain(&states.borrow_and_update(), &inner.key);
+    let mut not_before = inner.host.clock.now();
+    loop {
+        let clock = inner.host.clock.clone();
+        let expired = tokio::select! {
+            changed = states.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let newest = chain(&states.borrow_and_update(), &inner.key);
+                if newest != shown {
+                    shown = newest;
+                    if let Some(chain) = &shown {
+                        show(&inner, chain);
+                    }
+                }
+                continue;
+            }
+            () = inner.membership.wanted.notified() => true,
+            () = clock.sleep(LOOK) => false,
+        };
+        let now = inner.host.clock.now();
+        if now < not_before || !(expired || is_due(&inner)) {
+            continue;
+        }
+        let result = renew(&inner, expired).await;
+        let failure = result.err();
+        if let Some(error) = &failure {
+            tracing::warn!(%error, "the membership certificate could not be renewed; trying again");
+            not_before = inner.host.clock.now() + RETRY;
+        }
+        *inner
+            .membership
+            .failure
+            .lock()
+            .unwrap_or_else(|e| e.into_inner()) = failure;
+    }
+}
+
+/// Whether half of the certificate's life is over, by this machine's clock.
+fn is_due(inner: &Inner) -> bool {
+    let state = inner.ledger.state();
+    let member = state.members.get(&inner.me());
+    let issued = member.and_then(|member| state.certificates.get(&member.certificate?));
+    issued.is_some_and(|issued| {
+        let half = issued.not_before_ms / 2 + issued.not_after_ms / 2;
+        inner.host.clock.wall_ms() >= half
+    })
+}
+
+async fn renew(inner: &Inner, expired: bool) -> Result<(), String> {
+    let request = inner.client.request(&Content::Renew, inner.now_ms());
+    if expired {
+        return renew_as_stranger(inner, &request).await;
+    }
+    match inner.client.submit(&request, PATIENCE).await {
+        Ok(Outcome::Done(_)) => Ok(()),
+        Ok(Outcome::Refused(refusal)) => Err(refusal.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Peers whose ledger is further on find the certificate expired: it is
+/// renewed over a connection that shows none.
+async fn renew_as_stranger(
+    inner: &Inner,
+    request: &innermesh_proto::crypto::Sealed,
+) -> Result<(), String> {
+    let state = inner.ledger.state();
+    let tls = tls(&state, &inner.key, &inner.stamp_ms, &inner.host).map_err(|e| e.to_string())?;
+    let client = tls
+        .client_without_certificate()
+        .map_err(|e| e.to_string())?;
+    let body = codec::encode(&Renew {
+        request: request.clone(),
+    });
+    let mut why = "no address of a member is known".to_string();
+    for (_, known) in inner.gossip.table().iter() {
+        let announced = known.body.iter().flat_map(|body| &body.announcement.quic);
+        for address in announced {
+            let channel = match inner
+                .transport
+                .dial_unregistered(*address, Some(client.clone()))
+                .await
+            {
+                Ok(channel) => channel,
+                Err(error) => {
+                    why = error.to_string();
+                    continue;
+                }
+            };
+            let answer = channel.call(method::RENEW, body.clone(), PATIENCE).await;
+            let joined = answer.map_err(|e| e.to_string()).and_then(|bytes| {
+                codec::decode::<Joined>(&bytes, limits::RPC_BYTES).map_err(|e| e.to_string())
+            });
+            match joined {
+                Err(error) => why = error,
+                Ok(Joined {
+                    outcome: Outcome::Refused(refusal),
+                    ..
+                }) => return Err(refusal.to_string()),
+                Ok(joined) => {
+                    show(
+                        inner,
+                        &Chain {
+                            leaf: joined.leaf,
+                            issuer: joined.issuer,
+                            root: state.root.clone(),
+                        },
+                    );
+                    return Ok(());
+                }
+            }
+        }
+    }
+    Err(why)
+}
+
+fn show(inner: &Inner, chain: &Chain) {
+    let tls = MeshTls::member(
+        chain,
+        inner.key.clone(),
+        inner.stamp_ms.clone(),
+        inner.host.keys.clone(),
+    );
+    let configs = tls.and_then(|tls| Ok((tls.server()?, tls.client()?)));
+    match configs {
+        Ok((server, client)) => inner.transport.set_tls(server, client),
+        Err(error) => tracing::error!(%error, "the renewed membership certificate can't be used"),
+    }
+}

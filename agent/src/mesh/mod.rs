@@ -1,0 +1,376 @@
+//! The agent itself: opens what a member's state folder holds, starts gossip,
+//! ledger and transport, makes one view of what they say, and has DNS, tunnel
+//! and certificates follow it. Everything outside comes in as a [`Host`].
+
+mod apply;
+
+mod dialer;
+mod handler;
+mod membership;
+mod names;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use innermesh_proto::{
+    head::{Announcement, WireGuard},
+    id::NodeId,
+    rpc::method,
+    view::MeshView,
+};
+use tokio::sync::watch;
+
+pub use self::dialer::store_seeds;
+
+use crate::{
+    ca::{CaError, Issuer},
+    dns::{Dns, DnsServer, ListenError},
+    enroll::keys::{self, KeyFileError},
+    gossip::Gossip,
+    host::{Host, Mono, keys::NodeKey},
+    ledger::{
+        Ledger, LedgerError,
+        client::Client,
+        follow::{self, Nudge},
+    },
+    quic::{Settings, Transport, TransportError},
+    services::{Registry, ServiceError, Spec},
+    tls::TlsError,
+    tunnel::{self, BackendChoice, Tunnel, TunnelError, TunnelSettings},
+};
+
+/// What an agent is told besides what its state folder holds.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The QUIC endpoint's address.
+    pub listen: SocketAddr,
+    /// Endpoints to announce before those of the host's own interfaces.
+    pub advertise: Vec<SocketAddr>,
+    /// The tunnel interface's name.
+    pub interface: String,
+    /// WireGuard's UDP port.
+    pub tunnel_port: u16,
+    /// Largest packet through the tunnel, in bytes.
+    pub mtu: u32,
+    /// What carries the tunnel's packets.
+    pub backend: BackendChoice,
+    /// Where DNS is answered; the resolver addresses when empty.
+    pub dns_listen: Vec<SocketAddr>,
+    /// Name servers for other names; the host's own when empty.
+    pub dns_upstream: Vec<SocketAddr>,
+    /// Services from the configuration.
+    pub services: Vec<Spec>,
+}
+
+/// The version that this agent announces.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The lock that two agents on one folder can't both hold.
+const LOCK: &str = "lock";
+
+/// Why an agent can't start. The state folder is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Another agent holds the folder.
+    #[error("another agent runs on {0}; stop it first, or use another --dir")]
+    Locked(String),
+    /// The disk.
+    #[error("{0} can't be used: {1}")]
+    Io(String, std::io::Error),
+    /// A key file.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// This machine isn't a member by its own ledger.
+    #[error(
+        "this machine is not a member of the mesh any more: move {0} away and `agent join` with a new invite"
+    )]
+    NotMember(String),
+    /// The issuer's key doesn't fit its certificate.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The QUIC endpoint.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The tunnel.
+    #[error(transparent)]
+    Tunnel(#[from] TunnelError),
+    /// DNS.
+    #[error(transparent)]
+    Dns(#[from] ListenError),
+    /// A service of the configuration.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+}
+
+/// A running agent. Clones are the same agent.
+#[derive(Clone)]
+pub struct Agent {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub config: Config,
+    pub host: Host,
+    pub key: Arc<dyn NodeKey>,
+    pub ledger: Ledger,
+    pub client: Client,
+    pub transport: Transport,
+    pub gossip: Gossip,
+    pub nudge: Nudge,
+    pub services: Registry,
+    pub dns: Arc<Dns>,
+    pub tunnel: Arc<dyn Tunnel>,
+    pub view: watch::Sender<Arc<MeshView>>,
+    pub names: names::Names,
+    pub tunnel_key: innermesh_proto::tunnel::TunnelKey,
+    pub started: Mono,
+    /// The newest ledger stamp, for TLS.
+    pub stamp_ms: Arc<AtomicU64>,
+    pub membership: membership::Membership,
+    server: Mutex<Option<DnsServer>>,
+    _lock: Box<dyn Send + Sync>,
+}
+
+impl Agent {
+    /// Opens the state folder and starts the agent in the background.
+    ///
+    /// # Errors
+    /// [`BuildError`]; what was started before the error has ended.
+    pub async fn build(config: Config, host: Host) -> Result<Self, BuildError> {
+        let folder = host.disk.root().display().to_string();
+        let lock = host
+            .disk
+            .lock(Path::new(LOCK))
+            .map_err(|error| match error.kind() {
+                std::io::ErrorKind::WouldBlock => BuildError::Locked(folder.clone()),
+                _ => BuildError::Io(folder.clone(), error),
+            })?;
+        let key = keys::require_identity(&host).await?;
+        let me = key.public().node_id();
+        let ledger = open_ledger(&host, &key).await?;
+        let state = ledger.state();
+        let member = state
+            .members
+            .get(&me)
+            .ok_or_else(|| BuildError::NotMember(folder.clone()))?
+            .clone();
+        let stamp_ms = Arc::new(AtomicU64::new(state.stamp_ms));
+        let tls = membership::tls(&state, &key, &stamp_ms, &host)?;
+
+        let private_key = keys::wireguard(&host).await?;
+        let tunnel = host
+            .tunnels
+            .open(TunnelSettings {
+                interface: config.interface.clone(),
+                private_key,
+                listen_port: config.tunnel_port,
+                mtu: config.mtu,
+                backend: config.backend,
+            })
+            .await?;
+        let admission = Arc::new(handler::LedgerAdmission(ledger.clone()));
+        let transport = Transport::open(
+            &host,
+            Settings {
+                me,
+                listen: config.listen,
+                server: Some(tls.server()?),
+                client: tls.client()?,
+                admission,
+                open_to_strangers: [method::JOIN, method::RENEW].into(),
+            },
+        )?;
+        let services = Registry::load(host.clone(), config.services.clone()).await?;
+        services.set_local_addresses(vec![IpAddr::V4(member.ipv4), IpAddr::V6(member.ipv6)]);
+        let tunnel_key = tunnel::public_key(&private_key);
+        let announcement = Announcement {
+            version: VERSION.into(),
+            quic: endpoints(&config, &host, &transport).await,
+            wireguard: announced(&config, tunnel_key),
+            services: services.instances(),
+        };
+        let (nudge, nudges) = follow::nudges();
+        let gossip = Gossip::start(
+            &host,
+            key.clone(),
+            ledger.clone(),
+            transport.clone(),
+            nudge.clone(),
+            announcement,
+        )
+        .await
+        .map_err(|error| BuildError::Io(folder, error))?;
+        follow::start(&host, me, ledger.clone(), transport.clone(), nudges);
+        let client = Client::new(
+            &host,
+            key.clone(),
+            ledger.clone(),
+            transport.clone(),
+            nudge.clone(),
+        );
+        let started = host.clock.now();
+        let view = apply::first_view(me, &ledger, &gossip, started);
+        let dns = Arc::new(Dns::new(
+            host.clock.clone(),
+            Arc::new(innermesh_proto::zone::Zone::build(&view.zone_input())),
+            state.ipv4,
+            state.mesh.ula(),
+        ));
+        let inner = Arc::new(Inner {
+            membership: membership::Membership::default(),
+            config,
+            host,
+            key,
+            ledger,
+            client,
+            transport,
+            gossip,
+            nudge,
+            services,
+            dns,
+            tunnel,
+            view: watch::Sender::new(Arc::new(view)),
+            names: names::Names::default(),
+            tunnel_key,
+            started,
+            stamp_ms,
+            server: Mutex::new(None),
+            _lock: lock,
+        });
+        let agent = Self { inner };
+        agent.start().await?;
+        Ok(agent)
+    }
+
+    /// Brings up what follows the view, then answers peers.
+    async fn start(&self) -> Result<(), BuildError> {
+        let inner = &self.inner;
+        // The resolver's addresses exist once the interface has them.
+        inner
+            .tunnel
+            .apply(&inner.view.borrow().tunnel_plan())
+            .await?;
+        apply::publish_zone(inner).await;
+        if inner.host.net.has_sockets() {
+            let server = apply::serve_dns(inner)?;
+            *inner.server.lock().unwrap_or_else(|e| e.into_inner()) = Some(server);
+        }
+        inner
+            .transport
+            .serve(Arc::new(handler::PeerHandler(inner.clone())));
+        tokio::spawn(apply::follow_changes(inner.clone()));
+        tokio::spawn(apply::follow_tunnel(inner.clone()));
+        tokio::spawn(apply::follow_host(inner.clone()));
+        tokio::spawn(dialer::run(inner.clone()));
+        tokio::spawn(names::run(inner.clone()));
+        tokio::spawn(membership::run(inner.clone()));
+        let services = inner.services.clone();
+        tokio::spawn(async move { services.run().await });
+        Ok(())
+    }
+
+    /// What this agent concludes now, and each time after.
+    pub fn view(&self) -> watch::Receiver<Arc<MeshView>> {
+        self.inner.view.subscribe()
+    }
+
+    /// The DNS service of this agent.
+    pub fn dns(&self) -> Arc<Dns> {
+        self.inner.dns.clone()
+    }
+
+    /// Says goodbye to peers and takes down what was brought up. A tunnel that
+    /// the kernel carries stays, so that routes survive a restart.
+    pub async fn stop(&self) {
+        self.inner.gossip.stop().await;
+        self.inner
+            .server
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .take();
+        self.inner.transport.close().await;
+    }
+}
+
+impl Inner {
+    pub fn me(&self) -> NodeId {
+        self.key.public().node_id()
+    }
+
+    /// What this node holds for the ledger's time now, in milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        self.client.now_ms(&self.gossip.peer_clocks())
+    }
+
+    /// Where DNS is answered.
+    pub fn dns_addresses(&self) -> Vec<SocketAddr> {
+        let server = self.server.lock().unwrap_or_else(|e| e.into_inner());
+        server
+            .as_ref()
+            .map(|server| server.addresses().to_vec())
+            .unwrap_or_default()
+    }
+
+    /// Has TLS judge by the newest stamp.
+    pub fn note_stamp(&self) {
+        self.stamp_ms
+            .store(self.ledger.state().stamp_ms, Ordering::Relaxed);
+    }
+}
+
+async fn open_ledger(host: &Host, key: &Arc<dyn NodeKey>) -> Result<Ledger, BuildError> {
+    let issuer = match keys::issuer(host).await? {
+        None => None,
+        Some(issuer_key) => {
+            let me = key.public().node_id();
+            let issuer = crate::ledger::issuer_of(host, me).await?;
+            issuer.map(|der| Issuer::new(issuer_key, der)).transpose()?
+        }
+    };
+    Ok(Ledger::open(host, key.clone(), issuer).await?)
+}
+
+/// What peers are told of the tunnel; nothing where there is none.
+fn announced(config: &Config, key: innermesh_proto::tunnel::TunnelKey) -> Option<WireGuard> {
+    (config.backend != BackendChoice::None).then_some(WireGuard {
+        key,
+        port: config.tunnel_port,
+    })
+}
+
+/// Where this node can be dialed: what the configuration says, then the
+/// addresses of the host's other interfaces.
+pub(crate) async fn endpoints(
+    config: &Config,
+    host: &Host,
+    transport: &Transport,
+) -> Vec<SocketAddr> {
+    let port = transport
+        .local_addr()
+        .map_or(config.listen.port(), |address| address.port());
+    let local = host.net.local_addresses().await;
+    let mut endpoints = config.advertise.clone();
+    let bound = config.listen.ip();
+    for (interface, ip) in local {
+        let reachable = bound.is_unspecified() || bound == ip;
+        if interface != config.interface && reachable {
+            endpoints.push(SocketAddr::new(ip, port));
+        }
+    }
+    if !bound.is_unspecified() && !endpoints.iter().any(|endpoint| endpoint.ip() == bound) {
+        endpoints.push(SocketAddr::new(bound, port));
+    }
+    endpoints.truncate(innermesh_proto::limits::ENDPOINTS);
+    endpoints
+}

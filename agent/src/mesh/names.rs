@@ -1,0 +1,141 @@
+//! The names of this node's services: claimed in the ledger, shared as asked,
+//! and, while they aren't granted, why not.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use innermesh_proto::{
+    ledger::{Content, Outcome, request::Share, state::NameKind},
+    name::Label,
+};
+
+use super::Inner;
+use crate::services::Spec;
+
+/// How long one claim may take.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// How often names that aren't granted are asked for again.
+const RETRY: Duration = Duration::from_secs(15);
+
+/// Why names are pending.
+#[derive(Default)]
+pub struct Names {
+    pending: Mutex<BTreeMap<Label, String>>,
+}
+
+impl Names {
+    /// Names of this node's services that aren't granted, and why.
+    pub fn pending(&self) -> BTreeMap<Label, String> {
+        self.pending
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .clone()
+    }
+
+    fn note(&self, name: &Label, result: Result<(), String>) {
+        let mut pending = self.pending.lock().unwrap_or_else(|e| e.into_inner());
+        match result {
+            Ok(()) => pending.remove(name),
+            Err(why) => pending.insert(name.clone(), why),
+        };
+    }
+
+    /// Forgets a service that was taken away.
+    pub fn forget(&self, name: &Label) {
+        self.pending
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .remove(name);
+    }
+}
+
+/// Whether `name` is granted to this node or shared with it.
+pub fn is_granted(inner: &Inner, name: &Label) -> bool {
+    let me = inner.me();
+    let state = inner.ledger.state();
+    state.names.get(name).is_some_and(|held| {
+        held.kind == NameKind::Service && (held.owner == me || held.shared.contains(&me))
+    })
+}
+
+/// Claims the name of a service and shares it as its description says.
+///
+/// # Errors
+/// Why it is pending; it is asked for again by itself.
+pub async fn secure(inner: &Inner, spec: &Spec) -> Result<(), String> {
+    let result = claim_and_share(inner, spec).await;
+    inner.names.note(&spec.name, result.clone());
+    result
+}
+
+async fn claim_and_share(inner: &Inner, spec: &Spec) -> Result<(), String> {
+    if !is_granted(inner, &spec.name) {
+        ask(inner, Content::Claim(spec.name.clone())).await?;
+    }
+    let state = inner.ledger.state();
+    for node in &spec.share {
+        let Some((with, _)) = state.member_by_name(node) else {
+            return Err(format!(
+                "{node}, which it is to be shared with, is not a member"
+            ));
+        };
+        let held = state.names.get(&spec.name);
+        if with != inner.me()
+            && held.is_some_and(|held| held.owner == inner.me() && !held.shared.contains(&with))
+        {
+            let share = Share {
+                name: spec.name.clone(),
+                with,
+            };
+            ask(inner, Content::Share(share)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives a name back.
+///
+/// # Errors
+/// Why it couldn't be.
+pub async fn release(inner: &Inner, name: &Label) -> Result<(), String> {
+    ask(inner, Content::Release(name.clone())).await
+}
+
+async fn ask(inner: &Inner, content: Content) -> Result<(), String> {
+    let request = inner.client.request(&content, inner.now_ms());
+    match inner.client.submit(&request, PATIENCE).await {
+        Ok(Outcome::Done(_)) => Ok(()),
+        Ok(Outcome::Refused(refusal)) => Err(refusal.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Asks again for names that aren't granted, for as long as the agent runs.
+pub async fn run(inner: Arc<Inner>) {
+    loop {
+        for status in inner.services.list() {
+            let shared = status
+                .spec
+                .share
+                .iter()
+                .all(|node| is_shared(&inner, &status.spec.name, node));
+            if !is_granted(&inner, &status.spec.name) || !shared {
+                let _ = secure(&inner, &status.spec).await;
+            }
+        }
+        inner.host.clock.sleep(RETRY).await;
+    }
+}
+
+fn is_shared(inner: &Inner, name: &Label, node: &Label) -> bool {
+    let state = inner.ledger.state();
+    let Some((with, _)) = state.member_by_name(node) else {
+        return false;
+    };
+    state.names.get(name).is_some_and(|held| {
+        held.owner != inner.me() || with == inner.me() || held.shared.contains(&with)
+    })
+}
