@@ -14,6 +14,8 @@ mod link;
 mod pair;
 mod registry;
 mod serve;
+#[cfg(test)]
+mod tests;
 mod transport;
 
 use std::{future::Future, time::Duration};

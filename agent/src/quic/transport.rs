@@ -354,6 +354,11 @@ impl Transport {
         self.0.registry.active(&node).is_some()
     }
 
+    /// Connections served, registered or not.
+    pub fn link_count(&self) -> usize {
+        self.0.registry.all().len()
+    }
+
     /// News of peers from now on. Who falls behind reads
     /// [`Transport::connected`] anew.
     pub fn events(&self) -> broadcast::Receiver<PeerEvent> {

@@ -1,0 +1,11 @@
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the test host's clock is tokio's, which a test pauses"
+)]
+
+mod calls;
+mod network;
+mod pairs;
+mod real;
+mod strangers;
+mod world;

@@ -1,0 +1,344 @@
+//! A host for tests: tokio's clock, which a test may pause, and either a
+//! network in memory, whose packets take a millisecond, or loopback.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io::{self, IoSliceMut},
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use innermesh_proto::crypto::{Hash, PublicKey, Signature, Verify};
+use ipnet::IpNet;
+use quinn::{
+    AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller,
+    udp::{RecvMeta, Transmit},
+};
+
+use crate::{
+    host::{
+        AppendFile, Clock, Disk, Host, Mono, Network, Tunnels,
+        keys::{CaKey, KeyError, Keys, NodeKey, SystemKeys},
+    },
+    tunnel::{Tunnel, TunnelError, TunnelSettings},
+};
+
+const LATENCY: Duration = Duration::from_millis(1);
+
+/// One datagram: microseconds since the network began, from, to, length.
+pub type Sent = (u128, SocketAddr, SocketAddr, usize);
+
+/// Links in memory.
+#[derive(Debug)]
+pub struct Net {
+    start: tokio::time::Instant,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sockets: BTreeMap<SocketAddr, Arc<Inbox>>,
+    /// Addresses whose packets, either way, are lost.
+    cut: Vec<SocketAddr>,
+    sent: Vec<Sent>,
+}
+
+#[derive(Debug, Default)]
+struct Inbox(Mutex<(VecDeque<(SocketAddr, Vec<u8>)>, Option<Waker>)>);
+
+impl Net {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            start: tokio::time::Instant::now(),
+            state: Mutex::default(),
+        })
+    }
+
+    /// Loses every packet from and to `address` from now on.
+    pub fn cut(&self, address: SocketAddr) {
+        self.state.lock().unwrap().cut.push(address);
+    }
+
+    /// Takes the socket at `address` away, as a killed process leaves it, so
+    /// that another can take its place.
+    pub fn kill(&self, address: SocketAddr) {
+        self.state.lock().unwrap().sockets.remove(&address);
+    }
+
+    pub fn sent(&self) -> Vec<Sent> {
+        self.state.lock().unwrap().sent.clone()
+    }
+
+    fn send(
+        self: &Arc<Self>,
+        from: &Arc<Inbox>,
+        source: SocketAddr,
+        to: SocketAddr,
+        datagram: Vec<u8>,
+    ) {
+        let mut state = self.state.lock().unwrap();
+        // A killed process' socket sends nothing.
+        let alive = state
+            .sockets
+            .get(&source)
+            .is_some_and(|s| Arc::ptr_eq(s, from));
+        if !alive || state.cut.contains(&source) || state.cut.contains(&to) {
+            return;
+        }
+        let at = self.start.elapsed().as_micros();
+        state.sent.push((at, source, to, datagram.len()));
+        drop(state);
+        let net = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(LATENCY).await;
+            let inbox = net.state.lock().unwrap().sockets.get(&to).cloned();
+            if let Some(inbox) = inbox {
+                let mut inbox = inbox.0.lock().unwrap();
+                inbox.0.push_back((source, datagram));
+                if let Some(waker) = inbox.1.take() {
+                    waker.wake();
+                }
+            }
+        });
+    }
+}
+
+#[derive(Debug)]
+struct Socket {
+    net: Arc<Net>,
+    address: SocketAddr,
+    inbox: Arc<Inbox>,
+}
+
+impl AsyncUdpSocket for Socket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(Always)
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let size = transmit.segment_size.unwrap_or(transmit.contents.len());
+        for datagram in transmit.contents.chunks(size.max(1)) {
+            self.net.send(
+                &self.inbox,
+                self.address,
+                transmit.destination,
+                datagram.to_vec(),
+            );
+        }
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let mut inbox = self.inbox.0.lock().unwrap();
+        let mut count = 0;
+        for (buf, meta) in bufs.iter_mut().zip(meta) {
+            let Some((from, datagram)) = inbox.0.pop_front() else {
+                break;
+            };
+            buf[..datagram.len()].copy_from_slice(&datagram);
+            *meta = RecvMeta {
+                addr: from,
+                len: datagram.len(),
+                stride: datagram.len(),
+                ..RecvMeta::default()
+            };
+            count += 1;
+        }
+        if count > 0 {
+            return Poll::Ready(Ok(count));
+        }
+        inbox.1 = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+
+    fn may_fragment(&self) -> bool {
+        false
+    }
+}
+
+#[derive(Debug)]
+struct Always;
+
+impl UdpPoller for Always {
+    fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A host on `net`, or on loopback where there is none. With a `seed`, its
+/// randomness is a function of it.
+pub fn host(net: Option<Arc<Net>>, seed: Option<u64>) -> Host {
+    let outside = Arc::new(Outside {
+        net,
+        start: tokio::time::Instant::now(),
+        random: seed.map(|seed| Mutex::new((seed, 0))),
+    });
+    Host {
+        clock: outside.clone(),
+        keys: outside.clone(),
+        net: outside.clone(),
+        disk: outside.clone(),
+        tunnels: outside,
+    }
+}
+
+struct Outside {
+    net: Option<Arc<Net>>,
+    start: tokio::time::Instant,
+    random: Option<Mutex<(u64, u64)>>,
+}
+
+#[async_trait]
+impl Clock for Outside {
+    fn now(&self) -> Mono {
+        self.start.elapsed()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        1_790_000_000_000
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+}
+
+#[async_trait]
+impl Network for Outside {
+    fn quic_socket(&self, listen: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        let Some(net) = &self.net else {
+            return TokioRuntime.wrap_udp_socket(std::net::UdpSocket::bind(listen)?);
+        };
+        let inbox = Arc::new(Inbox::default());
+        let sockets = &mut net.state.lock().unwrap().sockets;
+        assert!(
+            sockets.insert(listen, inbox.clone()).is_none(),
+            "{listen} is taken"
+        );
+        Ok(Arc::new(Socket {
+            net: net.clone(),
+            address: listen,
+            inbox,
+        }))
+    }
+
+    fn quic_runtime(&self) -> Arc<dyn Runtime> {
+        Arc::new(TokioRuntime)
+    }
+
+    fn has_sockets(&self) -> bool {
+        self.net.is_none()
+    }
+
+    async fn local_addresses(&self) -> Vec<(String, IpAddr)> {
+        unreachable!("the transport asks for no addresses")
+    }
+
+    async fn clash(&self, _: IpNet, _: &str) -> Option<String> {
+        unreachable!("the transport looks at no routes")
+    }
+
+    async fn upstream_resolvers(&self) -> Vec<SocketAddr> {
+        unreachable!("the transport resolves nothing")
+    }
+
+    async fn resolve(&self, _: &str, _: u16) -> io::Result<Vec<SocketAddr>> {
+        unreachable!("the transport resolves nothing")
+    }
+
+    async fn probe_tcp(&self, _: SocketAddr) -> io::Result<()> {
+        unreachable!("the transport probes nothing")
+    }
+
+    async fn probe_http(&self, _: SocketAddr, _: &str, _: &str) -> io::Result<u16> {
+        unreachable!("the transport probes nothing")
+    }
+}
+
+#[async_trait]
+impl Disk for Outside {
+    fn root(&self) -> PathBuf {
+        unreachable!("the transport has no files")
+    }
+
+    async fn read(&self, _: &Path) -> io::Result<Option<Vec<u8>>> {
+        unreachable!("the transport has no files")
+    }
+
+    async fn replace(&self, _: &Path, _: &[u8]) -> io::Result<()> {
+        unreachable!("the transport has no files")
+    }
+
+    async fn append(&self, _: &Path) -> io::Result<Box<dyn AppendFile>> {
+        unreachable!("the transport has no files")
+    }
+
+    async fn remove(&self, _: &Path) -> io::Result<()> {
+        unreachable!("the transport has no files")
+    }
+
+    fn lock(&self, _: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        unreachable!("the transport has no files")
+    }
+}
+
+#[async_trait]
+impl Tunnels for Outside {
+    async fn open(&self, _: TunnelSettings) -> Result<Arc<dyn Tunnel>, TunnelError> {
+        unreachable!("the transport has no tunnel")
+    }
+}
+
+impl Keys for Outside {
+    fn random(&self, out: &mut [u8]) {
+        let Some(random) = &self.random else {
+            return SystemKeys.random(out);
+        };
+        for chunk in out.chunks_mut(32) {
+            let mut random = random.lock().unwrap();
+            random.1 += 1;
+            let block = Hash::of(format!("{random:?}").as_bytes()).0;
+            chunk.copy_from_slice(&block[..chunk.len()]);
+        }
+    }
+
+    fn generate_ed25519(&self) -> Arc<dyn NodeKey> {
+        SystemKeys.generate_ed25519()
+    }
+
+    fn load_ed25519(&self, pkcs8: &[u8]) -> Result<Arc<dyn NodeKey>, KeyError> {
+        SystemKeys.load_ed25519(pkcs8)
+    }
+
+    fn generate_p256(&self) -> Arc<dyn CaKey> {
+        SystemKeys.generate_p256()
+    }
+
+    fn load_p256(&self, pkcs8: &[u8]) -> Result<Arc<dyn CaKey>, KeyError> {
+        SystemKeys.load_p256(pkcs8)
+    }
+}
+
+impl Verify for Outside {
+    fn ed25519(&self, key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
+        SystemKeys.ed25519(key, message, signature)
+    }
+
+    fn p256(&self, spki: &[u8], message: &[u8], signature: &[u8]) -> bool {
+        SystemKeys.p256(spki, message, signature)
+    }
+}
