@@ -109,6 +109,9 @@ pub const NOTICE_QUEUE_BYTES: usize = 8 * 1024 * 1024;
 /// Connections with one member at the same time: the one in force and those
 /// that it replaced and that are running dry.
 pub const CONNECTIONS_PER_PEER: usize = 4;
+/// Connections that one member may have with us, with those that it never
+/// introduced itself on.
+pub const LINKS_PER_MEMBER: usize = 16;
 /// Connections with peers that are not members.
 pub const STRANGERS: usize = 64;
 /// Connections with peers that are not members, from one address.

@@ -103,6 +103,11 @@ impl Core {
         self.tally.handshakes_accepted.add();
         let key = tls::peer_key(&connection);
         match key.map_or(Standing::Unknown, |key| self.admission.standing(&key)) {
+            Standing::Member if !key.is_some_and(|k| self.registry.has_room_for(&k.node_id())) => {
+                self.tally.handshakes_refused.add();
+                connection.close(close::PARTED.into(), b"too many connections");
+                None
+            }
             Standing::Member => Some((connection, None)),
             Standing::Revoked => {
                 self.tally.revoked.add();

@@ -38,7 +38,8 @@ counters! {
     handshakes_accepted,
     /// Handshakes by peers that failed or took too long.
     handshakes_failed,
-    /// Handshakes turned away because too many were under way.
+    /// Handshakes turned away because too many were under way, or the member
+    /// has too many connections.
     handshakes_refused,
     /// Handshakes whose source had to prove its address first (QUIC Retry).
     retries_sent,

@@ -13,7 +13,6 @@ use innermesh_proto::{
     limits,
     rpc::{Hello, close},
 };
-use serde::Serialize;
 use tokio::sync::{broadcast, watch};
 
 use super::{
@@ -39,7 +38,7 @@ pub enum PeerEvent {
 }
 
 /// A member that is connected.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerInfo {
     /// Who.
     pub node: NodeId,
@@ -215,6 +214,11 @@ impl Registry {
             .into_iter()
             .map(|(node, link): (_, Arc<Link>)| link.info(node))
             .collect()
+    }
+
+    /// Whether a member may have one more connection, registered or not.
+    pub(super) fn has_room_for(&self, node: &NodeId) -> bool {
+        self.of(node).len() < limits::LINKS_PER_MEMBER
     }
 
     /// Room for one more stranger from `address`, or `None`.

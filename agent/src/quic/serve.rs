@@ -144,23 +144,24 @@ fn timer(core: &Arc<Core>, after: Option<Duration>) -> Timer {
 /// Answers one request.
 async fn request(core: Arc<Core>, link: Arc<Link>, send: SendStream, mut receive: RecvStream) {
     let mut send = Unfinished(send);
-    let (result, room) = match read(&core, &link, &mut receive).await {
-        Ok(frame) => match RequestFrame::decode(&frame.bytes, limits::RPC_BYTES) {
-            Ok(request) => {
-                let Some(result) = answer(&core, &link, request).await else {
-                    return;
-                };
-                (result, frame.room)
-            }
-            Err(_) => {
-                garbage(&core, &link);
-                (Err(Failure::Malformed), frame.room)
-            }
-        },
+    let ReadFrame { bytes, room } = match read(&core, &link, &mut receive).await {
+        Ok(frame) => frame,
         Err(code) => {
             let _ = receive.stop(code);
             let _ = send.0.reset(code);
             return;
+        }
+    };
+    let frame = RequestFrame::decode(&bytes, limits::RPC_BYTES);
+    drop(bytes);
+    let result = match frame {
+        Ok(frame) => match answer(&core, &link, frame).await {
+            Some(result) => result,
+            None => return,
+        },
+        Err(_) => {
+            garbage(&core, &link);
+            Err(Failure::Malformed)
         }
     };
     drop(room);

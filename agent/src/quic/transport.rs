@@ -112,7 +112,7 @@ pub struct Settings {
 
 /// The transport. Clones are cheap and are the same transport.
 #[derive(Clone)]
-pub struct Transport(Arc<Core>);
+pub struct Transport(pub(super) Arc<Core>);
 
 impl Transport {
     /// Binds the socket. Peers are answered from [`Transport::serve`] on.

@@ -197,6 +197,11 @@ impl Export {
             None if endpoint.is_some() => {}
             None => return Ok(None),
         }
+        if let Some(other) = endpoint.as_deref().filter(|e| !e.starts_with("http://")) {
+            return Err(format!(
+                "the collector's endpoint {other} must begin with http://; for TLS run a collector on this host"
+            ));
+        }
         let protocol = match of_traces("PROTOCOL").as_deref() {
             Some("grpc") => Protocol::Grpc,
             Some("http/protobuf") => Protocol::HttpBinary,
@@ -227,9 +232,7 @@ fn provider(export: Export) -> Result<SdkTracerProvider, String> {
             .with_http_client(http::Collector)
             .build(),
     }
-    .map_err(|e| {
-        format!("{e}; check OTEL_EXPORTER_OTLP_ENDPOINT, which must begin with http://")
-    })?;
+    .map_err(|e| format!("{e}; check OTEL_EXPORTER_OTLP_ENDPOINT"))?;
     let mut resource = Resource::builder();
     if !export.named {
         resource = resource.with_service_name(SERVICE_NAME);
@@ -241,13 +244,20 @@ fn provider(export: Export) -> Result<SdkTracerProvider, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::{
         io::{Read, Write},
         net::TcpListener,
     };
 
     use super::*;
+
+    /// To be kept while a test traces with a subscriber of its own thread. As
+    /// long as there is one subscriber only, tracing judges a span's place in
+    /// the code by the thread that reaches it first, which may be another test.
+    pub(crate) fn second_subscriber() -> tracing::Dispatch {
+        tracing::Dispatch::new(Registry::default())
+    }
 
     fn export(variables: &[(&str, &str)]) -> Result<Option<Protocol>, String> {
         let map: HashMap<_, _> = variables.iter().copied().collect();
@@ -279,6 +289,7 @@ mod tests {
         );
         assert!(export(&[AT, ("OTEL_TRACES_EXPORTER", "zipkin")]).is_err());
         assert!(export(&[AT, ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")]).is_err());
+        assert!(export(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector")]).is_err());
     }
 
     #[test]
@@ -318,6 +329,7 @@ mod tests {
             .with_batch_exporter(exporter)
             .build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        let _second = second_subscriber();
         let sent = tracing::subscriber::with_default(Registry::default().with(layer), || {
             let caller = command_span("the-question");
             let parent = caller.in_scope(traceparent).expect("it is exported");

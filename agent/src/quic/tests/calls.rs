@@ -6,12 +6,17 @@ use innermesh_proto::{
     codec, limits,
     rpc::{Failure, RequestFrame, ResponseFrame, VERSION, method, stop},
 };
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use quinn::{ReadError, VarInt, WriteError};
+use tracing::Instrument;
+use tracing_subscriber::{Registry, layer::SubscriberExt};
 
 use super::{
     super::{CallError, Channel},
-    world::{ECHO, LARGE, Node, REFUSE, WAIT, World, all},
+    world::{ECHO, LARGE, Node, REFUSE, TRACE, WAIT, World, all},
 };
+use crate::telemetry;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -246,7 +251,7 @@ async fn one_way_messages_and_datagrams_arrive_with_their_senders_name() {
             .notify(b.id, method::BATCHES, vec![5; limits::BATCH_BYTES])
     );
     b.until(|b| b.seen.notices.lock().unwrap().len() == 2).await;
-    let notices = b.seen.notices.lock().unwrap();
+    let notices = b.seen.notices.lock().unwrap().clone();
     assert!(notices.contains(&(Some(a.id), b"small".to_vec())));
     assert!(notices.contains(&(Some(a.id), vec![5; limits::BATCH_BYTES])));
 
@@ -255,6 +260,23 @@ async fn one_way_messages_and_datagrams_arrive_with_their_senders_name() {
     b.until(|b| !b.seen.datagrams.lock().unwrap().is_empty())
         .await;
     assert!(!a.transport.send_datagram(a.id, "nobody".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trace_goes_on_at_the_peer() {
+    let provider = SdkTracerProvider::builder().build();
+    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+    let _second = telemetry::tests::second_subscriber();
+    let _default = tracing::subscriber::set_default(Registry::default().with(layer));
+    let (_world, a, b) = connected().await;
+    let call = async {
+        let mine = telemetry::traceparent().unwrap();
+        let theirs = a.transport.call(b.id, TRACE, Vec::new(), SECOND).await;
+        (mine, String::from_utf8(theirs.unwrap()).unwrap())
+    };
+    let (mine, theirs) = call.instrument(tracing::info_span!("asking")).await;
+    assert_eq!(mine[..35], theirs[..35], "one trace");
+    assert_ne!(mine, theirs, "another span");
 }
 
 #[tokio::test(start_paused = true)]

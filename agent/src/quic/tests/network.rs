@@ -1,11 +1,11 @@
-//! A host for tests: tokio's clock, which a test may pause, and either a
-//! network in memory, whose packets take a millisecond, or loopback.
+//! A host for tests: its clock is tokio's, which a test may pause, and its
+//! network is in memory, where packets take a millisecond, or loopback.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
@@ -20,12 +20,10 @@ use quinn::{
     udp::{RecvMeta, Transmit},
 };
 
-use crate::{
-    host::{
-        AppendFile, Clock, Disk, Host, Mono, Network, Tunnels,
-        keys::{CaKey, KeyError, Keys, NodeKey, SystemKeys},
-    },
-    tunnel::{Tunnel, TunnelError, TunnelSettings},
+use crate::host::{
+    Host, Network,
+    keys::{CaKey, KeyError, Keys, NodeKey, SystemKeys},
+    system,
 };
 
 const LATENCY: Duration = Duration::from_millis(1);
@@ -49,7 +47,13 @@ struct State {
 }
 
 #[derive(Debug, Default)]
-struct Inbox(Mutex<(VecDeque<(SocketAddr, Vec<u8>)>, Option<Waker>)>);
+struct Inbox(Mutex<Queue>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    datagrams: VecDeque<(SocketAddr, Vec<u8>)>,
+    reader: Option<Waker>,
+}
 
 impl Net {
     pub fn new() -> Arc<Self> {
@@ -99,8 +103,8 @@ impl Net {
             let inbox = net.state.lock().unwrap().sockets.get(&to).cloned();
             if let Some(inbox) = inbox {
                 let mut inbox = inbox.0.lock().unwrap();
-                inbox.0.push_back((source, datagram));
-                if let Some(waker) = inbox.1.take() {
+                inbox.datagrams.push_back((source, datagram));
+                if let Some(waker) = inbox.reader.take() {
                     waker.wake();
                 }
             }
@@ -142,7 +146,7 @@ impl AsyncUdpSocket for Socket {
         let mut inbox = self.inbox.0.lock().unwrap();
         let mut count = 0;
         for (buf, meta) in bufs.iter_mut().zip(meta) {
-            let Some((from, datagram)) = inbox.0.pop_front() else {
+            let Some((from, datagram)) = inbox.datagrams.pop_front() else {
                 break;
             };
             buf[..datagram.len()].copy_from_slice(&datagram);
@@ -157,7 +161,7 @@ impl AsyncUdpSocket for Socket {
         if count > 0 {
             return Poll::Ready(Ok(count));
         }
-        inbox.1 = Some(cx.waker().clone());
+        inbox.reader = Some(cx.waker().clone());
         Poll::Pending
     }
 
@@ -182,55 +186,29 @@ impl UdpPoller for Always {
 /// A host on `net`, or on loopback where there is none. With a `seed`, its
 /// randomness is a function of it.
 pub fn host(net: Option<Arc<Net>>, seed: Option<u64>) -> Host {
-    let outside = Arc::new(Outside {
-        net,
-        start: tokio::time::Instant::now(),
-        random: seed.map(|seed| Mutex::new((seed, 0))),
-    });
-    Host {
-        clock: outside.clone(),
-        keys: outside.clone(),
-        net: outside.clone(),
-        disk: outside.clone(),
-        tunnels: outside,
+    let mut host = system::host(PathBuf::new());
+    if let Some(net) = net {
+        host.net = Arc::new(Memory(net));
     }
+    if let Some(seed) = seed {
+        host.keys = Arc::new(Seeded(Mutex::new((seed, 0))));
+    }
+    host
 }
 
-struct Outside {
-    net: Option<Arc<Net>>,
-    start: tokio::time::Instant,
-    random: Option<Mutex<(u64, u64)>>,
-}
+struct Memory(Arc<Net>);
 
 #[async_trait]
-impl Clock for Outside {
-    fn now(&self) -> Mono {
-        self.start.elapsed()
-    }
-
-    fn wall_ms(&self) -> u64 {
-        1_790_000_000_000
-    }
-
-    async fn sleep(&self, duration: Duration) {
-        tokio::time::sleep(duration).await;
-    }
-}
-
-#[async_trait]
-impl Network for Outside {
+impl Network for Memory {
     fn quic_socket(&self, listen: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        let Some(net) = &self.net else {
-            return TokioRuntime.wrap_udp_socket(std::net::UdpSocket::bind(listen)?);
-        };
         let inbox = Arc::new(Inbox::default());
-        let sockets = &mut net.state.lock().unwrap().sockets;
+        let sockets = &mut self.0.state.lock().unwrap().sockets;
         assert!(
             sockets.insert(listen, inbox.clone()).is_none(),
             "{listen} is taken"
         );
         Ok(Arc::new(Socket {
-            net: net.clone(),
+            net: self.0.clone(),
             address: listen,
             inbox,
         }))
@@ -241,7 +219,7 @@ impl Network for Outside {
     }
 
     fn has_sockets(&self) -> bool {
-        self.net.is_none()
+        false
     }
 
     async fn local_addresses(&self) -> Vec<(String, IpAddr)> {
@@ -269,47 +247,12 @@ impl Network for Outside {
     }
 }
 
-#[async_trait]
-impl Disk for Outside {
-    fn root(&self) -> PathBuf {
-        unreachable!("the transport has no files")
-    }
+struct Seeded(Mutex<(u64, u64)>);
 
-    async fn read(&self, _: &Path) -> io::Result<Option<Vec<u8>>> {
-        unreachable!("the transport has no files")
-    }
-
-    async fn replace(&self, _: &Path, _: &[u8]) -> io::Result<()> {
-        unreachable!("the transport has no files")
-    }
-
-    async fn append(&self, _: &Path) -> io::Result<Box<dyn AppendFile>> {
-        unreachable!("the transport has no files")
-    }
-
-    async fn remove(&self, _: &Path) -> io::Result<()> {
-        unreachable!("the transport has no files")
-    }
-
-    fn lock(&self, _: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        unreachable!("the transport has no files")
-    }
-}
-
-#[async_trait]
-impl Tunnels for Outside {
-    async fn open(&self, _: TunnelSettings) -> Result<Arc<dyn Tunnel>, TunnelError> {
-        unreachable!("the transport has no tunnel")
-    }
-}
-
-impl Keys for Outside {
+impl Keys for Seeded {
     fn random(&self, out: &mut [u8]) {
-        let Some(random) = &self.random else {
-            return SystemKeys.random(out);
-        };
         for chunk in out.chunks_mut(32) {
-            let mut random = random.lock().unwrap();
+            let mut random = self.0.lock().unwrap();
             random.1 += 1;
             let block = Hash::of(format!("{random:?}").as_bytes()).0;
             chunk.copy_from_slice(&block[..chunk.len()]);
@@ -333,7 +276,7 @@ impl Keys for Outside {
     }
 }
 
-impl Verify for Outside {
+impl Verify for Seeded {
     fn ed25519(&self, key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
         SystemKeys.ed25519(key, message, signature)
     }

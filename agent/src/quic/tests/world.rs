@@ -28,6 +28,7 @@ use super::{
 use crate::{
     ca::tests::{self as ca, NOW},
     host::keys::{Keys, NodeKey, SystemKeys},
+    telemetry,
     tls::{Chain, MeshTls},
 };
 
@@ -39,6 +40,8 @@ pub const WAIT: u16 = 101;
 pub const REFUSE: u16 = 102;
 /// Answers with as many bytes as the body says in text.
 pub const LARGE: u16 = 103;
+/// Answers the trace context in which it runs.
+pub const TRACE: u16 = 104;
 
 pub struct World {
     ca: ca::World,
@@ -284,6 +287,7 @@ impl Handler for Seen {
                 Ok(Vec::new())
             }
             REFUSE => Err(Failure::Refused("not on a Sunday".into())),
+            TRACE => Ok(telemetry::traceparent().unwrap_or_default().into_bytes()),
             LARGE => Ok(vec![7; number() as usize]),
             _ => Err(Failure::UnknownMethod),
         }
