@@ -3,6 +3,7 @@
 //! and certificates follow it. Everything outside comes in as a [`Host`].
 
 mod apply;
+mod control;
 
 mod dialer;
 mod handler;
@@ -10,7 +11,7 @@ mod membership;
 mod names;
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     sync::{
         Arc, Mutex,
@@ -48,8 +49,8 @@ use crate::{
 /// What an agent is told besides what its state folder holds.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The QUIC endpoint's address.
-    pub listen: SocketAddr,
+    /// The QUIC endpoint's address: the first of these that can be had.
+    pub listen: Vec<SocketAddr>,
     /// Endpoints to announce before those of the host's own interfaces.
     pub advertise: Vec<SocketAddr>,
     /// The tunnel interface's name.
@@ -102,6 +103,9 @@ pub enum BuildError {
     /// The QUIC endpoint.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// No address for the QUIC endpoint.
+    #[error("no address to listen on; set `listen` in the configuration")]
+    NoListen,
     /// The tunnel.
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
@@ -180,17 +184,16 @@ impl Agent {
             })
             .await?;
         let admission = Arc::new(handler::LedgerAdmission(ledger.clone()));
-        let transport = Transport::open(
-            &host,
-            Settings {
+        let transport = open_transport(&host, &config, |listen| {
+            Ok(Settings {
                 me,
-                listen: config.listen,
+                listen,
                 server: Some(tls.server()?),
                 client: tls.client()?,
-                admission,
+                admission: admission.clone(),
                 open_to_strangers: [method::JOIN, method::RENEW].into(),
-            },
-        )?;
+            })
+        })?;
         let services = Registry::load(host.clone(), config.services.clone()).await?;
         services.set_local_addresses(vec![IpAddr::V4(member.ipv4), IpAddr::V6(member.ipv6)]);
         let tunnel_key = tunnel::public_key(&private_key);
@@ -290,6 +293,11 @@ impl Agent {
         self.inner.dns.clone()
     }
 
+    /// What a person or a script can ask and tell.
+    pub fn control(&self) -> Arc<dyn crate::control::Control> {
+        Arc::new(control::AgentControl(self.inner.clone()))
+    }
+
     /// Says goodbye to peers and takes down what was brought up. A tunnel that
     /// the kernel carries stays, so that routes survive a restart.
     pub async fn stop(&self) {
@@ -329,6 +337,23 @@ impl Inner {
     }
 }
 
+/// Opens the endpoint on the first address that can be had; the first one's
+/// error is the one that tells.
+fn open_transport(
+    host: &Host,
+    config: &Config,
+    settings: impl Fn(SocketAddr) -> Result<Settings, TlsError>,
+) -> Result<Transport, BuildError> {
+    let mut first = None;
+    for listen in &config.listen {
+        match Transport::open(host, settings(*listen)?) {
+            Ok(transport) => return Ok(transport),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    Err(first.map_or(BuildError::NoListen, BuildError::Transport))
+}
+
 async fn open_ledger(host: &Host, key: &Arc<dyn NodeKey>) -> Result<Ledger, BuildError> {
     let issuer = match keys::issuer(host).await? {
         None => None,
@@ -356,12 +381,11 @@ pub(crate) async fn endpoints(
     host: &Host,
     transport: &Transport,
 ) -> Vec<SocketAddr> {
-    let port = transport
-        .local_addr()
-        .map_or(config.listen.port(), |address| address.port());
+    let bound = transport.local_addr().ok();
+    let port = bound.map_or(0, |address| address.port());
+    let bound = bound.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
     let local = host.net.local_addresses().await;
     let mut endpoints = config.advertise.clone();
-    let bound = config.listen.ip();
     for (interface, ip) in local {
         let reachable = bound.is_unspecified() || bound == ip;
         if interface != config.interface && reachable {

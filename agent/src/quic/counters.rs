@@ -22,6 +22,13 @@ macro_rules! counters {
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
         pub struct Counters { $($(#[$doc])* pub $name: u64,)* }
 
+        impl Counters {
+            /// Each with its name.
+            pub fn named(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)*]
+            }
+        }
+
         #[derive(Debug, Default)]
         pub(super) struct Tally { $(pub(super) $name: Count,)* }
 

@@ -1,7 +1,7 @@
 //! The services in force, and the task that checks them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
@@ -192,6 +192,51 @@ impl Registry {
         let mut state = self.state();
         state.damaged.remove(&file);
         state.put(spec, false, &self.inner.host);
+        self.announce(&state);
+        drop(state);
+        self.inner.wake.notify_one();
+        Ok(())
+    }
+
+    /// Has exactly these services stand in the configuration, in place of
+    /// those that stood there before.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; the services in force are as they were.
+    pub async fn configure(&self, configured: Vec<Spec>) -> Result<(), ServiceError> {
+        let _writing = self.inner.writing.lock().await;
+        let mut names = BTreeSet::new();
+        for spec in &configured {
+            spec.validate()?;
+            if !names.insert(spec.name.clone()) {
+                return Err(ServiceError::Twice(spec.name.clone()));
+            }
+        }
+        let mut state = self.state();
+        let kept = state
+            .services
+            .values()
+            .filter(|service| !service.configured);
+        if kept
+            .filter(|service| !names.contains(&service.spec.name))
+            .count()
+            + names.len()
+            > limits::NAMES_PER_NODE
+        {
+            return Err(ServiceError::TooMany);
+        }
+        state
+            .services
+            .retain(|name, service| !service.configured || names.contains(name));
+        for spec in configured {
+            let unchanged = state
+                .services
+                .get(&spec.name)
+                .is_some_and(|service| service.configured && service.spec == spec);
+            if !unchanged {
+                state.put(spec, true, &self.inner.host);
+            }
+        }
         self.announce(&state);
         drop(state);
         self.inner.wake.notify_one();

@@ -1,0 +1,675 @@
+//! What a person or a script asks of the running agent, answered from the
+//! newest view.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use innermesh_proto::{
+    certificate::Certificate,
+    crypto::Hash,
+    id::NodeId,
+    ledger::{Content, Member, Outcome, Refusal, Role, request::Certify, state::NameKind},
+    limits,
+    name::Label,
+    rpc::method,
+    view::MeshView,
+    zone::{DomainName, RecordType},
+};
+
+use super::{Inner, VERSION, names};
+use crate::{
+    ca::{csr::Csr, pem},
+    control::{
+        Control,
+        api::{
+            CaRoot, CaStatus, CertKind, CertRequest, CertRow, ControlError, DnsStatus, ErrorCode,
+            Invite, InviteRequest, Issued, IssuerRow, LedgerStatus, NodeRow, Path, Peer, Pending,
+            PingReply, QueryReport, ServiceAdded, ServiceRow, ServiceState, ServiceStatus, Status,
+            TunnelPing,
+        },
+        time::UnixTime,
+    },
+    enroll::token::{InviteOptions, Token},
+    quic::PeerInfo,
+    services::{ServiceError, Spec},
+};
+
+/// How long the ledger may take to decide what a person waits for.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long one probe may take.
+const PROBE: Duration = Duration::from_secs(3);
+/// Between two probes.
+const PROBE_PAUSE: Duration = Duration::from_millis(200);
+/// Most probes of one `ping`.
+const PROBES: u32 = 100;
+/// A WireGuard session this old takes no packets any more (whitepaper §6.1).
+const SESSION: Duration = Duration::from_secs(180);
+/// Days before the end of an issuer at which it is told.
+const ISSUER_WARNING_DAYS: i64 = 180;
+/// Days before the end of the root at which it is told.
+const ROOT_WARNING_DAYS: i64 = 365;
+
+/// The control interface of an agent.
+pub struct AgentControl(pub Arc<Inner>);
+
+#[async_trait]
+impl Control for AgentControl {
+    async fn status(&self) -> Status {
+        let view = self.view();
+        let state = &view.ledger;
+        let paths = self.paths();
+        Status {
+            mesh: state.mesh.to_string(),
+            domain: state.domain.to_string(),
+            node: self.own_name(&view),
+            id: view.me.to_string(),
+            version: VERSION.into(),
+            uptime_s: self
+                .0
+                .host
+                .clock
+                .now()
+                .saturating_sub(self.0.started)
+                .as_secs(),
+            dns: DnsStatus {
+                address: self.0.dns_addresses().first().copied(),
+            },
+            ledger: LedgerStatus {
+                index: state.position.index,
+                hash: state.position.hash.to_string(),
+            },
+            warnings: self.warnings(&view),
+            nodes: state
+                .members
+                .iter()
+                .map(|(node, member)| node_row(&view, &paths, *node, member))
+                .collect(),
+            services: self.granted_services(&view),
+            pending: self
+                .0
+                .names
+                .pending()
+                .into_iter()
+                .map(|(name, reason)| Pending {
+                    name: name.to_string(),
+                    reason,
+                })
+                .collect(),
+            counters: self.counters(),
+        }
+    }
+
+    async fn peers(&self) -> Vec<Peer> {
+        let view = self.view();
+        let paths = self.paths();
+        let others = view
+            .ledger
+            .members
+            .iter()
+            .filter(|(node, _)| **node != view.me);
+        others
+            .map(|(node, member)| {
+                let info = paths.get(node);
+                Peer {
+                    name: member.name.to_string(),
+                    path: path(info.is_some()),
+                    endpoint: info.map(|info| info.remote),
+                    rtt_ms: info.map(|info| info.rtt.as_secs_f64() * 1000.0),
+                    psk: false,
+                }
+            })
+            .collect()
+    }
+
+    async fn ping(&self, node: Label, count: u32) -> Result<PingReply, ControlError> {
+        let view = self.view();
+        let (id, _) = view
+            .ledger
+            .member_by_name(&node)
+            .ok_or_else(|| no_node(&node))?;
+        let clock = &self.0.host.clock;
+        let sent = count.clamp(1, PROBES);
+        let mut rtt_ms = Vec::new();
+        for probe in 0..sent {
+            if probe > 0 {
+                clock.sleep(PROBE_PAUSE).await;
+            }
+            let start = clock.now();
+            let answered = match id == view.me {
+                true => true,
+                false => {
+                    let call = self.0.transport.call(
+                        id,
+                        method::PING,
+                        probe.to_le_bytes().to_vec(),
+                        PROBE,
+                    );
+                    call.await.is_ok()
+                }
+            };
+            if answered {
+                rtt_ms.push(clock.now().saturating_sub(start).as_secs_f64() * 1000.0);
+            }
+        }
+        let info = self.paths().remove(&id);
+        Ok(PingReply {
+            node: node.to_string(),
+            path: path(info.is_some() || id == view.me),
+            endpoint: info.map(|info| info.remote),
+            sent,
+            rtt_ms,
+            tunnel: self.tunnel_ping(&view, id).await,
+        })
+    }
+
+    async fn invite(&self, request: InviteRequest) -> Result<Invite, ControlError> {
+        let view = self.view();
+        let own = view.own_member().ok_or_else(not_member)?;
+        if !own.roles.contains(&Role::Admin) {
+            return Err(refused(
+                "this machine is not an admin; run `agent invite` on one that is",
+            ));
+        }
+        let roles = request
+            .roles
+            .iter()
+            .map(|role| role.parse::<Role>().map_err(invalid))
+            .collect::<Result<_, _>>()?;
+        let names = match request.names.is_empty() {
+            true => own.names.clone(),
+            false => request.names.into_iter().collect(),
+        };
+        if let Some(wide) = names
+            .iter()
+            .find(|name| !own.names.iter().any(|mine| mine.covers(name)))
+        {
+            return Err(refused(format!(
+                "this machine may not grant names like {wide}"
+            )));
+        }
+        let life_ms = request.ttl_s.saturating_mul(1000);
+        if !(1..=limits::TOKEN_LIFETIME_MS).contains(&life_ms) {
+            return Err(invalid("a token lives from a second to 30 days"));
+        }
+        if !(1..=limits::TOKEN_USES).contains(&request.uses) {
+            return Err(invalid(format!(
+                "a token has from 1 to {} uses",
+                limits::TOKEN_USES
+            )));
+        }
+        let options = InviteOptions {
+            roles,
+            names,
+            uses: request.uses,
+            expires_ms: self.0.now_ms().saturating_add(life_ms),
+        };
+        let expires_ms = options.expires_ms;
+        let seeds: Vec<String> = self
+            .0
+            .gossip
+            .own()
+            .quic
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let token = Token::new(
+            &self.0.host,
+            &*self.0.key,
+            view.ledger.mesh,
+            view.ledger.position,
+            options,
+            seeds.clone(),
+        )
+        .to_text();
+        let seed = seeds
+            .first()
+            .cloned()
+            .unwrap_or_else(|| "ADDRESS-OF-THIS-MACHINE".into());
+        let seed = seed.strip_suffix(":51819").unwrap_or(&seed);
+        Ok(Invite {
+            command: format!("agent join {seed} --token {token}"),
+            token,
+            expires: UnixTime::from_ms(expires_ms),
+            expires_ms,
+        })
+    }
+
+    async fn service_add(&self, service: Spec) -> Result<ServiceAdded, ControlError> {
+        let view = self.view();
+        let own = view.own_member().ok_or_else(not_member)?.clone();
+        for node in &service.share {
+            view.ledger
+                .member_by_name(node)
+                .ok_or_else(|| no_node(node))?;
+        }
+        self.0
+            .services
+            .add(service.clone())
+            .await
+            .map_err(service_error)?;
+        super::apply::announce(&self.0, None);
+        let secured = names::secure(&self.0, &service).await;
+        let domain = &self.view().ledger.domain;
+        let mut reachable = vec![format!("{}.{}", service.name, domain.join(&own.name))];
+        let granted = names::is_granted(&self.0, &service.name);
+        if granted {
+            reachable.insert(0, domain.join(&service.name));
+        }
+        Ok(ServiceAdded {
+            name: service.name.to_string(),
+            state: match granted {
+                true => ServiceState::Granted,
+                false => ServiceState::Pending,
+            },
+            reason: secured.err(),
+            reachable,
+            addresses: match service.address {
+                Some(address) => vec![address],
+                None => MeshView::addresses(&own),
+            },
+        })
+    }
+
+    async fn service_rm(&self, name: Label, release: bool) -> Result<(), ControlError> {
+        let removed = self.0.services.rm(&name).await;
+        match removed {
+            Ok(_) => {
+                self.0.names.forget(&name);
+                super::apply::announce(&self.0, None);
+            }
+            // The name may still be held after an earlier `rm` without it.
+            Err(ServiceError::Unknown(_)) if release && self.owns(&name) => {}
+            Err(error) => return Err(service_error(error)),
+        }
+        if release {
+            names::release(&self.0, &name).await.map_err(refused)?;
+        }
+        Ok(())
+    }
+
+    async fn service_list(&self) -> Vec<ServiceRow> {
+        let view = self.view();
+        let own: BTreeMap<Label, _> = self
+            .0
+            .services
+            .list()
+            .into_iter()
+            .map(|status| (status.spec.name.clone(), status))
+            .collect();
+        let mut rows = Vec::new();
+        for (node, seen) in &view.nodes {
+            let Some(member) = view.ledger.members.get(node) else {
+                continue;
+            };
+            for (name, instance) in &seen.announcement.services {
+                let status = own.get(name).filter(|_| *node == view.me);
+                rows.push(ServiceRow {
+                    name: name.to_string(),
+                    node: member.name.to_string(),
+                    port: instance.port,
+                    proto: instance.protocol,
+                    healthy: seen.live && instance.healthy,
+                    check: status
+                        .and_then(|status| status.spec.check.as_ref().map(ToString::to_string)),
+                    granted: holds(&view, name, *node),
+                    last_error: status.and_then(|status| status.last_error.clone()),
+                });
+            }
+        }
+        rows.sort_by(|a, b| (&a.name, &a.node).cmp(&(&b.name, &b.node)));
+        rows
+    }
+
+    async fn configure_services(&self, services: Vec<Spec>) -> Result<(), ControlError> {
+        self.0
+            .services
+            .configure(services)
+            .await
+            .map_err(service_error)?;
+        super::apply::announce(&self.0, None);
+        Ok(())
+    }
+
+    async fn cert_issue(&self, request: CertRequest) -> Result<Issued, ControlError> {
+        let csr = Csr::parse(&request.csr.0).map_err(invalid)?;
+        let names: std::collections::BTreeSet<String> = request
+            .names
+            .iter()
+            .map(|name| name.to_ascii_lowercase())
+            .collect();
+        if csr.dns != names || !csr.ips.is_empty() {
+            return Err(invalid(
+                "the signing request is for other names than those that were asked for",
+            ));
+        }
+        let content = Content::Certify(Certify {
+            spki: csr.spki.clone(),
+            names,
+            days: request.days,
+        });
+        let sealed = self.0.client.request(&content, self.0.now_ms());
+        match self.0.client.submit(&sealed, PATIENCE).await {
+            Ok(Outcome::Done(_)) => self.issued(&csr.spki),
+            Ok(Outcome::Refused(refusal)) => Err(by_refusal(&refusal)),
+            Err(error) => Err(ControlError::new(ErrorCode::Unavailable, error)),
+        }
+    }
+
+    async fn cert_list(&self) -> Vec<CertRow> {
+        let state = self.0.ledger.state();
+        let mut rows: Vec<CertRow> = state
+            .certificates
+            .iter()
+            .map(|(serial, issued)| {
+                let member = state.members.get(&issued.owner);
+                let is_member =
+                    member.is_some_and(|member| Hash::of(&member.key.spki()) == issued.key_hash);
+                CertRow {
+                    serial: serial.to_string(),
+                    names: issued.names.iter().cloned().collect(),
+                    node: member.map_or_else(
+                        || issued.owner.to_string(),
+                        |member| member.name.to_string(),
+                    ),
+                    not_before: UnixTime::from_ms(issued.not_before_ms),
+                    not_after: UnixTime::from_ms(issued.not_after_ms),
+                    kind: match is_member {
+                        true => CertKind::Member,
+                        false => CertKind::Service,
+                    },
+                }
+            })
+            .collect();
+        rows.sort_by(|a, b| {
+            (&a.node, &a.names, a.not_after).cmp(&(&b.node, &b.names, b.not_after))
+        });
+        rows
+    }
+
+    async fn ca_status(&self) -> CaStatus {
+        let view = self.view();
+        let state = &view.ledger;
+        let name = |node: &NodeId| {
+            let member = state.members.get(node);
+            member.map_or_else(|| node.to_string(), |member| member.name.to_string())
+        };
+        let mut warnings = self.certificate_warnings(&view);
+        if state.roster.len() == 1 {
+            warnings.push(
+                "one machine alone decides the ledger: while it is away nothing new is granted or issued \
+                 (what is there goes on). Keep its recovery file elsewhere"
+                    .into(),
+            );
+        }
+        CaStatus {
+            leader: state.roster.iter().next().map(name),
+            term: u64::from(state.epoch),
+            roster: state.roster.iter().map(name).collect(),
+            issuers: state
+                .issuers
+                .iter()
+                .filter_map(|(node, der)| {
+                    let not_after = UnixTime::from_ms(Certificate::parse(der).ok()?.not_after_ms);
+                    Some(IssuerRow {
+                        node: name(node),
+                        not_after,
+                        days_left: not_after.days_from(self.wall()),
+                    })
+                })
+                .collect(),
+            warnings,
+        }
+    }
+
+    async fn ca_root(&self) -> CaRoot {
+        let state = self.0.ledger.state();
+        CaRoot {
+            mesh: state.mesh.to_string(),
+            pem: pem::encode("CERTIFICATE", &state.root),
+            fingerprint_sha256: Hash::of(&state.root).to_string(),
+            not_after: UnixTime::from_ms(not_after_ms(&state.root)),
+        }
+    }
+
+    async fn dns_query(&self, name: String, rtype: String) -> Result<QueryReport, ControlError> {
+        let name: DomainName = name.parse().map_err(invalid)?;
+        let rtype: RecordType = rtype.to_ascii_uppercase().parse().map_err(invalid)?;
+        Ok(self.0.dns.query(&name, rtype).await)
+    }
+
+    async fn dns_zone(&self) -> String {
+        let zone = self.0.dns.zone();
+        let mut text = String::new();
+        for line in zone.records() {
+            text.push_str(&line);
+            text.push('\n');
+        }
+        text
+    }
+}
+
+impl AgentControl {
+    fn view(&self) -> Arc<MeshView> {
+        self.0.view.borrow().clone()
+    }
+
+    fn wall(&self) -> UnixTime {
+        UnixTime::from_ms(self.0.host.clock.wall_ms())
+    }
+
+    fn paths(&self) -> BTreeMap<NodeId, PeerInfo> {
+        let connected = self.0.transport.connected();
+        connected
+            .into_iter()
+            .map(|peer| (peer.node, peer))
+            .collect()
+    }
+
+    fn own_name(&self, view: &MeshView) -> String {
+        view.own_member()
+            .map_or_else(|| view.me.to_string(), |member| member.name.to_string())
+    }
+
+    fn owns(&self, name: &Label) -> bool {
+        let state = self.0.ledger.state();
+        let held = state.names.get(name);
+        held.is_some_and(|held| held.kind == NameKind::Service && held.owner == self.0.me())
+    }
+
+    fn granted_services(&self, view: &MeshView) -> Vec<ServiceStatus> {
+        let mut rows = Vec::new();
+        for (node, seen) in &view.nodes {
+            let Some(member) = view.ledger.members.get(node) else {
+                continue;
+            };
+            for (name, instance) in &seen.announcement.services {
+                if holds(view, name, *node) {
+                    rows.push(ServiceStatus {
+                        name: name.to_string(),
+                        node: member.name.to_string(),
+                        port: instance.port,
+                        healthy: seen.live && instance.healthy,
+                    });
+                }
+            }
+        }
+        rows.sort_by(|a, b| (&a.name, &a.node).cmp(&(&b.name, &b.node)));
+        rows
+    }
+
+    fn counters(&self) -> BTreeMap<String, u64> {
+        let gossip = self.0.gossip.counters();
+        let mut counters: BTreeMap<String, u64> = self
+            .0
+            .transport
+            .counters()
+            .named()
+            .into_iter()
+            .map(|(name, value)| (name.to_string(), value))
+            .collect();
+        counters.insert("heads_refused".into(), gossip.refused);
+        counters.insert("gossip_messages_refused".into(), gossip.gated);
+        counters.insert("gossip_parts_dropped".into(), gossip.dropped);
+        counters
+    }
+
+    fn warnings(&self, view: &MeshView) -> Vec<String> {
+        let mut warnings = self.certificate_warnings(view);
+        for node in self.0.gossip.conflicts() {
+            let name = view
+                .ledger
+                .members
+                .get(&node)
+                .map(|member| member.name.to_string());
+            warnings.push(format!(
+                "two machines use the key of {}: a cloned disk. Stop one, and join it anew with a fresh state folder",
+                name.unwrap_or_else(|| node.to_string())
+            ));
+        }
+        warnings.extend(self.0.services.warnings());
+        if let Some(why) = &*self
+            .0
+            .membership
+            .failure
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+        {
+            warnings.push(format!(
+                "the membership certificate could not be renewed: {why}"
+            ));
+        }
+        if view.ledger.roster.len() == 1 && view.ledger.members.len() > 2 {
+            warnings.push("one machine alone decides the ledger; see `agent ca status`".into());
+        }
+        warnings
+    }
+
+    /// Ends that are near: nothing here may expire as a surprise.
+    fn certificate_warnings(&self, view: &MeshView) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let now = self.wall();
+        let left = |der: &[u8]| UnixTime::from_ms(not_after_ms(der)).days_from(now);
+        let root = left(&view.ledger.root);
+        if root < ROOT_WARNING_DAYS {
+            warnings.push(format!("the root certificate ends in {root} days"));
+        }
+        for (node, der) in &view.ledger.issuers {
+            let days = left(der);
+            if days < ISSUER_WARNING_DAYS {
+                let name = view
+                    .ledger
+                    .members
+                    .get(node)
+                    .map(|member| member.name.to_string());
+                let name = name.unwrap_or_else(|| node.to_string());
+                warnings.push(format!("the issuer of {name} ends in {days} days"));
+            }
+        }
+        warnings
+    }
+
+    async fn tunnel_ping(&self, view: &MeshView, node: NodeId) -> Option<TunnelPing> {
+        let key = view.nodes.get(&node)?.announcement.wireguard.as_ref()?.key;
+        let state = self.0.tunnel.observe().await.ok()?;
+        let peer = state.peers.get(&key)?;
+        Some(TunnelPing {
+            handshake: peer.last_handshake.is_some_and(|age| age < SESSION),
+            age_s: peer.last_handshake.map(|age| age.as_secs()),
+        })
+    }
+
+    /// The newest certificate for the key, with what it hangs from.
+    fn issued(&self, spki: &[u8]) -> Result<Issued, ControlError> {
+        let state = self.0.ledger.state();
+        let hash = Hash::of(spki);
+        let newest = state
+            .certificates
+            .iter()
+            .filter(|(_, issued)| issued.key_hash == hash && issued.owner == self.0.me())
+            .max_by_key(|(_, issued)| issued.not_before_ms);
+        let behind = || {
+            ControlError::new(
+                ErrorCode::Unavailable,
+                "issued, but not in the ledger here yet; ask again",
+            )
+        };
+        let (serial, issued) = newest.ok_or_else(behind)?;
+        let issuer = state.issuers.get(&issued.issuer).ok_or_else(behind)?;
+        Ok(Issued {
+            certificate: pem::encode("CERTIFICATE", &issued.der),
+            issuer: pem::encode("CERTIFICATE", issuer),
+            root: pem::encode("CERTIFICATE", &state.root),
+            serial: serial.to_string(),
+            not_after: UnixTime::from_ms(issued.not_after_ms),
+        })
+    }
+}
+
+fn node_row(
+    view: &MeshView,
+    paths: &BTreeMap<NodeId, PeerInfo>,
+    node: NodeId,
+    member: &Member,
+) -> NodeRow {
+    NodeRow {
+        name: member.name.to_string(),
+        id: node.to_string(),
+        addresses: MeshView::addresses(member),
+        roles: member.roles.iter().map(ToString::to_string).collect(),
+        live: view.nodes.get(&node).is_some_and(|seen| seen.live),
+        path: path(paths.contains_key(&node) || node == view.me),
+    }
+}
+
+fn holds(view: &MeshView, name: &Label, node: NodeId) -> bool {
+    view.ledger.names.get(name).is_some_and(|held| {
+        held.kind == NameKind::Service && (held.owner == node || held.shared.contains(&node))
+    })
+}
+
+fn path(connected: bool) -> Path {
+    match connected {
+        true => Path::Direct,
+        false => Path::None,
+    }
+}
+
+fn not_after_ms(der: &[u8]) -> u64 {
+    Certificate::parse(der).map_or(0, |certificate| certificate.not_after_ms)
+}
+
+fn invalid(why: impl std::fmt::Display) -> ControlError {
+    ControlError::new(ErrorCode::Invalid, why)
+}
+
+fn refused(why: impl std::fmt::Display) -> ControlError {
+    ControlError::new(ErrorCode::Refused, why)
+}
+
+fn not_member() -> ControlError {
+    refused("this machine is not a member of the mesh any more")
+}
+
+fn no_node(name: &Label) -> ControlError {
+    ControlError::new(
+        ErrorCode::NotFound,
+        format!("{name} is not a member; `agent status` lists the members"),
+    )
+}
+
+fn by_refusal(refusal: &Refusal) -> ControlError {
+    match refusal {
+        Refusal::CertificateBounds => invalid(refusal),
+        _ => refused(refusal),
+    }
+}
+
+fn service_error(error: ServiceError) -> ControlError {
+    let code = match error {
+        ServiceError::Unknown(_) => ErrorCode::NotFound,
+        ServiceError::Disk { .. } => ErrorCode::Internal,
+        ServiceError::Spec(_) => ErrorCode::Invalid,
+        _ => ErrorCode::Refused,
+    };
+    ControlError::new(code, error)
+}
