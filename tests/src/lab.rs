@@ -1,6 +1,8 @@
-//! Hosts on one network, each a network namespace of this machine: IPv4
-//! 192.0.2.0/24 and IPv6 2001:db8::/64 below the overlay, a bridge between
-//! them in a namespace of its own.
+//! Hosts on one network, each a network namespace of this machine: addresses
+//! in 192.0.2.0/24 and 2001:db8::/64 below the overlay, a router between them
+//! in a namespace of its own. Not a bridge: with fifty hosts on one link each
+//! has fifty neighbours, and the kernel keeps at most 1,024 over all
+//! namespaces and then loses packets.
 //!
 //! The namespaces have no names and no files: each lives in a process that
 //! waits, and is gone with it, however the test ends. Nothing is added to the
@@ -36,7 +38,7 @@ pub const HOSTS: usize = 200;
 pub struct Lab {
     /// In the order of their addresses.
     pub hosts: Vec<Host>,
-    bridge: Namespace,
+    router: Namespace,
     scratch: TempDir,
 }
 
@@ -70,11 +72,15 @@ impl Lab {
             return Err("there is no /dev/net/tun".into());
         }
         let scratch = TempDir::with_prefix("innermesh-lab-").map_err(|e| e.to_string())?;
-        let bridge = Namespace::new("bridge", scratch.path())?;
-        bridge.shell("ip link add br0 type bridge && ip link set br0 up", &[])?;
+        let router = Namespace::new("router", scratch.path())?;
+        router.shell(
+            "echo 1 >/proc/sys/net/ipv4/ip_forward
+             echo 1 >/proc/sys/net/ipv6/conf/all/forwarding",
+            &[],
+        );
         let mut lab = Self {
             hosts: Vec::new(),
-            bridge,
+            router,
             scratch,
         };
         for index in 0..hosts {
@@ -95,11 +101,10 @@ impl Lab {
         let ipv4 = Ipv4Addr::new(192, 0, 2, number);
         let ipv6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into());
         let namespace = Namespace::new(&name, &directory)?;
-        self.bridge.shell(
-            r#"ip link add "$1" type veth peer name eth0 netns "$2"
-               ip link set "$1" master br0 up"#,
+        self.router.shell(
+            r#"ip link add "$1" type veth peer name eth0 netns "$2""#,
             &[&format!("h{index}"), &namespace.pid().to_string()],
-        )?;
+        );
         namespace.shell(
             r#"resolver=$(readlink -m /etc/resolv.conf)
                mount -t tmpfs -o mode=755 tmpfs /run
@@ -108,23 +113,42 @@ impl Lab {
                mount --bind "$1" "$resolver"
                mount -t sysfs sysfs /sys
                ip link set lo up
-               ip address add "$2/24" dev eth0
-               ip address add "$3/64" dev eth0 nodad
-               ip link set eth0 up"#,
+               ip address add "$2" peer 192.0.2.1 dev eth0
+               ip address add "$3" peer 2001:db8::1 dev eth0 nodad
+               ip link set eth0 up
+               ip route add default via 192.0.2.1 dev eth0 onlink
+               ip route add default via 2001:db8::1 dev eth0 onlink"#,
             &[
                 &resolver.to_string_lossy(),
                 &ipv4.to_string(),
                 &ipv6.to_string(),
             ],
-        )?;
-        Ok(Host {
+        );
+        let host = Host {
             name,
             index,
             ipv4,
             ipv6,
             directory,
             namespace,
-        })
+        };
+        self.connect(&host);
+        Ok(host)
+    }
+
+    /// Brings the router's end of the host's cable up, with its addresses and
+    /// routes, which the kernel drops whenever it is down.
+    fn connect(&self, host: &Host) {
+        self.router.shell(
+            r#"ip link set "$1" up
+               ip address replace 192.0.2.1 peer "$2" dev "$1"
+               ip address replace 2001:db8::1 peer "$3" dev "$1" nodad"#,
+            &[
+                &format!("h{}", host.index),
+                &host.ipv4.to_string(),
+                &host.ipv6.to_string(),
+            ],
+        );
     }
 
     /// Drops a share of all packets between hosts, each way, in percent; 0
@@ -139,17 +163,17 @@ impl Lab {
             _ => format!("numgen random mod 100 < {percent}"),
         };
         let table = format!(
-            "table bridge loss {{\nchain forward {{\ntype filter hook forward priority 0\n\
+            "table inet loss {{\nchain forward {{\ntype filter hook forward priority 0\n\
              {chosen} counter drop\n}}\n}}\n"
         );
-        let mut rules = "add table bridge loss\ndelete table bridge loss\n".to_owned();
+        let mut rules = "add table inet loss\ndelete table inet loss\n".to_owned();
         if percent > 0 {
             rules.push_str(&table);
         }
         let file = self.scratch.path().join("loss.nft");
         fs::write(&file, rules).expect("a file of the laboratory");
         let _ = run(
-            self.bridge.pid(),
+            self.router.pid(),
             &["nft", "-f", &file.to_string_lossy()],
             &[],
         )
@@ -160,8 +184,8 @@ impl Lab {
     #[must_use]
     pub fn lost(&self) -> u64 {
         let rules = run(
-            self.bridge.pid(),
-            &["nft", "list", "table", "bridge", "loss"],
+            self.router.pid(),
+            &["nft", "list", "table", "inet", "loss"],
             &[],
         )
         .ok();
@@ -180,9 +204,12 @@ impl Lab {
     /// # Panics
     /// When the host is of another laboratory.
     pub fn set_link(&self, host: &Host, up: bool) {
-        let port = format!("h{}", host.index);
-        let state = if up { "up" } else { "down" };
-        let _ = run(self.bridge.pid(), &["ip", "link", "set", &port, state], &[]).ok();
+        if up {
+            self.connect(host);
+        } else {
+            let port = format!("h{}", host.index);
+            self.router.shell(r#"ip link set "$1" down"#, &[&port]);
+        }
     }
 }
 
@@ -193,7 +220,7 @@ impl Drop for Lab {
             .hosts
             .iter()
             .map(|h| &h.namespace)
-            .chain([&self.bridge])
+            .chain([&self.router])
             .map(Namespace::inode)
             .collect();
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -369,13 +396,13 @@ impl Namespace {
         fs::read_link(format!("/proc/{}/ns/net", self.pid())).unwrap_or_default()
     }
 
-    fn shell(&self, script: &str, arguments: &[&str]) -> Result<(), String> {
-        let words: Vec<&str> = ["sh", "-euc", script, "sh"]
-            .iter()
-            .chain(arguments)
-            .copied()
-            .collect();
-        run(self.pid(), &words, &[]).result().map(drop)
+    /// Runs a script of the laboratory's own.
+    ///
+    /// # Panics
+    /// When it fails: that is a fault and no reason to skip a test.
+    fn shell(&self, script: &str, arguments: &[&str]) {
+        let words = ["sh", "-euc", script, "sh"];
+        let _ = run(self.pid(), &[&words, arguments].concat(), &[]).ok();
     }
 }
 

@@ -37,6 +37,7 @@ pub fn until_all(
     let interval = interval(observers.len());
     let mut state: Vec<State> = observers.iter().map(|_| State::Ask(since)).collect();
     let mut last = since;
+    let mut failure = String::new();
     loop {
         let now = Instant::now();
         if state.iter().all(|s| matches!(s, State::Done)) {
@@ -47,7 +48,7 @@ pub fn until_all(
                 .filter(|i| !matches!(state[*i], State::Done))
                 .collect();
             return Err(format!(
-                "after {within:?} the wanted answer is still missing at {waiting:?}"
+                "after {within:?} the wanted answer is still missing at {waiting:?} {failure}"
             ));
         }
         for (observer, state) in observers.iter_mut().zip(&mut state) {
@@ -57,8 +58,9 @@ pub fn until_all(
                 State::Done => false,
             };
             if due {
-                // A dead socket's error is the next question's.
-                let _ = observer.ask();
+                if let Err(why) = observer.ask() {
+                    failure = format!("({why})");
+                }
                 *state = State::Asked(now);
             }
         }
