@@ -26,9 +26,9 @@ use tokio::sync::mpsc;
 
 use crate::quic::Transport;
 
-/// Time between gossip rounds. 400 ms keeps the age of a head at 10 % loss
-/// below 2.5 s in 99.9 % of cases, and a node of 50 below 15 kB/s.
-const INTERVAL: Duration = Duration::from_millis(400);
+/// Time between gossip rounds: at 10 % loss a head is then seldom older than
+/// 2.5 s anywhere, well within a lease of 4.5 s.
+const INTERVAL: Duration = Duration::from_millis(500);
 /// Near the time between renewals: the gate lets a node's heartbeat move only
 /// as its signed head does.
 const RENEWALS: Duration = Duration::from_secs(2);
@@ -224,7 +224,7 @@ impl Socket for Link {
             .get(&to)
             .copied();
         if let Some(peer) = peer {
-            let bytes = gate::wrap(&message.serialize_to_vec());
+            let bytes = gate::compact::pack(&message.serialize_to_vec());
             self.transport.notify(peer, method::GOSSIP, bytes);
         }
         Ok(())

@@ -163,14 +163,21 @@ impl Inner {
 
     /// Takes one gossip message: through the gate, then to the carrier.
     pub(super) fn take_message(self: &Arc<Self>, from: NodeId, message: &[u8]) {
-        let mesh = self.ledger.state().mesh;
+        let state = self.ledger.state();
+        let mesh = state.mesh;
         let me = self.carrier.id().clone();
+        let member = |short: &gate::compact::Short| {
+            let mut first = [0; 16];
+            first[..8].copy_from_slice(short);
+            let (node, _) = state.members.range(NodeId(first)..).next()?;
+            (gate::compact::short(node) == *short).then_some(*node)
+        };
         let mut judge = Judge {
             inner: self,
             from,
             mesh,
         };
-        let filtered = gate::unwrap(message)
+        let filtered = gate::compact::unpack(message, &mesh, member)
             .and_then(|message| gate::filter(&message, &self.carrier.cluster(), &me, &mut judge));
         match filtered {
             Ok(filtered) => {

@@ -9,6 +9,8 @@ use crate::limits::GOSSIP_MESSAGE_BYTES;
 
 const RAW: u8 = 0;
 const ZSTD: u8 = 1;
+/// The third: [`super::compact`].
+pub(super) const COMPACT: u8 = 2;
 
 /// Puts a message of our own into its envelope, compressed where that makes
 /// it shorter.

@@ -5,6 +5,9 @@
 /// the same too: drop it, and count it against the peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GateError {
+    /// A compact envelope whose content isn't one.
+    #[error("the compact form of the message can't be read")]
+    Compact,
     /// More bytes than a gossip message has.
     #[error("{0} bytes are more than a gossip message has; drop it")]
     Oversized(usize),

@@ -13,6 +13,7 @@
 //!
 //! The gate knows nothing of keys, members or time: [`Admission`] does.
 
+pub mod compact;
 mod envelope;
 mod error;
 #[cfg(test)]

@@ -1,0 +1,274 @@
+//! A gossip message between agents in few bytes.
+//!
+//! chitchat names each node in each digest by 26 characters of text, an IPv6
+//! address and three numbers: 79 bytes that zstd can only halve, since ids are
+//! random. Both agents follow one ledger, so eight bytes of the id name a
+//! member, and everything else of the name follows; heartbeats aren't believed
+//! and aren't sent; heads travel as bytes and not as text. That leaves about 12
+//! bytes for each node of a digest.
+
+use data_encoding::BASE64URL_NOPAD;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    GateError, GossipId, Known, Message, Offer, Value,
+    envelope::{self, COMPACT},
+};
+use crate::{
+    codec,
+    head::gossip_address,
+    id::{MeshId, NodeId},
+    limits::GOSSIP_MESSAGE_BYTES,
+};
+
+/// The first bytes of a node id: enough to name a member of one mesh. Should
+/// two members ever share them, the later one's gossip travels by pushes alone.
+pub type Short = [u8; 8];
+
+/// The short name of a node.
+pub fn short(node: &NodeId) -> Short {
+    let mut out = [0; 8];
+    out.copy_from_slice(&node.0[..8]);
+    out
+}
+
+#[derive(Serialize, Deserialize)]
+enum Packed {
+    Syn(Vec<Entry>),
+    SynAck(Vec<Entry>, Vec<Head>),
+    Ack(Vec<Head>),
+}
+
+/// (node, generation, version)
+type Entry = (Short, u64, u64);
+/// (node, generation, version that the receiver is taken to have, version and head)
+type Head = (Short, u64, u64, Option<(u64, Vec<u8>)>);
+
+/// Puts a message of our own chitchat into its envelope. What doesn't fit the
+/// compact form, which nothing that an agent says does, travels as it is.
+pub fn pack(message: &[u8]) -> Vec<u8> {
+    let packed = Message::parse(message)
+        .ok()
+        .and_then(|message| compact(&message));
+    match packed {
+        Some(packed) => {
+            let mut out = vec![COMPACT];
+            out.extend(codec::encode(&packed));
+            out
+        }
+        None => envelope::wrap(message),
+    }
+}
+
+/// Takes a peer's message out of its envelope. `member` finds the member with
+/// a short name; entries of others are left out.
+///
+/// # Errors
+/// As [`envelope::unwrap`]; [`GateError::Compact`] for a compact form that
+/// isn't one. Nothing was changed.
+pub fn unpack(
+    bytes: &[u8],
+    mesh: &MeshId,
+    member: impl Fn(&Short) -> Option<NodeId>,
+) -> Result<Vec<u8>, GateError> {
+    let Some((&COMPACT, body)) = bytes.split_first() else {
+        return envelope::unwrap(bytes);
+    };
+    let packed: Packed =
+        codec::decode(body, GOSSIP_MESSAGE_BYTES).map_err(|_| GateError::Compact)?;
+    let names = Names { mesh, member };
+    let message = match packed {
+        Packed::Syn(digest) => Message::Syn {
+            cluster: mesh.to_string(),
+            digest: names.digest(digest),
+        },
+        Packed::SynAck(digest, delta) => Message::SynAck {
+            digest: names.digest(digest),
+            delta: names.delta(delta),
+        },
+        Packed::Ack(delta) => Message::Ack {
+            delta: names.delta(delta),
+        },
+    };
+    let plain = message.encode();
+    // A compact message says in few bytes what takes many: the size that
+    // counts is the one that is handed on.
+    match plain.len() > GOSSIP_MESSAGE_BYTES {
+        true => Err(GateError::Oversized(plain.len())),
+        false => Ok(plain),
+    }
+}
+
+fn compact(message: &Message) -> Option<Packed> {
+    Some(match message {
+        Message::Syn { digest, .. } => Packed::Syn(entries(digest)?),
+        Message::SynAck { digest, delta } => Packed::SynAck(entries(digest)?, heads(delta)?),
+        Message::Ack { delta } => Packed::Ack(heads(delta)?),
+        _ => return None,
+    })
+}
+
+fn entries(digest: &[Known]) -> Option<Vec<Entry>> {
+    digest
+        .iter()
+        .map(|known| Some((named(&known.id)?, known.id.generation, known.version)))
+        .collect()
+}
+
+fn heads(delta: &[Offer]) -> Option<Vec<Head>> {
+    delta
+        .iter()
+        .map(|offer| {
+            let head = match &offer.head {
+                None => None,
+                Some(value) => {
+                    let bytes = BASE64URL_NOPAD.decode(value.text.as_bytes()).ok()?;
+                    Some((value.version, bytes))
+                }
+            };
+            Some((named(&offer.id)?, offer.id.generation, offer.from, head))
+        })
+        .collect()
+}
+
+fn named(id: &GossipId) -> Option<Short> {
+    Some(short(&id.node.parse().ok()?))
+}
+
+struct Names<'a, F> {
+    mesh: &'a MeshId,
+    member: F,
+}
+
+impl<F: Fn(&Short) -> Option<NodeId>> Names<'_, F> {
+    fn id(&self, short: &Short, generation: u64) -> Option<GossipId> {
+        let node = (self.member)(short)?;
+        Some(GossipId {
+            node: node.to_string(),
+            generation,
+            address: gossip_address(self.mesh, &node),
+        })
+    }
+
+    fn digest(&self, entries: Vec<Entry>) -> Vec<Known> {
+        entries
+            .into_iter()
+            .filter_map(|(short, generation, version)| {
+                Some(Known {
+                    id: self.id(&short, generation)?,
+                    heartbeat: version,
+                    version,
+                })
+            })
+            .collect()
+    }
+
+    fn delta(&self, heads: Vec<Head>) -> Vec<Offer> {
+        heads
+            .into_iter()
+            .filter_map(|(short, generation, from, head)| {
+                Some(Offer {
+                    id: self.id(&short, generation)?,
+                    from,
+                    head: head.map(|(version, bytes)| Value {
+                        version,
+                        text: BASE64URL_NOPAD.encode(&bytes),
+                    }),
+                })
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MESH: MeshId = MeshId([4; 32]);
+
+    fn node(n: u8) -> NodeId {
+        NodeId([n; 16])
+    }
+
+    fn id(n: u8) -> GossipId {
+        GossipId {
+            node: node(n).to_string(),
+            generation: 3,
+            address: gossip_address(&MESH, &node(n)),
+        }
+    }
+
+    fn members(short: &Short) -> Option<NodeId> {
+        (short[0] < 100).then(|| node(short[0]))
+    }
+
+    fn known(n: u8) -> Known {
+        Known {
+            id: id(n),
+            heartbeat: 700,
+            version: 700,
+        }
+    }
+
+    fn offer(n: u8) -> Offer {
+        Offer {
+            id: id(n),
+            from: 5,
+            head: Some(Value {
+                version: 700,
+                text: BASE64URL_NOPAD.encode(&[n; 200]),
+            }),
+        }
+    }
+
+    #[test]
+    fn a_message_survives_and_a_node_of_a_digest_takes_13_bytes() {
+        let digest: Vec<Known> = (1..=50).map(known).collect();
+        for message in [
+            Message::Syn {
+                cluster: MESH.to_string(),
+                digest: digest.clone(),
+            },
+            Message::SynAck {
+                digest: digest.clone(),
+                delta: vec![offer(1), offer(2)],
+            },
+            Message::Ack {
+                delta: vec![offer(7)],
+            },
+        ] {
+            let plain = message.encode();
+            let packed = pack(&plain);
+            assert_eq!(unpack(&packed, &MESH, members).unwrap(), plain);
+        }
+        let syn = Message::Syn {
+            cluster: MESH.to_string(),
+            digest,
+        };
+        let bytes = pack(&syn.encode()).len();
+        assert!(bytes < 50 * 13 + 10, "{bytes}");
+    }
+
+    #[test]
+    fn a_node_that_is_no_member_here_is_left_out_alone() {
+        let syn = Message::Syn {
+            cluster: MESH.to_string(),
+            digest: vec![known(1), known(150)],
+        };
+        let unpacked = unpack(&pack(&syn.encode()), &MESH, members).unwrap();
+        let expected = Message::Syn {
+            cluster: MESH.to_string(),
+            digest: vec![known(1)],
+        };
+        assert_eq!(unpacked, expected.encode());
+    }
+
+    #[test]
+    fn what_is_no_compact_form_is_refused() {
+        assert_eq!(
+            unpack(&[COMPACT, 9, 9], &MESH, members),
+            Err(GateError::Compact)
+        );
+        assert_eq!(unpack(&[], &MESH, members), Err(GateError::Short));
+    }
+}
