@@ -444,11 +444,6 @@ impl HeadTable {
         }
     }
 
-    /// Forgets nodes that `keep` doesn't hold.
-    pub fn retain(&mut self, mut keep: impl FnMut(&NodeId) -> bool) {
-        self.known.retain(|node, _| keep(node));
-    }
-
     /// Marks each node that was heard and whose position `reached` confirms.
     /// Returns whether any is new.
     pub fn compare(&mut self, reached: impl Fn(&Position) -> bool) -> bool {

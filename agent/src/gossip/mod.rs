@@ -9,6 +9,7 @@ mod push;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -172,6 +173,14 @@ impl Gossip {
         self.inner.shared().conflicts.clone()
     }
 
+    /// Another agent with this node's own key was met at `remote` (S10).
+    pub fn meet_twin(&self, remote: SocketAddr) {
+        let me = self.inner.me();
+        if self.inner.shared().conflicts.insert(me) {
+            tracing::error!(%remote, "{TWIN}");
+        }
+    }
+
     /// What was dropped so far.
     pub fn counters(&self) -> Counters {
         self.inner
@@ -243,6 +252,10 @@ impl Gossip {
         self.inner.save().await;
     }
 }
+
+/// What to do about a second machine with this node's key.
+const TWIN: &str = "another machine runs with this node's key: a cloned disk or a restored snapshot. \
+     Stop one of the two, and `agent join` it anew with a fresh state folder";
 
 fn own_body(announcement: &Announcement) -> Arc<Body> {
     let bytes = announcement.encode();
@@ -374,7 +387,7 @@ impl Inner {
     }
 
     /// Where QUIC reaches each connected peer.
-    fn paths(&self) -> BTreeMap<NodeId, std::net::SocketAddr> {
+    fn paths(&self) -> BTreeMap<NodeId, SocketAddr> {
         self.transport
             .connected()
             .into_iter()
@@ -430,10 +443,7 @@ impl Inner {
             .as_ref()
             .map_or((0, 0), |(head, _)| head.order());
         if head.order() > newest && shared.conflicts.insert(head.node) {
-            tracing::error!(
-                "another machine announces itself with this node's key: a cloned disk or a restored \
-                 snapshot. Stop one of the two; then `agent join` it anew with a fresh state folder"
-            );
+            tracing::error!("{TWIN}");
         }
     }
 

@@ -84,11 +84,11 @@ pub async fn follow_changes(inner: Arc<Inner>) {
             () = clock.sleep(LOADING), if loading => {}
         }
         gossip.mark_unchanged();
-        renew_view(&inner).await;
+        renew_view(&inner);
     }
 }
 
-async fn renew_view(inner: &Inner) {
+fn renew_view(inner: &Inner) {
     let now = inner.host.clock.now();
     let ledger = inner.ledger.state();
     let before = inner.view.borrow().clone();
@@ -118,15 +118,14 @@ async fn renew_view(inner: &Inner) {
         nodes,
         loading,
     }));
-    publish_zone(inner).await;
+    publish_zone(inner);
 }
 
 /// Has DNS answer from the newest view.
-pub async fn publish_zone(inner: &Inner) {
+pub fn publish_zone(inner: &Inner) {
     let view = inner.view.borrow().clone();
-    let own = inner.host.net.local_addresses().await;
     let sources = MemberSources {
-        own: own.into_iter().map(|(_, ip)| ip).collect(),
+        own: inner.own_addresses(),
         members: view.member_addresses(),
         local: Vec::new(),
     };
@@ -191,17 +190,11 @@ pub async fn follow_host(inner: Arc<Inner>) {
             true => inner.host.net.upstream_resolvers().await,
             false => inner.config.dns_upstream.clone(),
         };
-        let own: Vec<IpAddr> = inner
-            .host
-            .net
-            .local_addresses()
-            .await
-            .into_iter()
-            .map(|(_, ip)| ip)
-            .collect();
+        inner.look_at_addresses().await;
+        let own: Vec<IpAddr> = inner.own_addresses().into_iter().collect();
         if last.as_ref() != Some(&(upstream.clone(), own.clone())) {
             inner.dns.set_upstreams(&upstream, &own);
-            publish_zone(&inner).await;
+            publish_zone(&inner);
             last = Some((upstream, own));
         }
         inner.ledger.set_peer_clocks(inner.gossip.peer_clocks());

@@ -78,7 +78,8 @@ pub async fn run(inner: Arc<Inner>) {
                     let gossip = inner.gossip.clone();
                     tokio::spawn(async move { gossip.greet(node).await });
                 }
-                Ok(PeerEvent::Down(_) | PeerEvent::Twin(_)) | Err(RecvError::Lagged(_)) => {}
+                Ok(PeerEvent::Twin(remote)) => inner.gossip.meet_twin(remote),
+                Ok(PeerEvent::Down(_)) | Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
             },
         }

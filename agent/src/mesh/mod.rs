@@ -11,6 +11,7 @@ mod membership;
 mod names;
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     sync::{
@@ -143,6 +144,7 @@ pub(crate) struct Inner {
     pub stamp_ms: Arc<AtomicU64>,
     pub membership: membership::Membership,
     server: Mutex<Option<DnsServer>>,
+    own_addresses: Mutex<BTreeSet<IpAddr>>,
     _lock: Box<dyn Send + Sync>,
 }
 
@@ -249,6 +251,7 @@ impl Agent {
             started,
             stamp_ms,
             server: Mutex::new(None),
+            own_addresses: Mutex::default(),
             _lock: lock,
         });
         let agent = Self { inner };
@@ -264,7 +267,8 @@ impl Agent {
             .tunnel
             .apply(&inner.view.borrow().tunnel_plan())
             .await?;
-        apply::publish_zone(inner).await;
+        inner.look_at_addresses().await;
+        apply::publish_zone(inner);
         if inner.host.net.has_sockets() {
             let server = apply::serve_dns(inner)?;
             *inner.server.lock().unwrap_or_else(|e| e.into_inner()) = Some(server);
@@ -328,6 +332,19 @@ impl Inner {
             .as_ref()
             .map(|server| server.addresses().to_vec())
             .unwrap_or_default()
+    }
+
+    /// The host's own addresses, as they were last looked at.
+    pub fn own_addresses(&self) -> BTreeSet<IpAddr> {
+        let own = self.own_addresses.lock().unwrap_or_else(|e| e.into_inner());
+        own.clone()
+    }
+
+    /// Looks at the host's own addresses.
+    pub async fn look_at_addresses(&self) {
+        let own = self.host.net.local_addresses().await;
+        *self.own_addresses.lock().unwrap_or_else(|e| e.into_inner()) =
+            own.into_iter().map(|(_, ip)| ip).collect();
     }
 
     /// Has TLS judge by the newest stamp.
