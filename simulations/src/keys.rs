@@ -1,0 +1,153 @@
+//! Keys and randomness of one host, all from a seed: Ed25519 is deterministic
+//! as it is (RFC 8032), P-256 signs by RFC 6979.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use innermesh_agent::host::keys::{CaKey, Ed25519, KeyError, Keys, NodeKey, SystemKeys};
+use innermesh_proto::crypto::{Hash, PublicKey, Signature, Verify};
+use p256::{
+    SecretKey,
+    ecdsa::{DerSignature, SigningKey, signature::Signer},
+    elliptic_curve::sec1::ToEncodedPoint,
+    pkcs8::{DecodePrivateKey, EncodePrivateKey},
+};
+use pkcs8::SecretDocument;
+
+/// The keys of one host.
+pub struct SimKeys {
+    seed: Hash,
+    drawn: AtomicU64,
+}
+
+impl SimKeys {
+    /// Everything from `seed`, and another sequence for each `host`.
+    pub fn new(seed: u64, host: &str) -> Self {
+        Self {
+            seed: Hash::of(&[&seed.to_le_bytes(), host.as_bytes()].concat()),
+            drawn: AtomicU64::new(0),
+        }
+    }
+
+    fn draw(&self) -> [u8; 32] {
+        let count = self.drawn.fetch_add(1, Ordering::Relaxed);
+        Hash::of(&[&self.seed.0[..], &count.to_le_bytes()].concat()).0
+    }
+}
+
+impl Keys for SimKeys {
+    fn random(&self, out: &mut [u8]) {
+        for part in out.chunks_mut(32) {
+            part.copy_from_slice(&self.draw()[..part.len()]);
+        }
+    }
+
+    fn generate_ed25519(&self) -> Arc<dyn NodeKey> {
+        Arc::new(Ed25519::from_seed(&self.draw()))
+    }
+
+    fn load_ed25519(&self, pkcs8: &[u8]) -> Result<Arc<dyn NodeKey>, KeyError> {
+        Ok(Arc::new(Ed25519::load(pkcs8)?))
+    }
+
+    fn generate_p256(&self) -> Arc<dyn CaKey> {
+        // Zero and what is beyond the curve's order are no keys: one draw in 2^32.
+        let secret = std::iter::repeat_with(|| SecretKey::from_slice(&self.draw()))
+            .find_map(Result::ok)
+            .expect("an endless sequence");
+        Arc::new(P256::new(secret))
+    }
+
+    fn load_p256(&self, pkcs8: &[u8]) -> Result<Arc<dyn CaKey>, KeyError> {
+        let secret =
+            SecretKey::from_pkcs8_der(pkcs8).map_err(|e| KeyError::Malformed(e.to_string()))?;
+        Ok(Arc::new(P256::new(secret)))
+    }
+}
+
+impl Verify for SimKeys {
+    fn ed25519(&self, key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
+        SystemKeys.ed25519(key, message, signature)
+    }
+
+    fn p256(&self, spki: &[u8], message: &[u8], signature: &[u8]) -> bool {
+        SystemKeys.p256(spki, message, signature)
+    }
+}
+
+struct P256 {
+    secret: SecretKey,
+    signer: SigningKey,
+    point: [u8; 65],
+}
+
+impl P256 {
+    fn new(secret: SecretKey) -> Self {
+        let point = secret.public_key().to_encoded_point(false);
+        Self {
+            signer: SigningKey::from(&secret),
+            point: point
+                .as_bytes()
+                .try_into()
+                .expect("an uncompressed point is 65 bytes"),
+            secret,
+        }
+    }
+}
+
+impl CaKey for P256 {
+    fn point(&self) -> &[u8; 65] {
+        &self.point
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+        let signature: DerSignature = self
+            .signer
+            .try_sign(message)
+            .map_err(|_| KeyError::Signing)?;
+        Ok(signature.as_bytes().to_vec())
+    }
+
+    fn pkcs8(&self) -> SecretDocument {
+        self.secret
+            .to_pkcs8_der()
+            .expect("a key held in memory has an encoding")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_the_same_keys_and_signatures_and_another_host_others() {
+        let [one, same, other] = [(1, "a"), (1, "a"), (1, "b")].map(|(seed, host)| {
+            let keys = SimKeys::new(seed, host);
+            let (node, ca) = (keys.generate_ed25519(), keys.generate_p256());
+            let mut random = [0; 40];
+            keys.random(&mut random);
+            (node.public(), *ca.point(), ca.sign(b"x").unwrap(), random)
+        });
+        assert_eq!(one, same);
+        assert!(one.0 != other.0 && one.1 != other.1 && one.3 != other.3);
+    }
+
+    #[test]
+    fn what_a_seeded_key_signs_verifies_and_a_stored_one_is_the_same() {
+        let keys = SimKeys::new(7, "a");
+        let key = keys.generate_p256();
+        let stored = key.pkcs8();
+        let signature = keys
+            .load_p256(stored.as_bytes())
+            .unwrap()
+            .sign(b"x")
+            .unwrap();
+        assert!(keys.p256(&key.spki(), b"x", &signature));
+        assert!(!keys.p256(&key.spki(), b"y", &signature));
+        // The production host reads the same file.
+        let read = SystemKeys.load_p256(stored.as_bytes()).unwrap();
+        assert_eq!(read.point(), key.point());
+    }
+}

@@ -1,0 +1,412 @@
+//! The network: UDP between simulated hosts, each datagram under way for the
+//! same time and delivered in the order of (time, sequence). A host has this
+//! network and nothing else: no TCP, no name server but the world's hosts.
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use innermesh_agent::host::Network;
+use ipnet::IpNet;
+use quinn::{
+    AsyncUdpSocket, UdpPoller,
+    udp::{RecvMeta, Transmit},
+};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::clock;
+
+/// How long a datagram is under way.
+pub const LATENCY: Duration = Duration::from_millis(5);
+/// Largest datagram that passes, in bytes: Ethernet's 1500 without the headers
+/// of IPv6 and UDP.
+pub const LARGEST: usize = 1452;
+/// Datagrams that wait for one socket; what comes beyond is lost.
+const WAITING: usize = 4096;
+/// The first port that is given to a socket that asked for any.
+const EPHEMERAL: u16 = 49152;
+/// The name of each host's one interface.
+const INTERFACE: &str = "sim0";
+
+/// The network of one world. Clones are the same network.
+#[derive(Clone, Default)]
+pub struct Wire {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    sequence: u64,
+    names: BTreeMap<String, Vec<IpAddr>>,
+    bound: BTreeMap<SocketAddr, Arc<Inbox>>,
+}
+
+impl Wire {
+    /// A new host's place in the network.
+    pub fn plug(&self, name: &str, addresses: &[IpAddr]) -> Arc<dyn Network> {
+        self.lock().names.insert(name.into(), addresses.to_vec());
+        Arc::new(SimNetwork {
+            wire: self.clone(),
+            addresses: addresses.to_vec(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        let mut state = self.lock();
+        state.sequence += 1;
+        let place = (clock::now() + LATENCY, state.sequence);
+        let inbox = state.bound.get(&to).cloned();
+        drop(state);
+        // Nobody there: lost without a word, as behind most firewalls.
+        if let Some(inbox) = inbox.filter(|_| bytes.len() <= LARGEST) {
+            let bytes = bytes.to_vec();
+            inbox.put(place, Datagram { from, to, bytes });
+        }
+    }
+}
+
+struct SimNetwork {
+    wire: Wire,
+    addresses: Vec<IpAddr>,
+}
+
+#[async_trait]
+impl Network for SimNetwork {
+    fn quic_socket(&self, listen: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        let ips: Vec<IpAddr> = match listen.ip() {
+            IpAddr::V6(ip) if ip.is_unspecified() => self.addresses.clone(),
+            IpAddr::V4(ip) if ip.is_unspecified() => {
+                let v4 = self.addresses.iter().filter(|ip| ip.is_ipv4());
+                v4.copied().collect()
+            }
+            ip if self.addresses.contains(&ip) => vec![ip],
+            _ => return Err(io::ErrorKind::AddrNotAvailable.into()),
+        };
+        let mut state = self.wire.lock();
+        let is_free = |port: u16| {
+            ips.iter()
+                .all(|ip| !state.bound.contains_key(&SocketAddr::new(*ip, port)))
+        };
+        let port = match listen.port() {
+            0 => (EPHEMERAL..u16::MAX).find(|port| is_free(*port)),
+            port => Some(port).filter(|port| is_free(*port)),
+        };
+        let port = port.ok_or(io::ErrorKind::AddrInUse)?;
+        let inbox = Arc::new(Inbox::default());
+        for ip in &ips {
+            let address = SocketAddr::new(*ip, port);
+            state.bound.insert(address, inbox.clone());
+        }
+        drop(state);
+        Ok(Arc::new(Socket {
+            wire: self.wire.clone(),
+            local: SocketAddr::new(listen.ip(), port),
+            ips,
+            inbox,
+        }))
+    }
+
+    fn quic_runtime(&self) -> Arc<dyn quinn::Runtime> {
+        Arc::new(quinn::TokioRuntime)
+    }
+
+    fn has_sockets(&self) -> bool {
+        false
+    }
+
+    async fn local_addresses(&self) -> Vec<(String, IpAddr)> {
+        let here = self.addresses.iter();
+        here.map(|ip| (INTERFACE.to_owned(), *ip)).collect()
+    }
+
+    async fn clash(&self, _: IpNet, _: &str) -> Option<String> {
+        None
+    }
+
+    async fn upstream_resolvers(&self) -> Vec<SocketAddr> {
+        Vec::new()
+    }
+
+    async fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let addresses = match name.parse() {
+            Ok(ip) => Some(vec![ip]),
+            Err(_) => self.wire.lock().names.get(name).cloned(),
+        };
+        let addresses = addresses.ok_or_else(|| io::Error::other("no such host"))?;
+        Ok(addresses
+            .into_iter()
+            .map(|ip| SocketAddr::new(ip, port))
+            .collect())
+    }
+
+    async fn probe_tcp(&self, _: SocketAddr) -> io::Result<()> {
+        Err(io::ErrorKind::ConnectionRefused.into())
+    }
+
+    async fn probe_http(&self, _: SocketAddr, _: &str, _: &str) -> io::Result<u16> {
+        Err(io::ErrorKind::ConnectionRefused.into())
+    }
+}
+
+/// A UDP socket, as quinn wants one.
+struct Socket {
+    wire: Wire,
+    local: SocketAddr,
+    ips: Vec<IpAddr>,
+    inbox: Arc<Inbox>,
+}
+
+impl Socket {
+    /// An address as this socket shows it: one of both families shows IPv4
+    /// addresses as mapped ones (RFC 4291 §2.5.5.2).
+    fn shown(&self, address: SocketAddr) -> SocketAddr {
+        match address.ip() {
+            IpAddr::V4(ip) if self.local.is_ipv6() => {
+                SocketAddr::new(ip.to_ipv6_mapped().into(), address.port())
+            }
+            _ => address,
+        }
+    }
+}
+
+impl AsyncUdpSocket for Socket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(AlwaysWritable)
+    }
+
+    fn try_send(&self, transmit: &Transmit) -> io::Result<()> {
+        let to = SocketAddr::new(
+            transmit.destination.ip().to_canonical(),
+            transmit.destination.port(),
+        );
+        let same_family = |ip: &&IpAddr| ip.is_ipv4() == to.is_ipv4();
+        let from = transmit
+            .src_ip
+            .map(|ip| ip.to_canonical())
+            .or_else(|| self.ips.iter().find(same_family).copied())
+            .ok_or(io::ErrorKind::NetworkUnreachable)?;
+        let from = SocketAddr::new(from, self.local.port());
+        let size = transmit.segment_size.unwrap_or(transmit.contents.len());
+        for bytes in transmit.contents.chunks(size.max(1)) {
+            self.wire.send(from, to, bytes);
+        }
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context,
+        bufs: &mut [io::IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let mut taken = 0;
+        for (buffer, meta) in bufs.iter_mut().zip(meta) {
+            let Poll::Ready(datagram) = self.inbox.poll_take(cx) else {
+                break;
+            };
+            let length = datagram.bytes.len().min(buffer.len());
+            buffer[..length].copy_from_slice(&datagram.bytes[..length]);
+            *meta = RecvMeta {
+                addr: self.shown(datagram.from),
+                len: length,
+                stride: length,
+                ecn: None,
+                dst_ip: Some(self.shown(datagram.to).ip()),
+            };
+            taken += 1;
+        }
+        match taken {
+            0 => Poll::Pending,
+            taken => Poll::Ready(Ok(taken)),
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.local)
+    }
+
+    fn may_fragment(&self) -> bool {
+        false
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let mut state = self.wire.lock();
+        for ip in &self.ips {
+            state
+                .bound
+                .remove(&SocketAddr::new(*ip, self.local.port()));
+        }
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "simulated UDP at {}", self.local)
+    }
+}
+
+#[derive(Debug)]
+struct AlwaysWritable;
+
+impl UdpPoller for AlwaysWritable {
+    fn poll_writable(self: Pin<&mut Self>, _: &mut Context) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+struct Datagram {
+    from: SocketAddr,
+    to: SocketAddr,
+    bytes: Vec<u8>,
+}
+
+/// When a datagram arrives, and its number of all that were sent.
+type Place = (Instant, u64);
+
+/// What is under way to one socket.
+#[derive(Default)]
+struct Inbox(Mutex<Queue>);
+
+#[derive(Default)]
+struct Queue {
+    datagrams: BTreeMap<Place, Datagram>,
+    reader: Option<Waker>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Inbox {
+    fn put(&self, place: Place, datagram: Datagram) {
+        let mut queue = self.lock();
+        if queue.datagrams.len() >= WAITING {
+            return;
+        }
+        queue.datagrams.insert(place, datagram);
+        let reader = queue.reader.take();
+        drop(queue);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    /// The next datagram that has arrived.
+    fn poll_take(&self, cx: &mut Context) -> Poll<Datagram> {
+        let mut queue = self.lock();
+        while let Some((&(due, _), _)) = queue.datagrams.first_key_value() {
+            if due <= clock::now() {
+                let (_, datagram) = queue.datagrams.pop_first().expect("it was there");
+                return Poll::Ready(datagram);
+            }
+            let timer = queue
+                .timer
+                .get_or_insert_with(|| Box::pin(sleep_until(due)));
+            timer.as_mut().reset(due);
+            if Future::poll(timer.as_mut(), cx).is_pending() {
+                break;
+            }
+        }
+        queue.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a host of a world is, by its number.
+pub fn address(number: u32) -> IpAddr {
+    // The documentation's prefix (RFC 3849).
+    let host = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0);
+    IpAddr::V6(Ipv6Addr::from(u128::from(host) + u128::from(number)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSliceMut;
+
+    use super::*;
+
+    fn transmit(to: SocketAddr, contents: &[u8]) -> Transmit<'_> {
+        Transmit {
+            destination: to,
+            ecn: None,
+            contents,
+            segment_size: None,
+            src_ip: None,
+        }
+    }
+
+    async fn receive(socket: &Arc<dyn AsyncUdpSocket>) -> (SocketAddr, Vec<u8>) {
+        let mut bytes = vec![0; 2000];
+        let mut meta = [RecvMeta::default()];
+        std::future::poll_fn(|cx| {
+            socket.poll_recv(cx, &mut [IoSliceMut::new(&mut bytes)], &mut meta)
+        })
+        .await
+        .unwrap();
+        bytes.truncate(meta[0].len);
+        (meta[0].addr, bytes)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn datagrams_arrive_in_order_after_the_latency() {
+        let wire = Wire::default();
+        let (a, b) = (address(1), address(2));
+        let listen = |port| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+        let sender = wire.plug("a", &[a]).quic_socket(listen(0)).unwrap();
+        let receiver = wire.plug("b", &[b]).quic_socket(listen(9)).unwrap();
+        let start = clock::now();
+        for text in [&b"one"[..], b"two", &[0; LARGEST + 1], b"three"] {
+            sender
+                .try_send(&transmit(SocketAddr::new(b, 9), text))
+                .unwrap();
+        }
+        let from = SocketAddr::new(a, sender.local_addr().unwrap().port());
+        for text in [&b"one"[..], b"two", b"three"] {
+            assert_eq!(receive(&receiver).await, (from, text.to_vec()));
+        }
+        assert_eq!(clock::now() - start, LATENCY);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_socket_of_both_families_shows_ipv4_as_mapped() {
+        let wire = Wire::default();
+        let v4 = |last| IpAddr::from([192, 0, 2, last]);
+        let sender = wire.plug("a", &[v4(1)]);
+        let sender = sender.quic_socket("0.0.0.0:7".parse().unwrap()).unwrap();
+        let receiver = wire.plug("b", &[v4(2), address(2)]);
+        let receiver = receiver.quic_socket("[::]:9".parse().unwrap()).unwrap();
+        sender
+            .try_send(&transmit("192.0.2.2:9".parse().unwrap(), b"x"))
+            .unwrap();
+        let (from, _) = receive(&receiver).await;
+        assert_eq!(from, "[::ffff:192.0.2.1]:7".parse().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_port_is_free_again_when_its_socket_is_gone() {
+        let wire = Wire::default();
+        let host = wire.plug("a", &[address(1)]);
+        let listen = "[::]:5".parse().unwrap();
+        let socket = host.quic_socket(listen).unwrap();
+        let refused = host.quic_socket(listen).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        drop(socket);
+        assert!(host.quic_socket(listen).is_ok());
+        let elsewhere = SocketAddr::new(address(2), 5);
+        assert!(host.quic_socket(elsewhere).is_err());
+    }
+}
