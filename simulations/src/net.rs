@@ -245,9 +245,7 @@ impl Drop for Socket {
     fn drop(&mut self) {
         let mut state = self.wire.lock();
         for ip in &self.ips {
-            state
-                .bound
-                .remove(&SocketAddr::new(*ip, self.local.port()));
+            state.bound.remove(&SocketAddr::new(*ip, self.local.port()));
         }
     }
 }

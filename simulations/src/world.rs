@@ -81,7 +81,7 @@ impl Machine {
     /// The configuration of its agent.
     pub fn config(&self) -> Config {
         Config {
-            listen: SocketAddr::from(([0u16; 8], PORT)),
+            listen: vec![SocketAddr::from(([0u16; 8], PORT))],
             advertise: Vec::new(),
             interface: "im0".into(),
             tunnel_port: 51820,
