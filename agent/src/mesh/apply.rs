@@ -124,8 +124,13 @@ fn renew_view(inner: &Inner) {
 /// Has DNS answer from the newest view.
 pub fn publish_zone(inner: &Inner) {
     let view = inner.view.borrow().clone();
+    // A local client's packets come from the very address that they go to.
+    let state = inner.ledger.state();
+    let mut own = inner.own_addresses();
+    own.insert(IpAddr::V4(resolver_v4(state.ipv4)));
+    own.insert(IpAddr::V6(state.mesh.resolver_v6()));
     let sources = MemberSources {
-        own: inner.own_addresses(),
+        own,
         members: view.member_addresses(),
         local: Vec::new(),
     };
