@@ -1,3 +1,7 @@
-//! The program: arguments, signals, exit code.
+//! The program: everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    innermesh_agent::cli::main(std::env::args_os())
+}

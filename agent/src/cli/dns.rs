@@ -1,0 +1,108 @@
+//! `agent dns`.
+
+use serde::Serialize;
+
+use super::{failure::Failure, output::Output};
+use crate::control::{Client, api::QueryReport};
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    Query(QueryArguments),
+    Zone(ZoneArguments),
+}
+
+/// Ask the agent's resolver, as a program on this machine would.
+#[derive(Debug, clap::Args)]
+pub struct QueryArguments {
+    /// A name; one without a dot is taken as one of the mesh.
+    name: String,
+    /// The record type.
+    #[arg(default_value = "A", value_name = "TYPE")]
+    rtype: String,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Print all names of the mesh, as a zone file.
+#[derive(Debug, clap::Args)]
+pub struct ZoneArguments {
+    #[command(flatten)]
+    output: Output,
+}
+
+pub async fn run(command: &Command, client: &Client) -> Result<(), Failure> {
+    match command {
+        Command::Query(arguments) => {
+            let name = if arguments.name.contains('.') {
+                arguments.name.clone()
+            } else {
+                format!("{}.{}", arguments.name, client.status().await?.domain)
+            };
+            let report = client.dns_query(&name, &arguments.rtype).await?;
+            arguments.output.print(&report, || text(&report))
+        }
+        Command::Zone(arguments) => {
+            #[derive(Serialize)]
+            struct Zone<'a> {
+                zone: &'a str,
+            }
+            let zone = client.dns_zone().await?;
+            arguments
+                .output
+                .print(&Zone { zone: &zone }, || zone.clone())
+        }
+    }
+}
+
+fn text(report: &QueryReport) -> String {
+    let QueryReport {
+        rcode,
+        origin,
+        elapsed_ms,
+        ..
+    } = report;
+    let origin = format!("{origin:?}").to_ascii_lowercase();
+    let mut out = format!("; {rcode}, from {origin}, in {elapsed_ms} ms\n");
+    if let Some(error) = &report.error {
+        out.push_str(&format!("; {error}\n"));
+    }
+    for (title, records) in [
+        ("", &report.answers),
+        ("; authority\n", &report.authorities),
+        ("; additional\n", &report.additionals),
+    ] {
+        if !records.is_empty() {
+            out.push_str(title);
+        }
+        for record in records {
+            out.push_str(record.trim_end());
+            out.push('\n');
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::Origin;
+
+    #[test]
+    fn an_answer_is_shown_as_lines_of_a_zone_file() {
+        let report = QueryReport {
+            name: "a.in.example.org".into(),
+            rtype: "A".into(),
+            rcode: "NOERROR".into(),
+            origin: Origin::Zone,
+            answers: vec!["a.in.example.org. 30 IN A 10.9.0.2".into()],
+            authorities: vec![],
+            additionals: vec![],
+            error: None,
+            elapsed_ms: 0,
+        };
+        assert_eq!(
+            text(&report),
+            "; NOERROR, from zone, in 0 ms\na.in.example.org. 30 IN A 10.9.0.2\n"
+        );
+    }
+}

@@ -1,0 +1,213 @@
+//! Reads the configuration, and makes sure of the state folder.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io::{self, Read},
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use innermesh_proto::limits;
+
+use super::paths::Paths;
+use crate::config::{self, Config, ConfigError};
+
+/// Why the configuration or the state folder can't be used. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    /// A file says something wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A file or folder can't be read.
+    #[error("{0} can't be read: {1}")]
+    Read(PathBuf, io::Error),
+    /// The state folder can't be made.
+    #[error("{0} can't be made: {1}; run this as root, or give a --dir of your own")]
+    Make(PathBuf, io::Error),
+    /// Something else is there.
+    #[error("{0} is not a folder; move it away")]
+    NotAFolder(PathBuf),
+    /// Others may look into it.
+    #[error(
+        "{path} holds private keys and is open to other users (mode {mode:o}): `chmod 700 {path}`",
+        path = .0.display(), mode = .1
+    )]
+    Open(PathBuf, u32),
+    /// It isn't ours.
+    #[error(
+        "{path} belongs to user id {owner}, and this runs as {own}: run it as that user, or `chown {own} {path}`",
+        path = .path.display()
+    )]
+    Owner {
+        /// The folder.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who we are.
+        own: u32,
+    },
+}
+
+/// The configuration with its services; the default where there is no file.
+pub fn configuration(paths: &Paths) -> Result<Config, FilesError> {
+    let mut config = match read(&paths.config)? {
+        None => Config::default(),
+        Some(bytes) => {
+            let text = String::from_utf8(bytes).map_err(|_| ConfigError {
+                file: paths.config.clone(),
+                line: None,
+                message: "it is not UTF-8".into(),
+            })?;
+            Config::parse(&text, &paths.config)?
+        }
+    };
+    let mut services = Vec::new();
+    for file in service_files(&paths.services)? {
+        if let Some(bytes) = read(&file)? {
+            let service = config::parse_service(&bytes, &file)?;
+            services.push((file, service));
+        }
+    }
+    config.services = config::merge_services(services)?;
+    Ok(config)
+}
+
+/// Makes sure that the state folder is there and that only this user can look
+/// into it.
+pub fn state_folder(path: &Path) -> Result<(), FilesError> {
+    let make = |e| FilesError::Make(path.to_owned(), e);
+    if !path.exists() {
+        if let Some(parent) = path.parent() {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(parent)
+                .map_err(make)?;
+        }
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(make(e)),
+            _ => {}
+        }
+    }
+    let there = fs::metadata(path).map_err(|e| FilesError::Read(path.to_owned(), e))?;
+    let own = nix::unistd::geteuid().as_raw();
+    if !there.is_dir() {
+        Err(FilesError::NotAFolder(path.to_owned()))
+    } else if there.uid() != own {
+        Err(FilesError::Owner {
+            path: path.to_owned(),
+            owner: there.uid(),
+            own,
+        })
+    } else if there.mode() & 0o077 != 0 {
+        Err(FilesError::Open(path.to_owned(), there.mode() & 0o777))
+    } else {
+        Ok(())
+    }
+}
+
+/// The files of a folder whose names end in `.toml`, in order.
+fn service_files(folder: &Path) -> Result<Vec<PathBuf>, FilesError> {
+    let failed = |e| FilesError::Read(folder.to_owned(), e);
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(failed(e)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|e| e == "toml") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// A file; `None` when it isn't there.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, FilesError> {
+    let failed = |e| FilesError::Read(path.to_owned(), e);
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(failed(e)),
+    };
+    let mut bytes = Vec::new();
+    file.take(limits::CONFIG_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if bytes.len() as u64 > limits::CONFIG_BYTES {
+        let most = limits::CONFIG_BYTES;
+        return Err(failed(io::Error::other(format!(
+            "longer than {most} bytes"
+        ))));
+    }
+    Ok(Some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn paths() -> (tempfile::TempDir, Paths) {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths::new(Some(folder.path().join("mesh"))).unwrap();
+        (folder, paths)
+    }
+
+    #[test]
+    fn without_files_the_configuration_is_the_default() {
+        let (_folder, paths) = paths();
+        assert_eq!(configuration(&paths).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn services_are_read_in_order_and_a_wrong_file_is_named() {
+        let (_folder, paths) = paths();
+        fs::create_dir_all(&paths.services).unwrap();
+        fs::write(paths.services.join("b.toml"), "name = 'wiki'\nport = 80").unwrap();
+        fs::write(paths.services.join("a.toml"), "name = 'web'\nport = 81").unwrap();
+        fs::write(paths.services.join("notes.txt"), "no service").unwrap();
+        let names = |config: Config| -> Vec<String> {
+            config.services.iter().map(|s| s.name.to_string()).collect()
+        };
+        assert_eq!(names(configuration(&paths).unwrap()), ["web", "wiki"]);
+        fs::write(paths.services.join("c.toml"), "name = 'x'").unwrap();
+        let error = configuration(&paths).unwrap_err().to_string();
+        assert!(error.contains("services.d/c.toml"), "{error}");
+        assert!(error.contains("port"), "{error}");
+    }
+
+    #[test]
+    fn a_configuration_that_never_ends_is_not_read_to_its_end() {
+        let (_folder, mut paths) = paths();
+        paths.config = "/dev/zero".into();
+        let error = configuration(&paths).unwrap_err().to_string();
+        assert!(error.contains("longer than"), "{error}");
+    }
+
+    #[test]
+    fn a_new_state_folder_is_private_and_an_open_one_is_refused() {
+        let (_folder, paths) = paths();
+        state_folder(&paths.state).unwrap();
+        let mode = fs::metadata(&paths.state).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        state_folder(&paths.state).unwrap();
+        fs::set_permissions(&paths.state, fs::Permissions::from_mode(0o750)).unwrap();
+        let error = state_folder(&paths.state).unwrap_err().to_string();
+        assert!(error.contains("mode 750"), "{error}");
+        assert!(error.contains("`chmod 700 "), "{error}");
+    }
+
+    #[test]
+    fn a_file_in_place_of_the_state_folder_is_refused() {
+        let (_folder, paths) = paths();
+        fs::create_dir_all(paths.state.parent().unwrap()).unwrap();
+        fs::write(&paths.state, "").unwrap();
+        let error = state_folder(&paths.state);
+        assert!(matches!(error, Err(FilesError::NotAFolder(_))), "{error:?}");
+    }
+}

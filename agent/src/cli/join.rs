@@ -1,0 +1,161 @@
+//! `agent join`.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
+
+use innermesh_proto::name::Label;
+use serde::Serialize;
+
+use super::{
+    Context,
+    failure::Failure,
+    files, init,
+    output::{Output, note},
+    start,
+};
+use crate::{
+    enroll::{self, JoinOptions, JoinReport},
+    host::system,
+};
+
+/// Join a mesh, with a token that `agent invite` printed on one of its
+/// machines.
+///
+/// Starts the agent when it is done: through systemd where its unit is
+/// installed and no --dir is given, otherwise in the foreground.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// A machine of the mesh: a name or an address, with :PORT if it isn't 51819.
+    #[arg(value_name = "SEED[:PORT]")]
+    seed: String,
+    /// The token. In the variable, other users of this machine can't see it.
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "INNERMESH_TOKEN",
+        hide_env_values = true
+    )]
+    token: String,
+    /// This machine's name in the mesh [default: its host name].
+    #[arg(long, value_name = "NAME", value_parser = init::node_name)]
+    name: Option<Label>,
+    /// Only write the state.
+    #[arg(long)]
+    no_start: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Serialize)]
+struct Printed<'a> {
+    mesh: String,
+    domain: String,
+    name: String,
+    addresses: &'a [IpAddr],
+    resolver: SocketAddr,
+    resolver_setup: String,
+}
+
+pub async fn join(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
+    let name = init::own_name(arguments.name)?;
+    let config = files::configuration(&context.paths).map_err(Failure::failed)?;
+    files::state_folder(&context.paths.state).map_err(Failure::failed)?;
+    let interface = config.tunnel.interface.as_str().to_string();
+    if !arguments.output.is_json() {
+        note(&format!("asking {}…", arguments.seed));
+    }
+    let options = JoinOptions {
+        seed: arguments.seed,
+        token: arguments.token,
+        name,
+        interface: interface.clone(),
+    };
+    let report = enroll::join(&system::host(context.paths.state.clone()), options)
+        .await
+        .map_err(Failure::failed)?;
+    let resolved = Path::new("/run/systemd/resolve").is_dir();
+    let setup = resolver_setup(&report, &interface, resolved);
+    let printed = Printed {
+        mesh: report.mesh.to_string(),
+        domain: report.domain.to_string(),
+        name: report.name.to_string(),
+        addresses: &report.addresses,
+        resolver: report.resolver,
+        resolver_setup: setup.clone(),
+    };
+    arguments
+        .output
+        .print(&printed, || text(&report, &setup, resolved))?;
+    if arguments.no_start {
+        return Ok(());
+    }
+    start::start(context).await
+}
+
+fn text(report: &JoinReport, setup: &str, resolved: bool) -> String {
+    let JoinReport {
+        mesh,
+        domain,
+        name,
+        addresses,
+        ..
+    } = report;
+    let addresses = init::join(addresses);
+    let how = match resolved {
+        true => "run this as root",
+        false => "put this at the top of /etc/resolv.conf",
+    };
+    format!(
+        "This machine is {name}.{domain}.
+
+  mesh       {mesh}
+  addresses  {addresses}
+
+While the agent runs, it answers the mesh's names. To have all programs of
+this machine ask it, {how}:
+
+  {setup}
+
+"
+    )
+}
+
+/// What points this host's resolver at the mesh: a command where
+/// systemd-resolved runs, otherwise a line for the top of resolv.conf.
+fn resolver_setup(report: &JoinReport, interface: &str, resolved: bool) -> String {
+    let (address, domain) = (report.resolver.ip(), &report.domain);
+    if resolved {
+        format!("resolvectl dns {interface} {address} && resolvectl domain {interface} '~{domain}'")
+    } else {
+        format!("nameserver {address}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use innermesh_proto::id::MeshId;
+
+    use super::*;
+
+    #[test]
+    fn the_line_for_the_resolver_fits_what_the_host_runs() {
+        let report = JoinReport {
+            mesh: MeshId([1; 32]),
+            domain: "in.example.org".parse().unwrap(),
+            name: "beta".parse().unwrap(),
+            addresses: vec!["10.9.0.3".parse().unwrap()],
+            resolver: "10.9.0.53:53".parse().unwrap(),
+        };
+        assert_eq!(
+            resolver_setup(&report, "im0", true),
+            "resolvectl dns im0 10.9.0.53 && resolvectl domain im0 '~in.example.org'"
+        );
+        let line = resolver_setup(&report, "im0", false);
+        assert_eq!(line, "nameserver 10.9.0.53");
+        let text = text(&report, &line, false);
+        assert!(text.contains("beta.in.example.org"), "{text}");
+        assert!(text.contains("top of /etc/resolv.conf"), "{text}");
+    }
+}

@@ -1,0 +1,188 @@
+//! The command line: arguments in, text or JSON and an exit code out.
+//!
+//! A client of the running agent, except for `init` and `join`, which write
+//! the state that an agent needs, and `run`, which is the agent. Runs outside
+//! the simulation, so it reads clocks and files by itself.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the command line runs outside the agent, on a real host"
+)]
+
+mod ca;
+mod cert;
+mod dns;
+mod duration;
+mod failure;
+mod files;
+mod init;
+mod invite;
+mod join;
+mod network;
+mod notify;
+mod output;
+mod paths;
+mod run;
+mod service;
+mod start;
+mod status;
+mod wait;
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use clap::{CommandFactory, Parser, Subcommand};
+use serde::Serialize;
+
+use self::{failure::Failure, output::Output, paths::Paths};
+use crate::{
+    control::Client,
+    telemetry::{self, LogFormat},
+};
+
+/// Names, certificates and encrypted routes for your own machines, without a
+/// server in the middle.
+#[derive(Debug, Parser)]
+#[command(name = "agent", version, about, max_term_width = 100)]
+struct Arguments {
+    /// Keep configuration, state and socket all below DIR.
+    ///
+    /// Without it they are in /etc/innermesh, /var/lib/innermesh and
+    /// /run/innermesh.
+    #[arg(long, global = true, env = "INNERMESH_DIR", value_name = "DIR")]
+    dir: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Init(init::Arguments),
+    Join(join::Arguments),
+    Run(run::Arguments),
+    Invite(invite::Arguments),
+    Status(status::Arguments),
+    Peers(network::PeersArguments),
+    Ping(network::PingArguments),
+    Wait(wait::Arguments),
+    /// The services of this machine, and of all others.
+    #[command(subcommand)]
+    Service(service::Command),
+    /// Certificates for services.
+    #[command(subcommand)]
+    Cert(cert::Command),
+    /// The mesh's own certificate authority.
+    #[command(subcommand)]
+    Ca(ca::Command),
+    /// The mesh's names.
+    #[command(subcommand)]
+    Dns(dns::Command),
+    /// Print a script that completes commands in a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the version.
+    Version {
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// What every command is given.
+struct Context {
+    paths: Paths,
+    telemetry: Option<telemetry::Guard>,
+}
+
+impl Context {
+    fn client(&self) -> Client {
+        Client::new(&self.paths.socket)
+    }
+
+    /// Sets logs and traces up, once.
+    fn log(&mut self, format: LogFormat) -> Result<(), Failure> {
+        if self.telemetry.is_none() {
+            self.telemetry = Some(telemetry::init(format).map_err(Failure::failed)?);
+        }
+        Ok(())
+    }
+}
+
+/// Runs one command line to its end.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are "errors" too; there the code is 0.
+            let code = u8::try_from(error.exit_code()).unwrap_or(failure::USAGE);
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(complete(arguments)),
+        Err(error) => Err(Failure::failed(error)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn complete(arguments: Arguments) -> Result<(), Failure> {
+    let mut context = Context {
+        paths: Paths::new(arguments.dir)?,
+        telemetry: None,
+    };
+    // Elsewhere than in the agent, logs would stand between the lines that a
+    // person reads.
+    let asked = [telemetry::FILTER_VARIABLE, "TRACEPARENT"];
+    if asked.iter().any(|name| std::env::var_os(name).is_some())
+        && !matches!(arguments.command, Command::Run(_))
+    {
+        context.log(LogFormat::Text)?;
+    }
+    let done = execute(arguments.command, &mut context).await;
+    if let Some(guard) = context.telemetry {
+        guard.shutdown().await;
+    }
+    done
+}
+
+async fn execute(command: Command, context: &mut Context) -> Result<(), Failure> {
+    match command {
+        Command::Init(arguments) => init::init(arguments, context).await,
+        Command::Join(arguments) => join::join(arguments, context).await,
+        Command::Run(arguments) => run::run(&arguments, context).await,
+        Command::Invite(arguments) => invite::invite(arguments, &context.client()).await,
+        Command::Status(arguments) => status::status(&arguments, &context.client()).await,
+        Command::Peers(arguments) => network::peers(&arguments, &context.client()).await,
+        Command::Ping(arguments) => network::ping(&arguments, &context.client()).await,
+        Command::Wait(arguments) => wait::wait(&arguments, &context.client()).await,
+        Command::Service(command) => service::run(command, &context.client()).await,
+        Command::Cert(command) => cert::run(command, &context.paths, &context.client()).await,
+        Command::Ca(command) => ca::run(&command, &context.client()).await,
+        Command::Dns(command) => dns::run(&command, &context.client()).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "agent", &mut script);
+            output::raw(&String::from_utf8_lossy(&script))
+        }
+        Command::Version { output } => version(output),
+    }
+}
+
+fn version(output: Output) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Version {
+        version: &'static str,
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    output.print(&Version { version }, || format!("agent {version}\n"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! `agent run`: the agent in this process.
+
+use std::{sync::Arc, time::Duration};
+
+use innermesh_proto::limits;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+    time::{MissedTickBehavior, timeout},
+};
+
+use super::{
+    Context,
+    failure::Failure,
+    files,
+    notify::{self, Notifier},
+    output,
+    paths::Paths,
+};
+use crate::{
+    config::Config,
+    control::{Control, server, socket::Socket},
+    host::system,
+    mesh::{self, Agent},
+};
+
+/// Run the agent in the foreground; this is what systemd starts.
+///
+/// SIGTERM and SIGINT end it, SIGHUP has it read services.d again.
+#[derive(Debug, Default, clap::Args)]
+pub struct Arguments {
+    /// Print the configuration with all defaults, and end.
+    #[arg(long)]
+    print_config: bool,
+}
+
+/// How long a stopping agent may say goodbye; systemd waits a little longer.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+pub async fn run(arguments: &Arguments, context: &mut Context) -> Result<(), Failure> {
+    let config = files::configuration(&context.paths).map_err(Failure::failed)?;
+    if arguments.print_config {
+        return output::raw(&printed(&config, &context.paths));
+    }
+    context.log(config.log.format)?;
+    files::state_folder(&context.paths.state).map_err(Failure::failed)?;
+    let notifier = Notifier::from_environment();
+    let mut signals = Signals::new().map_err(Failure::failed)?;
+    let host = system::host(context.paths.state.clone());
+    let agent = tokio::select! {
+        agent = Agent::build(agent_config(&config), host.clone()) => agent.map_err(Failure::failed)?,
+        () = signals.end() => return Ok(()),
+    };
+    let socket = match Socket::bind(&context.paths.socket).await {
+        Ok(socket) => socket,
+        Err(error) => {
+            stop(&agent, &mut signals).await;
+            return Err(Failure::failed(error));
+        }
+    };
+    let control = agent.control();
+    let (end, ended) = oneshot::channel::<()>();
+    let serving = tokio::spawn(server::serve(socket, control.clone(), host.clock, async {
+        let _ = ended.await;
+    }));
+    notifier.tell(notify::READY);
+    tracing::info!(socket = %context.paths.socket.display(), "the agent runs");
+
+    until_told(&mut signals, &notifier, &context.paths, &config, &control).await;
+
+    notifier.tell(notify::STOPPING);
+    tracing::info!("the agent stops");
+    drop(end);
+    stop(&agent, &mut signals).await;
+    let _ = serving.await;
+    Ok(())
+}
+
+/// Feeds the watchdog and takes signals, until one of them ends the agent.
+async fn until_told(
+    signals: &mut Signals,
+    notifier: &Notifier,
+    paths: &Paths,
+    config: &Config,
+    control: &Arc<dyn Control>,
+) {
+    let interval = notify::watchdog_interval();
+    // Where nobody waits for it, an hour is as good as never.
+    let mut watchdog = tokio::time::interval(interval.unwrap_or(Duration::from_secs(3600)));
+    watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            told = signals.next() => match told {
+                Told::End => return,
+                Told::Reload => reload(paths, config, control).await,
+            },
+            _ = watchdog.tick(), if interval.is_some() => {
+                // An agent that can't say how it is isn't well.
+                let patience = interval.unwrap_or_default();
+                if timeout(patience, control.status()).await.is_ok() {
+                    notifier.tell(notify::WATCHDOG);
+                } else {
+                    tracing::error!("the agent doesn't answer itself; systemd will restart it");
+                }
+            }
+        }
+    }
+}
+
+/// Takes over what can change while the agent runs: the services.
+async fn reload(paths: &Paths, running: &Config, control: &Arc<dyn Control>) {
+    let mut config = match files::configuration(paths) {
+        Ok(config) => config,
+        Err(error) => {
+            tracing::error!(%error, "the configuration is wrong; nothing was changed");
+            return;
+        }
+    };
+    let services = std::mem::replace(&mut config.services, running.services.clone());
+    if config != *running {
+        tracing::warn!("only services.d is read again; restart the agent for the other changes");
+    }
+    let count = services.len();
+    match control.configure_services(services).await {
+        Ok(()) => tracing::info!(count, "services.d was read again"),
+        Err(error) => tracing::error!(%error, "services.d was not taken over"),
+    }
+}
+
+/// Says goodbye, unless it takes too long or somebody insists.
+async fn stop(agent: &Agent, signals: &mut Signals) {
+    tokio::select! {
+        done = timeout(FAREWELL, agent.stop()) => if done.is_err() {
+            tracing::warn!("peers did not hear the goodbye in time");
+        },
+        () = signals.end() => {}
+    }
+}
+
+enum Told {
+    End,
+    Reload,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::End,
+            _ = self.interrupt.recv() => Told::End,
+            _ = self.hangup.recv() => Told::Reload,
+        }
+    }
+
+    /// Waits until somebody wants the agent to end.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn agent_config(config: &Config) -> mesh::Config {
+    mesh::Config {
+        listen: config.listen(),
+        advertise: config.advertised(),
+        interface: config.tunnel.interface.as_str().to_string(),
+        tunnel_port: config.tunnel.listen_port,
+        mtu: config.tunnel.mtu,
+        backend: config.tunnel.backend,
+        dns_listen: config.dns.listens(),
+        dns_upstream: config.dns.upstreams(),
+        services: config.services.clone(),
+    }
+}
+
+fn printed(config: &Config, paths: &Paths) -> String {
+    let mut out = format!(
+        "# config    {}\n# services  {}\n# state     {}\n# socket    {}\n# at most {} names\n\n{}",
+        paths.config.display(),
+        paths.services.display(),
+        paths.state.display(),
+        paths.socket.display(),
+        limits::NAMES_PER_NODE,
+        config.to_toml(),
+    );
+    for service in &config.services {
+        out.push_str(&format!(
+            "\n# service {} on port {}\n",
+            service.name, service.port
+        ));
+    }
+    out
+}

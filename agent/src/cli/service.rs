@@ -1,0 +1,150 @@
+//! `agent service`.
+
+use std::net::IpAddr;
+
+use innermesh_proto::{name::Label, zone::Protocol};
+use serde::Serialize;
+
+use super::{
+    failure::Failure,
+    init::{self, node_name},
+    output::{Output, or_dash, table, yes_no},
+};
+use crate::{
+    control::{
+        Client,
+        api::{ServiceAdded, ServiceState},
+    },
+    services::{Check, Spec},
+};
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    Add(AddArguments),
+    Rm(RmArguments),
+    List(ListArguments),
+}
+
+/// Give a service of this machine a name, or change it.
+///
+/// NAME.<node>.<domain> answers at once; NAME.<domain> as soon as the mesh
+/// grants it.
+#[derive(Debug, clap::Args)]
+pub struct AddArguments {
+    /// Its name.
+    #[arg(value_parser = node_name)]
+    name: Label,
+    /// Its port.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+    /// Its transport: tcp or udp.
+    #[arg(long, default_value_t = Protocol::Tcp)]
+    proto: Protocol,
+    /// How to see that it works: tcp, or an address such as
+    /// http://localhost:8080/health.
+    #[arg(long)]
+    check: Option<Check>,
+    /// Where it answers, if not on this machine's addresses in the mesh.
+    #[arg(long)]
+    address: Option<IpAddr>,
+    /// Another machine that may run it under the same name; may be given more
+    /// than once.
+    #[arg(long, value_name = "NODE")]
+    share: Vec<Label>,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Take a service of this machine away.
+#[derive(Debug, clap::Args)]
+pub struct RmArguments {
+    /// Its name.
+    name: Label,
+    /// Give the name back too, so that another machine can have it.
+    #[arg(long)]
+    release: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Show the services of all machines.
+#[derive(Debug, clap::Args)]
+pub struct ListArguments {
+    #[command(flatten)]
+    output: Output,
+}
+
+pub async fn run(command: Command, client: &Client) -> Result<(), Failure> {
+    match command {
+        Command::Add(arguments) => add(arguments, client).await,
+        Command::Rm(arguments) => rm(&arguments, client).await,
+        Command::List(arguments) => list(&arguments, client).await,
+    }
+}
+
+async fn add(arguments: AddArguments, client: &Client) -> Result<(), Failure> {
+    let mut service = Spec::new(arguments.name, arguments.port);
+    service.protocol = arguments.proto;
+    service.check = arguments.check;
+    service.address = arguments.address;
+    service.share = arguments.share.into_iter().collect();
+    service.validate().map_err(Failure::usage)?;
+    let added = client.service_add(&service).await?;
+    arguments.output.print(&added, || added_text(&added))
+}
+
+fn added_text(added: &ServiceAdded) -> String {
+    let mut out = match added.state {
+        ServiceState::Granted => format!("{} is added\n", added.name),
+        ServiceState::Pending => format!(
+            "{} is added; its short name is pending: {}\n",
+            added.name,
+            added.reason.as_deref().unwrap_or("the mesh decides")
+        ),
+    };
+    for name in &added.reachable {
+        out.push_str(&format!("  {name}  {}\n", init::join(&added.addresses)));
+    }
+    out
+}
+
+async fn rm(arguments: &RmArguments, client: &Client) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Removed<'a> {
+        name: &'a Label,
+        released: bool,
+    }
+    let RmArguments { name, release, .. } = arguments;
+    client.service_rm(name, *release).await?;
+    let removed = Removed {
+        name,
+        released: *release,
+    };
+    arguments.output.print(&removed, || match release {
+        true => format!("{name} is removed, and anybody may have the name\n"),
+        false => format!("{name} is removed; the name stays with this machine\n"),
+    })
+}
+
+async fn list(arguments: &ListArguments, client: &Client) -> Result<(), Failure> {
+    let services = client.service_list().await?;
+    let rows = services.iter().map(|service| {
+        [
+            service.name.clone(),
+            service.node.clone(),
+            format!("{}/{}", service.port, service.proto),
+            yes_no(service.healthy),
+            yes_no(service.granted),
+            or_dash(service.check.as_ref()),
+            or_dash(service.last_error.as_ref()),
+        ]
+    });
+    arguments.output.print(&services, || {
+        table(
+            [
+                "SERVICE", "NODE", "PORT", "HEALTHY", "GRANTED", "CHECK", "TROUBLE",
+            ],
+            &rows.collect::<Vec<_>>(),
+        )
+    })
+}

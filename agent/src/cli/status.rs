@@ -1,0 +1,156 @@
+//! `agent status`.
+
+use std::{io::IsTerminal, time::Duration};
+
+use super::{
+    duration::Span,
+    failure::Failure,
+    init,
+    output::{self, Output, table, yes_no},
+};
+use crate::control::{Client, api::Status};
+
+/// Show this machine, the mesh as it sees it, and what needs attention.
+///
+/// Ends with 3 when the agent isn't running.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Go on, and show it again whenever it changes.
+    #[arg(long)]
+    watch: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// How often a watched status is looked at.
+const PAUSE: Duration = Duration::from_secs(1);
+
+pub async fn status(arguments: &Arguments, client: &Client) -> Result<(), Failure> {
+    let mut last = String::new();
+    loop {
+        let status = client.status().await?;
+        let shown = arguments.output.render(&status, || text(&status))?;
+        if !arguments.watch {
+            return output::raw(&shown);
+        }
+        // These rise with every look, which is no news.
+        let mut news = status;
+        (news.uptime_s, news.counters) = (0, Default::default());
+        let news = arguments.output.render(&news, || text(&news))?;
+        if news != last {
+            let redraw = std::io::stdout().is_terminal() && !arguments.output.is_json();
+            let clear = if redraw { "\x1b[2J\x1b[H" } else { "" };
+            output::raw(&format!("{clear}{shown}"))?;
+            last = news;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn text(status: &Status) -> String {
+    let Status {
+        mesh,
+        domain,
+        node,
+        version,
+        ledger,
+        ..
+    } = status;
+    let up = Span(status.uptime_s);
+    let dns = match status.dns.address {
+        Some(address) => address.to_string(),
+        None => "not answered".to_string(),
+    };
+    let mut out = format!(
+        "mesh    {domain} ({})\nnode    {node}, version {version}, up {up}\ndns     {dns}\n\
+         ledger  {} ({})\n\n",
+        short(mesh),
+        ledger.index,
+        short(&ledger.hash),
+    );
+    let rows: Vec<_> = status
+        .nodes
+        .iter()
+        .map(|node| {
+            [
+                node.name.clone(),
+                yes_no(node.live),
+                node.path.to_string(),
+                node.roles.join(","),
+                init::join(&node.addresses),
+            ]
+        })
+        .collect();
+    out.push_str(&table(
+        ["NODE", "LIVE", "PATH", "ROLES", "ADDRESSES"],
+        &rows,
+    ));
+    if !status.services.is_empty() {
+        let rows: Vec<_> = status
+            .services
+            .iter()
+            .map(|s| {
+                [
+                    s.name.clone(),
+                    s.node.clone(),
+                    s.port.to_string(),
+                    yes_no(s.healthy),
+                ]
+            })
+            .collect();
+        out.push('\n');
+        out.push_str(&table(["SERVICE", "NODE", "PORT", "HEALTHY"], &rows));
+    }
+    if !status.pending.is_empty() {
+        let rows: Vec<_> = status
+            .pending
+            .iter()
+            .map(|p| [p.name.clone(), p.reason.clone()])
+            .collect();
+        out.push('\n');
+        out.push_str(&table(["PENDING", "BECAUSE"], &rows));
+    }
+    if !status.warnings.is_empty() {
+        out.push('\n');
+    }
+    for warning in &status.warnings {
+        out.push_str(&format!("warning: {warning}\n"));
+    }
+    out
+}
+
+/// The beginning of an id or a hash: enough for a person.
+fn short(hex: &str) -> String {
+    hex.chars().take(12).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::tests::sample_status;
+
+    #[test]
+    fn the_text_names_everything_that_a_person_looks_for() {
+        assert_eq!(
+            text(&sample_status()),
+            "\
+mesh    in.example.org (00ff)
+node    alpha, version 0.1.0, up 7s
+dns     10.9.0.53:53
+ledger  3 (aa)
+
+NODE   LIVE  PATH    ROLES  ADDRESSES
+alpha  yes   direct  admin  10.9.0.2, fd00::2
+beta   no    none    admin  10.9.0.2, fd00::2
+
+SERVICE  NODE   PORT  HEALTHY
+photos   alpha  8080  yes
+
+PENDING  BECAUSE
+wiki     the CA is not reached
+
+warning: add two CA nodes
+"
+        );
+    }
+}

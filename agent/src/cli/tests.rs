@@ -1,0 +1,80 @@
+//! The whole command line: what it takes, and what it refuses.
+
+use clap::CommandFactory;
+
+use super::*;
+
+fn parse(line: &str) -> Result<Arguments, clap::Error> {
+    Arguments::try_parse_from(std::iter::once("agent").chain(line.split_whitespace()))
+}
+
+#[test]
+fn the_definition_of_the_command_line_is_sound() {
+    Arguments::command().debug_assert();
+}
+
+#[test]
+fn the_lines_that_scripts_rely_on_are_taken() {
+    for line in [
+        "init --domain in.example.org --name a --ipv4 10.9.0.0/16 --no-start --json",
+        "--dir /x init --domain lab.internal",
+        "join 192.0.2.1 --token t --name b --no-start",
+        "join [2001:db8::1]:51819 --token t --json",
+        "run",
+        "run --print-config --dir /x",
+        "invite",
+        "invite --ttl 1h --uses 3 --role admin --names web-* --names db --json",
+        "status --json",
+        "status --watch",
+        "peers --json",
+        "ping beta --count 1",
+        "wait --nodes 3 --timeout 30s",
+        "service add photos --port 8080 --proto tcp --check http://localhost:8080/health",
+        "service add dns --port 53 --proto udp --address 192.0.2.1 --share beta --json",
+        "service rm photos --release",
+        "service list --json",
+        "cert issue photos --out /x --days 30 --json",
+        "cert list",
+        "ca status --json",
+        "ca root",
+        "dns query alpha",
+        "dns query alpha.in.example.org AAAA --json",
+        "dns zone",
+        "completions bash",
+        "version --json",
+    ] {
+        if let Err(error) = parse(line) {
+            panic!("{line}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_line_ends_with_2_and_says_what_would_be_right() {
+    for (line, part) in [
+        ("", "Usage"),
+        ("strat", "unrecognized subcommand"),
+        ("init", "--domain"),
+        ("init --domain foo.local", ".local"),
+        ("init --domain in.example.org --name wpad", "reserved"),
+        ("init --domain in.example.org --ipv4 10.0.0.0", "invalid"),
+        ("invite --role ca", "possible values: admin"),
+        ("invite --ttl soon", "such as 30s"),
+        ("invite --uses 0", "0 is not in"),
+        ("wait --timeout 1y", "such as 30s"),
+        ("ping beta --count 100", "100 is not in"),
+        ("service add photos", "--port"),
+        ("service add photos --port 0", "0 is not in"),
+        (
+            "service add photos --port 80 --check exec:true",
+            "tcp, or an address",
+        ),
+        ("service add acme --port 80", "reserved"),
+        ("cert issue photos --days 826", "826 is not in"),
+    ] {
+        let error = parse(line).expect_err(line);
+        assert_eq!(error.exit_code(), i32::from(failure::USAGE), "{line}");
+        let text = error.to_string();
+        assert!(text.contains(part), "{line}: {text}");
+    }
+}
