@@ -312,6 +312,12 @@ impl Agent {
             .unwrap_or_else(|e| e.into_inner())
             .take();
         self.inner.transport.close().await;
+        let state = self.inner.tunnel.observe().await;
+        if state.is_ok_and(|state| state.backend != "kernel")
+            && let Err(error) = self.inner.tunnel.down().await
+        {
+            tracing::warn!(%error, "the tunnel could not be taken down");
+        }
     }
 }
 
