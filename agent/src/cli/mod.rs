@@ -11,6 +11,7 @@
 
 mod ca;
 mod cert;
+mod demo;
 mod dns;
 mod duration;
 mod failure;
@@ -76,6 +77,7 @@ enum Command {
     /// The mesh's names.
     #[command(subcommand)]
     Dns(dns::Command),
+    Demo(demo::Demo),
     /// Print a script that completes commands in a shell.
     Completions {
         /// The shell.
@@ -166,6 +168,7 @@ async fn execute(command: Command, context: &mut Context) -> Result<(), Failure>
         Command::Cert(command) => cert::run(command, &context.paths, &context.client()).await,
         Command::Ca(command) => ca::run(&command, &context.client()).await,
         Command::Dns(command) => dns::run(&command, &context.client()).await,
+        Command::Demo(arguments) => demo::run(arguments).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "agent", &mut script);

@@ -1,0 +1,200 @@
+//! `agent demo`: a whole mesh on one machine, to look at. Three hosts, each a
+//! network namespace with an agent process of its own, and what a person would
+//! try on them. It uses the program's own command line only, as a person does.
+//!
+//! Nothing stays behind, however it ends. This process starts a *stage*: itself
+//! again in fresh namespaces, the first process of its PID namespace, so that
+//! with the stage all that runs on it ends. The stage holds the reading end of
+//! a pipe from here and ends with the pipe: also when this process is killed.
+//! All files are on a file system in memory that the namespace alone sees.
+
+mod fit;
+mod host;
+mod page;
+mod report;
+mod stage;
+mod story;
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use super::failure::{FAILED, Failure};
+use tokio::{
+    process::Command,
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
+
+/// Show a whole mesh on this machine: three hosts, names, a certificate, a tunnel.
+#[derive(Debug, clap::Args)]
+#[command(disable_help_subcommand = true, args_conflicts_with_subcommands = true)]
+pub struct Demo {
+    /// Show the steps in a line each, and end: 0 when all went well, else 1.
+    #[arg(long)]
+    check: bool,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+/// What the demo runs of itself.
+#[derive(Debug, clap::Subcommand)]
+enum Part {
+    /// Builds the hosts and plays the story, within fresh namespaces.
+    #[command(hide = true)]
+    Stage {
+        #[arg(long)]
+        check: bool,
+    },
+    /// Holds the namespaces of one host.
+    #[command(hide = true)]
+    Host { name: String },
+    /// Serves one page by HTTPS.
+    #[command(hide = true)]
+    Page {
+        #[arg(long)]
+        listen: SocketAddr,
+        /// The certificate, in PEM.
+        #[arg(long)]
+        cert: PathBuf,
+        /// What leads from it to the root, in PEM.
+        #[arg(long)]
+        chain: PathBuf,
+        /// Its private key, PKCS #8 in PEM.
+        #[arg(long)]
+        key: PathBuf,
+    },
+}
+
+/// How long the stage may take to end by itself.
+const ENDING: Duration = Duration::from_secs(10);
+
+/// Runs it.
+pub(super) async fn run(demo: Demo) -> Result<(), Failure> {
+    let done = match demo.part {
+        None => outside(demo.check).await,
+        Some(Part::Stage { check }) => return stage::run(check).await,
+        Some(Part::Host { name }) => host::hold(&name).await,
+        Some(Part::Page {
+            listen,
+            cert,
+            chain,
+            key,
+        }) => page::run(listen, &cert, &chain, &key).await,
+    };
+    match done {
+        Ok(()) => Ok(()),
+        // The stage has said what failed.
+        Err(DemoError::Stage) => Err(Failure::silent(FAILED)),
+        Err(error) => Err(Failure::failed(error)),
+    }
+}
+
+/// Why the demo did not go on. Nothing stays behind.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// This machine can't hold it; what to change, one to a line.
+    #[error("this machine can't hold the demo yet:{}", .0.iter().map(|cure| format!("\n  - {cure}")).collect::<String>())]
+    Unfit(Vec<String>),
+    /// Something that the demo needs of the operating system failed.
+    #[error("{what}: {error}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// What came of it.
+        error: io::Error,
+    },
+    /// What runs on the stage failed, and was told there.
+    #[error("the demo failed")]
+    Stage,
+    /// A step didn't do what it should.
+    #[error("{0} failed")]
+    Step(String),
+}
+
+/// Says what was tried when it fails.
+trait Tried<T> {
+    fn tried(self, what: impl Into<String>) -> Result<T, DemoError>;
+}
+
+impl<T, E: Into<io::Error>> Tried<T> for Result<T, E> {
+    fn tried(self, what: impl Into<String>) -> Result<T, DemoError> {
+        self.map_err(|error| DemoError::System {
+            what: what.into(),
+            error: error.into(),
+        })
+    }
+}
+
+/// Starts the stage and waits for it, or for a signal to end it.
+async fn outside(check: bool) -> Result<(), DemoError> {
+    let way = fit::look().await?;
+    let program = std::env::current_exe().tried("finding this program")?;
+    let mut command = Command::new("unshare");
+    command
+        .args(way.unshare())
+        .arg(program)
+        .args(["demo", "stage"]);
+    if check {
+        command.arg("--check");
+    }
+    // In a group of its own: Ctrl-C reaches this process alone, which then
+    // ends the stage in order.
+    let mut stage = command
+        .env("PATH", fit::path())
+        .env(stage::ENTER, way.enter())
+        .stdin(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .tried("unshare")?;
+    let lifeline = stage.stdin.take();
+    tokio::select! {
+        ended = stage.wait() => return judged(ended.tried("waiting for the stage")?),
+        stopped = told_to_stop() => stopped.tried("waiting for signals")?,
+    }
+    drop(lifeline);
+    match timeout(ENDING, stage.wait()).await {
+        Ok(ended) => judged(ended.tried("waiting for the stage")?),
+        Err(_) => {
+            // `unshare --kill-child` takes the stage with it.
+            stage.kill().await.tried("ending the stage")?;
+            Err(DemoError::Stage)
+        }
+    }
+}
+
+fn judged(status: ExitStatus) -> Result<(), DemoError> {
+    match status.success() {
+        true => Ok(()),
+        false => Err(DemoError::Stage),
+    }
+}
+
+async fn told_to_stop() -> io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
+    Ok(())
+}
+
+/// Waits until standard input, a pipe, ends: with the process that holds its
+/// other end. tokio's own standard input would keep a thread reading, and the
+/// program from ending.
+async fn lifeline() -> io::Result<()> {
+    use std::os::fd::AsFd;
+    use tokio::{io::AsyncReadExt, net::unix::pipe::Receiver};
+    let input = std::io::stdin().as_fd().try_clone_to_owned()?;
+    let mut pipe = Receiver::from_owned_fd(input)?;
+    let mut nothing = [0; 64];
+    while pipe.read(&mut nothing).await? > 0 {}
+    Ok(())
+}
