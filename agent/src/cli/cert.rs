@@ -46,6 +46,7 @@ pub enum Command {
 #[derive(Debug, clap::Args)]
 pub struct IssueArguments {
     /// A full name, or one that the mesh's domain is put behind.
+    #[arg(value_name = "NAME")]
     name: String,
     /// Where to put the files [default: the folder certs beside the
     /// configuration].

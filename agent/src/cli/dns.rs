@@ -15,6 +15,7 @@ pub enum Command {
 #[derive(Debug, clap::Args)]
 pub struct QueryArguments {
     /// A name; one without a dot is taken as one of the mesh.
+    #[arg(value_name = "NAME")]
     name: String,
     /// The record type.
     #[arg(default_value = "A", value_name = "TYPE")]

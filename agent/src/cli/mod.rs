@@ -19,6 +19,7 @@ mod files;
 mod init;
 mod invite;
 mod join;
+mod man;
 mod network;
 mod notify;
 mod output;
@@ -31,8 +32,9 @@ mod wait;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde::Serialize;
+use tracing::{Instrument, Span};
 
 use self::{failure::Failure, output::Output, paths::Paths};
 use crate::{
@@ -83,6 +85,8 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Print the manual page.
+    Man,
     /// Print the version.
     Version {
         #[command(flatten)]
@@ -112,8 +116,11 @@ impl Context {
 
 /// Runs one command line to its end.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let arguments = match Arguments::try_parse_from(arguments) {
-        Ok(arguments) => arguments,
+    let parsed = Arguments::command()
+        .try_get_matches_from(arguments)
+        .and_then(|matches| Ok((spoken(&matches), Arguments::from_arg_matches(&matches)?)));
+    let (name, arguments) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Help and version are "errors" too; there the code is 0.
             let code = u8::try_from(error.exit_code()).unwrap_or(failure::USAGE);
@@ -125,7 +132,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         .enable_all()
         .build();
     let done = match runtime {
-        Ok(runtime) => runtime.block_on(complete(arguments)),
+        Ok(runtime) => runtime.block_on(complete(&name, arguments)),
         Err(error) => Err(Failure::failed(error)),
     };
     match done {
@@ -134,20 +141,37 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-async fn complete(arguments: Arguments) -> Result<(), Failure> {
+/// The words that say which command it is, such as `service add`.
+fn spoken(matches: &ArgMatches) -> String {
+    match matches.subcommand() {
+        Some((name, below)) => format!("{name} {}", spoken(below)).trim_end().to_string(),
+        None => String::new(),
+    }
+}
+
+async fn complete(name: &str, arguments: Arguments) -> Result<(), Failure> {
     let mut context = Context {
         paths: Paths::new(arguments.dir)?,
         telemetry: None,
     };
+    // These may become the agent, whose life is no span of a command.
+    let becomes_agent = matches!(
+        arguments.command,
+        Command::Run(_) | Command::Init(_) | Command::Join(_)
+    );
     // Elsewhere than in the agent, logs would stand between the lines that a
     // person reads.
     let asked = [telemetry::FILTER_VARIABLE, "TRACEPARENT"];
-    if asked.iter().any(|name| std::env::var_os(name).is_some())
-        && !matches!(arguments.command, Command::Run(_))
-    {
+    let asked = asked.iter().any(|name| std::env::var_os(name).is_some());
+    let span = if asked && !becomes_agent {
         context.log(LogFormat::Text)?;
-    }
-    let done = execute(arguments.command, &mut context).await;
+        telemetry::command_span(name)
+    } else {
+        Span::none()
+    };
+    let done = execute(arguments.command, &mut context)
+        .instrument(span)
+        .await;
     if let Some(guard) = context.telemetry {
         guard.shutdown().await;
     }
@@ -174,6 +198,7 @@ async fn execute(command: Command, context: &mut Context) -> Result<(), Failure>
             clap_complete::generate(shell, &mut Arguments::command(), "agent", &mut script);
             output::raw(&String::from_utf8_lossy(&script))
         }
+        Command::Man => output::raw(&man::page(&Arguments::command())),
         Command::Version { output } => version(output),
     }
 }

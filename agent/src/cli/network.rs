@@ -43,7 +43,7 @@ pub async fn peers(arguments: &PeersArguments, client: &Client) -> Result<(), Fa
 #[derive(Debug, clap::Args)]
 pub struct PingArguments {
     /// Its name.
-    #[arg(value_parser = node_label)]
+    #[arg(value_name = "NODE", value_parser = node_label)]
     node: Label,
     /// How many times to ask.
     #[arg(long, short, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::PINGS)))]

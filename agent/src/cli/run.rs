@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use innermesh_proto::limits;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
@@ -21,6 +20,7 @@ use crate::{
     config::Config,
     control::{Control, server, socket::Socket},
     host::system,
+    ledger::file::LEDGER,
     mesh::{self, Agent},
 };
 
@@ -43,6 +43,12 @@ pub async fn run(arguments: &Arguments, context: &mut Context) -> Result<(), Fai
         return output::raw(&printed(&config, &context.paths));
     }
     context.log(config.log.format)?;
+    if !context.paths.state.join(LEDGER).exists() {
+        let option = context.paths.option();
+        return Err(Failure::failed(format!(
+            "this machine is in no mesh; `agent{option} init` makes one, `agent{option} join` joins one"
+        )));
+    }
     files::state_folder(&context.paths.state).map_err(Failure::failed)?;
     let notifier = Notifier::from_environment();
     let mut signals = Signals::new().map_err(Failure::failed)?;
@@ -190,12 +196,11 @@ fn agent_config(config: &Config) -> mesh::Config {
 
 fn printed(config: &Config, paths: &Paths) -> String {
     let mut out = format!(
-        "# config    {}\n# services  {}\n# state     {}\n# socket    {}\n# at most {} names\n\n{}",
+        "# config    {}\n# services  {}\n# state     {}\n# socket    {}\n\n{}",
         paths.config.display(),
         paths.services.display(),
         paths.state.display(),
         paths.socket.display(),
-        limits::NAMES_PER_NODE,
         config.to_toml(),
     );
     for service in &config.services {

@@ -32,10 +32,10 @@ pub enum Command {
 #[derive(Debug, clap::Args)]
 pub struct AddArguments {
     /// Its name.
-    #[arg(value_parser = node_name)]
+    #[arg(value_name = "NAME", value_parser = node_name)]
     name: Label,
     /// Its port.
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
     /// Its transport: tcp or udp.
     #[arg(long, default_value_t = Protocol::Tcp)]
@@ -59,6 +59,7 @@ pub struct AddArguments {
 #[derive(Debug, clap::Args)]
 pub struct RmArguments {
     /// Its name.
+    #[arg(value_name = "NAME")]
     name: Label,
     /// Give the name back too, so that another machine can have it.
     #[arg(long)]

@@ -41,6 +41,7 @@ fn the_lines_that_scripts_rely_on_are_taken() {
         "dns query alpha.in.example.org AAAA --json",
         "dns zone",
         "completions bash",
+        "man",
         "version --json",
     ] {
         if let Err(error) = parse(line) {

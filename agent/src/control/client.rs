@@ -24,9 +24,9 @@ use super::{
         CaRoot, CaStatus, CertRequest, CertRow, ControlError, Invite, InviteRequest, Issued, Peer,
         PingReply, QueryReport, ServiceAdded, ServiceRow, Status,
     },
-    server::{Done, ZoneText},
+    server::{Done, TRACEPARENT, ZoneText},
 };
-use crate::services::Spec;
+use crate::{services::Spec, telemetry};
 
 /// Longer than the agent gives itself, so that its own words arrive.
 const TIMEOUT: Duration = Duration::from_millis(limits::CONTROL_REQUEST_MS + 5_000);
@@ -223,11 +223,15 @@ impl Client {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(broken)?;
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(HOST, "agent")
-            .header(CONTENT_TYPE, "application/json")
+            .header(CONTENT_TYPE, "application/json");
+        if let Some(parent) = telemetry::traceparent() {
+            request = request.header(TRACEPARENT, parent);
+        }
+        let request = request
             .body(Full::new(body))
             .map_err(|e| ClientError::Broken(e.to_string()))?;
         let exchange = async {

@@ -25,6 +25,7 @@ use hyper_util::{
 use innermesh_proto::{limits, name::Label};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, sync::Semaphore, task::JoinSet};
+use tracing::Instrument;
 
 use super::{
     api::{
@@ -33,7 +34,10 @@ use super::{
     },
     socket::Socket,
 };
-use crate::{host::Clock, services::Spec};
+use crate::{host::Clock, services::Spec, telemetry};
+
+/// The header that carries a trace (W3C Trace Context §3.2).
+pub(super) const TRACEPARENT: &str = "traceparent";
 
 /// Serves until `shutdown` is ready; requests that run then are cut off.
 pub async fn serve(
@@ -165,6 +169,7 @@ fn router(control: Arc<dyn Control>, clock: Arc<dyn Clock>) -> Router {
         })
         .method_not_allowed_fallback(async || not_found("there is no such request"))
         .layer(middleware::from_fn_with_state(shared.clone(), deadline))
+        .layer(middleware::from_fn(traced))
         .layer(DefaultBodyLimit::max(limits::CONTROL_BODY_BYTES))
         .with_state(shared)
 }
@@ -186,6 +191,13 @@ async fn only_trusted(
         caller.uid
     );
     ControlError::new(ErrorCode::Forbidden, message).into_response()
+}
+
+async fn traced(request: Request, next: Next) -> Response {
+    let parent = request.headers().get(TRACEPARENT);
+    let what = format!("{} {}", request.method(), request.uri().path());
+    let span = telemetry::control_span(parent.and_then(|p| p.to_str().ok()), &what);
+    next.run(request).instrument(span).await
 }
 
 async fn deadline(State(shared): State<Shared>, request: Request, next: Next) -> Response {

@@ -157,6 +157,13 @@ pub fn command_span(command: &str) -> Span {
     span
 }
 
+/// The span in which a command's request is answered, a child of the command's.
+pub fn control_span(parent: Option<&str>, request: &str) -> Span {
+    let span = tracing::debug_span!("control", "otel.kind" = "server", "otel.name" = request);
+    adopt(&span, parent.filter(|p| rpc::is_traceparent(p)));
+    span
+}
+
 fn adopt(span: &Span, parent: Option<&str>) {
     if let Some(parent) = parent
         && !span.is_disabled()

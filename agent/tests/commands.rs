@@ -1,0 +1,292 @@
+//! The program itself: exit codes, and one agent's life with its command line.
+//! It has no tunnel, and everything is on loopback.
+
+#![allow(clippy::disallowed_methods, reason = "a real process on a real host")]
+
+use std::{
+    fs,
+    io::Write,
+    net::UdpSocket,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_agent");
+/// The user that every system has for having no rights.
+const NOBODY: u32 = 65_534;
+
+/// An agent's folder, and the agent while it runs.
+struct Agent {
+    folder: tempfile::TempDir,
+    process: Option<Child>,
+}
+
+impl Agent {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // Other users are let in, as in /run.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        // Free now, and nobody else is likely to take it.
+        let dns = UdpSocket::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let config = format!(
+            "listen = '127.0.0.1:0'\n[tunnel]\nbackend = 'none'\n[dns]\nlisten = ['{dns}']\n"
+        );
+        fs::write(folder.path().join("config.toml"), config).unwrap();
+        Self {
+            folder,
+            process: None,
+        }
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command
+            .arg("--dir")
+            .arg(self.folder.path())
+            .args(line.split_whitespace())
+            .env_remove("NOTIFY_SOCKET");
+        command
+    }
+
+    fn cli(&self, line: &str) -> Output {
+        self.command(line).output().unwrap()
+    }
+
+    /// What a command prints that has to succeed.
+    fn ok(&self, line: &str) -> String {
+        let done = self.cli(line);
+        assert_eq!(code(&done), 0, "{line}: {}", stderr(&done));
+        String::from_utf8(done.stdout).unwrap()
+    }
+
+    fn start(&mut self) {
+        let log = fs::File::create(self.folder.path().join("log")).unwrap();
+        self.process = Some(self.command("run").stderr(log).spawn().unwrap());
+        self.ok("wait --nodes 1 --timeout 60s");
+    }
+
+    /// Sends a signal and waits for the end.
+    fn end(&mut self, signal: nix::sys::signal::Signal) -> std::process::ExitStatus {
+        let mut process = self.process.take().unwrap();
+        let id = nix::unistd::Pid::from_raw(process.id().cast_signed());
+        nix::sys::signal::kill(id, signal).unwrap();
+        process.wait().unwrap()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+fn code(done: &Output) -> i32 {
+    done.status.code().unwrap_or(-1)
+}
+
+fn stderr(done: &Output) -> String {
+    String::from_utf8_lossy(&done.stderr).into_owned()
+}
+
+#[test]
+fn commands_end_with_the_codes_that_scripts_know() {
+    let agent = Agent::new();
+    for (line, expected, part) in [
+        ("version", 0, ""),
+        ("--help", 0, ""),
+        ("completions bash", 0, ""),
+        ("man", 0, ""),
+        ("run --print-config", 0, ""),
+        ("run", 1, "in no mesh"),
+        ("", 2, "Usage"),
+        ("invite --role ca", 2, "possible values: admin"),
+        ("init --domain printer.local", 2, ".local"),
+        ("status", 3, "the agent isn't running"),
+        ("service list --json", 3, "the agent isn't running"),
+        ("wait --timeout 1s", 4, "still missing"),
+    ] {
+        let done = agent.cli(line);
+        assert_eq!(code(&done), expected, "{line}: {}", stderr(&done));
+        assert!(stderr(&done).contains(part), "{line}: {}", stderr(&done));
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_named_with_its_file() {
+    let agent = Agent::new();
+    let file = agent.folder.path().join("config.toml");
+    fs::write(&file, "lisen = 1").unwrap();
+    let done = agent.cli("run");
+    assert_eq!(code(&done), 1);
+    let text = stderr(&done);
+    assert!(
+        text.contains("config.toml, line 1") && text.contains("lisen"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_agent_lives_and_ends_as_it_is_told() {
+    let mut agent = Agent::new();
+    let made = agent.ok("init --domain lab.internal --name alpha --no-start --json");
+    for field in ["\"mesh\":", "\"recovery_file\":", "\"passphrase\":"] {
+        assert!(made.contains(field), "{made}");
+    }
+    let state = agent.folder.path().join("state");
+    assert_eq!(
+        fs::metadata(&state).unwrap().permissions().mode() & 0o777,
+        0o700
+    );
+    let twice = agent.cli("init --domain lab.internal --name alpha --no-start");
+    assert!(
+        stderr(&twice).contains("in a mesh already"),
+        "{}",
+        stderr(&twice)
+    );
+
+    agent.start();
+    assert!(agent.ok("status").contains("alpha"));
+    assert!(
+        agent
+            .ok("service add web --port 80 --json")
+            .contains("web.alpha.lab.internal")
+    );
+    assert!(agent.ok("dns query alpha").contains("alpha.lab.internal."));
+    assert!(
+        agent
+            .ok("dns query web.alpha.lab.internal")
+            .contains("IN A 10.")
+    );
+    assert!(agent.ok("invite --json").contains("\"token\":\""));
+    second_agent_is_refused(&agent);
+    certificates_are_written(&agent);
+    services_are_read_again(&agent);
+    strangers_may_look_only(&agent);
+
+    let ended = agent.end(nix::sys::signal::Signal::SIGTERM);
+    assert!(ended.success(), "{ended}");
+    assert!(!agent.folder.path().join("agent.sock").exists());
+    assert_eq!(code(&agent.cli("status")), 3);
+
+    agent.start();
+    agent.end(nix::sys::signal::Signal::SIGKILL);
+    assert!(agent.folder.path().join("agent.sock").exists());
+    assert_eq!(code(&agent.cli("status")), 3, "a socket without an agent");
+    agent.start();
+    assert!(agent.ok("service list").contains("web"), "it was kept");
+
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).unwrap();
+    let ended = agent.end(nix::sys::signal::Signal::SIGINT);
+    assert!(ended.success(), "{ended}");
+    let open = agent.cli("run");
+    assert!(stderr(&open).contains("`chmod 700 "), "{}", stderr(&open));
+}
+
+fn second_agent_is_refused(agent: &Agent) {
+    let second = agent.cli("run");
+    assert_eq!(code(&second), 1);
+    assert!(
+        stderr(&second).contains("another agent runs on"),
+        "{}",
+        stderr(&second)
+    );
+    assert_eq!(code(&agent.cli("status")), 0, "the first is as it was");
+}
+
+fn certificates_are_written(agent: &Agent) {
+    let issued = agent.ok("cert issue web --days 3 --json");
+    for field in [
+        "\"cert\":",
+        "\"key\":",
+        "\"chain\":",
+        "\"serial\":",
+        "\"not_after\":\"2",
+    ] {
+        assert!(issued.contains(field), "{issued}");
+    }
+    let key = agent.folder.path().join("certs/web.key");
+    let first = fs::read_to_string(&key).unwrap();
+    agent.ok("cert issue web");
+    assert_eq!(
+        fs::read_to_string(&key).unwrap(),
+        first,
+        "renewed with the same key"
+    );
+    fs::write(&key, "of somebody else").unwrap();
+    let refused = agent.cli("cert issue web");
+    assert_eq!(code(&refused), 1);
+    assert_eq!(fs::read_to_string(&key).unwrap(), "of somebody else");
+    assert!(agent.ok("cert list").contains("web.lab.internal"));
+    assert!(
+        agent
+            .ok("ca root")
+            .starts_with("-----BEGIN CERTIFICATE-----")
+    );
+    let elsewhere = agent.cli("cert issue nobodys-name");
+    assert_eq!(code(&elsewhere), 1, "{}", stderr(&elsewhere));
+}
+
+fn services_are_read_again(agent: &Agent) {
+    let folder = agent.folder.path().join("services.d");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("wiki.toml"), "name = 'wiki'\nport = 8080\n").unwrap();
+    let id = agent.process.as_ref().unwrap().id().cast_signed();
+    let id = nix::unistd::Pid::from_raw(id);
+    nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGHUP).unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    while !agent.ok("service list").contains("wiki") {
+        assert!(Instant::now() < until, "{}", agent.ok("service list"));
+    }
+}
+
+/// Needs root, to be somebody else.
+fn strangers_may_look_only(agent: &Agent) {
+    if !nix::unistd::geteuid().is_root() {
+        let _ = writeln!(
+            std::io::stderr(),
+            "not run as root: the other user is left out"
+        );
+        return;
+    }
+    // The program may lie where nobody else may go.
+    let open = tempfile::tempdir().unwrap();
+    fs::set_permissions(open.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = open.path().join("agent");
+    fs::copy(PROGRAM, &program).unwrap();
+    let as_nobody = |line: &str| {
+        Command::new(&program)
+            .arg("--dir")
+            .arg(agent.folder.path())
+            .args(line.split_whitespace())
+            .stdin(Stdio::null())
+            .current_dir(Path::new("/"))
+            .uid(NOBODY)
+            .gid(NOBODY)
+            .output()
+            .unwrap()
+    };
+    let seen = as_nobody("status --json");
+    assert_eq!(code(&seen), 0, "{}", stderr(&seen));
+    for line in [
+        "invite",
+        "service add x --port 1",
+        "service rm web",
+        "cert issue web --out /tmp",
+    ] {
+        let refused = as_nobody(line);
+        assert_eq!(code(&refused), 1, "{line}");
+        assert!(
+            stderr(&refused).contains("may only look"),
+            "{line}: {}",
+            stderr(&refused)
+        );
+    }
+}
