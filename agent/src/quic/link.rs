@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use innermesh_proto::{
     crypto::PublicKey,
     id::NodeId,
@@ -57,7 +58,8 @@ pub(super) struct Link {
     in_force: AtomicBool,
     in_flight: AtomicUsize,
     queue: mpsc::Sender<Bytes>,
-    queued: AtomicUsize,
+    /// One-way messages that the peer hasn't acknowledged yet.
+    queued: watch::Sender<usize>,
     queued_bytes: AtomicUsize,
 }
 
@@ -98,7 +100,7 @@ impl Link {
             in_force: AtomicBool::new(true),
             in_flight: AtomicUsize::new(0),
             queue,
-            queued: AtomicUsize::new(0),
+            queued: watch::Sender::new(0),
             queued_bytes: AtomicUsize::new(0),
         };
         (Arc::new(link), outgoing)
@@ -141,7 +143,7 @@ impl Link {
 
     /// Whether nothing of ours is under way on it.
     pub(super) fn is_idle(&self) -> bool {
-        self.in_flight.load(Ordering::Acquire) == 0 && self.queued.load(Ordering::Acquire) == 0
+        self.in_flight.load(Ordering::Acquire) == 0 && *self.queued.borrow() == 0
     }
 
     pub(super) fn info(&self, node: NodeId) -> PeerInfo {
@@ -164,11 +166,11 @@ impl Link {
         let length = frame.len();
         let before = self.queued_bytes.fetch_add(length, Ordering::AcqRel);
         if before.saturating_add(length) <= limits::NOTICE_QUEUE_BYTES {
-            self.queued.fetch_add(1, Ordering::AcqRel);
+            self.queued.send_modify(|queued| *queued += 1);
             if self.queue.try_send(frame.into()).is_ok() {
                 return true;
             }
-            self.queued.fetch_sub(1, Ordering::AcqRel);
+            self.queued.send_modify(|queued| *queued -= 1);
         }
         self.queued_bytes.fetch_sub(length, Ordering::AcqRel);
         false
@@ -184,23 +186,32 @@ impl Link {
     ) {
         let body = innermesh_proto::codec::encode(&hello);
         let first = RequestFrame::new(method::HELLO, 0, None, body).encode();
-        self.send_notice(first.into()).await;
-        while self.connection.close_reason().is_none() {
-            // A connection that ends wakes this by failing the next send; the
-            // queue itself lives as long as the link, so wait for either.
-            let frame = tokio::select! {
+        let _ = self.send_notice(first.into()).await;
+        let mut unacknowledged = FuturesUnordered::new();
+        loop {
+            tokio::select! {
                 biased;
+                // The queue lives as long as the link, so the connection's end
+                // has to be waited for as well.
                 _ = self.connection.closed() => break,
-                frame = outgoing.recv() => frame,
-            };
-            let Some(frame) = frame else { break };
-            let length = frame.len();
-            if !self.send_notice(frame).await {
-                tally.notices_dropped.add();
-            }
-            self.queued_bytes.fetch_sub(length, Ordering::AcqRel);
-            if self.queued.fetch_sub(1, Ordering::AcqRel) == 1 && !self.is_in_force() {
-                self.changed.notify_one();
+                Some(length) = unacknowledged.next() => self.notice_done(length),
+                frame = outgoing.recv() => {
+                    let Some(frame) = frame else { break };
+                    let length = frame.len();
+                    match self.send_notice(frame).await {
+                        Some(stream) => {
+                            let acknowledged = stream.stopped();
+                            unacknowledged.push(async move {
+                                let _ = acknowledged.await;
+                                length
+                            });
+                        }
+                        None => {
+                            tally.notices_dropped.add();
+                            self.notice_done(length);
+                        }
+                    }
+                }
             }
         }
         outgoing.close();
@@ -209,11 +220,29 @@ impl Link {
         }
     }
 
-    async fn send_notice(&self, frame: Bytes) -> bool {
-        let Ok(mut stream) = self.connection.open_uni().await else {
-            return false;
-        };
-        stream.write_chunk(frame).await.is_ok() && stream.finish().is_ok()
+    /// Waits until the peer has acknowledged what was queued, or is gone.
+    pub(super) async fn flushed(&self) {
+        let mut queued = self.queued.subscribe();
+        tokio::select! {
+            _ = queued.wait_for(|queued| *queued == 0) => {}
+            _ = self.connection.closed() => {}
+        }
+    }
+
+    fn notice_done(&self, length: usize) {
+        self.queued_bytes.fetch_sub(length, Ordering::AcqRel);
+        self.queued.send_modify(|queued| *queued -= 1);
+        if *self.queued.borrow() == 0 && !self.is_in_force() {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Sends one message on a stream of its own, which is finished then.
+    async fn send_notice(&self, frame: Bytes) -> Option<SendStream> {
+        let mut stream = self.connection.open_uni().await.ok()?;
+        stream.write_chunk(frame).await.ok()?;
+        stream.finish().ok()?;
+        Some(stream)
     }
 }
 

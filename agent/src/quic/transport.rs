@@ -36,7 +36,8 @@ use crate::{host::Host, telemetry, tls};
 
 /// How often a call moves on to another connection with the same peer.
 const MOVES: usize = 3;
-/// How long closing waits for peers to hear of it.
+/// How long closing waits for peers: to hear what was told them before, then
+/// to hear of the end.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What the ledger says of a key.
@@ -378,8 +379,15 @@ impl Transport {
         self.0.tally.read()
     }
 
-    /// Closes every connection and stops listening.
+    /// Closes every connection, once what was told to peers has arrived, and
+    /// stops listening.
     pub async fn close(&self) {
+        let flushed = async {
+            for link in self.0.registry.all() {
+                link.flushed().await;
+            }
+        };
+        within(&*self.0.clock, FAREWELL, flushed).await;
         self.0.endpoint.close(close::SHUTDOWN.into(), b"");
         within(&*self.0.clock, FAREWELL, self.0.endpoint.wait_idle()).await;
     }
