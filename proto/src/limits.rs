@@ -23,6 +23,9 @@ pub const ENTRY_BYTES: usize = 48 * 1024;
 pub const BATCH_ENTRIES: usize = 256;
 /// Largest batch, in bytes of its encoding.
 pub const BATCH_BYTES: usize = 2 * 1024 * 1024;
+/// Entries of one batch together, in bytes of their encoding: [`BATCH_BYTES`]
+/// without header and proof.
+pub const BATCH_ENTRY_BYTES: usize = BATCH_BYTES - 8192;
 /// Largest genesis, in bytes of its encoding.
 pub const GENESIS_BYTES: usize = 32 * 1024;
 /// Furthest a request may expire beyond the newest stamp, in milliseconds.

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     ca::{self, issuer::Issuer},
-    host::Host,
+    host::{Host, Mono},
 };
 
 /// How often the leader writes an empty batch when there is nothing else, so
@@ -46,19 +46,20 @@ pub(super) struct Writer {
 
 impl Writer {
     pub async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        let clock = self.host.clock.clone();
+        let mut beat = self.first_beat();
         loop {
-            let clock = self.host.clock.clone();
+            let index = self.current().position.index;
+            let left = beat.saturating_sub(clock.now());
             let command = tokio::select! {
-                command = queue.recv() => command,
-                () = clock.sleep(HEARTBEAT), if self.leads() => {
-                    if let Err(error) = self.decide(Vec::new()).await {
-                        return self.stop(error, queue).await;
-                    }
-                    continue;
-                }
+                command = queue.recv() => match command {
+                    Some(command) => Some(command),
+                    None => return,
+                },
+                () = clock.sleep(left), if self.leads() => None,
             };
             let done = match command {
-                None => return,
+                None => self.decide(Vec::new()).await,
                 Some(Command::Clocks(clocks)) => {
                     self.clocks = clocks;
                     Ok(())
@@ -84,7 +85,19 @@ impl Writer {
             if let Err(error) = done {
                 return self.stop(error, queue).await;
             }
+            if self.current().position.index != index {
+                beat = clock.now() + HEARTBEAT;
+            }
         }
+    }
+
+    /// When the first empty batch is due: at once where the newest one is older
+    /// than they are apart, so that a leader that is often started anew keeps
+    /// ledger time going.
+    fn first_beat(&self) -> Mono {
+        let clock = &self.host.clock;
+        let age_ms = clock.wall_ms().saturating_sub(self.current().stamp_ms);
+        clock.now() + HEARTBEAT.saturating_sub(Duration::from_millis(age_ms))
     }
 
     fn current(&self) -> Arc<State> {
@@ -109,6 +122,34 @@ impl Writer {
             }
             return Ok(());
         }
+        let heartbeat = requests.is_empty();
+        let mut requests = requests.into_iter().peekable();
+        while heartbeat || requests.peek().is_some() {
+            let mut draft = self.draft();
+            let mut replies = Vec::new();
+            while draft.has_room()
+                && let Some((request, reply)) = requests.next()
+            {
+                let outcome = self.enter(&mut draft, request);
+                replies.push((reply, outcome));
+            }
+            if heartbeat || !draft.is_empty() {
+                let (state, batch) = draft.finish(&*self.key);
+                self.file.append(&[&batch], &self.archive).await?;
+                self.publish(state, batch);
+            }
+            for (reply, outcome) in replies {
+                let _ = reply.send(Ok(outcome));
+            }
+            if heartbeat {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next batch, stamped with the time that this node proposes.
+    fn draft(&self) -> Draft {
         let state = self.current();
         let wall_ms = self.host.clock.wall_ms();
         let stamp_ms = stamp::propose(state.stamp_ms, wall_ms, &self.clocks);
@@ -118,22 +159,7 @@ impl Writer {
                 "this machine's clock is ahead of its peers'; ledger time follows theirs"
             );
         }
-        let mut draft = state.draft(stamp_ms);
-        let heartbeat = requests.is_empty();
-        let mut replies = Vec::new();
-        for (request, reply) in requests {
-            let outcome = self.enter(&mut draft, request);
-            replies.push((reply, outcome));
-        }
-        if heartbeat || !draft.is_empty() {
-            let (state, batch) = draft.finish(&*self.key);
-            self.file.append(&[&batch], &self.archive).await?;
-            self.publish(state, batch);
-        }
-        for (reply, outcome) in replies {
-            let _ = reply.send(Ok(outcome));
-        }
-        Ok(())
+        state.draft(stamp_ms)
     }
 
     /// Adds the request to the draft; what is refused before it costs a
@@ -142,6 +168,7 @@ impl Writer {
     fn enter(&self, draft: &mut Draft, request: Sealed) -> Outcome {
         let keys = &*self.host.keys;
         let attachment = match draft.decide(&request, keys) {
+            Ok(Decision::Repeat(outcome)) => return outcome,
             Ok(Decision::Plain) => Vec::new(),
             Ok(Decision::Certificate(plan)) => {
                 let Some(issuer) = &self.issuer else {
@@ -154,9 +181,8 @@ impl Writer {
                     Err(error) => return Outcome::Refused(Refusal::Certificate(error.to_string())),
                 }
             }
-            Err(outcome @ Outcome::Refused(_)) if !outcome.is_worth_recording() => return outcome,
-            Err(outcome @ Outcome::Done(_)) => return outcome,
-            Err(Outcome::Refused(_)) => Vec::new(),
+            Err(refusal) if refusal.is_anonymous() => return Outcome::Refused(refusal),
+            Err(_) => Vec::new(),
         };
         draft.add(
             Entry {

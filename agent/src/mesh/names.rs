@@ -73,6 +73,10 @@ pub async fn secure(inner: &Inner, spec: &Spec) -> Result<(), String> {
 
 async fn claim_and_share(inner: &Inner, spec: &Spec) -> Result<(), String> {
     if !is_granted(inner, &spec.name) {
+        let state = inner.ledger.state();
+        state
+            .may_claim(inner.me(), &spec.name)
+            .map_err(|refusal| refusal.to_string())?;
         ask(inner, Content::Claim(spec.name.clone())).await?;
     }
     let state = inner.ledger.state();
@@ -115,7 +119,9 @@ async fn ask(inner: &Inner, content: Content) -> Result<(), String> {
 
 /// Asks again for names that aren't granted, for as long as the agent runs.
 pub async fn run(inner: Arc<Inner>) {
+    let mut states = inner.ledger.subscribe();
     loop {
+        states.mark_unchanged();
         for status in inner.services.list() {
             let shared = status
                 .spec
@@ -126,7 +132,12 @@ pub async fn run(inner: Arc<Inner>) {
                 let _ = secure(&inner, &status.spec).await;
             }
         }
-        inner.host.clock.sleep(RETRY).await;
+        let clock = inner.host.clock.clone();
+        tokio::select! {
+            // A name may have become free.
+            changed = states.changed() => if changed.is_err() { return },
+            () = clock.sleep(RETRY) => {}
+        }
     }
 }
 

@@ -55,6 +55,13 @@ pub struct Entry {
     pub attachment: Vec<u8>,
 }
 
+impl Entry {
+    /// Bytes of its encoding, at most: both contents, the signature, lengths.
+    pub fn size(&self) -> usize {
+        self.request.bytes.len() + self.attachment.len() + 80
+    }
+}
+
 /// One batch with its proof: what travels and what is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {

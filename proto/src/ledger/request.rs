@@ -28,7 +28,7 @@ impl fmt::Debug for RequestId {
 }
 
 /// Who signs a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Author {
     /// A member, with its node key.
     Node(NodeId),

@@ -116,20 +116,10 @@ pub enum Outcome {
     Refused(Refusal),
 }
 
-impl Outcome {
-    /// Whether a refusal says something of a member or of an invited machine.
-    /// The rest isn't written down: anybody could fill the ledger with it.
-    pub fn is_worth_recording(&self) -> bool {
-        match self {
-            Self::Done(_) => true,
-            Self::Refused(refusal) => !refusal.is_anonymous(),
-        }
-    }
-}
-
 impl Refusal {
     /// Whether the author isn't proved to be a member or an invited machine.
-    fn is_anonymous(&self) -> bool {
+    /// Such a refusal isn't written down: anybody could fill the ledger with it.
+    pub fn is_anonymous(&self) -> bool {
         matches!(
             self,
             Self::Mesh
@@ -146,9 +136,11 @@ impl Refusal {
     }
 }
 
-/// What a request that may be granted still needs.
+/// What a request that isn't refused still needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
+    /// Nothing, not even to be written down: it was decided before, like this.
+    Repeat(Outcome),
     /// Nothing.
     Plain,
     /// A certificate by this plan, as the entry's attachment.
@@ -176,21 +168,26 @@ pub(super) struct JoinEffect {
     pub plan: LeafPlan,
 }
 
-/// Decides one request at ledger time `stamp_ms`; with it the request's id and
-/// expiry where they are to be remembered.
+/// By what a request that was decided is known again: two authors can't get
+/// into each other's way by their ids.
+pub(super) type RequestKey = (Author, RequestId);
+
+/// Decides one request at ledger time `stamp_ms`; with it, where it is to be
+/// remembered, by what and until when.
 pub(super) fn rule(
     state: &State,
     sealed: &Sealed,
     stamp_ms: u64,
     verify: &dyn Verify,
-) -> (Option<(RequestId, u64)>, Result<Effect, Refusal>) {
+) -> (Option<(RequestKey, u64)>, Result<Effect, Refusal>) {
     let Ok(request) = sealed.peek::<Request>(limits::REQUEST_BYTES) else {
         return (None, Err(Refusal::NotUnderstood));
     };
     let ruling = rule_request(state, sealed, &request, stamp_ms, verify);
     // Only an id whose author is proved is remembered: else anybody could burn ids.
     let remember = !matches!(&ruling, Err(refusal) if refusal.is_anonymous());
-    (remember.then_some((request.id, request.expires_ms)), ruling)
+    let key = (request.author, request.id);
+    (remember.then_some((key, request.expires_ms)), ruling)
 }
 
 fn rule_request(
@@ -216,7 +213,7 @@ fn rule_request(
     if !sealed.is_by(verify, &key, Purpose::Request, &state.mesh) {
         return Err(Refusal::Signature);
     }
-    if let Some(outcome) = state.outcome_of(&request.id) {
+    if let Some(outcome) = state.outcome_of(request.author, request.id) {
         return Ok(Effect::Repeat(outcome.clone()));
     }
     let content = Content::decode(request.kind, &request.content).ok_or(Refusal::NotUnderstood)?;
@@ -337,6 +334,18 @@ fn rule_renew(
         membership_plan(&state.domain, member, stamp_ms),
         node,
     ))
+}
+
+impl State {
+    /// Whether `node` would be granted `name`, as far as the ledger is known
+    /// here. Who asks for what is refused for sure only makes it longer.
+    ///
+    /// # Errors
+    /// The [`Refusal`].
+    pub fn may_claim(&self, node: NodeId, name: &Label) -> Result<(), Refusal> {
+        let member = self.members.get(&node).ok_or(Refusal::NotMember)?;
+        rule_claim(self, node, member, name.clone()).map(|_| ())
+    }
 }
 
 fn rule_claim(

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     batch::{Batch, Entry, Genesis, Header, Position, STATE_HASH_INTERVAL, SignedGenesis},
-    request::{RequestId, Role},
-    rules::{self, Decision, Effect, Outcome, Refusal},
+    request::{Author, RequestId, Role},
+    rules::{self, Decision, Effect, Outcome, Refusal, RequestKey},
 };
 use crate::{
     certificate::{self, Certificate, CertificateError, LeafPlan, Serial},
@@ -52,7 +52,7 @@ pub struct State {
     /// Every certificate that was issued.
     pub certificates: BTreeMap<Serial, Issued>,
     /// Requests that were applied and haven't expired.
-    requests: BTreeMap<RequestId, (u64, Outcome)>,
+    requests: BTreeMap<RequestKey, (u64, Outcome)>,
 }
 
 /// One member.
@@ -292,7 +292,11 @@ impl State {
     }
 
     fn check_header(&self, batch: &Batch, verify: &dyn Verify) -> Result<Header, BatchError> {
-        if batch.entries.len() > limits::BATCH_ENTRIES {
+        let sizes = || batch.entries.iter().map(Entry::size);
+        if batch.entries.len() > limits::BATCH_ENTRIES
+            || sizes().any(|size| size > limits::ENTRY_BYTES)
+            || sizes().sum::<usize>() > limits::BATCH_ENTRY_BYTES
+        {
             return Err(BatchError::TooLarge);
         }
         let header = batch.read_header()?;
@@ -306,7 +310,10 @@ impl State {
                 expected,
             });
         }
-        if !batch.is_proved_by(&self.mesh, self.roster_keys().into_iter(), verify) {
+        // What isn't the roster's is no part of a proof: whoever passes a batch
+        // on could make it longer than anybody can store.
+        let by_roster = batch.proof.keys().all(|node| self.roster.contains(node));
+        if !by_roster || !batch.is_proved_by(&self.mesh, self.roster_keys().into_iter(), verify) {
             return Err(BatchError::Proof);
         }
         if header.previous != self.position.hash {
@@ -336,13 +343,14 @@ impl State {
         Draft {
             state,
             entries: Vec::new(),
+            bytes: 0,
             previous: self.position,
         }
     }
 
-    /// What became of a request that was applied, as long as it is remembered.
-    pub fn outcome_of(&self, id: &RequestId) -> Option<&Outcome> {
-        self.requests.get(id).map(|(_, outcome)| outcome)
+    /// What became of an author's request, as long as it is remembered.
+    pub fn outcome_of(&self, author: Author, id: RequestId) -> Option<&Outcome> {
+        self.requests.get(&(author, id)).map(|(_, outcome)| outcome)
     }
 
     /// The member that holds `key`.
@@ -438,6 +446,7 @@ enum LeafError {
 pub struct Draft {
     state: State,
     entries: Vec<Entry>,
+    bytes: usize,
     previous: Position,
 }
 
@@ -457,40 +466,45 @@ impl Draft {
         self.entries.is_empty()
     }
 
-    /// What the request would need, or the outcome that it has or would have.
+    /// Whether the batch has room for one more entry, however large.
+    pub fn has_room(&self) -> bool {
+        self.entries.len() < limits::BATCH_ENTRIES
+            && self.bytes + limits::ENTRY_BYTES <= limits::BATCH_ENTRY_BYTES
+    }
+
+    /// What the request needs before it can be added.
     ///
     /// # Errors
-    /// The [`Outcome`] that stands already: an earlier one, or a refusal.
-    pub fn decide(&self, request: &Sealed, verify: &dyn Verify) -> Result<Decision, Outcome> {
-        match rules::rule(&self.state, request, self.state.stamp_ms, verify).1 {
-            Err(refusal) => Err(Outcome::Refused(refusal)),
-            Ok(Effect::Repeat(outcome)) => Err(outcome),
-            Ok(Effect::Join(join)) => Ok(Decision::Certificate(join.plan)),
-            Ok(Effect::Renew(plan, _) | Effect::Certify(plan, _)) => {
-                Ok(Decision::Certificate(plan))
+    /// The [`Refusal`] that it would meet.
+    pub fn decide(&self, request: &Sealed, verify: &dyn Verify) -> Result<Decision, Refusal> {
+        let ruling = rules::rule(&self.state, request, self.state.stamp_ms, verify).1;
+        Ok(match ruling? {
+            Effect::Repeat(outcome) => Decision::Repeat(outcome),
+            Effect::Join(join) => Decision::Certificate(join.plan),
+            Effect::Renew(plan, _) | Effect::Certify(plan, _) => Decision::Certificate(plan),
+            Effect::Nothing | Effect::Claim(..) | Effect::Share(_) | Effect::Release(_) => {
+                Decision::Plain
             }
-            Ok(Effect::Nothing | Effect::Claim(..) | Effect::Share(_) | Effect::Release(_)) => {
-                Ok(Decision::Plain)
-            }
-        }
+        })
     }
 
     /// Applies one entry. A refusal changes nothing and is recorded.
     pub fn add(&mut self, entry: Entry, verify: &dyn Verify) -> Outcome {
         let index = self.previous.index + 1;
-        let (id, ruling) = rules::rule(&self.state, &entry.request, self.state.stamp_ms, verify);
+        let (key, ruling) = rules::rule(&self.state, &entry.request, self.state.stamp_ms, verify);
         let outcome = match ruling {
             Err(refusal) => Outcome::Refused(refusal),
             Ok(effect) => self
                 .take(effect, &entry.attachment, index, verify)
                 .unwrap_or_else(Outcome::Refused),
         };
-        if let Some((id, expires_ms)) = id {
+        if let Some((key, expires_ms)) = key {
             self.state
                 .requests
-                .entry(id)
+                .entry(key)
                 .or_insert((expires_ms, outcome.clone()));
         }
+        self.bytes += entry.size();
         self.entries.push(entry);
         outcome
     }
@@ -519,6 +533,9 @@ impl Draft {
                     expires_ms: join.token_expires_ms,
                 });
                 used.uses += 1;
+                // Two grants for one token's key: its uses are counted for as
+                // long as either could be spent.
+                used.expires_ms = used.expires_ms.max(join.token_expires_ms);
             }
             Effect::Renew(plan, node) => {
                 let serial = state
