@@ -33,7 +33,8 @@ pub async fn next(disk: &dyn Disk) -> io::Result<u64> {
         ));
     }
     // A damaged slot may have held the number after the newest, in use by then.
-    let next = newest.map_or(1, |value| value + 1 + damaged);
+    // The second one after that is written over it.
+    let next = newest.map_or(1, |value| value.saturating_add(1 + 2 * damaged));
     let slot = SLOTS[usize::from(next.is_multiple_of(2))];
     disk.replace(Path::new(slot), &encode(next)).await?;
     Ok(next)
@@ -65,7 +66,12 @@ mod tests {
         assert_eq!(next(&disk).await.unwrap(), 2);
         // What the torn slot held may have been announced: it isn't used again.
         disk.replace(Path::new(SLOTS[0]), b"torn").await.unwrap();
-        assert_eq!(next(&disk).await.unwrap(), 3);
+        assert_eq!(next(&disk).await.unwrap(), 5);
+        assert_eq!(
+            next(&disk).await.unwrap(),
+            6,
+            "the torn slot is whole again"
+        );
     }
 
     #[tokio::test]
