@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod disk;
 pub mod keys;
+pub mod mesh;
 pub mod net;
 pub mod world;
 

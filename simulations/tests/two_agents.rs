@@ -1,75 +1,33 @@
-//! Two whole agents in one simulated world: made, joined and run by the same
-//! calls as the program's, with nothing but the host between them and it.
+//! Whole agents in a simulated world: made, joined and run by the same calls
+//! as the program's, with nothing but the host between them and it.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::time::Duration;
 
-use innermesh_agent::{
-    control::api::InviteRequest,
-    enroll::{self, InitOptions, JoinOptions},
-    mesh::Agent,
+use innermesh_agent::services::Spec;
+use simulations::{
+    Machine, World,
+    mesh::{addresses, found, join, resolve, routed, until},
 };
-use innermesh_proto::zone::{DomainName, RecordType};
-use simulations::{Machine, World, clock};
 
-const DOMAIN: &str = "home.example.com";
-/// How long two agents may take until they know each other, in simulated time.
+/// How long agents may take until they know each other, in simulated time.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 #[tokio::test(start_paused = true)]
 async fn two_agents_resolve_each_other_and_have_routes_to_each_other() {
     let mut world = World::new(1);
     let (one, two) = (world.machine("one"), world.machine("two"));
-
-    let first = enroll::init(
-        &one.host,
-        InitOptions {
-            domain: DOMAIN.parse().unwrap(),
-            name: "one".parse().unwrap(),
-            ipv4: None,
-            interface: "im0".into(),
-        },
-    )
-    .await
-    .unwrap();
-    let one_agent = Agent::build(one.config(), one.host.clone()).await.unwrap();
-    let invite = InviteRequest {
-        ttl_s: 3600,
-        uses: 1,
-        roles: Vec::new(),
-        names: Vec::new(),
-    };
-    let invite = one_agent.control().invite(invite).await.unwrap();
-
-    let options = JoinOptions {
-        seed: "one".into(),
-        token: invite.token.clone(),
-        name: "two".parse().unwrap(),
-        interface: "im0".into(),
-    };
-    let second = enroll::join(&two.host, options).await.unwrap();
-    assert_eq!(second.mesh, first.mesh);
-    let two_agent = Agent::build(two.config(), two.host.clone()).await.unwrap();
-
-    for (agent, name, addresses) in [
-        (&two_agent, "one", &first.addresses),
-        (&one_agent, "two", &second.addresses),
-    ] {
-        until(&format!("{name} is resolved"), async || {
-            let resolved = resolve(agent, name).await;
-            resolved == addresses.iter().copied().collect()
-        })
-        .await;
-    }
-    for (machine, addresses) in [(&one, &second.addresses), (&two, &first.addresses)] {
-        until(
-            &format!("{} has a route to the other", machine.name),
-            async || {
-                let wanted = addresses.iter().copied().collect::<BTreeSet<_>>();
-                routed(machine) == wanted
-            },
-        )
-        .await;
-    }
+    let first = found(&one).await;
+    let second = join(&two, "one", &first).await;
+    until("both resolve the other's name", PATIENCE, async || {
+        resolve(&first, "two").await == addresses(&second)
+            && resolve(&second, "one").await == addresses(&first)
+    })
+    .await;
+    assert_eq!(addresses(&first).len(), 2);
+    until("both have routes to the other", PATIENCE, async || {
+        routed(&one) == addresses(&second) && routed(&two) == addresses(&first)
+    })
+    .await;
     let endpoints = |machine: &Machine| {
         let plan = machine.tunnel_plan();
         let peers = plan.peers.into_values();
@@ -79,34 +37,89 @@ async fn two_agents_resolve_each_other_and_have_routes_to_each_other() {
     assert_eq!(endpoints(&two), [(one.address, 51820).into()]);
 }
 
-/// The addresses that `agent` gives for a name of the mesh, of both families.
-async fn resolve(agent: &Agent, name: &str) -> BTreeSet<IpAddr> {
-    let name: DomainName = format!("{name}.{DOMAIN}").parse().unwrap();
-    let dns = agent.dns();
-    let mut found = BTreeSet::new();
-    for rtype in [RecordType::A, RecordType::AAAA] {
-        let report = dns.query(&name, rtype).await;
-        let last = |line: &String| line.split_whitespace().last()?.parse::<IpAddr>().ok();
-        found.extend(report.answers.iter().filter_map(last));
+#[tokio::test(start_paused = true)]
+async fn a_machine_joins_through_a_member_that_decides_nothing() {
+    let mut world = World::new(2);
+    let machines = ["one", "two", "three"].map(|name| world.machine(name));
+    let first = found(&machines[0]).await;
+    let second = join(&machines[1], "one", &first).await;
+    let third = join(&machines[2], "two", &first).await;
+    for (agent, name, of) in [(&first, "three", &third), (&third, "two", &second)] {
+        until("every pair resolves", PATIENCE, async || {
+            resolve(agent, name).await == addresses(of)
+        })
+        .await;
     }
-    found
 }
 
-/// The addresses that a machine's tunnel leads to.
-fn routed(machine: &Machine) -> BTreeSet<IpAddr> {
-    let plan = machine.tunnel_plan();
-    let peers = plan.peers.values();
-    peers
-        .flat_map(|peer| &peer.allowed_ips)
-        .map(|net| net.addr())
-        .collect()
+#[tokio::test(start_paused = true)]
+async fn a_service_is_resolved_everywhere_and_its_name_has_one_owner() {
+    let mut world = World::new(3);
+    let (one, two) = (world.machine("one"), world.machine("two"));
+    let first = found(&one).await;
+    let second = join(&two, "one", &first).await;
+    let photos = || Spec::new("photos".parse().unwrap(), 8080);
+    until("the leader is reached", PATIENCE, async || {
+        second.control().service_add(photos()).await.is_ok()
+            && resolve(&second, "photos").await == addresses(&second)
+    })
+    .await;
+    until("the other resolves it", PATIENCE, async || {
+        resolve(&first, "photos").await == addresses(&second)
+    })
+    .await;
+
+    // A name that is taken is pending, and asking for it again and again
+    // would fill the ledger.
+    let added = first.control().service_add(photos()).await.unwrap();
+    assert!(
+        added.reason.unwrap().contains("taken by two"),
+        "and by whom"
+    );
+    let position = || first.view().borrow().ledger.position;
+    let before = position();
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(position(), before);
+
+    // Given back, it goes to the one who waits.
+    let name = "photos".parse().unwrap();
+    second.control().service_rm(name, true).await.unwrap();
+    until("the next owner's is resolved", PATIENCE, async || {
+        resolve(&second, "photos").await == addresses(&first)
+    })
+    .await;
 }
 
-/// Waits in simulated time.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let end = clock::now() + PATIENCE;
-    while !holds().await {
-        assert!(clock::now() < end, "not within {PATIENCE:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_stops_is_known_to_be_gone_at_once() {
+    let mut world = World::new(4);
+    let (one, two) = (world.machine("one"), world.machine("two"));
+    let first = found(&one).await;
+    let second = join(&two, "one", &first).await;
+    let live = || {
+        let view = first.view().borrow().clone();
+        view.nodes.values().filter(|node| node.live).count()
+    };
+    until("both are live", PATIENCE, async || live() == 2).await;
+    second.stop().await;
+    // Long before its lease is over.
+    until("one is live", Duration::from_millis(100), async || {
+        live() == 1
+    })
+    .await;
+    assert_eq!(resolve(&first, "two").await, addresses(&second));
+    assert_eq!(routed(&one), addresses(&second));
+}
+
+#[tokio::test(start_paused = true)]
+async fn ledger_time_goes_on_while_nothing_happens() {
+    let mut world = World::new(5);
+    let one = world.machine("one");
+    let agent = found(&one).await;
+    let index = || agent.view().borrow().ledger.position.index;
+    assert_eq!(index(), 0);
+    for hour in 1..=2 {
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        until("an hourly batch", PATIENCE, async || index() == hour).await;
     }
 }
