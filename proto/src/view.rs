@@ -17,7 +17,7 @@ use crate::{
         state::{Name, NameKind},
     },
     name::Label,
-    tunnel::{TunnelPeer, TunnelPlan},
+    tunnel::{TunnelKey, TunnelPeer, TunnelPlan},
     zone::{InstanceRecord, NodeRecords, ServiceRecords, ServiceState, ZoneInput},
 };
 
@@ -224,18 +224,26 @@ impl MeshView {
         })
     }
 
-    fn tunnel_peers(&self) -> BTreeMap<crate::tunnel::TunnelKey, TunnelPeer> {
+    /// Of several nodes that announce one key, the one that has been a member
+    /// for longest keeps it, and this node its own: nobody can cut another off
+    /// by announcing its key.
+    fn tunnel_peers(&self) -> BTreeMap<TunnelKey, TunnelPeer> {
+        let announced = |view: &NodeView| view.announcement.wireguard.clone();
+        let own = self.nodes.get(&self.me).and_then(announced);
+        let mut taken: BTreeSet<TunnelKey> = own.into_iter().map(|own| own.key).collect();
+        let others = self.nodes.iter().filter(|(node, _)| **node != self.me);
+        let mut others: Vec<_> = others
+            .filter_map(|(node, view)| {
+                let member = self.ledger.members.get(node)?;
+                Some(((member.joined, node), member, view, announced(view)?))
+            })
+            .collect();
+        others.sort_by_key(|(seniority, ..)| *seniority);
         let mut peers = BTreeMap::new();
-        for (node, view) in self
-            .nodes
-            .iter()
-            .filter(|(node, view)| **node != self.me && view.compared)
-        {
-            let (Some(member), Some(wireguard)) =
-                (self.ledger.members.get(node), &view.announcement.wireguard)
-            else {
+        for (_, member, view, wireguard) in others {
+            if !taken.insert(wireguard.key) || !view.compared {
                 continue;
-            };
+            }
             let peer = TunnelPeer {
                 allowed_ips: Self::addresses(member)
                     .into_iter()
@@ -245,9 +253,7 @@ impl MeshView {
                 keepalive_s: Some(KEEPALIVE_S),
                 preshared_key: None,
             };
-            // Two nodes with one key: the first keeps it. A node can't take
-            // over another's routes by announcing its key.
-            peers.entry(wireguard.key).or_insert(peer);
+            peers.insert(wireguard.key, peer);
         }
         peers
     }

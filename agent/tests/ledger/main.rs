@@ -1,0 +1,10 @@
+//! The ledger with real keys and certificates: what it grants, what it
+//! refuses, and that every node comes to the same state.
+
+mod chain;
+mod genesis;
+mod join;
+mod mesh;
+mod names;
+mod random;
+mod view;

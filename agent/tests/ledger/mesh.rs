@@ -1,0 +1,262 @@
+//! A mesh on paper: one CA node that decides, and a follower that applies
+//! every batch and must come to the same state.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use innermesh_agent::{
+    ca::{Issuer, Root, random_serial},
+    host::keys::{Ed25519, Keys, SystemKeys},
+};
+use innermesh_proto::{
+    codec,
+    crypto::{PublicKey, Purpose, Sealed, Sign},
+    id::{MeshId, NodeId},
+    ledger::{
+        Author, Batch, Content, Decision, Entry, Genesis, Grant, Outcome, Refusal, Request,
+        RequestId, SignedGenesis, State,
+        request::{Certify, Join},
+    },
+    name::{Label, NamePattern},
+};
+use ipnet::Ipv4Net;
+
+/// When the mesh is made, in milliseconds since 1970.
+pub const NOW: u64 = 1_800_000_000_000;
+pub const MINUTE: u64 = 60_000;
+pub const DAY: u64 = 24 * 60 * MINUTE;
+pub const KEYS: SystemKeys = SystemKeys;
+
+pub struct Mesh {
+    pub id: MeshId,
+    pub issuer: Issuer,
+    pub founder: Arc<Ed25519>,
+    /// The state after each batch, the genesis' first.
+    pub states: Vec<State>,
+    pub batches: Vec<Batch>,
+    /// The leader's clock.
+    pub now_ms: u64,
+    requests: u64,
+}
+
+/// What the holder of a token has.
+#[derive(Clone)]
+pub struct Token {
+    pub key: Arc<Ed25519>,
+    pub grant: Sealed,
+}
+
+/// A machine's key, the same for the same number.
+pub fn key(number: u8) -> Arc<Ed25519> {
+    Arc::new(Ed25519::from_seed(&[number; 32]))
+}
+
+pub fn id(key: &dyn Sign) -> NodeId {
+    key.public().node_id()
+}
+
+pub fn label(text: &str) -> Label {
+    text.parse().expect("a label")
+}
+
+impl Mesh {
+    pub fn new() -> Self {
+        Self::with_overlay("10.77.0.0/16")
+    }
+
+    pub fn with_overlay(ipv4: &str) -> Self {
+        let founder = key(0);
+        let (genesis, issuer) = genesis(&*founder, ipv4.parse().expect("a range"));
+        let state = State::genesis(&genesis, &KEYS).expect("a good genesis");
+        Self {
+            id: state.mesh,
+            issuer,
+            founder,
+            states: vec![state],
+            batches: Vec::new(),
+            now_ms: NOW,
+            requests: 0,
+        }
+    }
+
+    pub fn state(&self) -> &State {
+        self.states.last().expect("the genesis' at least")
+    }
+
+    /// A request by a member, with an id of its own.
+    pub fn request(&mut self, by: &dyn Sign, content: &Content) -> Sealed {
+        self.request_by(by, Author::Node(id(by)), content)
+    }
+
+    pub fn request_by(&mut self, by: &dyn Sign, author: Author, content: &Content) -> Sealed {
+        self.requests += 1;
+        let id = RequestId(u128::from(self.requests).to_le_bytes());
+        let expires_ms = self.now_ms + 5 * MINUTE;
+        Request::seal(by, self.id, id, author, expires_ms, content)
+    }
+
+    /// A token for anything, by the founder, changed by `change`.
+    pub fn token(&self, number: u8, change: impl FnOnce(&mut Grant)) -> Token {
+        self.token_by(&*self.founder, number, change)
+    }
+
+    pub fn token_by(
+        &self,
+        inviter: &dyn Sign,
+        number: u8,
+        change: impl FnOnce(&mut Grant),
+    ) -> Token {
+        let key = key(number);
+        let mut grant = Grant {
+            mesh: self.id,
+            token: key.public(),
+            inviter: id(inviter),
+            roles: BTreeSet::new(),
+            names: BTreeSet::from([NamePattern::any()]),
+            uses: 1,
+            expires_ms: self.now_ms + 60 * MINUTE,
+            position: self.state().position,
+        };
+        change(&mut grant);
+        let grant = Sealed::new(inviter, Purpose::Grant, &self.id, &grant);
+        Token { key, grant }
+    }
+
+    pub fn join_request(&mut self, token: &Token, machine: &dyn Sign, name: &str) -> Sealed {
+        let exporter = [7; 32];
+        let message = Join::possession_message(&self.id, &token.key.public(), &exporter);
+        let join = Join {
+            node: machine.public(),
+            name: label(name),
+            exporter,
+            grant: token.grant.clone(),
+            possession: machine.sign(&message),
+        };
+        let author = Author::Token(token.key.public());
+        self.request_by(&*token.key, author, &Content::Join(Box::new(join)))
+    }
+
+    /// Has a machine join by a token of its own.
+    pub fn admit(&mut self, machine: &dyn Sign, name: &str) {
+        let number = machine.public().0[0];
+        let token = self.token_by(&*key(0), number, |_| {});
+        let request = self.join_request(&token, machine, name);
+        let outcome = self.decide(request);
+        assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+    }
+
+    /// Asks as a member; one batch.
+    pub fn ask(&mut self, by: &dyn Sign, content: Content) -> Outcome {
+        let request = self.request(by, &content);
+        self.decide(request)
+    }
+
+    /// One batch with one request.
+    pub fn decide(&mut self, request: Sealed) -> Outcome {
+        self.batch(vec![request]).remove(0)
+    }
+
+    /// Has a request refused, and checks that this changes nothing.
+    pub fn assert_refused(&mut self, request: Sealed, expected: Refusal) {
+        let before = facts(self.state());
+        assert_eq!(self.decide(request), Outcome::Refused(expected));
+        assert_eq!(facts(self.state()), before, "a refusal changes nothing");
+    }
+
+    /// Writes one batch, as the leader does but for what it wouldn't even
+    /// record, and has the follower apply it.
+    pub fn batch(&mut self, requests: Vec<Sealed>) -> Vec<Outcome> {
+        let mut draft = self.state().draft(self.now_ms);
+        let outcomes: Vec<Outcome> = requests
+            .into_iter()
+            .map(|request| {
+                let attachment = match draft.decide(&request, &KEYS) {
+                    Ok(Decision::Certificate(plan)) => self
+                        .issuer
+                        .sign_leaf(&plan, random_serial(&KEYS), &KEYS)
+                        .expect("a good plan"),
+                    _ => Vec::new(),
+                };
+                draft.add(
+                    Entry {
+                        request,
+                        attachment,
+                    },
+                    &KEYS,
+                )
+            })
+            .collect();
+        let (state, batch) = draft.finish(&*self.founder);
+        let (followed, same) = self.state().next(&batch, &KEYS).expect("the next batch");
+        assert_eq!(same, outcomes);
+        assert_eq!(codec::encode(&followed), codec::encode(&state));
+        self.states.push(state);
+        self.batches.push(batch);
+        outcomes
+    }
+}
+
+/// A genesis and the issuer in it.
+pub fn genesis(founder: &dyn Sign, ipv4: Ipv4Net) -> (SignedGenesis, Issuer) {
+    let domain = "lab.internal".parse().expect("a domain");
+    let root_key = KEYS.generate_p256();
+    let root = Root::generate(root_key, &domain, ipv4, NOW, &KEYS).expect("a root");
+    let issuer_key = KEYS.generate_p256();
+    let der = root
+        .issuer(&issuer_key.spki(), NOW, &KEYS)
+        .expect("an issuer");
+    let issuer = Issuer::new(issuer_key, der).expect("its key fits");
+    let mut genesis = Genesis {
+        domain,
+        ipv4,
+        root: root.der().to_vec(),
+        founder: founder.public(),
+        name: label("founder"),
+        issuer: issuer.der().to_vec(),
+        membership: Vec::new(),
+        stamp_ms: NOW,
+    };
+    if let Ok(plan) = genesis.membership_plan(&root.mesh()) {
+        genesis.membership = issuer
+            .sign_leaf(&plan, random_serial(&KEYS), &KEYS)
+            .expect("a membership");
+    }
+    (sign_genesis(&genesis, &root), issuer)
+}
+
+pub fn sign_genesis(genesis: &Genesis, root: &Root) -> SignedGenesis {
+    let bytes = codec::encode(genesis);
+    let message = Purpose::Genesis.message(&root.mesh(), &bytes);
+    let signature = root.sign(&message).expect("a signature");
+    SignedGenesis { bytes, signature }
+}
+
+/// All that the ledger says, but for position, stamp and what it remembers of
+/// requests.
+pub fn facts(state: &State) -> Vec<u8> {
+    codec::encode(&(
+        &state.roster,
+        &state.members,
+        &state.names,
+        &state.tokens,
+        &state.issuers,
+        &state.certificates,
+    ))
+}
+
+/// Asks for a certificate for a fresh key.
+pub fn certify(names: &[&str], days: u32) -> Content {
+    Content::Certify(Certify {
+        spki: KEYS.generate_p256().spki(),
+        names: names.iter().map(|name| name.to_string()).collect(),
+        days,
+    })
+}
+
+pub fn owner(state: &State, name: &str) -> Option<NodeId> {
+    state.names.get(&label(name)).map(|held| held.owner)
+}
+
+/// The author of a member's requests.
+pub fn author(key: PublicKey) -> Author {
+    Author::Node(key.node_id())
+}

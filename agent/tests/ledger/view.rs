@@ -1,0 +1,274 @@
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use innermesh_agent::host::keys::Ed25519;
+use innermesh_proto::{
+    crypto::{Hash, Sign},
+    head::{Announcement, Head, HeadTable, Instance, WireGuard},
+    id::{NodeId, resolver_v4},
+    ledger::{Content, Position, request::Share},
+    tunnel::{TunnelKey, TunnelPlan},
+    view::MeshView,
+    zone::{Protocol, ServiceState},
+};
+use ipnet::IpNet;
+
+use crate::mesh::{Mesh, id, key, label};
+
+const NOW: Duration = Duration::from_secs(1000);
+
+/// A mesh of three and the heads that its founder heard.
+struct Seen {
+    mesh: Mesh,
+    heads: HeadTable,
+    own: Announcement,
+    paths: BTreeMap<NodeId, SocketAddr>,
+}
+
+fn wireguard(number: u8) -> Announcement {
+    Announcement {
+        quic: vec![SocketAddr::from(([192, 0, 2, number], 51819))],
+        wireguard: Some(WireGuard {
+            key: TunnelKey([number; 32]),
+            port: 51820,
+        }),
+        ..Announcement::default()
+    }
+}
+
+impl Seen {
+    /// Members one and two, in this order; nothing was heard yet.
+    fn new() -> Self {
+        let mut mesh = Mesh::new();
+        mesh.admit(&*key(1), "one");
+        mesh.admit(&*key(2), "two");
+        Self {
+            mesh,
+            heads: HeadTable::default(),
+            own: wireguard(9),
+            paths: BTreeMap::new(),
+        }
+    }
+
+    fn hear(&mut self, key: &Ed25519, announcement: &Announcement, position: Position) {
+        let body = announcement.encode();
+        let head = Head {
+            node: id(key),
+            generation: 1,
+            seq: 1,
+            lease_ms: 4500,
+            body: Hash::of(&body),
+            body_len: body.len() as u32,
+            position,
+            clock_ms: 0,
+        };
+        let sealed = head.seal(key, &self.mesh.id);
+        self.heads.offer(head, sealed, Some(NOW));
+        assert!(self.heads.put_body(&id(key), body));
+        let held = self.mesh.state().position;
+        self.heads.compare(|position| *position == held);
+    }
+
+    /// Hears a node whose ledger is where this one's is.
+    fn meet(&mut self, key: &Ed25519, announcement: &Announcement) {
+        self.hear(key, announcement, self.mesh.state().position);
+    }
+
+    fn view_by(&self, me: NodeId) -> MeshView {
+        let ledger = Arc::new(self.mesh.state().clone());
+        let nodes = MeshView::nodes(me, &ledger, &self.heads, &self.own, &self.paths, NOW);
+        MeshView {
+            version: 1,
+            me,
+            ledger,
+            nodes,
+            loading: false,
+        }
+    }
+
+    fn view(&self) -> MeshView {
+        self.view_by(id(&*self.mesh.founder))
+    }
+
+    fn routes(&self, key: u8) -> Option<Vec<IpNet>> {
+        let plan = self.view().tunnel_plan();
+        let peer = plan.peers.get(&TunnelKey([key; 32]))?;
+        Some(peer.allowed_ips.iter().copied().collect())
+    }
+
+    fn addresses(&self, key: &Ed25519) -> Vec<IpNet> {
+        let member = &self.mesh.state().members[&id(key)];
+        MeshView::addresses(member)
+            .into_iter()
+            .map(IpNet::from)
+            .collect()
+    }
+}
+
+#[test]
+fn a_plan_has_the_nodes_own_addresses_and_the_resolvers() {
+    let seen = Seen::new();
+    let (plan, state) = (seen.view().tunnel_plan(), seen.mesh.state());
+    let founder = &state.members[&id(&*seen.mesh.founder)];
+    let own: Vec<String> = plan.addresses.iter().map(IpNet::to_string).collect();
+    assert_eq!(
+        own,
+        [
+            format!("{}/16", founder.ipv4),
+            format!("{}/48", founder.ipv6)
+        ]
+    );
+    assert_eq!(plan.resolver_v4, Some(resolver_v4(state.ipv4)));
+    assert_eq!(plan.resolver_v6, Some(state.mesh.resolver_v6()));
+    assert!(plan.peers.is_empty(), "nobody was heard yet");
+}
+
+#[test]
+fn a_peer_has_routes_once_its_ledger_position_was_compared() {
+    let mut seen = Seen::new();
+    let ahead = Position {
+        index: 99,
+        hash: Hash::default(),
+    };
+    seen.hear(&key(1), &wireguard(1), ahead);
+    assert_eq!(seen.routes(1), None);
+    assert!(seen.view().nodes[&id(&*key(1))].live);
+    seen.heads.compare(|position| *position == ahead);
+    assert_eq!(seen.routes(1), Some(seen.addresses(&key(1))));
+}
+
+#[test]
+fn who_is_not_a_member_has_no_routes_whatever_it_announces() {
+    let mut seen = Seen::new();
+    let stranger = key(66);
+    seen.meet(&stranger, &wireguard(66));
+    seen.meet(&key(1), &wireguard(1));
+    assert_eq!(seen.routes(66), None);
+    assert!(!seen.view().nodes.contains_key(&id(&*stranger)));
+
+    // A member no longer: nothing is left of it in plan, zone and sources.
+    let before = seen.view();
+    let gone = id(&*key(1));
+    let mut state = (*before.ledger).clone();
+    let member = state.members.remove(&gone).unwrap();
+    state.names.remove(&member.name);
+    let ledger = Arc::new(state);
+    let after = MeshView {
+        nodes: MeshView::nodes(before.me, &ledger, &seen.heads, &seen.own, &seen.paths, NOW),
+        ledger,
+        ..before
+    };
+    assert!(after.tunnel_plan().peers.is_empty());
+    assert!(!after.zone_input().nodes.contains_key(&label("one")));
+    assert!(!after.member_addresses().contains(&member.ipv4.into()));
+}
+
+#[test]
+fn a_node_that_is_no_member_any_more_plans_nothing() {
+    let mut seen = Seen::new();
+    seen.meet(&key(1), &wireguard(1));
+    let view = seen.view_by(id(&*key(66)));
+    assert_eq!(view.tunnel_plan(), TunnelPlan::default());
+}
+
+#[test]
+fn nobody_takes_over_anothers_routes_by_announcing_its_key() {
+    // Whichever of the two has the smaller id, the older member keeps its key.
+    for (older, newer) in [(key(1), key(2)), (key(2), key(1))] {
+        let mut seen = Seen::new();
+        seen.mesh = Mesh::new();
+        seen.mesh.admit(&*older, "older");
+        seen.mesh.admit(&*newer, "newer");
+        seen.meet(&newer, &wireguard(1));
+        assert_eq!(seen.routes(1), Some(seen.addresses(&newer)));
+        seen.meet(&older, &wireguard(1));
+        assert_eq!(seen.routes(1), Some(seen.addresses(&older)));
+        assert_eq!(seen.view().tunnel_plan().peers.len(), 1);
+    }
+}
+
+#[test]
+fn a_peer_that_announces_this_nodes_own_key_is_no_peer() {
+    let mut seen = Seen::new();
+    seen.meet(&key(1), &wireguard(9));
+    assert!(seen.view().tunnel_plan().peers.is_empty());
+}
+
+#[test]
+fn a_peer_is_looked_for_where_quic_reaches_it_else_where_it_says() {
+    let mut seen = Seen::new();
+    seen.meet(&key(1), &wireguard(1));
+    let endpoint = |seen: &Seen| {
+        let plan = seen.view().tunnel_plan();
+        plan.peers[&TunnelKey([1; 32])].endpoint.unwrap()
+    };
+    assert_eq!(endpoint(&seen), "192.0.2.1:51820".parse().unwrap());
+    let path = "[::ffff:198.51.100.7]:4000".parse().unwrap();
+    seen.paths.insert(id(&*key(1)), path);
+    assert_eq!(endpoint(&seen), "198.51.100.7:51820".parse().unwrap());
+}
+
+fn photos(port: u16) -> Announcement {
+    let instance = Instance {
+        port,
+        protocol: Protocol::Tcp,
+        address: None,
+        healthy: true,
+    };
+    Announcement {
+        services: BTreeMap::from([(label("photos"), instance)]),
+        ..Announcement::default()
+    }
+}
+
+#[test]
+fn a_service_has_the_instances_of_its_owner_and_of_those_it_is_shared_with() {
+    let mut seen = Seen::new();
+    let (one, two) = (key(1), key(2));
+    seen.mesh.ask(&*one, Content::Claim(label("photos")));
+    let ports = |seen: &Seen| -> Vec<u16> {
+        let input = seen.view().zone_input();
+        let records = &input.services[&label("photos")];
+        records.instances.iter().map(|found| found.port).collect()
+    };
+    // Granted, but its owner wasn't heard: not known, which isn't "none" (S14).
+    let input = seen.view().zone_input();
+    assert_eq!(
+        input.services[&label("photos")].state,
+        ServiceState::Loading
+    );
+    seen.meet(&two, &photos(2));
+    assert!(ports(&seen).is_empty(), "two announces a name of one's");
+    seen.meet(&one, &photos(1));
+    assert_eq!(ports(&seen), [1]);
+    let share = Share {
+        name: label("photos"),
+        with: id(&*two),
+    };
+    seen.mesh.ask(&*one, Content::Share(share));
+    assert_eq!(ports(&seen), [1, 2]);
+    // Below its own name a node has what it likes.
+    let input = seen.view().zone_input();
+    assert_eq!(
+        input.nodes[&label("two")].own_services[&label("photos")][0].port,
+        2
+    );
+}
+
+#[test]
+fn every_member_is_in_the_zone_whether_it_was_heard_or_not() {
+    let mut seen = Seen::new();
+    seen.meet(&key(1), &wireguard(1));
+    let input = seen.view().zone_input();
+    let live: Vec<(&str, bool)> = input
+        .nodes
+        .iter()
+        .map(|(name, records)| (name.as_str(), records.live))
+        .collect();
+    assert_eq!(live, [("founder", true), ("one", true), ("two", false)]);
+    let two = key(2).public();
+    let member = seen.mesh.state().member_by_key(&two).unwrap().1;
+    assert_eq!(
+        input.nodes[&label("two")].addresses,
+        MeshView::addresses(member)
+    );
+}
