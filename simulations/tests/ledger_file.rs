@@ -1,0 +1,251 @@
+//! The ledger's file and its one writer, on a disk that fails.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use innermesh_agent::{
+    ca::Issuer,
+    enroll::{self, InitOptions, keys},
+    host::{Disk, keys::NodeKey},
+    ledger::{
+        Ledger, LedgerError, ProposeError, TakeError,
+        file::{self, LEDGER},
+        issuer_of,
+    },
+};
+use innermesh_proto::{
+    crypto::Sealed,
+    ledger::{Author, Batch, Content, Outcome, Request, RequestId, SignedGenesis},
+};
+use simulations::{Machine, World, disk::Fault, mesh::DOMAIN, world::START_MS};
+
+/// A machine with a mesh of its own, and nothing running.
+async fn founder(world: &mut World) -> (Machine, Arc<dyn NodeKey>) {
+    let machine = world.machine("one");
+    let options = InitOptions {
+        domain: DOMAIN.parse().unwrap(),
+        name: "one".parse().unwrap(),
+        ipv4: None,
+        interface: "im0".into(),
+    };
+    enroll::init(&machine.host, options).await.unwrap();
+    let key = keys::require_identity(&machine.host).await.unwrap();
+    (machine, key)
+}
+
+/// Opens the ledger as the node that decides.
+async fn lead(machine: &Machine, key: &Arc<dyn NodeKey>) -> Result<Ledger, LedgerError> {
+    let host = &machine.host;
+    let issuer_key = keys::issuer(host).await.unwrap().unwrap();
+    let der = issuer_of(host, key.public().node_id()).await?;
+    let issuer = Issuer::new(issuer_key, der.unwrap()).unwrap();
+    Ledger::open(host, key.clone(), Some(issuer)).await
+}
+
+fn claim(ledger: &Ledger, key: &dyn NodeKey, name: &str) -> Sealed {
+    let id = name
+        .bytes()
+        .fold(1, |id: u128, byte| id << 8 | u128::from(byte));
+    Request::seal(
+        key,
+        ledger.state().mesh,
+        RequestId(id.to_le_bytes()),
+        Author::Node(key.public().node_id()),
+        START_MS + 300_000,
+        &Content::Claim(name.parse().unwrap()),
+    )
+}
+
+fn holds(ledger: &Ledger, name: &str) -> bool {
+    let name = name.parse().unwrap();
+    ledger.state().names.contains_key(&name)
+}
+
+async fn bytes(machine: &Machine) -> Vec<u8> {
+    machine.disk.read(Path::new(LEDGER)).await.unwrap().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_can_not_be_made_durable_is_not_acknowledged_and_the_writer_stops() {
+    for fault in [Fault::Sync, Fault::Full] {
+        let (machine, key) = founder(&mut World::new(1)).await;
+        let ledger = lead(&machine, &key).await.unwrap();
+        let propose = |name| ledger.propose(claim(&ledger, &*key, name));
+        assert_eq!(propose("kept").await, Ok(Outcome::Done(1)));
+        machine.disk.set_fault(Some(fault));
+        let refused = propose("lost").await;
+        assert!(
+            matches!(refused, Err(ProposeError::Stopped(_))),
+            "{refused:?}"
+        );
+        assert!(!holds(&ledger, "lost"), "nobody was told of it");
+        assert_eq!(ledger.state().position.index, 1);
+        // What such a disk kept is not known, so it isn't tried again.
+        machine.disk.set_fault(None);
+        let refused = propose("late").await;
+        assert!(matches!(refused, Err(ProposeError::Stopped(_))));
+        assert_eq!(ledger.take(Vec::new()).await, Err(TakeError::Stopped));
+
+        machine.disk.crash();
+        let ledger = lead(&machine, &key).await.unwrap();
+        assert!(holds(&ledger, "kept") && !holds(&ledger, "lost"));
+        let again = ledger.propose(claim(&ledger, &*key, "lost")).await;
+        assert_eq!(again, Ok(Outcome::Done(2)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_at_any_byte_leaves_what_was_acknowledged_before() {
+    let (machine, key) = founder(&mut World::new(2)).await;
+    let ledger = lead(&machine, &key).await.unwrap();
+    let mut lengths = vec![bytes(&machine).await.len()];
+    for name in ["a", "b", "c"] {
+        ledger.propose(claim(&ledger, &*key, name)).await.unwrap();
+        lengths.push(bytes(&machine).await.len());
+    }
+    let whole = bytes(&machine).await;
+    for cut in (lengths[0]..=whole.len()).step_by(7) {
+        let path = Path::new(LEDGER);
+        machine.disk.replace(path, &whole[..cut]).await.unwrap();
+        let ledger = lead(&machine, &key).await.unwrap();
+        let kept = lengths.iter().filter(|length| **length <= cut).count() - 1;
+        assert_eq!(ledger.state().position.index, kept as u64, "cut at {cut}");
+        // The torn tail is gone, and the file goes on from there.
+        assert_eq!(bytes(&machine).await.len(), lengths[kept]);
+        ledger.propose(claim(&ledger, &*key, "next")).await.unwrap();
+        let again = lead(&machine, &key).await.unwrap();
+        assert_eq!(again.state(), ledger.state());
+        assert!(holds(&again, "next"));
+    }
+}
+
+/// The file of a mesh with `count` batches.
+async fn history(count: u8) -> (SignedGenesis, Vec<Batch>) {
+    let (machine, key) = founder(&mut World::new(3)).await;
+    let ledger = lead(&machine, &key).await.unwrap();
+    for n in 0..count {
+        let request = claim(&ledger, &*key, &format!("s{n}"));
+        ledger.propose(request).await.unwrap();
+    }
+    let batches = ledger.range(1, usize::MAX).await.unwrap();
+    assert_eq!(batches.len(), usize::from(count));
+    (ledger.genesis().clone(), batches)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ca_node_with_damage_in_the_middle_refuses_to_decide() {
+    let (machine, key) = founder(&mut World::new(4)).await;
+    let ledger = lead(&machine, &key).await.unwrap();
+    let before = bytes(&machine).await.len();
+    for name in ["a", "b", "c"] {
+        ledger.propose(claim(&ledger, &*key, name)).await.unwrap();
+    }
+    machine.disk.flip(LEDGER, before + 40);
+    let damaged = bytes(&machine).await;
+    let refused = lead(&machine, &key).await.err().unwrap();
+    assert!(
+        matches!(refused, LedgerError::DamagedCa(at, _) if at == before as u64),
+        "{refused}"
+    );
+    assert_eq!(bytes(&machine).await, damaged, "nothing was cut off");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_with_damage_in_the_middle_takes_the_rest_again() {
+    let (genesis, batches) = history(5).await;
+    let machine = World::new(5).machine("two");
+    let key = keys::identity_or_new(&machine.host).await.unwrap();
+    let path = Path::new(LEDGER);
+    let whole = file::encode(&genesis, &batches);
+    let start = file::encode(&genesis, &batches[..2]).len();
+    machine.disk.replace(path, &whole).await.unwrap();
+    machine.disk.flip(LEDGER, start + 40);
+    let damaged = bytes(&machine).await;
+
+    let ledger = Ledger::open(&machine.host, key.clone(), None)
+        .await
+        .unwrap();
+    assert_eq!(ledger.state().position.index, 2);
+    let kept = machine.disk.read(Path::new("ledger.damaged")).await;
+    assert_eq!(kept.unwrap().unwrap(), damaged, "for a person to look at");
+    let request = claim(&ledger, &*key, "x");
+    assert_eq!(ledger.propose(request).await, Err(ProposeError::NotLeader));
+
+    // Those it has are passed over; what doesn't follow is refused.
+    let refused = ledger.take(batches[3..].to_vec()).await;
+    assert!(matches!(refused, Err(TakeError::Batch(_))), "{refused:?}");
+    let position = ledger.take(batches[1..].to_vec()).await.unwrap();
+    assert_eq!(position.index, 5);
+    assert_eq!(bytes(&machine).await, whole);
+    assert_eq!(ledger.range(2, 1).await.unwrap(), batches[1..2]);
+    assert_eq!(ledger.hash_at(5), Some(position.hash));
+    assert_eq!(ledger.hash_at(6), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_followers_disk_that_fails_shows_nothing_that_is_not_kept() {
+    let (genesis, batches) = history(3).await;
+    let machine = World::new(6).machine("two");
+    let key = keys::identity_or_new(&machine.host).await.unwrap();
+    let file = file::encode(&genesis, &batches[..1]);
+    machine
+        .disk
+        .replace(Path::new(LEDGER), &file)
+        .await
+        .unwrap();
+    let ledger = Ledger::open(&machine.host, key, None).await.unwrap();
+    let mut pushed = ledger.batches();
+    machine.disk.set_fault(Some(Fault::Sync));
+    assert_eq!(
+        ledger.take(batches[1..].to_vec()).await,
+        Err(TakeError::Stopped)
+    );
+    assert_eq!(ledger.state().position.index, 1);
+    assert!(pushed.try_recv().is_err(), "nor passes it on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_large_requests_at_once_make_batches_that_can_be_read_again() {
+    let (machine, key) = founder(&mut World::new(7)).await;
+    let ledger = lead(&machine, &key).await.unwrap();
+    // Each is refused, recorded, and nearly as large as a request may be.
+    let request = |n: u8| {
+        let names = (0..450).map(|m| format!("{}{n}-{m}", "x".repeat(50)));
+        let content = Content::Certify(innermesh_proto::ledger::request::Certify {
+            spki: Vec::new(),
+            names: names.collect(),
+            days: 1,
+        });
+        Request::seal(
+            &*key,
+            ledger.state().mesh,
+            RequestId([n; 16]),
+            Author::Node(key.public().node_id()),
+            START_MS + 300_000,
+            &content,
+        )
+    };
+    let mut waiting = tokio::task::JoinSet::new();
+    for n in 0..100 {
+        let (ledger, request) = (ledger.clone(), request(n));
+        waiting.spawn(async move { ledger.propose(request).await });
+    }
+    while let Some(answer) = waiting.join_next().await {
+        let outcome = answer.unwrap().unwrap();
+        assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+    }
+    let position = ledger.state().position;
+    assert!((2..100).contains(&position.index), "{}", position.index);
+    let again = lead(&machine, &key).await.unwrap();
+    assert_eq!(again.state().position, position);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_starts_after_a_long_time_sets_ledger_time_right_at_once() {
+    let (machine, key) = founder(&mut World::new(8)).await;
+    tokio::time::sleep(Duration::from_secs(7200)).await;
+    let ledger = lead(&machine, &key).await.unwrap();
+    let mut states = ledger.subscribe();
+    let changed = tokio::time::timeout(Duration::from_secs(1), states.changed());
+    changed.await.expect("within a second").unwrap();
+    assert_eq!(ledger.state().stamp_ms, START_MS + 7_200_000);
+}
