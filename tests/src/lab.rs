@@ -13,7 +13,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::{self, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -26,7 +26,7 @@ use nix::{
 use tempfile::TempDir;
 
 use crate::{
-    process::{Finished, Process, run},
+    process::{Finished, Process, run, run_for},
     wait::{ensure, wait_for},
 };
 
@@ -199,6 +199,23 @@ impl Lab {
             .unwrap_or_default()
     }
 
+    /// A second cable, from one host straight to another: a network card
+    /// `direct` on each, with 198.51.100.1 on the first and 198.51.100.2 on
+    /// the second.
+    pub fn connect_directly(&self, first: &Host, second: &Host) {
+        first.namespace.shell(
+            r#"ip link add direct type veth peer name direct netns "$1"
+               ip address add 198.51.100.1/24 dev direct
+               ip link set direct up"#,
+            &[&second.namespace.pid().to_string()],
+        );
+        second.namespace.shell(
+            "ip address add 198.51.100.2/24 dev direct
+             ip link set direct up",
+            &[],
+        );
+    }
+
     /// Takes the host's cable out, or puts it back.
     ///
     /// # Panics
@@ -265,6 +282,11 @@ impl Host {
         run(self.namespace.pid(), words, environment)
     }
 
+    /// As [`Host::run`], for a command that may take this many seconds.
+    pub fn run_for(&self, seconds: u32, words: &[&str]) -> Finished {
+        run_for(seconds, self.namespace.pid(), words, &[])
+    }
+
     /// Starts a process here; its log lies in [`Host::directory`].
     ///
     /// # Panics
@@ -313,6 +335,22 @@ impl Host {
     /// The operating system's.
     pub fn tcp_to(&self, server: SocketAddr) -> io::Result<TcpStream> {
         self.inside(move || TcpStream::connect_timeout(&server, Duration::from_secs(5)))
+    }
+
+    /// A TCP socket of this host that listens.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        self.inside(move || TcpListener::bind(address))
+    }
+
+    /// A UDP socket of this host.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn udp(&self, address: SocketAddr) -> io::Result<UdpSocket> {
+        self.inside(move || UdpSocket::bind(address))
     }
 
     /// Runs `work` on a thread of its own in this host's network: what it

@@ -85,8 +85,22 @@ impl std::fmt::Display for Finished {
 /// When it can't be started.
 #[must_use]
 pub fn run(namespace: u32, words: &[&str], environment: &[(&str, &str)]) -> Finished {
+    run_for(PATIENCE_S, namespace, words, environment)
+}
+
+/// As [`run`], with `seconds` until it is ended by force.
+///
+/// # Panics
+/// When it can't be started.
+#[must_use]
+pub fn run_for(
+    seconds: u32,
+    namespace: u32,
+    words: &[&str],
+    environment: &[(&str, &str)],
+) -> Finished {
     let output: Output = Command::new("timeout")
-        .args(["--kill-after=5", &PATIENCE_S.to_string()])
+        .args(["--kill-after=5", &seconds.to_string()])
         .args(enter(namespace))
         .args(words)
         .envs(environment.iter().copied())
@@ -156,6 +170,15 @@ impl Process {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Memory that it has in use, in KiB; 0 when it has ended.
+    #[must_use]
+    pub fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap_or_default();
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+        line.and_then(|l| l.split_whitespace().next()?.parse().ok())
+            .unwrap_or_default()
     }
 
     /// What it wrote so far.
