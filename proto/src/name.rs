@@ -168,6 +168,10 @@ impl FromStr for MeshDomain {
                 "localhost" | "test" | "invalid" | "example" | "onion" | "alt",
             ] => no("its top-level domain has a special meaning (RFC 6761)"),
             ["home", "arpa"] | [.., "home", "arpa"] => Ok(Self(lower)),
+            // Programs take such a name for an address (RFC 3696 §2).
+            [.., last] if last.bytes().all(|b| b.is_ascii_digit()) => {
+                no("its last part is a number, as an address has")
+            }
             [.., "arpa"] => no("under .arpa only home.arpa is for private use (RFC 8375)"),
             ["internal"] => no("use a name below .internal, such as lab.internal"),
             [.., "internal"] => Ok(Self(lower)),
@@ -347,6 +351,7 @@ mod tests {
             "",
             "x.test",
             "in-addr.arpa",
+            "1.2.3.4",
         ] {
             assert!(bad.parse::<MeshDomain>().is_err(), "{bad}");
         }

@@ -220,7 +220,7 @@ fn a_mesh_is_not_made_under_a_domain_that_can_not_be_its_own() {
         ("com", "com"),
         ("", "domain"),
         ("a..b", "domain"),
-        ("1.2.3.4", ""),
+        ("1.2.3.4", "number"),
     ] {
         alpha.refused(
             &["init", "--domain", domain, "--name", "alpha", "--no-start"],
@@ -276,7 +276,7 @@ fn an_overlay_that_clashes_with_a_local_network_is_refused() {
     let beta = Agent::new(&lab.hosts[1], "beta");
     for host in &lab.hosts {
         let _ = host
-            .run(&["ip", "link", "add", "lan0", "type", "dummy"])
+            .run(&["ip", "link", "add", "lan0", "type", "bridge"])
             .ok();
         let _ = host.run(&["ip", "link", "set", "lan0", "up"]).ok();
     }

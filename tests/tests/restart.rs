@@ -32,13 +32,22 @@ fn members_restart_without_their_seed_and_without_the_ca() {
             .run(&["ping", "-c1", "-W1", &addresses[2]])
             .result()
     });
-    // With every CA off, a service still gets its node's own name.
+    // With every CA off, a service is still announced, under its node's own
+    // name.
     let _ = beta.cli(&["service", "add", "web", "--port", "80"]).ok();
     gamma.wait_answer(&["web.beta.lab.internal", "A"], &[&addresses[1]]);
+    wait_for("the service at gamma", PATIENCE, || {
+        let list = gamma.json(&["service", "list"]);
+        let mut services = list.as_array().into_iter().flatten();
+        let found = services.any(|s| s["name"] == "web" && s["node"] == "beta" && s["port"] == 80);
+        ensure(found, &list)
+    });
 
     alpha.start();
     for agent in [&alpha, &beta, &gamma] {
         agent.wait_nodes(3);
+        // And once a CA node is back, under the name that it asked for.
+        agent.wait_answer(&["web.lab.internal", "A"], &[&addresses[1]]);
     }
 }
 
@@ -67,7 +76,7 @@ fn a_killed_agent_has_lost_nothing_that_it_said_was_done() {
         assert!(!token.is_empty());
         let address = alpha.overlay_ipv4("beta");
         for known in 0..=round {
-            alpha.wait_answer(&[&format!("s{known}.beta.lab.internal"), "A"], &[&address]);
+            alpha.wait_answer(&[&format!("s{known}.lab.internal"), "A"], &[&address]);
         }
     }
     let after = beta.status()["nodes"].clone();

@@ -90,7 +90,10 @@ fn a_service_is_found_everywhere_and_answers_https_by_its_name() {
         .expect_err("another name is refused");
 
     let _ = beta.cli(&["service", "rm", "web"]).ok();
-    gamma.wait_answer(&["web.beta.lab.internal", "A"], &[]);
+    for agent in [&alpha, &beta, &gamma] {
+        agent.wait_answer(&["web.lab.internal", "A"], &[]);
+        agent.wait_answer(&["_web._tcp.lab.internal", "SRV"], &[]);
+    }
 }
 
 #[test]
