@@ -5,6 +5,7 @@ use std::{fs, net::IpAddr, path::PathBuf};
 use innermesh_proto::name::{Label, MeshDomain, NameError};
 use ipnet::Ipv4Net;
 use serde::Serialize;
+use tracing::Instrument;
 
 use super::{
     Context,
@@ -64,7 +65,9 @@ pub async fn init(arguments: Arguments, context: &mut Context) -> Result<(), Fai
         ipv4: arguments.ipv4,
         interface: config.tunnel.interface.as_str().to_string(),
     };
+    let span = context.span("init", config.log.format)?;
     let report = enroll::init(&system::host(context.paths.state.clone()), options)
+        .instrument(span)
         .await
         .map_err(Failure::failed)?;
     let printed = Printed {

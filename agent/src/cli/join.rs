@@ -7,6 +7,7 @@ use std::{
 
 use innermesh_proto::name::Label;
 use serde::Serialize;
+use tracing::Instrument;
 
 use super::{
     Context,
@@ -72,7 +73,9 @@ pub async fn join(arguments: Arguments, context: &mut Context) -> Result<(), Fai
         name,
         interface: interface.clone(),
     };
+    let span = context.span("join", config.log.format)?;
     let report = enroll::join(&system::host(context.paths.state.clone()), options)
+        .instrument(span)
         .await
         .map_err(Failure::failed)?;
     let resolved = Path::new("/run/systemd/resolve").is_dir();

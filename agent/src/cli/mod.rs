@@ -112,6 +112,17 @@ impl Context {
         }
         Ok(())
     }
+
+    /// The span of a command, with logs and traces set up, where the
+    /// environment asks for either. Elsewhere than in the agent, logs would
+    /// only stand between the lines that a person reads.
+    fn span(&mut self, command: &str, format: LogFormat) -> Result<Span, Failure> {
+        if !telemetry::is_asked_for() {
+            return Ok(Span::none());
+        }
+        self.log(format)?;
+        Ok(telemetry::command_span(command))
+    }
 }
 
 /// Runs one command line to its end.
@@ -159,15 +170,10 @@ async fn complete(name: &str, arguments: Arguments) -> Result<(), Failure> {
         arguments.command,
         Command::Run(_) | Command::Init(_) | Command::Join(_)
     );
-    // Elsewhere than in the agent, logs would stand between the lines that a
-    // person reads.
-    let asked = [telemetry::FILTER_VARIABLE, "TRACEPARENT"];
-    let asked = asked.iter().any(|name| std::env::var_os(name).is_some());
-    let span = if asked && !becomes_agent {
-        context.log(LogFormat::Text)?;
-        telemetry::command_span(name)
-    } else {
+    let span = if becomes_agent {
         Span::none()
+    } else {
+        context.span(name, LogFormat::Text)?
     };
     let done = execute(arguments.command, &mut context)
         .instrument(span)

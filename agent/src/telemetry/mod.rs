@@ -72,6 +72,15 @@ pub enum TelemetryError {
     Twice,
 }
 
+/// Whether the environment asks for logs or traces, or tells of a trace that
+/// this process is part of.
+pub fn is_asked_for() -> bool {
+    let variable = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+    [FILTER_VARIABLE, "TRACEPARENT"].iter().any(|name| variable(name).is_some())
+        // Also when it asks for what can't be had, which is then told.
+        || !matches!(Export::from_variables(variable), Ok(None))
+}
+
 /// Sets the process's logs and traces up, from the environment. Called once,
 /// inside the tokio runtime (OTLP over gRPC needs it). What the `OTEL_*`
 /// variables ask for and can't be had is logged as a warning: an agent that
