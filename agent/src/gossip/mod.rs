@@ -293,7 +293,7 @@ impl Inner {
                     lease_ms,
                     body: body.hash,
                     body_len: u32::try_from(body.bytes.len()).unwrap_or(u32::MAX),
-                    position: state.position,
+                    position: *self.ledger.durable().borrow(),
                     clock_ms: self.host.clock.wall_ms(),
                 };
                 let sealed = head.seal(&*self.key, &state.mesh);
@@ -400,6 +400,16 @@ impl Inner {
         let state = self.ledger.state();
         let claimed: Head = sealed.peek(limits::HEAD_BYTES).ok()?;
         let member = state.members.get(&claimed.node)?;
+        // A change reaches a node from several peers: what isn't newer isn't
+        // worth a verification, as long as it is what was verified before.
+        let known = self
+            .shared()
+            .table
+            .get(&claimed.node)
+            .map(|known| (known.head.order() > claimed.order(), known.sealed == sealed));
+        if let Some((true, _) | (_, true)) = known {
+            return Some((claimed, Offer::Old));
+        }
         let head = match head::open(&sealed, &member.key, &state.mesh, &*self.host.keys) {
             Ok(head) => head,
             Err(error) => {

@@ -145,7 +145,7 @@ impl Inner {
     /// Takes each other's heads when two nodes meet.
     pub(super) async fn greet(self: Arc<Self>, peer: NodeId) {
         self.carrier.meet(peer);
-        let position = self.ledger.state().position;
+        let position = *self.ledger.durable().borrow();
         let query = codec::encode(&HeadsQuery { position });
         let answer = self.transport.call(peer, method::HEADS, query, FETCH).await;
         match answer.map(|bytes| codec::decode::<Push>(&bytes, limits::RPC_BYTES)) {

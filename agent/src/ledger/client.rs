@@ -150,15 +150,15 @@ impl Client {
         let Outcome::Done(index) = *outcome else {
             return;
         };
-        let mut states = self.ledger.subscribe();
-        while states.borrow_and_update().position.index < index {
+        let mut durable = self.ledger.durable();
+        while durable.borrow_and_update().index < index {
             if let Some(from) = from {
                 self.nudge.ahead(from, index);
             }
             let left = end.saturating_sub(self.host.clock.now());
             let clock = self.host.clock.clone();
             tokio::select! {
-                _ = states.changed() => {}
+                _ = durable.changed() => {}
                 () = clock.sleep(left.min(ATTEMPT)) => {
                     if self.host.clock.now() >= end {
                         return;

@@ -8,7 +8,7 @@ use std::{io, ops::Range, path::Path, sync::Mutex};
 use innermesh_proto::{
     codec,
     crypto::Hash,
-    ledger::{Batch, SignedGenesis},
+    ledger::{Batch, Position, SignedGenesis},
     limits,
 };
 
@@ -249,6 +249,15 @@ impl Archive {
         let at = usize::try_from(index - 1).ok()?;
         let held = self.held.lock().unwrap_or_else(|e| e.into_inner());
         held.get(at).map(|held| held.hash)
+    }
+
+    /// The newest batch that is listed: it is on disk.
+    pub fn position(&self) -> Position {
+        let held = self.held.lock().unwrap_or_else(|e| e.into_inner());
+        Position {
+            index: held.len() as u64,
+            hash: held.last().map_or(self.genesis, |held| held.hash),
+        }
     }
 
     /// As [`super::Ledger::range`].

@@ -37,6 +37,7 @@ struct Inner {
     genesis: SignedGenesis,
     archive: Arc<Archive>,
     state: watch::Receiver<Arc<State>>,
+    durable: watch::Receiver<Position>,
     batches: broadcast::Sender<Arc<Batch>>,
     commands: mpsc::Sender<Command>,
 }
@@ -125,6 +126,7 @@ impl Ledger {
         let archive = Arc::new(archive);
         let (commands, queue) = mpsc::channel(QUEUE);
         let (state_sender, state) = watch::channel(Arc::new(state));
+        let (durable_sender, durable) = watch::channel(archive.position());
         let (batches, _) = broadcast::channel(RECENT);
         let writer = Writer {
             host: host.clone(),
@@ -133,6 +135,7 @@ impl Ledger {
             file,
             archive: archive.clone(),
             state: state_sender,
+            durable: durable_sender,
             batches: batches.clone(),
             clocks: Default::default(),
         };
@@ -143,6 +146,7 @@ impl Ledger {
                 genesis,
                 archive,
                 state,
+                durable,
                 batches,
                 commands,
             }),
@@ -162,6 +166,12 @@ impl Ledger {
     /// The newest state, and each after it.
     pub fn subscribe(&self) -> watch::Receiver<Arc<State>> {
         self.inner.state.clone()
+    }
+
+    /// How far the ledger is on this node's disk, now and each time after. A
+    /// follower's newest state may be ahead of it by the time of a write.
+    pub fn durable(&self) -> watch::Receiver<Position> {
+        self.inner.durable.clone()
     }
 
     /// Batches as they become durable here.

@@ -40,6 +40,7 @@ pub(super) struct Writer {
     pub file: Appender,
     pub archive: Arc<Archive>,
     pub state: watch::Sender<Arc<State>>,
+    pub durable: watch::Sender<Position>,
     pub batches: broadcast::Sender<Arc<Batch>>,
     pub clocks: Vec<u64>,
 }
@@ -205,8 +206,8 @@ impl Writer {
             match self.step(&state, &batch) {
                 Ok(None) => {}
                 Ok(Some(next)) => {
-                    state = Arc::new(next.clone());
-                    taken.push((next, batch));
+                    state = Arc::new(next);
+                    taken.push(batch);
                 }
                 Err(error) => {
                     result = Err(error);
@@ -215,10 +216,16 @@ impl Writer {
             }
         }
         if !taken.is_empty() {
-            let bytes: Vec<&Batch> = taken.iter().map(|(_, batch)| batch).collect();
+            // A proved batch is true whether or not it is on this disk yet, so
+            // views needn't wait for it. What this node tells others of its
+            // position does (S20): that is what the archive lists.
+            self.state.send_replace(state);
+            let bytes: Vec<&Batch> = taken.iter().collect();
             self.file.append(&bytes, &self.archive).await?;
-            for (state, batch) in taken {
-                self.publish(state, batch);
+            self.durable.send_replace(self.archive.position());
+            for batch in taken {
+                // Nobody listening is fine: positions in heads repair.
+                let _ = self.batches.send(Arc::new(batch));
             }
         }
         let position = self.current().position;
@@ -258,6 +265,7 @@ impl Writer {
 
     fn publish(&self, state: State, batch: Batch) {
         self.state.send_replace(Arc::new(state));
+        self.durable.send_replace(self.archive.position());
         // Nobody listening is fine: positions in heads repair.
         let _ = self.batches.send(Arc::new(batch));
     }

@@ -57,6 +57,7 @@ pub fn first_view(me: NodeId, ledger: &Ledger, gossip: &Gossip, now: Mono) -> Me
 /// Makes a new view for each change, for as long as the agent runs.
 pub async fn follow_changes(inner: Arc<Inner>) {
     let mut ledger = inner.ledger.subscribe();
+    let mut durable = inner.ledger.durable();
     let mut gossip = inner.gossip.changes();
     let mut services = inner.services.subscribe();
     let mut peers = inner.transport.events();
@@ -70,8 +71,15 @@ pub async fn follow_changes(inner: Arc<Inner>) {
                 }
                 ledger.mark_unchanged();
                 inner.note_stamp();
-                inner.gossip.compare();
                 inner.transport.review();
+            }
+            changed = durable.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                // It tells gossip itself when that changes a view.
+                inner.gossip.compare();
+                continue;
             }
             changed = gossip.changed() => if changed.is_err() { return },
             changed = services.changed() => {
