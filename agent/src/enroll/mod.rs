@@ -1,5 +1,5 @@
-//! How a machine gets into a mesh: the first one makes it ([`init`]), the
-//! others join with a token ([`join`], [`token`]). What a member's state
+//! How a machine gets into a mesh: the first one makes it ([`mod@init`]), the
+//! others join with a token ([`mod@join`], [`token`]). What a member's state
 //! folder holds besides the ledger is here too ([`keys`]).
 
 pub mod init;
