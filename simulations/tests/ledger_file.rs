@@ -201,7 +201,11 @@ async fn a_followers_disk_that_fails_tells_others_of_nothing_that_is_not_kept() 
     );
     // This is the position that its heads announce (S20).
     assert_eq!(ledger.durable().borrow().index, 1);
-    assert_eq!(ledger.hash_at(2), None, "nor does it hand it to those who ask");
+    assert_eq!(
+        ledger.hash_at(2),
+        None,
+        "nor does it hand it to those who ask"
+    );
     assert!(pushed.try_recv().is_err(), "nor passes it on");
 }
 
