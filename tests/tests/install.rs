@@ -8,6 +8,11 @@ use std::{
     process::{Command, Output},
 };
 
+use innermesh_tests::{
+    Agent, Lab,
+    agent::{DOMAIN, PATIENCE, program},
+    wait_for,
+};
 use tempfile::TempDir;
 
 #[test]
@@ -145,6 +150,41 @@ fn systemd_accepts_the_unit_and_finds_it_confined() {
         "{}",
         String::from_utf8_lossy(&rated.stdout)
     );
+}
+
+#[test]
+fn the_agent_works_with_the_capabilities_that_the_unit_leaves_it() {
+    let Some(lab) = Lab::new(1) else { return };
+    let unit = fs::read_to_string(ops().join("systemd/innermesh.service")).expect("the unit");
+    let kept = unit
+        .lines()
+        .find_map(|l| l.strip_prefix("CapabilityBoundingSet="))
+        .expect("the unit bounds capabilities");
+    let bounds: Vec<String> = kept
+        .split_whitespace()
+        .map(|c| format!("+{}", c.trim_start_matches("CAP_").to_lowercase()))
+        .collect();
+    let bounds = format!("-all,{}", bounds.join(","));
+
+    let agent = Agent::new(&lab.hosts[0], "alpha");
+    let init = ["init", "--domain", DOMAIN, "--name", "alpha", "--no-start"];
+    let _ = agent.cli(&init).ok();
+    let confined = ["setpriv", "--no-new-privs", "--bounding-set", &bounds];
+    let (program, dir) = (program().to_string_lossy(), agent.dir.to_string_lossy());
+    let run = [&*program, "--dir", &*dir, "run"];
+    let mut process = agent
+        .host
+        .start("confined", &[&confined[..], &run].concat(), &[]);
+    wait_for("the confined agent", PATIENCE, || {
+        assert!(process.ended().is_none(), "{}", process.log());
+        agent.cli(&["status"]).result()
+    });
+    agent.wait_answer(
+        &["alpha.lab.internal", "A"],
+        &[&agent.overlay_ipv4("alpha")],
+    );
+    let shown = agent.host.run(&["wg", "show", "all", "public-key"]).ok();
+    assert!(!shown.trim().is_empty(), "the tunnel is up");
 }
 
 /// A program that prints its arguments.

@@ -7,6 +7,7 @@ use innermesh_tests::{Lab, dns};
 use crate::{figures::Report, mesh::Mesh, observe::interval, serf::Fleet};
 
 const WITHIN: Duration = Duration::from_secs(60);
+const APART: Duration = Duration::from_millis(300);
 const MEASURED: &str = "change to all";
 
 pub fn measure(
@@ -66,6 +67,9 @@ fn change(
     wanted: &dyn Fn(&dns::Answer) -> bool,
 ) -> Result<Duration, String> {
     let size = mesh.agents.len();
+    // Changes of one node are pushed at most twenty times a second; here each
+    // is to come alone.
+    std::thread::sleep(APART);
     let began = Instant::now();
     let mut process = mesh.agents[node].start_cli(command);
     let took = mesh.until(name, 0..size, began, WITHIN, wanted)?;

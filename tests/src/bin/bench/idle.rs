@@ -27,7 +27,10 @@ pub fn measure(size: usize, seconds: u64, report: &mut Report) -> Result<(), Str
 
     for (system, config) in [
         ("embedded device", ""),
-        ("no tunnel", "[tunnel]\nbackend = \"none\"\n"),
+        (
+            "no tunnel",
+            "[tunnel]\nbackend = \"none\"\n[dns]\nlisten = [\"127.0.0.1\"]\n",
+        ),
     ] {
         let lab = Lab::build(size)?;
         let mut mesh = Mesh::start(&lab, config)?;

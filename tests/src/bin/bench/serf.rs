@@ -51,7 +51,7 @@ impl<'lab> Fleet<'lab> {
                 "alive",
                 all,
                 Instant::now(),
-                Duration::from_secs(60),
+                Duration::from_secs(180),
             )?;
         }
         Ok(fleet)
