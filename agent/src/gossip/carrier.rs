@@ -27,8 +27,9 @@ use tokio::sync::mpsc;
 use crate::quic::Transport;
 
 /// Time between gossip rounds: at 10 % loss a head is then seldom older than
-/// 2.5 s anywhere, well within a lease of 4.5 s.
-const INTERVAL: Duration = Duration::from_millis(500);
+/// 3 s anywhere, within a lease of 4.5 s. At 500 ms fifty idle agents were
+/// measured to send 17 kB/s each.
+const INTERVAL: Duration = Duration::from_millis(750);
 /// Near the time between renewals: the gate lets a node's heartbeat move only
 /// as its signed head does.
 const RENEWALS: Duration = Duration::from_secs(2);
