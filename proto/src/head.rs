@@ -305,13 +305,13 @@ pub struct Body {
     /// Hash of the bytes.
     pub hash: Hash,
     /// What it says.
-    pub announcement: Announcement,
+    pub announcement: Arc<Announcement>,
 }
 
 impl Body {
     /// Reads a body; `None` when it isn't one.
     pub fn parse(bytes: Vec<u8>) -> Option<Self> {
-        let announcement = Announcement::decode(&bytes)?;
+        let announcement = Arc::new(Announcement::decode(&bytes)?);
         Some(Self {
             hash: Hash::of(&bytes),
             bytes,
@@ -569,7 +569,7 @@ mod tests {
         assert!(!table.put_body(&node, Announcement::default().encode()));
         assert!(table.put_body(&node, body));
         let known = table.get(&node).unwrap();
-        assert_eq!(known.body.as_ref().unwrap().announcement, announcement);
+        assert_eq!(*known.body.as_ref().unwrap().announcement, announcement);
         assert_eq!(known.missing_body(), None);
     }
 

@@ -48,7 +48,7 @@ pub struct NodeView {
     /// revoked (S13).
     pub compared: bool,
     /// What it announces.
-    pub announcement: Announcement,
+    pub announcement: Arc<Announcement>,
     /// Whether its newest announcement is still to be fetched.
     pub loading: bool,
     /// Where QUIC reaches it now.
@@ -80,7 +80,7 @@ impl MeshView {
         me: NodeId,
         ledger: &State,
         heads: &HeadTable,
-        own: &Announcement,
+        own: Arc<Announcement>,
         paths: &BTreeMap<NodeId, SocketAddr>,
         now: Duration,
     ) -> BTreeMap<NodeId, NodeView> {
@@ -92,7 +92,7 @@ impl MeshView {
         let own = NodeView {
             live: true,
             compared: true,
-            announcement: own.clone(),
+            announcement: own,
             loading: false,
             path: None,
         };

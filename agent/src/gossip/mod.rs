@@ -47,6 +47,7 @@ pub struct Gossip {
 
 pub(crate) struct Inner {
     host: Host,
+    me: NodeId,
     key: Arc<dyn Sign>,
     ledger: Ledger,
     transport: Transport,
@@ -73,7 +74,6 @@ struct Shared {
 }
 
 struct Own {
-    announcement: Announcement,
     body: Arc<Body>,
     head: Option<(Head, Sealed)>,
     renewed: Duration,
@@ -107,9 +107,10 @@ impl Gossip {
         let me = key.public().node_id();
         let carrier =
             carrier::Carrier::start(&state.mesh, me, generation, transport.clone()).await?;
-        let body = own_body(&announcement);
+        let body = own_body(announcement);
         let inner = Arc::new(Inner {
             host: host.clone(),
+            me,
             key,
             ledger,
             transport,
@@ -119,7 +120,6 @@ impl Gossip {
             shared: Mutex::new(Shared {
                 table,
                 own: Own {
-                    announcement,
                     body,
                     head: None,
                     renewed: Duration::ZERO,
@@ -143,24 +143,23 @@ impl Gossip {
     /// Announces something else from now on; it goes out within 50 ms.
     pub fn announce(&self, announcement: Announcement) {
         let mut shared = self.inner.shared();
-        if shared.own.announcement == announcement {
+        if *shared.own.body.announcement == announcement {
             return;
         }
-        shared.own.body = own_body(&announcement);
-        shared.own.announcement = announcement;
+        shared.own.body = own_body(announcement);
         drop(shared);
         self.inner.changed();
         self.inner.announced.notify_one();
     }
 
     /// What this node announces now.
-    pub fn own(&self) -> Announcement {
-        self.inner.shared().own.announcement.clone()
+    pub fn own(&self) -> Arc<Announcement> {
+        self.inner.shared().own.body.announcement.clone()
     }
 
-    /// The table as it is now.
-    pub fn table(&self) -> HeadTable {
-        self.inner.shared().table.clone()
+    /// Reads the table as it is now. Gossip stands still meanwhile.
+    pub fn read<T>(&self, f: impl FnOnce(&HeadTable) -> T) -> T {
+        f(&self.inner.shared().table)
     }
 
     /// Counts up with each change that a view is made from.
@@ -175,7 +174,7 @@ impl Gossip {
 
     /// Another agent with this node's own key was met at `remote` (S10).
     pub fn meet_twin(&self, remote: SocketAddr) {
-        let me = self.inner.me();
+        let me = self.inner.me;
         if self.inner.shared().conflicts.insert(me) {
             tracing::error!(%remote, "{TWIN}");
         }
@@ -257,12 +256,12 @@ impl Gossip {
 const TWIN: &str = "another machine runs with this node's key: a cloned disk or a restored snapshot. \
      Stop one of the two, and `agent join` it anew with a fresh state folder";
 
-fn own_body(announcement: &Announcement) -> Arc<Body> {
+fn own_body(announcement: Announcement) -> Arc<Body> {
     let bytes = announcement.encode();
     Arc::new(Body {
         hash: Hash::of(&bytes),
         bytes,
-        announcement: announcement.clone(),
+        announcement: Arc::new(announcement),
     })
 }
 
@@ -271,9 +270,6 @@ impl Inner {
         self.shared.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    fn me(&self) -> NodeId {
-        self.key.public().node_id()
-    }
 
     fn changed(&self) {
         self.changes.send_modify(|version| *version += 1);
@@ -287,7 +283,7 @@ impl Inner {
         self.carrier
             .publish(|seq| {
                 let head = Head {
-                    node: self.me(),
+                    node: self.me,
                     generation: self.generation,
                     seq,
                     lease_ms,
@@ -380,19 +376,10 @@ impl Inner {
     }
 
     async fn save(&self) {
-        let (table, paths) = (self.shared().table.clone(), self.paths());
+        let (table, paths) = (self.shared().table.clone(), self.transport.paths());
         if let Err(error) = known::save(&*self.host.disk, &table, &paths).await {
             tracing::warn!(%error, "what is known of peers could not be saved");
         }
-    }
-
-    /// Where QUIC reaches each connected peer.
-    fn paths(&self) -> BTreeMap<NodeId, SocketAddr> {
-        self.transport
-            .connected()
-            .into_iter()
-            .map(|peer| (peer.node, peer.remote))
-            .collect()
     }
 
     /// Takes one head that claims to be of a member; says what came of it.
@@ -418,7 +405,7 @@ impl Inner {
                 return None;
             }
         };
-        if head.node == self.me() {
+        if head.node == self.me {
             self.meet_own(&head);
             return None;
         }

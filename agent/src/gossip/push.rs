@@ -30,8 +30,8 @@ impl Inner {
     /// Sends one head to every connected peer.
     pub(super) fn push_to_all(&self, head: PushedHead) {
         let push = codec::encode(&Push { heads: vec![head] });
-        for peer in self.transport.connected() {
-            self.transport.notify(peer.node, method::PUSH, push.clone());
+        for peer in self.transport.paths().into_keys() {
+            self.transport.notify(peer, method::PUSH, push.clone());
         }
     }
 
@@ -73,9 +73,8 @@ impl Inner {
     async fn fetch_body(self: Arc<Self>, from: NodeId, owner: NodeId, hash: Hash) {
         let connected: BTreeSet<NodeId> = self
             .transport
-            .connected()
-            .iter()
-            .map(|peer| peer.node)
+            .paths()
+            .into_keys()
             .collect();
         let others = connected
             .iter()
@@ -122,9 +121,8 @@ impl Inner {
         }
         let mut peers: Vec<NodeId> = self
             .transport
-            .connected()
-            .into_iter()
-            .map(|peer| peer.node)
+            .paths()
+            .into_keys()
             .filter(|node| *node != from && *node != head.node)
             .collect();
         let push = codec::encode(&Push {
@@ -208,7 +206,7 @@ impl gate::Admission for Judge<'_> {
             return None;
         }
         let shared = self.inner.shared();
-        if node == self.inner.me() {
+        if node == self.inner.me {
             let (head, _) = shared.own.head.as_ref()?;
             return (head.generation == id.generation).then_some(head.seq);
         }

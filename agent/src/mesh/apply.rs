@@ -14,7 +14,7 @@ use innermesh_proto::{
     view::MeshView,
     zone::Zone,
 };
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 use super::{Inner, announced, endpoints};
 use crate::{
@@ -28,6 +28,8 @@ use crate::{
 /// How long after its start a node may take what it doesn't know for something
 /// that it hasn't heard yet.
 const LOADING: Duration = Duration::from_secs(5);
+/// How long after a new view what follows is gathered for the next.
+const GATHER: Duration = Duration::from_millis(5);
 /// How often the tunnel is held against its plan although nothing changed: an
 /// interface that somebody deleted comes back.
 const RECHECK: Duration = Duration::from_secs(10);
@@ -37,14 +39,9 @@ const LOOK: Duration = Duration::from_secs(10);
 /// The view at the start, from what is on disk.
 pub fn first_view(me: NodeId, ledger: &Ledger, gossip: &Gossip, now: Mono) -> MeshView {
     let ledger = ledger.state();
-    let nodes = MeshView::nodes(
-        me,
-        &ledger,
-        &gossip.table(),
-        &gossip.own(),
-        &BTreeMap::new(),
-        now,
-    );
+    let own = gossip.own();
+    let nodes = gossip
+        .read(|table| MeshView::nodes(me, &ledger, table, own.clone(), &BTreeMap::new(), now));
     MeshView {
         version: 1,
         me,
@@ -91,8 +88,12 @@ pub async fn follow_changes(inner: Arc<Inner>) {
             event = peers.recv() => if let Err(RecvError::Closed) = event { return },
             () = clock.sleep(LOADING), if loading => {}
         }
+        // What comes in bursts (a service and its grant, forty peers that
+        // connect) is taken together: the first at once, the rest a moment on.
+        while !matches!(peers.try_recv(), Err(TryRecvError::Empty | TryRecvError::Closed)) {}
         gossip.mark_unchanged();
         renew_view(&inner);
+        clock.sleep(GATHER).await;
     }
 }
 
@@ -100,28 +101,22 @@ fn renew_view(inner: &Inner) {
     let now = inner.host.clock.now();
     let ledger = inner.ledger.state();
     let before = inner.view.borrow().clone();
-    let paths: BTreeMap<NodeId, SocketAddr> = inner
-        .transport
-        .connected()
-        .into_iter()
-        .map(|peer| (peer.node, peer.remote))
-        .collect();
-    let table = inner.gossip.table();
-    let nodes = MeshView::nodes(
-        inner.me(),
-        &ledger,
-        &table,
-        &inner.gossip.own(),
-        &paths,
-        now,
-    );
+    let paths = inner.transport.paths();
+    let own = inner.gossip.own();
+    let nodes = inner
+        .gossip
+        .read(|table| MeshView::nodes(inner.me, &ledger, table, own.clone(), &paths, now));
     let compared = nodes
         .iter()
-        .any(|(node, view)| *node != inner.me() && view.compared);
+        .any(|(node, view)| *node != inner.me && view.compared);
     let loading = before.loading && !compared && now < inner.started + LOADING;
+    let same = Arc::ptr_eq(&ledger, &before.ledger);
+    if same && loading == before.loading && nodes == before.nodes {
+        return;
+    }
     inner.view.send_replace(Arc::new(MeshView {
         version: before.version + 1,
-        me: inner.me(),
+        me: inner.me,
         ledger,
         nodes,
         loading,
@@ -219,8 +214,8 @@ pub async fn follow_host(inner: Arc<Inner>) {
 pub fn announce(inner: &Inner, endpoints: Option<Vec<SocketAddr>>) {
     let own = inner.gossip.own();
     inner.gossip.announce(Announcement {
-        version: own.version,
-        quic: endpoints.unwrap_or(own.quic),
+        version: own.version.clone(),
+        quic: endpoints.unwrap_or_else(|| own.quic.clone()),
         wireguard: announced(&inner.config, inner.tunnel_key),
         services: inner.services.instances(),
     });

@@ -473,7 +473,7 @@ impl AgentControl {
     fn owns(&self, name: &Label) -> bool {
         let state = self.0.ledger.state();
         let held = state.names.get(name);
-        held.is_some_and(|held| held.kind == NameKind::Service && held.owner == self.0.me())
+        held.is_some_and(|held| held.kind == NameKind::Service && held.owner == self.0.me)
     }
 
     fn granted_services(&self, view: &MeshView) -> Vec<ServiceStatus> {
@@ -585,7 +585,7 @@ impl AgentControl {
         let newest = state
             .certificates
             .iter()
-            .filter(|(_, issued)| issued.key_hash == hash && issued.owner == self.0.me())
+            .filter(|(_, issued)| issued.key_hash == hash && issued.owner == self.0.me)
             .max_by_key(|(_, issued)| issued.not_before_ms);
         let behind = || {
             ControlError::new(

@@ -142,19 +142,18 @@ impl Dialer {
 
     /// Whom to dial, and where.
     fn wanted(&self, now: Mono) -> Vec<(Target, Vec<SocketAddr>)> {
-        let me = self.inner.me();
+        let me = self.inner.me;
         let state = self.inner.ledger.state();
-        let table = self.inner.gossip.table();
         let mut wanted = Vec::new();
         for node in state.members.keys().filter(|node| **node != me) {
             let waits = *node < me && now < self.started + COURTESY;
             if waits || self.inner.transport.is_connected(*node) {
                 continue;
             }
-            let announced = table
-                .get(node)
-                .and_then(|known| known.body.as_ref())
-                .map(|body| body.announcement.quic.clone());
+            let announced = self.inner.gossip.read(|table| {
+                let body = table.get(node)?.body.as_ref()?;
+                Some(body.announcement.quic.clone())
+            });
             let mut addresses: Vec<SocketAddr> =
                 self.paths.get(node).copied().into_iter().collect();
             for address in announced.unwrap_or_default() {
@@ -164,7 +163,7 @@ impl Dialer {
             }
             wanted.push((Target::Member(*node), addresses));
         }
-        if self.inner.transport.connected().is_empty() && state.members.len() > 1 {
+        if self.inner.transport.paths().is_empty() && state.members.len() > 1 {
             wanted.extend(
                 self.seeds
                     .iter()

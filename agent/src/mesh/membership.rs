@@ -110,7 +110,7 @@ pub async fn run(inner: Arc<Inner>) {
 /// Whether half of the certificate's life is over, by this machine's clock.
 fn is_due(inner: &Inner) -> bool {
     let state = inner.ledger.state();
-    let member = state.members.get(&inner.me());
+    let member = state.members.get(&inner.me);
     let issued = member.and_then(|member| state.certificates.get(&member.certificate?));
     issued.is_some_and(|issued| {
         let half = issued.not_before_ms / 2 + issued.not_after_ms / 2;
@@ -145,9 +145,12 @@ async fn renew_as_stranger(
         request: request.clone(),
     });
     let mut why = "no address of a member is known".to_string();
-    for (_, known) in inner.gossip.table().iter() {
-        let announced = known.body.iter().flat_map(|body| &body.announcement.quic);
-        for address in announced {
+    let announced = inner.gossip.read(|table| {
+        let bodies = table.iter().filter_map(|(_, known)| known.body.clone());
+        bodies.collect::<Vec<_>>()
+    });
+    for known in announced {
+        for address in &known.announcement.quic {
             let channel = match inner
                 .transport
                 .dial_unregistered(*address, Some(client.clone()))

@@ -127,6 +127,7 @@ pub struct Agent {
 pub(crate) struct Inner {
     pub config: Config,
     pub host: Host,
+    pub me: NodeId,
     pub key: Arc<dyn NodeKey>,
     pub ledger: Ledger,
     pub client: Client,
@@ -236,6 +237,7 @@ impl Agent {
             membership: membership::Membership::default(),
             config,
             host,
+            me,
             key,
             ledger,
             client,
@@ -322,10 +324,6 @@ impl Agent {
 }
 
 impl Inner {
-    pub fn me(&self) -> NodeId {
-        self.key.public().node_id()
-    }
-
     /// What this node holds for the ledger's time now, in milliseconds.
     pub fn now_ms(&self) -> u64 {
         self.client.now_ms(&self.gossip.peer_clocks())

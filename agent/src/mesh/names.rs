@@ -54,7 +54,7 @@ impl Names {
 
 /// Whether `name` is granted to this node or shared with it.
 pub fn is_granted(inner: &Inner, name: &Label) -> bool {
-    let me = inner.me();
+    let me = inner.me;
     let state = inner.ledger.state();
     state.names.get(name).is_some_and(|held| {
         held.kind == NameKind::Service && (held.owner == me || held.shared.contains(&me))
@@ -75,7 +75,7 @@ async fn claim_and_share(inner: &Inner, spec: &Spec) -> Result<(), String> {
     if !is_granted(inner, &spec.name) {
         let state = inner.ledger.state();
         state
-            .may_claim(inner.me(), &spec.name)
+            .may_claim(inner.me, &spec.name)
             .map_err(|refusal| refusal.to_string())?;
         ask(inner, Content::Claim(spec.name.clone())).await?;
     }
@@ -87,8 +87,8 @@ async fn claim_and_share(inner: &Inner, spec: &Spec) -> Result<(), String> {
             ));
         };
         let held = state.names.get(&spec.name);
-        if with != inner.me()
-            && held.is_some_and(|held| held.owner == inner.me() && !held.shared.contains(&with))
+        if with != inner.me
+            && held.is_some_and(|held| held.owner == inner.me && !held.shared.contains(&with))
         {
             let share = Share {
                 name: spec.name.clone(),
@@ -147,6 +147,6 @@ fn is_shared(inner: &Inner, name: &Label, node: &Label) -> bool {
         return false;
     };
     state.names.get(name).is_some_and(|held| {
-        held.owner != inner.me() || with == inner.me() || held.shared.contains(&with)
+        held.owner != inner.me || with == inner.me || held.shared.contains(&with)
     })
 }

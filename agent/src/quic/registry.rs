@@ -216,6 +216,13 @@ impl Registry {
             .collect()
     }
 
+    /// Where each connected member is.
+    pub(super) fn paths(&self) -> BTreeMap<NodeId, SocketAddr> {
+        let state = self.lock();
+        let active = |(node, pair): (&NodeId, &Pair<Arc<Link>>)| Some((*node, pair.active()?.remote()));
+        state.pairs.iter().filter_map(active).collect()
+    }
+
     /// Whether a member may have one more connection, registered or not.
     pub(super) fn has_room_for(&self, node: &NodeId) -> bool {
         self.of(node).len() < limits::LINKS_PER_MEMBER
