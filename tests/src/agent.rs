@@ -203,8 +203,25 @@ impl<'lab> Agent<'lab> {
     /// # Panics
     /// When it fails or doesn't end.
     pub fn stop(&mut self) {
-        let mut process = self.process.take().expect("it runs");
+        self.terminate();
+        self.wait_stopped();
+    }
+
+    /// Tells the agent to stop, and doesn't wait until it has.
+    ///
+    /// # Panics
+    /// When it doesn't run.
+    pub fn terminate(&mut self) {
+        let process = self.process.as_mut().expect("it runs");
         process.signal(Signal::SIGTERM);
+    }
+
+    /// Waits until the agent, told to stop, has ended.
+    ///
+    /// # Panics
+    /// When it fails or doesn't end.
+    pub fn wait_stopped(&mut self) {
+        let mut process = self.process.take().expect("it runs");
         let status = process.wait(Duration::from_secs(20));
         assert!(
             status.success(),

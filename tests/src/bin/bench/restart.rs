@@ -12,7 +12,10 @@ pub fn measure(sizes: &[usize], report: &mut Report) -> Result<(), String> {
         let lab = Lab::build(size + 1)?;
         let mut mesh = Mesh::start(&lab, "")?;
         for agent in &mut mesh.agents {
-            agent.stop();
+            agent.terminate();
+        }
+        for agent in &mut mesh.agents {
+            agent.wait_stopped();
         }
         lab.set_link(&lab.hosts[0], false);
         let began = Instant::now();
