@@ -7,7 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use innermesh_agent::{
-    host::{Host, Tunnels},
+    host::{Host, Tunnels, tasks::Tasks},
     mesh::Config,
     tunnel::{BackendChoice, DEFAULT_MTU, Recorded, Tunnel, TunnelError, TunnelSettings},
 };
@@ -70,6 +70,7 @@ impl World {
                 net: self.wire.plug(name, &[address]),
                 disk: Arc::new(disk.clone()),
                 tunnels: tunnels.clone(),
+                tasks: Tasks::default(),
             },
             disk,
             tunnels,

@@ -24,7 +24,10 @@ use innermesh_proto::{
 };
 use tokio::sync::mpsc;
 
-use crate::quic::Transport;
+use crate::{
+    host::{Clock, Host},
+    quic::Transport,
+};
 
 /// Time between gossip rounds: at 10 % loss a head is then seldom older than
 /// 3 s anywhere, within a lease of 4.5 s. At 500 ms fifty idle agents were
@@ -59,6 +62,7 @@ impl Carrier {
     /// # Errors
     /// Those of its start; none in practice.
     pub async fn start(
+        host: &Host,
         mesh: &MeshId,
         node: NodeId,
         generation: u64,
@@ -86,7 +90,7 @@ impl Carrier {
                 link,
             }),
         };
-        tokio::spawn(carrier.clone().watch());
+        host.tasks.spawn(carrier.clone().watch(host.clock.clone()));
         Ok(carrier)
     }
 
@@ -141,7 +145,7 @@ impl Carrier {
 
     /// Starts chitchat again should it ever end: it asserts on states that no
     /// message through the gate can make, but what it lacks is not known.
-    async fn watch(self) {
+    async fn watch(self, clock: Arc<dyn Clock>) {
         loop {
             let ended = self.chitchat().termination_watcher().await;
             tracing::error!(?ended, "gossip ended and is started again");
@@ -155,8 +159,16 @@ impl Carrier {
                 }
                 Err(error) => return tracing::error!(%error, "gossip can't be started again"),
             }
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            clock.sleep(Duration::from_secs(1)).await;
         }
+    }
+}
+
+impl Drop for Inner {
+    /// chitchat's own task would go on without anybody.
+    fn drop(&mut self) {
+        let chitchat = self.chitchat.get_mut();
+        chitchat.unwrap_or_else(|e| e.into_inner()).abort();
     }
 }
 

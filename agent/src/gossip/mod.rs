@@ -106,7 +106,7 @@ impl Gossip {
         let table = known::load(host, &state).await;
         let me = key.public().node_id();
         let carrier =
-            carrier::Carrier::start(&state.mesh, me, generation, transport.clone()).await?;
+            carrier::Carrier::start(host, &state.mesh, me, generation, transport.clone()).await?;
         let body = own_body(announcement);
         let inner = Arc::new(Inner {
             host: host.clone(),
@@ -134,9 +134,9 @@ impl Gossip {
             counters: Mutex::default(),
         });
         inner.clone().renew().await;
-        tokio::spawn(inner.clone().beat());
-        tokio::spawn(inner.clone().publish_changes());
-        tokio::spawn(inner.clone().keep());
+        host.tasks.spawn(inner.clone().beat());
+        host.tasks.spawn(inner.clone().publish_changes());
+        host.tasks.spawn(inner.clone().keep());
         Ok(Self { inner })
     }
 
@@ -269,7 +269,6 @@ impl Inner {
     fn shared(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(|e| e.into_inner())
     }
-
 
     fn changed(&self) {
         self.changes.send_modify(|version| *version += 1);

@@ -65,17 +65,14 @@ impl Inner {
         }
         if shared.fetching.insert(hash) {
             drop(shared);
-            tokio::spawn(self.clone().fetch_body(from, head.node, hash));
+            let fetching = self.clone().fetch_body(from, head.node, hash);
+            self.host.tasks.spawn(fetching);
         }
     }
 
     /// Asks for a body: the one who sent the head, its owner, then others.
     async fn fetch_body(self: Arc<Self>, from: NodeId, owner: NodeId, hash: Hash) {
-        let connected: BTreeSet<NodeId> = self
-            .transport
-            .paths()
-            .into_keys()
-            .collect();
+        let connected: BTreeSet<NodeId> = self.transport.paths().into_keys().collect();
         let others = connected
             .iter()
             .copied()

@@ -12,6 +12,7 @@ pub mod disk;
 pub mod holder;
 pub mod keys;
 pub mod system;
+pub mod tasks;
 
 use std::{
     io,
@@ -24,7 +25,7 @@ use std::{
 use async_trait::async_trait;
 use ipnet::IpNet;
 
-use self::keys::Keys;
+use self::{keys::Keys, tasks::Tasks};
 
 /// Everything outside the agent.
 #[derive(Clone)]
@@ -39,6 +40,8 @@ pub struct Host {
     pub disk: Arc<dyn Disk>,
     /// Makes the tunnel interface.
     pub tunnels: Arc<dyn Tunnels>,
+    /// What runs in the background.
+    pub tasks: Tasks,
 }
 
 /// Monotonic time: since some moment before the agent's start.

@@ -17,7 +17,9 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Clock, Host, Mono, Network, Tunnels, disk::SystemDisk, keys::SystemKeys};
+use super::{
+    Clock, Host, Mono, Network, Tunnels, disk::SystemDisk, keys::SystemKeys, tasks::Tasks,
+};
 use crate::{
     dns::resolv,
     tunnel::{self, Tunnel, TunnelError, TunnelSettings},
@@ -36,6 +38,7 @@ pub fn host(state: PathBuf) -> Host {
         net: Arc::new(SystemNetwork),
         disk: Arc::new(SystemDisk::new(state)),
         tunnels: Arc::new(SystemTunnels),
+        tasks: Tasks::default(),
     }
 }
 

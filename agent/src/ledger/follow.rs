@@ -50,8 +50,9 @@ pub fn nudges() -> (Nudge, Nudges) {
 
 /// Starts pushing what is new and fetching what is missing.
 pub fn start(host: &Host, me: NodeId, ledger: Ledger, transport: Transport, nudges: Nudges) {
-    tokio::spawn(push(host.clone(), me, ledger.clone(), transport.clone()));
-    tokio::spawn(fetch(ledger, transport, nudges));
+    let tasks = host.tasks.clone();
+    tasks.spawn(push(host.clone(), me, ledger.clone(), transport.clone()));
+    tasks.spawn(fetch(ledger, transport, nudges));
 }
 
 /// Pushes each batch that becomes durable here: the leader to all that are

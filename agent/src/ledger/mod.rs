@@ -140,7 +140,7 @@ impl Ledger {
             clocks: Default::default(),
         };
         let genesis = loaded.genesis;
-        tokio::spawn(writer.run(queue));
+        host.tasks.spawn(writer.run(queue));
         Ok(Self {
             inner: Arc::new(Inner {
                 genesis,

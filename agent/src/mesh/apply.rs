@@ -90,7 +90,10 @@ pub async fn follow_changes(inner: Arc<Inner>) {
         }
         // What comes in bursts (a service and its grant, forty peers that
         // connect) is taken together: the first at once, the rest a moment on.
-        while !matches!(peers.try_recv(), Err(TryRecvError::Empty | TryRecvError::Closed)) {}
+        while !matches!(
+            peers.try_recv(),
+            Err(TryRecvError::Empty | TryRecvError::Closed)
+        ) {}
         gossip.mark_unchanged();
         renew_view(&inner);
         clock.sleep(GATHER).await;

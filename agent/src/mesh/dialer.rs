@@ -76,7 +76,7 @@ pub async fn run(inner: Arc<Inner>) {
                 Ok(PeerEvent::Up(node)) => {
                     dialer.attempts.remove(&Target::Member(node));
                     let gossip = inner.gossip.clone();
-                    tokio::spawn(async move { gossip.greet(node).await });
+                    inner.host.tasks.spawn(async move { gossip.greet(node).await });
                 }
                 Ok(PeerEvent::Twin(remote)) => inner.gossip.meet_twin(remote),
                 Ok(PeerEvent::Down(_)) | Err(RecvError::Lagged(_)) => {}

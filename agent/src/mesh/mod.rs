@@ -278,14 +278,15 @@ impl Agent {
         inner
             .transport
             .serve(Arc::new(handler::PeerHandler(inner.clone())));
-        tokio::spawn(apply::follow_changes(inner.clone()));
-        tokio::spawn(apply::follow_tunnel(inner.clone()));
-        tokio::spawn(apply::follow_host(inner.clone()));
-        tokio::spawn(dialer::run(inner.clone()));
-        tokio::spawn(names::run(inner.clone()));
-        tokio::spawn(membership::run(inner.clone()));
+        let tasks = &inner.host.tasks;
+        tasks.spawn(apply::follow_changes(inner.clone()));
+        tasks.spawn(apply::follow_tunnel(inner.clone()));
+        tasks.spawn(apply::follow_host(inner.clone()));
+        tasks.spawn(dialer::run(inner.clone()));
+        tasks.spawn(names::run(inner.clone()));
+        tasks.spawn(membership::run(inner.clone()));
         let services = inner.services.clone();
-        tokio::spawn(async move { services.run().await });
+        tasks.spawn(async move { services.run().await });
         Ok(())
     }
 
@@ -320,6 +321,7 @@ impl Agent {
         {
             tracing::warn!(%error, "the tunnel could not be taken down");
         }
+        self.inner.host.tasks.end().await;
     }
 }
 

@@ -30,13 +30,17 @@ use super::{
     transport::{Admission, Caller, Handler, Standing},
     within,
 };
-use crate::{host::Clock, tls};
+use crate::{
+    host::{Clock, tasks::Tasks},
+    tls,
+};
 
 pub(super) struct Core {
     pub(super) me: NodeId,
     /// This run of the agent.
     pub(super) instance: u64,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) tasks: Tasks,
     pub(super) endpoint: quinn::Endpoint,
     pub(super) configs: Configs,
     pub(super) client: ArcSwap<quinn::ClientConfig>,
@@ -77,7 +81,7 @@ impl Core {
             } else {
                 self.handshakes.fetch_add(1, Ordering::AcqRel);
                 let core = self.clone();
-                tokio::spawn(async move {
+                self.tasks.spawn(async move {
                     let welcomed = core.welcome(incoming).await;
                     core.handshakes.fetch_sub(1, Ordering::AcqRel);
                     if let Some((connection, slot)) = welcomed {
@@ -168,11 +172,12 @@ impl Core {
             serial,
         };
         self.registry.track(&link);
-        tokio::spawn(
+        self.tasks.spawn(
             link.clone()
                 .send_notices(hello, outgoing, self.tally.clone()),
         );
-        tokio::spawn(serve::run(self.clone(), link.clone(), slot));
+        self.tasks
+            .spawn(serve::run(self.clone(), link.clone(), slot));
         link
     }
 

@@ -219,7 +219,8 @@ impl Registry {
     /// Where each connected member is.
     pub(super) fn paths(&self) -> BTreeMap<NodeId, SocketAddr> {
         let state = self.lock();
-        let active = |(node, pair): (&NodeId, &Pair<Arc<Link>>)| Some((*node, pair.active()?.remote()));
+        let active =
+            |(node, pair): (&NodeId, &Pair<Arc<Link>>)| Some((*node, pair.active()?.remote()));
         state.pairs.iter().filter_map(active).collect()
     }
 

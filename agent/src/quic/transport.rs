@@ -128,6 +128,7 @@ impl Transport {
             me: settings.me,
             instance: u64::from_le_bytes(instance),
             clock: host.clock.clone(),
+            tasks: host.tasks.clone(),
             client: ArcSwap::from_pointee(configs.client(settings.client)),
             endpoint,
             configs,
@@ -147,7 +148,7 @@ impl Transport {
     /// [`Transport::close`]. Only the first call has an effect.
     pub fn serve(&self, handler: Arc<dyn Handler>) {
         if self.0.handler.set(handler).is_ok() {
-            tokio::spawn(self.0.clone().accept());
+            self.0.tasks.spawn(self.0.clone().accept());
         }
     }
 

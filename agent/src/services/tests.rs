@@ -478,6 +478,7 @@ impl World {
             net: this.clone(),
             disk: this.clone(),
             tunnels: this,
+            tasks: crate::host::tasks::Tasks::default(),
         }
     }
 

@@ -20,7 +20,7 @@ const NOW: Duration = Duration::from_secs(1000);
 struct Seen {
     mesh: Mesh,
     heads: HeadTable,
-    own: Announcement,
+    own: Arc<Announcement>,
     paths: BTreeMap<NodeId, SocketAddr>,
 }
 
@@ -44,7 +44,7 @@ impl Seen {
         Self {
             mesh,
             heads: HeadTable::default(),
-            own: wireguard(9),
+            own: Arc::new(wireguard(9)),
             paths: BTreeMap::new(),
         }
     }
@@ -75,7 +75,7 @@ impl Seen {
 
     fn view_by(&self, me: NodeId) -> MeshView {
         let ledger = Arc::new(self.mesh.state().clone());
-        let nodes = MeshView::nodes(me, &ledger, &self.heads, &self.own, &self.paths, NOW);
+        let nodes = MeshView::nodes(me, &ledger, &self.heads, self.own.clone(), &self.paths, NOW);
         MeshView {
             version: 1,
             me,
@@ -153,7 +153,14 @@ fn who_is_not_a_member_has_no_routes_whatever_it_announces() {
     state.names.remove(&member.name);
     let ledger = Arc::new(state);
     let after = MeshView {
-        nodes: MeshView::nodes(before.me, &ledger, &seen.heads, &seen.own, &seen.paths, NOW),
+        nodes: MeshView::nodes(
+            before.me,
+            &ledger,
+            &seen.heads,
+            seen.own.clone(),
+            &seen.paths,
+            NOW,
+        ),
         ledger,
         ..before
     };
