@@ -7,6 +7,7 @@ pub mod disk;
 pub mod keys;
 pub mod mesh;
 pub mod net;
+pub mod random;
 pub mod world;
 
 pub use self::world::{Machine, World};
