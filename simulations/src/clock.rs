@@ -2,7 +2,10 @@
 //! then jumps to what is waited for first. Each host adds what its own wall
 //! clock believes.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use innermesh_agent::host::{Clock, Mono};
@@ -21,6 +24,8 @@ pub fn now() -> Instant {
 pub struct SimClock {
     start: Instant,
     wall_start_ms: u64,
+    /// By how much the wall clock has jumped, in milliseconds.
+    jumped_ms: AtomicI64,
 }
 
 impl SimClock {
@@ -30,7 +35,13 @@ impl SimClock {
         Self {
             start: now(),
             wall_start_ms,
+            jumped_ms: AtomicI64::new(0),
         }
+    }
+
+    /// Makes the wall clock jump by so many milliseconds, either way.
+    pub fn jump(&self, by_ms: i64) {
+        self.jumped_ms.fetch_add(by_ms, Ordering::Relaxed);
     }
 }
 
@@ -42,7 +53,10 @@ impl Clock for SimClock {
 
     fn wall_ms(&self) -> u64 {
         let since = u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX);
-        self.wall_start_ms.saturating_add(since)
+        let jumped = self.jumped_ms.load(Ordering::Relaxed);
+        self.wall_start_ms
+            .saturating_add(since)
+            .saturating_add_signed(jumped)
     }
 
     async fn sleep(&self, duration: Duration) {

@@ -1,9 +1,13 @@
 //! Keys and randomness of one host, all from a seed: Ed25519 is deterministic
-//! as it is (RFC 8032), P-256 signs by RFC 6979.
+//! as it is (RFC 8032), P-256 signs by RFC 6979. A world remembers what was
+//! verified in it: the same head is checked by every node, and once is enough.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use innermesh_agent::host::keys::{CaKey, Ed25519, KeyError, Keys, NodeKey, SystemKeys};
@@ -16,16 +20,37 @@ use p256::{
 };
 use pkcs8::SecretDocument;
 
+/// Verifications that are remembered, so that a long run stays small.
+const REMEMBERED: usize = 1 << 20;
+
+/// What was verified in a world, true or not. Clones are the same memory.
+#[derive(Clone, Default)]
+pub struct Verified(Arc<Mutex<HashMap<Hash, bool>>>);
+
+impl Verified {
+    fn or_verify(&self, parts: [&[u8]; 3], verify: impl FnOnce() -> bool) -> bool {
+        let lengths = parts.map(|part| part.len().to_le_bytes()).concat();
+        let claim = Hash::of(&[&lengths[..], parts[0], parts[1], parts[2]].concat());
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        *known.entry(claim).or_insert_with(verify)
+    }
+}
+
 /// The keys of one host.
 pub struct SimKeys {
     seed: Hash,
+    verified: Verified,
     drawn: AtomicU64,
 }
 
 impl SimKeys {
     /// Everything from `seed`, and another sequence for each `host`.
-    pub fn new(seed: u64, host: &str) -> Self {
+    pub fn new(seed: u64, host: &str, verified: Verified) -> Self {
         Self {
+            verified,
             seed: Hash::of(&[&seed.to_le_bytes(), host.as_bytes()].concat()),
             drawn: AtomicU64::new(0),
         }
@@ -69,11 +94,16 @@ impl Keys for SimKeys {
 
 impl Verify for SimKeys {
     fn ed25519(&self, key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
-        SystemKeys.ed25519(key, message, signature)
+        self.verified
+            .or_verify([&key.0, message, &signature.to_bytes()], || {
+                SystemKeys.ed25519(key, message, signature)
+            })
     }
 
     fn p256(&self, spki: &[u8], message: &[u8], signature: &[u8]) -> bool {
-        SystemKeys.p256(spki, message, signature)
+        self.verified.or_verify([spki, message, signature], || {
+            SystemKeys.p256(spki, message, signature)
+        })
     }
 }
 
@@ -124,7 +154,7 @@ mod tests {
     #[test]
     fn a_seed_gives_the_same_keys_and_signatures_and_another_host_others() {
         let [one, same, other] = [(1, "a"), (1, "a"), (1, "b")].map(|(seed, host)| {
-            let keys = SimKeys::new(seed, host);
+            let keys = SimKeys::new(seed, host, Verified::default());
             let (node, ca) = (keys.generate_ed25519(), keys.generate_p256());
             let mut random = [0; 40];
             keys.random(&mut random);
@@ -136,7 +166,7 @@ mod tests {
 
     #[test]
     fn what_a_seeded_key_signs_verifies_and_a_stored_one_is_the_same() {
-        let keys = SimKeys::new(7, "a");
+        let keys = SimKeys::new(7, "a", Verified::default());
         let key = keys.generate_p256();
         let stored = key.pkcs8();
         let signature = keys

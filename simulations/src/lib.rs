@@ -2,12 +2,21 @@
 //! program calls, on hosts whose clock, keys, network, disk and tunnel are
 //! simulated.
 
+pub mod check;
 pub mod clock;
 pub mod disk;
+pub mod entropy;
 pub mod keys;
 pub mod mesh;
 pub mod net;
+pub mod panics;
+pub mod plot;
 pub mod random;
+pub mod run;
+pub mod scenario;
+pub mod schedule;
+pub mod shrink;
+pub mod trace;
 pub mod world;
 
 pub use self::world::{Machine, World};

@@ -16,7 +16,7 @@ use innermesh_proto::tunnel::TunnelPlan;
 use crate::{
     clock::SimClock,
     disk::SimDisk,
-    keys::SimKeys,
+    keys::{SimKeys, Verified},
     net::{self, Wire},
 };
 
@@ -28,7 +28,9 @@ pub const PORT: u16 = 51819;
 /// A world.
 pub struct World {
     seed: u64,
-    wire: Wire,
+    /// The network.
+    pub wire: Wire,
+    verified: Verified,
     machines: u32,
 }
 
@@ -42,7 +44,10 @@ pub struct Machine {
     pub host: Host,
     /// Its state folder.
     pub disk: SimDisk,
+    /// Its clock.
+    pub clock: Arc<SimClock>,
     tunnels: Arc<SimTunnels>,
+    wire: Wire,
 }
 
 impl World {
@@ -50,7 +55,8 @@ impl World {
     pub fn new(seed: u64) -> Self {
         Self {
             seed,
-            wire: Wire::default(),
+            wire: Wire::new(seed),
+            verified: Verified::default(),
             machines: 0,
         }
     }
@@ -61,24 +67,36 @@ impl World {
         let address = net::address(self.machines);
         let disk = SimDisk::default();
         let tunnels = Arc::new(SimTunnels::default());
+        let clock = Arc::new(SimClock::new(START_MS));
         Machine {
             name: name.into(),
             address,
             host: Host {
-                clock: Arc::new(SimClock::new(START_MS)),
-                keys: Arc::new(SimKeys::new(self.seed, name)),
+                clock: clock.clone(),
+                keys: Arc::new(SimKeys::new(self.seed, name, self.verified.clone())),
                 net: self.wire.plug(name, &[address]),
                 disk: Arc::new(disk.clone()),
                 tunnels: tunnels.clone(),
                 tasks: Tasks::default(),
             },
             disk,
+            clock,
             tunnels,
+            wire: self.wire.clone(),
         }
     }
 }
 
 impl Machine {
+    /// Takes its power away: what runs ends where it stands, and what wasn't
+    /// synced is gone. An agent can be started on it again.
+    pub async fn crash(&mut self) {
+        self.wire.unplug(self.address);
+        self.host.tasks.end().await;
+        self.disk.crash();
+        self.host.tasks = Tasks::default();
+    }
+
     /// The configuration of its agent.
     pub fn config(&self) -> Config {
         Config {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use innermesh_agent::services::Spec;
 use simulations::{
     Machine, World,
-    mesh::{addresses, found, join, resolve, routed, until},
+    mesh::{addresses, found, join, resolve, routed, start, until},
 };
 
 /// How long agents may take until they know each other, in simulated time.
@@ -122,4 +122,22 @@ async fn ledger_time_goes_on_while_nothing_happens() {
         tokio::time::sleep(Duration::from_secs(3600)).await;
         until("an hourly batch", PATIENCE, async || index() == hour).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_whose_power_fails_comes_back_by_itself() {
+    let mut world = World::new(6);
+    let (one, mut two) = (world.machine("one"), world.machine("two"));
+    let first = found(&one).await;
+    let second = join(&two, "one", &first).await;
+    let expected = addresses(&second);
+    two.crash().await;
+    drop(second);
+    let second = start(&two).await;
+    until("the two know each other", PATIENCE, async || {
+        resolve(&first, "two").await == expected
+            && resolve(&second, "one").await == addresses(&first)
+            && routed(&two) == addresses(&first)
+    })
+    .await;
 }

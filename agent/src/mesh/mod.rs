@@ -21,7 +21,7 @@ use std::{
 };
 
 use innermesh_proto::{
-    head::{Announcement, WireGuard},
+    head::{Announcement, Head, HeadTable, WireGuard},
     id::NodeId,
     rpc::method,
     view::MeshView,
@@ -293,6 +293,12 @@ impl Agent {
     /// What this agent concludes now, and each time after.
     pub fn view(&self) -> watch::Receiver<Arc<MeshView>> {
         self.inner.view.subscribe()
+    }
+
+    /// The newest head held here of each other member.
+    pub fn heads(&self) -> Vec<Head> {
+        let heads = |table: &HeadTable| table.iter().map(|(_, known)| known.head.clone()).collect();
+        self.inner.gossip.read(heads)
     }
 
     /// The DNS service of this agent.

@@ -1,6 +1,9 @@
-//! The network: UDP between simulated hosts, each datagram under way for the
-//! same time and delivered in the order of (time, sequence). A host has this
-//! network and nothing else: no TCP, no name server but the world's hosts.
+//! The network: UDP between simulated hosts. [`link`] decides what becomes of a
+//! datagram; those that arrive do so in the order of (time, sequence). A host
+//! has this network and nothing else: no TCP, no name server but the world's
+//! hosts.
+
+pub mod link;
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +12,6 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -21,13 +23,9 @@ use quinn::{
 };
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use self::link::{Fate, Link, Links};
 use crate::clock;
 
-/// How long a datagram is under way.
-pub const LATENCY: Duration = Duration::from_millis(5);
-/// Largest datagram that passes, in bytes: Ethernet's 1500 without the headers
-/// of IPv6 and UDP.
-pub const LARGEST: usize = 1452;
 /// Datagrams that wait for one socket; what comes beyond is lost.
 const WAITING: usize = 4096;
 /// The first port that is given to a socket that asked for any.
@@ -36,19 +34,83 @@ const EPHEMERAL: u16 = 49152;
 const INTERFACE: &str = "sim0";
 
 /// The network of one world. Clones are the same network.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Wire {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Default)]
 struct State {
     sequence: u64,
     names: BTreeMap<String, Vec<IpAddr>>,
     bound: BTreeMap<SocketAddr, Arc<Inbox>>,
+    links: Links,
+    observer: Option<Observer>,
+}
+
+/// Is told of each datagram, when it is sent.
+pub type Observer = Box<dyn FnMut(&Passing) + Send>;
+
+/// A datagram on its way.
+#[derive(Clone, Copy, Debug)]
+pub struct Passing {
+    /// By whom.
+    pub from: SocketAddr,
+    /// To whom.
+    pub to: SocketAddr,
+    /// Bytes of UDP payload. What they say differs from run to run, as TLS
+    /// draws its own randomness.
+    pub length: usize,
+    /// What becomes of it.
+    pub fate: Fate,
 }
 
 impl Wire {
+    /// A network whose accidents are `seed`'s.
+    pub fn new(seed: u64) -> Self {
+        let state = State {
+            sequence: 0,
+            names: BTreeMap::new(),
+            bound: BTreeMap::new(),
+            links: Links::new(seed),
+            observer: None,
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    /// Has `observer` told of each datagram from now on.
+    pub fn observe(&self, observer: Observer) {
+        self.lock().observer = Some(observer);
+    }
+
+    /// Makes `link` what lies between any two hosts that have no link of their
+    /// own.
+    pub fn set_usual(&self, link: Link) {
+        self.lock().links.set_usual(link);
+    }
+
+    /// Makes `link` what lies in the way from one host to another.
+    pub fn set_link(&self, from: IpAddr, to: IpAddr, link: Link) {
+        self.lock().links.set(from, to, link);
+    }
+
+    /// Takes the way from one host to another down.
+    pub fn cut(&self, from: IpAddr, to: IpAddr) {
+        self.lock().links.cut(from, to);
+    }
+
+    /// Makes all links good again.
+    pub fn heal(&self) {
+        self.lock().links.heal();
+    }
+
+    /// Takes all sockets of a host from it, as when its power fails: what they
+    /// still send goes nowhere.
+    pub fn unplug(&self, address: IpAddr) {
+        self.lock().bound.retain(|at, _| at.ip() != address);
+    }
+
     /// A new host's place in the network.
     pub fn plug(&self, name: &str, addresses: &[IpAddr]) -> Arc<dyn Network> {
         self.lock().names.insert(name.into(), addresses.to_vec());
@@ -64,15 +126,39 @@ impl Wire {
 
     fn send(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         let mut state = self.lock();
-        state.sequence += 1;
-        let place = (clock::now() + LATENCY, state.sequence);
+        let length = bytes.len();
+        let (mut fate, times) = state.links.pass(from.ip(), to.ip(), length);
         let inbox = state.bound.get(&to).cloned();
-        drop(state);
-        // Nobody there: lost without a word, as behind most firewalls.
-        if let Some(inbox) = inbox.filter(|_| bytes.len() <= LARGEST) {
-            let bytes = bytes.to_vec();
-            inbox.put(place, Datagram { from, to, bytes });
+        if inbox.is_none() {
+            // Lost without a word, as behind most firewalls.
+            fate = Fate::Nowhere;
         }
+        if let Some(observer) = &mut state.observer {
+            observer(&Passing {
+                from,
+                to,
+                length,
+                fate,
+            });
+        }
+        let first = state.sequence;
+        state.sequence += times.len() as u64;
+        drop(state);
+        let Some(inbox) = inbox else { return };
+        for (time, sequence) in times.into_iter().zip(first..) {
+            let bytes = bytes.to_vec();
+            inbox.put(
+                (clock::now() + time, sequence),
+                Datagram { from, to, bytes },
+            );
+        }
+    }
+
+    /// Whether the socket with this inbox is the one at `address`.
+    fn holds(&self, address: SocketAddr, inbox: &Arc<Inbox>) -> bool {
+        let state = self.lock();
+        let bound = state.bound.get(&address);
+        bound.is_some_and(|bound| Arc::ptr_eq(bound, inbox))
     }
 }
 
@@ -197,6 +283,9 @@ impl AsyncUdpSocket for Socket {
             .or_else(|| self.ips.iter().find(same_family).copied())
             .ok_or(io::ErrorKind::NetworkUnreachable)?;
         let from = SocketAddr::new(from, self.local.port());
+        if !self.wire.holds(from, &self.inbox) {
+            return Ok(());
+        }
         let size = transmit.segment_size.unwrap_or(transmit.contents.len());
         for bytes in transmit.contents.chunks(size.max(1)) {
             self.wire.send(from, to, bytes);
@@ -245,7 +334,12 @@ impl Drop for Socket {
     fn drop(&mut self) {
         let mut state = self.wire.lock();
         for ip in &self.ips {
-            state.bound.remove(&SocketAddr::new(*ip, self.local.port()));
+            let address = SocketAddr::new(*ip, self.local.port());
+            // After a failure of the power it may be another's.
+            let bound = state.bound.get(&address);
+            if bound.is_some_and(|bound| Arc::ptr_eq(bound, &self.inbox)) {
+                state.bound.remove(&address);
+            }
         }
     }
 }
@@ -333,7 +427,7 @@ pub fn address(number: u32) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use std::io::IoSliceMut;
+    use std::{io::IoSliceMut, time::Duration};
 
     use super::*;
 
@@ -361,13 +455,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn datagrams_arrive_in_order_after_the_latency() {
-        let wire = Wire::default();
+        let wire = Wire::new(1);
         let (a, b) = (address(1), address(2));
         let listen = |port| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
         let sender = wire.plug("a", &[a]).quic_socket(listen(0)).unwrap();
         let receiver = wire.plug("b", &[b]).quic_socket(listen(9)).unwrap();
         let start = clock::now();
-        for text in [&b"one"[..], b"two", &[0; LARGEST + 1], b"three"] {
+        for text in [&b"one"[..], b"two", &[0; link::LARGEST + 1], b"three"] {
             sender
                 .try_send(&transmit(SocketAddr::new(b, 9), text))
                 .unwrap();
@@ -376,12 +470,12 @@ mod tests {
         for text in [&b"one"[..], b"two", b"three"] {
             assert_eq!(receive(&receiver).await, (from, text.to_vec()));
         }
-        assert_eq!(clock::now() - start, LATENCY);
+        assert_eq!(clock::now() - start, Duration::from_millis(5));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_socket_of_both_families_shows_ipv4_as_mapped() {
-        let wire = Wire::default();
+        let wire = Wire::new(1);
         let v4 = |last| IpAddr::from([192, 0, 2, last]);
         let sender = wire.plug("a", &[v4(1)]);
         let sender = sender.quic_socket("0.0.0.0:7".parse().unwrap()).unwrap();
@@ -396,7 +490,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_is_free_again_when_its_socket_is_gone() {
-        let wire = Wire::default();
+        let wire = Wire::new(1);
         let host = wire.plug("a", &[address(1)]);
         let listen = "[::]:5".parse().unwrap();
         let socket = host.quic_socket(listen).unwrap();

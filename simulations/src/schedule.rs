@@ -1,0 +1,236 @@
+//! What is done to a world, as data: made from a seed, saved, replayed and
+//! shrunk.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::net::link::Link;
+
+/// The newest form of a saved schedule.
+pub const FORMAT: u32 = 1;
+
+/// Everything that decides a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// Of which scenario.
+    pub scenario: String,
+    /// Machines; the first makes the mesh and is its only CA node.
+    pub nodes: usize,
+    /// What the agents talk over.
+    #[serde(default)]
+    pub profile: Profile,
+    /// Of all randomness.
+    pub seed: u64,
+    /// How long things are done to the mesh after all have joined.
+    pub length_ms: u64,
+    /// What is done, in the order of time.
+    pub steps: Vec<Step>,
+}
+
+/// What the agents talk over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// Real quinn and TLS over simulated UDP.
+    #[default]
+    Wire,
+}
+
+/// One thing that is done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// When, after all have joined.
+    pub at_ms: u64,
+    /// What.
+    pub act: Act,
+}
+
+/// What can be done. Machines are numbered from 0.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Act {
+    /// The power of a machine fails.
+    Crash(usize),
+    /// Its agent is stopped as an operator does.
+    Stop(usize),
+    /// Its agent is started.
+    Start(usize),
+    /// Nothing passes from the first group to the second.
+    Cut(Vec<usize>, Vec<usize>),
+    /// What lies between any two machines changes.
+    Links(Link),
+    /// All links are good again.
+    Heal,
+    /// A service is added on a machine: `s<number>`.
+    Add(usize, u32),
+    /// It is removed, and its name given back.
+    Remove(usize, u32),
+    /// A machine's disk is full.
+    DiskFull(usize),
+    /// What a machine writes can't be made durable.
+    DiskSync(usize),
+    /// A machine's disk works again.
+    DiskWorks(usize),
+    /// A machine's wall clock jumps by so many milliseconds.
+    ClockStep(usize, i64),
+}
+
+impl Act {
+    /// The name of its kind, in counters.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Crash(_) => "crash",
+            Self::Stop(_) => "stop",
+            Self::Start(_) => "start",
+            Self::Cut(..) => "cut",
+            Self::Links(_) => "links",
+            Self::Heal => "heal",
+            Self::Add(..) => "add",
+            Self::Remove(..) => "remove",
+            Self::DiskFull(_) => "disk full",
+            Self::DiskSync(_) => "disk doesn't sync",
+            Self::DiskWorks(_) => "disk works",
+            Self::ClockStep(..) => "clock step",
+        }
+    }
+}
+
+impl fmt::Display for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let group = |group: &[usize]| {
+            let names: Vec<String> = group.iter().map(|node| format!("node{node}")).collect();
+            names.join(", ")
+        };
+        match self {
+            Self::Crash(node) => write!(f, "the power of node{node} fails"),
+            Self::Stop(node) => write!(f, "node{node} is stopped"),
+            Self::Start(node) => write!(f, "node{node} is started"),
+            Self::Cut(from, to) => {
+                write!(f, "nothing passes from {} to {}", group(from), group(to))
+            }
+            Self::Links(link) => write!(
+                f,
+                "links take {} to {} ms, lose {:.0} %, double {:.0} %, reorder {:.0} %",
+                link.latency_ms,
+                link.latency_ms + link.jitter_ms,
+                link.loss * 100.0,
+                link.duplicate * 100.0,
+                link.reorder * 100.0
+            ),
+            Self::Heal => write!(f, "all links are good again"),
+            Self::Add(node, service) => write!(f, "node{node} adds the service s{service}"),
+            Self::Remove(node, service) => write!(f, "node{node} removes the service s{service}"),
+            Self::DiskFull(node) => write!(f, "the disk of node{node} is full"),
+            Self::DiskSync(node) => write!(f, "the disk of node{node} can't be synced"),
+            Self::DiskWorks(node) => write!(f, "the disk of node{node} works again"),
+            Self::ClockStep(node, ms) => write!(f, "the clock of node{node} jumps by {ms} ms"),
+        }
+    }
+}
+
+/// Why a saved schedule can't be used.
+#[derive(Debug)]
+pub enum ScheduleError {
+    /// It isn't one.
+    Malformed(serde_json::Error),
+    /// It is of a later form.
+    Format(u32),
+    /// It names a machine that isn't there.
+    Node(usize),
+    /// It has no machines, or more than a world holds.
+    Nodes(usize),
+}
+
+/// Machines in a world at most.
+pub const MOST_NODES: usize = 4096;
+
+impl fmt::Display for ScheduleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(error) => write!(f, "this is no saved schedule: {error}"),
+            Self::Format(format) => {
+                write!(
+                    f,
+                    "the schedule has form {format}; this program reads {FORMAT}"
+                )
+            }
+            Self::Node(node) => write!(f, "the schedule names node{node}, which it doesn't have"),
+            Self::Nodes(nodes) => write!(f, "a world has 1 to {MOST_NODES} machines, not {nodes}"),
+        }
+    }
+}
+
+impl std::error::Error for ScheduleError {}
+
+impl Schedule {
+    /// Reads a saved one.
+    ///
+    /// # Errors
+    /// [`ScheduleError`].
+    pub fn read(text: &str) -> Result<Self, ScheduleError> {
+        let schedule: Self = serde_json::from_str(text).map_err(ScheduleError::Malformed)?;
+        if schedule.format != FORMAT {
+            return Err(ScheduleError::Format(schedule.format));
+        }
+        if !(1..=MOST_NODES).contains(&schedule.nodes) {
+            return Err(ScheduleError::Nodes(schedule.nodes));
+        }
+        let named = schedule.steps.iter().flat_map(|step| match &step.act {
+            Act::Crash(node)
+            | Act::Stop(node)
+            | Act::Start(node)
+            | Act::Add(node, _)
+            | Act::Remove(node, _)
+            | Act::DiskFull(node)
+            | Act::DiskSync(node)
+            | Act::DiskWorks(node)
+            | Act::ClockStep(node, _) => vec![*node],
+            Act::Cut(from, to) => [from.clone(), to.clone()].concat(),
+            Act::Links(_) | Act::Heal => Vec::new(),
+        });
+        if let Some(node) = named.into_iter().find(|node| *node >= schedule.nodes) {
+            return Err(ScheduleError::Node(node));
+        }
+        Ok(schedule)
+    }
+
+    /// As it is saved.
+    pub fn to_text(&self) -> String {
+        serde_json::to_string_pretty(self).expect("numbers and words have a JSON form")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schedule_is_saved_whole_and_a_wrong_one_is_refused() {
+        let schedule = Schedule {
+            format: FORMAT,
+            scenario: "mix".into(),
+            nodes: 3,
+            profile: Profile::Wire,
+            seed: 7,
+            length_ms: 1000,
+            steps: vec![Step {
+                at_ms: 5,
+                act: Act::Cut(vec![0], vec![1, 2]),
+            }],
+        };
+        assert_eq!(Schedule::read(&schedule.to_text()).unwrap(), schedule);
+        for (from, to, why) in [
+            ("\"nodes\": 3", "\"nodes\": 2", "node2"),
+            ("\"format\": 1", "\"format\": 9", "form 9"),
+            ("\"nodes\": 3", "\"nodes\": 0", "1 to 4096"),
+            ("cut", "cure", "no saved schedule"),
+        ] {
+            let text = schedule.to_text().replace(from, to);
+            assert!(Schedule::read(&text).unwrap_err().to_string().contains(why));
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Every scenario, as `simulate` runs it: all holds, the faults that it
+//! promises happen, and the same seed in another process is the same run.
+
+use std::process::Command;
+
+/// The lines of `simulate` with these arguments.
+fn simulate(arguments: &[&str]) -> (bool, Vec<serde_json::Value>) {
+    let output = Command::new(env!("CARGO_BIN_EXE_simulate"))
+        .args(arguments)
+        .args(["--json", "--save"])
+        .arg(env!("CARGO_TARGET_TMPDIR"))
+        .output()
+        .unwrap();
+    eprint!("{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    (output.status.success(), lines.collect())
+}
+
+#[test]
+fn every_scenario_holds_and_repeats_in_another_process() {
+    let arguments = ["run", "--nodes", "4", "--minutes", "1", "--seed", "1"];
+    let (ok, first) = simulate(&arguments);
+    assert!(ok && first.len() >= simulations::scenario::ALL.len());
+    let (_, again) = simulate(&arguments);
+    for (first, again) in first.iter().zip(&again) {
+        let name = &first["scenario"];
+        assert_eq!(first["trace_hash"], again["trace_hash"], "{name}");
+        assert_eq!(first["faults"], again["faults"], "{name}");
+    }
+}
