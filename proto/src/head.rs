@@ -458,10 +458,11 @@ impl HeadTable {
     }
 
     /// Gives every node `pause` more: this observer itself stood still, so its
-    /// silence says nothing of others (Lifeguard, arXiv 1707.00788).
-    pub fn excuse(&mut self, pause: Duration) {
+    /// silence says nothing of others (Lifeguard, arXiv 1707.00788). Those that
+    /// were heard since are as fresh as at `now`, and no fresher.
+    pub fn excuse(&mut self, pause: Duration, now: Duration) {
         for known in self.known.values_mut() {
-            known.heard = known.heard.map(|heard| heard + pause);
+            known.heard = known.heard.map(|heard| (heard + pause).min(now));
         }
     }
 
@@ -545,7 +546,7 @@ mod tests {
         assert!(table.get(&node).unwrap().is_live(at(4499)));
         assert!(!table.get(&node).unwrap().is_live(at(4500)));
         assert_eq!(table.next_expiry(at(0)), Some(at(4500)));
-        table.excuse(at(1000));
+        table.excuse(at(1000), at(9000));
         assert!(table.get(&node).unwrap().is_live(at(5000)));
     }
 

@@ -8,11 +8,13 @@ use std::{
 };
 
 use innermesh_agent::mesh::Agent;
-use innermesh_proto::{crypto::Hash, id::NodeId, ledger::Position, view::MeshView};
+use innermesh_proto::{
+    crypto::Hash, id::NodeId, ledger::Position, tunnel::TunnelKey, view::MeshView,
+};
 
 use crate::{
     Machine,
-    mesh::{addresses, resolve, routed},
+    mesh::{is_denied, resolve},
 };
 
 /// Something that must hold, and didn't.
@@ -52,6 +54,11 @@ pub struct Checker {
     heads: BTreeMap<(usize, NodeId), (u64, u64)>,
     /// The newest position that each owner has announced.
     announced: BTreeMap<NodeId, Position>,
+    /// The newest head that each honest member has signed itself.
+    signed: BTreeMap<NodeId, (u64, u64)>,
+    /// The last generation of each member before its disk was put back or
+    /// damaged: what it announced until then binds it no more.
+    restored: BTreeMap<NodeId, u64>,
     /// The highest place in the ledger at each machine.
     reached: BTreeMap<usize, u64>,
 }
@@ -75,6 +82,28 @@ impl Checker {
         }
     }
 
+    /// What a machine held was put back to an earlier state, or is damaged: it
+    /// may be behind what it announced.
+    pub fn restored(&mut self, owner: NodeId) {
+        self.announced.remove(&owner);
+        if let Some((generation, _)) = self.signed.get(&owner) {
+            self.restored.insert(owner, *generation);
+        }
+    }
+
+    /// Notes what an honest machine has said itself.
+    pub fn signs(&mut self, agent: &Agent) {
+        if let Some(head) = agent.own_head() {
+            self.signed.insert(head.node, head.order());
+        }
+    }
+
+    /// A member signs what it likes from now on.
+    pub fn lies(&mut self, node: NodeId) {
+        self.signed.remove(&node);
+        self.announced.remove(&node);
+    }
+
     /// What may never be wrong on a machine.
     ///
     /// # Errors
@@ -82,12 +111,21 @@ impl Checker {
     pub fn check(&mut self, node: usize, agent: &Agent, machine: &Machine) -> Result<(), Seen> {
         let view = agent.view().borrow().clone();
         self.ledger(node, &view)?;
-        for head in agent.heads() {
+        for (head, _) in agent.heads() {
+            let signed = self.signed.get(&head.node);
+            if signed.is_some_and(|signed| *signed < head.order()) {
+                let words = format!("a head of {} that it never signed", head.node);
+                return Err(("S1", words));
+            }
             let key = (node, head.node);
             let before = self.heads.insert(key, head.order());
             if before.is_some_and(|before| before > head.order()) {
                 let words = format!("the head of {} went back from {before:?}", head.node);
                 return Err(("S2", words));
+            }
+            let restored = self.restored.get(&head.node);
+            if restored.is_some_and(|generation| head.generation <= *generation) {
+                continue;
             }
             let announced = self.announced.entry(head.node).or_insert(head.position);
             if announced.index < head.position.index {
@@ -112,6 +150,15 @@ impl Checker {
             ));
         }
         *reached = index;
+        let serials: Vec<_> = view
+            .ledger
+            .members
+            .values()
+            .filter_map(|member| member.certificate)
+            .collect();
+        if serials.iter().collect::<BTreeSet<_>>().len() < serials.len() {
+            return Err(("S15", "two members' certificates have one serial".into()));
+        }
         let addresses: Vec<IpAddr> = view
             .ledger
             .members
@@ -128,8 +175,8 @@ impl Checker {
 /// Routes lead to members alone, by their own addresses.
 fn routes(view: &MeshView, machine: &Machine) -> Result<(), Seen> {
     let plan = machine.tunnel_plan();
-    if let Some(overlap) = plan.overlap() {
-        return Err(("S11", format!("two peers have one address: {overlap:?}")));
+    if let Some(words) = machine.tunnel_overlap() {
+        return Err(("S11", words));
     }
     for (key, peer) in &plan.peers {
         let allowed: BTreeSet<IpAddr> = peer.allowed_ips.iter().map(|net| net.addr()).collect();
@@ -156,16 +203,59 @@ fn routes(view: &MeshView, machine: &Machine) -> Result<(), Seen> {
     Ok(())
 }
 
+/// What a view says, in few words: equal where two nodes agree.
+pub fn conclusion(view: &MeshView) -> String {
+    let live = view.nodes.values().filter(|seen| seen.live).count();
+    let services: usize = view
+        .nodes
+        .values()
+        .map(|seen| seen.announcement.services.len())
+        .sum();
+    let place = view.ledger.position.index;
+    format!("place {place}, {live} live, {services} services")
+}
+
+/// A peer made an agent ask for much memory at once.
+///
+/// # Errors
+/// S4.
+pub fn memory(largest: usize) -> Result<(), Seen> {
+    /// No message, file or table of an agent comes near.
+    const MOST: usize = 48 << 20;
+    match largest > MOST {
+        true => Err(("S4", format!("{largest} bytes were asked for at once"))),
+        false => Ok(()),
+    }
+}
+
 /// A member that runs all the time was taken for dead.
-pub fn false_death(agent: &Agent, running: &BTreeSet<NodeId>) -> Result<(), Seen> {
+///
+/// # Errors
+/// S6.
+pub fn false_death(agent: &Agent, timely: &BTreeSet<NodeId>) -> Result<(), Seen> {
     let view = agent.view().borrow().clone();
     let dead = view
         .nodes
         .iter()
-        .find(|(node, seen)| running.contains(node) && !seen.live && !seen.loading);
+        .find(|(node, seen)| timely.contains(node) && !seen.live && !seen.loading);
     match dead {
         Some((node, _)) => Err(("S6", format!("{node} runs and was taken for dead"))),
         None => Ok(()),
+    }
+}
+
+/// Ledger time went further than two minutes ahead of the right time.
+///
+/// # Errors
+/// S19.
+pub fn stamp(stamp_ms: u64, true_ms: u64) -> Result<(), Seen> {
+    const MOST_MS: u64 = 2 * 60 * 1000;
+    match stamp_ms > true_ms + MOST_MS {
+        true => Err((
+            "S19",
+            format!("ledger time is {} ms ahead", stamp_ms - true_ms),
+        )),
+        false => Ok(()),
     }
 }
 
@@ -174,8 +264,20 @@ pub fn false_death(agent: &Agent, running: &BTreeSet<NodeId>) -> Result<(), Seen
 pub struct Model {
     /// Services in force, and the machine that has each.
     pub services: BTreeMap<u32, usize>,
-    /// Services that were taken away.
-    pub removed: BTreeSet<u32>,
+    /// Services that were taken away, and who had them.
+    pub removed: BTreeMap<u32, usize>,
+    /// Services that may be in force or not: their owner was asked and hasn't
+    /// answered, or doesn't remember.
+    pub unknown: BTreeMap<u32, usize>,
+}
+
+/// A machine that joined.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// Its overlay addresses.
+    pub addresses: BTreeSet<IpAddr>,
 }
 
 /// One running machine, for [`Model::holds`].
@@ -189,32 +291,87 @@ pub struct Running<'a> {
 }
 
 impl Model {
+    /// A machine doesn't remember what it last offered.
+    pub fn forget(&mut self, machine: usize) {
+        for known in [&mut self.services, &mut self.removed] {
+            let its = known.extract_if(.., |_, owner| *owner == machine);
+            self.unknown.extend(its);
+        }
+    }
+
+    /// Whether the names that must be there always are: `any` picks one of the
+    /// services that all knew once, and one of the members.
+    ///
+    /// # Errors
+    /// S14.
+    pub async fn names(
+        &self,
+        agent: &Agent,
+        members: &BTreeMap<usize, Member>,
+        any: u64,
+    ) -> Result<(), Seen> {
+        let ledger = agent.view().borrow().ledger.clone();
+        let pick = |length: usize| (any as usize).checked_rem(length).unwrap_or(0);
+        let member = members.values().nth(pick(members.len()));
+        let member = member.map(|member| member.name.clone());
+        let service = self.services.keys().nth(pick(self.services.len()));
+        let service = service.map(|number| format!("s{number}"));
+        for name in member.into_iter().chain(service) {
+            let label = name.parse().expect("a label");
+            let in_force = ledger.names.contains_key(&label)
+                || ledger.members.values().any(|member| member.name == label);
+            if in_force && is_denied(agent, &name).await {
+                return Err(("S14", format!("{name} is in force and doesn't exist")));
+            }
+            let offered = agent
+                .view()
+                .borrow()
+                .nodes
+                .values()
+                .any(|node| node.announcement.services.contains_key(&label));
+            let granted = ledger.names.contains_key(&label);
+            if granted && offered && resolve(agent, &name).await.is_empty() {
+                let words = format!("{name} has an instance, dead or not, and no answer");
+                return Err(("S14", words));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether all running machines have come to the same and right
-    /// conclusions: members, ledger, names, services, routes.
+    /// conclusions: members, ledger, names, services, routes; and whether
+    /// their memberships are valid at `now_ms`, if that is given.
     ///
     /// # Errors
     /// What is not as it must become, and on which machine.
     pub async fn holds(
         &self,
         running: &[Running<'_>],
-        members: &BTreeMap<usize, BTreeSet<IpAddr>>,
+        members: &BTreeMap<usize, Member>,
+        now_ms: Option<u64>,
     ) -> Result<(), (usize, Seen)> {
         let Some(first) = running.first() else {
             return Ok(());
         };
         let newest = first.agent.view().borrow().ledger.position;
-        let ids: BTreeSet<NodeId> = running
+        let keys: BTreeMap<NodeId, Option<TunnelKey>> = running
             .iter()
-            .map(|one| one.agent.view().borrow().me)
+            .map(|one| {
+                let view = one.agent.view().borrow().clone();
+                let own = view.nodes.get(&view.me);
+                let device = own.and_then(|own| own.announcement.wireguard.clone());
+                (view.me, device.map(|device| device.key))
+            })
             .collect();
         for one in running {
-            let wrong = |words: String| Err((one.number, ("L1", words)));
+            let wrong = |number, words: String| Err((one.number, (number, words)));
             let view = one.agent.view().borrow().clone();
             if view.ledger.position != newest {
-                return wrong(format!(
+                let words = format!(
                     "it is at place {} of the ledger, node{} at {}",
                     view.ledger.position.index, first.number, newest.index
-                ));
+                );
+                return wrong("L1", words);
             }
             let live: BTreeSet<NodeId> = view
                 .nodes
@@ -222,34 +379,34 @@ impl Model {
                 .filter(|(_, seen)| seen.live)
                 .map(|(node, _)| *node)
                 .collect();
-            if live != ids {
-                return wrong(format!("it sees {} live of {}", live.len(), ids.len()));
+            if !live.iter().eq(keys.keys()) {
+                let words = format!("it sees {} live of {}", live.len(), keys.len());
+                return wrong("L1", words);
             }
-            let others: BTreeSet<IpAddr> = members
-                .iter()
-                .filter(|(number, _)| **number != one.number)
-                .flat_map(|(_, addresses)| addresses.clone())
-                .collect();
-            if routed(one.machine) != others {
-                return wrong("it lacks routes to members".into());
+            if let Some(words) = unroutable(one.machine, &view, &keys) {
+                return wrong("L2", words);
             }
-            for (number, expected) in members {
-                let got = resolve(one.agent, &format!("node{number}")).await;
-                if got != *expected {
-                    return wrong(format!("node{number} resolves to {got:?}"));
+            if let Some(words) = now_ms.and_then(|now_ms| expired(&view, now_ms)) {
+                return wrong("S19", words);
+            }
+            for member in members.values() {
+                let got = resolve(one.agent, &member.name).await;
+                if got != member.addresses {
+                    return wrong("L1", format!("{} resolves to {got:?}", member.name));
                 }
             }
             for (service, owner) in &self.services {
                 let got = resolve(one.agent, &format!("s{service}")).await;
-                if Some(&got) != members.get(owner) {
-                    return wrong(format!("s{service} of node{owner} resolves to {got:?}"));
+                if Some(&got) != members.get(owner).map(|owner| &owner.addresses) {
+                    let words = format!("s{service} of node{owner} resolves to {got:?}");
+                    return wrong("L1", words);
                 }
             }
-            for service in &self.removed {
+            for service in self.removed.keys() {
                 let got = resolve(one.agent, &format!("s{service}")).await;
                 if !got.is_empty() {
                     let words = format!("s{service} was removed and resolves to {got:?}");
-                    return Err((one.number, ("S3", words)));
+                    return wrong("S3", words);
                 }
             }
         }
@@ -257,7 +414,33 @@ impl Model {
     }
 }
 
-/// The overlay addresses of a running agent's node.
-pub fn own_addresses(agent: &Agent) -> BTreeSet<IpAddr> {
-    addresses(agent)
+/// Why a machine can't exchange packets with each of those that run, if so:
+/// each must have the other's key and addresses.
+fn unroutable(
+    machine: &Machine,
+    view: &MeshView,
+    keys: &BTreeMap<NodeId, Option<TunnelKey>>,
+) -> Option<String> {
+    let plan = machine.tunnel_plan();
+    let others = keys.iter().filter(|(node, _)| **node != view.me);
+    for (node, key) in others {
+        let member = view.ledger.members.get(node)?;
+        let peer = key.as_ref().and_then(|key| plan.peers.get(key));
+        let allowed: Option<BTreeSet<IpAddr>> =
+            peer.map(|peer| peer.allowed_ips.iter().map(|net| net.addr()).collect());
+        if allowed != Some(MeshView::addresses(member).into_iter().collect()) {
+            return Some(format!("{} has no route, or a wrong one", member.name));
+        }
+    }
+    None
+}
+
+/// What is wrong with this node's own membership certificate at `now_ms`.
+fn expired(view: &MeshView, now_ms: u64) -> Option<String> {
+    let serial = view.own_member()?.certificate?;
+    let issued = view.ledger.certificates.get(&serial)?;
+    (issued.not_after_ms <= now_ms).then(|| {
+        let days = (now_ms - issued.not_after_ms) / (24 * 3600 * 1000);
+        format!("its membership certificate expired {days} days ago and wasn't renewed")
+    })
 }

@@ -1,5 +1,7 @@
 //! A host's state folder in memory. What was appended is durable only once it
-//! was synced: a crash takes the rest. A disk can be made to fail.
+//! was synced: a crash takes the rest, or leaves any part of it. A disk can be
+//! made to fail, to stop in the middle of a write, to lose a bit, and to be as
+//! it once was.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,6 +13,9 @@ use std::{
 
 use async_trait::async_trait;
 use innermesh_agent::host::{AppendFile, Disk, ReadFile};
+use tokio::sync::watch;
+
+use crate::random::Random;
 
 /// A disk. Clones are the same disk.
 #[derive(Clone, Default)]
@@ -23,9 +28,16 @@ struct State {
     files: BTreeMap<PathBuf, File>,
     locks: BTreeSet<PathBuf>,
     broken: Option<Fault>,
+    /// Writes, syncs and the like until everything stops, if it is to.
+    stops_after: Option<u64>,
+    /// Whether it has stopped.
+    stopped: watch::Sender<bool>,
+    /// What a crash leaves of that which wasn't synced; nothing without it.
+    torn: Option<Random>,
+    snapshot: Option<BTreeMap<PathBuf, File>>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct File {
     bytes: Vec<u8>,
     /// How much of it survives a crash.
@@ -47,12 +59,69 @@ impl SimDisk {
         self.lock_state().broken = fault;
     }
 
+    /// A disk on which a crash leaves any beginning of what wasn't synced, as
+    /// `random` has it.
+    pub fn torn(random: Random) -> Self {
+        let disk = Self::default();
+        disk.lock_state().torn = Some(random);
+        disk
+    }
+
     /// Loses what wasn't synced, and lets go of locks, as a power failure does.
     pub fn crash(&self) {
         let mut state = self.lock_state();
+        let state = &mut *state;
         state.locks.clear();
+        state.stops_after = None;
+        state.stopped.send_replace(false);
         for file in state.files.values_mut() {
+            let tail = (file.bytes.len() - file.durable) as u64;
+            let left = state
+                .torn
+                .as_mut()
+                .map_or(0, |random| random.range(0, tail));
+            file.durable += left as usize;
             file.bytes.truncate(file.durable);
+        }
+    }
+
+    /// Stops everything in the middle of the `writes`th write from now on:
+    /// that one is done in part, and it and all that follow never end.
+    pub fn stop_after(&self, writes: u64) {
+        self.lock_state().stops_after = Some(writes);
+    }
+
+    /// Lets it go on for ever, if it hasn't stopped already.
+    pub fn stop_never(&self) {
+        self.lock_state().stops_after = None;
+    }
+
+    /// Whether it has stopped, and news of that.
+    pub fn stopped(&self) -> watch::Receiver<bool> {
+        self.lock_state().stopped.subscribe()
+    }
+
+    /// Remembers everything that is durable.
+    pub fn snapshot(&self) {
+        let mut state = self.lock_state();
+        let durable = state.files.iter().map(|(path, file)| {
+            let bytes = file.bytes[..file.durable].to_vec();
+            let durable = file.durable;
+            (path.clone(), File { bytes, durable })
+        });
+        state.snapshot = Some(durable.collect());
+    }
+
+    /// Makes everything as it was at [`SimDisk::snapshot`]; `false` when there
+    /// was none.
+    pub fn restore(&self) -> bool {
+        let mut state = self.lock_state();
+        match state.snapshot.clone() {
+            Some(files) => {
+                state.files = files;
+                true
+            }
+            None => false,
         }
     }
 
@@ -64,6 +133,43 @@ impl SimDisk {
         let mut state = self.lock_state();
         let file = state.files.get_mut(Path::new(path)).expect("the file");
         file.bytes[at] ^= 0x40;
+    }
+
+    /// Changes one stored bit, any; gives the file that has it, if there is
+    /// one.
+    pub fn rot(&self, random: &mut Random) -> Option<PathBuf> {
+        let mut state = self.lock_state();
+        let full = state
+            .files
+            .iter()
+            .filter(|(_, file)| !file.bytes.is_empty());
+        let paths: Vec<PathBuf> = full.map(|(path, _)| path.clone()).collect();
+        let path = random.pick(&paths)?.clone();
+        let bytes = &mut state.files.get_mut(&path)?.bytes;
+        let at = random.below(bytes.len() as u64) as usize;
+        bytes[at] ^= 1 << random.below(8);
+        Some(path)
+    }
+
+    /// Comes back in time for the next write, unless the disk stops here. Then
+    /// `partly` does a part of it, and this never comes back.
+    async fn turn(&self, partly: impl FnOnce(&mut State)) {
+        {
+            let mut state = self.lock_state();
+            match state.stops_after {
+                Some(0) => {}
+                Some(1) => {
+                    state.stops_after = Some(0);
+                    partly(&mut state);
+                    state.stopped.send_replace(true);
+                }
+                other => {
+                    state.stops_after = other.map(|writes| writes - 1);
+                    return;
+                }
+            }
+        }
+        std::future::pending().await
     }
 
     fn lock_state(&self) -> MutexGuard<'_, State> {
@@ -111,6 +217,8 @@ impl Disk for SimDisk {
     }
 
     async fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        // Before the name changes: the old file stands, beside a temporary one.
+        self.turn(|_| {}).await;
         let mut state = self.lock_state();
         state.writable()?;
         state.syncs()?;
@@ -138,6 +246,7 @@ impl Disk for SimDisk {
     }
 
     async fn remove(&self, path: &Path) -> io::Result<()> {
+        self.turn(|_| {}).await;
         self.lock_state().files.remove(path);
         Ok(())
     }
@@ -162,6 +271,15 @@ struct Handle {
 #[async_trait]
 impl AppendFile for Handle {
     async fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let half = &bytes[..bytes.len() / 2];
+        let path = &self.path;
+        let partly = |state: &mut State| {
+            if let Ok(file) = state.file(path) {
+                file.bytes.extend_from_slice(half);
+                file.durable = file.bytes.len();
+            }
+        };
+        self.disk.turn(partly).await;
         let mut state = self.disk.lock_state();
         state.writable()?;
         state.file(&self.path)?.bytes.extend_from_slice(bytes);
@@ -169,6 +287,7 @@ impl AppendFile for Handle {
     }
 
     async fn sync(&mut self) -> io::Result<()> {
+        self.disk.turn(|_| {}).await;
         let mut state = self.disk.lock_state();
         state.syncs()?;
         let file = state.file(&self.path)?;
@@ -177,6 +296,7 @@ impl AppendFile for Handle {
     }
 
     async fn truncate(&mut self, length: u64) -> io::Result<()> {
+        self.disk.turn(|_| {}).await;
         let mut state = self.disk.lock_state();
         state.syncs()?;
         let file = state.file(&self.path)?;
@@ -224,6 +344,47 @@ mod tests {
         disk.crash();
         assert_eq!(disk.read(path).await.unwrap().unwrap(), b"kept");
         assert!(disk.reader(path).read(3..5).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_stops_leaves_half_a_write_and_works_after_the_crash() {
+        let disk = SimDisk::default();
+        let path = Path::new("log");
+        let mut file = disk.append(path).await.unwrap();
+        disk.stop_after(3);
+        file.append(b"kept").await.unwrap();
+        file.sync().await.unwrap();
+        let stopped = disk.stopped();
+        tokio::select! {
+            biased;
+            _ = file.append(b"half") => panic!("it came back"),
+            () = std::future::ready(()) => {}
+        }
+        assert!(*stopped.borrow());
+        disk.crash();
+        assert_eq!(disk.read(path).await.unwrap().unwrap(), b"keptha");
+        file.append(b"!").await.unwrap();
+        disk.snapshot();
+        file.sync().await.unwrap();
+        assert!(disk.restore());
+        assert_eq!(disk.read(path).await.unwrap().unwrap(), b"keptha");
+        let rotten = disk.rot(&mut Random::new(1)).unwrap();
+        assert_eq!(rotten, path);
+        assert_ne!(disk.read(path).await.unwrap().unwrap(), b"keptha");
+    }
+
+    #[tokio::test]
+    async fn a_crash_may_leave_any_beginning_of_what_was_not_synced() {
+        let mut left = BTreeSet::new();
+        for seed in 0..50 {
+            let disk = SimDisk::torn(Random::new(seed));
+            let path = Path::new("log");
+            let mut file = disk.append(path).await.unwrap();
+            file.append(b"abc").await.unwrap();
+            disk.crash();
+            left.insert(disk.read(path).await.unwrap().unwrap().len());
+        }
+        assert_eq!(left, [0, 1, 2, 3].into());
     }
 
     #[tokio::test]

@@ -2,11 +2,14 @@
 //! program calls, on hosts whose clock, keys, network, disk and tunnel are
 //! simulated.
 
+pub mod byzantine;
 pub mod check;
 pub mod clock;
+pub mod course;
 pub mod disk;
 pub mod entropy;
 pub mod keys;
+pub mod memory;
 pub mod mesh;
 pub mod net;
 pub mod panics;
@@ -17,6 +20,7 @@ pub mod scenario;
 pub mod schedule;
 pub mod shrink;
 pub mod trace;
+pub mod tunnel;
 pub mod world;
 
 pub use self::world::{Machine, World};

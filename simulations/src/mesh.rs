@@ -34,29 +34,57 @@ pub async fn found(machine: &Machine) -> Agent {
     start(machine).await
 }
 
-/// Has `machine` join by an invite of `admin`'s, through the agent on the
-/// machine named `seed`, and starts its agent.
+/// A token for one use, by an admin's agent.
 ///
-/// # Panics
-/// When a step fails.
-pub async fn join(machine: &Machine, seed: &str, admin: &Agent) -> Agent {
+/// # Errors
+/// Why there is none.
+pub async fn invite(admin: &Agent) -> Result<String, String> {
     let invite = InviteRequest {
         ttl_s: 3600,
         uses: 1,
         roles: Vec::new(),
         names: Vec::new(),
     };
-    let invite = admin.control().invite(invite).await.expect("an invite");
+    let invite = admin.control().invite(invite).await;
+    Ok(invite.map_err(|e| e.to_string())?.token)
+}
+
+/// Has `machine` join with a token, through the agent on the machine named
+/// `seed`, and starts its agent.
+///
+/// # Errors
+/// Why it didn't join.
+pub async fn join_with(machine: &Machine, seed: &str, token: String) -> Result<Agent, String> {
     let options = JoinOptions {
         seed: seed.into(),
-        token: invite.token,
+        token,
         name: machine.name.parse().expect("a label"),
         interface: INTERFACE.into(),
     };
     enroll::join(&machine.host, options)
         .await
-        .expect("the machine joins");
-    start(machine).await
+        .map_err(|e| e.to_string())?;
+    let agent = Agent::build(machine.config(), machine.host.clone()).await;
+    agent.map_err(|e| e.to_string())
+}
+
+/// Has `machine` join by an invite of `admin`'s, through the agent on the
+/// machine named `seed`, and starts its agent.
+///
+/// # Panics
+/// When a step fails.
+pub async fn join(machine: &Machine, seed: &str, admin: &Agent) -> Agent {
+    try_join(machine, seed, admin)
+        .await
+        .expect("the machine joins")
+}
+
+/// As [`join`].
+///
+/// # Errors
+/// Why it didn't join.
+pub async fn try_join(machine: &Machine, seed: &str, admin: &Agent) -> Result<Agent, String> {
+    join_with(machine, seed, invite(admin).await?).await
 }
 
 /// Starts the agent of a machine that is in a mesh.
@@ -84,6 +112,16 @@ pub async fn resolve(agent: &Agent, name: &str) -> BTreeSet<IpAddr> {
         found.extend(report.answers.iter().filter_map(last));
     }
     found
+}
+
+/// Whether `agent` says that a name below the mesh's domain doesn't exist.
+///
+/// # Panics
+/// When `name` is no name.
+pub async fn is_denied(agent: &Agent, name: &str) -> bool {
+    let name: DomainName = format!("{name}.{DOMAIN}").parse().expect("a name");
+    let report = agent.dns().query(&name, RecordType::AAAA).await;
+    report.rcode == "NXDOMAIN"
 }
 
 /// The overlay addresses of an agent's own node.

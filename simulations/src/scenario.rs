@@ -3,7 +3,8 @@
 //! testing: Groce et al., ISSTA 2012).
 
 use crate::{
-    net::link::Link,
+    byzantine::Lie,
+    net::{link::Link, nat::Class},
     random::Random,
     schedule::{Act, FORMAT, Profile, Schedule, Step},
 };
@@ -88,17 +89,123 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "clock-chaos",
-        about: "wall clocks jump by minutes and years, either way",
-        promises: &["clock step"],
+        about: "wall clocks drift and jump by minutes and years, either way",
+        promises: &["clock step", "clock drift", "crash", "start"],
         nobody_dies: true,
         make: clocks,
     },
     Scenario {
         name: "disk-faults",
-        about: "disks are full or don't sync; machines crash on them",
-        promises: &["disk full", "disk doesn't sync", "crash"],
+        about: "disks are full, don't sync, or stop in the middle of a write",
+        promises: &[
+            "disk full",
+            "disk doesn't sync",
+            "crash in a write",
+            "start",
+        ],
         nobody_dies: false,
         make: disks,
+    },
+    Scenario {
+        name: "bit-rot",
+        about: "a disk loses a bit: its agent mends that or refuses to start",
+        promises: &["bit flip"],
+        nobody_dies: false,
+        make: rot,
+    },
+    Scenario {
+        name: "snapshot-rollback",
+        about: "a machine is put back to an old copy of its disk",
+        promises: &["snapshot", "rollback", "start"],
+        nobody_dies: false,
+        make: rollback,
+    },
+    Scenario {
+        name: "slow-observer",
+        about: "machines stand still for seconds, and must not take others for dead",
+        promises: &["pause"],
+        nobody_dies: true,
+        make: pauses,
+    },
+    Scenario {
+        name: "roaming",
+        about: "laptops sleep, wake up elsewhere, and go on",
+        promises: &["suspend", "roam", "add"],
+        nobody_dies: false,
+        make: roaming,
+    },
+    Scenario {
+        name: "nat",
+        about: "a third of the machines is behind NATs of each class, which forget",
+        promises: &["nat", "rebind"],
+        nobody_dies: false,
+        make: nats,
+    },
+    Scenario {
+        name: "mtu-black-hole",
+        about: "large datagrams vanish without a word",
+        promises: &["too large", "add"],
+        nobody_dies: true,
+        make: black_hole,
+    },
+    Scenario {
+        name: "ca-off",
+        about: "the CA node is away all the time; the rest restarts and roams",
+        promises: &["stop", "crash", "start", "roam"],
+        nobody_dies: false,
+        make: ca_off,
+    },
+    Scenario {
+        name: "months-asleep",
+        about: "200 days pass, and one machine sleeps through them",
+        promises: &["days", "stop", "start"],
+        nobody_dies: false,
+        make: months,
+    },
+    Scenario {
+        name: "token-replay",
+        about: "machines race for one token for one use",
+        promises: &["contest"],
+        nobody_dies: true,
+        make: |draft| {
+            for _ in 0..3 {
+                let (at, rivals) = (draft.moment(), draft.random.range(2, 5));
+                draft.at(at, Act::Contest(rivals as usize));
+            }
+        },
+    },
+    Scenario {
+        name: "byzantine",
+        about: "a member lies in each way that is known",
+        promises: &[
+            "lie: forged author",
+            "lie: highest version",
+            "lie: flood of ids",
+            "lie: bomb",
+            "lie: equivocation",
+            "lie: replay",
+            "lie: far ahead",
+            "lie: garbage",
+        ],
+        nobody_dies: false,
+        make: byzantine,
+    },
+    Scenario {
+        name: "rolling-upgrade",
+        about: "one machine after the other restarts; one speaks a later version",
+        promises: &["newer version", "stop", "start"],
+        nobody_dies: false,
+        make: upgrade,
+    },
+    Scenario {
+        name: "big-mesh",
+        about: "three times as many machines, and services on them",
+        promises: &["add", "remove"],
+        nobody_dies: true,
+        make: |draft| {
+            draft.nodes *= 3;
+            draft.services(6);
+        },
     },
     Scenario {
         name: "mix",
@@ -122,17 +229,17 @@ impl Scenario {
             nodes,
             length_ms,
             steps: Vec::new(),
-            services: Vec::new(),
+            service: 0,
         };
         (self.make)(&mut draft);
         draft.steps.sort_by_key(|step| step.at_ms);
         Schedule {
             format: FORMAT,
             scenario: self.name.into(),
-            nodes,
+            nodes: draft.nodes,
             profile: Profile::default(),
             seed,
-            length_ms,
+            length_ms: draft.length_ms,
             steps: draft.steps,
         }
     }
@@ -144,7 +251,8 @@ struct Draft {
     nodes: usize,
     length_ms: u64,
     steps: Vec<Step>,
-    services: Vec<(usize, u32)>,
+    /// The number of the next service.
+    service: u32,
 }
 
 impl Draft {
@@ -168,12 +276,17 @@ impl Draft {
         }
     }
 
+    /// The number of a service that there wasn't before.
+    fn service(&mut self) -> u32 {
+        self.service += 1;
+        self.service - 1
+    }
+
     /// So many services are added, and every second one removed again.
     fn services(&mut self, count: u32) {
-        let first = self.services.len() as u32;
-        for number in first..first + count {
+        for _ in 0..count {
+            let number = self.service();
             let (node, added) = (self.node(), self.random.below(self.length_ms / 2));
-            self.services.push((node, number));
             self.at(added, Act::Add(node, number));
             if number % 2 == 1 {
                 let later = added + self.random.range(1000, self.length_ms / 2);
@@ -209,8 +322,8 @@ impl Draft {
 
 fn burst(draft: &mut Draft) {
     let begin = draft.length_ms / 4;
-    for number in 0..50 {
-        let node = draft.node();
+    for _ in 0..50 {
+        let (node, number) = (draft.node(), draft.service());
         let at = begin + draft.random.below(5000);
         draft.at(at, Act::Add(node, number));
         if number >= 25 {
@@ -246,6 +359,10 @@ fn churn(draft: &mut Draft) {
     while at < draft.length_ms {
         let (node, long) = (draft.node(), draft.random.range(200, 10_000));
         draft.absence(node, at, long);
+        // News that the machine may have heard and not kept.
+        let (owner, before) = (draft.node(), draft.random.range(10, 1000));
+        let number = draft.service();
+        draft.at(at.saturating_sub(before), Act::Add(owner, number));
         at += every;
     }
 }
@@ -322,6 +439,19 @@ fn clocks(draft: &mut Draft) {
         let by = *by.expect("there are some");
         draft.at(at, Act::ClockStep(node, by));
     }
+    let ppm = draft.random.range(0, 1000) as i64 - 500;
+    let node = draft.other();
+    draft.at(0, Act::ClockDrift(node, ppm));
+    // To 2106 and back.
+    let (node, at) = (draft.other(), draft.moment());
+    draft.at(at, Act::ClockStep(node, 79 * YEAR));
+    draft.at(at + 5000, Act::ClockStep(node, -79 * YEAR));
+    // A board without a battery starts in 1970.
+    let (node, at) = (draft.other(), draft.moment());
+    draft.at(at, Act::Crash(node));
+    draft.at(at, Act::ClockStep(node, -57 * YEAR));
+    draft.at(at + 1000, Act::Start(node));
+    draft.at(at + 9000, Act::ClockStep(node, 57 * YEAR));
 }
 
 fn disks(draft: &mut Draft) {
@@ -334,11 +464,159 @@ fn disks(draft: &mut Draft) {
         draft.at(at + long + 100, Act::DiskWorks(node));
         draft.at(at + long + 1000, Act::Start(node));
     }
+    for _ in 0..6 {
+        // A service gives every disk something to write.
+        let (node, at) = (draft.other(), draft.moment());
+        let writes = draft.random.range(1, 6);
+        draft.at(at, Act::DiskStops(node, writes));
+        let (owner, number) = (draft.node(), draft.service());
+        draft.at(at + 100, Act::Add(owner, number));
+        draft.at(at + 3000, Act::Start(node));
+    }
+}
+
+fn rot(draft: &mut Draft) {
+    draft.services(4);
+    for _ in 0..3 {
+        let (node, at) = (draft.other(), draft.moment());
+        draft.at(at, Act::BitFlip(node));
+        draft.at(at + 1000, Act::Start(node));
+    }
+}
+
+fn rollback(draft: &mut Draft) {
+    draft.services(4);
+    let node = draft.other();
+    let part = draft.length_ms / 4;
+    draft.at(0, Act::Snapshot(node));
+    // It goes on: restarts, and news of its own.
+    for _ in 0..draft.random.range(1, 4) {
+        let at = 1000 + draft.random.below(part);
+        draft.at(at, Act::Crash(node));
+        draft.at(at + 1000, Act::Start(node));
+        let number = draft.service();
+        draft.at(at + 2000, Act::Add(node, number));
+    }
+    let at = 2 * part + draft.random.below(part);
+    draft.at(at, Act::Rollback(node));
+    draft.at(at + 1000, Act::Start(node));
+}
+
+fn pauses(draft: &mut Draft) {
+    draft.services(2);
+    let mut at = 1000;
+    while at < draft.length_ms {
+        let (node, long) = (draft.node(), draft.random.range(100, 15_000));
+        draft.at(at, Act::Pause(node, long));
+        at += long + draft.random.range(1000, 10_000);
+    }
+}
+
+fn roaming(draft: &mut Draft) {
+    draft.services(4);
+    let mut at = 1000;
+    while at < draft.length_ms {
+        let (node, long) = (draft.other(), draft.random.range(1000, 30_000));
+        draft.at(at, Act::Suspend(node, long));
+        draft.at(at + long / 2, Act::Roam(node));
+        at += draft.random.range(2000, 15_000);
+    }
+}
+
+fn nats(draft: &mut Draft) {
+    draft.services(4);
+    let behind = (draft.nodes / 3).max(1).min(draft.nodes - 1);
+    for number in 0..behind {
+        let class = Class::ALL[number % Class::ALL.len()];
+        let (node, at) = (1 + number, draft.random.below(5000));
+        draft.at(at, Act::Nat(node, class));
+        for _ in 0..2 {
+            let later = at + draft.moment();
+            draft.at(later, Act::Rebind(node));
+        }
+    }
+}
+
+fn black_hole(draft: &mut Draft) {
+    draft.services(4);
+    let mut at = 1000;
+    while at < draft.length_ms {
+        let link = Link {
+            // QUIC needs 1200 bytes (RFC 9000, section 14).
+            mtu: draft.random.range(1200, 1400) as usize,
+            ..Link::default()
+        };
+        draft.at(at, Act::Links(link));
+        let long = draft.random.range(5000, 20_000);
+        // A new connection looks for the largest datagram that passes.
+        let node = draft.other();
+        draft.at(at + 1000, Act::Crash(node));
+        draft.at(at + 2000, Act::Start(node));
+        draft.at(at + long, Act::Heal);
+        at += long + draft.random.range(1000, 10_000);
+    }
+}
+
+fn byzantine(draft: &mut Draft) {
+    draft.services(4);
+    let liar = draft.other();
+    let honest: Vec<usize> = (0..draft.nodes).filter(|node| *node != liar).collect();
+    for _ in 0..3 {
+        for lie in Lie::ALL {
+            let to = draft.random.pick(&honest).copied().unwrap_or(0);
+            let at = draft.moment();
+            draft.at(at, Act::Lie(liar, to, lie));
+        }
+    }
+}
+
+fn upgrade(draft: &mut Draft) {
+    draft.services(4);
+    let newer = draft.other();
+    let pace = draft.length_ms / (draft.nodes as u64 + 1);
+    for node in (0..draft.nodes).filter(|node| *node != newer) {
+        let at = 1000 + pace * node as u64;
+        draft.at(at, Act::Stop(node));
+        draft.at(at + 500, Act::Start(node));
+        for _ in 0..3 {
+            let said = 1000 + draft.moment();
+            draft.at(said, Act::Lie(newer, node, Lie::Newer));
+        }
+    }
+}
+
+fn ca_off(draft: &mut Draft) {
+    draft.at(500, Act::Stop(0));
+    for _ in 0..4 {
+        let (node, at) = (draft.other(), 1000 + draft.moment());
+        let number = draft.service();
+        draft.at(at, Act::Add(node, number));
+        let (node, at) = (draft.other(), 1000 + draft.moment());
+        draft.at(at, Act::Crash(node));
+        draft.at(at + 2000, Act::Start(node));
+        let (node, at) = (draft.other(), 1000 + draft.moment());
+        draft.at(at, Act::Roam(node));
+    }
+}
+
+fn months(draft: &mut Draft) {
+    // Each step is longer than the time between two looks at the certificate.
+    const STEP_MS: u64 = 70_000;
+    draft.services(2);
+    let node = draft.other();
+    draft.at(1000, Act::Stop(node));
+    for step in 1..=5 {
+        draft.at(step * STEP_MS, Act::Days(40));
+    }
+    draft.at(6 * STEP_MS, Act::Start(node));
+    draft.length_ms = 7 * STEP_MS;
 }
 
 fn mix(draft: &mut Draft) {
     draft.services(6);
-    let parts: [fn(&mut Draft); 5] = [churn, partition, asymmetric, lossy, clocks];
+    let parts: [fn(&mut Draft); 9] = [
+        churn, partition, asymmetric, lossy, clocks, disks, roaming, pauses, nats,
+    ];
     for part in parts {
         if draft.random.chance(0.5) {
             part(draft);

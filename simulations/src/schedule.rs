@@ -5,7 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::net::link::Link;
+use crate::byzantine::Lie;
+use crate::net::{link::Link, nat::Class};
 
 /// The newest form of a saved schedule.
 pub const FORMAT: u32 = 1;
@@ -75,8 +76,35 @@ pub enum Act {
     DiskSync(usize),
     /// A machine's disk works again.
     DiskWorks(usize),
+    /// A machine's disk stops in the middle of the so manieth write, and the
+    /// machine with it.
+    DiskStops(usize, u64),
+    /// A machine's power fails, and its disk has lost one bit.
+    BitFlip(usize),
+    /// What a machine's disk holds is remembered.
+    Snapshot(usize),
+    /// A machine's power fails, and its disk holds what was remembered.
+    Rollback(usize),
     /// A machine's wall clock jumps by so many milliseconds.
     ClockStep(usize, i64),
+    /// A machine's wall clock gains so many parts of a million.
+    ClockDrift(usize, i64),
+    /// So many days pass on all wall clocks in one moment.
+    Days(u32),
+    /// A machine stands still for so many milliseconds.
+    Pause(usize, u64),
+    /// A machine sleeps for so many milliseconds: its monotonic clock stops.
+    Suspend(usize, u64),
+    /// A machine has another address from now on.
+    Roam(usize),
+    /// A machine is behind a NAT from now on.
+    Nat(usize, Class),
+    /// A machine's NAT forgets its mappings.
+    Rebind(usize),
+    /// A member that lies tells the agent of another machine something.
+    Lie(usize, usize, Lie),
+    /// So many new machines try to join with one token for one use.
+    Contest(usize),
 }
 
 impl Act {
@@ -94,7 +122,20 @@ impl Act {
             Self::DiskFull(_) => "disk full",
             Self::DiskSync(_) => "disk doesn't sync",
             Self::DiskWorks(_) => "disk works",
+            Self::DiskStops(..) => "disk stops",
+            Self::BitFlip(_) => "bit flip",
+            Self::Snapshot(_) => "snapshot",
+            Self::Rollback(_) => "rollback",
             Self::ClockStep(..) => "clock step",
+            Self::ClockDrift(..) => "clock drift",
+            Self::Days(_) => "days",
+            Self::Pause(..) => "pause",
+            Self::Suspend(..) => "suspend",
+            Self::Roam(_) => "roam",
+            Self::Nat(..) => "nat",
+            Self::Rebind(_) => "rebind",
+            Self::Lie(..) => "lie",
+            Self::Contest(_) => "contest",
         }
     }
 }
@@ -127,7 +168,34 @@ impl fmt::Display for Act {
             Self::DiskFull(node) => write!(f, "the disk of node{node} is full"),
             Self::DiskSync(node) => write!(f, "the disk of node{node} can't be synced"),
             Self::DiskWorks(node) => write!(f, "the disk of node{node} works again"),
+            Self::DiskStops(node, writes) => {
+                write!(
+                    f,
+                    "the disk of node{node} stops in its write number {writes} from now"
+                )
+            }
+            Self::BitFlip(node) => {
+                write!(f, "the power of node{node} fails, and its disk loses a bit")
+            }
+            Self::Snapshot(node) => write!(f, "the disk of node{node} is copied"),
+            Self::Rollback(node) => {
+                write!(
+                    f,
+                    "the power of node{node} fails, and it gets the copy of its disk"
+                )
+            }
             Self::ClockStep(node, ms) => write!(f, "the clock of node{node} jumps by {ms} ms"),
+            Self::ClockDrift(node, ppm) => {
+                write!(f, "the clock of node{node} gains {ppm} parts of a million")
+            }
+            Self::Days(days) => write!(f, "{days} days pass on all wall clocks"),
+            Self::Pause(node, ms) => write!(f, "node{node} stands still for {ms} ms"),
+            Self::Suspend(node, ms) => write!(f, "node{node} sleeps for {ms} ms"),
+            Self::Roam(node) => write!(f, "node{node} has another address"),
+            Self::Nat(node, class) => write!(f, "node{node} is behind a NAT ({class:?})"),
+            Self::Rebind(node) => write!(f, "the NAT of node{node} forgets its mappings"),
+            Self::Lie(liar, to, lie) => write!(f, "node{liar} tells node{to} a {}", lie.name()),
+            Self::Contest(rivals) => write!(f, "{rivals} machines try to join with one token"),
         }
     }
 }
@@ -188,9 +256,20 @@ impl Schedule {
             | Act::DiskFull(node)
             | Act::DiskSync(node)
             | Act::DiskWorks(node)
-            | Act::ClockStep(node, _) => vec![*node],
+            | Act::DiskStops(node, _)
+            | Act::BitFlip(node)
+            | Act::Snapshot(node)
+            | Act::Rollback(node)
+            | Act::ClockStep(node, _)
+            | Act::ClockDrift(node, _)
+            | Act::Pause(node, _)
+            | Act::Suspend(node, _)
+            | Act::Roam(node)
+            | Act::Nat(node, _)
+            | Act::Rebind(node) => vec![*node],
             Act::Cut(from, to) => [from.clone(), to.clone()].concat(),
-            Act::Links(_) | Act::Heal => Vec::new(),
+            Act::Lie(liar, to, _) => vec![*liar, *to],
+            Act::Links(_) | Act::Heal | Act::Days(_) | Act::Contest(_) => Vec::new(),
         });
         if let Some(node) = named.into_iter().find(|node| *node >= schedule.nodes) {
             return Err(ScheduleError::Node(node));

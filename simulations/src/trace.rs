@@ -14,6 +14,9 @@ use crate::clock;
 
 /// Events that are kept for a failure's message.
 const KEPT: usize = 40;
+/// Events within one simulated second, beyond which a world goes round in
+/// circles.
+const MOST: u64 = 2_000_000;
 
 /// The trace of one world. Clones are the same trace.
 #[derive(Clone)]
@@ -23,6 +26,8 @@ struct State {
     start: Instant,
     hash: Sha256,
     events: u64,
+    /// The second that is under way, and the events before it.
+    second: (u64, u64),
     counts: BTreeMap<String, u64>,
     amounts: BTreeMap<&'static str, u64>,
     recent: VecDeque<String>,
@@ -37,6 +42,7 @@ impl Trace {
             start: clock::now(),
             hash: Sha256::new(),
             events: 0,
+            second: (0, 0),
             counts: BTreeMap::new(),
             amounts: BTreeMap::new(),
             recent: VecDeque::new(),
@@ -119,6 +125,18 @@ impl State {
         let time = (clock::now() - self.start).as_micros();
         let line = format!("{:>10}.{:03} ms  {kind}: {words}", time / 1000, time % 1000);
         self.events += 1;
+        let second = (time / 1_000_000) as u64;
+        if self.second.0 < second {
+            self.second = (second, self.events);
+        } else if self.events - self.second.1 > MOST {
+            // Nothing that runs in this world can end it: its tasks are the
+            // ones that don't come to rest.
+            for line in &self.recent {
+                eprintln!("{line}");
+            }
+            eprintln!("{line}\nmore than {MOST} events in one second");
+            std::process::abort();
+        }
         self.hash.update(line.as_bytes());
         self.hash.update(b"\n");
         if let Some(whole) = &mut self.whole {

@@ -2,22 +2,24 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
+    time::Duration,
 };
 
-use async_trait::async_trait;
 use innermesh_agent::{
-    host::{Host, Tunnels, tasks::Tasks},
+    host::{Host, tasks::Tasks},
     mesh::Config,
-    tunnel::{BackendChoice, DEFAULT_MTU, Recorded, Tunnel, TunnelError, TunnelSettings},
+    tunnel::{BackendChoice, DEFAULT_MTU},
 };
 use innermesh_proto::tunnel::TunnelPlan;
 
 use crate::{
-    clock::SimClock,
+    clock::{self, SimClock},
     disk::SimDisk,
     keys::{SimKeys, Verified},
-    net::{self, Wire},
+    net::{self, HostId, Wire},
+    random::Random,
+    tunnel::SimTunnels,
 };
 
 /// When a world begins, in milliseconds since 1970: in January 2027.
@@ -40,14 +42,18 @@ pub struct Machine {
     pub name: String,
     /// Where it is.
     pub address: IpAddr,
+    /// Its place in the network.
+    pub place: HostId,
     /// What its agent is given.
     pub host: Host,
     /// Its state folder.
     pub disk: SimDisk,
     /// Its clock.
     pub clock: Arc<SimClock>,
-    tunnels: Arc<SimTunnels>,
+    tunnels: SimTunnels,
     wire: Wire,
+    /// Places it has been at.
+    stays: u32,
 }
 
 impl World {
@@ -65,24 +71,27 @@ impl World {
     pub fn machine(&mut self, name: &str) -> Machine {
         self.machines += 1;
         let address = net::address(self.machines);
-        let disk = SimDisk::default();
-        let tunnels = Arc::new(SimTunnels::default());
+        let disk = SimDisk::torn(Random::named(self.seed, name));
+        let tunnels = SimTunnels::default();
         let clock = Arc::new(SimClock::new(START_MS));
+        let place = self.wire.plug(name, &[address]);
         Machine {
             name: name.into(),
             address,
+            place,
             host: Host {
                 clock: clock.clone(),
                 keys: Arc::new(SimKeys::new(self.seed, name, self.verified.clone())),
-                net: self.wire.plug(name, &[address]),
+                net: self.wire.network(place),
                 disk: Arc::new(disk.clone()),
-                tunnels: tunnels.clone(),
+                tunnels: Arc::new(tunnels.clone()),
                 tasks: Tasks::default(),
             },
             disk,
             clock,
             tunnels,
             wire: self.wire.clone(),
+            stays: 1,
         }
     }
 }
@@ -91,10 +100,26 @@ impl Machine {
     /// Takes its power away: what runs ends where it stands, and what wasn't
     /// synced is gone. An agent can be started on it again.
     pub async fn crash(&mut self) {
-        self.wire.unplug(self.address);
+        self.wire.unplug(self.place);
         self.host.tasks.end().await;
         self.disk.crash();
         self.host.tasks = Tasks::default();
+    }
+
+    /// Moves it to an address where nobody was before.
+    pub fn roam(&mut self) {
+        let to = net::elsewhere(self.address, self.stays);
+        self.stays += 1;
+        self.wire.roam(self.place, self.address, to);
+        self.address = to;
+    }
+
+    /// Has it stand still for a while; its monotonic clock too when it is
+    /// `asleep`.
+    pub fn still(&self, long: Duration, asleep: bool) {
+        let until = clock::now() + long;
+        self.wire.still(self.place, until);
+        self.clock.still(until, asleep);
     }
 
     /// The configuration of its agent.
@@ -114,27 +139,11 @@ impl Machine {
 
     /// What its tunnel was last told to be; empty before the agent runs.
     pub fn tunnel_plan(&self) -> TunnelPlan {
-        self.tunnels
-            .opened
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_ref()
-            .map(|tunnel| tunnel.plan())
-            .unwrap_or_default()
+        self.tunnels.plan()
     }
-}
 
-/// Tunnels that are recorded.
-#[derive(Default)]
-struct SimTunnels {
-    opened: Mutex<Option<Arc<Recorded>>>,
-}
-
-#[async_trait]
-impl Tunnels for SimTunnels {
-    async fn open(&self, settings: TunnelSettings) -> Result<Arc<dyn Tunnel>, TunnelError> {
-        let tunnel = Arc::new(Recorded::new(settings.listen_port));
-        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(tunnel.clone());
-        Ok(tunnel)
+    /// When two peers of its tunnel had one address, if they ever did.
+    pub fn tunnel_overlap(&self) -> Option<String> {
+        self.tunnels.overlap()
     }
 }

@@ -17,7 +17,7 @@ use chitchat::{
     transport::{Socket, Transport as Carries},
 };
 use innermesh_proto::{
-    gate::{self, GossipId, KEY},
+    gate::{GossipId, KEY, compact::Packer},
     head::gossip_address,
     id::{MeshId, NodeId},
     rpc::method,
@@ -49,7 +49,7 @@ pub struct Carrier {
 }
 
 struct Inner {
-    id: GossipId,
+    id: Mutex<GossipId>,
     mesh: MeshId,
     chitchat: Mutex<Arc<ChitchatHandle>>,
     inbox: mpsc::Sender<(SocketAddr, ChitchatMessage)>,
@@ -79,11 +79,12 @@ impl Carrier {
             inbox: Arc::new(tokio::sync::Mutex::new(outbox)),
             peers: Arc::default(),
             mesh: *mesh,
+            packer: Packer::default(),
         };
         let chitchat = spawn(&id, mesh, &link).await?;
         let carrier = Self {
             inner: Arc::new(Inner {
-                id,
+                id: Mutex::new(id),
                 mesh: *mesh,
                 chitchat: Mutex::new(Arc::new(chitchat)),
                 inbox,
@@ -126,8 +127,34 @@ impl Carrier {
     }
 
     /// This node's id in gossip.
-    pub fn id(&self) -> &GossipId {
-        &self.inner.id
+    pub fn id(&self) -> GossipId {
+        let id = self.inner.id.lock().unwrap_or_else(|e| e.into_inner());
+        id.clone()
+    }
+
+    /// Goes on under another generation, with nothing published yet.
+    ///
+    /// # Errors
+    /// As [`Carrier::start`]; the old one goes on then.
+    pub async fn restart(&self, generation: u64) -> io::Result<()> {
+        let id = GossipId {
+            generation,
+            ..self.id()
+        };
+        let chitchat = spawn(&id, &self.inner.mesh, &self.inner.link).await?;
+        *self.inner.id.lock().unwrap_or_else(|e| e.into_inner()) = id;
+        self.replace(chitchat).abort();
+        Ok(())
+    }
+
+    /// Puts another chitchat in the place of the one that runs, and gives that.
+    fn replace(&self, chitchat: ChitchatHandle) -> Arc<ChitchatHandle> {
+        let mut held = self
+            .inner
+            .chitchat
+            .lock()
+            .unwrap_or_else(|e| e.into_inner());
+        std::mem::replace(&mut held, Arc::new(chitchat))
     }
 
     /// The name of the cluster: the mesh.
@@ -147,16 +174,15 @@ impl Carrier {
     /// message through the gate can make, but what it lacks is not known.
     async fn watch(self, clock: Arc<dyn Clock>) {
         loop {
-            let ended = self.chitchat().termination_watcher().await;
+            let watched = self.chitchat();
+            let ended = watched.termination_watcher().await;
+            if !Arc::ptr_eq(&watched, &self.chitchat()) {
+                // It was ended to make room for another.
+                continue;
+            }
             tracing::error!(?ended, "gossip ended and is started again");
-            match spawn(&self.inner.id, &self.inner.mesh, &self.inner.link).await {
-                Ok(chitchat) => {
-                    *self
-                        .inner
-                        .chitchat
-                        .lock()
-                        .unwrap_or_else(|e| e.into_inner()) = Arc::new(chitchat);
-                }
+            match spawn(&self.id(), &self.inner.mesh, &self.inner.link).await {
+                Ok(chitchat) => drop(self.replace(chitchat)),
                 Err(error) => return tracing::error!(%error, "gossip can't be started again"),
             }
             clock.sleep(Duration::from_secs(1)).await;
@@ -205,6 +231,7 @@ struct Link {
     inbox: Arc<tokio::sync::Mutex<mpsc::Receiver<(SocketAddr, ChitchatMessage)>>>,
     peers: Arc<Mutex<BTreeMap<SocketAddr, NodeId>>>,
     mesh: MeshId,
+    packer: Packer,
 }
 
 impl Link {
@@ -237,7 +264,7 @@ impl Socket for Link {
             .get(&to)
             .copied();
         if let Some(peer) = peer {
-            let bytes = gate::compact::pack(&message.serialize_to_vec());
+            let bytes = self.packer.pack(&message.serialize_to_vec());
             self.transport.notify(peer, method::GOSSIP, bytes);
         }
         Ok(())

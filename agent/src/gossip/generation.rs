@@ -40,6 +40,21 @@ pub async fn next(disk: &dyn Disk) -> io::Result<u64> {
     Ok(next)
 }
 
+/// Takes a generation above one that was announced before and that this
+/// folder doesn't know of, as it is an older copy.
+///
+/// # Errors
+/// The disk's; or there is none above it.
+pub async fn raise(disk: &dyn Disk, above: u64) -> io::Result<u64> {
+    let next = above
+        .checked_add(1)
+        .filter(|next| *next < u64::MAX)
+        .ok_or_else(|| io::Error::other("there is no generation above the one announced"))?;
+    let slot = SLOTS[usize::from(next.is_multiple_of(2))];
+    disk.replace(Path::new(slot), &encode(next)).await?;
+    Ok(next)
+}
+
 fn encode(value: u64) -> Vec<u8> {
     let bytes = value.to_le_bytes();
     [&bytes[..], &Hash::of(&bytes).0[..8]].concat()
@@ -72,6 +87,17 @@ mod tests {
             6,
             "the torn slot is whole again"
         );
+    }
+
+    #[tokio::test]
+    async fn it_is_raised_above_what_was_announced_and_stays_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = SystemDisk::new(folder.path().to_owned());
+        next(&disk).await.unwrap();
+        assert_eq!(raise(&disk, 7).await.unwrap(), 8);
+        assert_eq!(next(&disk).await.unwrap(), 9);
+        assert!(raise(&disk, u64::MAX - 1).await.is_err());
+        assert!(raise(&disk, u64::MAX).await.is_err());
     }
 
     #[tokio::test]

@@ -10,7 +10,10 @@ mod push;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -36,6 +39,9 @@ const GATHER: Duration = Duration::from_millis(50);
 /// A tick that comes this late says that this node stood still, not that the
 /// others fell silent (S6).
 const STANDSTILL: Duration = Duration::from_millis(750);
+/// How often a node goes on above what others know of it before it takes
+/// another machine for the cause.
+const RAISES: u32 = 3;
 /// How often liveness and renewal are looked at.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -53,7 +59,11 @@ pub(crate) struct Inner {
     transport: Transport,
     nudge: Nudge,
     carrier: carrier::Carrier,
-    generation: u64,
+    generation: AtomicU64,
+    /// A peer knows a newer head of this node than its own.
+    overtaken: Notify,
+    /// When liveness was last looked at, in nanoseconds of the host's clock.
+    beat: AtomicU64,
     shared: Mutex<Shared>,
     /// Counts changes that views are made from.
     changes: watch::Sender<u64>,
@@ -77,6 +87,8 @@ struct Own {
     body: Arc<Body>,
     head: Option<(Head, Sealed)>,
     renewed: Duration,
+    /// The highest generation in which a peer knows this node.
+    met: u64,
 }
 
 /// What was dropped, and why: for status and bug reports.
@@ -116,13 +128,16 @@ impl Gossip {
             transport,
             nudge,
             carrier,
-            generation,
+            generation: AtomicU64::new(generation),
+            overtaken: Notify::new(),
+            beat: AtomicU64::new(nanos(host.clock.now())),
             shared: Mutex::new(Shared {
                 table,
                 own: Own {
                     body,
                     head: None,
                     renewed: Duration::ZERO,
+                    met: 0,
                 },
                 fetching: BTreeSet::new(),
                 conflicts: BTreeSet::new(),
@@ -137,6 +152,7 @@ impl Gossip {
         host.tasks.spawn(inner.clone().beat());
         host.tasks.spawn(inner.clone().publish_changes());
         host.tasks.spawn(inner.clone().keep());
+        host.tasks.spawn(inner.clone().keep_ahead());
         Ok(Self { inner })
     }
 
@@ -155,6 +171,19 @@ impl Gossip {
     /// What this node announces now.
     pub fn own(&self) -> Arc<Announcement> {
         self.inner.shared().own.body.announcement.clone()
+    }
+
+    /// The newest head of this node, once there is one.
+    pub fn own_head(&self) -> Option<Head> {
+        let shared = self.inner.shared();
+        shared.own.head.as_ref().map(|(head, _)| head.clone())
+    }
+
+    /// The time by which liveness is judged: the host's, but when this node has
+    /// stood still it isn't the others' silence that passed, and their beats
+    /// are looked at first (S6).
+    pub fn now(&self) -> Duration {
+        self.inner.now()
     }
 
     /// Reads the table as it is now. Gossip stands still meanwhile.
@@ -191,7 +220,7 @@ impl Gossip {
 
     /// What live peers' clocks say, in milliseconds since 1970.
     pub fn peer_clocks(&self) -> Vec<u64> {
-        let now = self.inner.host.clock.now();
+        let now = self.inner.now();
         let shared = self.inner.shared();
         let live = shared.table.iter().filter(|(_, known)| known.is_live(now));
         live.filter_map(|(_, known)| {
@@ -256,6 +285,10 @@ impl Gossip {
 const TWIN: &str = "another machine runs with this node's key: a cloned disk or a restored snapshot. \
      Stop one of the two, and `agent join` it anew with a fresh state folder";
 
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 fn own_body(announcement: Announcement) -> Arc<Body> {
     let bytes = announcement.encode();
     Arc::new(Body {
@@ -268,6 +301,11 @@ fn own_body(announcement: Announcement) -> Arc<Body> {
 impl Inner {
     fn shared(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn now(&self) -> Duration {
+        let beat = Duration::from_nanos(self.beat.load(Ordering::Relaxed));
+        self.host.clock.now().min(beat + TICK + STANDSTILL)
     }
 
     fn changed(&self) {
@@ -283,7 +321,7 @@ impl Inner {
             .publish(|seq| {
                 let head = Head {
                     node: self.me,
-                    generation: self.generation,
+                    generation: self.generation.load(Ordering::Relaxed),
                     seq,
                     lease_ms,
                     body: body.hash,
@@ -319,9 +357,10 @@ impl Inner {
             let late = now.saturating_sub(last + TICK);
             if late > STANDSTILL {
                 tracing::debug!(late_ms = late.as_millis() as u64, "this node stood still");
-                self.shared().table.excuse(late);
+                self.shared().table.excuse(late, now);
             }
             last = now;
+            self.beat.store(nanos(now), Ordering::Relaxed);
             let nodes = self.ledger.state().members.len();
             let due = self.shared().own.renewed + head::renewal_interval(nodes);
             if now + TICK / 2 >= due {
@@ -336,7 +375,7 @@ impl Inner {
     }
 
     fn live(&self) -> BTreeSet<NodeId> {
-        let now = self.host.clock.now();
+        let now = self.now();
         let shared = self.shared();
         let live = shared.table.iter().filter(|(_, known)| known.is_live(now));
         live.map(|(node, _)| *node).collect()
@@ -408,7 +447,7 @@ impl Inner {
             self.meet_own(&head);
             return None;
         }
-        let now = self.host.clock.now();
+        let now = self.now();
         let mut shared = self.shared();
         let offer = shared.table.offer(head.clone(), sealed, Some(now));
         if offer == Offer::Conflict {
@@ -438,8 +477,49 @@ impl Inner {
             .head
             .as_ref()
             .map_or((0, 0), |(head, _)| head.order());
-        if head.order() > newest && shared.conflicts.insert(head.node) {
-            tracing::error!("{TWIN}");
+        if head.order() > newest {
+            shared.own.met = shared.own.met.max(head.generation);
+            drop(shared);
+            self.overtaken.notify_one();
+        }
+    }
+
+    /// Goes on above what this node has announced before, where its disk was
+    /// rolled back (S2). A second machine with its key does the same: after a
+    /// few times it is told, and nothing more is done.
+    async fn keep_ahead(self: Arc<Self>) {
+        let mut raised = 0;
+        loop {
+            self.overtaken.notified().await;
+            let met = self.shared().own.met;
+            if met < self.generation.load(Ordering::Relaxed) {
+                continue;
+            }
+            raised += 1;
+            if raised > RAISES {
+                if self.shared().conflicts.insert(self.me) {
+                    tracing::error!("{TWIN}");
+                }
+                return;
+            }
+            let next = match generation::raise(&*self.host.disk, met).await {
+                Ok(next) => next,
+                Err(error) => {
+                    tracing::error!(%error, "{TWIN}");
+                    self.shared().conflicts.insert(self.me);
+                    return;
+                }
+            };
+            tracing::warn!(
+                generation = next,
+                "this node's state is older than what it has announced, as after a restored \
+                 snapshot; it goes on above that"
+            );
+            if let Err(error) = self.carrier.restart(next).await {
+                return tracing::error!(%error, "gossip can't be started again");
+            }
+            self.generation.store(next, Ordering::Relaxed);
+            self.clone().renew().await;
         }
     }
 

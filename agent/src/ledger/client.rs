@@ -158,7 +158,10 @@ impl Client {
             let left = end.saturating_sub(self.host.clock.now());
             let clock = self.host.clock.clone();
             tokio::select! {
-                _ = durable.changed() => {}
+                // The ledger's file takes nothing more: it won't come there.
+                changed = durable.changed() => if changed.is_err() {
+                    return;
+                },
                 () = clock.sleep(left.min(ATTEMPT)) => {
                     if self.host.clock.now() >= end {
                         return;

@@ -101,7 +101,7 @@ pub async fn follow_changes(inner: Arc<Inner>) {
 }
 
 fn renew_view(inner: &Inner) {
-    let now = inner.host.clock.now();
+    let now = inner.gossip.now();
     let ledger = inner.ledger.state();
     let before = inner.view.borrow().clone();
     let paths = inner.transport.paths();

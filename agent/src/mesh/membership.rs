@@ -26,8 +26,10 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(60);
 /// How long a renewal may take.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long to wait after one that failed.
-const RETRY: Duration = Duration::from_secs(300);
+/// How long to wait after one that failed: it doubles from one to the other,
+/// as most causes, such as a clock that was just set, are gone soon.
+const RETRY_MIN: Duration = Duration::from_secs(5);
+const RETRY_MAX: Duration = Duration::from_secs(300);
 
 /// What others may ask of the renewal, and see of it.
 #[derive(Default)]
@@ -70,6 +72,7 @@ pub async fn run(inner: Arc<Inner>) {
     let mut states = inner.ledger.subscribe();
     let mut shown = chain(&states.borrow_and_update(), &inner.key);
     let mut not_before = inner.host.clock.now();
+    let mut pause = RETRY_MIN;
     loop {
         let clock = inner.host.clock.clone();
         let expired = tokio::select! {
@@ -87,7 +90,7 @@ pub async fn run(inner: Arc<Inner>) {
                 continue;
             }
             () = inner.membership.wanted.notified() => true,
-            () = clock.sleep(LOOK) => false,
+            () = clock.sleep(LOOK.min(pause)) => false,
         };
         let now = inner.host.clock.now();
         if now < not_before || !(expired || is_due(&inner)) {
@@ -97,7 +100,10 @@ pub async fn run(inner: Arc<Inner>) {
         let failure = result.err();
         if let Some(error) = &failure {
             tracing::warn!(%error, "the membership certificate could not be renewed; trying again");
-            not_before = inner.host.clock.now() + RETRY;
+            not_before = inner.host.clock.now() + pause;
+            pause = RETRY_MAX.min(pause * 2);
+        } else {
+            pause = RETRY_MIN;
         }
         *inner
             .membership

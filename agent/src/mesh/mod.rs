@@ -21,7 +21,8 @@ use std::{
 };
 
 use innermesh_proto::{
-    head::{Announcement, Head, HeadTable, WireGuard},
+    crypto::Sealed,
+    head::{Announcement, Head, HeadTable, Known, WireGuard},
     id::NodeId,
     rpc::method,
     view::MeshView,
@@ -295,10 +296,16 @@ impl Agent {
         self.inner.view.subscribe()
     }
 
-    /// The newest head held here of each other member.
-    pub fn heads(&self) -> Vec<Head> {
-        let heads = |table: &HeadTable| table.iter().map(|(_, known)| known.head.clone()).collect();
+    /// The newest head held here of each other member, as it was signed.
+    pub fn heads(&self) -> Vec<(Head, Sealed)> {
+        let signed = |known: &Known| (known.head.clone(), known.sealed.clone());
+        let heads = |table: &HeadTable| table.iter().map(|(_, known)| signed(known)).collect();
         self.inner.gossip.read(heads)
+    }
+
+    /// The newest head of this node.
+    pub fn own_head(&self) -> Option<Head> {
+        self.inner.gossip.own_head()
     }
 
     /// The DNS service of this agent.

@@ -131,7 +131,7 @@ impl Applied {
     }
 
     /// Counts peers, each once: one that gives and takes has changed once.
-    fn of(steps: &[Step]) -> Self {
+    pub fn of(steps: &[Step]) -> Self {
         let mut applied = Self::default();
         let mut changed = BTreeSet::new();
         for step in steps {

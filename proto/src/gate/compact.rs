@@ -7,6 +7,8 @@
 //! and aren't sent; heads travel as bytes and not as text. That leaves about 12
 //! bytes for each node of a digest.
 
+use std::collections::BTreeMap;
+
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 
@@ -44,19 +46,81 @@ type Entry = (Short, u64, u64);
 /// (node, generation, version that the receiver is taken to have, version and head)
 type Head = (Short, u64, u64, Option<(u64, Vec<u8>)>);
 
-/// Puts a message of our own chitchat into its envelope. What doesn't fit the
-/// compact form, which nothing that an agent says does, travels as it is.
-pub fn pack(message: &[u8]) -> Vec<u8> {
-    let packed = Message::parse(message)
-        .ok()
-        .and_then(|message| compact(&message));
-    match packed {
-        Some(packed) => {
-            let mut out = vec![COMPACT];
-            out.extend(codec::encode(&packed));
-            out
+/// Packs what our own chitchat says. It never forgets an earlier generation of
+/// a node before its grace is over, and peers' gates never take one in: sent
+/// along, they would be offered again in each round. So only the newest of
+/// each node goes out.
+#[derive(Clone, Debug, Default)]
+pub struct Packer {
+    newest: BTreeMap<Short, u64>,
+}
+
+impl Packer {
+    /// Puts a message into its envelope. What doesn't fit the compact form,
+    /// which nothing that an agent says does, travels as it is.
+    pub fn pack(&mut self, message: &[u8]) -> Vec<u8> {
+        let packed = Message::parse(message)
+            .ok()
+            .and_then(|message| self.compact(&message));
+        match packed {
+            Some(packed) => {
+                let mut out = vec![COMPACT];
+                out.extend(codec::encode(&packed));
+                out
+            }
+            None => envelope::wrap(message),
         }
-        None => envelope::wrap(message),
+    }
+
+    fn compact(&mut self, message: &Message) -> Option<Packed> {
+        Some(match message {
+            Message::Syn { digest, .. } => Packed::Syn(self.entries(digest)?),
+            Message::SynAck { digest, delta } => {
+                Packed::SynAck(self.entries(digest)?, self.heads(delta)?)
+            }
+            Message::Ack { delta } => Packed::Ack(self.heads(delta)?),
+            _ => return None,
+        })
+    }
+
+    fn entries(&mut self, digest: &[Known]) -> Option<Vec<Entry>> {
+        let mut entries = digest
+            .iter()
+            .map(|known| Some((named(&known.id)?, known.id.generation, known.version)))
+            .collect::<Option<Vec<Entry>>>()?;
+        for (node, generation, _) in &entries {
+            let newest = self.newest.entry(*node).or_default();
+            *newest = (*newest).max(*generation);
+        }
+        entries.retain(|(node, generation, _)| self.is_newest(node, *generation));
+        Some(entries)
+    }
+
+    fn heads(&self, delta: &[Offer]) -> Option<Vec<Head>> {
+        let newest = delta.iter().filter_map(|offer| {
+            let short = named(&offer.id);
+            short
+                .is_none_or(|node| self.is_newest(&node, offer.id.generation))
+                .then_some((short, offer))
+        });
+        newest
+            .map(|(short, offer)| {
+                let head = match &offer.head {
+                    None => None,
+                    Some(value) => {
+                        let bytes = BASE64URL_NOPAD.decode(value.text.as_bytes()).ok()?;
+                        Some((value.version, bytes))
+                    }
+                };
+                Some((short?, offer.id.generation, offer.from, head))
+            })
+            .collect()
+    }
+
+    fn is_newest(&self, node: &Short, generation: u64) -> bool {
+        self.newest
+            .get(node)
+            .is_none_or(|newest| *newest <= generation)
     }
 }
 
@@ -97,38 +161,6 @@ pub fn unpack(
         true => Err(GateError::Oversized(plain.len())),
         false => Ok(plain),
     }
-}
-
-fn compact(message: &Message) -> Option<Packed> {
-    Some(match message {
-        Message::Syn { digest, .. } => Packed::Syn(entries(digest)?),
-        Message::SynAck { digest, delta } => Packed::SynAck(entries(digest)?, heads(delta)?),
-        Message::Ack { delta } => Packed::Ack(heads(delta)?),
-        _ => return None,
-    })
-}
-
-fn entries(digest: &[Known]) -> Option<Vec<Entry>> {
-    digest
-        .iter()
-        .map(|known| Some((named(&known.id)?, known.id.generation, known.version)))
-        .collect()
-}
-
-fn heads(delta: &[Offer]) -> Option<Vec<Head>> {
-    delta
-        .iter()
-        .map(|offer| {
-            let head = match &offer.head {
-                None => None,
-                Some(value) => {
-                    let bytes = BASE64URL_NOPAD.decode(value.text.as_bytes()).ok()?;
-                    Some((value.version, bytes))
-                }
-            };
-            Some((named(&offer.id)?, offer.id.generation, offer.from, head))
-        })
-        .collect()
 }
 
 fn named(id: &GossipId) -> Option<Short> {
@@ -238,15 +270,48 @@ mod tests {
             },
         ] {
             let plain = message.encode();
-            let packed = pack(&plain);
+            let packed = Packer::default().pack(&plain);
             assert_eq!(unpack(&packed, &MESH, members).unwrap(), plain);
         }
         let syn = Message::Syn {
             cluster: MESH.to_string(),
             digest,
         };
-        let bytes = pack(&syn.encode()).len();
+        let bytes = Packer::default().pack(&syn.encode()).len();
         assert!(bytes < 50 * 13 + 10, "{bytes}");
+    }
+
+    #[test]
+    fn earlier_generations_of_a_node_stay_here() {
+        let earlier = |n, generation| GossipId {
+            generation,
+            ..id(n)
+        };
+        let mut packer = Packer::default();
+        let digest = |ids: &[GossipId]| {
+            let known = |id: &GossipId| Known {
+                id: id.clone(),
+                ..known(1)
+            };
+            Message::Syn {
+                cluster: MESH.to_string(),
+                digest: ids.iter().map(known).collect(),
+            }
+        };
+        let all = digest(&[earlier(1, 1), earlier(1, 2), id(1), id(2)]);
+        let unpacked = unpack(&packer.pack(&all.encode()), &MESH, members).unwrap();
+        assert_eq!(unpacked, digest(&[id(1), id(2)]).encode());
+        // A message without a digest is judged by what was said before.
+        let old = Offer {
+            id: earlier(1, 2),
+            ..offer(1)
+        };
+        let delta = |delta: &[Offer]| Message::Ack {
+            delta: delta.to_vec(),
+        };
+        let packed = packer.pack(&delta(&[old, offer(2)]).encode());
+        let unpacked = unpack(&packed, &MESH, members).unwrap();
+        assert_eq!(unpacked, delta(&[offer(2)]).encode());
     }
 
     #[test]
@@ -255,7 +320,7 @@ mod tests {
             cluster: MESH.to_string(),
             digest: vec![known(1), known(150)],
         };
-        let unpacked = unpack(&pack(&syn.encode()), &MESH, members).unwrap();
+        let unpacked = unpack(&Packer::default().pack(&syn.encode()), &MESH, members).unwrap();
         let expected = Message::Syn {
             cluster: MESH.to_string(),
             digest: vec![known(1)],

@@ -16,6 +16,7 @@
 pub mod compact;
 mod envelope;
 mod error;
+mod squeeze;
 #[cfg(test)]
 mod tests;
 mod wire;

@@ -9,7 +9,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::GateError;
+use super::{GateError, squeeze};
 use crate::limits::{
     GOSSIP_BLOCK_BYTES, GOSSIP_BLOCKS, GOSSIP_DELTA_NODES, GOSSIP_DIGEST_BYTES,
     GOSSIP_MESSAGE_BYTES, GOSSIP_NODE_BYTES,
@@ -333,8 +333,8 @@ impl<'a> Reader<'a> {
             match tag {
                 BLOCK_ZSTD => {
                     buffer.resize(GOSSIP_BLOCK_BYTES, 0);
-                    let len = zstd::bulk::decompress_to_buffer(block, &mut buffer[..])
-                        .map_err(|_| GateError::Zstd)?;
+                    let len =
+                        squeeze::decompress(block, &mut buffer[..]).map_err(|_| GateError::Zstd)?;
                     buffer.truncate(len);
                     plain.extend_from_slice(&buffer);
                 }

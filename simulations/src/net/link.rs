@@ -1,9 +1,10 @@
 //! What lies between two hosts, and what it does to a datagram.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::HostId;
 use crate::random::Random;
 
 /// One direction between two hosts. Probabilities are from 0 to 1.
@@ -61,6 +62,8 @@ pub enum Fate {
     TooLarge,
     /// Nobody is there.
     Nowhere,
+    /// A router with NAT doesn't let it in.
+    Filtered,
 }
 
 impl Fate {
@@ -74,6 +77,7 @@ impl Fate {
             Self::Cut => "cut",
             Self::TooLarge => "too large",
             Self::Nowhere => "nowhere",
+            Self::Filtered => "filtered",
         }
     }
 }
@@ -83,7 +87,7 @@ impl Fate {
 pub(super) struct Links {
     random: Random,
     usual: Link,
-    links: BTreeMap<(IpAddr, IpAddr), Link>,
+    links: BTreeMap<(HostId, HostId), Link>,
 }
 
 impl Links {
@@ -99,11 +103,11 @@ impl Links {
         self.usual = link;
     }
 
-    pub(super) fn set(&mut self, from: IpAddr, to: IpAddr, link: Link) {
+    pub(super) fn set(&mut self, from: HostId, to: HostId, link: Link) {
         self.links.insert((from, to), link);
     }
 
-    pub(super) fn cut(&mut self, from: IpAddr, to: IpAddr) {
+    pub(super) fn cut(&mut self, from: HostId, to: HostId) {
         let usual = self.usual;
         self.links.entry((from, to)).or_insert(usual).up = false;
     }
@@ -116,8 +120,8 @@ impl Links {
     /// What becomes of a datagram, and after which times it arrives.
     pub(super) fn pass(
         &mut self,
-        from: IpAddr,
-        to: IpAddr,
+        from: HostId,
+        to: HostId,
         length: usize,
     ) -> (Fate, Vec<Duration>) {
         let link = self.links.get(&(from, to)).unwrap_or(&self.usual);
@@ -150,13 +154,12 @@ impl Links {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::address;
 
     fn fates(link: Link, seed: u64) -> Vec<(Fate, Vec<Duration>)> {
         let mut links = Links::new(seed);
         links.set_usual(link);
         (0..1000)
-            .map(|_| links.pass(address(1), address(2), 100))
+            .map(|_| links.pass(HostId(1), HostId(2), 100))
             .collect()
     }
 
@@ -180,7 +183,7 @@ mod tests {
     #[test]
     fn links_are_cut_one_way_and_swallow_what_is_too_large() {
         let mut links = Links::new(1);
-        let (a, b) = (address(1), address(2));
+        let (a, b) = (HostId(1), HostId(2));
         links.cut(a, b);
         assert_eq!(links.pass(a, b, 1).0, Fate::Cut);
         assert_eq!(links.pass(b, a, 1).0, Fate::Sent);

@@ -1,9 +1,11 @@
 //! The network: UDP between simulated hosts. [`link`] decides what becomes of a
 //! datagram; those that arrive do so in the order of (time, sequence). A host
+//! may be behind a NAT ([`nat`]), move to another address, and stand still. It
 //! has this network and nothing else: no TCP, no name server but the world's
 //! hosts.
 
 pub mod link;
+pub mod nat;
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +25,10 @@ use quinn::{
 };
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use self::link::{Fate, Link, Links};
+use self::{
+    link::{Fate, Link, Links},
+    nat::{Class, Nat},
+};
 use crate::clock;
 
 /// Datagrams that wait for one socket; what comes beyond is lost.
@@ -33,6 +38,10 @@ const EPHEMERAL: u16 = 49152;
 /// The name of each host's one interface.
 const INTERFACE: &str = "sim0";
 
+/// A host's number in its network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostId(usize);
+
 /// The network of one world. Clones are the same network.
 #[derive(Clone)]
 pub struct Wire {
@@ -41,10 +50,21 @@ pub struct Wire {
 
 struct State {
     sequence: u64,
-    names: BTreeMap<String, Vec<IpAddr>>,
+    hosts: Vec<Place>,
+    /// The host with each address, its NAT's public one included.
+    whose: BTreeMap<IpAddr, HostId>,
     bound: BTreeMap<SocketAddr, Arc<Inbox>>,
     links: Links,
     observer: Option<Observer>,
+}
+
+/// Where a host is.
+struct Place {
+    name: String,
+    addresses: Vec<IpAddr>,
+    nat: Option<Nat>,
+    /// Until when nothing goes in or out.
+    still_until: Option<Instant>,
 }
 
 /// Is told of each datagram, when it is sent.
@@ -53,9 +73,9 @@ pub type Observer = Box<dyn FnMut(&Passing) + Send>;
 /// A datagram on its way.
 #[derive(Clone, Copy, Debug)]
 pub struct Passing {
-    /// By whom.
+    /// By whom, as the receiver sees it.
     pub from: SocketAddr,
-    /// To whom.
+    /// To whom, as the sender named it.
     pub to: SocketAddr,
     /// Bytes of UDP payload. What they say differs from run to run, as TLS
     /// draws its own randomness.
@@ -69,7 +89,8 @@ impl Wire {
     pub fn new(seed: u64) -> Self {
         let state = State {
             sequence: 0,
-            names: BTreeMap::new(),
+            hosts: Vec::new(),
+            whose: BTreeMap::new(),
             bound: BTreeMap::new(),
             links: Links::new(seed),
             observer: None,
@@ -91,12 +112,12 @@ impl Wire {
     }
 
     /// Makes `link` what lies in the way from one host to another.
-    pub fn set_link(&self, from: IpAddr, to: IpAddr, link: Link) {
+    pub fn set_link(&self, from: HostId, to: HostId, link: Link) {
         self.lock().links.set(from, to, link);
     }
 
     /// Takes the way from one host to another down.
-    pub fn cut(&self, from: IpAddr, to: IpAddr) {
+    pub fn cut(&self, from: HostId, to: HostId) {
         self.lock().links.cut(from, to);
     }
 
@@ -107,32 +128,107 @@ impl Wire {
 
     /// Takes all sockets of a host from it, as when its power fails: what they
     /// still send goes nowhere.
-    pub fn unplug(&self, address: IpAddr) {
-        self.lock().bound.retain(|at, _| at.ip() != address);
+    pub fn unplug(&self, host: HostId) {
+        let mut state = self.lock();
+        let addresses = state.hosts[host.0].addresses.clone();
+        state.bound.retain(|at, _| !addresses.contains(&at.ip()));
     }
 
     /// A new host's place in the network.
-    pub fn plug(&self, name: &str, addresses: &[IpAddr]) -> Arc<dyn Network> {
-        self.lock().names.insert(name.into(), addresses.to_vec());
+    pub fn plug(&self, name: &str, addresses: &[IpAddr]) -> HostId {
+        let mut state = self.lock();
+        state.hosts.push(Place {
+            name: name.into(),
+            addresses: addresses.to_vec(),
+            nat: None,
+            still_until: None,
+        });
+        let host = HostId(state.hosts.len() - 1);
+        state.whose.extend(addresses.iter().map(|ip| (*ip, host)));
+        host
+    }
+
+    /// The network as an agent on `host` sees it.
+    pub fn network(&self, host: HostId) -> Arc<dyn Network> {
         Arc::new(SimNetwork {
             wire: self.clone(),
-            addresses: addresses.to_vec(),
+            host,
         })
+    }
+
+    /// Puts a host behind a NAT whose public address is `public`.
+    pub fn set_nat(&self, host: HostId, class: Class, public: IpAddr) {
+        let mut state = self.lock();
+        state.hosts[host.0].nat = Some(Nat::new(class, public));
+        state.whose.insert(public, host);
+    }
+
+    /// Restarts a host's NAT; `false` where it has none.
+    pub fn rebind_nat(&self, host: HostId) -> bool {
+        let mut state = self.lock();
+        let nat = state.hosts[host.0].nat.as_mut();
+        nat.map(Nat::rebind).is_some()
+    }
+
+    /// Gives a host the address `to` instead of `from`; its sockets stay, as
+    /// those that are bound to any address do.
+    pub fn roam(&self, host: HostId, from: IpAddr, to: IpAddr) {
+        let mut state = self.lock();
+        for address in &mut state.hosts[host.0].addresses {
+            if *address == from {
+                *address = to;
+            }
+        }
+        state.whose.remove(&from);
+        state.whose.insert(to, host);
+        let moved: Vec<SocketAddr> = state.bound.keys().copied().collect();
+        for old in moved.into_iter().filter(|at| at.ip() == from) {
+            if let Some(inbox) = state.bound.remove(&old) {
+                state.bound.insert(SocketAddr::new(to, old.port()), inbox);
+            }
+        }
+    }
+
+    /// Lets nothing in or out of a host before `until`; what is sent
+    /// meanwhile, by it and to it, passes then.
+    pub fn still(&self, host: HostId, until: Instant) {
+        let mut state = self.lock();
+        state.hosts[host.0].still_until = Some(until);
+        let addresses = state.hosts[host.0].addresses.clone();
+        for (_, inbox) in state
+            .bound
+            .iter()
+            .filter(|(at, _)| addresses.contains(&at.ip()))
+        {
+            inbox.hold(until);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn send(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+    fn send(&self, host: HostId, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        let now = clock::now();
         let mut state = self.lock();
         let length = bytes.len();
-        let (mut fate, times) = state.links.pass(from.ip(), to.ip(), length);
-        let inbox = state.bound.get(&to).cloned();
-        if inbox.is_none() {
-            // Lost without a word, as behind most firewalls.
-            fate = Fate::Nowhere;
-        }
+        let from = match &mut state.hosts[host.0].nat {
+            Some(nat) => nat.outward(from, to, now),
+            None => from,
+        };
+        let target = state.target(from, to, now);
+        let mut times = Vec::new();
+        // Lost without a word where nobody is, as behind most firewalls.
+        let fate = match &target {
+            Err(fate) => *fate,
+            Ok((receiver, _)) => {
+                let (fate, passed) = state.links.pass(host, *receiver, length);
+                let begin = state.ready(host, now);
+                let arrivals = passed.into_iter().map(|time| begin + time);
+                times = arrivals.map(|at| state.ready(*receiver, at)).collect();
+                fate
+            }
+        };
         if let Some(observer) = &mut state.observer {
             observer(&Passing {
                 from,
@@ -144,39 +240,63 @@ impl Wire {
         let first = state.sequence;
         state.sequence += times.len() as u64;
         drop(state);
-        let Some(inbox) = inbox else { return };
-        for (time, sequence) in times.into_iter().zip(first..) {
+        let Ok((_, inbox)) = target else { return };
+        for place in times.into_iter().zip(first..) {
             let bytes = bytes.to_vec();
-            inbox.put(
-                (clock::now() + time, sequence),
-                Datagram { from, to, bytes },
-            );
+            inbox.put(place, Datagram { from, to, bytes });
         }
     }
+}
 
-    /// Whether the socket with this inbox is the one at `address`.
-    fn holds(&self, address: SocketAddr, inbox: &Arc<Inbox>) -> bool {
-        let state = self.lock();
-        let bound = state.bound.get(&address);
-        bound.is_some_and(|bound| Arc::ptr_eq(bound, inbox))
+impl State {
+    /// Who gets a datagram to this address, or why nobody does.
+    fn target(
+        &self,
+        from: SocketAddr,
+        to: SocketAddr,
+        now: Instant,
+    ) -> Result<(HostId, Arc<Inbox>), Fate> {
+        let host = *self.whose.get(&to.ip()).ok_or(Fate::Nowhere)?;
+        let inside = match &self.hosts[host.0].nat {
+            Some(nat) if nat.public() == to.ip() => {
+                nat.inward(to.port(), from, now).ok_or(Fate::Filtered)?
+            }
+            // An address behind a NAT means nothing outside.
+            Some(_) => return Err(Fate::Nowhere),
+            None => to,
+        };
+        let inbox = self.bound.get(&inside).ok_or(Fate::Nowhere)?;
+        Ok((host, inbox.clone()))
+    }
+
+    /// When a host that may stand still takes part again, if not at `at`.
+    fn ready(&self, host: HostId, at: Instant) -> Instant {
+        let still = self.hosts[host.0].still_until;
+        still.map_or(at, |until| until.max(at))
     }
 }
 
 struct SimNetwork {
     wire: Wire,
-    addresses: Vec<IpAddr>,
+    host: HostId,
+}
+
+impl SimNetwork {
+    fn addresses(&self) -> Vec<IpAddr> {
+        self.wire.lock().hosts[self.host.0].addresses.clone()
+    }
 }
 
 #[async_trait]
 impl Network for SimNetwork {
     fn quic_socket(&self, listen: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        let addresses = self.addresses();
         let ips: Vec<IpAddr> = match listen.ip() {
-            IpAddr::V6(ip) if ip.is_unspecified() => self.addresses.clone(),
+            IpAddr::V6(ip) if ip.is_unspecified() => addresses,
             IpAddr::V4(ip) if ip.is_unspecified() => {
-                let v4 = self.addresses.iter().filter(|ip| ip.is_ipv4());
-                v4.copied().collect()
+                addresses.into_iter().filter(IpAddr::is_ipv4).collect()
             }
-            ip if self.addresses.contains(&ip) => vec![ip],
+            ip if addresses.contains(&ip) => vec![ip],
             _ => return Err(io::ErrorKind::AddrNotAvailable.into()),
         };
         let mut state = self.wire.lock();
@@ -197,8 +317,8 @@ impl Network for SimNetwork {
         drop(state);
         Ok(Arc::new(Socket {
             wire: self.wire.clone(),
+            host: self.host,
             local: SocketAddr::new(listen.ip(), port),
-            ips,
             inbox,
         }))
     }
@@ -212,8 +332,8 @@ impl Network for SimNetwork {
     }
 
     async fn local_addresses(&self) -> Vec<(String, IpAddr)> {
-        let here = self.addresses.iter();
-        here.map(|ip| (INTERFACE.to_owned(), *ip)).collect()
+        let here = self.addresses().into_iter();
+        here.map(|ip| (INTERFACE.to_owned(), ip)).collect()
     }
 
     async fn clash(&self, _: IpNet, _: &str) -> Option<String> {
@@ -227,7 +347,11 @@ impl Network for SimNetwork {
     async fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         let addresses = match name.parse() {
             Ok(ip) => Some(vec![ip]),
-            Err(_) => self.wire.lock().names.get(name).cloned(),
+            Err(_) => {
+                let state = self.wire.lock();
+                let named = state.hosts.iter().find(|place| place.name == name);
+                named.map(|place| place.addresses.clone())
+            }
         };
         let addresses = addresses.ok_or_else(|| io::Error::other("no such host"))?;
         Ok(addresses
@@ -248,8 +372,8 @@ impl Network for SimNetwork {
 /// A UDP socket, as quinn wants one.
 struct Socket {
     wire: Wire,
+    host: HostId,
     local: SocketAddr,
-    ips: Vec<IpAddr>,
     inbox: Arc<Inbox>,
 }
 
@@ -276,19 +400,27 @@ impl AsyncUdpSocket for Socket {
             transmit.destination.ip().to_canonical(),
             transmit.destination.port(),
         );
-        let same_family = |ip: &&IpAddr| ip.is_ipv4() == to.is_ipv4();
-        let from = transmit
-            .src_ip
-            .map(|ip| ip.to_canonical())
-            .or_else(|| self.ips.iter().find(same_family).copied())
-            .ok_or(io::ErrorKind::NetworkUnreachable)?;
-        let from = SocketAddr::new(from, self.local.port());
-        if !self.wire.holds(from, &self.inbox) {
-            return Ok(());
-        }
+        // The first of its addresses that is of the same family.
+        let from = {
+            let state = self.wire.lock();
+            let addresses = state.hosts[self.host.0].addresses.iter();
+            let mine = addresses
+                .map(|ip| SocketAddr::new(*ip, self.local.port()))
+                .filter(|at| {
+                    let bound = state.bound.get(at);
+                    bound.is_some_and(|bound| Arc::ptr_eq(bound, &self.inbox))
+                });
+            let mut fit = mine.filter(|at| at.is_ipv4() == to.is_ipv4());
+            match transmit.src_ip.map(|ip| ip.to_canonical()) {
+                Some(ip) => fit.find(|at| at.ip() == ip),
+                None => fit.next(),
+            }
+        };
+        // Its address is gone, or it was unplugged.
+        let Some(from) = from else { return Ok(()) };
         let size = transmit.segment_size.unwrap_or(transmit.contents.len());
         for bytes in transmit.contents.chunks(size.max(1)) {
-            self.wire.send(from, to, bytes);
+            self.wire.send(self.host, from, to, bytes);
         }
         Ok(())
     }
@@ -333,14 +465,9 @@ impl AsyncUdpSocket for Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         let mut state = self.wire.lock();
-        for ip in &self.ips {
-            let address = SocketAddr::new(*ip, self.local.port());
-            // After a failure of the power it may be another's.
-            let bound = state.bound.get(&address);
-            if bound.is_some_and(|bound| Arc::ptr_eq(bound, &self.inbox)) {
-                state.bound.remove(&address);
-            }
-        }
+        state
+            .bound
+            .retain(|_, inbox| !Arc::ptr_eq(inbox, &self.inbox));
     }
 }
 
@@ -366,7 +493,7 @@ struct Datagram {
 }
 
 /// When a datagram arrives, and its number of all that were sent.
-type Place = (Instant, u64);
+type Arrival = (Instant, u64);
 
 /// What is under way to one socket.
 #[derive(Default)]
@@ -374,13 +501,13 @@ struct Inbox(Mutex<Queue>);
 
 #[derive(Default)]
 struct Queue {
-    datagrams: BTreeMap<Place, Datagram>,
+    datagrams: BTreeMap<Arrival, Datagram>,
     reader: Option<Waker>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Inbox {
-    fn put(&self, place: Place, datagram: Datagram) {
+    fn put(&self, place: Arrival, datagram: Datagram) {
         let mut queue = self.lock();
         if queue.datagrams.len() >= WAITING {
             return;
@@ -391,6 +518,17 @@ impl Inbox {
         if let Some(reader) = reader {
             reader.wake();
         }
+    }
+
+    /// Has everything that would arrive before `until` arrive then.
+    fn hold(&self, until: Instant) {
+        let mut queue = self.lock();
+        let later = queue.datagrams.split_off(&(until, 0));
+        let held = std::mem::replace(&mut queue.datagrams, later);
+        let held = held
+            .into_iter()
+            .map(|((_, number), one)| ((until, number), one));
+        queue.datagrams.extend(held);
     }
 
     /// The next datagram that has arrived.
@@ -423,6 +561,15 @@ pub fn address(number: u32) -> IpAddr {
     // The documentation's prefix (RFC 3849).
     let host = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0);
     IpAddr::V6(Ipv6Addr::from(u128::from(host) + u128::from(number)))
+}
+
+/// Another address for the host that has `home`, its `number`th.
+pub fn elsewhere(home: IpAddr, number: u32) -> IpAddr {
+    let IpAddr::V6(home) = home else { return home };
+    let mut segments = home.segments();
+    segments[2] = number as u16;
+    segments[3] = (number >> 16) as u16;
+    IpAddr::V6(segments.into())
 }
 
 #[cfg(test)]
@@ -458,8 +605,14 @@ mod tests {
         let wire = Wire::new(1);
         let (a, b) = (address(1), address(2));
         let listen = |port| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
-        let sender = wire.plug("a", &[a]).quic_socket(listen(0)).unwrap();
-        let receiver = wire.plug("b", &[b]).quic_socket(listen(9)).unwrap();
+        let sender = wire
+            .network(wire.plug("a", &[a]))
+            .quic_socket(listen(0))
+            .unwrap();
+        let receiver = wire
+            .network(wire.plug("b", &[b]))
+            .quic_socket(listen(9))
+            .unwrap();
         let start = clock::now();
         for text in [&b"one"[..], b"two", &[0; link::LARGEST + 1], b"three"] {
             sender
@@ -477,9 +630,9 @@ mod tests {
     async fn a_socket_of_both_families_shows_ipv4_as_mapped() {
         let wire = Wire::new(1);
         let v4 = |last| IpAddr::from([192, 0, 2, last]);
-        let sender = wire.plug("a", &[v4(1)]);
+        let sender = wire.network(wire.plug("a", &[v4(1)]));
         let sender = sender.quic_socket("0.0.0.0:7".parse().unwrap()).unwrap();
-        let receiver = wire.plug("b", &[v4(2), address(2)]);
+        let receiver = wire.network(wire.plug("b", &[v4(2), address(2)]));
         let receiver = receiver.quic_socket("[::]:9".parse().unwrap()).unwrap();
         sender
             .try_send(&transmit("192.0.2.2:9".parse().unwrap(), b"x"))
@@ -491,7 +644,7 @@ mod tests {
     #[tokio::test]
     async fn a_port_is_free_again_when_its_socket_is_gone() {
         let wire = Wire::new(1);
-        let host = wire.plug("a", &[address(1)]);
+        let host = wire.network(wire.plug("a", &[address(1)]));
         let listen = "[::]:5".parse().unwrap();
         let socket = host.quic_socket(listen).unwrap();
         let refused = host.quic_socket(listen).unwrap_err();

@@ -28,6 +28,9 @@ use simulations::{
     shrink::shrink,
 };
 
+#[global_allocator]
+static MEMORY: simulations::memory::Watched = simulations::memory::Watched;
+
 #[derive(Parser)]
 #[command(name = "simulate", version, about)]
 /// Runs whole Innermesh agents in a deterministic world: simulated network,
@@ -93,6 +96,9 @@ struct RunArguments {
     /// unless told
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
+    /// Ends with the first run that fails
+    #[arg(long)]
+    fail_fast: bool,
     /// Prints one JSON object a line and run
     #[arg(long)]
     json: bool,
@@ -194,8 +200,9 @@ fn many(arguments: &RunArguments) -> Result<bool, String> {
         if arguments.json {
             println!("{}", serde_json::to_string(&outcome).expect("plain values"));
         }
+        let go_on = outcome.ok || !arguments.fail_fast;
         last = Some((outcome, trace, samples));
-        Ok(())
+        Ok(go_on)
     };
     process::all(&schedules, arguments.jobs, whole, each)?;
     progress(arguments.json, "");

@@ -64,13 +64,14 @@ pub fn one(schedule: &Schedule, whole: bool) -> Result<Outcome, String> {
         .wait_with_output()
         .map_err(|e| format!("the process of a run: {e}"))?;
     if !output.status.success() {
-        return Err(format!("the process of a run: {}", output.status));
+        let words = format!("panic: the process of the run ended, {}", output.status);
+        return Ok(Outcome::lost(schedule, words));
     }
     serde_json::from_slice(&output.stdout).map_err(|e| format!("what a run wrote: {e}"))
 }
 
 /// Runs all schedules, some at a time, and hands over what came of each in
-/// their order. `done` may stop the rest by an error.
+/// their order, as long as `done` is true.
 ///
 /// # Errors
 /// The first that a run or `done` has.
@@ -78,7 +79,7 @@ pub fn all(
     schedules: &[Schedule],
     jobs: Option<NonZeroUsize>,
     whole: bool,
-    mut done: impl FnMut(usize, Outcome) -> Result<(), String>,
+    mut done: impl FnMut(usize, Outcome) -> Result<bool, String>,
 ) -> Result<(), String> {
     let jobs = jobs
         .or_else(|| thread::available_parallelism().ok())
@@ -113,9 +114,10 @@ pub fn all(
                     }
                 }
             };
-            if let Err(why) = outcome.and_then(|outcome| done(number, outcome)) {
+            let go_on = outcome.and_then(|outcome| done(number, outcome));
+            if !matches!(go_on, Ok(true)) {
                 next.store(schedules.len(), Ordering::Relaxed);
-                return Err(why);
+                return go_on.map(|_| ());
             }
         }
         Ok(())

@@ -1,0 +1,302 @@
+//! A member that lies: it has a valid identity and certificate, speaks QUIC,
+//! and says what no agent of ours says.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use innermesh_agent::{
+    enroll::keys,
+    host::{Host, keys::NodeKey},
+    mesh::Agent,
+    quic::{Admission, Settings, Standing, Transport},
+    tls::{Chain, MeshTls},
+};
+use innermesh_proto::{
+    codec,
+    crypto::{Hash, PublicKey, Sealed},
+    head::Head,
+    id::NodeId,
+    ledger::{Position, State},
+    limits,
+    message::{Push, PushedHead},
+    rpc::method,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Machine, world::PORT};
+
+/// What a liar does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Lie {
+    /// A head of another, with the liar's own signature.
+    ForgedAuthor,
+    /// A head of its own with the highest numbers there are.
+    HighestVersion,
+    /// Heads of nodes that nobody has heard of, by the hundred.
+    FloodOfIds,
+    /// Gossip in few bytes that is many when unpacked.
+    Bomb,
+    /// Two heads of its own with one number.
+    Equivocation,
+    /// An old head of another, again.
+    Replay,
+    /// A place in the ledger that nobody has come to.
+    FarAhead,
+    /// Frames that are none.
+    Garbage,
+    /// No lie: what a later version may say, kinds and methods that this one
+    /// doesn't know.
+    Newer,
+}
+
+impl Lie {
+    /// All that are lies.
+    pub const ALL: [Self; 8] = [
+        Self::ForgedAuthor,
+        Self::HighestVersion,
+        Self::FloodOfIds,
+        Self::Bomb,
+        Self::Equivocation,
+        Self::Replay,
+        Self::FarAhead,
+        Self::Garbage,
+    ];
+
+    /// Its name in counters.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ForgedAuthor => "lie: forged author",
+            Self::HighestVersion => "lie: highest version",
+            Self::FloodOfIds => "lie: flood of ids",
+            Self::Bomb => "lie: bomb",
+            Self::Equivocation => "lie: equivocation",
+            Self::Replay => "lie: replay",
+            Self::FarAhead => "lie: far ahead",
+            Self::Garbage => "lie: garbage",
+            Self::Newer => "newer version",
+        }
+    }
+}
+
+/// The liar.
+pub struct Byzantine {
+    host: Host,
+    key: Arc<dyn NodeKey>,
+    state: Arc<State>,
+    transport: Transport,
+    /// Heads of others as they once were, to be said again.
+    old: Vec<(Head, Sealed)>,
+    seq: u64,
+}
+
+/// It believes everybody.
+struct Believes;
+
+impl Admission for Believes {
+    fn standing(&self, _: &PublicKey) -> Standing {
+        Standing::Member
+    }
+}
+
+impl Byzantine {
+    /// Takes the identity of a machine whose agent has ended. `agent` is that
+    /// agent, for what it knew.
+    ///
+    /// # Panics
+    /// When the machine is no member.
+    pub async fn new(machine: &Machine, agent: &Agent) -> Self {
+        let host = machine.host.clone();
+        let key = keys::require_identity(&host).await.expect("a member");
+        let state = agent.view().borrow().ledger.clone();
+        let me = key.public().node_id();
+        let member = state.members.get(&me).expect("a member");
+        let serial = member.certificate.expect("a certificate");
+        let issued = &state.certificates[&serial];
+        let chain = Chain {
+            leaf: issued.der.clone(),
+            issuer: state.issuers[&issued.issuer].clone(),
+            root: state.root.clone(),
+        };
+        let stamp = Arc::new(AtomicU64::new(state.stamp_ms));
+        let tls = MeshTls::member(&chain, key.clone(), stamp, host.keys.clone())
+            .expect("what a member has");
+        let settings = Settings {
+            me,
+            listen: SocketAddr::from(([0u16; 8], PORT)),
+            server: Some(tls.server().expect("what a member has")),
+            client: tls.client().expect("what a member has"),
+            admission: Arc::new(Believes),
+            open_to_strangers: BTreeSet::new(),
+        };
+        Self {
+            transport: Transport::open(&host, settings).expect("its port is free"),
+            old: agent.heads(),
+            host,
+            key,
+            state,
+            // Above what its agent has announced.
+            seq: 1 << 32,
+        }
+    }
+
+    /// Lies to the agent at an address; `false` when that can't be reached.
+    pub async fn tell(&mut self, to: SocketAddr, lie: Lie) -> bool {
+        let Ok(peer) = self.transport.dial(to, None).await else {
+            return false;
+        };
+        match lie {
+            Lie::ForgedAuthor => {
+                let victims: Vec<NodeId> = self.state.members.keys().copied().collect();
+                let forged = victims.into_iter().map(|node| Head {
+                    node,
+                    generation: 1 << 20,
+                    ..self.head(1)
+                });
+                let forged: Vec<Sealed> = forged.map(|head| self.seal(&head)).collect();
+                self.push(peer, forged)
+            }
+            Lie::HighestVersion => {
+                let own = Head {
+                    generation: u64::MAX,
+                    ..self.head(u64::MAX)
+                };
+                let late = self.head(u64::MAX);
+                self.push(peer, vec![self.seal(&own), self.seal(&late)])
+            }
+            Lie::FloodOfIds => {
+                let strange = (0..400u64).map(|number| {
+                    let mut id = [0; 16];
+                    id[..8].copy_from_slice(&number.to_le_bytes());
+                    let node = NodeId(id);
+                    self.seal(&Head {
+                        node,
+                        ..self.head(1)
+                    })
+                });
+                let strange = strange.collect();
+                self.push(peer, strange)
+            }
+            Lie::Bomb => self.bomb(peer),
+            Lie::Equivocation => {
+                self.seq += 1;
+                let one = self.head(self.seq);
+                let other = Head {
+                    clock_ms: one.clock_ms + 1,
+                    ..one.clone()
+                };
+                self.push(peer, vec![self.seal(&one), self.seal(&other)])
+            }
+            Lie::Replay => {
+                let old = self.old.iter().map(|(_, sealed)| sealed.clone()).collect();
+                self.push(peer, old)
+            }
+            Lie::FarAhead => {
+                self.seq += 1;
+                let ahead = Head {
+                    position: Position {
+                        index: u64::MAX,
+                        hash: Hash::of(b"nobody's"),
+                    },
+                    ..self.head(self.seq)
+                };
+                self.push(peer, vec![self.seal(&ahead)])
+            }
+            Lie::Newer => self.newer(peer),
+            Lie::Garbage => {
+                let mut noise = vec![0; 3000];
+                self.host.keys.random(&mut noise);
+                let methods = [
+                    method::GOSSIP,
+                    method::PUSH,
+                    method::LEDGER,
+                    method::BATCHES,
+                ];
+                methods
+                    .into_iter()
+                    .chain([method::HELLO, 999])
+                    .all(|method| self.transport.notify(peer, method, noise.clone()))
+            }
+        }
+    }
+
+    /// A head whose body has a kind of the future beside one of today, and a
+    /// method of the future.
+    fn newer(&mut self, to: NodeId) -> bool {
+        const VERSION: u16 = 1;
+        const FUTURE: u16 = 60_000;
+        let items: Vec<(u16, Vec<u8>)> = vec![
+            (VERSION, codec::encode(&"99.0.0")),
+            (FUTURE, b"of the future".to_vec()),
+        ];
+        let body = codec::encode(&items);
+        self.seq += 1;
+        let head = Head {
+            body: Hash::of(&body),
+            body_len: u32::try_from(body.len()).unwrap_or(u32::MAX),
+            ..self.head(self.seq)
+        };
+        let pushed = PushedHead {
+            head: self.seal(&head),
+            body: Some(body),
+        };
+        let push = codec::encode(&Push {
+            heads: vec![pushed],
+        });
+        self.transport.notify(to, method::PUSH, push)
+            && self.transport.notify(to, FUTURE, b"of the future".to_vec())
+    }
+
+    /// A head of its own, with nothing to say.
+    fn head(&self, seq: u64) -> Head {
+        Head {
+            node: self.key.public().node_id(),
+            generation: 1 << 20,
+            seq,
+            lease_ms: 4500,
+            body: Hash::of(b""),
+            body_len: 0,
+            position: self.state.position,
+            clock_ms: self.host.clock.wall_ms(),
+        }
+    }
+
+    fn seal(&self, head: &Head) -> Sealed {
+        head.seal(&*self.key, &self.state.mesh)
+    }
+
+    fn push(&self, to: NodeId, heads: Vec<Sealed>) -> bool {
+        let heads = heads
+            .into_iter()
+            .map(|head| PushedHead { head, body: None })
+            .collect();
+        let body = codec::encode(&Push { heads });
+        self.transport.notify(to, method::PUSH, body)
+    }
+
+    /// A Syn whose digest is megabytes of zeros, in chitchat's own form and in
+    /// the envelope's.
+    fn bomb(&self, to: NodeId) -> bool {
+        const BYTES: usize = 64 << 20;
+        let zeros = vec![0; BYTES];
+        let Ok(small) = zstd::bulk::compress(&zeros, 1) else {
+            return false;
+        };
+        let mut enveloped = vec![1];
+        enveloped.extend(&small);
+        // A SynAck with one compressed block that is all of it.
+        let mut message = vec![0];
+        message.extend(45139u16.to_le_bytes());
+        message.extend([0, 1, 0, 0, 1]);
+        message.extend((small.len() as u16).to_le_bytes());
+        message.extend(&small);
+        message.push(0);
+        assert!(message.len() < limits::GOSSIP_MESSAGE_BYTES);
+        self.transport.notify(to, method::GOSSIP, enveloped)
+            && self.transport.notify(to, method::GOSSIP, message)
+    }
+}

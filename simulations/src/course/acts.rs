@@ -1,0 +1,370 @@
+//! What is done to the mesh, one act at a time. What people ask of an agent
+//! goes on beside it: a machine that is cut off may take long to answer.
+
+use std::{net::SocketAddr, time::Duration};
+
+use futures_util::future::join_all;
+use innermesh_agent::{host::Clock, mesh::Agent, services::Spec};
+
+use super::{Course, EXCUSED, FRESH};
+use crate::{
+    Machine,
+    byzantine::{Byzantine, Lie},
+    clock,
+    disk::Fault,
+    memory, mesh, net,
+    schedule::Act,
+    world::PORT,
+};
+
+/// What an agent answered to its user.
+pub(super) struct Done {
+    node: usize,
+    service: u32,
+    what: Asked,
+    answer: Result<(), String>,
+}
+
+/// What its user asked of an agent.
+enum Asked {
+    Add,
+    Remove,
+}
+
+impl Course<'_> {
+    /// Does one thing, and counts it if it happened.
+    pub(super) async fn act(&mut self, act: &Act) {
+        let done = match act {
+            Act::Crash(node) => self.crash(*node).await,
+            Act::Stop(node) => match self.agents[*node].clone() {
+                Some(agent) => {
+                    // Its disk may stop in what it writes last.
+                    let mut stopped = self.machines[*node].disk.stopped();
+                    tokio::select! {
+                        biased;
+                        () = agent.stop() => {}
+                        _ = stopped.wait_for(|stopped| *stopped) => {}
+                    }
+                    self.crash(*node).await
+                }
+                None => false,
+            },
+            Act::Start(node) => self.start(*node).await,
+            Act::Cut(from, to) => {
+                for (from, to) in from.iter().flat_map(|a| to.iter().map(move |b| (a, b))) {
+                    let (from, to) = (self.machines[*from].place, self.machines[*to].place);
+                    self.world.wire.cut(from, to);
+                }
+                true
+            }
+            Act::Links(link) => {
+                self.world.wire.set_usual(*link);
+                true
+            }
+            Act::Heal => {
+                self.world.wire.heal();
+                true
+            }
+            Act::Add(node, service) => self.add(*node, *service),
+            Act::Remove(node, service) => self.remove(*node, *service),
+            Act::DiskFull(node) => self.disk(*node, Some(Fault::Full)),
+            Act::DiskSync(node) => self.disk(*node, Some(Fault::Sync)),
+            Act::DiskWorks(node) => self.disk(*node, None),
+            Act::DiskStops(node, writes) => {
+                if self.agents[*node].is_some() {
+                    self.machines[*node].disk.stop_after(*writes);
+                }
+                // It counts once it has happened.
+                false
+            }
+            Act::BitFlip(node) => self.rot(*node).await,
+            Act::Snapshot(node) => {
+                self.machines[*node].disk.snapshot();
+                true
+            }
+            Act::Rollback(node) => self.rollback(*node).await,
+            Act::ClockStep(node, by_ms) => {
+                self.machines[*node].clock.jump(*by_ms);
+                self.wrong_clocks = true;
+                true
+            }
+            Act::ClockDrift(node, ppm) => {
+                self.machines[*node].clock.drift(*ppm);
+                self.wrong_clocks = true;
+                true
+            }
+            Act::Days(days) => {
+                const DAY_MS: i64 = 24 * 3600 * 1000;
+                self.days += u64::from(*days);
+                for machine in &self.machines {
+                    machine.clock.jump(i64::from(*days) * DAY_MS);
+                }
+                true
+            }
+            Act::Pause(node, ms) => self.still(*node, *ms, false),
+            Act::Suspend(node, ms) => self.still(*node, *ms, true),
+            Act::Roam(node) => {
+                self.machines[*node].roam();
+                true
+            }
+            Act::Nat(node, class) => {
+                let machine = &self.machines[*node];
+                let public = net::elsewhere(machine.address, 0xffff);
+                self.world.wire.set_nat(machine.place, *class, public);
+                true
+            }
+            Act::Rebind(node) => self.world.wire.rebind_nat(self.machines[*node].place),
+            Act::Lie(liar, to, lie) => self.lie(*liar, *to, *lie).await,
+            Act::Contest(rivals) => self.contest(*rivals).await,
+        };
+        if done {
+            self.trace.count(act.kind());
+            self.trace.event(act.kind(), &act.to_string());
+        }
+    }
+
+    async fn crash(&mut self, node: usize) -> bool {
+        let Some(agent) = self.agents[node].take() else {
+            return false;
+        };
+        for asked in self.asking.remove(&node).into_iter().flatten() {
+            asked.abort();
+        }
+        self.checker.signs(&agent);
+        self.machines[node].crash().await;
+        drop(agent);
+        true
+    }
+
+    /// A member tells another agent something that isn't so. Its own agent is
+    /// stopped before its first lie.
+    async fn lie(&mut self, liar: usize, to: usize, lie: Lie) -> bool {
+        if liar == 0 || liar == to || self.agents[to].is_none() {
+            return false;
+        }
+        if !self.liars.contains_key(&liar) {
+            let Some(agent) = self.agents[liar].clone() else {
+                return false;
+            };
+            self.crash(liar).await;
+            self.checker.lies(self.ids[liar]);
+            self.model.forget(liar);
+            let identity = Byzantine::new(&self.machines[liar], &agent).await;
+            self.liars.insert(liar, identity);
+        }
+        let address = SocketAddr::new(self.machines[to].address, PORT);
+        let Some(byzantine) = self.liars.get_mut(&liar) else {
+            return false;
+        };
+        let told = byzantine.tell(address, lie).await;
+        if told {
+            self.trace.count(lie.name());
+        }
+        // What the liar itself had to ask for doesn't count.
+        memory::take_largest();
+        told
+    }
+
+    /// The disk of a machine has stopped in the middle of a write.
+    pub(super) async fn stopped(&mut self, node: usize) {
+        self.crash(node).await;
+        self.trace.count("crash in a write");
+        let words = format!("node{node} stops in the middle of a write");
+        self.trace.event("crash in a write", &words);
+    }
+
+    async fn start(&mut self, node: usize) -> bool {
+        if self.agents[node].is_some() || self.liars.contains_key(&node) {
+            return false;
+        }
+        let machine = &self.machines[node];
+        let mut stopped = machine.disk.stopped();
+        let built = tokio::select! {
+            biased;
+            built = Agent::build(machine.config(), machine.host.clone()) => Some(built),
+            _ = stopped.wait_for(|stopped| *stopped) => None,
+        };
+        match built {
+            Some(Ok(agent)) => {
+                if let Err(seen) = self.checker.started(node, &agent) {
+                    self.violated(node, seen);
+                }
+                self.versions[node] = None;
+                self.agents[node] = Some(agent);
+                self.fresh.insert(node, clock::now() + FRESH);
+                self.excused.insert(self.ids[node], clock::now() + EXCUSED);
+                true
+            }
+            Some(Err(error)) => {
+                // A disk that can't be written is a reason; a later step or
+                // the end tries again.
+                let words = format!("node{node}: {error}");
+                self.trace.event("no start", &words);
+                self.machines[node].crash().await;
+                false
+            }
+            None => {
+                self.machines[node].crash().await;
+                self.trace.count("crash in a write");
+                let words = format!("node{node} stops in the middle of its start");
+                self.trace.event("crash in a write", &words);
+                false
+            }
+        }
+    }
+
+    fn disk(&mut self, node: usize, fault: Option<Fault>) -> bool {
+        if fault.is_some() {
+            self.sick.insert(node);
+        }
+        self.machines[node].disk.set_fault(fault);
+        true
+    }
+
+    async fn rot(&mut self, node: usize) -> bool {
+        self.crash(node).await;
+        let Some(file) = self.machines[node].disk.rot(&mut self.random) else {
+            return false;
+        };
+        self.damaged.insert(node);
+        // What it held may be gone, and its services with it.
+        self.model.forget(node);
+        self.checker.restored(self.ids[node]);
+        let words = format!("node{node} loses a bit of {}", file.display());
+        self.trace.event("bit", &words);
+        true
+    }
+
+    async fn rollback(&mut self, node: usize) -> bool {
+        self.crash(node).await;
+        if !self.machines[node].disk.restore() {
+            return false;
+        }
+        self.model.forget(node);
+        self.checker.restored(self.ids[node]);
+        true
+    }
+
+    fn still(&mut self, node: usize, ms: u64, asleep: bool) -> bool {
+        let long = Duration::from_millis(ms);
+        self.machines[node].still(long, asleep);
+        let until = clock::now() + long;
+        self.still_until = self.still_until.max(Some(until));
+        self.excused.insert(self.ids[node], until + EXCUSED);
+        true
+    }
+
+    fn add(&mut self, node: usize, service: u32) -> bool {
+        let Some(agent) = &self.agents[node] else {
+            return false;
+        };
+        let (control, name) = (agent.control(), format!("s{service}"));
+        let clock = self.machines[node].clock.clone();
+        let port = 8000 + (service % 1000) as u16;
+        self.model.unknown.insert(service, node);
+        let asking = self.asked.spawn(async move {
+            let name = name.parse().expect("a label");
+            // Who stands still hears its user later.
+            clock.sleep(Duration::ZERO).await;
+            let answer = control.service_add(Spec::new(name, port)).await;
+            Done {
+                node,
+                service,
+                what: Asked::Add,
+                answer: answer.map(|_| ()).map_err(|e| e.to_string()),
+            }
+        });
+        self.asking.entry(node).or_default().push(asking);
+        true
+    }
+
+    fn remove(&mut self, node: usize, service: u32) -> bool {
+        let Some(agent) = &self.agents[node] else {
+            return false;
+        };
+        if self.model.services.remove(&service).is_none() {
+            return false;
+        }
+        let (control, name) = (agent.control(), format!("s{service}"));
+        let clock = self.machines[node].clock.clone();
+        self.model.unknown.insert(service, node);
+        let asking = self.asked.spawn(async move {
+            let name = name.parse().expect("a label");
+            // Who stands still hears its user later.
+            clock.sleep(Duration::ZERO).await;
+            let answer = control.service_rm(name, false).await;
+            Done {
+                node,
+                service,
+                what: Asked::Remove,
+                answer: answer.map_err(|e| e.to_string()),
+            }
+        });
+        self.asking.entry(node).or_default().push(asking);
+        true
+    }
+
+    /// Takes in what agents have answered to their users. What was
+    /// acknowledged stands, granted now or later; what wasn't may be or not.
+    pub(super) fn answers(&mut self) {
+        while let Some(joined) = self.asked.try_join_next() {
+            // Its machine crashed before it answered.
+            let Ok(done) = joined else { continue };
+            let Done { node, service, .. } = done;
+            match (done.answer, done.what) {
+                // Its machine was rolled back meanwhile.
+                (Ok(()), _) if self.model.unknown.remove(&service).is_none() => {}
+                (Ok(()), Asked::Add) => {
+                    self.model.services.insert(service, node);
+                }
+                (Ok(()), Asked::Remove) => {
+                    self.model.removed.insert(service, node);
+                }
+                (Err(error), _) => {
+                    let words = format!("node{node}, s{service}: {error}");
+                    self.trace.event("refused", &words);
+                }
+            }
+        }
+    }
+
+    /// New machines try to join at the same time with one token for one use.
+    async fn contest(&mut self, rivals: usize) -> bool {
+        let Some(founder) = self.agents[0].clone() else {
+            return false;
+        };
+        let token = match mesh::invite(&founder).await {
+            Ok(token) => token,
+            Err(error) => {
+                self.trace.event("refused", &format!("an invite: {error}"));
+                return false;
+            }
+        };
+        let first = self.machines.len();
+        let machines: Vec<Machine> = (first..first + rivals)
+            .map(|number| self.world.machine(&format!("rival{number}")))
+            .collect();
+        let joining = machines
+            .iter()
+            .map(|machine| mesh::join_with(machine, "node0", token.clone()));
+        let answers = join_all(joining).await;
+        let mut winners = 0;
+        for (machine, joined) in machines.into_iter().zip(answers) {
+            match joined {
+                Ok(agent) => {
+                    winners += 1;
+                    self.member(machine, agent);
+                }
+                Err(error) => {
+                    let words = format!("{}: {error}", machine.name);
+                    self.trace.event("refused", &words);
+                }
+            }
+        }
+        if winners != 1 {
+            let words = format!("{winners} of {rivals} joined with one token for one use");
+            self.violated(0, ("S18", words));
+        }
+        true
+    }
+}

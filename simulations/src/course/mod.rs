@@ -1,0 +1,425 @@
+//! A run under way: the mesh is made, the schedule is done to it while all
+//! machines are looked at, faults end, and all must agree again.
+
+mod acts;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use innermesh_agent::mesh::Agent;
+use innermesh_proto::id::NodeId;
+use tokio::{
+    task::{AbortHandle, JoinSet},
+    time::Instant,
+};
+
+use self::acts::Done;
+use crate::{
+    Machine, World,
+    byzantine::Byzantine,
+    check::{self, Checker, Member, Model, Running, Seen, Violation},
+    clock, memory, mesh, panics,
+    random::Random,
+    run::{Outcome, Sample},
+    scenario::{self, Scenario},
+    schedule::{Act, Schedule},
+    trace::Trace,
+    world::START_MS,
+};
+
+/// How often all machines are looked at.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long after the last fault all must agree (L1).
+const HEALED: Duration = Duration::from_secs(60);
+/// How often it is looked whether they do.
+const AGREED: Duration = Duration::from_millis(250);
+/// How long the mesh is left alone before and after, to compare its traffic.
+const QUIET: Duration = Duration::from_secs(10);
+/// How much more than before it may send afterwards (L5).
+const MORE: f64 = 3.0;
+/// How long after a machine stood still others may take it for dead.
+const EXCUSED: Duration = Duration::from_secs(20);
+/// How long after its start an agent may not have heard of all others.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// A run.
+pub struct Course<'a> {
+    schedule: &'a Schedule,
+    scenario: Option<&'static Scenario>,
+    world: World,
+    trace: Trace,
+    random: Random,
+    machines: Vec<Machine>,
+    agents: Vec<Option<Agent>>,
+    ids: Vec<NodeId>,
+    members: BTreeMap<usize, Member>,
+    /// Of the view that each machine had when it was last looked at.
+    versions: Vec<Option<u64>>,
+    /// Machines whose disk failed since their agent's start: a writer that
+    /// failed stays stopped until then.
+    sick: BTreeSet<usize>,
+    /// Machines that lost a bit on their disk and may refuse to start.
+    damaged: BTreeSet<usize>,
+    /// Until when a machine may be taken for dead although it runs.
+    excused: BTreeMap<NodeId, Instant>,
+    /// When the last machine that stands still goes on.
+    still_until: Option<Instant>,
+    /// Until when a machine may not have heard of others since its start.
+    fresh: BTreeMap<usize, Instant>,
+    /// Days by which all wall clocks were moved on.
+    days: u64,
+    /// Whether some machine's wall clock is wrong.
+    wrong_clocks: bool,
+    /// Members that lie, and run no agent any more.
+    liars: BTreeMap<usize, Byzantine>,
+    asked: JoinSet<Done>,
+    /// What each machine was asked, which ends with it.
+    asking: BTreeMap<usize, Vec<AbortHandle>>,
+    checker: Checker,
+    model: Model,
+    samples: Vec<Sample>,
+    violation: Option<Violation>,
+}
+
+impl<'a> Course<'a> {
+    /// Nothing has happened yet; `whole` keeps the whole trace.
+    pub fn new(schedule: &'a Schedule, whole: bool) -> Self {
+        let world = World::new(schedule.seed);
+        let trace = Trace::new(whole);
+        let observer = trace.clone();
+        world.wire.observe(Box::new(move |passing| {
+            let fate = passing.fate.name();
+            observer.count(fate);
+            observer.add("bytes", passing.length as u64);
+            let words = format!(
+                "{} to {}, {} bytes",
+                passing.from, passing.to, passing.length
+            );
+            observer.detail(fate, &words);
+        }));
+        Self {
+            schedule,
+            scenario: scenario::find(&schedule.scenario),
+            world,
+            trace,
+            random: Random::named(schedule.seed, "course"),
+            machines: Vec::new(),
+            agents: Vec::new(),
+            ids: Vec::new(),
+            members: BTreeMap::new(),
+            versions: Vec::new(),
+            sick: BTreeSet::new(),
+            damaged: BTreeSet::new(),
+            excused: BTreeMap::new(),
+            still_until: None,
+            fresh: BTreeMap::new(),
+            days: 0,
+            wrong_clocks: false,
+            liars: BTreeMap::new(),
+            asked: JoinSet::new(),
+            asking: BTreeMap::new(),
+            checker: Checker::default(),
+            model: Model::default(),
+            samples: Vec::new(),
+            violation: None,
+        }
+    }
+
+    /// All of it.
+    pub async fn run(mut self) -> Outcome {
+        self.gather().await;
+        let before = self.quiet().await;
+        let healed = self.course().await;
+        if healed.is_some() {
+            let after = self.quiet().await;
+            if after > before * MORE {
+                let words = format!(
+                    "{after:.0} bytes/s are sent after healing, and {before:.0} were before"
+                );
+                self.violated(0, ("L5", words));
+            }
+        }
+        let mut violation = self.violation.take().map(|violation| violation.to_string());
+        let faults = self.trace.counts();
+        let missing = self
+            .scenario
+            .iter()
+            .flat_map(|scenario| scenario.promises)
+            .find(|kind| !faults.contains_key(**kind));
+        if let (None, Some(kind)) = (&violation, missing) {
+            violation = Some(format!(
+                "the scenario promises {kind:?}, and it never happened"
+            ));
+        }
+        self.asked.abort_all();
+        for node in 0..self.machines.len() {
+            self.act(&Act::Stop(node)).await;
+        }
+        Outcome {
+            scenario: self.schedule.scenario.clone(),
+            nodes: self.schedule.nodes,
+            profile: self.schedule.profile,
+            seed: self.schedule.seed,
+            ok: violation.is_none(),
+            violation,
+            simulated_s: self.trace.now_ms() as f64 / 1000.0,
+            wall_s: 0.0,
+            events: self.trace.events(),
+            faults,
+            trace_hash: self.trace.hash(),
+            healed_ms: healed,
+            recent: self.trace.recent(),
+            trace: self.trace.whole(),
+            samples: self.samples,
+        }
+    }
+
+    /// Makes the mesh: all join the first machine, on a good network, a few at
+    /// the same time.
+    async fn gather(&mut self) {
+        let first = self.world.machine("node0");
+        let founder = mesh::found(&first).await;
+        self.member(first, founder.clone());
+        let together = 1 + self.schedule.nodes / 16;
+        while self.violation.is_none() && self.machines.len() < self.schedule.nodes {
+            let from = self.machines.len();
+            let to = self.schedule.nodes.min(from + together);
+            let machines: Vec<Machine> = (from..to)
+                .map(|number| self.world.machine(&format!("node{number}")))
+                .collect();
+            let joining = machines
+                .iter()
+                .map(|machine| mesh::try_join(machine, "node0", &founder));
+            let joined = join_all(joining).await;
+            let mut refused = None;
+            for (machine, agent) in machines.into_iter().zip(joined) {
+                match agent {
+                    Ok(agent) => self.member(machine, agent),
+                    Err(error) => refused = Some(format!("{}: {error}", machine.name)),
+                }
+            }
+            // What is wrong may be the reason for a refusal.
+            self.look().await;
+            if let (None, Some(words)) = (&self.violation, refused) {
+                self.violated(0, ("L3", words));
+            }
+        }
+        if self.violation.is_none()
+            && let Err((node, seen)) = self.settled().await
+        {
+            self.violated(node, seen);
+        }
+    }
+
+    /// A machine has become a member.
+    fn member(&mut self, machine: Machine, agent: Agent) {
+        self.trace.event("joined", &machine.name);
+        let number = self.machines.len();
+        let member = Member {
+            name: machine.name.clone(),
+            addresses: mesh::addresses(&agent),
+        };
+        self.members.insert(number, member);
+        self.ids.push(agent.view().borrow().me);
+        self.versions.push(None);
+        self.machines.push(machine);
+        self.agents.push(Some(agent));
+    }
+
+    /// Leaves the mesh alone; gives how many bytes were sent a second.
+    async fn quiet(&mut self) -> f64 {
+        let until = clock::now() + QUIET;
+        let from = self.samples.len();
+        while self.violation.is_none() && clock::now() < until {
+            tokio::time::sleep(LOOK).await;
+            self.look().await;
+        }
+        let bytes: u64 = self.samples[from..].iter().map(|sample| sample.bytes).sum();
+        bytes as f64 / QUIET.as_secs_f64()
+    }
+
+    /// Does what the schedule says, then waits until all agree. Returns how
+    /// long that took, in milliseconds.
+    async fn course(&mut self) -> Option<u64> {
+        let begin = clock::now();
+        let at = |ms| begin + Duration::from_millis(ms);
+        let last = self.schedule.steps.last().map_or(0, |step| step.at_ms);
+        let end = at(self.schedule.length_ms.max(last));
+        let mut steps = self.schedule.steps.iter().peekable();
+        while self.violation.is_none() && (steps.peek().is_some() || clock::now() < end) {
+            let next = steps.peek().map_or(end, |step| at(step.at_ms));
+            let look = clock::now() + LOOK;
+            tokio::time::sleep_until(next.min(look)).await;
+            while let Some(step) = steps.next_if(|step| at(step.at_ms) <= clock::now()) {
+                self.act(&step.act).await;
+            }
+            self.look().await;
+        }
+        if self.violation.is_some() {
+            return None;
+        }
+        self.mend().await;
+        let healed = clock::now();
+        match self.settled().await {
+            Ok(()) if self.violation.is_some() => None,
+            Ok(()) => Some((clock::now() - healed).as_millis() as u64),
+            Err((node, seen)) => {
+                self.violated(node, seen);
+                None
+            }
+        }
+    }
+
+    /// Ends all faults. A machine that doesn't start now must have a reason.
+    async fn mend(&mut self) {
+        self.act(&Act::Heal).await;
+        if let Some(until) = self.still_until {
+            tokio::time::sleep_until(until).await;
+        }
+        for node in 0..self.machines.len() {
+            if self.liars.contains_key(&node) {
+                continue;
+            }
+            self.machines[node].disk.stop_never();
+            if self.sick.contains(&node) {
+                self.act(&Act::DiskWorks(node)).await;
+                self.act(&Act::Crash(node)).await;
+            }
+            self.act(&Act::Start(node)).await;
+            if self.agents[node].is_none() && !self.damaged.contains(&node) {
+                self.violated(node, ("L4", "its agent doesn't start".into()));
+            }
+        }
+    }
+
+    /// Waits until all conclude what they must.
+    async fn settled(&mut self) -> Result<(), (usize, Seen)> {
+        let until = clock::now() + HEALED;
+        loop {
+            self.look().await;
+            if self.violation.is_some() {
+                return Ok(());
+            }
+            let running: Vec<Running<'_>> = self
+                .agents
+                .iter()
+                .zip(&self.machines)
+                .enumerate()
+                .filter_map(|(number, (agent, machine))| {
+                    Some(Running {
+                        number,
+                        agent: agent.as_ref()?,
+                        machine,
+                    })
+                })
+                .collect();
+            let renewed_by = (!self.wrong_clocks).then(|| self.true_ms());
+            let held = self.model.holds(&running, &self.members, renewed_by).await;
+            match held {
+                Ok(()) => return Ok(()),
+                Err(wrong) if clock::now() >= until => return Err(wrong),
+                Err(_) => tokio::time::sleep(AGREED).await,
+            }
+        }
+    }
+
+    /// The right time, in milliseconds since 1970.
+    fn true_ms(&self) -> u64 {
+        const DAY_MS: u64 = 24 * 3600 * 1000;
+        START_MS + self.trace.now_ms() + self.days * DAY_MS
+    }
+
+    /// Looks at every machine whose conclusions changed.
+    async fn look(&mut self) {
+        self.power().await;
+        self.answers();
+        let now = clock::now();
+        let timely: BTreeSet<NodeId> = self
+            .agents
+            .iter()
+            .zip(&self.ids)
+            .filter(|(agent, id)| {
+                agent.is_some() && self.excused.get(id).is_none_or(|until| *until < now)
+            })
+            .map(|(_, id)| *id)
+            .collect();
+        for agent in self.agents.iter().flatten() {
+            self.checker.signs(agent);
+        }
+        if let Err(seen) = check::memory(memory::take_largest()) {
+            self.violated(0, seen);
+        }
+        let mut views: BTreeMap<String, usize> = BTreeMap::new();
+        let mut running = 0;
+        for node in 0..self.agents.len() {
+            let Some(agent) = &self.agents[node] else {
+                continue;
+            };
+            running += 1;
+            let view = agent.view().borrow().clone();
+            let conclusion = check::conclusion(&view);
+            let same = self.versions[node] == Some(view.version);
+            *views.entry(conclusion.clone()).or_default() += 1;
+            if same || self.machines[node].clock.is_still() {
+                continue;
+            }
+            self.versions[node] = Some(view.version);
+            let words = format!(
+                "node{node}: {conclusion}, {} routes",
+                self.machines[node].tunnel_plan().peers.len()
+            );
+            self.trace.event("view", &words);
+            let mut seen = self.checker.check(node, agent, &self.machines[node]);
+            let fresh = self.fresh.get(&node).is_some_and(|until| now < *until);
+            if !fresh && self.scenario.is_some_and(|scenario| scenario.nobody_dies) {
+                seen = seen.and_then(|()| check::false_death(agent, &timely));
+            }
+            if seen.is_ok() {
+                let stamp_ms = view.ledger.stamp_ms;
+                seen = check::stamp(stamp_ms, self.true_ms());
+            }
+            if seen.is_ok() {
+                let service = self.random.bits();
+                seen = self.model.names(agent, &self.members, service).await;
+            }
+            if let Err(seen) = seen {
+                self.violated(node, seen);
+                return;
+            }
+        }
+        if let Some(words) = panics::first() {
+            self.violated(0, ("panic", words));
+        }
+        let most = views.values().max().copied().unwrap_or(0);
+        self.samples.push(Sample {
+            at_ms: self.trace.now_ms(),
+            agreed: most as f64 / running.max(1) as f64,
+            bytes: self.trace.take("bytes"),
+        });
+    }
+
+    /// Machines whose disk stopped have crashed.
+    async fn power(&mut self) {
+        for node in 0..self.machines.len() {
+            let stopped = *self.machines[node].disk.stopped().borrow();
+            if stopped && self.agents[node].is_some() {
+                self.stopped(node).await;
+            }
+        }
+    }
+
+    /// Notes what is wrong; the first counts.
+    fn violated(&mut self, node: usize, (invariant, words): Seen) {
+        let violation = Violation {
+            invariant,
+            words,
+            node,
+            at_ms: self.trace.now_ms(),
+        };
+        self.trace.event("violated", &violation.to_string());
+        self.violation.get_or_insert(violation);
+    }
+}

@@ -1,0 +1,164 @@
+//! A tunnel that is kept in memory and changed step by step, as a device is:
+//! what must hold of it must hold between any two steps.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use innermesh_agent::{
+    host::Tunnels,
+    tunnel::{Applied, PeerState, Tunnel, TunnelError, TunnelSettings, TunnelState},
+};
+use innermesh_proto::tunnel::{InstalledPeer, Step, TunnelKey, TunnelPlan, steps};
+use ipnet::IpNet;
+
+/// The tunnels of one machine: one, which survives nothing.
+#[derive(Clone, Default)]
+pub struct SimTunnels(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    plan: TunnelPlan,
+    installed: BTreeMap<TunnelKey, InstalledPeer>,
+    overlap: Option<String>,
+    listen_port: u16,
+}
+
+impl SimTunnels {
+    /// What it was last told to be; empty before the agent runs.
+    pub fn plan(&self) -> TunnelPlan {
+        self.lock().plan.clone()
+    }
+
+    /// The first moment at which two peers had one address, if there was one
+    /// (S11).
+    pub fn overlap(&self) -> Option<String> {
+        self.lock().overlap.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Tunnels for SimTunnels {
+    async fn open(&self, settings: TunnelSettings) -> Result<Arc<dyn Tunnel>, TunnelError> {
+        *self.lock() = State {
+            listen_port: settings.listen_port,
+            overlap: self.overlap(),
+            ..State::default()
+        };
+        Ok(Arc::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl Tunnel for SimTunnels {
+    async fn apply(&self, plan: &TunnelPlan) -> Result<Applied, TunnelError> {
+        let mut state = self.lock();
+        let steps = steps(plan, &state.installed, &BTreeMap::new());
+        for step in &steps {
+            state.take(step);
+        }
+        state.plan = plan.clone();
+        Ok(Applied::of(&steps))
+    }
+
+    async fn observe(&self) -> Result<TunnelState, TunnelError> {
+        let state = self.lock();
+        let peers = state.plan.peers.iter().map(|(key, peer)| {
+            let peer = PeerState {
+                endpoint: peer.endpoint,
+                ..PeerState::default()
+            };
+            (*key, peer)
+        });
+        Ok(TunnelState {
+            backend: "simulated",
+            listen_port: state.listen_port,
+            peers: peers.collect(),
+        })
+    }
+
+    async fn down(&self) -> Result<(), TunnelError> {
+        let mut state = self.lock();
+        state.plan = TunnelPlan::default();
+        state.installed.clear();
+        Ok(())
+    }
+}
+
+impl State {
+    fn take(&mut self, step: &Step) {
+        match step {
+            Step::Remove(key) => {
+                self.installed.remove(key);
+            }
+            Step::Narrow(key, keep) => {
+                if let Some(peer) = self.installed.get_mut(key) {
+                    peer.allowed_ips = keep.clone();
+                }
+            }
+            Step::Add(key, peer) => {
+                let peer = InstalledPeer {
+                    allowed_ips: peer.allowed_ips.clone(),
+                    endpoint: peer.endpoint,
+                    keepalive_s: peer.keepalive_s,
+                    preshared_key: peer.preshared_key.clone(),
+                    alive: false,
+                };
+                self.installed.insert(*key, peer);
+            }
+            Step::Change(key, change) => {
+                if let Some(peer) = self.installed.get_mut(key) {
+                    peer.allowed_ips.extend(&change.allow);
+                    peer.endpoint = change.endpoint.or(peer.endpoint);
+                    peer.keepalive_s = change.keepalive_s.unwrap_or(peer.keepalive_s);
+                    if let Some(secret) = &change.preshared_key {
+                        peer.preshared_key = secret.clone();
+                    }
+                }
+            }
+        }
+        let mut given: BTreeSet<IpNet> = BTreeSet::new();
+        let mut peers = self.installed.values().flat_map(|peer| &peer.allowed_ips);
+        if let Some(twice) = peers.find(|net| !given.insert(**net)) {
+            let words = format!("two peers have {twice} after {step:?}");
+            self.overlap.get_or_insert(words);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use innermesh_proto::tunnel::TunnelPeer;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_moves_is_never_at_two_peers() {
+        let plan = |key: u8| TunnelPlan {
+            peers: BTreeMap::from([(
+                TunnelKey([key; 32]),
+                TunnelPeer {
+                    allowed_ips: ["10.7.0.2/32".parse().unwrap()].into(),
+                    ..TunnelPeer::default()
+                },
+            )]),
+            ..TunnelPlan::default()
+        };
+        let tunnel = SimTunnels::default();
+        tunnel.apply(&plan(1)).await.unwrap();
+        tunnel.apply(&plan(2)).await.unwrap();
+        assert_eq!((tunnel.plan(), tunnel.overlap()), (plan(2), None));
+        let step = Step::Add(
+            TunnelKey([3; 32]),
+            plan(1).peers.into_values().next().unwrap(),
+        );
+        tunnel.lock().take(&step);
+        assert!(tunnel.overlap().unwrap().contains("10.7.0.2"));
+    }
+}
