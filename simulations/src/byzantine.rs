@@ -224,6 +224,27 @@ impl Byzantine {
         }
     }
 
+    /// Says a gossip message of chitchat's, whatever it is; `false` when the
+    /// agent at that address can't be reached.
+    pub async fn gossip(&self, to: SocketAddr, message: &[u8]) -> bool {
+        const RAW: u8 = 0;
+        let Ok(peer) = self.transport.dial(to, None).await else {
+            return false;
+        };
+        let enveloped = [&[RAW], message].concat();
+        self.transport.notify(peer, method::GOSSIP, enveloped)
+    }
+
+    /// The name of its mesh in gossip.
+    pub fn cluster(&self) -> String {
+        self.state.mesh.to_string()
+    }
+
+    /// Who it is.
+    pub fn id(&self) -> NodeId {
+        self.key.public().node_id()
+    }
+
     /// A head whose body has a kind of the future beside one of today, and a
     /// method of the future.
     fn newer(&mut self, to: NodeId) -> bool {
@@ -254,7 +275,7 @@ impl Byzantine {
     /// A head of its own, with nothing to say.
     fn head(&self, seq: u64) -> Head {
         Head {
-            node: self.key.public().node_id(),
+            node: self.id(),
             generation: 1 << 20,
             seq,
             lease_ms: 4500,

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod course;
 pub mod disk;
 pub mod entropy;
+pub mod forge;
 pub mod keys;
 pub mod memory;
 pub mod mesh;

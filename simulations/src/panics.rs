@@ -10,14 +10,13 @@ thread_local! {
 
 static HOOK: Once = Once::new();
 
-/// Notes panics of this thread from now on, instead of printing them.
+/// Notes panics of this thread from now on.
 pub fn watch() {
     HOOK.call_once(|| {
         let usual = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            if !note(&FIRST, &info.to_string()) {
-                usual(info);
-            }
+            note(&FIRST, &info.to_string());
+            usual(info);
         }));
     });
     FIRST.set(Some(None));
@@ -28,14 +27,12 @@ pub fn first() -> Option<String> {
     FIRST.with_borrow(|first| first.clone().flatten())
 }
 
-fn note(first: &'static LocalKey<RefCell<Option<Option<String>>>>, words: &str) -> bool {
-    first.with_borrow_mut(|first| match first {
-        Some(first) => {
+fn note(first: &'static LocalKey<RefCell<Option<Option<String>>>>, words: &str) {
+    first.with_borrow_mut(|first| {
+        if let Some(first) = first {
             first.get_or_insert_with(|| words.to_owned());
-            true
         }
-        None => false,
-    })
+    });
 }
 
 #[cfg(test)]

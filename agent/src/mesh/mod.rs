@@ -303,6 +303,11 @@ impl Agent {
         self.inner.gossip.read(heads)
     }
 
+    /// Nodes whose key was seen in use twice (S10).
+    pub fn conflicts(&self) -> BTreeSet<NodeId> {
+        self.inner.gossip.conflicts()
+    }
+
     /// The newest head of this node.
     pub fn own_head(&self) -> Option<Head> {
         self.inner.gossip.own_head()
