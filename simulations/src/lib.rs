@@ -14,6 +14,7 @@ pub mod memory;
 pub mod mesh;
 pub mod net;
 pub mod panics;
+pub mod parsers;
 pub mod plot;
 pub mod random;
 pub mod run;

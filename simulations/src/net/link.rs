@@ -18,7 +18,7 @@ pub struct Link {
     pub loss: f64,
     /// Share that arrives twice.
     pub duplicate: f64,
-    /// Share that is held back by [`HELD_BACK`], past those sent later.
+    /// Share that is held back for 50 ms, past those sent later.
     pub reorder: f64,
     /// Largest datagram that passes, in bytes; larger ones vanish.
     pub mtu: usize,

@@ -1,0 +1,143 @@
+//! Everything that reads bytes from outside, each as one function over any
+//! bytes, which panics where the reader does or believes too much. Fuzz
+//! targets and ordinary tests call these.
+
+use std::{fmt::Debug, path::Path};
+
+use futures_util::FutureExt;
+use innermesh_agent::{
+    config::{self, Config},
+    enroll::token::Token,
+    gossip::{generation, known},
+    host::Disk,
+    ledger::file,
+};
+use innermesh_proto::{
+    codec,
+    crypto::Sealed,
+    head::{self, Announcement, Head},
+    ledger::{Batch, Content, Genesis},
+    limits,
+    message::{
+        Batches, BodyQuery, Decided, HeadsQuery, JoinHello, Joined, LedgerQuery, Propose, Push,
+        Renew,
+    },
+    rpc::{Hello, RequestFrame, ResponseFrame},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::disk::SimDisk;
+
+/// Reads any bytes.
+pub type Reader = fn(&[u8]);
+
+/// The readers and their names, which are those of the fuzz targets.
+pub const ALL: [(&str, Reader); 6] = [
+    ("head", head),
+    ("ledger", ledger),
+    ("rpc", rpc),
+    ("token", token),
+    ("state", state),
+    ("config", config),
+];
+
+/// What is read says the same again, in the same bytes.
+fn canonical<T: Serialize + DeserializeOwned + Debug>(bytes: &[u8], limit: usize) -> Option<T> {
+    let value: T = codec::decode(bytes, limit).ok()?;
+    assert!(bytes.len() <= limit, "{} bytes of {limit}", bytes.len());
+    assert_eq!(codec::encode(&value), bytes, "{value:?}");
+    Some(value)
+}
+
+/// A signed head, as bytes and as gossip's text, and a body.
+pub fn head(bytes: &[u8]) {
+    if let Some(sealed) = canonical::<Sealed>(bytes, limits::HEAD_BYTES + 128) {
+        let _ = sealed.peek::<Head>(limits::HEAD_BYTES);
+        let text = head::to_text(&sealed);
+        assert_eq!(head::from_text(&text), Some(sealed));
+    }
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = head::from_text(text);
+    }
+    if let Some(body) = Announcement::decode(bytes) {
+        assert!(bytes.len() <= limits::BODY_BYTES);
+        assert_eq!(Announcement::decode(&body.encode()), Some(body));
+    }
+}
+
+/// A genesis, a batch and the contents of requests.
+pub fn ledger(bytes: &[u8]) {
+    canonical::<Genesis>(bytes, limits::GENESIS_BYTES);
+    if let Some(batch) = canonical::<Batch>(bytes, limits::BATCH_BYTES) {
+        let _ = batch.position();
+    }
+    for kind in 0..32 {
+        let _ = Content::decode(kind, bytes);
+    }
+}
+
+/// Frames, and each message of theirs.
+pub fn rpc(bytes: &[u8]) {
+    let messages = |body: &[u8]| {
+        let limit = limits::RPC_BYTES;
+        canonical::<Hello>(body, limit);
+        canonical::<Push>(body, limit);
+        canonical::<HeadsQuery>(body, limit);
+        canonical::<BodyQuery>(body, limit);
+        canonical::<LedgerQuery>(body, limit);
+        canonical::<Batches>(body, limit);
+        canonical::<Propose>(body, limit);
+        canonical::<Decided>(body, limit);
+        canonical::<JoinHello>(body, limit);
+        canonical::<Joined>(body, limit);
+        canonical::<Renew>(body, limit);
+    };
+    messages(bytes);
+    if let Ok(frame) = RequestFrame::decode(bytes, limits::RPC_BYTES) {
+        messages(&frame.body);
+    }
+    if let Ok(frame) = ResponseFrame::decode(bytes, limits::RPC_BYTES)
+        && let Ok(body) = frame.into_result()
+    {
+        messages(&body);
+    }
+}
+
+/// A join token, as a person types it.
+pub fn token(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(token) = Token::parse(text)
+    {
+        let again = Token::parse(&token.to_text());
+        assert!(again.is_ok(), "{text}");
+    }
+}
+
+/// The files of a state folder that are read at each start.
+pub fn state(bytes: &[u8]) {
+    if let Ok(loaded) = file::parse(bytes.to_vec()) {
+        assert!(loaded.damage.is_none_or(|at| at <= bytes.len() as u64));
+    }
+    let disk = SimDisk::default();
+    let at = |path: &'static str| {
+        disk.replace(Path::new(path), bytes)
+            .now_or_never()
+            .expect("a disk in memory")
+            .expect("it works");
+    };
+    at("generation.a");
+    let next = generation::next(&disk).now_or_never();
+    assert!(!matches!(next, Some(Ok(0))), "no generation is zero");
+    at("peers.a");
+    let paths = known::paths(&disk).now_or_never();
+    assert!(paths.is_some());
+}
+
+/// A configuration, and the description of a service.
+pub fn config(bytes: &[u8]) {
+    let path = Path::new("config.toml");
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = Config::parse(text, path);
+    }
+    let _ = config::parse_service(bytes, path);
+}
