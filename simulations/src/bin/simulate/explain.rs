@@ -60,7 +60,9 @@ fn picture(schedule: &Schedule, out: &mut String) {
                 .filter(|s| (from..to).contains(&s.at_ms));
             for step in within {
                 match step.act {
-                    Act::Crash(n) if n == node => (running, mark) = (false, Some('x')),
+                    Act::Crash(n) | Act::BitFlip(n) | Act::Rollback(n) if n == node => {
+                        (running, mark) = (false, Some('x'))
+                    }
                     Act::Stop(n) if n == node => running = false,
                     Act::Start(n) if n == node => running = true,
                     Act::Add(n, _) if n == node => mark = mark.or(Some('+')),

@@ -136,7 +136,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().what {
         What::List => {
             for scenario in scenario::ALL {
-                println!("{:<16} {}", scenario.name, scenario.about);
+                println!("{:<18} {}", scenario.name, scenario.about);
             }
             Ok(true)
         }
@@ -220,7 +220,7 @@ fn many(arguments: &RunArguments) -> Result<bool, String> {
     }
     if !arguments.json {
         println!(
-            "{:<16} {:>5} {:>7} {:>12} {:>10} {:>10} {:>14}",
+            "{:<18} {:>5} {:>7} {:>12} {:>10} {:>10} {:>14}",
             "scenario", "runs", "failed", "simulated s", "wall s", "x real", "agreed after s"
         );
         for row in &rows {
@@ -267,7 +267,7 @@ impl Row {
 
     fn print(&self) {
         println!(
-            "{:<16} {:>5} {:>7} {:>12.1} {:>10.1} {:>10.1} {:>14.2}",
+            "{:<18} {:>5} {:>7} {:>12.1} {:>10.1} {:>10.1} {:>14.2}",
             self.name,
             self.runs,
             self.failed,
