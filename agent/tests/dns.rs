@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use innermesh_agent::{
-    dns::{Dns, DnsServer, ListenError, Origin, Source},
+    dns::{Dns, DnsServer, ListenError, Origin, Served, Source},
     host::{Clock, Mono},
 };
 use innermesh_proto::{
@@ -55,6 +55,14 @@ impl Clock for TestClock {
 
 fn label(s: &str) -> Label {
     s.parse().unwrap()
+}
+
+/// A view that everybody may see.
+fn internal(input: &ZoneInput) -> Served {
+    Served {
+        zone: Arc::new(Zone::build(input)),
+        sources: Arc::new(|_: IpAddr| Source::Internal),
+    }
 }
 
 fn instance(node: &str, address: &str, port: u16) -> InstanceRecord {
@@ -152,8 +160,10 @@ impl Bench {
     /// A service whose strangers are at 127.0.0.2.
     fn start(input: &ZoneInput) -> Self {
         let clock = Arc::new(TestClock::default());
-        let zone = Arc::new(Zone::build(input));
-        let dns = Arc::new(Dns::new(clock.clone(), zone.clone(), input.ipv4, input.ula));
+        let zone = Zone::build(input);
+        let first = zone.clone();
+        let dns = Dns::new(clock.clone(), || first, input.ipv4, input.ula);
+        let dns = Arc::new(dns);
         let asked = Arc::new(AtomicUsize::new(0));
         let counter = asked.clone();
         let sources = move |source: IpAddr| {
@@ -163,7 +173,10 @@ impl Bench {
                 false => Source::Internal,
             }
         };
-        dns.publish(zone, Arc::new(sources));
+        dns.publish(|| Served {
+            zone: Arc::new(zone),
+            sources: Arc::new(sources),
+        });
         let listen = [SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0)];
         let server = DnsServer::start(dns.clone(), clock.clone(), &listen).unwrap();
         Self {
@@ -317,10 +330,7 @@ async fn while_the_view_loads_the_unknown_is_servfail_and_then_the_new_zone_answ
     );
     loading.loading = false;
     loading.nodes.insert(label("late"), node(&["10.77.0.3"]));
-    bench.dns.publish(
-        Arc::new(Zone::build(&loading)),
-        Arc::new(|_: IpAddr| Source::Internal),
-    );
+    bench.dns.publish(move || internal(&loading));
     assert_eq!(bench.short("late.lab.internal A").await, ["10.77.0.3"]);
 }
 
@@ -353,10 +363,7 @@ async fn what_is_too_long_for_udp_is_cut_and_comes_over_tcp() {
             wildcard: false,
         },
     );
-    bench.dns.publish(
-        Arc::new(Zone::build(&many)),
-        Arc::new(|_: IpAddr| Source::Internal),
-    );
+    bench.dns.publish(move || internal(&many));
     let srv = bench
         .dig("_web._tcp.lab.internal SRV +bufsize=800 +ignore")
         .await;

@@ -9,12 +9,14 @@
 mod build;
 mod name;
 mod record;
+mod reverse;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+use self::reverse::ReversePrefix;
 pub use self::{
     name::{DomainName, DomainNameError},
     record::{Rdata, Record, RecordType, RecordTypeError, Soa},
@@ -142,6 +144,10 @@ pub struct Zone {
     origins: Vec<Record>,
     /// Every name that exists, empty non-terminals too (RFC 4592 §2.2.2).
     names: BTreeMap<DomainName, Node>,
+    /// The host whose address each is, below the reverse origins. What is
+    /// between an origin and an address exists as well; with 20 labels for an
+    /// IPv6 address that would be most of all names, so it isn't written down.
+    pointers: BTreeMap<IpAddr, Node>,
     loading: bool,
 }
 
@@ -152,6 +158,12 @@ struct Node {
     /// It may have data that isn't known yet.
     loading: bool,
 }
+
+/// A name between others, without data.
+static EMPTY: Node = Node {
+    sets: Vec::new(),
+    loading: false,
+};
 
 /// All records of one name and type; never empty.
 #[derive(Clone, Debug)]
@@ -196,6 +208,13 @@ impl Zone {
         };
         if let Some(node) = self.names.get(name) {
             return self.in_node(node, rtype, soa, node.loading);
+        }
+        if let Some(prefix) = ReversePrefix::of(name) {
+            return match self.below(&prefix) {
+                Some(node) => self.in_node(node, rtype, soa, node.loading),
+                None if self.loading => Answer::ServFail,
+                None => Answer::NxDomain(soa),
+            };
         }
         match self.wildcard_for(name) {
             // Declared services may be missing from a view that is loading, so
@@ -243,6 +262,22 @@ impl Zone {
         }
         text.push_str(if self.loading { "loading" } else { "complete" });
         Hash::of(text.as_bytes())
+    }
+
+    /// What is at a place of the reverse tree: an address's pointer, or a name
+    /// without data above some address's (RFC 4592 §2.2.2).
+    fn below(&self, prefix: &ReversePrefix) -> Option<&Node> {
+        let (_, node) = self.pointers.range(prefix.addresses()).next()?;
+        Some(if prefix.is_whole() { node } else { &EMPTY })
+    }
+
+    /// All names and what is at them, of all zones.
+    fn entries(&self) -> impl Iterator<Item = (Cow<'_, DomainName>, &Node)> {
+        let names = self.names.iter();
+        let pointers = self.pointers.iter();
+        names
+            .map(|(name, node)| (Cow::Borrowed(name), node))
+            .chain(pointers.map(|(ip, node)| (Cow::Owned(DomainName::reverse(*ip)), node)))
     }
 
     fn origin_of(&self, name: &DomainName) -> Option<&Record> {
@@ -318,8 +353,7 @@ impl Zone {
         let mut all = Vec::new();
         for (zone, soa) in self.origins.iter().enumerate() {
             let mut names: Vec<_> = self
-                .names
-                .iter()
+                .entries()
                 .filter(|(name, _)| {
                     self.origins.iter().position(|o| name.is_within(&o.name)) == Some(zone)
                 })
@@ -336,7 +370,7 @@ impl Zone {
                     for data in &set.data {
                         if set.rtype != RecordType::SOA {
                             all.push(Record {
-                                name: name.clone(),
+                                name: name.clone().into_owned(),
                                 ttl_s: set.ttl_s,
                                 data: data.clone(),
                             });

@@ -15,7 +15,7 @@ mod upstream;
 
 pub use self::{
     reply::Origin,
-    responder::{Dns, QueryReport},
+    responder::{Dns, QueryReport, Served},
     server::{DnsServer, ListenError},
     source::{MemberSources, Source, SourcePolicy},
 };

@@ -3,7 +3,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, LazyLock, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -50,9 +50,17 @@ pub struct Dns {
     turn: AtomicUsize,
 }
 
-struct View {
-    zone: Arc<Zone>,
-    sources: Arc<dyn SourcePolicy>,
+/// What is answered, and to whom. Made when the first question needs it: views
+/// change more often than anybody asks, and a large mesh's zone takes
+/// milliseconds.
+type View = LazyLock<Served, Box<dyn FnOnce() -> Served + Send>>;
+
+/// What one view says.
+pub struct Served {
+    /// The mesh's names.
+    pub zone: Arc<Zone>,
+    /// Who may ask.
+    pub sources: Arc<dyn SourcePolicy>,
 }
 
 /// What decides who is asked for other names.
@@ -104,14 +112,20 @@ pub struct QueryReport {
 impl Dns {
     /// A service that knows nothing yet: until [`Dns::publish`] every question
     /// is refused.
-    pub fn new(clock: Arc<dyn Clock>, zone: Arc<Zone>, ipv4: Ipv4Net, ula: Ipv6Net) -> Self {
+    pub fn new(
+        clock: Arc<dyn Clock>,
+        zone: impl FnOnce() -> Zone + Send + 'static,
+        ipv4: Ipv4Net,
+        ula: Ipv6Net,
+    ) -> Self {
         let nobody = |_: IpAddr| Source::Stranger;
+        let served = move || Served {
+            zone: Arc::new(zone()),
+            sources: Arc::new(nobody),
+        };
         let resolver_v6 = u128::from(ula.network()) | 0x53;
         Self {
-            view: ArcSwap::from_pointee(View {
-                zone,
-                sources: Arc::new(nobody),
-            }),
+            view: ArcSwap::from_pointee(View::new(Box::new(served))),
             forwarder: Forwarder::new(clock.clone(), vec![IpNet::V4(ipv4), IpNet::V6(ula)]),
             route: Mutex::default(),
             resolver: [resolver_v4(ipv4).into(), IpAddr::V6(resolver_v6.into())],
@@ -120,9 +134,9 @@ impl Dns {
         }
     }
 
-    /// Answers from this view from now on.
-    pub fn publish(&self, zone: Arc<Zone>, sources: Arc<dyn SourcePolicy>) {
-        self.view.store(Arc::new(View { zone, sources }));
+    /// Answers from this view from now on; it is made when it is needed.
+    pub fn publish(&self, view: impl FnOnce() -> Served + Send + 'static) {
+        self.view.store(Arc::new(View::new(Box::new(view))));
     }
 
     /// The zone that is being served.

@@ -18,7 +18,7 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 use super::{Inner, announced, endpoints};
 use crate::{
-    dns::{DnsServer, ListenError, MemberSources},
+    dns::{DnsServer, ListenError, MemberSources, Served},
     gossip::Gossip,
     host::Mono,
     ledger::Ledger,
@@ -28,8 +28,11 @@ use crate::{
 /// How long after its start a node may take what it doesn't know for something
 /// that it hasn't heard yet.
 const LOADING: Duration = Duration::from_secs(5);
-/// How long after a new view what follows is gathered for the next.
+/// How long after a new view what follows is gathered for the next, for each
+/// [`GATHER_MEMBERS`] members: what a view costs grows with the mesh, and so
+/// does how often there is news.
 const GATHER: Duration = Duration::from_millis(5);
+const GATHER_MEMBERS: u32 = 20;
 /// How often the tunnel is held against its plan although nothing changed: an
 /// interface that somebody deleted comes back.
 const RECHECK: Duration = Duration::from_secs(10);
@@ -96,8 +99,15 @@ pub async fn follow_changes(inner: Arc<Inner>) {
         ) {}
         gossip.mark_unchanged();
         renew_view(&inner);
-        clock.sleep(GATHER).await;
+        clock
+            .sleep(gather(inner.ledger.state().members.len()))
+            .await;
     }
+}
+
+fn gather(members: usize) -> Duration {
+    let members = u32::try_from(members).unwrap_or(u32::MAX);
+    GATHER * members.div_ceil(GATHER_MEMBERS).max(1)
 }
 
 fn renew_view(inner: &Inner) {
@@ -131,18 +141,17 @@ fn renew_view(inner: &Inner) {
 pub fn publish_zone(inner: &Inner) {
     let view = inner.view.borrow().clone();
     // A local client's packets come from the very address that they go to.
-    let state = inner.ledger.state();
     let mut own = inner.own_addresses();
-    own.insert(IpAddr::V4(resolver_v4(state.ipv4)));
-    own.insert(IpAddr::V6(state.mesh.resolver_v6()));
-    let sources = MemberSources {
-        own,
-        members: view.member_addresses(),
-        local: Vec::new(),
-    };
-    inner
-        .dns
-        .publish(Arc::new(Zone::build(&view.zone_input())), Arc::new(sources));
+    own.insert(IpAddr::V4(resolver_v4(view.ledger.ipv4)));
+    own.insert(IpAddr::V6(view.ledger.mesh.resolver_v6()));
+    inner.dns.publish(move || Served {
+        zone: Arc::new(Zone::build(&view.zone_input())),
+        sources: Arc::new(MemberSources {
+            own,
+            members: view.member_addresses(),
+            local: Vec::new(),
+        }),
+    });
 }
 
 /// Listens for DNS: where the configuration says, else on the resolver's

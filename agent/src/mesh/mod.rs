@@ -26,6 +26,7 @@ use innermesh_proto::{
     id::NodeId,
     rpc::method,
     view::MeshView,
+    zone::Zone,
 };
 use tokio::sync::watch;
 
@@ -227,10 +228,11 @@ impl Agent {
             nudge.clone(),
         );
         let started = host.clock.now();
-        let view = apply::first_view(me, &ledger, &gossip, started);
+        let view = Arc::new(apply::first_view(me, &ledger, &gossip, started));
+        let first = view.clone();
         let dns = Arc::new(Dns::new(
             host.clock.clone(),
-            Arc::new(innermesh_proto::zone::Zone::build(&view.zone_input())),
+            move || Zone::build(&first.zone_input()),
             state.ipv4,
             state.mesh.ula(),
         ));
@@ -248,7 +250,7 @@ impl Agent {
             services,
             dns,
             tunnel,
-            view: watch::Sender::new(Arc::new(view)),
+            view: watch::Sender::new(view),
             names: names::Names::default(),
             tunnel_key,
             started,

@@ -20,6 +20,7 @@ pub(super) fn build(input: &ZoneInput) -> Zone {
         return Zone {
             origins: Vec::new(),
             names: BTreeMap::new(),
+            pointers: BTreeMap::new(),
             loading: input.loading,
         };
     };
@@ -28,6 +29,7 @@ pub(super) fn build(input: &ZoneInput) -> Zone {
         origins: vec![apex.clone()],
         apex,
         names: BTreeMap::new(),
+        pointers: BTreeMap::new(),
     };
     builder.origins.extend(reverse_origins(
         &input.ipv4.network().octets(),
@@ -71,6 +73,7 @@ struct Builder<'a> {
     apex: DomainName,
     origins: Vec<DomainName>,
     names: BTreeMap<DomainName, Node>,
+    pointers: BTreeMap<IpAddr, Node>,
 }
 
 impl Builder<'_> {
@@ -239,46 +242,30 @@ impl Builder<'_> {
             IpAddr::V6(v6) => self.input.ula.contains(&v6),
         };
         if inside {
-            self.add(
-                &DomainName::reverse(address),
-                TTL_S,
-                [Rdata::Ptr(name.clone())],
-            );
+            let sets = &mut self.pointers.entry(address).or_default().sets;
+            add_to(sets, TTL_S, Rdata::Ptr(name.clone()));
         }
     }
 
     /// Adds records to a name, each set without repetitions, in order, bounded.
     fn add(&mut self, name: &DomainName, ttl_s: u32, data: impl IntoIterator<Item = Rdata>) {
-        for rdata in data {
-            let rtype = rdata.record_type();
+        let mut data = data.into_iter().peekable();
+        if data.peek().is_some() {
             let sets = &mut self.insert(name).sets;
-            match sets.iter_mut().find(|set| set.rtype == rtype) {
-                None => sets.push(RrSet {
-                    rtype,
-                    ttl_s,
-                    data: vec![rdata],
-                }),
-                Some(set) => {
-                    set.ttl_s = set.ttl_s.min(ttl_s);
-                    if let Err(place) = set.data.binary_search(&rdata)
-                        && set.data.len() < limits::RRSET_RECORDS
-                    {
-                        set.data.insert(place, rdata);
-                    }
-                }
-            }
+            data.for_each(|rdata| add_to(sets, ttl_s, rdata));
         }
     }
 
     /// The entry of a name, made with all names between it and its origin.
     fn insert(&mut self, name: &DomainName) -> &mut Node {
-        let mut ancestor = name.parent();
-        while !self.names.contains_key(&ancestor)
-            && self.origins.iter().any(|origin| ancestor.is_within(origin))
-        {
-            let parent = ancestor.parent();
-            self.names.insert(ancestor, Node::default());
-            ancestor = parent;
+        if !self.names.contains_key(name) {
+            let origin = self.origins.iter().find(|origin| name.is_within(origin));
+            for ancestor in name.ancestors_below(origin) {
+                if self.names.contains_key(&ancestor) {
+                    break;
+                }
+                self.names.insert(ancestor, Node::default());
+            }
         }
         self.names.entry(name.clone()).or_default()
     }
@@ -291,6 +278,7 @@ impl Builder<'_> {
         Zone {
             origins,
             names: self.names,
+            pointers: self.pointers,
             loading: self.input.loading,
         }
     }
@@ -312,6 +300,25 @@ impl Builder<'_> {
                 expire_s: 7 * 24 * 3600,
                 minimum_s: LOW_TTL_S,
             }),
+        }
+    }
+}
+
+fn add_to(sets: &mut Vec<RrSet>, ttl_s: u32, rdata: Rdata) {
+    let rtype = rdata.record_type();
+    match sets.iter_mut().find(|set| set.rtype == rtype) {
+        None => sets.push(RrSet {
+            rtype,
+            ttl_s,
+            data: vec![rdata],
+        }),
+        Some(set) => {
+            set.ttl_s = set.ttl_s.min(ttl_s);
+            if let Err(place) = set.data.binary_search(&rdata)
+                && set.data.len() < limits::RRSET_RECORDS
+            {
+                set.data.insert(place, rdata);
+            }
         }
     }
 }

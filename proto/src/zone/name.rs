@@ -84,9 +84,14 @@ impl DomainName {
         suffixes(&self.0)
     }
 
-    /// The parent; the root is its own.
-    pub(super) fn parent(&self) -> Self {
-        Self(suffixes(&self.0).nth(1).unwrap_or_default().into())
+    /// What is between this name and `origin`, which it is within, nearest
+    /// first, and `origin` last; nothing without an origin.
+    pub(super) fn ancestors_below(&self, origin: Option<&Self>) -> impl Iterator<Item = Self> {
+        let shortest = origin.map_or(usize::MAX, |origin| origin.0.len());
+        suffixes(&self.0)
+            .skip(1)
+            .take_while(move |suffix| suffix.len() >= shortest)
+            .map(|suffix| Self(suffix.into()))
     }
 
     /// The canonical DNS name order compares from the rightmost label
