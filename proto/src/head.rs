@@ -76,16 +76,6 @@ pub fn lease_ms(nodes: usize) -> u32 {
     u32::try_from(renewal_interval(nodes).as_millis() * 3).unwrap_or(MAX_LEASE_MS)
 }
 
-/// The port part of gossip addresses. It is never bound: the transport maps
-/// gossip addresses to connections.
-pub const GOSSIP_PORT: u16 = 51819;
-
-/// The address that stands for a node in gossip: its overlay IPv6 address,
-/// which doesn't change when the machine moves.
-pub fn gossip_address(mesh: &MeshId, node: &NodeId) -> SocketAddr {
-    SocketAddr::new(IpAddr::V6(node.ipv6(mesh)), GOSSIP_PORT)
-}
-
 /// A sealed head as text, for gossip that carries strings.
 pub fn to_text(sealed: &Sealed) -> String {
     BASE64URL_NOPAD.encode(&codec::encode(sealed))
@@ -332,6 +322,13 @@ impl Known {
         Some(self.heard? + lease)
     }
 
+    /// Whether it is new that the ledger held here reaches the node's position.
+    fn compare(&mut self, reached: impl Fn(&Position) -> bool) -> bool {
+        let new = !self.compared && self.heard.is_some() && reached(&self.head.position);
+        self.compared |= new;
+        new
+    }
+
     /// The hash of the body that the head names, if that isn't in force yet.
     pub fn missing_body(&self) -> Option<Hash> {
         let have = self.body.as_ref().map(|body| body.hash);
@@ -369,6 +366,12 @@ impl HeadTable {
     /// One node's.
     pub fn get(&self, node: &NodeId) -> Option<&Known> {
         self.known.get(node)
+    }
+
+    /// The first node's from this id on.
+    pub fn first_from(&self, node: &NodeId) -> Option<&Known> {
+        let (_, known) = self.known.range(*node..).next()?;
+        Some(known)
     }
 
     /// Takes a head that [`open`] accepted. `now` is when it arrived; `None`
@@ -449,12 +452,15 @@ impl HeadTable {
     pub fn compare(&mut self, reached: impl Fn(&Position) -> bool) -> bool {
         let mut any = false;
         for known in self.known.values_mut() {
-            if !known.compared && known.heard.is_some() && reached(&known.head.position) {
-                known.compared = true;
-                any = true;
-            }
+            any |= known.compare(&reached);
         }
         any
+    }
+
+    /// As [`Self::compare`], for one node.
+    pub fn compare_one(&mut self, node: &NodeId, reached: impl Fn(&Position) -> bool) -> bool {
+        let known = self.known.get_mut(node);
+        known.is_some_and(|known| known.compare(reached))
     }
 
     /// Gives every node `pause` more: this observer itself stood still, so its

@@ -1,6 +1,7 @@
 //! Identities: of a mesh and of a node, and the addresses that follow from them.
 
 use std::{
+    cmp::Ordering,
     fmt,
     net::{Ipv4Addr, Ipv6Addr},
     str::FromStr,
@@ -18,8 +19,22 @@ pub struct MeshId(pub [u8; 32]);
 
 /// Identity of a node: the first 16 bytes of SHA-256 of its Ed25519
 /// SubjectPublicKeyInfo; written as 26 characters of lower-case base32.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub [u8; 16]);
+
+/// As the bytes are ordered, but compared as one number: every map of nodes
+/// is searched by it.
+impl Ord for NodeId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        u128::from_be_bytes(self.0).cmp(&u128::from_be_bytes(other.0))
+    }
+}
+
+impl PartialOrd for NodeId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl MeshId {
     /// From the root's SubjectPublicKeyInfo in DER.

@@ -59,9 +59,9 @@ pub const GOSSIP_MESSAGE_BYTES: usize = 65_510;
 /// Largest digest of a gossip message, in bytes.
 pub const GOSSIP_DIGEST_BYTES: usize = 60_000;
 /// Ids that may be admitted to chitchat's state at one time, those of earlier
-/// generations that it hasn't forgotten yet included: with names of 26 bytes
-/// and IPv6 addresses so many fill a digest up to its cap.
-pub const GOSSIP_IDS: usize = 750;
+/// generations that it hasn't forgotten yet included: with names of 13 bytes
+/// and IPv4 addresses so many fill a digest up to its cap.
+pub const GOSSIP_IDS: usize = 1100;
 /// Largest block of a gossip delta once decompressed, in bytes; chitchat fills
 /// blocks up to exactly this.
 pub const GOSSIP_BLOCK_BYTES: usize = 16_384;
@@ -69,8 +69,8 @@ pub const GOSSIP_BLOCK_BYTES: usize = 16_384;
 pub const GOSSIP_BLOCKS: usize = 64;
 /// Nodes in one gossip delta, each of which may cost the check of a signature.
 pub const GOSSIP_DELTA_NODES: usize = 1024;
-/// Longest node name in a gossip id, in bytes: the text of a node id.
-pub const GOSSIP_NODE_BYTES: usize = 26;
+/// Longest node name in a gossip id, in bytes: eight bytes in base32.
+pub const GOSSIP_NODE_BYTES: usize = 13;
 /// Longest head as gossip carries it, in bytes of text.
 pub const GOSSIP_HEAD_BYTES: usize = 1024;
 /// How much later than its signing a leaf certificate may be judged, in seconds

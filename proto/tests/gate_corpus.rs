@@ -7,7 +7,7 @@
 
 use std::{fs, path::Path};
 
-use innermesh_proto::gate::{Admission, GossipId, Message, filter, unwrap, wrap};
+use innermesh_proto::gate::{Admission, GossipId, Message, Name, filter, unwrap, wrap};
 
 /// Nobody is known and nothing is a head.
 struct Nobody;
@@ -43,7 +43,7 @@ fn corpus() -> Vec<(String, Vec<u8>)> {
 #[test]
 fn every_honest_seed_is_accepted_and_survives_its_envelope() {
     let me = GossipId {
-        node: "me".to_owned(),
+        node: Name::new("me").unwrap(),
         generation: 1,
         address: ([127, 0, 0, 1], 1).into(),
     };

@@ -137,7 +137,7 @@ fn put_op(out: &mut Vec<u8>, op: &Op) {
 
 #[cfg(test)]
 mod tests {
-    use innermesh_proto::gate::{GossipId, Known, Message, Offer, Value};
+    use innermesh_proto::gate::{GossipId, Known, Message, Name, Offer, Value};
 
     use super::*;
 
@@ -152,12 +152,12 @@ mod tests {
             max_version: 9,
         };
         let id = GossipId {
-            node: "a".into(),
+            node: Name::new("a").unwrap(),
             generation: 3,
             address: entry.address,
         };
         let known = Known {
-            id: id.clone(),
+            id,
             heartbeat: 7,
             version: 9,
         };

@@ -5,10 +5,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use innermesh_agent::{mesh::Agent, services::Spec};
-use innermesh_proto::{
-    head::{gossip_address, to_text},
-    id::NodeId,
-};
+use innermesh_proto::{gate::gossip_id, head::to_text, id::NodeId};
 use simulations::{
     Machine, World,
     byzantine::{Byzantine, Lie},
@@ -67,11 +64,11 @@ impl Scene {
     /// The first agent's entry in a digest, as it is.
     fn entry(&self) -> Entry {
         let head = self.honest[0].own_head().unwrap();
-        let mesh = self.honest[0].view().borrow().ledger.mesh;
+        let id = gossip_id(&head.node, head.generation);
         Entry {
-            node: head.node.to_string(),
-            generation: head.generation,
-            address: gossip_address(&mesh, &head.node),
+            node: id.node.to_string(),
+            generation: id.generation,
+            address: id.address,
             heartbeat: 1,
             last_gc: 0,
             max_version: head.seq,

@@ -3,10 +3,10 @@
 //! gate; it can be replaced without touching anything else.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -17,15 +17,14 @@ use chitchat::{
     transport::{Socket, Transport as Carries},
 };
 use innermesh_proto::{
-    gate::{GossipId, KEY, compact::Packer},
-    head::gossip_address,
+    gate::{GossipId, KEY, compact::Packer, gossip_address, gossip_id},
     id::{MeshId, NodeId},
     rpc::method,
 };
 use tokio::sync::mpsc;
 
 use crate::{
-    host::{Clock, Host},
+    host::{Clock, Host, Mono},
     quic::Transport,
 };
 
@@ -33,6 +32,10 @@ use crate::{
 /// 3 s anywhere, within a lease of 4.5 s. At 500 ms fifty idle agents were
 /// measured to send 17 kB/s each.
 const INTERVAL: Duration = Duration::from_millis(750);
+/// Rounds within the time between two renewals of a head, as many as
+/// [`INTERVAL`] gives a mesh of 50: a digest names every node, so what a round
+/// costs grows with the mesh, as the time between renewals does.
+const ROUNDS_PER_RENEWAL: u32 = 2;
 /// Near the time between renewals: the gate lets a node's heartbeat move only
 /// as its signed head does.
 const RENEWALS: Duration = Duration::from_secs(2);
@@ -68,17 +71,13 @@ impl Carrier {
         generation: u64,
         transport: Transport,
     ) -> io::Result<Self> {
-        let id = GossipId {
-            node: node.to_string(),
-            generation,
-            address: gossip_address(mesh, &node),
-        };
+        let id = gossip_id(&node, generation);
         let (inbox, outbox) = mpsc::channel(QUEUE);
         let link = Link {
             transport,
+            clock: host.clock.clone(),
             inbox: Arc::new(tokio::sync::Mutex::new(outbox)),
-            peers: Arc::default(),
-            mesh: *mesh,
+            rounds: Arc::default(),
             packer: Packer::default(),
         };
         let chitchat = spawn(&id, mesh, &link).await?;
@@ -120,16 +119,21 @@ impl Carrier {
         let _ = self.inner.inbox.try_send((from, message));
     }
 
+    /// Has rounds fit the time between two renewals of a head.
+    pub fn pace(&self, renewal: Duration) {
+        self.inner.link.rounds().interval = INTERVAL.max(renewal / ROUNDS_PER_RENEWAL);
+    }
+
     /// Starts a round with a peer that has just connected.
     pub fn meet(&self, peer: NodeId) {
         let address = self.inner.link.note(peer);
+        self.inner.link.rounds().met.insert(address);
         let _ = self.chitchat().gossip(address);
     }
 
     /// This node's id in gossip.
     pub fn id(&self) -> GossipId {
-        let id = self.inner.id.lock().unwrap_or_else(|e| e.into_inner());
-        id.clone()
+        *self.inner.id.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// Goes on under another generation, with nothing published yet.
@@ -201,7 +205,7 @@ impl Drop for Inner {
 async fn spawn(id: &GossipId, mesh: &MeshId, link: &Link) -> io::Result<ChitchatHandle> {
     let config = ChitchatConfig {
         chitchat_id: ChitchatId {
-            node_id: id.node.clone().into(),
+            node_id: (&*id.node).into(),
             generation_id: id.generation,
             gossip_advertise_addr: id.address,
         },
@@ -228,21 +232,65 @@ async fn spawn(id: &GossipId, mesh: &MeshId, link: &Link) -> io::Result<Chitchat
 #[derive(Clone)]
 struct Link {
     transport: Transport,
+    clock: Arc<dyn Clock>,
     inbox: Arc<tokio::sync::Mutex<mpsc::Receiver<(SocketAddr, ChitchatMessage)>>>,
-    peers: Arc<Mutex<BTreeMap<SocketAddr, NodeId>>>,
-    mesh: MeshId,
+    rounds: Arc<Mutex<Rounds>>,
     packer: Packer,
 }
 
+/// With whom rounds are held, and when.
+#[derive(Default)]
+struct Rounds {
+    /// Which node an address stands for.
+    peers: BTreeMap<SocketAddr, NodeId>,
+    /// Peers that have just connected: a round with each of them is due.
+    met: BTreeSet<SocketAddr>,
+    /// Time between rounds.
+    interval: Duration,
+    /// When the newest round began.
+    newest: Option<Mono>,
+}
+
+impl Rounds {
+    /// Whether a round with this peer may begin. chitchat begins one each
+    /// [`INTERVAL`], with a few peers at once, and has no other pace.
+    fn may_begin(&mut self, peer: &SocketAddr, now: Mono) -> bool {
+        if self.met.remove(peer) {
+            return true;
+        }
+        let since = self.newest.map(|newest| now.saturating_sub(newest));
+        match since {
+            // The other peers of a round that has begun.
+            Some(since) if since < INTERVAL / 2 => true,
+            Some(since) if since + INTERVAL / 2 < self.interval => false,
+            _ => {
+                self.newest = Some(now);
+                true
+            }
+        }
+    }
+}
+
 impl Link {
+    fn rounds(&self) -> MutexGuard<'_, Rounds> {
+        self.rounds.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
     /// Remembers which node an address stands for.
     fn note(&self, node: NodeId) -> SocketAddr {
-        let address = gossip_address(&self.mesh, &node);
-        self.peers
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .insert(address, node);
+        let address = gossip_address(&node);
+        self.rounds().peers.insert(address, node);
         address
+    }
+
+    /// The node that a message is for, if it may be sent now.
+    fn receiver(&self, to: &SocketAddr, message: &ChitchatMessage) -> Option<NodeId> {
+        let mut rounds = self.rounds();
+        let begins = matches!(message, ChitchatMessage::Syn { .. });
+        if begins && !rounds.may_begin(to, self.clock.now()) {
+            return None;
+        }
+        rounds.peers.get(to).copied()
     }
 }
 
@@ -257,13 +305,7 @@ impl Carries for Link {
 impl Socket for Link {
     /// Never waits: a slow peer must not hold up gossip with the others.
     async fn send(&mut self, to: SocketAddr, message: ChitchatMessage) -> anyhow::Result<()> {
-        let peer = self
-            .peers
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .get(&to)
-            .copied();
-        if let Some(peer) = peer {
+        if let Some(peer) = self.receiver(&to, &message) {
             let bytes = self.packer.pack(&message.serialize_to_vec());
             self.transport.notify(peer, method::GOSSIP, bytes);
         }

@@ -362,7 +362,9 @@ impl Inner {
             last = now;
             self.beat.store(nanos(now), Ordering::Relaxed);
             let nodes = self.ledger.state().members.len();
-            let due = self.shared().own.renewed + head::renewal_interval(nodes);
+            let renewal = head::renewal_interval(nodes);
+            self.carrier.pace(renewal);
+            let due = self.shared().own.renewed + renewal;
             if now + TICK / 2 >= due {
                 self.clone().renew().await;
             }
@@ -453,7 +455,7 @@ impl Inner {
         if offer == Offer::Conflict {
             shared.conflicts.insert(head.node);
         }
-        let compared = self.compare(&mut shared.table);
+        let compared = self.compare_one(&mut shared.table, &head.node);
         drop(shared);
         if head.position.index > self.ledger.state().position.index {
             self.nudge.ahead(head.node, head.position.index);
@@ -526,9 +528,16 @@ impl Inner {
     /// Marks peers whose ledger position this node's ledger has reached.
     /// Returns whether any is new.
     fn compare(&self, table: &mut HeadTable) -> bool {
-        table.compare(|position: &Position| {
-            self.ledger.hash_at(position.index) == Some(position.hash)
-        })
+        table.compare(|position| self.reached(position))
+    }
+
+    /// As [`Self::compare`], for one peer.
+    fn compare_one(&self, table: &mut HeadTable, node: &NodeId) -> bool {
+        table.compare_one(node, |position| self.reached(position))
+    }
+
+    fn reached(&self, position: &Position) -> bool {
+        self.ledger.hash_at(position.index) == Some(position.hash)
     }
 
     fn count(&self, f: impl FnOnce(&mut Counters)) {

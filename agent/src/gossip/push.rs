@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use innermesh_proto::{
     codec,
     crypto::Hash,
-    gate,
+    gate::{self, Short, compact::Unpacked},
     head::{Head, Offer},
     id::NodeId,
     limits,
@@ -160,20 +160,19 @@ impl Inner {
     pub(super) fn take_message(self: &Arc<Self>, from: NodeId, message: &[u8]) {
         let state = self.ledger.state();
         let mesh = state.mesh;
-        let me = self.carrier.id().clone();
-        let member = |short: &gate::compact::Short| {
-            let mut first = [0; 16];
-            first[..8].copy_from_slice(short);
-            let (node, _) = state.members.range(NodeId(first)..).next()?;
-            (gate::compact::short(node) == *short).then_some(*node)
+        let (me, cluster) = (self.carrier.id(), self.carrier.cluster());
+        let member = |short: &Short| {
+            let (node, _) = state.members.range(first_with(short)..).next()?;
+            (gate::short(node) == *short).then_some(*node)
         };
-        let mut judge = Judge {
-            inner: self,
-            from,
-            mesh,
-        };
-        let filtered = gate::compact::unpack(message, &mesh, member)
-            .and_then(|message| gate::filter(&message, &self.carrier.cluster(), &me, &mut judge));
+        let mut judge = Judge { inner: self, from };
+        let filtered =
+            gate::compact::unpack(message, &mesh, member).and_then(|unpacked| match unpacked {
+                Unpacked::Plain(message) => gate::filter(&message, &cluster, &me, &mut judge),
+                Unpacked::Compact(message) => {
+                    gate::filter_compact(message, &cluster, &me, &mut judge)
+                }
+            });
         match filtered {
             Ok(filtered) => {
                 let drops = filtered.drops;
@@ -189,26 +188,31 @@ impl Inner {
     }
 }
 
+/// Where the nodes with this short name begin, in the order of ids.
+fn first_with(short: &Short) -> NodeId {
+    let mut first = [0; 16];
+    first[..short.len()].copy_from_slice(short);
+    NodeId(first)
+}
+
 /// Lets the gate ask the table.
 struct Judge<'a> {
     inner: &'a Arc<Inner>,
     from: NodeId,
-    mesh: innermesh_proto::id::MeshId,
 }
 
 impl gate::Admission for Judge<'_> {
     fn verified(&self, id: &gate::GossipId) -> Option<u64> {
-        let node: NodeId = id.node.parse().ok()?;
-        if id.address != innermesh_proto::head::gossip_address(&self.mesh, &node) {
-            return None;
-        }
         let shared = self.inner.shared();
-        if node == self.inner.me {
-            let (head, _) = shared.own.head.as_ref()?;
-            return (head.generation == id.generation).then_some(head.seq);
-        }
-        let known = shared.table.get(&node)?;
-        (known.head.generation == id.generation).then_some(known.head.seq)
+        let short = id.node.short()?;
+        let head = match gate::short(&self.inner.me) == short {
+            true => shared.own.head.as_ref().map(|(head, _)| head)?,
+            false => &shared.table.first_from(&first_with(&short))?.head,
+        };
+        let same = gate::short(&head.node) == short
+            && gate::gossip_address(&head.node) == id.address
+            && head.generation == id.generation;
+        same.then_some(head.seq)
     }
 
     fn judge(&mut self, id: &gate::GossipId, version: u64, text: &str) -> bool {
@@ -218,11 +222,8 @@ impl gate::Admission for Judge<'_> {
         let Ok(claimed) = sealed.peek::<Head>(limits::HEAD_BYTES) else {
             return false;
         };
-        let stated = claimed.node.to_string() == id.node
-            && claimed.generation == id.generation
-            && claimed.seq == version
-            && id.address == innermesh_proto::head::gossip_address(&self.mesh, &claimed.node);
-        if !stated {
+        let stated = gate::gossip_id(&claimed.node, claimed.generation) == *id;
+        if !stated || claimed.seq != version {
             return false;
         }
         // What is held already was verified then; most of gossip is that.

@@ -7,14 +7,14 @@ use std::{
 };
 
 use chitchat::{ChitchatMessage, Deserializable, Serializable};
-use innermesh_proto::gate::{Admission, GossipId, KEY, filter};
+use innermesh_proto::gate::{Admission, GossipId, KEY, Name, filter};
 
 use crate::mesh::{CLUSTER, GRACE, Inlet, Mesh, id, noise};
 
 /// One node's table of verified heads, and what its gate refused.
 #[derive(Default)]
 struct Table {
-    held: BTreeMap<String, (GossipId, u64)>,
+    held: BTreeMap<Name, (GossipId, u64)>,
     refused: Vec<String>,
 }
 
@@ -28,7 +28,7 @@ fn sealed(id: &GossipId, version: u64) -> String {
 
 impl Table {
     fn take(&mut self, id: GossipId, version: u64) {
-        let held = self.held.entry(id.node.clone()).or_insert((id.clone(), 0));
+        let held = self.held.entry(id.node).or_insert((id, 0));
         if (held.0.generation, held.1) < (id.generation, version) {
             *held = (id, version);
         }
@@ -128,7 +128,7 @@ impl Guarded {
                         states.collect::<BTreeMap<_, _>>()
                     })
                     .await;
-                let held = states.get(&(id.node.clone(), id.generation));
+                let held = states.get(&(id.node.to_string(), id.generation));
                 assert!(
                     held.is_some_and(|v| v + 3 >= newest),
                     "{n} on {m}: {held:?}, {newest}"

@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use chitchat::{ChitchatMessage, Deserializable, Serializable, transport::Transport};
 use innermesh_proto::{
-    gate::{Admission, GossipId, Kind, Known, Message, filter},
+    gate::{Admission, GossipId, Kind, Known, Message, Name, filter},
     limits::GOSSIP_IDS,
 };
 
@@ -212,7 +212,8 @@ async fn answers_a_digest_of(ids: usize) -> bool {
     mesh.start(0, 1).await;
     let known = (0..ids).map(|n| {
         let mut id = id(1, n as u64);
-        id.node.replace_range(..4, &format!("{n:04}"));
+        let text = format!("{n:04}{}", &id.node[4..]);
+        id.node = Name::new(&text).unwrap();
         Known {
             id,
             heartbeat: 1,
@@ -233,7 +234,7 @@ async fn answers_a_digest_of(ids: usize) -> bool {
     tokio::select! {
         answer = peer.recv() => {
             let (_, answer) = answer.expect("an open channel");
-            assert!(answer.serialized_len() > ids * 79);
+            assert!(answer.serialized_len() > ids * 54);
             true
         }
         end = mesh.nodes[&0].termination_watcher() => {

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -16,7 +16,7 @@ use chitchat::{
 };
 use innermesh_proto::{
     crypto::Hash,
-    gate::{GossipId, KEY},
+    gate::{GossipId, KEY, gossip_id},
     id::NodeId,
 };
 
@@ -38,11 +38,7 @@ pub struct Mesh {
 /// The gossip id of node `n`, as long as ids are in a real mesh.
 pub fn id(n: u8, generation: u64) -> GossipId {
     let node = NodeId(Hash::of(&[n]).0[..16].try_into().expect("16 of 32"));
-    GossipId {
-        node: node.to_string(),
-        generation,
-        address: (Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n.into()), 51819).into(),
-    }
+    gossip_id(&node, generation)
 }
 
 /// Text as long as a sealed head of `len` bytes and as hard to compress.
@@ -89,7 +85,7 @@ impl Mesh {
     pub async fn start_behind(&mut self, n: u8, generation: u64, inlet: Inlet) {
         let id = id(n, generation);
         let config = ChitchatConfig {
-            chitchat_id: ChitchatId::new(id.node, id.generation, id.address),
+            chitchat_id: ChitchatId::new(&*id.node, id.generation, id.address),
             cluster_id: CLUSTER.to_owned(),
             gossip_interval: Duration::from_millis(200),
             listen_addr: id.address,

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, net::Ipv6Addr};
 
 use innermesh_proto::{
-    gate::{Admission, Drops, GossipId, Message, filter, unwrap},
+    gate::{Admission, Drops, GossipId, Message, Name, filter, unwrap},
     limits::{GOSSIP_DELTA_NODES, GOSSIP_MESSAGE_BYTES},
 };
 use libfuzzer_sys::fuzz_target;
@@ -16,15 +16,15 @@ const CLUSTER: &str = "a mesh";
 /// Every text of even length is a head.
 #[derive(Default)]
 struct Table {
-    held: BTreeMap<String, (GossipId, u64)>,
+    held: BTreeMap<Name, (GossipId, u64)>,
     judged: usize,
 }
 
 impl Table {
     fn take(&mut self, id: &GossipId, version: u64) {
-        let held = self.held.entry(id.node.clone()).or_insert((id.clone(), 0));
+        let held = self.held.entry(id.node).or_insert((*id, 0));
         if (held.0.generation, held.1) < (id.generation, version) {
-            *held = (id.clone(), version);
+            *held = (*id, version);
         }
     }
 }
@@ -52,7 +52,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(Message::parse(&message.encode()).as_ref(), Ok(&message));
     }
     let me = GossipId {
-        node: "me".to_owned(),
+        node: Name::new("me").expect("it is short"),
         generation: 1,
         address: (Ipv6Addr::LOCALHOST, 51819).into(),
     };

@@ -1,8 +1,7 @@
 //! A gossip message between agents in few bytes.
 //!
-//! chitchat names each node in each digest by 26 characters of text, an IPv6
-//! address and three numbers: 79 bytes that zstd can only halve, since ids are
-//! random. Both agents follow one ledger, so eight bytes of the id name a
+//! chitchat names each node in each digest by a text, an address and three
+//! numbers, which zstd can only halve, since ids are random. Both agents follow one ledger, so eight bytes of the id name a
 //! member, and everything else of the name follows; heartbeats aren't believed
 //! and aren't sent; heads travel as bytes and not as text. That leaves about 12
 //! bytes for each node of a digest.
@@ -13,26 +12,15 @@ use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    GateError, GossipId, Known, Message, Offer, Value,
+    GateError, GossipId, Known, Message, Offer, Short, Value,
     envelope::{self, COMPACT},
+    gossip_id,
 };
 use crate::{
     codec,
-    head::gossip_address,
     id::{MeshId, NodeId},
     limits::GOSSIP_MESSAGE_BYTES,
 };
-
-/// The first bytes of a node id: enough to name a member of one mesh. Should
-/// two members ever share them, the later one's gossip travels by pushes alone.
-pub type Short = [u8; 8];
-
-/// The short name of a node.
-pub fn short(node: &NodeId) -> Short {
-    let mut out = [0; 8];
-    out.copy_from_slice(&node.0[..8]);
-    out
-}
 
 #[derive(Serialize, Deserialize)]
 enum Packed {
@@ -52,7 +40,8 @@ type Head = (Short, u64, u64, Option<(u64, Vec<u8>)>);
 /// each node goes out.
 #[derive(Clone, Debug, Default)]
 pub struct Packer {
-    newest: BTreeMap<Short, u64>,
+    /// By the short name as a number, which is quicker to compare.
+    newest: BTreeMap<u64, u64>,
 }
 
 impl Packer {
@@ -89,7 +78,7 @@ impl Packer {
             .map(|known| Some((named(&known.id)?, known.id.generation, known.version)))
             .collect::<Option<Vec<Entry>>>()?;
         for (node, generation, _) in &entries {
-            let newest = self.newest.entry(*node).or_default();
+            let newest = self.newest.entry(u64::from_be_bytes(*node)).or_default();
             *newest = (*newest).max(*generation);
         }
         entries.retain(|(node, generation, _)| self.is_newest(node, *generation));
@@ -119,9 +108,18 @@ impl Packer {
 
     fn is_newest(&self, node: &Short, generation: u64) -> bool {
         self.newest
-            .get(node)
+            .get(&u64::from_be_bytes(*node))
             .is_none_or(|newest| *newest <= generation)
     }
+}
+
+/// A peer's message out of its envelope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unpacked {
+    /// As chitchat writes it.
+    Plain(Vec<u8>),
+    /// In the compact form: not yet looked at.
+    Compact(Message),
 }
 
 /// Takes a peer's message out of its envelope. `member` finds the member with
@@ -134,14 +132,14 @@ pub fn unpack(
     bytes: &[u8],
     mesh: &MeshId,
     member: impl Fn(&Short) -> Option<NodeId>,
-) -> Result<Vec<u8>, GateError> {
+) -> Result<Unpacked, GateError> {
     let Some((&COMPACT, body)) = bytes.split_first() else {
-        return envelope::unwrap(bytes);
+        return envelope::unwrap(bytes).map(Unpacked::Plain);
     };
     let packed: Packed =
         codec::decode(body, GOSSIP_MESSAGE_BYTES).map_err(|_| GateError::Compact)?;
-    let names = Names { mesh, member };
-    let message = match packed {
+    let names = Names { member };
+    Ok(Unpacked::Compact(match packed {
         Packed::Syn(digest) => Message::Syn {
             cluster: mesh.to_string(),
             digest: names.digest(digest),
@@ -153,33 +151,20 @@ pub fn unpack(
         Packed::Ack(delta) => Message::Ack {
             delta: names.delta(delta),
         },
-    };
-    let plain = message.encode();
-    // A compact message says in few bytes what takes many: the size that
-    // counts is the one that is handed on.
-    match plain.len() > GOSSIP_MESSAGE_BYTES {
-        true => Err(GateError::Oversized(plain.len())),
-        false => Ok(plain),
-    }
+    }))
 }
 
 fn named(id: &GossipId) -> Option<Short> {
-    Some(short(&id.node.parse().ok()?))
+    id.node.short()
 }
 
-struct Names<'a, F> {
-    mesh: &'a MeshId,
+struct Names<F> {
     member: F,
 }
 
-impl<F: Fn(&Short) -> Option<NodeId>> Names<'_, F> {
+impl<F: Fn(&Short) -> Option<NodeId>> Names<F> {
     fn id(&self, short: &Short, generation: u64) -> Option<GossipId> {
-        let node = (self.member)(short)?;
-        Some(GossipId {
-            node: node.to_string(),
-            generation,
-            address: gossip_address(self.mesh, &node),
-        })
+        Some(gossip_id(&(self.member)(short)?, generation))
     }
 
     fn digest(&self, entries: Vec<Entry>) -> Vec<Known> {
@@ -223,11 +208,7 @@ mod tests {
     }
 
     fn id(n: u8) -> GossipId {
-        GossipId {
-            node: node(n).to_string(),
-            generation: 3,
-            address: gossip_address(&MESH, &node(n)),
-        }
+        gossip_id(&node(n), 3)
     }
 
     fn members(short: &Short) -> Option<NodeId> {
@@ -271,7 +252,8 @@ mod tests {
         ] {
             let plain = message.encode();
             let packed = Packer::default().pack(&plain);
-            assert_eq!(unpack(&packed, &MESH, members).unwrap(), plain);
+            let unpacked = unpack(&packed, &MESH, members).unwrap();
+            assert_eq!(unpacked, Unpacked::Compact(message));
         }
         let syn = Message::Syn {
             cluster: MESH.to_string(),
@@ -290,7 +272,7 @@ mod tests {
         let mut packer = Packer::default();
         let digest = |ids: &[GossipId]| {
             let known = |id: &GossipId| Known {
-                id: id.clone(),
+                id: *id,
                 ..known(1)
             };
             Message::Syn {
@@ -300,7 +282,7 @@ mod tests {
         };
         let all = digest(&[earlier(1, 1), earlier(1, 2), id(1), id(2)]);
         let unpacked = unpack(&packer.pack(&all.encode()), &MESH, members).unwrap();
-        assert_eq!(unpacked, digest(&[id(1), id(2)]).encode());
+        assert_eq!(unpacked, Unpacked::Compact(digest(&[id(1), id(2)])));
         // A message without a digest is judged by what was said before.
         let old = Offer {
             id: earlier(1, 2),
@@ -311,7 +293,7 @@ mod tests {
         };
         let packed = packer.pack(&delta(&[old, offer(2)]).encode());
         let unpacked = unpack(&packed, &MESH, members).unwrap();
-        assert_eq!(unpacked, delta(&[offer(2)]).encode());
+        assert_eq!(unpacked, Unpacked::Compact(delta(&[offer(2)])));
     }
 
     #[test]
@@ -325,7 +307,52 @@ mod tests {
             cluster: MESH.to_string(),
             digest: vec![known(1)],
         };
-        assert_eq!(unpacked, expected.encode());
+        assert_eq!(unpacked, Unpacked::Compact(expected));
+    }
+
+    #[test]
+    fn what_no_honest_agent_says_is_refused_in_the_compact_form_too() {
+        use super::super::{Admission, filter_compact};
+
+        struct Nobody;
+        impl Admission for Nobody {
+            fn verified(&self, _: &GossipId) -> Option<u64> {
+                None
+            }
+            fn judge(&mut self, _: &GossipId, _: u64, _: &str) -> bool {
+                panic!("nothing of a message that is refused is judged")
+            }
+        }
+        let refusal = |message: Message| {
+            filter_compact(message, &MESH.to_string(), &id(99), &mut Nobody).unwrap_err()
+        };
+        let syn = |digest| Message::Syn {
+            cluster: MESH.to_string(),
+            digest,
+        };
+        let stale = Offer {
+            from: 700,
+            ..offer(1)
+        };
+        let headless = Offer {
+            head: None,
+            ..offer(1)
+        };
+        let ack = |delta| Message::Ack { delta };
+        for (message, error) in [
+            (syn(vec![known(2), known(1)]), GateError::DigestOrder),
+            (syn(vec![known(1), known(1)]), GateError::DigestOrder),
+            (syn(vec![known(1); 1200]), GateError::LongDigest),
+            (ack(vec![offer(1), offer(1)]), GateError::Repeated),
+            (ack(vec![stale]), GateError::StaleOffer),
+            (ack(vec![headless, offer(2)]), GateError::NodeWithoutHead),
+            (
+                ack(vec![offer(1); crate::limits::GOSSIP_DELTA_NODES + 1]),
+                GateError::ManyNodes,
+            ),
+        ] {
+            assert_eq!(refusal(message), error);
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@
 pub mod compact;
 mod envelope;
 mod error;
+mod name;
 mod squeeze;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use std::collections::BTreeMap;
 
 pub use envelope::{unwrap, wrap};
 pub use error::GateError;
+pub use name::{Name, Short, gossip_address, gossip_id, short};
 pub use wire::{GossipId, KEY, Known, Message, Offer, Value};
 
 use crate::limits::{GOSSIP_HEAD_BYTES, GOSSIP_MESSAGE_BYTES};
@@ -109,7 +111,29 @@ pub fn filter(
     me: &GossipId,
     admission: &mut dyn Admission,
 ) -> Result<Filtered, GateError> {
-    let message = Message::parse(message)?;
+    filter_message(Message::parse(message)?, cluster, me, admission)
+}
+
+/// As [`filter`], of a message in the compact form: see [`compact::unpack`].
+///
+/// # Errors
+/// As [`filter`].
+pub fn filter_compact(
+    message: Message,
+    cluster: &str,
+    me: &GossipId,
+    admission: &mut dyn Admission,
+) -> Result<Filtered, GateError> {
+    message.check()?;
+    filter_message(message, cluster, me, admission)
+}
+
+fn filter_message(
+    message: Message,
+    cluster: &str,
+    me: &GossipId,
+    admission: &mut dyn Admission,
+) -> Result<Filtered, GateError> {
     let mut gate = Gate {
         me,
         admission,
@@ -168,7 +192,7 @@ struct Gate<'a> {
     me: &'a GossipId,
     admission: &'a mut dyn Admission,
     /// Each node's id and version as this message's delta brings it.
-    newest: BTreeMap<String, (GossipId, u64)>,
+    newest: BTreeMap<Name, (GossipId, u64)>,
     drops: Drops,
 }
 
@@ -213,7 +237,7 @@ impl Gate<'_> {
             Some((held, _)) => held.generation < id.generation,
         };
         if newer {
-            self.newest.insert(id.node.clone(), (id.clone(), version));
+            self.newest.insert(id.node, (*id, version));
         }
     }
 
@@ -257,7 +281,7 @@ impl Gate<'_> {
         let mut delta = Vec::new();
         let mut heads = Vec::new();
         for (mut offer, head) in passed {
-            heads.push((offer.id.clone(), head.clone()));
+            heads.push((offer.id, head.clone()));
             offer.head = Some(head);
             // Once one is too long none follows: the rest stays in its order.
             plain += offer.len();

@@ -9,7 +9,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::{GateError, squeeze};
+use super::{GateError, Name, squeeze};
 use crate::limits::{
     GOSSIP_BLOCK_BYTES, GOSSIP_BLOCKS, GOSSIP_DELTA_NODES, GOSSIP_DIGEST_BYTES,
     GOSSIP_MESSAGE_BYTES, GOSSIP_NODE_BYTES,
@@ -33,13 +33,13 @@ const STATUS_SET: u8 = 0;
 
 /// Who a gossip state is about. Ordered as chitchat orders its ids, which is
 /// the order of a digest.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GossipId {
-    /// The node's id as text.
-    pub node: String,
+    /// What names the node.
+    pub node: Name,
     /// Rises with each start of the node.
     pub generation: u64,
-    /// The node's gossip address: its stable overlay address.
+    /// The node's gossip address.
     pub address: SocketAddr,
 }
 
@@ -70,7 +70,7 @@ pub enum Message {
 }
 
 /// One entry of a digest: how much of a node's state the sender has.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {
     /// The node.
     pub id: GossipId,
@@ -142,6 +142,22 @@ impl Message {
         }
     }
 
+    /// What [`Self::parse`] refuses, of a message that wasn't parsed.
+    ///
+    /// # Errors
+    /// [`GateError`], as there.
+    pub(super) fn check(&self) -> Result<(), GateError> {
+        match self {
+            Self::Syn { digest, .. } => check_digest(digest),
+            Self::SynAck { digest, delta } => {
+                check_digest(digest)?;
+                check_delta(delta)
+            }
+            Self::Ack { delta } => check_delta(delta),
+            Self::BadCluster => Ok(()),
+        }
+    }
+
     /// The canonical bytes of this message: raw blocks only, each but the last
     /// one full.
     pub fn encode(&self) -> Vec<u8> {
@@ -166,6 +182,38 @@ impl Message {
             Self::BadCluster => out.push(3),
         }
         out
+    }
+}
+
+fn check_digest(digest: &[Known]) -> Result<(), GateError> {
+    if 2 + digest.iter().map(Known::len).sum::<usize>() > GOSSIP_DIGEST_BYTES {
+        return Err(GateError::LongDigest);
+    }
+    match digest.is_sorted_by(|one, next| one.id < next.id) {
+        true => Ok(()),
+        false => Err(GateError::DigestOrder),
+    }
+}
+
+fn check_delta(delta: &[Offer]) -> Result<(), GateError> {
+    if delta.len() > GOSSIP_DELTA_NODES {
+        return Err(GateError::ManyNodes);
+    }
+    let mut seen = BTreeSet::new();
+    for (place, offer) in delta.iter().enumerate() {
+        if !seen.insert(offer.id) {
+            return Err(GateError::Repeated);
+        }
+        match &offer.head {
+            Some(value) if value.version <= offer.from => return Err(GateError::StaleOffer),
+            None if place + 1 < delta.len() => return Err(GateError::NodeWithoutHead),
+            _ => {}
+        }
+    }
+    let plain = delta.iter().map(Offer::len).sum();
+    match delta_len(plain) > GOSSIP_BLOCKS * GOSSIP_BLOCK_BYTES {
+        true => Err(GateError::ManyBlocks),
+        false => Ok(()),
     }
 }
 
@@ -229,10 +277,9 @@ impl<'a> Reader<'a> {
     }
 
     fn id(&mut self) -> Result<GossipId, GateError> {
-        let node = self.text()?;
-        if node.len() > GOSSIP_NODE_BYTES {
-            return Err(GateError::LongId(node.len()));
-        }
+        let text = self.text()?;
+        let name = Name::new(text).filter(|name| name.len() <= GOSSIP_NODE_BYTES);
+        let node = name.ok_or(GateError::LongId(text.len()))?;
         let generation = self.u64()?;
         let ip: IpAddr = match self.u8()? {
             4 => self.array::<4>()?.into(),
@@ -240,7 +287,7 @@ impl<'a> Reader<'a> {
             other => return Err(GateError::AddressFamily(other)),
         };
         Ok(GossipId {
-            node: node.to_owned(),
+            node,
             generation,
             address: SocketAddr::new(ip, self.u16()?),
         })
@@ -294,7 +341,7 @@ impl<'a> Reader<'a> {
                         return Err(GateError::ManyNodes);
                     }
                     let offer = ops.node()?;
-                    if !seen.insert(offer.id.clone()) {
+                    if !seen.insert(offer.id) {
                         return Err(GateError::Repeated);
                     }
                     delta.push(offer);
