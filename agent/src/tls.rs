@@ -27,10 +27,12 @@ use innermesh_proto::{
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::{
     ClientConfig, ServerConfig, SignatureAlgorithm, SignatureScheme,
-    client::{ResolvesClientCert, Resumption},
+    client::{ResolvesClientCert, Resumption, danger::ServerCertVerifier as _},
     crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime},
-    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
+    pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime},
+    server::{
+        ClientHello, NoServerSessionStorage, ResolvesServerCert, danger::ClientCertVerifier as _,
+    },
     sign::{CertifiedKey, Signer, SigningKey},
     time_provider::TimeProvider,
     version::TLS13,
@@ -128,8 +130,8 @@ impl MeshTls {
     ///
     /// # Errors
     /// [`TlsError::Library`].
-    pub fn client(&self) -> Result<Arc<QuicClientConfig>, TlsError> {
-        quic_client(self.client_config(true)?)
+    pub fn client(&self) -> Result<Arc<ClientTls>, TlsError> {
+        self.client_tls(true)
     }
 
     /// For connecting without a certificate: to renew one that a peer, whose
@@ -137,17 +139,23 @@ impl MeshTls {
     ///
     /// # Errors
     /// [`TlsError::Library`].
-    pub fn client_without_certificate(&self) -> Result<Arc<QuicClientConfig>, TlsError> {
-        quic_client(self.client_config(false)?)
+    pub fn client_without_certificate(&self) -> Result<Arc<ClientTls>, TlsError> {
+        self.client_tls(false)
     }
 
     /// For being connected to, by members and by those who show no certificate.
     ///
     /// # Errors
     /// [`TlsError::NotJoined`], [`TlsError::Library`].
-    pub fn server(&self) -> Result<Arc<QuicServerConfig>, TlsError> {
-        let quic = QuicServerConfig::try_from(self.server_config()?).map_err(library)?;
-        Ok(Arc::new(quic))
+    pub fn server(&self) -> Result<Arc<ServerTls>, TlsError> {
+        let config = self.server_config()?;
+        let (identity, anchor) = self.joined()?;
+        Ok(Arc::new(ServerTls {
+            quic: Arc::new(QuicServerConfig::try_from(config).map_err(library)?),
+            clients: MemberClients::new(anchor.clone(), &self.provider).map_err(library)?,
+            own: identity.certified(true),
+            time: self.time.clone(),
+        }))
     }
 
     fn new(
@@ -174,19 +182,49 @@ impl MeshTls {
         }
     }
 
+    fn client_tls(&self, show: bool) -> Result<Arc<ClientTls>, TlsError> {
+        let config = self.client_config(show)?;
+        Ok(Arc::new(ClientTls {
+            quic: Arc::new(QuicClientConfig::try_from(config).map_err(library)?),
+            servers: self.servers(),
+            shown: self
+                .identity
+                .as_ref()
+                .filter(|_| show)
+                .map(|identity| self.shown(identity)),
+            time: self.time.clone(),
+        }))
+    }
+
+    fn servers(&self) -> MeshServers {
+        MeshServers::new(self.trust.clone(), self.keys.clone(), &self.provider)
+    }
+
+    fn shown(&self, identity: &Identity) -> Shown {
+        Shown {
+            certified: Arc::new(identity.certified(false)),
+            not_after_ms: identity.not_after_ms,
+            time: self.time.clone(),
+        }
+    }
+
+    fn joined(&self) -> Result<(&Identity, &Arc<Anchor>), TlsError> {
+        match (&self.identity, &self.trust) {
+            (Some(identity), Trust::Root(anchor)) => Ok((identity, anchor)),
+            _ => Err(TlsError::NotJoined),
+        }
+    }
+
     fn client_config(&self, show: bool) -> Result<ClientConfig, TlsError> {
-        let verifier = MeshServers::new(self.trust.clone(), self.keys.clone(), &self.provider);
         let builder = ClientConfig::builder_with_details(self.provider.clone(), self.time.clone())
             .with_protocol_versions(&[&TLS13])
             .map_err(library)?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier));
+            .with_custom_certificate_verifier(Arc::new(self.servers()));
         let mut config = match &self.identity {
-            Some(identity) if show => builder.with_client_cert_resolver(Arc::new(Shown {
-                certified: Arc::new(identity.certified(false)),
-                not_after_ms: identity.not_after_ms,
-                time: self.time.clone(),
-            })),
+            Some(identity) if show => {
+                builder.with_client_cert_resolver(Arc::new(self.shown(identity)))
+            }
             _ => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
@@ -197,9 +235,7 @@ impl MeshTls {
     }
 
     fn server_config(&self) -> Result<ServerConfig, TlsError> {
-        let (Some(identity), Trust::Root(anchor)) = (&self.identity, &self.trust) else {
-            return Err(TlsError::NotJoined);
-        };
+        let (identity, anchor) = self.joined()?;
         let verifier = MemberClients::new(anchor.clone(), &self.provider).map_err(library)?;
         let mut config =
             ServerConfig::builder_with_details(self.provider.clone(), self.time.clone())
@@ -212,6 +248,120 @@ impl MeshTls {
         config.send_tls13_tickets = 0;
         Ok(config)
     }
+}
+
+/// For connecting: quinn's configuration, and what it shows and accepts, for a
+/// transport that has no TLS.
+pub struct ClientTls {
+    quic: Arc<QuicClientConfig>,
+    servers: MeshServers,
+    shown: Option<Shown>,
+    time: Arc<MeshTime>,
+}
+
+impl ClientTls {
+    /// For quinn.
+    pub fn quic(&self) -> Arc<QuicClientConfig> {
+        self.quic.clone()
+    }
+
+    /// The certificates in DER that a server is shown at this moment, the own
+    /// first; none where nothing is of use.
+    pub fn shown(&self) -> Vec<Vec<u8>> {
+        let shown = self.shown.as_ref().filter(|shown| shown.is_of_use());
+        shown.map_or_else(Vec::new, |shown| der(&shown.certified))
+    }
+
+    /// Judges what a server showed, in DER, and gives its key.
+    ///
+    /// # Errors
+    /// [`Unaccepted`].
+    pub fn accept(&self, chain: &[Vec<u8>]) -> Result<PublicKey, Unaccepted> {
+        let name = ServerName::try_from(SERVER_NAME).expect("it is one");
+        let now = self.time.unix();
+        judge(chain, |leaf, rest| {
+            let verified = self.servers.verify_server_cert(leaf, rest, &name, &[], now);
+            verified.map(|_| ())
+        })
+    }
+
+    /// All that a judgement depends on besides what is judged: the mesh that
+    /// is trusted, and mesh time in milliseconds.
+    pub fn basis(&self) -> (MeshId, u64) {
+        (self.servers.mesh(), self.time.now_ms())
+    }
+}
+
+/// For being connected to: as [`ClientTls`].
+pub struct ServerTls {
+    quic: Arc<QuicServerConfig>,
+    clients: MemberClients,
+    own: CertifiedKey,
+    time: Arc<MeshTime>,
+}
+
+impl ServerTls {
+    /// For quinn.
+    pub fn quic(&self) -> Arc<QuicServerConfig> {
+        self.quic.clone()
+    }
+
+    /// The certificates in DER that a client is shown, the own first.
+    pub fn shown(&self) -> Vec<Vec<u8>> {
+        der(&self.own)
+    }
+
+    /// Judges what a client showed, in DER, and gives its key.
+    ///
+    /// # Errors
+    /// [`Unaccepted`].
+    pub fn accept(&self, chain: &[Vec<u8>]) -> Result<PublicKey, Unaccepted> {
+        let now = self.time.unix();
+        judge(chain, |leaf, rest| {
+            let verified = self.clients.verify_client_cert(leaf, rest, now);
+            verified.map(|_| ())
+        })
+    }
+
+    /// As [`ClientTls::basis`].
+    pub fn basis(&self) -> (MeshId, u64) {
+        (self.clients.mesh(), self.time.now_ms())
+    }
+}
+
+/// Why a peer's certificates were not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unaccepted {
+    /// They ended, by mesh time.
+    #[error("the certificate has ended")]
+    Expired,
+    /// Any other reason.
+    #[error("{0}")]
+    Refused(String),
+}
+
+fn der(certified: &CertifiedKey) -> Vec<Vec<u8>> {
+    certified.cert.iter().map(|der| der.to_vec()).collect()
+}
+
+fn judge(
+    chain: &[Vec<u8>],
+    verify: impl FnOnce(&CertificateDer<'_>, &[CertificateDer<'_>]) -> Result<(), rustls::Error>,
+) -> Result<PublicKey, Unaccepted> {
+    let refused = |why: &dyn fmt::Display| Unaccepted::Refused(why.to_string());
+    let parts: Vec<CertificateDer<'_>> = chain
+        .iter()
+        .map(|der| CertificateDer::from(&der[..]))
+        .collect();
+    let (leaf, rest) = parts.split_first().ok_or(refused(&"nothing was shown"))?;
+    verify(leaf, rest).map_err(|error| match error {
+        rustls::Error::InvalidCertificate(
+            rustls::CertificateError::Expired | rustls::CertificateError::ExpiredContext { .. },
+        ) => Unaccepted::Expired,
+        other => refused(&other),
+    })?;
+    let leaf = Certificate::parse(leaf).map_err(|e| refused(&e))?;
+    leaf.ed25519().ok_or(refused(&"it holds no Ed25519 key"))
 }
 
 /// The certificate that the peer showed, once the handshake is complete; a
@@ -245,11 +395,6 @@ pub fn refused_as_expired(error: &quinn::ConnectionError) -> bool {
     matches!(error, quinn::ConnectionError::ConnectionClosed(close) if close.error_code == expired)
 }
 
-fn quic_client(config: ClientConfig) -> Result<Arc<QuicClientConfig>, TlsError> {
-    let quic = QuicClientConfig::try_from(config).map_err(library)?;
-    Ok(Arc::new(quic))
-}
-
 fn library(error: impl fmt::Display) -> TlsError {
     TlsError::Library(error.to_string())
 }
@@ -280,13 +425,15 @@ impl MeshTime {
     fn now_ms(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
+
+    fn unix(&self) -> UnixTime {
+        UnixTime::since_unix_epoch(Duration::from_millis(self.now_ms()))
+    }
 }
 
 impl TimeProvider for MeshTime {
     fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::since_unix_epoch(Duration::from_millis(
-            self.now_ms(),
-        )))
+        Some(self.unix())
     }
 }
 
@@ -308,9 +455,15 @@ struct Shown {
     time: Arc<MeshTime>,
 }
 
+impl Shown {
+    fn is_of_use(&self) -> bool {
+        self.time.now_ms() <= self.not_after_ms
+    }
+}
+
 impl ResolvesClientCert for Shown {
     fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        (self.time.now_ms() <= self.not_after_ms).then(|| self.certified.clone())
+        self.is_of_use().then(|| self.certified.clone())
     }
 
     fn has_certs(&self) -> bool {

@@ -26,6 +26,7 @@ use async_trait::async_trait;
 use ipnet::IpNet;
 
 use self::{keys::Keys, tasks::Tasks};
+use crate::quic::{Settings, Transport, TransportError};
 
 /// Everything outside the agent.
 #[derive(Clone)]
@@ -69,6 +70,13 @@ pub trait Network: Send + Sync {
     fn quic_socket(&self, listen: SocketAddr) -> io::Result<Arc<dyn quinn::AsyncUdpSocket>>;
     /// The runtime that drives quinn.
     fn quic_runtime(&self) -> Arc<dyn quinn::Runtime>;
+    /// Opens what agents talk over; `host` is the one that this network is of.
+    ///
+    /// # Errors
+    /// [`TransportError`]; nothing was changed.
+    fn transport(&self, host: &Host, settings: Settings) -> Result<Transport, TransportError> {
+        Transport::quic(host, settings)
+    }
     /// Whether DNS is served on real sockets here (not in a simulation).
     fn has_sockets(&self) -> bool;
     /// Global unicast addresses of the host's interfaces that are up.

@@ -1,5 +1,6 @@
-//! Connections between agents: one QUIC endpoint, one connection per pair of
-//! members, requests and one-way messages on it.
+//! Connections between agents: one endpoint, one connection per pair of
+//! members, requests and one-way messages on it. [`Carry`] is what the agent
+//! asks of it; here that is QUIC by quinn.
 //!
 //! Owns sockets' bytes, connections, streams, deadlines and bounds. Must not
 //! know what a method means, nor decide who is a member: the ledger does,
@@ -11,6 +12,7 @@ mod endpoint;
 mod error;
 mod frame;
 mod link;
+mod over_quinn;
 mod pair;
 mod registry;
 mod serve;
@@ -24,7 +26,7 @@ pub use self::{
     counters::Counters,
     error::{CallError, DialError, TransportError},
     registry::{PeerEvent, PeerInfo},
-    transport::{Admission, Caller, Channel, Handler, Settings, Standing, Transport},
+    transport::{Admission, Caller, Carry, Channel, Handler, Line, Settings, Standing, Transport},
 };
 use crate::host::Clock;
 

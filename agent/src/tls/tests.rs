@@ -301,7 +301,7 @@ fn chain_and_key_that_do_not_belong_together_make_no_configuration() {
 fn endpoint(tls: &MeshTls) -> Endpoint {
     let local = "127.0.0.1:0".parse().unwrap();
     match tls.server() {
-        Ok(server) => Endpoint::server(quinn::ServerConfig::with_crypto(server), local),
+        Ok(server) => Endpoint::server(quinn::ServerConfig::with_crypto(server.quic()), local),
         Err(_) => Endpoint::client(local),
     }
     .unwrap()
@@ -317,7 +317,7 @@ async fn over_quic_each_end_learns_the_others_key_and_a_joiner_the_root() {
     let (here, there) = (endpoint(&left), endpoint(&right));
     let address = there.local_addr().unwrap();
 
-    let config = quinn::ClientConfig::new(left.client().unwrap());
+    let config = quinn::ClientConfig::new(left.client().unwrap().quic());
     let dial = here.connect_with(config, address, SERVER_NAME).unwrap();
     let (dialled, accepted) = tokio::join!(dial, async { there.accept().await.unwrap().await });
     let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
@@ -329,7 +329,7 @@ async fn over_quic_each_end_learns_the_others_key_and_a_joiner_the_root() {
     );
 
     let joiner = MeshTls::joining(world.root.mesh(), stamp(0), Arc::new(SystemKeys));
-    let config = quinn::ClientConfig::new(joiner.client().unwrap());
+    let config = quinn::ClientConfig::new(joiner.client().unwrap().quic());
     let dial = endpoint(&joiner)
         .connect_with(config, address, SERVER_NAME)
         .unwrap();
@@ -354,7 +354,7 @@ async fn a_node_that_is_refused_as_expired_learns_so_and_connects_without_a_cert
     let (here, there) = (endpoint(&old), endpoint(&server));
     let address = there.local_addr().unwrap();
 
-    let config = quinn::ClientConfig::new(old.client().unwrap());
+    let config = quinn::ClientConfig::new(old.client().unwrap().quic());
     let dial = here.connect_with(config, address, SERVER_NAME).unwrap();
     let (dialled, accepted) = tokio::join!(dial, async { there.accept().await.unwrap().await });
     assert!(accepted.is_err());
@@ -364,7 +364,7 @@ async fn a_node_that_is_refused_as_expired_learns_so_and_connects_without_a_cert
     };
     assert!(refused_as_expired(&error), "{error:?}");
 
-    let config = quinn::ClientConfig::new(old.client_without_certificate().unwrap());
+    let config = quinn::ClientConfig::new(old.client_without_certificate().unwrap().quic());
     let dial = here.connect_with(config, address, SERVER_NAME).unwrap();
     let (dialled, accepted) = tokio::join!(dial, async { there.accept().await.unwrap().await });
     assert_eq!(peer_key(&dialled.unwrap()), Some(renewed.public()));

@@ -115,6 +115,14 @@ impl MeshServers {
         }
     }
 
+    /// The mesh whose members are accepted.
+    pub fn mesh(&self) -> MeshId {
+        match &self.trust {
+            Trust::Root(anchor) => anchor.mesh,
+            Trust::Mesh(mesh) => *mesh,
+        }
+    }
+
     /// The root to check against. One that the peer sent must have signed
     /// itself, or its constraints would be the peer's to choose.
     fn anchor(&self, sent: &[CertificateDer<'_>]) -> Result<Arc<Anchor>, Error> {
@@ -205,6 +213,11 @@ impl MemberClients {
             .build()
             .map_err(|e| Error::General(e.to_string()))?;
         Ok(Self { anchor, webpki })
+    }
+
+    /// The mesh whose members are accepted.
+    pub fn mesh(&self) -> MeshId {
+        self.anchor.mesh
     }
 }
 

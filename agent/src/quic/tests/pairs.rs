@@ -5,7 +5,7 @@ use std::time::Duration;
 use innermesh_proto::{limits, rpc::close};
 
 use super::{
-    super::{DialError, PeerEvent, Standing},
+    super::{Carry, DialError, PeerEvent, Standing},
     world::{Identity, Node, WAIT, World, all},
 };
 

@@ -3,7 +3,7 @@
 use std::{net::UdpSocket, time::Duration};
 
 use super::{
-    super::TransportError,
+    super::{Carry, TransportError},
     network::host,
     world::{World, all},
 };

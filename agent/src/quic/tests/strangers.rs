@@ -8,7 +8,7 @@ use innermesh_proto::{
 };
 
 use super::{
-    super::{CallError, DialError, Standing},
+    super::{CallError, Carry, DialError, Line, Standing},
     world::{ECHO, World, all},
 };
 

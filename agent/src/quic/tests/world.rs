@@ -20,8 +20,8 @@ use tokio::sync::{broadcast, watch};
 
 use super::{
     super::{
-        Admission, CallError, Caller, Handler, PeerEvent, Settings, Standing, Transport,
-        TransportError,
+        Admission, CallError, Caller, Carry, Handler, PeerEvent, Settings, Standing,
+        TransportError, over_quinn::Quinn,
     },
     network::{self, Net},
 };
@@ -68,7 +68,7 @@ pub struct Identity {
 pub struct Node {
     pub id: NodeId,
     pub address: SocketAddr,
-    pub transport: Transport,
+    pub transport: Quinn,
     pub seen: Arc<Seen>,
     pub events: Mutex<broadcast::Receiver<PeerEvent>>,
 }
@@ -151,7 +151,7 @@ impl World {
         listen: SocketAddr,
     ) -> Result<Node, TransportError> {
         let tls = identity.tls();
-        let transport = Transport::open(
+        let transport = Quinn::open(
             host,
             Settings {
                 me: identity.id,
@@ -180,15 +180,15 @@ impl World {
     }
 
     /// A transport that shows nothing and can't be dialed, as a joiner's.
-    pub fn joiner(&self, host: u8) -> Transport {
+    pub fn joiner(&self, host: u8) -> Quinn {
         self.joiner_as(SystemKeys.generate_ed25519().public().node_id(), host)
     }
 
-    pub fn joiner_as(&self, me: NodeId, host: u8) -> Transport {
+    pub fn joiner_as(&self, me: NodeId, host: u8) -> Quinn {
         let outside = network::host(Some(self.net.clone()), self.seed);
         let stamp = Arc::new(AtomicU64::new(0));
         let tls = MeshTls::joining(self.ca.root.mesh(), stamp, Arc::new(SystemKeys));
-        Transport::open(
+        Quinn::open(
             &outside,
             Settings {
                 me,
