@@ -19,6 +19,8 @@ pub struct Scenario {
     pub promises: &'static [&'static str],
     /// Whether no running node may ever be taken for dead (S6).
     pub nobody_dies: bool,
+    /// Whether it needs datagrams, which the message profile doesn't have.
+    pub needs_datagrams: bool,
     make: fn(&mut Draft),
 }
 
@@ -29,6 +31,7 @@ pub const ALL: &[Scenario] = &[
         about: "services come and go on a good network",
         promises: &["add", "remove"],
         nobody_dies: true,
+        needs_datagrams: false,
         make: |draft| draft.services(4),
     },
     Scenario {
@@ -36,6 +39,7 @@ pub const ALL: &[Scenario] = &[
         about: "a hundred service changes within seconds",
         promises: &["add", "remove"],
         nobody_dies: true,
+        needs_datagrams: false,
         make: burst,
     },
     Scenario {
@@ -43,6 +47,7 @@ pub const ALL: &[Scenario] = &[
         about: "one datagram in ten is lost, others come twice or late",
         promises: &["lost", "duplicated", "reordered", "add"],
         nobody_dies: true,
+        needs_datagrams: false,
         make: lossy,
     },
     Scenario {
@@ -50,6 +55,7 @@ pub const ALL: &[Scenario] = &[
         about: "agents are stopped, crash, and are started again",
         promises: &["stop", "crash", "start"],
         nobody_dies: false,
+        needs_datagrams: false,
         make: churn,
     },
     Scenario {
@@ -57,6 +63,7 @@ pub const ALL: &[Scenario] = &[
         about: "one machine's power fails again and again",
         promises: &["crash", "start"],
         nobody_dies: false,
+        needs_datagrams: false,
         make: crash_loop,
     },
     Scenario {
@@ -64,6 +71,7 @@ pub const ALL: &[Scenario] = &[
         about: "the mesh falls into two halves, and heals",
         promises: &["cut", "heal"],
         nobody_dies: false,
+        needs_datagrams: false,
         make: partition,
     },
     Scenario {
@@ -71,6 +79,7 @@ pub const ALL: &[Scenario] = &[
         about: "links fail in one direction only, and not for all",
         promises: &["cut", "heal"],
         nobody_dies: false,
+        needs_datagrams: false,
         make: asymmetric,
     },
     Scenario {
@@ -78,6 +87,7 @@ pub const ALL: &[Scenario] = &[
         about: "the power of all machines fails at once",
         promises: &["crash", "start"],
         nobody_dies: false,
+        needs_datagrams: false,
         make: mass_restart,
     },
     Scenario {
@@ -85,6 +95,7 @@ pub const ALL: &[Scenario] = &[
         about: "all but the first restart while the seed and CA node is away",
         promises: &["crash", "start", "stop"],
         nobody_dies: false,
+        needs_datagrams: false,
         make: seeds_dead,
     },
     Scenario {
@@ -92,6 +103,7 @@ pub const ALL: &[Scenario] = &[
         about: "wall clocks drift and jump by minutes and years, either way",
         promises: &["clock step", "clock drift", "crash", "start"],
         nobody_dies: true,
+        needs_datagrams: false,
         make: clocks,
     },
     Scenario {
@@ -104,6 +116,7 @@ pub const ALL: &[Scenario] = &[
             "start",
         ],
         nobody_dies: false,
+        needs_datagrams: false,
         make: disks,
     },
     Scenario {
@@ -111,6 +124,7 @@ pub const ALL: &[Scenario] = &[
         about: "a disk loses a bit: its agent mends that or refuses to start",
         promises: &["bit flip"],
         nobody_dies: false,
+        needs_datagrams: false,
         make: rot,
     },
     Scenario {
@@ -118,6 +132,7 @@ pub const ALL: &[Scenario] = &[
         about: "a machine is put back to an old copy of its disk",
         promises: &["snapshot", "rollback", "start"],
         nobody_dies: false,
+        needs_datagrams: false,
         make: rollback,
     },
     Scenario {
@@ -125,6 +140,7 @@ pub const ALL: &[Scenario] = &[
         about: "machines stand still for seconds, and must not take others for dead",
         promises: &["pause"],
         nobody_dies: true,
+        needs_datagrams: false,
         make: pauses,
     },
     Scenario {
@@ -132,6 +148,7 @@ pub const ALL: &[Scenario] = &[
         about: "laptops sleep, wake up elsewhere, and go on",
         promises: &["suspend", "roam", "add"],
         nobody_dies: false,
+        needs_datagrams: false,
         make: roaming,
     },
     Scenario {
@@ -139,6 +156,7 @@ pub const ALL: &[Scenario] = &[
         about: "a third of the machines is behind NATs of each class, which forget",
         promises: &["nat", "rebind"],
         nobody_dies: false,
+        needs_datagrams: false,
         make: nats,
     },
     Scenario {
@@ -146,6 +164,7 @@ pub const ALL: &[Scenario] = &[
         about: "large datagrams vanish without a word",
         promises: &["too large", "add"],
         nobody_dies: true,
+        needs_datagrams: true,
         make: black_hole,
     },
     Scenario {
@@ -153,6 +172,7 @@ pub const ALL: &[Scenario] = &[
         about: "the CA node is away all the time; the rest restarts and roams",
         promises: &["stop", "crash", "start", "roam"],
         nobody_dies: false,
+        needs_datagrams: false,
         make: ca_off,
     },
     Scenario {
@@ -160,6 +180,7 @@ pub const ALL: &[Scenario] = &[
         about: "200 days pass, and one machine sleeps through them",
         promises: &["days", "stop", "start"],
         nobody_dies: false,
+        needs_datagrams: false,
         make: months,
     },
     Scenario {
@@ -167,6 +188,7 @@ pub const ALL: &[Scenario] = &[
         about: "machines race for one token for one use",
         promises: &["contest"],
         nobody_dies: true,
+        needs_datagrams: false,
         make: |draft| {
             for _ in 0..3 {
                 let (at, rivals) = (draft.moment(), draft.random.range(2, 5));
@@ -188,6 +210,7 @@ pub const ALL: &[Scenario] = &[
             "lie: garbage",
         ],
         nobody_dies: false,
+        needs_datagrams: false,
         make: byzantine,
     },
     Scenario {
@@ -195,6 +218,7 @@ pub const ALL: &[Scenario] = &[
         about: "one machine after the other restarts; one speaks a later version",
         promises: &["newer version", "stop", "start"],
         nobody_dies: false,
+        needs_datagrams: false,
         make: upgrade,
     },
     Scenario {
@@ -202,6 +226,7 @@ pub const ALL: &[Scenario] = &[
         about: "three times as many machines, and services on them",
         promises: &["add", "remove"],
         nobody_dies: true,
+        needs_datagrams: false,
         make: |draft| {
             draft.nodes *= 3;
             draft.services(6);
@@ -212,6 +237,7 @@ pub const ALL: &[Scenario] = &[
         about: "all of it, by weights that the seed draws",
         promises: &["add"],
         nobody_dies: false,
+        needs_datagrams: false,
         make: mix,
     },
 ];
@@ -222,7 +248,12 @@ pub fn find(name: &str) -> Option<&'static Scenario> {
 }
 
 impl Scenario {
-    /// What is done to `nodes` machines in `length_ms`.
+    /// Whether it can be run when agents talk as `profile` says.
+    pub fn is_for(&self, profile: Profile) -> bool {
+        profile == Profile::Wire || !self.needs_datagrams
+    }
+
+    /// What is done to `nodes` machines in `length_ms`, talking over the wire.
     pub fn schedule(&self, nodes: usize, seed: u64, length_ms: u64) -> Schedule {
         let mut draft = Draft {
             random: Random::named(seed, self.name),

@@ -5,8 +5,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::byzantine::Lie;
-use crate::net::{link::Link, nat::Class};
+use crate::{
+    byzantine::Lie,
+    net::{link::Link, nat::Class},
+    scenario,
+};
 
 /// The newest form of a saved schedule.
 pub const FORMAT: u32 = 1;
@@ -35,10 +38,22 @@ pub struct Schedule {
 /// What the agents talk over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[derive(clap::ValueEnum)]
 pub enum Profile {
     /// Real quinn and TLS over simulated UDP.
     #[default]
     Wire,
+    /// Messages over simulated links, with neither packets nor TLS.
+    Message,
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Wire => "wire",
+            Self::Message => "message",
+        })
+    }
 }
 
 /// One thing that is done.
@@ -211,6 +226,8 @@ pub enum ScheduleError {
     Node(usize),
     /// It has no machines, or more than a world holds.
     Nodes(usize),
+    /// Its scenario is for another profile than its own.
+    Profile(String, Profile),
 }
 
 /// Machines in a world at most.
@@ -227,6 +244,9 @@ impl fmt::Display for ScheduleError {
                 )
             }
             Self::Node(node) => write!(f, "the schedule names node{node}, which it doesn't have"),
+            Self::Profile(scenario, profile) => {
+                write!(f, "{scenario} is not for the profile {profile}")
+            }
             Self::Nodes(nodes) => write!(f, "a world has 1 to {MOST_NODES} machines, not {nodes}"),
         }
     }
@@ -246,6 +266,11 @@ impl Schedule {
         }
         if !(1..=MOST_NODES).contains(&schedule.nodes) {
             return Err(ScheduleError::Nodes(schedule.nodes));
+        }
+        let scenario = scenario::find(&schedule.scenario);
+        if scenario.is_some_and(|scenario| !scenario.is_for(schedule.profile)) {
+            let (scenario, profile) = (schedule.scenario, schedule.profile);
+            return Err(ScheduleError::Profile(scenario, profile));
         }
         let named = schedule.steps.iter().flat_map(|step| match &step.act {
             Act::Crash(node)

@@ -19,6 +19,7 @@ use crate::{
     keys::{SimKeys, Verified},
     net::{self, HostId, Wire},
     random::Random,
+    schedule::Profile,
     tunnel::SimTunnels,
 };
 
@@ -57,11 +58,17 @@ pub struct Machine {
 }
 
 impl World {
-    /// An empty world. Time in it is tokio's, which the caller has paused.
+    /// An empty world whose agents talk by UDP. Time in it is tokio's, which
+    /// the caller has paused.
     pub fn new(seed: u64) -> Self {
+        Self::of(seed, Profile::Wire)
+    }
+
+    /// An empty world whose agents talk as `profile` says.
+    pub fn of(seed: u64, profile: Profile) -> Self {
         Self {
             seed,
-            wire: Wire::new(seed),
+            wire: Wire::new(seed, profile),
             verified: Verified::default(),
             machines: 0,
         }

@@ -87,7 +87,7 @@ pub struct Course<'a> {
 impl<'a> Course<'a> {
     /// Nothing has happened yet; `whole` keeps the whole trace.
     pub fn new(schedule: &'a Schedule, whole: bool) -> Self {
-        let world = World::new(schedule.seed);
+        let world = World::of(schedule.seed, schedule.profile);
         let trace = Trace::new(whole);
         let observer = trace.clone();
         world.wire.observe(Box::new(move |passing| {

@@ -31,6 +31,17 @@ const HELD_BACK: Duration = Duration::from_millis(50);
 /// Ethernet's 1500 bytes without the headers of IPv6 and UDP.
 pub const LARGEST: usize = 1452;
 
+/// A packet that every link takes: QUIC's smallest (RFC 9000, section 14).
+const PACKET: usize = 1200;
+/// Packets of one message for each of which it is drawn whether it is lost.
+const PACKETS: usize = 64;
+
+impl Link {
+    fn is_up(&self) -> bool {
+        self.up && self.loss < 1.0
+    }
+}
+
 impl Default for Link {
     fn default() -> Self {
         Self {
@@ -117,6 +128,52 @@ impl Links {
         self.links.clear();
     }
 
+    /// Whether something passes everywhere, sooner or later.
+    pub(super) fn are_up(&self) -> bool {
+        self.links.values().chain([&self.usual]).all(Link::is_up)
+    }
+
+    pub(super) fn is_up(&self, from: HostId, to: HostId) -> bool {
+        self.between(from, to).is_up()
+    }
+
+    /// How long a datagram may be under way.
+    pub(super) fn latency(&self, from: HostId, to: HostId) -> Duration {
+        let link = self.between(from, to);
+        Duration::from_millis(link.latency_ms + link.jitter_ms)
+    }
+
+    fn between(&self, from: HostId, to: HostId) -> &Link {
+        // Asked for each message: most worlds have no link of their own.
+        match self.links.is_empty() {
+            true => &self.usual,
+            false => self.links.get(&(from, to)).unwrap_or(&self.usual),
+        }
+    }
+
+    /// What becomes of so many bytes, in packets that pass every link, and
+    /// after which time the last one arrives; nothing when one is lost.
+    pub(super) fn pass_all(
+        &mut self,
+        from: HostId,
+        to: HostId,
+        length: usize,
+    ) -> (Fate, Option<Duration>) {
+        let packets = match self.between(from, to).loss > 0.0 {
+            true => length.div_ceil(PACKET).clamp(1, PACKETS),
+            false => 1,
+        };
+        let mut worst = (Fate::Sent, None);
+        for _ in 0..packets {
+            let (fate, times) = self.pass(from, to, length.min(PACKET));
+            let Some(time) = times.into_iter().min() else {
+                return (fate, None);
+            };
+            worst = (worst.0.max(fate), worst.1.max(Some(time)));
+        }
+        worst
+    }
+
     /// What becomes of a datagram, and after which times it arrives.
     pub(super) fn pass(
         &mut self,
@@ -124,7 +181,7 @@ impl Links {
         to: HostId,
         length: usize,
     ) -> (Fate, Vec<Duration>) {
-        let link = self.links.get(&(from, to)).unwrap_or(&self.usual);
+        let link = *self.between(from, to);
         if !link.up {
             return (Fate::Cut, Vec::new());
         }

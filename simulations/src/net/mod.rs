@@ -1,10 +1,12 @@
-//! The network: UDP between simulated hosts. [`link`] decides what becomes of a
-//! datagram; those that arrive do so in the order of (time, sequence). A host
+//! The network: UDP between simulated hosts, or whole messages ([`message`]).
+//! [`link`] decides what becomes of a datagram; those that arrive do so in the
+//! order of (time, sequence). A host
 //! may be behind a NAT ([`nat`]), move to another address, and stand still. It
 //! has this network and nothing else: no TCP, no name server but the world's
 //! hosts.
 
 pub mod link;
+mod message;
 pub mod nat;
 
 use std::{
@@ -17,7 +19,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use innermesh_agent::host::Network;
+use innermesh_agent::{
+    host::{Host, Network},
+    quic::{Settings, Transport, TransportError},
+};
 use ipnet::IpNet;
 use quinn::{
     AsyncUdpSocket, UdpPoller,
@@ -27,9 +32,10 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use self::{
     link::{Fate, Link, Links},
+    message::Talk,
     nat::{Class, Nat},
 };
-use crate::clock;
+use crate::{clock, schedule::Profile};
 
 /// Datagrams that wait for one socket; what comes beyond is lost.
 const WAITING: usize = 4096;
@@ -45,6 +51,7 @@ pub struct HostId(usize);
 /// The network of one world. Clones are the same network.
 #[derive(Clone)]
 pub struct Wire {
+    profile: Profile,
     state: Arc<Mutex<State>>,
 }
 
@@ -55,6 +62,7 @@ struct State {
     whose: BTreeMap<IpAddr, HostId>,
     bound: BTreeMap<SocketAddr, Arc<Inbox>>,
     links: Links,
+    talk: Talk,
     observer: Option<Observer>,
 }
 
@@ -86,16 +94,18 @@ pub struct Passing {
 
 impl Wire {
     /// A network whose accidents are `seed`'s.
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, profile: Profile) -> Self {
         let state = State {
             sequence: 0,
             hosts: Vec::new(),
             whose: BTreeMap::new(),
             bound: BTreeMap::new(),
             links: Links::new(seed),
+            talk: Talk::new(seed),
             observer: None,
         };
         Self {
+            profile,
             state: Arc::new(Mutex::new(state)),
         }
     }
@@ -108,17 +118,23 @@ impl Wire {
     /// Makes `link` what lies between any two hosts that have no link of their
     /// own.
     pub fn set_usual(&self, link: Link) {
-        self.lock().links.set_usual(link);
+        let mut state = self.lock();
+        state.links.set_usual(link);
+        state.trouble();
     }
 
     /// Makes `link` what lies in the way from one host to another.
     pub fn set_link(&self, from: HostId, to: HostId, link: Link) {
-        self.lock().links.set(from, to, link);
+        let mut state = self.lock();
+        state.links.set(from, to, link);
+        state.trouble();
     }
 
     /// Takes the way from one host to another down.
     pub fn cut(&self, from: HostId, to: HostId) {
-        self.lock().links.cut(from, to);
+        let mut state = self.lock();
+        state.links.cut(from, to);
+        state.trouble();
     }
 
     /// Makes all links good again.
@@ -132,6 +148,10 @@ impl Wire {
         let mut state = self.lock();
         let addresses = state.hosts[host.0].addresses.clone();
         state.bound.retain(|at, _| !addresses.contains(&at.ip()));
+        let gone = state.talk.unplug(host);
+        state.trouble();
+        drop(state);
+        drop(gone);
     }
 
     /// A new host's place in the network.
@@ -161,6 +181,7 @@ impl Wire {
         let mut state = self.lock();
         state.hosts[host.0].nat = Some(Nat::new(class, public));
         state.whose.insert(public, host);
+        state.trouble();
     }
 
     /// Restarts a host's NAT; `false` where it has none.
@@ -181,6 +202,7 @@ impl Wire {
         }
         state.whose.remove(&from);
         state.whose.insert(to, host);
+        state.trouble();
         let moved: Vec<SocketAddr> = state.bound.keys().copied().collect();
         for old in moved.into_iter().filter(|at| at.ip() == from) {
             if let Some(inbox) = state.bound.remove(&old) {
@@ -194,6 +216,7 @@ impl Wire {
     pub fn still(&self, host: HostId, until: Instant) {
         let mut state = self.lock();
         state.hosts[host.0].still_until = Some(until);
+        state.trouble();
         let addresses = state.hosts[host.0].addresses.clone();
         for (_, inbox) in state
             .bound
@@ -256,6 +279,41 @@ impl State {
         to: SocketAddr,
         now: Instant,
     ) -> Result<(HostId, Arc<Inbox>), Fate> {
+        let (host, inside) = self.inside(from, to, now)?;
+        let inbox = self.bound.get(&inside).ok_or(Fate::Nowhere)?;
+        Ok((host, inbox.clone()))
+    }
+
+    /// Where what a host sends from a port seems to come from, and which host
+    /// gets it at which of its own addresses.
+    fn route(
+        &mut self,
+        host: HostId,
+        port: u16,
+        to: SocketAddr,
+    ) -> (SocketAddr, Result<(HostId, SocketAddr), Fate>) {
+        let now = clock::now();
+        let place = &mut self.hosts[host.0];
+        let mut addresses = place.addresses.iter();
+        let own = addresses.find(|ip| ip.is_ipv4() == to.is_ipv4());
+        let Some(own) = own else {
+            return (to, Err(Fate::Nowhere));
+        };
+        let from = SocketAddr::new(*own, port);
+        let from = match &mut place.nat {
+            Some(nat) => nat.outward(from, to, now),
+            None => from,
+        };
+        (from, self.inside(from, to, now))
+    }
+
+    /// Which host has this address, and the address inside of its NAT.
+    fn inside(
+        &self,
+        from: SocketAddr,
+        to: SocketAddr,
+        now: Instant,
+    ) -> Result<(HostId, SocketAddr), Fate> {
         let host = *self.whose.get(&to.ip()).ok_or(Fate::Nowhere)?;
         let inside = match &self.hosts[host.0].nat {
             Some(nat) if nat.public() == to.ip() => {
@@ -265,8 +323,7 @@ impl State {
             Some(_) => return Err(Fate::Nowhere),
             None => to,
         };
-        let inbox = self.bound.get(&inside).ok_or(Fate::Nowhere)?;
-        Ok((host, inbox.clone()))
+        Ok((host, inside))
     }
 
     /// When a host that may stand still takes part again, if not at `at`.
@@ -325,6 +382,13 @@ impl Network for SimNetwork {
 
     fn quic_runtime(&self) -> Arc<dyn quinn::Runtime> {
         Arc::new(quinn::TokioRuntime)
+    }
+
+    fn transport(&self, host: &Host, settings: Settings) -> Result<Transport, TransportError> {
+        match self.wire.profile {
+            Profile::Wire => Transport::quic(host, settings),
+            Profile::Message => message::open(&self.wire, self.host, host, settings),
+        }
     }
 
     fn has_sockets(&self) -> bool {
@@ -602,7 +666,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn datagrams_arrive_in_order_after_the_latency() {
-        let wire = Wire::new(1);
+        let wire = Wire::new(1, Profile::Wire);
         let (a, b) = (address(1), address(2));
         let listen = |port| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
         let sender = wire
@@ -628,7 +692,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_socket_of_both_families_shows_ipv4_as_mapped() {
-        let wire = Wire::new(1);
+        let wire = Wire::new(1, Profile::Wire);
         let v4 = |last| IpAddr::from([192, 0, 2, last]);
         let sender = wire.network(wire.plug("a", &[v4(1)]));
         let sender = sender.quic_socket("0.0.0.0:7".parse().unwrap()).unwrap();
@@ -643,7 +707,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_is_free_again_when_its_socket_is_gone() {
-        let wire = Wire::new(1);
+        let wire = Wire::new(1, Profile::Wire);
         let host = wire.network(wire.plug("a", &[address(1)]));
         let listen = "[::]:5".parse().unwrap();
         let socket = host.quic_socket(listen).unwrap();

@@ -24,7 +24,7 @@ use simulations::{
     plot,
     run::Outcome,
     scenario::{self, Scenario},
-    schedule::{MOST_NODES, Schedule},
+    schedule::{MOST_NODES, Profile, Schedule},
     shrink::shrink,
 };
 
@@ -92,6 +92,10 @@ struct RunArguments {
     /// Simulated minutes during which things are done to the mesh
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     minutes: u64,
+    /// What the agents talk over: QUIC over simulated UDP, or messages, which
+    /// hundreds of machines can
+    #[arg(long, value_enum, default_value_t)]
+    profile: Profile,
     /// Runs at a time, each in a process of its own; as many as there are cores
     /// unless told
     #[arg(long, value_name = "N")]
@@ -136,7 +140,11 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().what {
         What::List => {
             for scenario in scenario::ALL {
-                println!("{:<18} {}", scenario.name, scenario.about);
+                let only = match scenario.needs_datagrams {
+                    true => " (wire profile only)",
+                    false => "",
+                };
+                println!("{:<18} {}{only}", scenario.name, scenario.about);
             }
             Ok(true)
         }
@@ -157,12 +165,7 @@ fn main() -> ExitCode {
 }
 
 fn many(arguments: &RunArguments) -> Result<bool, String> {
-    let scenarios: Vec<&Scenario> = match arguments.scenario.as_str() {
-        "all" => scenario::ALL.iter().collect(),
-        name => vec![scenario::find(name).ok_or_else(|| {
-            format!("there is no scenario {name:?}; `simulate list` shows those that are")
-        })?],
-    };
+    let scenarios = chosen(&arguments.scenario, arguments.profile)?;
     let seeds = match (&arguments.seeds, arguments.seed) {
         (Some(Seeds(seeds)), _) => seeds.clone(),
         (None, seed) => seed.unwrap_or(1)..=seed.unwrap_or(1),
@@ -172,7 +175,10 @@ fn many(arguments: &RunArguments) -> Result<bool, String> {
         .iter()
         .flat_map(|scenario| {
             let seeds = seeds.clone();
-            seeds.map(|seed| scenario.schedule(nodes, seed, length_ms))
+            seeds.map(|seed| Schedule {
+                profile: arguments.profile,
+                ..scenario.schedule(nodes, seed, length_ms)
+            })
         })
         .collect();
     let mut rows: Vec<Row> = scenarios.iter().map(|s| Row::new(s.name)).collect();
@@ -209,8 +215,8 @@ fn many(arguments: &RunArguments) -> Result<bool, String> {
     if let Some((last, trace, samples)) = &last {
         if let Some(file) = &arguments.plot {
             let title = format!(
-                "{}, {} nodes, seed {}",
-                last.scenario, last.nodes, last.seed
+                "{}, {} nodes, seed {}, {} profile",
+                last.scenario, last.nodes, last.seed, last.profile
             );
             write(file, &plot::svg(&title, samples))?;
         }
@@ -227,12 +233,36 @@ fn many(arguments: &RunArguments) -> Result<bool, String> {
             row.print();
         }
         println!(
-            "\n{} runs of {} nodes, {failed} failed",
+            "\n{} runs of {} nodes, {} profile, {failed} failed",
             schedules.len(),
-            arguments.nodes
+            arguments.nodes,
+            arguments.profile
         );
     }
     Ok(failed == 0)
+}
+
+/// The scenario with a name, or all that the profile has.
+fn chosen(name: &str, profile: Profile) -> Result<Vec<&'static Scenario>, String> {
+    if name != "all" {
+        let scenario = scenario::find(name).ok_or_else(|| {
+            format!("there is no scenario {name:?}; `simulate list` shows those that are")
+        })?;
+        return match scenario.is_for(profile) {
+            true => Ok(vec![scenario]),
+            false => Err(format!(
+                "{name} is about datagrams: it is for the wire profile only"
+            )),
+        };
+    }
+    let (fit, other): (Vec<_>, Vec<_>) = scenario::ALL
+        .iter()
+        .partition(|scenario| scenario.is_for(profile));
+    for scenario in other {
+        let name = scenario.name;
+        eprintln!("{name} is left out: it is for the wire profile only");
+    }
+    Ok(fit)
 }
 
 /// One scenario's runs, summed up.
@@ -290,10 +320,11 @@ fn progress(json: bool, what: &str) {
 
 fn tell_failure(outcome: &Outcome, file: &Path) {
     eprintln!(
-        "FAILED {} with seed {} and {} nodes: {}",
+        "FAILED {} with seed {} and {} nodes, {} profile: {}",
         outcome.scenario,
         outcome.seed,
         outcome.nodes,
+        outcome.profile,
         outcome.violation.as_deref().unwrap_or("unknown")
     );
     eprintln!("the last events before:");
@@ -311,8 +342,8 @@ fn replay(file: &Path, trace: Option<&Path>) -> Result<bool, String> {
     }
     if outcome.ok {
         println!(
-            "{} with seed {} and {} nodes: all held, trace {}",
-            outcome.scenario, outcome.seed, outcome.nodes, outcome.trace_hash
+            "{} with seed {} and {} nodes, {} profile: all held, trace {}",
+            outcome.scenario, outcome.seed, outcome.nodes, outcome.profile, outcome.trace_hash
         );
     } else {
         tell_failure(&outcome, file);
@@ -357,8 +388,12 @@ fn make_small(file: &Path) -> Result<bool, String> {
 
 fn save(folder: &Path, schedule: &Schedule) -> Result<PathBuf, String> {
     fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let profile = match schedule.profile {
+        Profile::Wire => "",
+        Profile::Message => "message-",
+    };
     let name = format!(
-        "{}-{}-{}.json",
+        "{}-{profile}{}-{}.json",
         schedule.scenario, schedule.nodes, schedule.seed
     );
     let file = folder.join(name);

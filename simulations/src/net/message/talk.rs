@@ -1,0 +1,936 @@
+//! Who is connected with whom, and what is under way between them: the part of
+//! a world's network that [`super`] talks through.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use innermesh_agent::{
+    host::{Clock, Host, Mono, tasks::Tasks},
+    quic::{
+        Admission, CallError, Counters, DialError, Handler, PeerEvent, PeerInfo, Settings, Standing,
+    },
+    tls::{ClientTls, ServerTls, Unaccepted},
+};
+use innermesh_proto::{
+    crypto::{Hash, PublicKey},
+    id::{MeshId, NodeId},
+    limits,
+    rpc::{Failure, close},
+};
+use tokio::{
+    sync::{Notify, Semaphore, broadcast, oneshot},
+    time::Instant,
+};
+
+use super::{
+    ConnectionId,
+    handshake::{Dialed, Flight},
+};
+use crate::{
+    clock,
+    net::{EPHEMERAL, HostId, Passing, State, link::Fate},
+    random::split_mix,
+};
+
+/// As in the agent's configuration of QUIC: a connection on which nothing was
+/// heard for so long is lost.
+const IDLE_TIMEOUT: Duration = Duration::from_millis(15_000);
+/// How often it is looked who still hears whom, while not all may.
+const LOOK: Duration = Duration::from_secs(1);
+/// What a retransmission waits for beyond a round trip: the most that the
+/// peer may delay its acknowledgement (RFC 9000, section 18.2), and a little.
+const PATIENCE: Duration = Duration::from_millis(30);
+/// Bytes around a message: UDP payload without the message itself.
+const ENVELOPE: usize = 60;
+/// Largest datagram, in bytes.
+pub(super) const DATAGRAM: usize = 1200;
+/// One-way messages under way to one peer: those that wait for a stream and
+/// those that have one.
+const NOTICES: u32 = limits::NOTICE_QUEUE as u32 + limits::STREAMS_PER_PEER;
+/// News that a slow reader may fall behind by.
+const EVENTS: usize = 1024;
+/// Judgements of certificates that are remembered.
+const JUDGED: usize = 1 << 16;
+
+/// An agent's number in its world; another after each start.
+pub(in crate::net) type DeskId = usize;
+type Answer = oneshot::Sender<Result<Vec<u8>, CallError>>;
+/// A certificate, what it was judged by, and whether a client showed it.
+type Judged = (Hash, (MeshId, u64), bool);
+
+/// What is said in one world.
+#[derive(Default)]
+pub(in crate::net) struct Talk {
+    seed: u64,
+    desks: Vec<Option<Box<Desk>>>,
+    doors: BTreeMap<(HostId, u16), DeskId>,
+    connections: BTreeMap<ConnectionId, Box<Connection>>,
+    last: ConnectionId,
+    numbers: u64,
+    pub(super) answers: BTreeMap<(ConnectionId, Side, u64), Answer>,
+    pub(super) dials: BTreeMap<u64, oneshot::Sender<Result<Dialed, DialError>>>,
+    queue: BTreeMap<(Instant, u64), Event>,
+    queued: u64,
+    /// What the task that delivers waits for.
+    pub(super) armed: Option<Instant>,
+    pub(super) wake: Arc<Notify>,
+    pub(super) delivering: bool,
+    /// Until when all heard each other, if they don't any more.
+    troubled: Option<Instant>,
+    judged: BTreeMap<Judged, Result<PublicKey, Unaccepted>>,
+}
+
+/// One agent.
+pub(in crate::net) struct Desk {
+    pub(super) me: NodeId,
+    pub(super) place: HostId,
+    pub(super) port: u16,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) tasks: Tasks,
+    pub(super) admission: Arc<dyn Admission>,
+    pub(super) open: BTreeSet<u16>,
+    pub(super) server: Option<Arc<ServerTls>>,
+    pub(super) client: Arc<ClientTls>,
+    pub(super) handler: Option<Arc<dyn Handler>>,
+    pub(super) events: broadcast::Sender<PeerEvent>,
+    pub(super) counters: Counters,
+    pub(super) peers: BTreeMap<NodeId, (ConnectionId, Side)>,
+    /// Those whom this agent dials, once they have it as connected.
+    pub(super) pending: BTreeMap<NodeId, ConnectionId>,
+    pub(super) all: BTreeSet<(ConnectionId, Side)>,
+    strangers: BTreeMap<IpAddr, usize>,
+    /// One-way messages that haven't arrived.
+    pub(super) under_way: u32,
+    pub(super) flushed: Arc<Notify>,
+}
+
+/// An end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::net) enum Side {
+    /// Who dialed.
+    Dialer,
+    /// Who was dialed.
+    Dialed,
+}
+
+impl Side {
+    const BOTH: [Self; 2] = [Self::Dialer, Self::Dialed];
+
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Dialer => Self::Dialed,
+            Self::Dialed => Self::Dialer,
+        }
+    }
+}
+
+/// One connection, with both of its ends.
+pub(super) struct Connection {
+    /// Whether the dialer introduced itself, so that it may be registered.
+    introduced: bool,
+    ends: [End; 2],
+}
+
+/// One end, as it believes the connection to be.
+pub(super) struct End {
+    pub(super) desk: DeskId,
+    pub(super) phase: Phase,
+    registered: bool,
+    /// Whether it takes up a stranger's room.
+    stranger: bool,
+    /// What the other end showed.
+    pub(super) peer: Option<(PublicKey, NodeId)>,
+    pub(super) remote: SocketAddr,
+    since: Mono,
+    heard: Instant,
+    /// One-way messages of this end that haven't arrived, and their bytes.
+    under_way: u32,
+    under_way_bytes: usize,
+    sent: u64,
+    /// Room for what its peer has it work on, once something took time.
+    pub(super) turns: Option<Box<Turns>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The handshake hasn't ended here.
+    Pending,
+    /// Up.
+    Up,
+    /// Over.
+    Over,
+}
+
+pub(super) struct Turns {
+    pub(super) calls: Arc<Semaphore>,
+    pub(super) notices: Arc<Semaphore>,
+}
+
+/// What is said on a connection.
+pub(super) enum Frame {
+    Notice {
+        method: u16,
+        body: Vec<u8>,
+    },
+    Request {
+        number: u64,
+        method: u16,
+        deadline_ms: u32,
+        body: Vec<u8>,
+    },
+    Answer {
+        number: u64,
+        result: Result<Vec<u8>, Failure>,
+    },
+    Datagram(Bytes),
+}
+
+impl Frame {
+    fn length(&self) -> usize {
+        match self {
+            Self::Notice { body, .. } | Self::Request { body, .. } => body.len(),
+            Self::Answer { result, .. } => result.as_ref().map_or(16, Vec::len),
+            Self::Datagram(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// What happens at a moment to come.
+pub(super) enum Event {
+    /// What was said arrives at that side.
+    Arrives(ConnectionId, Side, Frame),
+    /// That side says again what was lost, for the so manieth time.
+    Again(ConnectionId, Side, Frame, u32),
+    /// The other end's close arrives at that side.
+    Closed(ConnectionId, Side, u32, String),
+    /// The time of a connection that isn't registered is up.
+    Trial(ConnectionId, Side),
+    /// A step of a handshake arrives, or is sent again.
+    Flight(Box<Flight>),
+    /// It is looked who hears whom.
+    Look,
+}
+
+impl Talk {
+    pub(in crate::net) fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn desk(&mut self, desk: DeskId) -> Option<&mut Desk> {
+        self.desks.get_mut(desk)?.as_deref_mut()
+    }
+
+    pub(super) fn at_door(&self, place: HostId, port: u16) -> Option<DeskId> {
+        self.doors.get(&(place, port)).copied()
+    }
+
+    pub(super) fn end(&mut self, connection: ConnectionId, side: Side) -> Option<&mut End> {
+        let connection = self.connections.get_mut(&connection)?;
+        Some(&mut connection.ends[side as usize])
+    }
+
+    /// The registered connection with `node`.
+    pub(super) fn peer(&mut self, desk: DeskId, node: &NodeId) -> Option<(ConnectionId, Side)> {
+        self.desk(desk)?.peers.get(node).copied()
+    }
+
+    pub(super) fn all(&mut self, desk: DeskId) -> Vec<(ConnectionId, Side)> {
+        let desk = self.desk(desk);
+        desk.map_or_else(Vec::new, |desk| desk.all.iter().copied().collect())
+    }
+
+    /// All connections with `node`.
+    pub(super) fn with(&mut self, desk: DeskId, node: &NodeId) -> Vec<(ConnectionId, Side)> {
+        let mut all = self.all(desk);
+        all.retain(|(connection, side)| {
+            let peer = self.end(*connection, *side).and_then(|end| end.peer);
+            peer.is_some_and(|(_, peer)| peer == *node)
+        });
+        all
+    }
+
+    pub(super) fn paths(&self, desk: DeskId) -> BTreeMap<NodeId, SocketAddr> {
+        let Some(Some(desk)) = self.desks.get(desk) else {
+            return BTreeMap::new();
+        };
+        let remote = |(node, (connection, side)): (&NodeId, &(ConnectionId, Side))| {
+            let connection = self.connections.get(connection)?;
+            Some((*node, connection.ends[*side as usize].remote))
+        };
+        desk.peers.iter().filter_map(remote).collect()
+    }
+
+    /// The same at both ends, and at no other connection.
+    pub(super) fn exporter(&self, connection: ConnectionId) -> [u8; 32] {
+        let mut state = self.seed ^ connection.rotate_left(32);
+        let mut exporter = [0; 32];
+        for part in exporter.chunks_mut(8) {
+            part.copy_from_slice(&split_mix(&mut state).to_le_bytes());
+        }
+        exporter
+    }
+
+    pub(super) fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    pub(super) fn expect_answer(
+        &mut self,
+        connection: ConnectionId,
+        side: Side,
+    ) -> (u64, oneshot::Receiver<Result<Vec<u8>, CallError>>) {
+        let (sender, receiver) = oneshot::channel();
+        let number = self.number();
+        self.answers.insert((connection, side, number), sender);
+        (number, receiver)
+    }
+
+    pub(super) fn at(&mut self, due: Instant, event: Event) {
+        self.queued += 1;
+        self.queue.insert((due, self.queued), event);
+        if self.armed.is_none_or(|armed| due < armed) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// The next event that is due; else the moment of the next one.
+    pub(super) fn next(&mut self) -> Result<Event, Option<Instant>> {
+        self.armed = self.queue.first_key_value().map(|((due, _), _)| *due);
+        match self.armed {
+            Some(due) if due <= clock::now() => {
+                let (_, event) = self.queue.pop_first().expect("it was there");
+                Ok(event)
+            }
+            later => Err(later),
+        }
+    }
+
+    /// What was judged before by the same rules is the same again.
+    pub(super) fn judge(
+        &mut self,
+        chain: &[Vec<u8>],
+        basis: (MeshId, u64),
+        of_client: bool,
+        judge: impl FnOnce() -> Result<PublicKey, Unaccepted>,
+    ) -> Result<PublicKey, Unaccepted> {
+        if self.judged.len() >= JUDGED {
+            self.judged.clear();
+        }
+        let shown = Hash::of(&chain.concat());
+        let judged = self.judged.entry((shown, basis, of_client));
+        judged.or_insert_with(judge).clone()
+    }
+
+    pub(super) fn leave(&mut self, desk: DeskId) -> Option<Box<Desk>> {
+        let left = self.desks.get_mut(desk)?.take()?;
+        self.doors.retain(|_, at| *at != desk);
+        Some(left)
+    }
+
+    /// The agents on a host, which end without a word.
+    #[must_use = "what they hold may lock the state when it is dropped"]
+    pub(in crate::net) fn unplug(&mut self, place: HostId) -> Vec<Box<Desk>> {
+        let here = |desk: &Box<Desk>| desk.place == place;
+        let here: Vec<DeskId> = (0..self.desks.len())
+            .filter(|number| self.desks[*number].as_ref().is_some_and(here))
+            .collect();
+        let mut gone = Vec::new();
+        for number in here {
+            for (connection, side) in self.all(number) {
+                self.over(connection, side, &CallError::Lost("it crashed".into()));
+            }
+            gone.extend(self.leave(number));
+        }
+        gone
+    }
+
+    /// A new connection, which isn't up at either end yet.
+    pub(super) fn connect(
+        &mut self,
+        introduced: bool,
+        (dialer, to, key): (DeskId, SocketAddr, PublicKey),
+        (dialed, from, shown): (DeskId, SocketAddr, Option<(PublicKey, NodeId)>),
+    ) -> ConnectionId {
+        self.last += 1;
+        let (number, now) = (self.last, clock::now());
+        let end = |desk, remote, peer| End {
+            desk,
+            phase: Phase::Pending,
+            registered: false,
+            stranger: false,
+            peer,
+            remote,
+            since: Mono::ZERO,
+            heard: now,
+            under_way: 0,
+            under_way_bytes: 0,
+            sent: 0,
+            turns: None,
+        };
+        let node = key.node_id();
+        let ends = [end(dialer, to, Some((key, node))), end(dialed, from, shown)];
+        let connection = Box::new(Connection { introduced, ends });
+        self.connections.insert(number, connection);
+        if introduced && let Some(desk) = self.desk(dialer) {
+            desk.pending.insert(node, number);
+        }
+        number
+    }
+
+    /// At which end of a connection an agent is.
+    pub(super) fn side_of(&mut self, connection: ConnectionId, desk: DeskId) -> Option<Side> {
+        let at = |side: &Side| {
+            self.end(connection, *side)
+                .is_some_and(|end| end.desk == desk)
+        };
+        Side::BOTH.into_iter().find(at)
+    }
+
+    pub(super) fn phase(&mut self, connection: ConnectionId, side: Side) -> Option<Phase> {
+        self.end(connection, side).map(|end| end.phase)
+    }
+
+    /// An end's handshake is over.
+    pub(super) fn up(&mut self, connection: ConnectionId, side: Side) {
+        let Some(end) = self.end(connection, side) else {
+            return;
+        };
+        end.phase = Phase::Up;
+        end.heard = clock::now();
+        let (desk, peer) = (end.desk, end.peer);
+        let Some(desk) = self.desk(desk) else { return };
+        desk.all.insert((connection, side));
+        if let (Side::Dialer, Some((_, node))) = (side, peer)
+            && desk.pending.get(&node) == Some(&connection)
+        {
+            desk.pending.remove(&node);
+        }
+        let now = desk.clock.now();
+        if let Some(end) = self.end(connection, side) {
+            end.since = now;
+        }
+        let trial = clock::now() + Duration::from_millis(limits::STRANGER_MS);
+        if !self.settle(connection, side) {
+            self.at(trial, Event::Trial(connection, side));
+        }
+    }
+
+    pub(super) fn standing(&mut self, connection: ConnectionId, side: Side) -> Standing {
+        let Some(end) = self.end(connection, side) else {
+            return Standing::Unknown;
+        };
+        let (desk, peer) = (end.desk, end.peer);
+        match (self.desk(desk), peer) {
+            (Some(desk), Some((key, _))) => desk.admission.standing(&key),
+            _ => Standing::Unknown,
+        }
+    }
+
+    /// Registers an end whose peer is a member and has introduced itself;
+    /// whether it is registered now.
+    pub(super) fn settle(&mut self, connection: ConnectionId, side: Side) -> bool {
+        let Some(held) = self.connections.get(&connection) else {
+            return false;
+        };
+        let end = &held.ends[side as usize];
+        if end.registered || !held.introduced || end.phase != Phase::Up {
+            return end.registered;
+        }
+        let (desk, peer) = (end.desk, end.peer);
+        let Some((_, node)) = peer else { return false };
+        if self.standing(connection, side) != Standing::Member {
+            return false;
+        }
+        self.leave_strangers(connection, side);
+        if let Some(end) = self.end(connection, side) {
+            end.registered = true;
+        }
+        let Some(desk) = self.desk(desk) else {
+            return false;
+        };
+        if desk.peers.insert(node, (connection, side)).is_none() {
+            // Nobody has to listen.
+            let _ = desk.events.send(PeerEvent::Up(node));
+        }
+        true
+    }
+
+    /// Takes a stranger's room; `false` when there is none.
+    pub(super) fn room_for_stranger(&mut self, desk: DeskId, from: IpAddr) -> bool {
+        let Some(desk) = self.desk(desk) else {
+            return false;
+        };
+        let everywhere: usize = desk.strangers.values().sum();
+        let here = desk.strangers.entry(from).or_default();
+        if everywhere >= limits::STRANGERS || *here >= limits::STRANGERS_PER_ADDRESS {
+            desk.counters.strangers_refused += 1;
+            return false;
+        }
+        *here += 1;
+        true
+    }
+
+    fn leave_strangers(&mut self, connection: ConnectionId, side: Side) {
+        let Some(end) = self.end(connection, side) else {
+            return;
+        };
+        if !std::mem::take(&mut end.stranger) {
+            return;
+        }
+        let (desk, ip) = (end.desk, end.remote.ip());
+        if let Some(desk) = self.desk(desk)
+            && let Some(here) = desk.strangers.get_mut(&ip)
+        {
+            *here = here.saturating_sub(1);
+            if *here == 0 {
+                desk.strangers.remove(&ip);
+            }
+        }
+    }
+
+    pub(super) fn is_stranger(&mut self, connection: ConnectionId) {
+        if let Some(end) = self.end(connection, Side::Dialed) {
+            end.stranger = true;
+        }
+    }
+
+    /// An end is over: its requests fail, and its agent hears that the peer is
+    /// gone if that was so.
+    pub(super) fn over(&mut self, connection: ConnectionId, side: Side, why: &CallError) {
+        self.leave_strangers(connection, side);
+        let Some(end) = self.end(connection, side) else {
+            return;
+        };
+        if end.phase == Phase::Over {
+            return;
+        }
+        end.phase = Phase::Over;
+        let (desk, peer, under_way) = (end.desk, end.peer, end.under_way);
+        end.under_way = 0;
+        if let Some(desk) = self.desk(desk) {
+            desk.all.remove(&(connection, side));
+            desk.delivered(under_way);
+            desk.counters.notices_dropped += u64::from(under_way);
+            if let Some((_, node)) = peer {
+                if desk.pending.get(&node) == Some(&connection) {
+                    desk.pending.remove(&node);
+                }
+                if desk.peers.get(&node) == Some(&(connection, side)) {
+                    desk.peers.remove(&node);
+                    let _ = desk.events.send(PeerEvent::Down(node));
+                }
+            }
+        }
+        let range = (connection, side, 0)..=(connection, side, u64::MAX);
+        let waiting: Vec<_> = self.answers.range(range).map(|(place, _)| *place).collect();
+        for place in waiting {
+            if let Some(answer) = self.answers.remove(&place) {
+                // Who asked may have given up.
+                let _ = answer.send(Err(why.clone()));
+            }
+        }
+        let ends = self.connections.get(&connection).map(|held| &held.ends);
+        if ends.is_some_and(|ends| ends.iter().all(|end| end.phase == Phase::Over)) {
+            self.connections.remove(&connection);
+        }
+    }
+
+    /// Whether both ends are up, or about to be.
+    pub(super) fn stands(&self, connection: ConnectionId) -> bool {
+        let held = self.connections.get(&connection);
+        held.is_some_and(|held| {
+            held.ends.iter().all(|end| {
+                let there = self.desks.get(end.desk).is_some_and(Option::is_some);
+                there && end.phase != Phase::Over
+            })
+        })
+    }
+
+    /// A connection that is dead at its other end makes room for a new one.
+    /// Between the same two agents nobody notices.
+    pub(super) fn replace(&mut self, old: ConnectionId, side: Side, by: DeskId) {
+        let Some(end) = self.end(old, side) else {
+            return;
+        };
+        let (desk, peer) = (end.desk, end.peer);
+        let other = self.end(old, side.other()).map(|end| end.desk);
+        if other == Some(by)
+            && let Some((_, node)) = peer
+            && let Some(desk) = self.desk(desk)
+        {
+            desk.peers.remove(&node);
+        }
+        let why = CallError::Lost("the peer dialed anew".into());
+        self.over(old, side, &why);
+    }
+}
+
+impl Desk {
+    fn delivered(&mut self, notices: u32) {
+        self.under_way = self.under_way.saturating_sub(notices);
+        if self.under_way == 0 {
+            self.flushed.notify_waiters();
+            self.flushed.notify_one();
+        }
+    }
+}
+
+impl State {
+    pub(super) fn free_port(&self, place: HostId, wanted: u16) -> io::Result<u16> {
+        let is_free = |port: &u16| !self.talk.doors.contains_key(&(place, *port));
+        let port = match wanted {
+            0 => (EPHEMERAL..u16::MAX).find(is_free),
+            port => Some(port).filter(is_free),
+        };
+        port.ok_or(io::ErrorKind::AddrInUse.into())
+    }
+
+    /// A place for one agent.
+    pub(super) fn seat(
+        &mut self,
+        place: HostId,
+        port: u16,
+        host: &Host,
+        settings: Settings,
+    ) -> DeskId {
+        let desk = self.talk.desks.len();
+        self.talk.desks.push(Some(Box::new(Desk {
+            me: settings.me,
+            place,
+            port,
+            clock: host.clock.clone(),
+            tasks: host.tasks.clone(),
+            admission: settings.admission,
+            open: settings.open_to_strangers,
+            server: settings.server,
+            client: settings.client,
+            handler: None,
+            events: broadcast::Sender::new(EVENTS),
+            counters: Counters::default(),
+            peers: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            all: BTreeSet::new(),
+            strangers: BTreeMap::new(),
+            under_way: 0,
+            flushed: Arc::default(),
+        })));
+        self.talk.doors.insert((place, port), desk);
+        desk
+    }
+
+    /// Queues a one-way message, or doesn't.
+    pub(super) fn notify(&mut self, desk: DeskId, to: &NodeId, method: u16, body: Vec<u8>) -> bool {
+        let there = self.talk.peer(desk, to);
+        let queued = there.is_some_and(|(connection, side)| {
+            let length = body.len();
+            let Some(end) = self.talk.end(connection, side) else {
+                return false;
+            };
+            let bytes = end.under_way_bytes + length;
+            if length > limits::RPC_BODY_BYTES
+                || bytes > limits::NOTICE_QUEUE_BYTES
+                || end.under_way >= NOTICES
+            {
+                return false;
+            }
+            end.under_way += 1;
+            end.under_way_bytes = bytes;
+            if let Some(desk) = self.talk.desk(desk) {
+                desk.under_way += 1;
+            }
+            self.send(connection, side, Frame::Notice { method, body })
+        });
+        if let Some(desk) = self.talk.desk(desk) {
+            match queued {
+                true => desk.counters.notices_queued += 1,
+                false => desk.counters.notices_dropped += 1,
+            }
+        }
+        queued
+    }
+
+    /// Says something; `false` when the connection is over at that side.
+    pub(super) fn send(&mut self, connection: ConnectionId, side: Side, frame: Frame) -> bool {
+        self.say(connection, side, frame, 0)
+    }
+
+    pub(super) fn say(
+        &mut self,
+        connection: ConnectionId,
+        side: Side,
+        frame: Frame,
+        tries: u32,
+    ) -> bool {
+        let Some(end) = self.talk.end(connection, side) else {
+            return false;
+        };
+        if end.phase == Phase::Over {
+            return false;
+        }
+        let length = frame.length() + ENVELOPE;
+        end.sent += length as u64;
+        match self.pass(connection, side, length) {
+            Some(due) => self
+                .talk
+                .at(due, Event::Arrives(connection, side.other(), frame)),
+            None if matches!(frame, Frame::Datagram(_)) => {}
+            None => {
+                let wait = self.round_trip(connection, side) + PATIENCE;
+                let again = clock::now() + wait * 2u32.saturating_pow(tries.min(10));
+                let event = Event::Again(connection, side, frame, tries + 1);
+                self.talk.at(again, event);
+            }
+        }
+        true
+    }
+
+    /// A message that was under way has arrived.
+    pub(super) fn delivered(&mut self, connection: ConnectionId, from: Side, length: usize) {
+        let Some(end) = self.talk.end(connection, from) else {
+            return;
+        };
+        end.under_way = end.under_way.saturating_sub(1);
+        end.under_way_bytes = end.under_way_bytes.saturating_sub(length);
+        let desk = end.desk;
+        if let Some(desk) = self.talk.desk(desk) {
+            desk.delivered(1);
+        }
+    }
+
+    /// Has `length` bytes pass from one end to the other; gives when they
+    /// arrive, or nothing.
+    fn pass(&mut self, connection: ConnectionId, side: Side, length: usize) -> Option<Instant> {
+        let (from, receiver) = self.way(connection, side)?;
+        let (desk, to) = {
+            let end = self.talk.end(connection, side)?;
+            (end.desk, end.remote)
+        };
+        let place = self.talk.desk(desk)?.place;
+        self.carry(place, from, to, receiver, length)
+    }
+
+    /// Has `length` bytes pass from a host to another, as so many packets as
+    /// they need; tells the observer.
+    pub(super) fn carry(
+        &mut self,
+        place: HostId,
+        from: SocketAddr,
+        to: SocketAddr,
+        receiver: Result<HostId, Fate>,
+        length: usize,
+    ) -> Option<Instant> {
+        let now = clock::now();
+        let (fate, due) = match receiver {
+            Err(fate) => (fate, None),
+            Ok(receiver) => {
+                let begin = self.ready(place, now);
+                let (fate, time) = self.links.pass_all(place, receiver, length);
+                (fate, time.map(|time| self.ready(receiver, begin + time)))
+            }
+        };
+        if let Some(observer) = &mut self.observer {
+            observer(&Passing {
+                from,
+                to,
+                length,
+                fate,
+            });
+        }
+        due
+    }
+
+    /// Where what one end says seems to come from, and which host gets it;
+    /// nothing when the end has no agent any more.
+    fn way(
+        &mut self,
+        connection: ConnectionId,
+        side: Side,
+    ) -> Option<(SocketAddr, Result<HostId, Fate>)> {
+        let end = self.talk.end(connection, side)?;
+        let (desk, to) = (end.desk, end.remote);
+        let other = self.talk.end(connection, side.other())?;
+        let (other, known) = (other.desk, other.remote);
+        let (place, port) = self.talk.desk(desk).map(|desk| (desk.place, desk.port))?;
+        let (from, receiver) = self.route(place, port, to);
+        let receiver = receiver.and_then(|(host, inside)| {
+            let there = self.talk.at_door(host, inside.port()) == Some(other);
+            there.then_some(host).ok_or(Fate::Nowhere)
+        });
+        if receiver.is_ok() && from != known {
+            match side {
+                // The dialer may move: it is followed (RFC 9000, section 9).
+                Side::Dialer => {
+                    self.talk.leave_strangers(connection, Side::Dialed);
+                    self.talk.end(connection, Side::Dialed)?.remote = from;
+                }
+                // Packets of a server that moved are discarded.
+                Side::Dialed => return Some((from, Err(Fate::Nowhere))),
+            }
+        }
+        Some((from, receiver))
+    }
+
+    fn round_trip(&mut self, connection: ConnectionId, side: Side) -> Duration {
+        let Some((here, there)) = self.hosts(connection, side) else {
+            return Duration::ZERO;
+        };
+        self.links.latency(here, there) + self.links.latency(there, here)
+    }
+
+    fn hosts(&mut self, connection: ConnectionId, side: Side) -> Option<(HostId, HostId)> {
+        let [here, there] = [side, side.other()].map(|side| {
+            let desk = self.talk.end(connection, side)?.desk;
+            Some(self.talk.desk(desk)?.place)
+        });
+        here.zip(there)
+    }
+
+    /// An end closes the connection and says why.
+    pub(super) fn close(&mut self, connection: ConnectionId, side: Side, code: u32, why: &str) {
+        let up = |end: &mut End| end.phase == Phase::Up;
+        if !self.talk.end(connection, side).is_some_and(up) {
+            return;
+        }
+        if let Some(due) = self.pass(connection, side, ENVELOPE) {
+            let event = Event::Closed(connection, side.other(), code, why.into());
+            self.talk.at(due, event);
+        } else {
+            self.trouble();
+        }
+        let why = CallError::Lost("this node closed the connection".into());
+        self.talk.over(connection, side, &why);
+    }
+
+    pub(super) fn trial(&mut self, connection: ConnectionId, side: Side) {
+        let is_up = |end: &mut End| end.phase == Phase::Up && !end.registered;
+        if !self.talk.end(connection, side).is_some_and(is_up) || self.talk.settle(connection, side)
+        {
+            return;
+        }
+        let desk = self.talk.end(connection, side).map(|end| end.desk);
+        if let Some(desk) = desk.and_then(|desk| self.talk.desk(desk)) {
+            desk.counters.strangers_expired += 1;
+        }
+        self.close(connection, side, close::STRANGER, "time is up");
+    }
+
+    /// As [`Carry::review`](innermesh_agent::quic::Carry::review).
+    pub(super) fn review(&mut self, desk: DeskId) {
+        for (connection, side) in self.talk.all(desk) {
+            match self.talk.standing(connection, side) {
+                Standing::Member => {
+                    self.talk.settle(connection, side);
+                }
+                Standing::Revoked => self.revoke(connection, side),
+                Standing::Unknown => {
+                    let end = self.talk.end(connection, side);
+                    if end.is_some_and(|end| end.registered) {
+                        self.close(connection, side, close::PARTED, "no longer a member");
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn revoke(&mut self, connection: ConnectionId, side: Side) {
+        let desk = self.talk.end(connection, side).map(|end| end.desk);
+        if let Some(desk) = desk.and_then(|desk| self.talk.desk(desk)) {
+            desk.counters.revoked += 1;
+        }
+        self.close(connection, side, close::REVOKED, "");
+    }
+
+    pub(super) fn connected(&mut self, desk: DeskId) -> Vec<PeerInfo> {
+        let peers = self.talk.desk(desk).map(|desk| desk.peers.clone());
+        let peers = peers.into_iter().flatten();
+        let info = |(node, (connection, side))| {
+            let rtt = self.round_trip(connection, side);
+            let other = self.talk.end(connection, side.other())?;
+            let (received, instance) = (other.sent, other.desk as u64);
+            let end = self.talk.end(connection, side)?;
+            Some(PeerInfo {
+                node,
+                remote: end.remote,
+                rtt,
+                since: end.since,
+                dialed_by_us: side == Side::Dialer,
+                bytes_sent: end.sent,
+                bytes_received: received,
+                instance,
+                garbage: 0,
+            })
+        };
+        peers.filter_map(info).collect()
+    }
+
+    /// Some may not hear each other from now on.
+    pub(in crate::net) fn trouble(&mut self) {
+        if self.talk.troubled.is_none() {
+            let now = clock::now();
+            self.talk.troubled = Some(now);
+            self.talk.at(now + LOOK, Event::Look);
+        }
+    }
+
+    /// Looks who hears whom: stands for the signs of life that idle
+    /// connections give, which nobody needs while all links are up.
+    pub(super) fn look(&mut self) {
+        let Some(since) = self.talk.troubled.take() else {
+            return;
+        };
+        let now = clock::now();
+        let mut well = self.links.are_up()
+            && self.hosts.iter().all(|host| {
+                host.nat.is_none() && host.still_until.is_none_or(|until| until <= now)
+            });
+        let all: Vec<ConnectionId> = self.talk.connections.keys().copied().collect();
+        for connection in all {
+            for side in Side::BOTH {
+                let hears = self.hears(connection, side);
+                well &= hears;
+                let Some(end) = self.talk.end(connection, side) else {
+                    continue;
+                };
+                if hears {
+                    end.heard = now;
+                } else if end.phase == Phase::Up && end.heard.max(since) + IDLE_TIMEOUT <= now {
+                    let why = CallError::Lost("timed out".into());
+                    self.talk.over(connection, side, &why);
+                }
+            }
+        }
+        if !well {
+            self.talk.troubled = Some(since);
+            self.talk.at(now + LOOK, Event::Look);
+        }
+    }
+
+    /// Whether a sign of life from the other end would arrive at `side` now.
+    fn hears(&mut self, connection: ConnectionId, side: Side) -> bool {
+        let from = side.other();
+        let up = |end: &mut End| end.phase == Phase::Up;
+        if !self.talk.end(connection, from).is_some_and(up) {
+            return false;
+        }
+        let Some((_, Ok(receiver))) = self.way(connection, from) else {
+            return false;
+        };
+        let Some((sender, _)) = self.hosts(connection, from) else {
+            return false;
+        };
+        let now = clock::now();
+        self.links.is_up(sender, receiver)
+            && self.ready(sender, now) <= now
+            && self.ready(receiver, now) <= now
+    }
+}
