@@ -3,6 +3,8 @@
 
 use std::process::Command;
 
+use simulations::schedule::Profile;
+
 /// The lines of `simulate` with these arguments.
 fn simulate(arguments: &[&str]) -> (bool, Vec<serde_json::Value>) {
     let output = Command::new(env!("CARGO_BIN_EXE_simulate"))
@@ -19,9 +21,49 @@ fn simulate(arguments: &[&str]) -> (bool, Vec<serde_json::Value>) {
 
 #[test]
 fn every_scenario_holds_and_repeats_in_another_process() {
-    let arguments = ["run", "--nodes", "4", "--minutes", "1", "--seed", "1"];
+    repeats(Profile::Wire);
+}
+
+#[test]
+fn a_scenario_about_datagrams_is_for_the_wire_alone() {
+    let output = Command::new(env!("CARGO_BIN_EXE_simulate"))
+        .args([
+            "run",
+            "--scenario",
+            "mtu-black-hole",
+            "--profile",
+            "message",
+        ])
+        .output()
+        .unwrap();
+    let why = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(why.contains("wire profile only"), "{why}");
+}
+
+#[test]
+fn so_it_does_when_agents_talk_without_packets() {
+    repeats(Profile::Message);
+}
+
+fn repeats(profile: Profile) {
+    let name = profile.to_string();
+    let arguments = [
+        "run",
+        "--nodes",
+        "4",
+        "--minutes",
+        "1",
+        "--seed",
+        "1",
+        "--profile",
+        &name,
+    ];
     let (ok, first) = simulate(&arguments);
-    assert!(ok && first.len() >= simulations::scenario::ALL.len());
+    let scenarios = simulations::scenario::ALL.iter();
+    let expected = scenarios.filter(|scenario| scenario.is_for(profile));
+    assert!(ok && first.len() == expected.count());
+    assert!(first.iter().all(|outcome| outcome["profile"] == *name));
     let (_, again) = simulate(&arguments);
     for (first, again) in first.iter().zip(&again) {
         let name = &first["scenario"];

@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::future::join_all;
 use innermesh_agent::mesh::Agent;
-use innermesh_proto::id::NodeId;
+use innermesh_proto::{id::NodeId, limits};
 use tokio::{
     task::{AbortHandle, JoinSet},
     time::Instant,
@@ -34,6 +34,9 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(50);
 /// How long after the last fault all must agree (L1).
 const HEALED: Duration = Duration::from_secs(60);
+/// Machines that join at the same time at most: the first one has room for few
+/// more that aren't members.
+const TOGETHER: usize = limits::STRANGERS - 4;
 /// How often it is looked whether they do.
 const AGREED: Duration = Duration::from_millis(250);
 /// How long the mesh is left alone before and after, to compare its traffic.
@@ -58,6 +61,10 @@ pub struct Course<'a> {
     members: BTreeMap<usize, Member>,
     /// Of the view that each machine had when it was last looked at.
     versions: Vec<Option<u64>>,
+    /// What that view said, in few words.
+    conclusions: Vec<String>,
+    /// The machine with which the next look begins.
+    next: usize,
     /// Machines whose disk failed since their agent's start: a writer that
     /// failed stays stopped until then.
     sick: BTreeSet<usize>,
@@ -111,6 +118,8 @@ impl<'a> Course<'a> {
             ids: Vec::new(),
             members: BTreeMap::new(),
             versions: Vec::new(),
+            conclusions: Vec::new(),
+            next: 0,
             sick: BTreeSet::new(),
             damaged: BTreeSet::new(),
             excused: BTreeMap::new(),
@@ -183,7 +192,7 @@ impl<'a> Course<'a> {
         let first = self.world.machine("node0");
         let founder = mesh::found(&first).await;
         self.member(first, founder.clone());
-        let together = 1 + self.schedule.nodes / 16;
+        let together = TOGETHER.min(1 + self.schedule.nodes / 16);
         while self.violation.is_none() && self.machines.len() < self.schedule.nodes {
             let from = self.machines.len();
             let to = self.schedule.nodes.min(from + together);
@@ -225,6 +234,7 @@ impl<'a> Course<'a> {
         self.members.insert(number, member);
         self.ids.push(agent.view().borrow().me);
         self.versions.push(None);
+        self.conclusions.push(String::new());
         self.machines.push(machine);
         self.agents.push(Some(agent));
     }
@@ -352,21 +362,26 @@ impl<'a> Course<'a> {
         if let Err(seen) = check::memory(memory::take_largest()) {
             self.violated(0, seen);
         }
-        let mut views: BTreeMap<String, usize> = BTreeMap::new();
-        let mut running = 0;
-        for node in 0..self.agents.len() {
+        let all = self.agents.len();
+        let mut left = check::CLOSELY;
+        let first = std::mem::take(&mut self.next);
+        for node in (first..all).chain(0..first) {
             let Some(agent) = &self.agents[node] else {
                 continue;
             };
-            running += 1;
             let view = agent.view().borrow().clone();
-            let conclusion = check::conclusion(&view);
             let same = self.versions[node] == Some(view.version);
-            *views.entry(conclusion.clone()).or_default() += 1;
             if same || self.machines[node].clock.is_still() {
                 continue;
             }
+            if left == 0 {
+                self.next = node;
+                break;
+            }
+            left -= usize::from(all > check::CLOSELY);
             self.versions[node] = Some(view.version);
+            let conclusion = check::conclusion(&view);
+            self.conclusions[node].clone_from(&conclusion);
             let words = format!(
                 "node{node}: {conclusion}, {} routes",
                 self.machines[node].tunnel_plan().peers.len()
@@ -392,6 +407,17 @@ impl<'a> Course<'a> {
         }
         if let Some(words) = panics::first() {
             self.violated(0, ("panic", words));
+        }
+        let mut views: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut running = 0;
+        for (_, conclusion) in self
+            .agents
+            .iter()
+            .zip(&self.conclusions)
+            .filter(|(agent, _)| agent.is_some())
+        {
+            running += 1;
+            *views.entry(conclusion).or_default() += 1;
         }
         let most = views.values().max().copied().unwrap_or(0);
         self.samples.push(Sample {
