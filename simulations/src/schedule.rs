@@ -36,9 +36,8 @@ pub struct Schedule {
 }
 
 /// What the agents talk over.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-#[derive(clap::ValueEnum)]
 pub enum Profile {
     /// Real quinn and TLS over simulated UDP.
     #[default]

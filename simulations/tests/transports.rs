@@ -14,7 +14,7 @@ use std::{
 use async_trait::async_trait;
 use innermesh_agent::{
     ca::{Issuer, Root, random_serial},
-    host::keys::{Keys, NodeKey},
+    host::keys::NodeKey,
     quic::{
         Admission, CallError, Caller, DialError, Handler, PeerEvent, Settings, Standing, Transport,
     },

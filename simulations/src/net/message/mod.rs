@@ -9,6 +9,7 @@
 //! while both ends of the first one are up.
 
 mod handshake;
+mod say;
 mod serve;
 mod talk;
 
@@ -58,17 +59,20 @@ pub(super) fn open(
     // As a transport over QUIC does for its instance.
     host.keys.random(&mut random);
     let mut state = wire.lock();
-    let port = state.free_port(place, listen.port()).map_err(|error| {
-        if error.kind() == io::ErrorKind::AddrInUse {
-            let (port, holder) = (listen.port(), None);
-            return TransportError::AddressInUse { port, holder };
-        }
-        TransportError::Listen {
-            address: listen,
-            error,
-        }
-    })?;
-    let desk = state.seat(place, port, host, settings);
+    let port = state
+        .talk
+        .free_port(place, listen.port())
+        .map_err(|error| {
+            if error.kind() == io::ErrorKind::AddrInUse {
+                let (port, holder) = (listen.port(), None);
+                return TransportError::AddressInUse { port, holder };
+            }
+            TransportError::Listen {
+                address: listen,
+                error,
+            }
+        })?;
+    let desk = state.talk.seat(place, port, host, settings);
     drop(state);
     serve::start(&wire.state);
     Ok(Transport::new(Arc::new(Post {
@@ -201,7 +205,7 @@ impl Carry for Post {
     }
 
     fn datagram_room(&self, to: NodeId) -> Option<usize> {
-        self.is_connected(to).then_some(talk::DATAGRAM)
+        self.is_connected(to).then_some(say::DATAGRAM)
     }
 
     fn set_tls(&self, server: Arc<ServerTls>, client: Arc<ClientTls>) {

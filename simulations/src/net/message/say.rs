@@ -1,0 +1,341 @@
+//! What is said passes the links: at once, late, or again until it does. And
+//! who hears nothing for long gives the connection up.
+
+use std::{net::SocketAddr, time::Duration};
+
+use innermesh_agent::quic::{CallError, PeerInfo, Standing};
+use innermesh_proto::{id::NodeId, limits, rpc::close};
+use tokio::time::Instant;
+
+use super::{
+    ConnectionId,
+    talk::{DeskId, End, Event, Frame, Phase, Side},
+};
+use crate::{
+    clock,
+    net::{HostId, Passing, State, link::Fate},
+};
+
+/// As in the agent's configuration of QUIC: a connection on which nothing was
+/// heard for so long is lost.
+const IDLE_TIMEOUT: Duration = Duration::from_millis(15_000);
+/// How often it is looked who still hears whom, while not all may.
+const LOOK: Duration = Duration::from_secs(1);
+/// What a retransmission waits for beyond a round trip: the most that the
+/// peer may delay its acknowledgement (RFC 9000, section 18.2), and a little.
+const PATIENCE: Duration = Duration::from_millis(30);
+/// Bytes around a message: UDP payload without the message itself.
+const ENVELOPE: usize = 60;
+/// Largest datagram, in bytes.
+pub(super) const DATAGRAM: usize = 1200;
+/// One-way messages under way to one peer: those that wait for a stream and
+/// those that have one.
+const NOTICES: u32 = limits::NOTICE_QUEUE as u32 + limits::STREAMS_PER_PEER;
+
+impl State {
+    /// Queues a one-way message, or doesn't.
+    pub(super) fn notify(&mut self, desk: DeskId, to: &NodeId, method: u16, body: Vec<u8>) -> bool {
+        let there = self.talk.peer(desk, to);
+        let queued = there.is_some_and(|(connection, side)| {
+            let length = body.len();
+            let Some(end) = self.talk.end(connection, side) else {
+                return false;
+            };
+            let bytes = end.under_way_bytes + length;
+            if length > limits::RPC_BODY_BYTES
+                || bytes > limits::NOTICE_QUEUE_BYTES
+                || end.under_way >= NOTICES
+            {
+                return false;
+            }
+            end.under_way += 1;
+            end.under_way_bytes = bytes;
+            if let Some(desk) = self.talk.desk(desk) {
+                desk.under_way += 1;
+            }
+            self.send(connection, side, Frame::Notice { method, body })
+        });
+        if let Some(desk) = self.talk.desk(desk) {
+            match queued {
+                true => desk.counters.notices_queued += 1,
+                false => desk.counters.notices_dropped += 1,
+            }
+        }
+        queued
+    }
+
+    /// Says something; `false` when the connection is over at that side.
+    pub(super) fn send(&mut self, connection: ConnectionId, side: Side, frame: Frame) -> bool {
+        self.say(connection, side, frame, 0)
+    }
+
+    pub(super) fn say(
+        &mut self,
+        connection: ConnectionId,
+        side: Side,
+        frame: Frame,
+        tries: u32,
+    ) -> bool {
+        let Some(end) = self.talk.end(connection, side) else {
+            return false;
+        };
+        if end.phase == Phase::Over {
+            return false;
+        }
+        let length = frame.length() + ENVELOPE;
+        end.sent += length as u64;
+        match self.pass(connection, side, length) {
+            Some(due) => self
+                .talk
+                .at(due, Event::Arrives(connection, side.other(), frame)),
+            None if matches!(frame, Frame::Datagram(_)) => {}
+            None => {
+                let wait = self.round_trip(connection, side) + PATIENCE;
+                let again = clock::now() + wait * 2u32.saturating_pow(tries.min(10));
+                let event = Event::Again(connection, side, frame, tries + 1);
+                self.talk.at(again, event);
+            }
+        }
+        true
+    }
+
+    /// A message that was under way has arrived.
+    pub(super) fn delivered(&mut self, connection: ConnectionId, from: Side, length: usize) {
+        let Some(end) = self.talk.end(connection, from) else {
+            return;
+        };
+        end.under_way = end.under_way.saturating_sub(1);
+        end.under_way_bytes = end.under_way_bytes.saturating_sub(length);
+        let desk = end.desk;
+        if let Some(desk) = self.talk.desk(desk) {
+            desk.delivered(1);
+        }
+    }
+
+    /// Has `length` bytes pass from one end to the other; gives when they
+    /// arrive, or nothing.
+    fn pass(&mut self, connection: ConnectionId, side: Side, length: usize) -> Option<Instant> {
+        let (from, receiver) = self.way(connection, side)?;
+        let (desk, to) = {
+            let end = self.talk.end(connection, side)?;
+            (end.desk, end.remote)
+        };
+        let place = self.talk.desk(desk)?.place;
+        self.carry(place, from, to, receiver, length)
+    }
+
+    /// Has `length` bytes pass from a host to another, as so many packets as
+    /// they need; tells the observer.
+    pub(super) fn carry(
+        &mut self,
+        place: HostId,
+        from: SocketAddr,
+        to: SocketAddr,
+        receiver: Result<HostId, Fate>,
+        length: usize,
+    ) -> Option<Instant> {
+        let now = clock::now();
+        let (fate, due) = match receiver {
+            Err(fate) => (fate, None),
+            Ok(receiver) => {
+                let begin = self.ready(place, now);
+                let (fate, time) = self.links.pass_all(place, receiver, length);
+                (fate, time.map(|time| self.ready(receiver, begin + time)))
+            }
+        };
+        if let Some(observer) = &mut self.observer {
+            observer(&Passing {
+                from,
+                to,
+                length,
+                fate,
+            });
+        }
+        due
+    }
+
+    /// Where what one end says seems to come from, and which host gets it;
+    /// nothing when the end has no agent any more.
+    fn way(
+        &mut self,
+        connection: ConnectionId,
+        side: Side,
+    ) -> Option<(SocketAddr, Result<HostId, Fate>)> {
+        let end = self.talk.end(connection, side)?;
+        let (desk, to) = (end.desk, end.remote);
+        let other = self.talk.end(connection, side.other())?;
+        let (other, known) = (other.desk, other.remote);
+        let (place, port) = self.talk.desk(desk).map(|desk| (desk.place, desk.port))?;
+        let (from, receiver) = self.route(place, port, to);
+        let receiver = receiver.and_then(|(host, inside)| {
+            let there = self.talk.at_door(host, inside.port()) == Some(other);
+            there.then_some(host).ok_or(Fate::Nowhere)
+        });
+        if receiver.is_ok() && from != known {
+            match side {
+                // The dialer may move: it is followed (RFC 9000, section 9).
+                Side::Dialer => {
+                    self.talk.leave_strangers(connection, Side::Dialed);
+                    self.talk.end(connection, Side::Dialed)?.remote = from;
+                }
+                // Packets of a server that moved are discarded.
+                Side::Dialed => return Some((from, Err(Fate::Nowhere))),
+            }
+        }
+        Some((from, receiver))
+    }
+
+    fn round_trip(&mut self, connection: ConnectionId, side: Side) -> Duration {
+        let Some((here, there)) = self.hosts(connection, side) else {
+            return Duration::ZERO;
+        };
+        self.links.latency(here, there) + self.links.latency(there, here)
+    }
+
+    fn hosts(&mut self, connection: ConnectionId, side: Side) -> Option<(HostId, HostId)> {
+        let [here, there] = [side, side.other()].map(|side| {
+            let desk = self.talk.end(connection, side)?.desk;
+            Some(self.talk.desk(desk)?.place)
+        });
+        here.zip(there)
+    }
+
+    /// An end closes the connection and says why.
+    pub(super) fn close(&mut self, connection: ConnectionId, side: Side, code: u32, why: &str) {
+        let up = |end: &mut End| end.phase == Phase::Up;
+        if !self.talk.end(connection, side).is_some_and(up) {
+            return;
+        }
+        if let Some(due) = self.pass(connection, side, ENVELOPE) {
+            let event = Event::Closed(connection, side.other(), code, why.into());
+            self.talk.at(due, event);
+        } else {
+            self.trouble();
+        }
+        let why = CallError::Lost("this node closed the connection".into());
+        self.talk.over(connection, side, &why);
+    }
+
+    pub(super) fn trial(&mut self, connection: ConnectionId, side: Side) {
+        let is_up = |end: &mut End| end.phase == Phase::Up && !end.registered;
+        if !self.talk.end(connection, side).is_some_and(is_up) || self.talk.settle(connection, side)
+        {
+            return;
+        }
+        let desk = self.talk.end(connection, side).map(|end| end.desk);
+        if let Some(desk) = desk.and_then(|desk| self.talk.desk(desk)) {
+            desk.counters.strangers_expired += 1;
+        }
+        self.close(connection, side, close::STRANGER, "time is up");
+    }
+
+    /// As [`Carry::review`](innermesh_agent::quic::Carry::review).
+    pub(super) fn review(&mut self, desk: DeskId) {
+        for (connection, side) in self.talk.all(desk) {
+            match self.talk.standing(connection, side) {
+                Standing::Member => {
+                    self.talk.settle(connection, side);
+                }
+                Standing::Revoked => self.revoke(connection, side),
+                Standing::Unknown => {
+                    let end = self.talk.end(connection, side);
+                    if end.is_some_and(|end| end.registered) {
+                        self.close(connection, side, close::PARTED, "no longer a member");
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn revoke(&mut self, connection: ConnectionId, side: Side) {
+        let desk = self.talk.end(connection, side).map(|end| end.desk);
+        if let Some(desk) = desk.and_then(|desk| self.talk.desk(desk)) {
+            desk.counters.revoked += 1;
+        }
+        self.close(connection, side, close::REVOKED, "");
+    }
+
+    pub(super) fn connected(&mut self, desk: DeskId) -> Vec<PeerInfo> {
+        let peers = self.talk.desk(desk).map(|desk| desk.peers.clone());
+        let peers = peers.into_iter().flatten();
+        let info = |(node, (connection, side))| {
+            let rtt = self.round_trip(connection, side);
+            let other = self.talk.end(connection, side.other())?;
+            let (received, instance) = (other.sent, other.desk as u64);
+            let end = self.talk.end(connection, side)?;
+            Some(PeerInfo {
+                node,
+                remote: end.remote,
+                rtt,
+                since: end.since,
+                dialed_by_us: side == Side::Dialer,
+                bytes_sent: end.sent,
+                bytes_received: received,
+                instance,
+                garbage: 0,
+            })
+        };
+        peers.filter_map(info).collect()
+    }
+
+    /// Some may not hear each other from now on.
+    pub(in crate::net) fn trouble(&mut self) {
+        if self.talk.troubled.is_none() {
+            let now = clock::now();
+            self.talk.troubled = Some(now);
+            self.talk.at(now + LOOK, Event::Look);
+        }
+    }
+
+    /// Looks who hears whom: stands for the signs of life that idle
+    /// connections give, which nobody needs while all links are up.
+    pub(super) fn look(&mut self) {
+        let Some(since) = self.talk.troubled.take() else {
+            return;
+        };
+        let now = clock::now();
+        let mut well = self.links.are_up()
+            && self.hosts.iter().all(|host| {
+                host.nat.is_none() && host.still_until.is_none_or(|until| until <= now)
+            });
+        let all: Vec<ConnectionId> = self.talk.connections.keys().copied().collect();
+        for connection in all {
+            for side in Side::BOTH {
+                let hears = self.hears(connection, side);
+                well &= hears;
+                let Some(end) = self.talk.end(connection, side) else {
+                    continue;
+                };
+                if hears {
+                    end.heard = now;
+                } else if end.phase == Phase::Up && end.heard.max(since) + IDLE_TIMEOUT <= now {
+                    let why = CallError::Lost("timed out".into());
+                    self.talk.over(connection, side, &why);
+                }
+            }
+        }
+        if !well {
+            self.talk.troubled = Some(since);
+            self.talk.at(now + LOOK, Event::Look);
+        }
+    }
+
+    /// Whether a sign of life from the other end would arrive at `side` now.
+    fn hears(&mut self, connection: ConnectionId, side: Side) -> bool {
+        let from = side.other();
+        let up = |end: &mut End| end.phase == Phase::Up;
+        if !self.talk.end(connection, from).is_some_and(up) {
+            return false;
+        }
+        let Some((_, Ok(receiver))) = self.way(connection, from) else {
+            return false;
+        };
+        let Some((sender, _)) = self.hosts(connection, from) else {
+            return false;
+        };
+        let now = clock::now();
+        self.links.is_up(sender, receiver)
+            && self.ready(sender, now) <= now
+            && self.ready(receiver, now) <= now
+    }
+}
