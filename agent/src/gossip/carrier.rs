@@ -36,6 +36,9 @@ const INTERVAL: Duration = Duration::from_millis(750);
 /// [`INTERVAL`] gives a mesh of 50: a digest names every node, so what a round
 /// costs grows with the mesh, as the time between renewals does.
 const ROUNDS_PER_RENEWAL: u32 = 2;
+/// Rounds that a mesh which has grown goes on at its old pace: until then heads
+/// may be in force whose leases are as short as the old pace needs.
+const ROUNDS_BEFORE_SLOWER: u32 = 12;
 /// Near the time between renewals: the gate lets a node's heartbeat move only
 /// as its signed head does.
 const RENEWALS: Duration = Duration::from_secs(2);
@@ -121,7 +124,9 @@ impl Carrier {
 
     /// Has rounds fit the time between two renewals of a head.
     pub fn pace(&self, renewal: Duration) {
-        self.inner.link.rounds().interval = INTERVAL.max(renewal / ROUNDS_PER_RENEWAL);
+        let now = self.inner.link.clock.now();
+        let interval = INTERVAL.max(renewal / ROUNDS_PER_RENEWAL);
+        self.inner.link.rounds().pace(interval, now);
     }
 
     /// Starts a round with a peer that has just connected.
@@ -247,11 +252,26 @@ struct Rounds {
     met: BTreeSet<SocketAddr>,
     /// Time between rounds.
     interval: Duration,
+    /// Since when it would be longer in a mesh of this size.
+    slower_since: Option<Mono>,
     /// When the newest round began.
     newest: Option<Mono>,
 }
 
 impl Rounds {
+    /// Takes on a quicker pace at once, a slower one after a while.
+    fn pace(&mut self, interval: Duration, now: Mono) {
+        let current = self.interval.max(INTERVAL);
+        if interval > current {
+            let since = *self.slower_since.get_or_insert(now);
+            if now.saturating_sub(since) < current * ROUNDS_BEFORE_SLOWER {
+                return;
+            }
+        }
+        self.interval = interval;
+        self.slower_since = None;
+    }
+
     /// Whether a round with this peer may begin. chitchat begins one each
     /// [`INTERVAL`], with a few peers at once, and has no other pace.
     fn may_begin(&mut self, peer: &SocketAddr, now: Mono) -> bool {
@@ -318,5 +338,43 @@ impl Socket for Link {
             Some(received) => Ok(received),
             None => Err(anyhow::anyhow!("the agent is stopping")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mesh_that_grows_gossips_slower_after_its_short_leases_are_over_and_one_that_shrinks_at_once()
+    {
+        let at = Duration::from_millis;
+        let mut rounds = Rounds::default();
+        rounds.pace(INTERVAL, at(0));
+        for ms in [1000, 5000, 9999] {
+            rounds.pace(at(1500), at(ms));
+            assert_eq!(rounds.interval, INTERVAL, "{ms}");
+        }
+        rounds.pace(at(3000), at(10_000));
+        assert_eq!(rounds.interval, at(3000));
+        rounds.pace(INTERVAL, at(10_001));
+        assert_eq!(rounds.interval, INTERVAL);
+    }
+
+    #[test]
+    fn a_round_has_several_peers_and_one_who_has_just_connected_doesnt_wait_for_it() {
+        let at = Duration::from_millis;
+        let peer = |n: u8| SocketAddr::from(([192, 0, 2, n], 1));
+        let mut rounds = Rounds::default();
+        rounds.interval = at(3000);
+        assert!(rounds.may_begin(&peer(1), at(0)));
+        assert!(rounds.may_begin(&peer(2), at(1)));
+        for ms in [750, 1500, 2250] {
+            assert!(!rounds.may_begin(&peer(1), at(ms)), "{ms}");
+        }
+        rounds.met.insert(peer(3));
+        assert!(rounds.may_begin(&peer(3), at(1501)));
+        assert!(!rounds.may_begin(&peer(3), at(1502)));
+        assert!(rounds.may_begin(&peer(1), at(3000)));
     }
 }

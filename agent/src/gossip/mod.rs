@@ -91,6 +91,17 @@ struct Own {
     met: u64,
 }
 
+impl Own {
+    /// When the head is to be renewed in a mesh where that is done each
+    /// `renewal`: the lease that was stated counts, as in a mesh that has grown
+    /// since it is shorter than what others get now.
+    fn due(&self, renewal: Duration) -> Duration {
+        let stated = self.head.as_ref().map(|(head, _)| head.lease_ms);
+        let stated = stated.map(|lease_ms| Duration::from_millis(lease_ms.into()) / 3);
+        self.renewed + stated.map_or(renewal, |stated| renewal.min(stated))
+    }
+}
+
 /// What was dropped, and why: for status and bug reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -364,7 +375,7 @@ impl Inner {
             let nodes = self.ledger.state().members.len();
             let renewal = head::renewal_interval(nodes);
             self.carrier.pace(renewal);
-            let due = self.shared().own.renewed + renewal;
+            let due = self.shared().own.due(renewal);
             if now + TICK / 2 >= due {
                 self.clone().renew().await;
             }

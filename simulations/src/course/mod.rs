@@ -163,6 +163,8 @@ impl<'a> Course<'a> {
                 "the scenario promises {kind:?}, and it never happened"
             ));
         }
+        // Before all are stopped, which is many events in a large mesh.
+        let recent = self.trace.recent();
         self.asked.abort_all();
         for node in 0..self.machines.len() {
             self.act(&Act::Stop(node)).await;
@@ -180,7 +182,7 @@ impl<'a> Course<'a> {
             faults,
             trace_hash: self.trace.hash(),
             healed_ms: healed,
-            recent: self.trace.recent(),
+            recent,
             trace: self.trace.whole(),
             samples: self.samples,
         }
