@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{
     ConnectionId,
-    talk::{DeskId, End, Event, Frame, Phase, Side},
+    talk::{DeskId, End, Event, Frame, Peer, Phase, Side},
 };
 use crate::{
     clock,
@@ -19,8 +19,9 @@ use crate::{
 /// As in the agent's configuration of QUIC: a connection on which nothing was
 /// heard for so long is lost.
 const IDLE_TIMEOUT: Duration = Duration::from_millis(15_000);
-/// How often it is looked who still hears whom, while not all may.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often it is looked who still hears whom, while not all may: half of the
+/// time after which an idle dialer asks for a sign of life.
+const LOOK: Duration = Duration::from_millis(2500);
 /// What a retransmission waits for beyond a round trip: the most that the
 /// peer may delay its acknowledgement (RFC 9000, section 18.2), and a little.
 const PATIENCE: Duration = Duration::from_millis(30);
@@ -161,28 +162,35 @@ impl State {
         connection: ConnectionId,
         side: Side,
     ) -> Option<(SocketAddr, Result<HostId, Fate>)> {
-        let end = self.talk.end(connection, side)?;
-        let (desk, to) = (end.desk, end.remote);
-        let other = self.talk.end(connection, side.other())?;
-        let (other, known) = (other.desk, other.remote);
-        let (place, port) = self.talk.desk(desk).map(|desk| (desk.place, desk.port))?;
-        let (from, receiver) = self.route(place, port, to);
+        let ends = &self.talk.connections.get(&connection)?.ends;
+        let way = self.way_between(ends_of(ends), side)?;
+        if way.moved {
+            self.talk.moved(connection, way.from);
+        }
+        Some((way.from, way.receiver))
+    }
+
+    fn way_between(&mut self, ends: [(DeskId, SocketAddr); 2], side: Side) -> Option<Way> {
+        let (desk, to) = ends[side as usize];
+        let (other, known) = ends[side.other() as usize];
+        let (sender, port) = self.talk.desk(desk).map(|desk| (desk.place, desk.port))?;
+        let (from, receiver) = self.route(sender, port, to);
         let receiver = receiver.and_then(|(host, inside)| {
             let there = self.talk.at_door(host, inside.port()) == Some(other);
             there.then_some(host).ok_or(Fate::Nowhere)
         });
-        if receiver.is_ok() && from != known {
-            match side {
-                // The dialer may move: it is followed (RFC 9000, section 9).
-                Side::Dialer => {
-                    self.talk.leave_strangers(connection, Side::Dialed);
-                    self.talk.end(connection, Side::Dialed)?.remote = from;
-                }
-                // Packets of a server that moved are discarded.
-                Side::Dialed => return Some((from, Err(Fate::Nowhere))),
-            }
-        }
-        Some((from, receiver))
+        let moved = receiver.is_ok() && from != known;
+        Some(Way {
+            sender,
+            from,
+            // Packets of a server that moved are discarded; who dialed is
+            // followed (RFC 9000, section 9).
+            receiver: match moved && side == Side::Dialed {
+                true => Err(Fate::Nowhere),
+                false => receiver,
+            },
+            moved: moved && side == Side::Dialer,
+        })
     }
 
     fn round_trip(&mut self, connection: ConnectionId, side: Side) -> Duration {
@@ -258,7 +266,8 @@ impl State {
     pub(super) fn connected(&mut self, desk: DeskId) -> Vec<PeerInfo> {
         let peers = self.talk.desk(desk).map(|desk| desk.peers.clone());
         let peers = peers.into_iter().flatten();
-        let info = |(node, (connection, side))| {
+        let info = |(node, peer): (NodeId, Peer)| {
+            let (connection, side) = (peer.connection, peer.side);
             let rtt = self.round_trip(connection, side);
             let other = self.talk.end(connection, side.other())?;
             let (received, instance) = (other.sent, other.desk as u64);
@@ -298,21 +307,33 @@ impl State {
             && self.hosts.iter().all(|host| {
                 host.nat.is_none() && host.still_until.is_none_or(|until| until <= now)
             });
-        let all: Vec<ConnectionId> = self.talk.connections.keys().copied().collect();
-        for connection in all {
+        let mut connections = std::mem::take(&mut self.talk.connections);
+        let (mut lost, mut moved) = (Vec::new(), Vec::new());
+        for (number, connection) in &mut connections {
             for side in Side::BOTH {
-                let hears = self.hears(connection, side);
-                well &= hears;
-                let Some(end) = self.talk.end(connection, side) else {
-                    continue;
+                let other = &connection.ends[side.other() as usize];
+                let way = match other.phase {
+                    Phase::Up => self.way_between(ends_of(&connection.ends), side.other()),
+                    Phase::Pending | Phase::Over => None,
                 };
+                let hears = way.as_ref().is_some_and(|way| self.is_open(way));
+                well &= hears;
+                let end = &mut connection.ends[side as usize];
                 if hears {
                     end.heard = now;
                 } else if end.phase == Phase::Up && end.heard.max(since) + IDLE_TIMEOUT <= now {
-                    let why = CallError::Lost("timed out".into());
-                    self.talk.over(connection, side, &why);
+                    lost.push((*number, side));
                 }
+                moved.extend(way.filter(|way| way.moved).map(|way| (*number, way.from)));
             }
+        }
+        self.talk.connections = connections;
+        for (connection, to) in moved {
+            self.talk.moved(connection, to);
+        }
+        let why = CallError::Lost("timed out".into());
+        for (connection, side) in lost {
+            self.talk.over(connection, side, &why);
         }
         if !well {
             self.talk.troubled = Some(since);
@@ -320,22 +341,28 @@ impl State {
         }
     }
 
-    /// Whether a sign of life from the other end would arrive at `side` now.
-    fn hears(&mut self, connection: ConnectionId, side: Side) -> bool {
-        let from = side.other();
-        let up = |end: &mut End| end.phase == Phase::Up;
-        if !self.talk.end(connection, from).is_some_and(up) {
-            return false;
-        }
-        let Some((_, Ok(receiver))) = self.way(connection, from) else {
-            return false;
-        };
-        let Some((sender, _)) = self.hosts(connection, from) else {
-            return false;
-        };
+    /// Whether a sign of life would pass it at this moment.
+    fn is_open(&self, way: &Way) -> bool {
         let now = clock::now();
-        self.links.is_up(sender, receiver)
-            && self.ready(sender, now) <= now
-            && self.ready(receiver, now) <= now
+        way.receiver.is_ok_and(|receiver| {
+            self.links.is_up(way.sender, receiver)
+                && self.ready(way.sender, now) <= now
+                && self.ready(receiver, now) <= now
+        })
     }
+}
+
+/// The way from one end of a connection to the other.
+struct Way {
+    sender: HostId,
+    /// Where it seems to come from.
+    from: SocketAddr,
+    receiver: Result<HostId, Fate>,
+    /// Whether the other end knows another address of this one's.
+    moved: bool,
+}
+
+/// Where each end is, and where it believes the other to be.
+fn ends_of(ends: &[End; 2]) -> [(DeskId, SocketAddr); 2] {
+    [0, 1].map(|end: usize| (ends[end].desk, ends[end].remote))
 }

@@ -83,7 +83,7 @@ pub(in crate::net) struct Desk {
     pub(super) handler: Option<Arc<dyn Handler>>,
     pub(super) events: broadcast::Sender<PeerEvent>,
     pub(super) counters: Counters,
-    pub(super) peers: BTreeMap<NodeId, (ConnectionId, Side)>,
+    pub(super) peers: BTreeMap<NodeId, Peer>,
     /// Those whom this agent dials, once they have it as connected.
     pub(super) pending: BTreeMap<NodeId, ConnectionId>,
     pub(super) all: BTreeSet<(ConnectionId, Side)>,
@@ -91,6 +91,15 @@ pub(in crate::net) struct Desk {
     /// One-way messages that haven't arrived.
     pub(super) under_way: u32,
     pub(super) flushed: Arc<Notify>,
+}
+
+/// A registered connection of an agent's, and where it leads: asked for far
+/// more often than it changes.
+#[derive(Clone, Copy)]
+pub(in crate::net) struct Peer {
+    pub(super) connection: ConnectionId,
+    pub(super) side: Side,
+    pub(super) remote: SocketAddr,
 }
 
 /// An end of a connection.
@@ -117,7 +126,7 @@ impl Side {
 pub(super) struct Connection {
     /// Whether the dialer introduced itself, so that it may be registered.
     introduced: bool,
-    ends: [End; 2],
+    pub(super) ends: [End; 2],
 }
 
 /// One end, as it believes the connection to be.
@@ -265,7 +274,8 @@ impl Talk {
 
     /// The registered connection with `node`.
     pub(super) fn peer(&mut self, desk: DeskId, node: &NodeId) -> Option<(ConnectionId, Side)> {
-        self.desk(desk)?.peers.get(node).copied()
+        let peer = self.desk(desk)?.peers.get(node)?;
+        Some((peer.connection, peer.side))
     }
 
     pub(super) fn all(&mut self, desk: DeskId) -> Vec<(ConnectionId, Side)> {
@@ -287,11 +297,8 @@ impl Talk {
         let Some(Some(desk)) = self.desks.get(desk) else {
             return BTreeMap::new();
         };
-        let remote = |(node, (connection, side)): (&NodeId, &(ConnectionId, Side))| {
-            let connection = self.connections.get(connection)?;
-            Some((*node, connection.ends[*side as usize].remote))
-        };
-        desk.peers.iter().filter_map(remote).collect()
+        let peers = desk.peers.iter();
+        peers.map(|(node, peer)| (*node, peer.remote)).collect()
     }
 
     /// The same at both ends, and at no other connection.
@@ -478,14 +485,36 @@ impl Talk {
         if let Some(end) = self.end(connection, side) {
             end.registered = true;
         }
-        let Some(desk) = self.desk(desk) else {
+        let remote = self.end(connection, side).map(|end| end.remote);
+        let (Some(desk), Some(remote)) = (self.desk(desk), remote) else {
             return false;
         };
-        if desk.peers.insert(node, (connection, side)).is_none() {
+        let peer = Peer {
+            connection,
+            side,
+            remote,
+        };
+        if desk.peers.insert(node, peer).is_none() {
             // Nobody has to listen.
             let _ = desk.events.send(PeerEvent::Up(node));
         }
         true
+    }
+
+    /// Who dialed has another address from now on.
+    pub(super) fn moved(&mut self, connection: ConnectionId, to: SocketAddr) {
+        self.leave_strangers(connection, Side::Dialed);
+        let Some(end) = self.end(connection, Side::Dialed) else {
+            return;
+        };
+        end.remote = to;
+        let (desk, peer) = (end.desk, end.peer);
+        if let (Some(desk), Some((_, node))) = (self.desk(desk), peer)
+            && let Some(peer) = desk.peers.get_mut(&node)
+            && peer.connection == connection
+        {
+            peer.remote = to;
+        }
     }
 
     /// Takes a stranger's room; `false` when there is none.
@@ -548,7 +577,8 @@ impl Talk {
                 if desk.pending.get(&node) == Some(&connection) {
                     desk.pending.remove(&node);
                 }
-                if desk.peers.get(&node) == Some(&(connection, side)) {
+                let registered = desk.peers.get(&node);
+                if registered.is_some_and(|peer| peer.connection == connection) {
                     desk.peers.remove(&node);
                     let _ = desk.events.send(PeerEvent::Down(node));
                 }
