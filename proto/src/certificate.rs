@@ -7,6 +7,7 @@
 //! our certificates are made by one program, so anything unusual is a mistake
 //! or an attack.
 
+mod kept;
 mod profile;
 
 use std::{
@@ -27,7 +28,10 @@ use x509_parser::{
     x509::{AlgorithmIdentifier, X509Version},
 };
 
-pub use self::profile::{LeafKind, LeafPlan, check_issuer, check_leaf, check_root};
+pub use self::{
+    kept::KeptCertificate,
+    profile::{LeafKind, LeafPlan, check_issuer, check_leaf, check_root},
+};
 use crate::{
     crypto::{Hash, PublicKey, Verify},
     limits,

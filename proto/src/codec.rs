@@ -5,6 +5,9 @@
 //! refused. Replacing bincode touches this module only.
 
 use serde::{Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
+
+use crate::crypto::Hash;
 
 /// First byte of every encoding.
 const FORMAT: u8 = 1;
@@ -50,6 +53,26 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     out
 }
 
+/// The hash of what [`encode`] gives, without holding it.
+///
+/// # Panics
+/// As [`encode`].
+pub fn hash<T: Serialize>(value: &T) -> Hash {
+    let mut hasher = Hasher(Sha256::new_with_prefix([FORMAT]));
+    bincode::serde::encode_into_writer(value, &mut hasher, bincode::config::standard())
+        .expect("wire types are plain data");
+    Hash(hasher.0.finalize().into())
+}
+
+struct Hasher(Sha256);
+
+impl bincode::enc::write::Writer for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
+        self.0.update(bytes);
+        Ok(())
+    }
+}
+
 /// Decodes exactly one value from `bytes`, of which at most `limit` are allowed.
 ///
 /// # Errors
@@ -84,6 +107,7 @@ mod tests {
             decode::<(u64, String, Vec<u8>)>(&encode(&value), 100).unwrap(),
             value
         );
+        assert_eq!(hash(&value), Hash::of(&encode(&value)));
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod head;
 pub mod id;
 pub mod ledger;
 pub mod limits;
+pub mod map;
 pub mod message;
 pub mod name;
 pub mod rpc;

@@ -19,6 +19,10 @@ pub const STRANGER_RPC_BYTES: usize = 64 * 1024;
 pub const REQUEST_BYTES: usize = 32 * 1024;
 /// Largest ledger entry (request and attachment), in bytes.
 pub const ENTRY_BYTES: usize = 48 * 1024;
+/// Largest header of a batch, in bytes of its encoding.
+pub const HEADER_BYTES: usize = 1024;
+/// Nodes in the roster that decides the ledger.
+pub const ROSTER: usize = 5;
 /// Entries in one batch.
 pub const BATCH_ENTRIES: usize = 256;
 /// Largest batch, in bytes of its encoding.
@@ -28,6 +32,9 @@ pub const BATCH_BYTES: usize = 2 * 1024 * 1024;
 pub const BATCH_ENTRY_BYTES: usize = BATCH_BYTES - 8192;
 /// Largest genesis, in bytes of its encoding.
 pub const GENESIS_BYTES: usize = 32 * 1024;
+/// How often requests and tokens that have expired are forgotten, in
+/// milliseconds of ledger time.
+pub const FORGET_MS: u64 = 60 * 1000;
 /// Furthest a request may expire beyond the newest stamp, in milliseconds.
 pub const REQUEST_LIFETIME_MS: u64 = 10 * 60 * 1000;
 /// Members of one mesh.

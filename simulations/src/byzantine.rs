@@ -118,9 +118,9 @@ impl Byzantine {
         let serial = member.certificate.expect("a certificate");
         let issued = &state.certificates[&serial];
         let chain = Chain {
-            leaf: issued.der.clone(),
-            issuer: state.issuers[&issued.issuer].clone(),
-            root: state.root.clone(),
+            leaf: issued.der.to_vec(),
+            issuer: state.issuer_of(issued).expect("its issuer").der().to_vec(),
+            root: state.root.der().to_vec(),
         };
         let stamp = Arc::new(AtomicU64::new(state.stamp_ms));
         let tls = MeshTls::member(&chain, key.clone(), stamp, host.keys.clone())

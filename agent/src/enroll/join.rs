@@ -197,7 +197,7 @@ async fn with_seed(
     let chain = Chain {
         leaf: joined.leaf,
         issuer: joined.issuer,
-        root: genesis.root.clone(),
+        root: genesis.root.der().to_vec(),
     };
     let stamp = Arc::new(AtomicU64::new(genesis.stamp_ms));
     let member = MeshTls::member(&chain, identity.clone(), stamp, host.keys.clone())?;

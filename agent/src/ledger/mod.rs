@@ -253,5 +253,8 @@ pub async fn issuer_of(
 ) -> Result<Option<Vec<u8>>, LedgerError> {
     let loaded = file::load(&*host.disk).await?;
     let state = State::genesis(&loaded.genesis, &*host.keys)?;
-    Ok(state.issuers.get(&node).cloned())
+    let newest = state
+        .issuers_of(node)
+        .max_by_key(|issuer| issuer.certificate.not_after_ms);
+    Ok(newest.map(|issuer| issuer.certificate.der().to_vec()))
 }

@@ -135,7 +135,9 @@ impl Writer {
                 replies.push((reply, outcome));
             }
             if heartbeat || !draft.is_empty() {
-                let (state, batch) = draft.finish(&*self.key);
+                let (state, mut batch) = draft.finish();
+                let (node, signature) = batch.endorse(&state.mesh, &*self.key);
+                batch.proof.insert(node, signature);
                 self.file.append(&[&batch], &self.archive).await?;
                 self.publish(state, batch);
             }
@@ -243,12 +245,7 @@ impl Writer {
                 .is_some_and(|held| held != position.hash)
             {
                 // Worth an alarm only if the roster really signed both.
-                let roster = state
-                    .roster
-                    .iter()
-                    .filter_map(|node| Some((*node, &state.members.get(node)?.key)));
-                let roster: Vec<_> = roster.collect();
-                if batch.is_proved_by(&state.mesh, roster.into_iter(), &*self.host.keys) {
+                if state.has_proved(batch, &*self.host.keys) {
                     tracing::error!(
                         index = position.index,
                         "the roster signed two batches for one index"

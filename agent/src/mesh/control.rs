@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use innermesh_proto::{
-    certificate::Certificate,
+    certificate::KeptCertificate,
     crypto::Hash,
     id::NodeId,
     ledger::{Content, Member, Outcome, Refusal, Role, request::Certify, state::NameKind},
@@ -366,7 +366,7 @@ impl Control for AgentControl {
                     member.is_some_and(|member| Hash::of(&member.key.spki()) == issued.key_hash);
                 CertRow {
                     serial: serial.to_string(),
-                    names: issued.names.iter().cloned().collect(),
+                    names: issued.names.clone(),
                     node: member.map_or_else(
                         || issued.owner.to_string(),
                         |member| member.name.to_string(),
@@ -407,14 +407,14 @@ impl Control for AgentControl {
             roster: state.roster.iter().map(name).collect(),
             issuers: state
                 .issuers
-                .iter()
-                .filter_map(|(node, der)| {
-                    let not_after = UnixTime::from_ms(Certificate::parse(der).ok()?.not_after_ms);
-                    Some(IssuerRow {
-                        node: name(node),
+                .values()
+                .map(|issuer| {
+                    let not_after = UnixTime::from_ms(issuer.certificate.not_after_ms);
+                    IssuerRow {
+                        node: name(&issuer.node),
                         not_after,
                         days_left: not_after.days_from(self.wall()),
-                    })
+                    }
                 })
                 .collect(),
             warnings,
@@ -425,9 +425,9 @@ impl Control for AgentControl {
         let state = self.0.ledger.state();
         CaRoot {
             mesh: state.mesh.to_string(),
-            pem: pem::encode("CERTIFICATE", &state.root),
-            fingerprint_sha256: Hash::of(&state.root).to_string(),
-            not_after: UnixTime::from_ms(not_after_ms(&state.root)),
+            pem: pem::encode("CERTIFICATE", state.root.der()),
+            fingerprint_sha256: Hash::of(state.root.der()).to_string(),
+            not_after: UnixTime::from_ms(state.root.not_after_ms),
         }
     }
 
@@ -548,13 +548,14 @@ impl AgentControl {
     fn certificate_warnings(&self, view: &MeshView) -> Vec<String> {
         let mut warnings = Vec::new();
         let now = self.wall();
-        let left = |der: &[u8]| UnixTime::from_ms(not_after_ms(der)).days_from(now);
+        let left = |kept: &KeptCertificate| UnixTime::from_ms(kept.not_after_ms).days_from(now);
         let root = left(&view.ledger.root);
         if root < ROOT_WARNING_DAYS {
             warnings.push(format!("the root certificate ends in {root} days"));
         }
-        for (node, der) in &view.ledger.issuers {
-            let days = left(der);
+        for issuer in view.ledger.issuers.values() {
+            let node = &issuer.node;
+            let days = left(&issuer.certificate);
             if days < ISSUER_WARNING_DAYS {
                 let name = view
                     .ledger
@@ -594,11 +595,11 @@ impl AgentControl {
             )
         };
         let (serial, issued) = newest.ok_or_else(behind)?;
-        let issuer = state.issuers.get(&issued.issuer).ok_or_else(behind)?;
+        let issuer = state.issuer_of(issued).ok_or_else(behind)?;
         Ok(Issued {
             certificate: pem::encode("CERTIFICATE", &issued.der),
-            issuer: pem::encode("CERTIFICATE", issuer),
-            root: pem::encode("CERTIFICATE", &state.root),
+            issuer: pem::encode("CERTIFICATE", issuer.der()),
+            root: pem::encode("CERTIFICATE", state.root.der()),
             serial: serial.to_string(),
             not_after: UnixTime::from_ms(issued.not_after_ms),
         })
@@ -632,10 +633,6 @@ fn path(connected: bool) -> Path {
         true => Path::Direct,
         false => Path::None,
     }
-}
-
-fn not_after_ms(der: &[u8]) -> u64 {
-    Certificate::parse(der).map_or(0, |certificate| certificate.not_after_ms)
 }
 
 fn invalid(why: impl std::fmt::Display) -> ControlError {

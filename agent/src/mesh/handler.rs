@@ -244,9 +244,6 @@ impl PeerHandler {
         let (_, member) = state.member_by_key(key)?;
         let serial: Serial = member.certificate?;
         let issued = state.certificates.get(&serial)?;
-        Some((
-            issued.der.clone(),
-            state.issuers.get(&issued.issuer)?.clone(),
-        ))
+        Some((issued.der.to_vec(), state.issuer_of(issued)?.der().to_vec()))
     }
 }

@@ -61,9 +61,9 @@ fn chain(state: &State, key: &Arc<dyn NodeKey>) -> Option<Chain> {
     let (_, member) = state.member_by_key(&key.public())?;
     let issued = state.certificates.get(&member.certificate?)?;
     Some(Chain {
-        leaf: issued.der.clone(),
-        issuer: state.issuers.get(&issued.issuer)?.clone(),
-        root: state.root.clone(),
+        leaf: issued.der.to_vec(),
+        issuer: state.issuer_of(issued)?.der().to_vec(),
+        root: state.root.der().to_vec(),
     })
 }
 
@@ -184,7 +184,7 @@ async fn renew_as_stranger(
                         &Chain {
                             leaf: joined.leaf,
                             issuer: joined.issuer,
-                            root: state.root.clone(),
+                            root: state.root.der().to_vec(),
                         },
                     );
                     return Ok(());

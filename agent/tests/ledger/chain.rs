@@ -7,7 +7,7 @@ use innermesh_proto::{
     limits,
 };
 
-use crate::mesh::{KEYS, MINUTE, Mesh, NOW, author, facts, id, key, label, owner};
+use crate::mesh::{KEYS, MINUTE, Mesh, NOW, author, facts, id, key, label, owner, signed};
 
 fn claim(name: &str) -> Content {
     Content::Claim(label(name))
@@ -40,7 +40,7 @@ fn error(state: &State, batch: &Batch) -> BatchError {
 fn resigned(mesh: &Mesh, batch: &Batch, change: impl FnOnce(&mut Header)) -> Batch {
     let mut header = batch.read_header().unwrap();
     change(&mut header);
-    Batch::sign(&header, batch.entries.clone(), &*mesh.founder)
+    signed(&header, batch.entries.clone(), &*mesh.founder)
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_batch_of_another_history_is_a_fork() {
             attachment: Vec::new(),
         };
         draft.add(entry, &KEYS);
-        draft.finish(&*one.founder).0
+        draft.finish().0
     };
     assert_eq!(other.position.index, 2);
     assert_eq!(error(&other, &one.batches[2]), BatchError::Fork(3));
@@ -96,7 +96,7 @@ fn only_the_rosters_signatures_prove_a_batch() {
     let (state, good) = (&mesh.states[0], &mesh.batches[0]);
     let header = good.read_header().unwrap();
     let strange = key(66);
-    let foreign = Batch::sign(&header, good.entries.clone(), &*strange);
+    let foreign = signed(&header, good.entries.clone(), &*strange);
     assert_eq!(error(state, &foreign), BatchError::Proof);
     let mut none = good.clone();
     none.proof.clear();
@@ -180,8 +180,9 @@ fn a_batch_is_no_larger_than_it_can_be_stored() {
             entries: Batch::entries_hash(&entries),
             stamp_ms: NOW,
             state: None,
+            next: None,
         };
-        Batch::sign(&header, entries, &*founder)
+        signed(&header, entries, &*founder)
     };
     let large = limits::ENTRY_BYTES - entry(0).size();
     for (entries, fits) in [
@@ -220,7 +221,9 @@ fn a_draft_is_full_before_it_is_too_large() {
         draft.add(entry, &KEYS);
     }
     assert!(draft.len() < limits::BATCH_ENTRIES);
-    let (_, batch) = draft.finish(&*mesh.founder);
+    let (_, mut batch) = draft.finish();
+    let (node, signature) = batch.endorse(&mesh.id, &*mesh.founder);
+    batch.proof.insert(node, signature);
     assert!(innermesh_proto::codec::encode(&batch).len() <= limits::BATCH_BYTES);
     assert!(mesh.state().next(&batch, &KEYS).is_ok());
 }

@@ -4,6 +4,7 @@
 mod chain;
 mod genesis;
 mod join;
+mod measure;
 mod mesh;
 mod names;
 mod random;

@@ -12,7 +12,7 @@ use innermesh_proto::{
     crypto::{PublicKey, Purpose, Sealed, Sign},
     id::{MeshId, NodeId},
     ledger::{
-        Author, Batch, Content, Decision, Entry, Genesis, Grant, Outcome, Refusal, Request,
+        Author, Batch, Content, Decision, Entry, Genesis, Grant, Header, Outcome, Refusal, Request,
         RequestId, SignedGenesis, State,
         request::{Certify, Join},
     },
@@ -185,7 +185,9 @@ impl Mesh {
                 )
             })
             .collect();
-        let (state, batch) = draft.finish(&*self.founder);
+        let (state, mut batch) = draft.finish();
+        let (node, signature) = batch.endorse(&self.id, &*self.founder);
+        batch.proof.insert(node, signature);
         let (followed, same) = self.state().next(&batch, &KEYS).expect("the next batch");
         assert_eq!(same, outcomes);
         assert_eq!(codec::encode(&followed), codec::encode(&state));
@@ -221,6 +223,14 @@ pub fn genesis(founder: &dyn Sign, ipv4: Ipv4Net) -> (SignedGenesis, Issuer) {
             .expect("a membership");
     }
     (sign_genesis(&genesis, &root), issuer)
+}
+
+/// A batch with this header that `key` alone signed.
+pub fn signed(header: &Header, entries: Vec<Entry>, key: &dyn Sign) -> Batch {
+    let mut batch = Batch::unproved(header, entries);
+    let (node, signature) = batch.endorse(&header.mesh, key);
+    batch.proof.insert(node, signature);
+    batch
 }
 
 pub fn sign_genesis(genesis: &Genesis, root: &Root) -> SignedGenesis {

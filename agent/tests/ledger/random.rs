@@ -11,7 +11,7 @@ use innermesh_proto::{
 };
 use proptest::prelude::*;
 
-use crate::mesh::{KEYS, MINUTE, Mesh, Token, certify, facts, id, key, label};
+use crate::mesh::{self, KEYS, MINUTE, Mesh, Token, certify, facts, id, key, label};
 
 const NAMES: [&str; 6] = ["founder", "a", "b", "c", "acme", "a-b"];
 /// Machines that may come to be members; the founder is machine 0.
@@ -239,10 +239,10 @@ fn sample() -> (Mesh, Batch) {
 }
 
 /// `entries` under a header that the roster signed.
-fn signed(mesh: &Mesh, like: &Batch, entries: Vec<Entry>) -> Batch {
+fn proved(mesh: &Mesh, like: &Batch, entries: Vec<Entry>) -> Batch {
     let mut header = like.read_header().expect("a good header");
     header.entries = Batch::entries_hash(&entries);
-    Batch::sign(&header, entries, &*mesh.founder)
+    mesh::signed(&header, entries, &*mesh.founder)
 }
 
 fn flip(bytes: &mut [u8], at: usize, with: u8) {
@@ -300,11 +300,11 @@ proptest! {
         } else {
             flip(&mut entry.request.bytes, at, with);
         }
-        let alone = signed(&mesh, &batch, vec![entries[which].clone()]);
+        let alone = proved(&mesh, &batch, vec![entries[which].clone()]);
         let (state, outcomes) = mesh.state().next(&alone, &KEYS).unwrap();
         prop_assert!(matches!(outcomes[..], [Outcome::Refused(_)]), "{:?}", outcomes);
         prop_assert_eq!(facts(&state), facts(mesh.state()));
-        let rest = signed(&mesh, &batch, entries);
+        let rest = proved(&mesh, &batch, entries);
         let (state, _) = mesh.state().next(&rest, &KEYS).unwrap();
         check_owners(&state);
     }
@@ -321,7 +321,7 @@ proptest! {
         // Garbage that its author really signed.
         let message = innermesh_proto::crypto::Purpose::Request.message(&mesh.id, &request);
         entries[1].request.signature = mesh.founder.sign(&message);
-        let rest = signed(&mesh, &batch, entries);
+        let rest = proved(&mesh, &batch, entries);
         let (state, outcomes) = mesh.state().next(&rest, &KEYS).unwrap();
         prop_assert!(matches!(outcomes[0], Outcome::Refused(_)));
         prop_assert!(matches!(outcomes[1], Outcome::Refused(_)));

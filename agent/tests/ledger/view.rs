@@ -149,7 +149,8 @@ fn who_is_not_a_member_has_no_routes_whatever_it_announces() {
     let before = seen.view();
     let gone = id(&*key(1));
     let mut state = (*before.ledger).clone();
-    let member = state.members.remove(&gone).unwrap();
+    let member = state.members[&gone].clone();
+    state.members.remove(&gone);
     state.names.remove(&member.name);
     let ledger = Arc::new(state);
     let after = MeshView {

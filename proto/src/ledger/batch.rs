@@ -1,6 +1,6 @@
 //! Batches, the chain that they form, and the genesis that it starts with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -38,8 +38,12 @@ pub struct Header {
     /// Ledger time, in milliseconds since 1970; never below the one before.
     pub stamp_ms: u64,
     /// Hash of the state after this batch, at every
-    /// [`STATE_HASH_INTERVAL`]th index.
+    /// [`STATE_HASH_INTERVAL`]th index and where an epoch ends.
     pub state: Option<Hash>,
+    /// Where an epoch ends: the keys of the roster that decides from the next
+    /// batch on. A majority of it signs as well, so who knows a roster can
+    /// follow to the next by headers alone.
+    pub next: Option<BTreeSet<PublicKey>>,
 }
 
 /// How often a header carries the hash of the state.
@@ -74,15 +78,31 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Makes a batch and signs its header with `key`.
-    pub fn sign(header: &Header, entries: Vec<Entry>, key: &dyn Sign) -> Self {
-        let bytes = codec::encode(header);
-        let signature = key.sign(&Purpose::Batch.message(&header.mesh, &bytes));
+    /// A batch that nobody signed yet.
+    pub fn unproved(header: &Header, entries: Vec<Entry>) -> Self {
         Self {
-            header: bytes,
+            header: codec::encode(header),
             entries,
-            proof: BTreeMap::from([(key.public().node_id(), signature)]),
+            proof: BTreeMap::new(),
         }
+    }
+
+    /// A node's signature over the header, for its [`Batch::proof`]. A CA node
+    /// gives one only after it applied the batch, and one for each index.
+    pub fn endorse(&self, mesh: &MeshId, key: &dyn Sign) -> (NodeId, Signature) {
+        let signature = key.sign(&Purpose::Batch.message(mesh, &self.header));
+        (key.public().node_id(), signature)
+    }
+
+    /// Whether `signature` is that of `key` over the header.
+    pub fn is_endorsed_by(
+        &self,
+        mesh: &MeshId,
+        key: &PublicKey,
+        signature: &Signature,
+        verify: &dyn Verify,
+    ) -> bool {
+        verify.ed25519(key, &Purpose::Batch.message(mesh, &self.header), signature)
     }
 
     /// Reads the header, **without** checking the proof.
@@ -90,7 +110,7 @@ impl Batch {
     /// # Errors
     /// [`CodecError`] when it isn't one.
     pub fn read_header(&self) -> Result<Header, CodecError> {
-        codec::decode(&self.header, 1024)
+        codec::decode(&self.header, limits::HEADER_BYTES)
     }
 
     /// The position after this batch, if its header can be read.
@@ -107,25 +127,6 @@ impl Batch {
     /// Hash of entries, as a header holds it.
     pub fn entries_hash(entries: &[Entry]) -> Hash {
         Hash::of(&codec::encode(&entries))
-    }
-
-    /// Whether more than half of `roster` signed the header.
-    pub fn is_proved_by<'a>(
-        &self,
-        mesh: &MeshId,
-        roster: impl ExactSizeIterator<Item = (NodeId, &'a PublicKey)>,
-        verify: &dyn Verify,
-    ) -> bool {
-        let size = roster.len();
-        let message = Purpose::Batch.message(mesh, &self.header);
-        let signed = roster
-            .filter(|(node, key)| {
-                self.proof
-                    .get(node)
-                    .is_some_and(|signature| verify.ed25519(key, &message, signature))
-            })
-            .count();
-        signed > size / 2
     }
 }
 

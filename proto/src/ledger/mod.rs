@@ -7,14 +7,21 @@
 //! knows how batches travel or are stored.
 
 pub mod batch;
+mod chain;
+mod draft;
+mod genesis;
 pub mod request;
+mod roster;
 pub mod rules;
 pub mod stamp;
 pub mod state;
 
 pub use self::{
     batch::{Batch, Entry, Genesis, Header, Position, SignedGenesis},
+    chain::{BatchError, Quorums},
+    draft::Draft,
+    genesis::GenesisError,
     request::{Author, Content, Grant, Request, RequestId, Role},
     rules::{Decision, Outcome, Refusal},
-    state::{BatchError, Draft, GenesisError, Member, State},
+    state::{Member, State},
 };

@@ -19,6 +19,7 @@ use crate::{
     crypto::{PublicKey, Purpose, Sealed, Verify},
     id::NodeId,
     limits,
+    map::Map,
     name::{Label, MeshDomain, NamePattern},
 };
 
@@ -281,8 +282,7 @@ fn rule_join(
         return Err(Refusal::MeshFull);
     }
     let name = free_name(state, &grant.names, &join.name)?;
-    let taken = state.members.values().map(|member| member.ipv4).collect();
-    let ipv4 = free_ipv4(state.ipv4, &taken, node).ok_or(Refusal::AddressesExhausted)?;
+    let ipv4 = free_ipv4(state.ipv4, &state.addresses, node).ok_or(Refusal::AddressesExhausted)?;
     let member = Member {
         key: join.node,
         name,
@@ -362,13 +362,7 @@ fn rule_claim(
             NameKind::Node => Err(Refusal::NodeName(name)),
         };
     }
-    if state
-        .names
-        .values()
-        .filter(|held| held.owner == node)
-        .count()
-        >= limits::NAMES_PER_NODE
-    {
+    if state.names_held_by(node) as usize >= limits::NAMES_PER_NODE {
         return Err(Refusal::TooManyNames);
     }
     let name = free_name(state, &member.names, &name)?;
@@ -482,7 +476,7 @@ fn free_name(
 /// 256 stay free: resolver, gateways, and what looks like a broadcast address.
 pub(super) fn free_ipv4(
     net: Ipv4Net,
-    taken: &BTreeSet<Ipv4Addr>,
+    taken: &Map<Ipv4Addr, NodeId>,
     node: NodeId,
 ) -> Option<Ipv4Addr> {
     const FIRST: u32 = 256;
@@ -494,6 +488,6 @@ pub(super) fn free_ipv4(
         .map(|host| Ipv4Addr::from(u32::from(net.network()) | host))
         .find(|address| {
             let last = address.octets()[3];
-            last != 0 && last != 255 && !taken.contains(address)
+            last != 0 && last != 255 && !taken.contains_key(address)
         })
 }

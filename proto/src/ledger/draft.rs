@@ -1,0 +1,195 @@
+//! The next batch in the making, and what each entry changes.
+
+use std::collections::BTreeSet;
+
+use super::{
+    batch::{Batch, Entry, Header, Position, STATE_HASH_INTERVAL},
+    rules::{self, Decision, Effect, Outcome, Refusal},
+    state::{LeafError, Name, NameKind, State, TokenUse},
+};
+use crate::{
+    crypto::{Hash, PublicKey, Sealed, Verify},
+    limits,
+};
+
+impl State {
+    /// Starts the next batch at `stamp_ms`, or at this state's stamp if that is later.
+    pub fn draft(&self, stamp_ms: u64) -> Draft {
+        let mut state = self.clone();
+        state.advance(stamp_ms);
+        Draft {
+            state,
+            entries: Vec::new(),
+            bytes: 0,
+            previous: self.position,
+            epoch: self.epoch,
+        }
+    }
+}
+
+/// A batch in the making: the leader's, and every node's while it applies one.
+pub struct Draft {
+    state: State,
+    entries: Vec<Entry>,
+    bytes: usize,
+    previous: Position,
+    epoch: u32,
+}
+
+impl Draft {
+    /// The state with all entries so far.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether the batch has room for one more entry, however large.
+    pub fn has_room(&self) -> bool {
+        self.entries.len() < limits::BATCH_ENTRIES
+            && self.bytes + limits::ENTRY_BYTES <= limits::BATCH_ENTRY_BYTES
+    }
+
+    /// What the request needs before it can be added.
+    ///
+    /// # Errors
+    /// The [`Refusal`] that it would meet.
+    pub fn decide(&self, request: &Sealed, verify: &dyn Verify) -> Result<Decision, Refusal> {
+        let ruling = rules::rule(&self.state, request, self.state.stamp_ms, verify).1;
+        Ok(match ruling? {
+            Effect::Repeat(outcome) => Decision::Repeat(outcome),
+            Effect::Join(join) => Decision::Certificate(join.plan),
+            Effect::Renew(plan, _) | Effect::Certify(plan, _) => Decision::Certificate(plan),
+            Effect::Nothing | Effect::Claim(..) | Effect::Share(_) | Effect::Release(_) => {
+                Decision::Plain
+            }
+        })
+    }
+
+    /// Applies one entry. A refusal changes nothing and is recorded.
+    pub fn add(&mut self, entry: Entry, verify: &dyn Verify) -> Outcome {
+        let index = self.previous.index + 1;
+        let (key, ruling) = rules::rule(&self.state, &entry.request, self.state.stamp_ms, verify);
+        let outcome = match ruling {
+            Err(refusal) => Outcome::Refused(refusal),
+            Ok(effect) => self
+                .take(effect, &entry.attachment, index, verify)
+                .unwrap_or_else(Outcome::Refused),
+        };
+        if let Some((key, expires_ms)) = key {
+            let requests = &mut self.state.requests;
+            if !requests.contains_key(&key) {
+                requests.insert(key, (expires_ms, outcome.clone()));
+            }
+        }
+        self.bytes += entry.size();
+        self.entries.push(entry);
+        outcome
+    }
+
+    fn take(
+        &mut self,
+        effect: Effect,
+        attachment: &[u8],
+        index: u64,
+        verify: &dyn Verify,
+    ) -> Result<Outcome, Refusal> {
+        let state = &mut self.state;
+        let refuse = |error: LeafError| Refusal::Certificate(error.to_string());
+        match effect {
+            Effect::Repeat(outcome) => return Ok(outcome),
+            Effect::Nothing => {}
+            Effect::Join(join) => {
+                let node = join.member.key.node_id();
+                let serial = state
+                    .take_leaf(&join.plan, node, attachment, verify)
+                    .map_err(refuse)?;
+                state.admit(node, join.member);
+                state.set_membership(node, serial);
+                // Two grants for one token's key: its uses are counted for as
+                // long as either could be spent.
+                let before = state.tokens.get(&join.token);
+                let used = TokenUse {
+                    uses: before.map_or(0, |used| used.uses) + 1,
+                    expires_ms: before
+                        .map_or(0, |used| used.expires_ms)
+                        .max(join.token_expires_ms),
+                };
+                state.tokens.insert(join.token, used);
+            }
+            Effect::Renew(plan, node) => {
+                let serial = state
+                    .take_leaf(&plan, node, attachment, verify)
+                    .map_err(refuse)?;
+                state.set_membership(node, serial);
+            }
+            Effect::Claim(name, owner) => {
+                let service = Name {
+                    kind: NameKind::Service,
+                    owner,
+                    shared: BTreeSet::new(),
+                    since: index,
+                };
+                state.give_name(name, service);
+            }
+            Effect::Share(share) => {
+                if let Some(held) = state.names.get_mut(&share.name) {
+                    held.shared.insert(share.with);
+                }
+            }
+            Effect::Release(name) => {
+                state.free_name(&name);
+            }
+            Effect::Certify(plan, node) => {
+                state
+                    .take_leaf(&plan, node, attachment, verify)
+                    .map_err(refuse)?;
+            }
+        }
+        Ok(Outcome::Done(index))
+    }
+
+    /// The keys of the roster that the entries so far lead to, where that is
+    /// another one.
+    pub(super) fn next_roster(&self) -> Option<BTreeSet<PublicKey>> {
+        let ended = self.state.epoch != self.epoch;
+        ended.then(|| self.state.roster_keys.values().copied().collect())
+    }
+
+    /// The state with all entries.
+    pub(super) fn into_state(self) -> State {
+        self.state
+    }
+
+    /// Ends the batch: gives the state after it, and the batch without a proof.
+    pub fn finish(self) -> (State, Batch) {
+        let mut header = Header {
+            mesh: self.state.mesh,
+            epoch: self.epoch,
+            index: self.previous.index + 1,
+            previous: self.previous.hash,
+            entries: Batch::entries_hash(&self.entries),
+            stamp_ms: self.state.stamp_ms,
+            state: None,
+            next: self.next_roster(),
+        };
+        if header.next.is_some() || header.index.is_multiple_of(STATE_HASH_INTERVAL) {
+            header.state = Some(self.state.hash_at(header.index));
+        }
+        let batch = Batch::unproved(&header, self.entries);
+        let mut state = self.state;
+        state.position = Position {
+            index: header.index,
+            hash: Hash::of(&batch.header),
+        };
+        (state, batch)
+    }
+}
