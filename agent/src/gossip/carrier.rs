@@ -78,7 +78,6 @@ impl Carrier {
         let (inbox, outbox) = mpsc::channel(QUEUE);
         let link = Link {
             transport,
-            clock: host.clock.clone(),
             inbox: Arc::new(tokio::sync::Mutex::new(outbox)),
             rounds: Arc::default(),
             packer: Packer::default(),
@@ -123,13 +122,18 @@ impl Carrier {
     }
 
     /// Has rounds fit the time between two renewals of a head.
-    pub fn pace(&self, renewal: Duration) {
-        let now = self.inner.link.clock.now();
+    pub fn pace(&self, renewal: Duration, now: Mono) {
         let interval = INTERVAL.max(renewal / ROUNDS_PER_RENEWAL);
         self.inner.link.rounds().pace(interval, now);
     }
 
-    /// Starts a round with a peer that has just connected.
+    /// Whether the next round is due; it is then taken to begin, with those
+    /// peers that are met.
+    pub fn round_begins(&self, now: Mono) -> bool {
+        self.inner.link.rounds().begin(now)
+    }
+
+    /// Holds a round with a peer.
     pub fn meet(&self, peer: NodeId) {
         let address = self.inner.link.note(peer);
         self.inner.link.rounds().met.insert(address);
@@ -237,18 +241,18 @@ async fn spawn(id: &GossipId, mesh: &MeshId, link: &Link) -> io::Result<Chitchat
 #[derive(Clone)]
 struct Link {
     transport: Transport,
-    clock: Arc<dyn Clock>,
     inbox: Arc<tokio::sync::Mutex<mpsc::Receiver<(SocketAddr, ChitchatMessage)>>>,
     rounds: Arc<Mutex<Rounds>>,
     packer: Packer,
 }
 
-/// With whom rounds are held, and when.
+/// With whom rounds are held, and when. chitchat would choose among the nodes
+/// that it takes for live, none of which are new ones, and at one pace.
 #[derive(Default)]
 struct Rounds {
     /// Which node an address stands for.
     peers: BTreeMap<SocketAddr, NodeId>,
-    /// Peers that have just connected: a round with each of them is due.
+    /// With whom a round was begun that chitchat hasn't sent anything for yet.
     met: BTreeSet<SocketAddr>,
     /// Time between rounds.
     interval: Duration,
@@ -272,22 +276,16 @@ impl Rounds {
         self.slower_since = None;
     }
 
-    /// Whether a round with this peer may begin. chitchat begins one each
-    /// [`INTERVAL`], with a few peers at once, and has no other pace.
-    fn may_begin(&mut self, peer: &SocketAddr, now: Mono) -> bool {
-        if self.met.remove(peer) {
-            return true;
+    /// Whether the next round is due; it is then taken to begin.
+    fn begin(&mut self, now: Mono) -> bool {
+        let newest = self
+            .newest
+            .map_or(Duration::ZERO, |newest| newest + self.interval);
+        let due = now >= newest;
+        if due {
+            self.newest = Some(now);
         }
-        let since = self.newest.map(|newest| now.saturating_sub(newest));
-        match since {
-            // The other peers of a round that has begun.
-            Some(since) if since < INTERVAL / 2 => true,
-            Some(since) if since + INTERVAL / 2 < self.interval => false,
-            _ => {
-                self.newest = Some(now);
-                true
-            }
-        }
+        due
     }
 }
 
@@ -307,7 +305,7 @@ impl Link {
     fn receiver(&self, to: &SocketAddr, message: &ChitchatMessage) -> Option<NodeId> {
         let mut rounds = self.rounds();
         let begins = matches!(message, ChitchatMessage::Syn { .. });
-        if begins && !rounds.may_begin(to, self.clock.now()) {
+        if begins && !rounds.met.remove(to) {
             return None;
         }
         rounds.peers.get(to).copied()
@@ -347,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_mesh_that_grows_gossips_slower_after_its_short_leases_are_over_and_one_that_shrinks_at_once()
-    {
+     {
         let at = Duration::from_millis;
         let mut rounds = Rounds::default();
         rounds.pace(INTERVAL, at(0));
@@ -362,19 +360,14 @@ mod tests {
     }
 
     #[test]
-    fn a_round_has_several_peers_and_one_who_has_just_connected_doesnt_wait_for_it() {
+    fn rounds_are_as_far_apart_as_they_are_to_be() {
         let at = Duration::from_millis;
-        let peer = |n: u8| SocketAddr::from(([192, 0, 2, n], 1));
         let mut rounds = Rounds::default();
-        rounds.interval = at(3000);
-        assert!(rounds.may_begin(&peer(1), at(0)));
-        assert!(rounds.may_begin(&peer(2), at(1)));
-        for ms in [750, 1500, 2250] {
-            assert!(!rounds.may_begin(&peer(1), at(ms)), "{ms}");
-        }
-        rounds.met.insert(peer(3));
-        assert!(rounds.may_begin(&peer(3), at(1501)));
-        assert!(!rounds.may_begin(&peer(3), at(1502)));
-        assert!(rounds.may_begin(&peer(1), at(3000)));
+        rounds.pace(INTERVAL, at(0));
+        let begun: Vec<u64> = (0..16)
+            .map(|tick| tick * 250)
+            .filter(|ms| rounds.begin(at(*ms)))
+            .collect();
+        assert_eq!(begun, [0, 750, 1500, 2250, 3000, 3750]);
     }
 }

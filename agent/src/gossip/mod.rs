@@ -25,7 +25,7 @@ use innermesh_proto::{
     limits,
     message::PushedHead,
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::{
     host::Host,
@@ -65,6 +65,8 @@ pub(crate) struct Inner {
     /// When liveness was last looked at, in nanoseconds of the host's clock.
     beat: AtomicU64,
     shared: Mutex<Shared>,
+    /// Peers that are asked for all their heads.
+    greetings: Semaphore,
     /// Counts changes that views are made from.
     changes: watch::Sender<u64>,
     announced: Notify,
@@ -81,6 +83,8 @@ struct Shared {
     conflicts: BTreeSet<NodeId>,
     /// When each owner's change was last passed on.
     passed_on: BTreeMap<NodeId, Duration>,
+    /// Until when no peer is asked for its heads: the last one knew no more.
+    sated: Option<Duration>,
 }
 
 struct Own {
@@ -92,6 +96,13 @@ struct Own {
 }
 
 impl Own {
+    /// The newest head as it is pushed.
+    fn pushed(&self) -> Option<PushedHead> {
+        let (head, sealed) = self.head.as_ref()?;
+        let body = Some(&self.body).filter(|body| body.hash == head.body);
+        Some(pushed(sealed, body))
+    }
+
     /// When the head is to be renewed in a mesh where that is done each
     /// `renewal`: the lease that was stated counts, as in a mesh that has grown
     /// since it is shorter than what others get now.
@@ -153,7 +164,9 @@ impl Gossip {
                 fetching: BTreeSet::new(),
                 conflicts: BTreeSet::new(),
                 passed_on: BTreeMap::new(),
+                sated: None,
             }),
+            greetings: Semaphore::new(push::GREETINGS),
             changes: watch::Sender::new(0),
             announced: Notify::new(),
             unsaved: Notify::new(),
@@ -374,7 +387,12 @@ impl Inner {
             self.beat.store(nanos(now), Ordering::Relaxed);
             let nodes = self.ledger.state().members.len();
             let renewal = head::renewal_interval(nodes);
-            self.carrier.pace(renewal);
+            self.carrier.pace(renewal, now);
+            if self.carrier.round_begins(now) {
+                for peer in self.some_peers(push::FAN_OUT, |_| true) {
+                    self.carrier.meet(peer);
+                }
+            }
             let due = self.shared().own.due(renewal);
             if now + TICK / 2 >= due {
                 self.clone().renew().await;
@@ -557,28 +575,30 @@ impl Inner {
 
     fn heads(&self) -> Vec<PushedHead> {
         let shared = self.shared();
-        let own = shared
-            .own
-            .head
-            .iter()
-            .map(|(_, sealed)| (sealed, Some(&shared.own.body)));
         let others = shared
             .table
             .iter()
-            .map(|(_, known)| (&known.sealed, in_force(known)));
+            .map(|(_, known)| pushed(&known.sealed, in_force(known)));
         let mut bytes = 0;
-        own.chain(others)
-            .map(|(sealed, body)| PushedHead {
-                head: sealed.clone(),
-                body: body
-                    .filter(|body| body.bytes.len() <= limits::INLINE_BODY_BYTES)
-                    .map(|body| body.bytes.clone()),
-            })
+        shared
+            .own
+            .pushed()
+            .into_iter()
+            .chain(others)
             .take_while(|head| {
                 bytes += head.head.bytes.len() + 80 + head.body.as_ref().map_or(0, Vec::len);
                 bytes < limits::RPC_BYTES / 2
             })
             .collect()
+    }
+}
+
+/// A head with its body, where that is small.
+fn pushed(sealed: &Sealed, body: Option<&Arc<Body>>) -> PushedHead {
+    let small = |body: &&Arc<Body>| body.bytes.len() <= limits::INLINE_BODY_BYTES;
+    PushedHead {
+        head: sealed.clone(),
+        body: body.filter(small).map(|body| body.bytes.clone()),
     }
 }
 

@@ -17,12 +17,19 @@ use innermesh_proto::{
 
 use super::Inner;
 
-/// To how many peers a receiver passes on what was new to it.
-const FAN_OUT: usize = 3;
+/// To how many peers a receiver passes on what was new to it, and with how many
+/// a round is held.
+pub(super) const FAN_OUT: usize = 3;
 /// How often one owner's changes are passed on at most: 20 a second.
 const PASS_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a peer may take to hand over a body or its heads.
 const FETCH: Duration = Duration::from_secs(5);
+/// Peers that are asked for all their heads at a time.
+pub(super) const GREETINGS: usize = 2;
+/// A node that lacks more than one of so many members asks peers that connect.
+const UNHEARD: usize = 8;
+/// How long a node asks no more after a peer knew nothing that was new to it.
+const SATED: Duration = Duration::from_secs(5);
 /// Peers that are asked for a body at most.
 const SOURCES: usize = 5;
 
@@ -35,17 +42,21 @@ impl Inner {
         }
     }
 
-    /// Takes pushed heads; passes on those that say something new.
-    pub(super) fn take_heads(self: &Arc<Self>, from: NodeId, heads: Vec<PushedHead>) {
+    /// Takes pushed heads; passes on those that say something new. Returns
+    /// whether any was newer than what was held.
+    pub(super) fn take_heads(self: &Arc<Self>, from: NodeId, heads: Vec<PushedHead>) -> bool {
+        let mut news = false;
         for pushed in heads.into_iter().take(limits::MEMBERS) {
             let Some((head, offer)) = self.take_head(pushed.head.clone()) else {
                 continue;
             };
+            news |= matches!(offer, Offer::Renewed | Offer::Changed);
             self.settle_body(from, &head, pushed.body.clone());
             if offer == Offer::Changed {
                 self.pass_on(from, &head, pushed);
             }
         }
+        news
     }
 
     /// Has the body that a head names put in force: from `body`, or fetched.
@@ -116,19 +127,21 @@ impl Inner {
             }
             shared.passed_on.insert(head.node, now);
         }
-        let mut peers: Vec<NodeId> = self
-            .transport
-            .paths()
-            .into_keys()
-            .filter(|node| *node != from && *node != head.node)
-            .collect();
         let push = codec::encode(&Push {
             heads: vec![pushed],
         });
-        for _ in 0..FAN_OUT.min(peers.len()) {
-            let peer = peers.swap_remove(self.random_below(peers.len()));
+        for peer in self.some_peers(FAN_OUT, |node| *node != from && *node != head.node) {
             self.transport.notify(peer, method::PUSH, push.clone());
         }
+    }
+
+    /// A few of the connected peers that are `wanted`, by chance.
+    pub(super) fn some_peers(&self, count: usize, wanted: impl Fn(&NodeId) -> bool) -> Vec<NodeId> {
+        let mut peers: Vec<NodeId> = self.transport.paths().keys().copied().collect();
+        peers.retain(wanted);
+        (0..count.min(peers.len()))
+            .map(|_| peers.swap_remove(self.random_below(peers.len())))
+            .collect()
     }
 
     fn random_below(&self, bound: usize) -> usize {
@@ -137,20 +150,48 @@ impl Inner {
         (u64::from_le_bytes(bytes) % bound.max(1) as u64) as usize
     }
 
-    /// Takes each other's heads when two nodes meet.
+    /// Tells a peer that has just connected what this node announces, as it
+    /// does the same, and takes what it knows of others while this node knows
+    /// little: after a start, or a split.
     pub(super) async fn greet(self: Arc<Self>, peer: NodeId) {
-        self.carrier.meet(peer);
+        self.tell_own(peer);
+        // All peers of a large mesh connect within a moment; a few of them know
+        // what the others know.
+        let _turn = self.greetings.acquire().await;
+        if !self.is_behind() {
+            return;
+        }
         let position = *self.ledger.durable().borrow();
         let query = codec::encode(&HeadsQuery { position });
         let answer = self.transport.call(peer, method::HEADS, query, FETCH).await;
         match answer.map(|bytes| codec::decode::<Push>(&bytes, limits::RPC_BYTES)) {
-            Ok(Ok(push)) => self.take_heads(peer, push.heads),
+            Ok(Ok(push)) => {
+                let news = self.take_heads(peer, push.heads);
+                self.shared().sated = (!news).then(|| self.host.clock.now() + SATED);
+            }
             Ok(Err(error)) => tracing::debug!(?peer, %error, "a peer's heads can't be read"),
             Err(error) => tracing::debug!(?peer, %error, "a peer didn't say what heads it has"),
         }
-        // What this node announced while the two were not connected.
-        let own = self.heads().into_iter().next();
-        if let Some(own) = own {
+    }
+
+    /// Whether some members aren't heard of, and a peer that has just connected
+    /// may know more.
+    fn is_behind(&self) -> bool {
+        let now = self.now();
+        let members = self.ledger.state().members.len();
+        let shared = self.shared();
+        let live = shared.table.iter().filter(|(_, known)| known.is_live(now));
+        // With this node itself.
+        let unheard = members.saturating_sub(live.count() + 1);
+        let sated = shared
+            .sated
+            .is_some_and(|until| self.host.clock.now() < until);
+        unheard > members / UNHEARD && !sated
+    }
+
+    /// What this node announced while it wasn't connected to a peer.
+    fn tell_own(&self, peer: NodeId) {
+        if let Some(own) = self.shared().own.pushed() {
             let push = codec::encode(&Push { heads: vec![own] });
             self.transport.notify(peer, method::PUSH, push);
         }
