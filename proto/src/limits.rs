@@ -63,6 +63,9 @@ pub const RRSET_RECORDS: usize = 256;
 /// Largest gossip message, in bytes: chitchat cuts deltas to 65,506 bytes with
 /// the digest in front and forgets the header of four.
 pub const GOSSIP_MESSAGE_BYTES: usize = 65_510;
+/// Largest gossip message in the compact form, in bytes: a digest and as many
+/// heads as a mesh has nodes.
+pub const GOSSIP_PACKED_BYTES: usize = 512 * 1024;
 /// Largest digest of a gossip message, in bytes.
 pub const GOSSIP_DIGEST_BYTES: usize = 60_000;
 /// Ids that may be admitted to chitchat's state at one time, those of earlier

@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
     time::Duration,
 };
 
@@ -39,6 +39,10 @@ const ROUNDS_PER_RENEWAL: u32 = 2;
 /// Rounds that a mesh which has grown goes on at its old pace: until then heads
 /// may be in force whose leases are as short as the old pace needs.
 const ROUNDS_BEFORE_SLOWER: u32 = 12;
+/// Time between chitchat's own looks at its nodes, each of which costs as much
+/// as the mesh is large: the rounds that it would hold then aren't held, and
+/// whom it takes for live matters to nobody.
+const CHITCHAT_LOOKS: Duration = Duration::from_secs(10);
 /// Near the time between renewals: the gate lets a node's heartbeat move only
 /// as its signed head does.
 const RENEWALS: Duration = Duration::from_secs(2);
@@ -47,6 +51,13 @@ const DEAD_NODE_GRACE: Duration = Duration::from_secs(600);
 /// Messages that may wait for chitchat; what is beyond is lost, and repaired
 /// by the next round.
 const QUEUE: usize = 256;
+
+/// The heads whose versions are carried. chitchat never has them itself: with
+/// them one message could renew a hundred nodes, and without them a thousand.
+pub trait Held: Send + Sync {
+    /// Version and sealed head of the newest that is held of this id, encoded.
+    fn sealed(&self, id: &GossipId) -> Option<(u64, Vec<u8>)>;
+}
 
 /// Carries heads between nodes.
 #[derive(Clone)]
@@ -80,6 +91,7 @@ impl Carrier {
             transport,
             inbox: Arc::new(tokio::sync::Mutex::new(outbox)),
             rounds: Arc::default(),
+            held: Arc::default(),
             packer: Packer::default(),
         };
         let chitchat = spawn(&id, mesh, &link).await?;
@@ -96,15 +108,23 @@ impl Carrier {
         Ok(carrier)
     }
 
-    /// Publishes the head that `make` gives for the next sequence number. The
-    /// number and the value are set in one step, so they can't part.
-    pub async fn publish(&self, mut make: impl FnMut(u64) -> String) {
+    /// Tells where the heads are whose versions are carried; nothing goes out
+    /// before.
+    pub fn carry(&self, held: Box<dyn Held>) {
+        // Only the first call has an effect, and there is one.
+        let _ = self.inner.link.held.set(held);
+    }
+
+    /// Publishes the head that `make` makes for the next sequence number. The
+    /// number is taken in the same step, so the two can't part.
+    pub async fn publish(&self, mut make: impl FnMut(u64)) {
         let chitchat = self.chitchat();
         chitchat
             .with_chitchat(|chitchat| {
                 let state = chitchat.self_node_state();
-                let head = make(state.max_version() + 1);
-                state.set(KEY, head);
+                make(state.max_version() + 1);
+                // The same value again would be no new version to chitchat.
+                state.set(KEY, (state.max_version() + 1).to_string());
             })
             .await;
     }
@@ -219,7 +239,7 @@ async fn spawn(id: &GossipId, mesh: &MeshId, link: &Link) -> io::Result<Chitchat
             gossip_advertise_addr: id.address,
         },
         cluster_id: mesh.to_string(),
-        gossip_interval: INTERVAL,
+        gossip_interval: CHITCHAT_LOOKS,
         listen_addr: id.address,
         seed_nodes: Vec::new(),
         failure_detector_config: FailureDetectorConfig {
@@ -243,6 +263,7 @@ struct Link {
     transport: Transport,
     inbox: Arc<tokio::sync::Mutex<mpsc::Receiver<(SocketAddr, ChitchatMessage)>>>,
     rounds: Arc<Mutex<Rounds>>,
+    held: Arc<OnceLock<Box<dyn Held>>>,
     packer: Packer,
 }
 
@@ -323,8 +344,12 @@ impl Carries for Link {
 impl Socket for Link {
     /// Never waits: a slow peer must not hold up gossip with the others.
     async fn send(&mut self, to: SocketAddr, message: ChitchatMessage) -> anyhow::Result<()> {
-        if let Some(peer) = self.receiver(&to, &message) {
-            let bytes = self.packer.pack(&message.serialize_to_vec());
+        if let Some(peer) = self.receiver(&to, &message)
+            && let Some(held) = self.held.get()
+            && let Some(bytes) = self
+                .packer
+                .pack(&message.serialize_to_vec(), |id| held.sealed(id))
+        {
             self.transport.notify(peer, method::GOSSIP, bytes);
         }
         Ok(())

@@ -83,6 +83,7 @@ struct Shared {
     conflicts: BTreeSet<NodeId>,
     /// When each owner's change was last passed on.
     passed_on: BTreeMap<NodeId, Duration>,
+    roll: Arc<push::Roll>,
     /// Until when no peer is asked for its heads: the last one knew no more.
     sated: Option<Duration>,
 }
@@ -164,6 +165,7 @@ impl Gossip {
                 fetching: BTreeSet::new(),
                 conflicts: BTreeSet::new(),
                 passed_on: BTreeMap::new(),
+                roll: Arc::new(push::Roll::new(&state)),
                 sated: None,
             }),
             greetings: Semaphore::new(push::GREETINGS),
@@ -172,6 +174,8 @@ impl Gossip {
             unsaved: Notify::new(),
             counters: Mutex::default(),
         });
+        let held = Arc::downgrade(&inner);
+        inner.carrier.carry(Box::new(push::Table(held)));
         inner.clone().renew().await;
         host.tasks.spawn(inner.clone().beat());
         host.tasks.spawn(inner.clone().publish_changes());
@@ -354,9 +358,7 @@ impl Inner {
                     clock_ms: self.host.clock.wall_ms(),
                 };
                 let sealed = head.seal(&*self.key, &state.mesh);
-                let text = head::to_text(&sealed);
                 signed = Some((head, sealed));
-                text
             })
             .await;
         let (head, sealed) = signed.expect("the carrier asks for a head");

@@ -2,20 +2,25 @@
 //! the exchange when two meet, the fetching of bodies, and what the gate lets
 //! through of chitchat's messages.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use innermesh_proto::{
     codec,
-    crypto::Hash,
+    crypto::{Hash, Sealed},
     gate::{self, Short, compact::Unpacked},
     head::{Head, Offer},
     id::NodeId,
+    ledger::State,
     limits,
     message::{BodyQuery, HeadsQuery, Push, PushedHead},
     rpc::method,
 };
 
-use super::Inner;
+use super::{Inner, carrier::Held};
 
 /// To how many peers a receiver passes on what was new to it, and with how many
 /// a round is held.
@@ -197,21 +202,29 @@ impl Inner {
         }
     }
 
+    /// The roll of this state's members, made anew when they may have changed.
+    fn roll(&self, state: &Arc<State>) -> Arc<Roll> {
+        let mut shared = self.shared();
+        if !Arc::ptr_eq(&shared.roll.of, state) {
+            shared.roll = Arc::new(Roll::new(state));
+        }
+        shared.roll.clone()
+    }
+
     /// Takes one gossip message: through the gate, then to the carrier.
     pub(super) fn take_message(self: &Arc<Self>, from: NodeId, message: &[u8]) {
         let state = self.ledger.state();
         let mesh = state.mesh;
         let (me, cluster) = (self.carrier.id(), self.carrier.cluster());
-        let member = |short: &Short| {
-            let (node, _) = state.members.range(first_with(short)..).next()?;
-            (gate::short(node) == *short).then_some(*node)
-        };
+        let roll = self.roll(&state);
         let mut judge = Judge { inner: self, from };
         let filtered =
-            gate::compact::unpack(message, &mesh, member).and_then(|unpacked| match unpacked {
-                Unpacked::Plain(message) => gate::filter(&message, &cluster, &me, &mut judge),
-                Unpacked::Compact(message) => {
-                    gate::filter_compact(message, &cluster, &me, &mut judge)
+            gate::compact::unpack(message, &mesh, |short| roll.find(short)).and_then(|unpacked| {
+                match unpacked {
+                    Unpacked::Plain(message) => gate::filter(&message, &cluster, &me, &mut judge),
+                    Unpacked::Compact(message) => {
+                        gate::filter_compact(message, &cluster, &me, &mut judge)
+                    }
                 }
             });
         match filtered {
@@ -229,11 +242,76 @@ impl Inner {
     }
 }
 
+/// The members' gossip ids, found by their short names: each entry of each
+/// digest is.
+pub(super) struct Roll {
+    of: Arc<State>,
+    /// By the short name as a number; generations are 0.
+    ids: Vec<(u64, gate::GossipId)>,
+}
+
+impl Roll {
+    pub(super) fn new(state: &Arc<State>) -> Self {
+        let id = |node: &NodeId| {
+            let number = u64::from_be_bytes(gate::short(node));
+            (number, gate::gossip_id(node, 0))
+        };
+        // Members are sorted by their ids, and so by the first bytes of them.
+        let mut ids: Vec<_> = state.members.keys().map(id).collect();
+        ids.dedup_by_key(|(number, _)| *number);
+        Self {
+            of: state.clone(),
+            ids,
+        }
+    }
+
+    fn find(&self, short: &Short) -> Option<gate::GossipId> {
+        let number = u64::from_be_bytes(*short);
+        let place = self
+            .ids
+            .binary_search_by_key(&number, |(number, _)| *number);
+        Some(self.ids[place.ok()?].1)
+    }
+}
+
 /// Where the nodes with this short name begin, in the order of ids.
 fn first_with(short: &Short) -> NodeId {
     let mut first = [0; 16];
     first[..short.len()].copy_from_slice(short);
     NodeId(first)
+}
+
+impl Inner {
+    /// Something of the head that is held of exactly this id.
+    fn held<T>(&self, id: &gate::GossipId, of: impl FnOnce(&Head, &Sealed) -> T) -> Option<T> {
+        let shared = self.shared();
+        let short = id.node.short()?;
+        let (head, sealed) = match gate::short(&self.me) == short {
+            true => shared
+                .own
+                .head
+                .as_ref()
+                .map(|(head, sealed)| (head, sealed))?,
+            false => {
+                let known = shared.table.first_from(&first_with(&short))?;
+                (&known.head, &known.sealed)
+            }
+        };
+        let same = gate::short(&head.node) == short
+            && gate::gossip_address(&head.node) == id.address
+            && head.generation == id.generation;
+        same.then(|| of(head, sealed))
+    }
+}
+
+/// Lets the carrier have the heads.
+pub(super) struct Table(pub(super) Weak<Inner>);
+
+impl Held for Table {
+    fn sealed(&self, id: &gate::GossipId) -> Option<(u64, Vec<u8>)> {
+        let inner = self.0.upgrade()?;
+        inner.held(id, |head, sealed| (head.seq, codec::encode(sealed)))
+    }
 }
 
 /// Lets the gate ask the table.
@@ -244,16 +322,7 @@ struct Judge<'a> {
 
 impl gate::Admission for Judge<'_> {
     fn verified(&self, id: &gate::GossipId) -> Option<u64> {
-        let shared = self.inner.shared();
-        let short = id.node.short()?;
-        let head = match gate::short(&self.inner.me) == short {
-            true => shared.own.head.as_ref().map(|(head, _)| head)?,
-            false => &shared.table.first_from(&first_with(&short))?.head,
-        };
-        let same = gate::short(&head.node) == short
-            && gate::gossip_address(&head.node) == id.address
-            && head.generation == id.generation;
-        same.then_some(head.seq)
+        self.inner.held(id, |head, _| head.seq)
     }
 
     fn judge(&mut self, id: &gate::GossipId, version: u64, text: &str) -> bool {

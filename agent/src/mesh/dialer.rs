@@ -144,10 +144,11 @@ impl Dialer {
     fn wanted(&self, now: Mono) -> Vec<(Target, Vec<SocketAddr>)> {
         let me = self.inner.me;
         let state = self.inner.ledger.state();
+        let connected = self.inner.transport.paths();
         let mut wanted = Vec::new();
         for node in state.members.keys().filter(|node| **node != me) {
             let waits = *node < me && now < self.started + COURTESY;
-            if waits || self.inner.transport.is_connected(*node) {
+            if waits || connected.contains_key(node) {
                 continue;
             }
             let announced = self.inner.gossip.read(|table| {
@@ -163,7 +164,7 @@ impl Dialer {
             }
             wanted.push((Target::Member(*node), addresses));
         }
-        if self.inner.transport.paths().is_empty() && state.members.len() > 1 {
+        if connected.is_empty() && state.members.len() > 1 {
             wanted.extend(
                 self.seeds
                     .iter()

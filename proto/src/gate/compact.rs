@@ -14,13 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     GateError, GossipId, Known, Message, Offer, Short, Value,
     envelope::{self, COMPACT},
-    gossip_id,
 };
-use crate::{
-    codec,
-    id::{MeshId, NodeId},
-    limits::GOSSIP_MESSAGE_BYTES,
-};
+use crate::{codec, id::MeshId, limits::GOSSIP_PACKED_BYTES};
 
 #[derive(Serialize, Deserialize)]
 enum Packed {
@@ -45,31 +40,25 @@ pub struct Packer {
 }
 
 impl Packer {
-    /// Puts a message into its envelope. What doesn't fit the compact form,
-    /// which nothing that an agent says does, travels as it is.
-    pub fn pack(&mut self, message: &[u8]) -> Vec<u8> {
-        let packed = Message::parse(message)
-            .ok()
-            .and_then(|message| self.compact(&message));
-        match packed {
-            Some(packed) => {
-                let mut out = vec![COMPACT];
-                out.extend(codec::encode(&packed));
-                out
-            }
-            None => envelope::wrap(message),
-        }
-    }
-
-    fn compact(&mut self, message: &Message) -> Option<Packed> {
-        Some(match message {
-            Message::Syn { digest, .. } => Packed::Syn(self.entries(digest)?),
+    /// Puts a message into its envelope. chitchat knows versions alone; `held`
+    /// gives the version and the sealed head that are held of a node. `None`
+    /// for what an agent doesn't say.
+    pub fn pack(
+        &mut self,
+        message: &[u8],
+        held: impl Fn(&GossipId) -> Option<(u64, Vec<u8>)>,
+    ) -> Option<Vec<u8>> {
+        let packed = match Message::parse(message).ok()? {
+            Message::Syn { digest, .. } => Packed::Syn(self.entries(&digest)?),
             Message::SynAck { digest, delta } => {
-                Packed::SynAck(self.entries(digest)?, self.heads(delta)?)
+                Packed::SynAck(self.entries(&digest)?, self.heads(&delta, held))
             }
-            Message::Ack { delta } => Packed::Ack(self.heads(delta)?),
-            _ => return None,
-        })
+            Message::Ack { delta } => Packed::Ack(self.heads(&delta, held)),
+            Message::BadCluster => return None,
+        };
+        let mut out = vec![COMPACT];
+        out.extend(codec::encode(&packed));
+        Some(out)
     }
 
     fn entries(&mut self, digest: &[Known]) -> Option<Vec<Entry>> {
@@ -85,25 +74,23 @@ impl Packer {
         Some(entries)
     }
 
-    fn heads(&self, delta: &[Offer]) -> Option<Vec<Head>> {
-        let newest = delta.iter().filter_map(|offer| {
-            let short = named(&offer.id);
-            short
-                .is_none_or(|node| self.is_newest(&node, offer.id.generation))
-                .then_some((short, offer))
-        });
-        newest
-            .map(|(short, offer)| {
-                let head = match &offer.head {
-                    None => None,
-                    Some(value) => {
-                        let bytes = BASE64URL_NOPAD.decode(value.text.as_bytes()).ok()?;
-                        Some((value.version, bytes))
-                    }
-                };
-                Some((short?, offer.id.generation, offer.from, head))
-            })
-            .collect()
+    fn heads(
+        &self,
+        delta: &[Offer],
+        held: impl Fn(&GossipId) -> Option<(u64, Vec<u8>)>,
+    ) -> Vec<Head> {
+        let head = |offer: &Offer| {
+            let short = named(&offer.id)?;
+            let generation = offer.id.generation;
+            let head = held(&offer.id).filter(|(version, _)| *version > offer.from)?;
+            self.is_newest(&short, generation).then_some((
+                short,
+                generation,
+                offer.from,
+                Some(head),
+            ))
+        };
+        delta.iter().filter_map(head).collect()
     }
 
     fn is_newest(&self, node: &Short, generation: u64) -> bool {
@@ -122,8 +109,9 @@ pub enum Unpacked {
     Compact(Message),
 }
 
-/// Takes a peer's message out of its envelope. `member` finds the member with
-/// a short name; entries of others are left out.
+/// Takes a peer's message out of its envelope. `member` finds the gossip id, of
+/// whatever generation, of the member with a short name; entries of others are
+/// left out.
 ///
 /// # Errors
 /// As [`envelope::unwrap`]; [`GateError::Compact`] for a compact form that
@@ -131,13 +119,13 @@ pub enum Unpacked {
 pub fn unpack(
     bytes: &[u8],
     mesh: &MeshId,
-    member: impl Fn(&Short) -> Option<NodeId>,
+    member: impl Fn(&Short) -> Option<GossipId>,
 ) -> Result<Unpacked, GateError> {
     let Some((&COMPACT, body)) = bytes.split_first() else {
         return envelope::unwrap(bytes).map(Unpacked::Plain);
     };
     let packed: Packed =
-        codec::decode(body, GOSSIP_MESSAGE_BYTES).map_err(|_| GateError::Compact)?;
+        codec::decode(body, GOSSIP_PACKED_BYTES).map_err(|_| GateError::Compact)?;
     let names = Names { member };
     Ok(Unpacked::Compact(match packed {
         Packed::Syn(digest) => Message::Syn {
@@ -162,9 +150,10 @@ struct Names<F> {
     member: F,
 }
 
-impl<F: Fn(&Short) -> Option<NodeId>> Names<F> {
+impl<F: Fn(&Short) -> Option<GossipId>> Names<F> {
     fn id(&self, short: &Short, generation: u64) -> Option<GossipId> {
-        Some(gossip_id(&(self.member)(short)?, generation))
+        let id = (self.member)(short)?;
+        Some(GossipId { generation, ..id })
     }
 
     fn digest(&self, entries: Vec<Entry>) -> Vec<Known> {
@@ -199,7 +188,8 @@ impl<F: Fn(&Short) -> Option<NodeId>> Names<F> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::gossip_id, *};
+    use crate::id::NodeId;
 
     const MESH: MeshId = MeshId([4; 32]);
 
@@ -211,8 +201,14 @@ mod tests {
         gossip_id(&node(n), 3)
     }
 
-    fn members(short: &Short) -> Option<NodeId> {
-        (short[0] < 100).then(|| node(short[0]))
+    fn members(short: &Short) -> Option<GossipId> {
+        (short[0] < 100).then(|| gossip_id(&node(short[0]), 0))
+    }
+
+    /// What is held of every node.
+    fn held(id: &GossipId) -> Option<(u64, Vec<u8>)> {
+        let [n, ..] = id.node.short()?;
+        Some((700, vec![n; 200]))
     }
 
     fn known(n: u8) -> Known {
@@ -251,7 +247,7 @@ mod tests {
             },
         ] {
             let plain = message.encode();
-            let packed = Packer::default().pack(&plain);
+            let packed = Packer::default().pack(&plain, held).unwrap();
             let unpacked = unpack(&packed, &MESH, members).unwrap();
             assert_eq!(unpacked, Unpacked::Compact(message));
         }
@@ -259,8 +255,31 @@ mod tests {
             cluster: MESH.to_string(),
             digest,
         };
-        let bytes = Packer::default().pack(&syn.encode()).len();
+        let bytes = Packer::default().pack(&syn.encode(), held).unwrap().len();
         assert!(bytes < 50 * 13 + 10, "{bytes}");
+    }
+
+    #[test]
+    fn the_head_that_goes_out_is_the_one_that_is_held() {
+        let pack = |held: Option<(u64, Vec<u8>)>| {
+            let delta = vec![Offer {
+                head: Some(Value {
+                    version: 600,
+                    text: String::new(),
+                }),
+                ..offer(1)
+            }];
+            let message = Message::Ack { delta }.encode();
+            let packed = Packer::default().pack(&message, |_| held.clone()).unwrap();
+            match unpack(&packed, &MESH, members).unwrap() {
+                Unpacked::Compact(Message::Ack { delta }) => delta,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(pack(Some((700, vec![1; 200]))), [offer(1)]);
+        // Nothing is said of what isn't held, or isn't news.
+        assert_eq!(pack(None), []);
+        assert_eq!(pack(Some((5, vec![1; 200]))), []);
     }
 
     #[test]
@@ -281,7 +300,8 @@ mod tests {
             }
         };
         let all = digest(&[earlier(1, 1), earlier(1, 2), id(1), id(2)]);
-        let unpacked = unpack(&packer.pack(&all.encode()), &MESH, members).unwrap();
+        let packed = packer.pack(&all.encode(), held).unwrap();
+        let unpacked = unpack(&packed, &MESH, members).unwrap();
         assert_eq!(unpacked, Unpacked::Compact(digest(&[id(1), id(2)])));
         // A message without a digest is judged by what was said before.
         let old = Offer {
@@ -291,7 +311,8 @@ mod tests {
         let delta = |delta: &[Offer]| Message::Ack {
             delta: delta.to_vec(),
         };
-        let packed = packer.pack(&delta(&[old, offer(2)]).encode());
+        let packed = packer.pack(&delta(&[old, offer(2)]).encode(), held);
+        let packed = packed.unwrap();
         let unpacked = unpack(&packed, &MESH, members).unwrap();
         assert_eq!(unpacked, Unpacked::Compact(delta(&[offer(2)])));
     }
@@ -302,7 +323,8 @@ mod tests {
             cluster: MESH.to_string(),
             digest: vec![known(1), known(150)],
         };
-        let unpacked = unpack(&Packer::default().pack(&syn.encode()), &MESH, members).unwrap();
+        let packed = Packer::default().pack(&syn.encode(), held).unwrap();
+        let unpacked = unpack(&packed, &MESH, members).unwrap();
         let expected = Message::Syn {
             cluster: MESH.to_string(),
             digest: vec![known(1)],

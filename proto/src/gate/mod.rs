@@ -111,10 +111,12 @@ pub fn filter(
     me: &GossipId,
     admission: &mut dyn Admission,
 ) -> Result<Filtered, GateError> {
-    filter_message(Message::parse(message)?, cluster, me, admission)
+    filter_message(Message::parse(message)?, cluster, me, admission, true)
 }
 
 /// As [`filter`], of a message in the compact form: see [`compact::unpack`].
+/// Its heads aren't written: chitchat needs to know of versions only, and of
+/// those a message then holds those of a whole mesh.
 ///
 /// # Errors
 /// As [`filter`].
@@ -125,7 +127,7 @@ pub fn filter_compact(
     admission: &mut dyn Admission,
 ) -> Result<Filtered, GateError> {
     message.check()?;
-    filter_message(message, cluster, me, admission)
+    filter_message(message, cluster, me, admission, false)
 }
 
 fn filter_message(
@@ -133,11 +135,13 @@ fn filter_message(
     cluster: &str,
     me: &GossipId,
     admission: &mut dyn Admission,
+    with_heads: bool,
 ) -> Result<Filtered, GateError> {
     let mut gate = Gate {
         me,
         admission,
         newest: BTreeMap::new(),
+        with_heads,
         drops: Drops::default(),
     };
     let (kind, message, heads) = match message {
@@ -193,6 +197,8 @@ struct Gate<'a> {
     admission: &'a mut dyn Admission,
     /// Each node's id and version as this message's delta brings it.
     newest: BTreeMap<Name, (GossipId, u64)>,
+    /// Whether chitchat is given the heads.
+    with_heads: bool,
     drops: Drops,
 }
 
@@ -281,8 +287,14 @@ impl Gate<'_> {
         let mut delta = Vec::new();
         let mut heads = Vec::new();
         for (mut offer, head) in passed {
-            heads.push((offer.id, head.clone()));
-            offer.head = Some(head);
+            let version = head.version;
+            let text = if self.with_heads {
+                head.text.clone()
+            } else {
+                String::new()
+            };
+            heads.push((offer.id, head));
+            offer.head = Some(Value { version, text });
             // Once one is too long none follows: the rest stays in its order.
             plain += offer.len();
             if wire::delta_len(plain) <= room {
