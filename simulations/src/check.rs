@@ -233,10 +233,11 @@ pub fn conclusion(view: &MeshView) -> String {
 ///
 /// # Errors
 /// S4.
-pub fn memory(largest: usize) -> Result<(), Seen> {
-    /// No message, file or table of an agent comes near.
+pub fn memory(largest: usize, nodes: usize) -> Result<(), Seen> {
+    /// No message, file or table of an agent comes near. What the world itself
+    /// asks for, such as the queue of messages under way, grows with the mesh.
     const MOST: usize = 48 << 20;
-    match largest > MOST {
+    match largest > MOST * nodes.div_ceil(100) {
         true => Err(("S4", format!("{largest} bytes were asked for at once"))),
         false => Ok(()),
     }
@@ -253,7 +254,14 @@ pub fn false_death(agent: &Agent, timely: &BTreeSet<NodeId>) -> Result<(), Seen>
         .iter()
         .find(|(node, seen)| timely.contains(node) && !seen.live && !seen.loading);
     match dead {
-        Some((node, _)) => Err(("S6", format!("{node} runs and was taken for dead"))),
+        Some((node, _)) => {
+            let heads = agent.heads();
+            let head = heads.iter().find(|(head, _)| head.node == *node);
+            let lease_ms = head.map_or(0, |(head, _)| head.lease_ms);
+            let words =
+                format!("{node} runs and was taken for dead, with a lease of {lease_ms} ms");
+            Err(("S6", words))
+        }
         None => Ok(()),
     }
 }

@@ -38,6 +38,10 @@ pub struct Outcome {
     pub trace_hash: String,
     /// How long after the last fault all agreed, in milliseconds.
     pub healed_ms: Option<u64>,
+    /// How long it took until all agreed again, each time that they didn't
+    /// while things were done to the mesh.
+    #[serde(default)]
+    pub spread: Spread,
     /// The last events before the end, for people.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recent: Vec<String>,
@@ -65,6 +69,7 @@ impl Outcome {
             faults: BTreeMap::new(),
             trace_hash: String::new(),
             healed_ms: None,
+            spread: Spread::default(),
             recent: Vec::new(),
             trace: None,
             samples: Vec::new(),
@@ -81,6 +86,42 @@ pub struct Sample {
     pub agreed: f64,
     /// Bytes of UDP payload sent since the sample before, by all.
     pub bytes: u64,
+}
+
+/// How long all took to agree again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spread {
+    /// How many times they didn't agree.
+    pub changes: usize,
+    /// Half of the times it took no longer, in milliseconds.
+    pub median_ms: u64,
+    /// The longest, in milliseconds.
+    pub most_ms: u64,
+}
+
+impl Spread {
+    /// From looks at the mesh; a time that hasn't ended doesn't count.
+    pub fn of(samples: &[Sample]) -> Self {
+        let mut times = Vec::new();
+        let mut last = None;
+        let mut since = None;
+        for sample in samples {
+            match sample.agreed >= 1.0 {
+                true => {
+                    times.extend(since.take().map(|since| sample.at_ms - since));
+                    last = Some(sample.at_ms);
+                }
+                // They may have parted right after the look before.
+                false => since = since.or(last),
+            }
+        }
+        times.sort_unstable();
+        Self {
+            changes: times.len(),
+            median_ms: times.get(times.len() / 2).copied().unwrap_or(0),
+            most_ms: times.last().copied().unwrap_or(0),
+        }
+    }
 }
 
 /// Runs `schedule` in a world of its own; `whole` keeps its whole trace.
@@ -106,4 +147,30 @@ pub fn run(schedule: &Schedule, whole: bool) -> Outcome {
     });
     outcome.wall_s = began.elapsed().as_secs_f64();
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_to_agree_lasts_from_the_last_look_at_which_all_did() {
+        let looks = [1.0, 1.0, 0.5, 0.9, 1.0, 0.9, 1.0, 1.0, 0.2];
+        let samples: Vec<Sample> = looks
+            .iter()
+            .zip(0..)
+            .map(|(agreed, n)| Sample {
+                at_ms: n * 50,
+                agreed: *agreed,
+                bytes: 0,
+            })
+            .collect();
+        let expected = Spread {
+            changes: 2,
+            median_ms: 150,
+            most_ms: 150,
+        };
+        assert_eq!(Spread::of(&samples), expected);
+        assert_eq!(Spread::of(&[]), Spread::default());
+    }
 }

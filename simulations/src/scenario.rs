@@ -43,6 +43,22 @@ pub const ALL: &[Scenario] = &[
         make: burst,
     },
     Scenario {
+        name: "spread",
+        about: "one change after the other on links of 50 ms, to see how fast all know",
+        promises: &["links", "add", "remove"],
+        nobody_dies: true,
+        needs_datagrams: false,
+        make: |draft| spread(draft, 0.0),
+    },
+    Scenario {
+        name: "spread-lossy",
+        about: "as spread, and one packet of ten is lost",
+        promises: &["links", "lost", "add", "remove"],
+        nobody_dies: true,
+        needs_datagrams: false,
+        make: |draft| spread(draft, 0.1),
+    },
+    Scenario {
         name: "lossy",
         about: "one datagram in ten is lost, others come twice or late",
         promises: &["lost", "duplicated", "reordered", "add"],
@@ -361,6 +377,23 @@ fn burst(draft: &mut Draft) {
             let later = at + draft.random.range(500, 5000);
             draft.at(later, Act::Remove(node, number));
         }
+    }
+}
+
+fn spread(draft: &mut Draft, loss: f64) {
+    const BETWEEN_MS: u64 = 4000;
+    let link = Link {
+        latency_ms: 50,
+        loss,
+        ..Link::default()
+    };
+    draft.at(0, Act::Links(link));
+    let mut at = BETWEEN_MS;
+    while at + 2 * BETWEEN_MS <= draft.length_ms {
+        let (node, number) = (draft.node(), draft.service());
+        draft.at(at, Act::Add(node, number));
+        draft.at(at + BETWEEN_MS, Act::Remove(node, number));
+        at += 2 * BETWEEN_MS;
     }
 }
 

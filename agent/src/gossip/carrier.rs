@@ -36,9 +36,6 @@ const INTERVAL: Duration = Duration::from_millis(750);
 /// [`INTERVAL`] gives a mesh of 50: a digest names every node, so what a round
 /// costs grows with the mesh, as the time between renewals does.
 const ROUNDS_PER_RENEWAL: u32 = 2;
-/// Rounds that a mesh which has grown goes on at its old pace: until then heads
-/// may be in force whose leases are as short as the old pace needs.
-const ROUNDS_BEFORE_SLOWER: u32 = 12;
 /// Time between chitchat's own looks at its nodes, each of which costs as much
 /// as the mesh is large: the rounds that it would hold then aren't held, and
 /// whom it takes for live matters to nobody.
@@ -142,9 +139,8 @@ impl Carrier {
     }
 
     /// Has rounds fit the time between two renewals of a head.
-    pub fn pace(&self, renewal: Duration, now: Mono) {
-        let interval = INTERVAL.max(renewal / ROUNDS_PER_RENEWAL);
-        self.inner.link.rounds().pace(interval, now);
+    pub fn pace(&self, renewal: Duration) {
+        self.inner.link.rounds().interval = INTERVAL.max(renewal / ROUNDS_PER_RENEWAL);
     }
 
     /// Whether the next round is due; it is then taken to begin, with those
@@ -277,26 +273,11 @@ struct Rounds {
     met: BTreeSet<SocketAddr>,
     /// Time between rounds.
     interval: Duration,
-    /// Since when it would be longer in a mesh of this size.
-    slower_since: Option<Mono>,
     /// When the newest round began.
     newest: Option<Mono>,
 }
 
 impl Rounds {
-    /// Takes on a quicker pace at once, a slower one after a while.
-    fn pace(&mut self, interval: Duration, now: Mono) {
-        let current = self.interval.max(INTERVAL);
-        if interval > current {
-            let since = *self.slower_since.get_or_insert(now);
-            if now.saturating_sub(since) < current * ROUNDS_BEFORE_SLOWER {
-                return;
-            }
-        }
-        self.interval = interval;
-        self.slower_since = None;
-    }
-
     /// Whether the next round is due; it is then taken to begin.
     fn begin(&mut self, now: Mono) -> bool {
         let newest = self
@@ -369,26 +350,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mesh_that_grows_gossips_slower_after_its_short_leases_are_over_and_one_that_shrinks_at_once()
-     {
-        let at = Duration::from_millis;
-        let mut rounds = Rounds::default();
-        rounds.pace(INTERVAL, at(0));
-        for ms in [1000, 5000, 9999] {
-            rounds.pace(at(1500), at(ms));
-            assert_eq!(rounds.interval, INTERVAL, "{ms}");
-        }
-        rounds.pace(at(3000), at(10_000));
-        assert_eq!(rounds.interval, at(3000));
-        rounds.pace(INTERVAL, at(10_001));
-        assert_eq!(rounds.interval, INTERVAL);
-    }
-
-    #[test]
     fn rounds_are_as_far_apart_as_they_are_to_be() {
         let at = Duration::from_millis;
-        let mut rounds = Rounds::default();
-        rounds.pace(INTERVAL, at(0));
+        let mut rounds = Rounds {
+            interval: INTERVAL,
+            ..Rounds::default()
+        };
         let begun: Vec<u64> = (0..16)
             .map(|tick| tick * 250)
             .filter(|ms| rounds.begin(at(*ms)))

@@ -5,6 +5,7 @@
 pub mod carrier;
 pub mod generation;
 pub mod known;
+mod pace;
 mod push;
 
 use std::{
@@ -27,6 +28,7 @@ use innermesh_proto::{
 };
 use tokio::sync::{Notify, Semaphore, watch};
 
+use self::pace::Pace;
 use crate::{
     host::Host,
     ledger::{Ledger, follow::Nudge},
@@ -377,6 +379,7 @@ impl Inner {
     async fn beat(self: Arc<Self>) {
         let mut live = self.live();
         let mut last = self.host.clock.now();
+        let mut pace = Pace::new(last);
         loop {
             self.host.clock.sleep(TICK).await;
             let now = self.host.clock.now();
@@ -389,7 +392,8 @@ impl Inner {
             self.beat.store(nanos(now), Ordering::Relaxed);
             let nodes = self.ledger.state().members.len();
             let renewal = head::renewal_interval(nodes);
-            self.carrier.pace(renewal, now);
+            self.carrier
+                .pace(pace.fit(renewal, self.shortest_lease(), now));
             if self.carrier.round_begins(now) {
                 for peer in self.some_peers(push::FAN_OUT, |_| true) {
                     self.carrier.meet(peer);
@@ -405,6 +409,17 @@ impl Inner {
                 self.changed();
             }
         }
+    }
+
+    /// The shortest lease in force, this node's own included.
+    fn shortest_lease(&self) -> Duration {
+        let now = self.now();
+        let shared = self.shared();
+        let own = shared.own.head.as_ref().map(|(head, _)| head.lease_ms);
+        let live = shared.table.iter().filter(|(_, known)| known.is_live(now));
+        let leases = live.map(|(_, known)| known.head.lease_ms);
+        let shortest = leases.chain(own.filter(|own| *own > 0)).min();
+        Duration::from_millis(shortest.unwrap_or(u32::MAX).into())
     }
 
     fn live(&self) -> BTreeSet<NodeId> {

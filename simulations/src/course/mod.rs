@@ -23,7 +23,7 @@ use crate::{
     check::{self, Checker, Member, Model, Running, Seen, Violation},
     clock, memory, mesh, panics,
     random::Random,
-    run::{Outcome, Sample},
+    run::{Outcome, Sample, Spread},
     scenario::{self, Scenario},
     schedule::{Act, Schedule},
     trace::Trace,
@@ -140,6 +140,7 @@ impl<'a> Course<'a> {
     /// All of it.
     pub async fn run(mut self) -> Outcome {
         self.gather().await;
+        let gathered = self.samples.len();
         let before = self.quiet().await;
         let healed = self.course().await;
         if healed.is_some() {
@@ -182,6 +183,7 @@ impl<'a> Course<'a> {
             faults,
             trace_hash: self.trace.hash(),
             healed_ms: healed,
+            spread: Spread::of(&self.samples[gathered..]),
             recent,
             trace: self.trace.whole(),
             samples: self.samples,
@@ -361,7 +363,7 @@ impl<'a> Course<'a> {
         for agent in self.agents.iter().flatten() {
             self.checker.signs(agent);
         }
-        if let Err(seen) = check::memory(memory::take_largest()) {
+        if let Err(seen) = check::memory(memory::take_largest(), self.machines.len()) {
             self.violated(0, seen);
         }
         let all = self.agents.len();
