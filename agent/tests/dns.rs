@@ -116,6 +116,7 @@ fn input(domain: &str) -> ZoneInput {
             (label("crowd"), known(crowd)),
         ]
         .into(),
+        records: Default::default(),
     }
 }
 

@@ -7,7 +7,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
-use crate::crypto::Hash;
+use crate::{crypto::Hash, limits};
 
 /// First byte of every encoding.
 const FORMAT: u8 = 1;
@@ -34,7 +34,8 @@ pub enum CodecError {
     Trailing(usize),
 }
 
-/// Largest value that any caller may decode; the per-call limit is below it.
+/// Largest value that any caller but a snapshot's may decode; the per-call
+/// limit is below it.
 const CEILING: usize = 8 * 1024 * 1024;
 
 fn config() -> impl bincode::config::Config {
@@ -84,11 +85,34 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, Code
             limit,
         });
     }
+    decode_with(bytes, config())
+}
+
+/// As [`decode`], for a value of up to [`limits::SNAPSHOT_BYTES`]: only for
+/// bytes whose hash was checked.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_large<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    if bytes.len() > limits::SNAPSHOT_BYTES {
+        return Err(CodecError::TooLong {
+            got: bytes.len(),
+            limit: limits::SNAPSHOT_BYTES,
+        });
+    }
+    let large = bincode::config::standard().with_limit::<{ limits::SNAPSHOT_BYTES }>();
+    decode_with(bytes, large)
+}
+
+fn decode_with<T: DeserializeOwned>(
+    bytes: &[u8],
+    config: impl bincode::config::Config,
+) -> Result<T, CodecError> {
     let (&format, rest) = bytes.split_first().ok_or(CodecError::Format(None))?;
     if format != FORMAT {
         return Err(CodecError::Format(Some(format)));
     }
-    let (value, read) = bincode::serde::decode_from_slice(rest, config())
+    let (value, read) = bincode::serde::decode_from_slice(rest, config)
         .map_err(|e| CodecError::Malformed(e.to_string()))?;
     match rest.len() - read {
         0 => Ok(value),

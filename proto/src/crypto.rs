@@ -135,6 +135,12 @@ pub enum Purpose {
     Possession,
     /// The first entry of a ledger, by the root.
     Genesis,
+    /// Shows that a machine which an admin lets in holds its key.
+    Admission,
+    /// Takes a member out, by the root.
+    Eviction,
+    /// A new roster where the old one is lost, by the root.
+    Recovery,
 }
 
 impl Purpose {
@@ -146,6 +152,9 @@ impl Purpose {
             Self::Batch => b"innermesh batch v1\0",
             Self::Possession => b"innermesh possession v1\0",
             Self::Genesis => b"innermesh genesis v1\0",
+            Self::Admission => b"innermesh admission v1\0",
+            Self::Eviction => b"innermesh eviction v1\0",
+            Self::Recovery => b"innermesh recovery v1\0",
         }
     }
 

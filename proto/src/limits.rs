@@ -23,6 +23,8 @@ pub const ENTRY_BYTES: usize = 48 * 1024;
 pub const HEADER_BYTES: usize = 1024;
 /// Nodes in the roster that decides the ledger.
 pub const ROSTER: usize = 5;
+/// Largest snapshot of the ledger's state, in bytes of its encoding.
+pub const SNAPSHOT_BYTES: usize = 64 * 1024 * 1024;
 /// Entries in one batch.
 pub const BATCH_ENTRIES: usize = 256;
 /// Largest batch, in bytes of its encoding.
@@ -41,6 +43,38 @@ pub const REQUEST_LIFETIME_MS: u64 = 10 * 60 * 1000;
 pub const MEMBERS: usize = 4096;
 /// Names held by one node.
 pub const NAMES_PER_NODE: usize = 1024;
+/// Patterns of names in one grant.
+pub const GRANT_NAMES: usize = 64;
+/// Networks in one grant.
+pub const GRANT_ROUTES: usize = 64;
+/// CA nodes of one mesh, waiting ones too.
+pub const CA_NODES: usize = 64;
+/// Issuers of one CA node, with those that have expired of late.
+pub const ISSUERS_PER_NODE: usize = 8;
+/// Nodes that admins may evict alone within an hour.
+pub const EVICTIONS_PER_HOUR: usize = 3;
+/// How long an eviction waits for a second admin, in milliseconds of ledger
+/// time; also the hour in which evictions are counted.
+pub const EVICTION_AGREEMENT_MS: u64 = 3600 * 1000;
+/// How long an admin must have been one to count beside the one that let it
+/// in, in milliseconds of ledger time.
+pub const ADMIN_SETTLED_MS: u64 = 24 * 3600 * 1000;
+/// Decided holds of one admin that are remembered.
+pub const HOLDS_DECIDED: usize = 64;
+/// Users' DNS records in all.
+pub const RECORDS: usize = 4096;
+/// Users' DNS records at one name.
+pub const RECORDS_PER_NAME: usize = 32;
+/// Text of one record, in bytes with the length of each string.
+pub const RECORD_TEXT_BYTES: usize = 1024;
+/// How often certificates are compacted, in milliseconds of ledger time.
+pub const COMPACT_MS: u64 = 3600 * 1000;
+/// How long a certificate is kept whole, in milliseconds of ledger time from
+/// its begin: whoever asked for it has fetched it by then.
+pub const CERTIFICATE_WHOLE_MS: u64 = 7 * 24 * 3600 * 1000;
+/// How long what is known of a certificate is kept beyond its end, in
+/// milliseconds of ledger time.
+pub const CERTIFICATE_SLACK_MS: u64 = 24 * 3600 * 1000;
 /// Uses of one token.
 pub const TOKEN_USES: u32 = 1000;
 /// Longest life of a token, in milliseconds (30 days).

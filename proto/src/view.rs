@@ -18,7 +18,7 @@ use crate::{
     },
     name::Label,
     tunnel::{TunnelKey, TunnelPeer, TunnelPlan},
-    zone::{InstanceRecord, NodeRecords, ServiceRecords, ServiceState, ZoneInput},
+    zone::{self, InstanceRecord, NodeRecords, Record, ServiceRecords, ServiceState, ZoneInput},
 };
 
 /// All that a node concludes from, as one immutable value.
@@ -167,7 +167,30 @@ impl MeshView {
                 .filter(|(_, held)| held.kind == NameKind::Service)
                 .map(|(name, held)| (name.clone(), self.service_records(name, held)))
                 .collect(),
+            records: self
+                .ledger
+                .records
+                .iter()
+                .map(|(name, all)| {
+                    let data = all.iter().map(|record| record.data.rdata());
+                    (name.clone(), data.collect())
+                })
+                .collect(),
         }
+    }
+
+    /// Users' records that strangers may see, too.
+    pub fn public_records(&self) -> Vec<Record> {
+        let all = self.ledger.records.iter();
+        all.flat_map(|(name, all)| {
+            let public = all.iter().filter(|record| record.public);
+            public.map(|record| Record {
+                name: name.clone(),
+                ttl_s: zone::TTL_S,
+                data: record.data.rdata(),
+            })
+        })
+        .collect()
     }
 
     fn node_records(&self, node: &NodeId, member: &Member) -> NodeRecords {

@@ -32,6 +32,9 @@ pub const TTL_S: u32 = 30;
 /// Seconds for which a last known answer, or a negative one, may be kept.
 pub const LOW_TTL_S: u32 = 5;
 
+/// Aliases that are followed one after the other.
+const ALIASES: usize = 8;
+
 /// What a zone is made from.
 #[derive(Clone, Debug)]
 pub struct ZoneInput {
@@ -49,6 +52,8 @@ pub struct ZoneInput {
     pub nodes: BTreeMap<Label, NodeRecords>,
     /// Granted service names.
     pub services: BTreeMap<Label, ServiceRecords>,
+    /// What users added, by name.
+    pub records: BTreeMap<DomainName, Vec<Rdata>>,
 }
 
 /// What is known of a member.
@@ -165,6 +170,15 @@ static EMPTY: Node = Node {
     loading: false,
 };
 
+impl Node {
+    /// The alias that answers for a type, if it is one.
+    fn alias_for(&self, rtype: RecordType) -> Option<&RrSet> {
+        let asked = !matches!(rtype, RecordType::CNAME | RecordType::ANY);
+        let alias = self.sets.iter().find(|set| set.rtype == RecordType::CNAME);
+        alias.filter(|_| asked)
+    }
+}
+
 /// All records of one name and type; never empty.
 #[derive(Clone, Debug)]
 struct RrSet {
@@ -184,6 +198,15 @@ pub enum Answer<'z> {
         data: &'z [Rdata],
         /// Addresses of the names in `data`.
         additional: Vec<Record>,
+    },
+    /// The name is another name for one that is asked in its place
+    /// (RFC 1034 §3.6.2).
+    Alias {
+        /// The alias, further ones that it leads to, and then the records of
+        /// the type that was asked for, as far as they are the mesh's.
+        records: Vec<Record>,
+        /// Where it leads out of the mesh: to be resolved elsewhere.
+        outside: Option<DomainName>,
     },
     /// The name exists, but not with this type. The SOA goes with it.
     NoData(&'z Record),
@@ -206,26 +229,78 @@ impl Zone {
         let Some(soa) = self.origin_of(name) else {
             return Answer::NotOurs;
         };
-        if let Some(node) = self.names.get(name) {
-            return self.in_node(node, rtype, soa, node.loading);
-        }
-        if let Some(prefix) = ReversePrefix::of(name) {
-            return match self.below(&prefix) {
-                Some(node) => self.in_node(node, rtype, soa, node.loading),
-                None if self.loading => Answer::ServFail,
-                None => Answer::NxDomain(soa),
+        let Some((node, exact)) = self.find(name) else {
+            return match self.loading {
+                true => Answer::ServFail,
+                false => Answer::NxDomain(soa),
             };
+        };
+        if let Some(alias) = node.alias_for(rtype) {
+            return self.follow(name, alias, rtype);
         }
-        match self.wildcard_for(name) {
-            // Declared services may be missing from a view that is loading, so
-            // a type that the wildcard lacks is unknown. Not so an address:
-            // SERVFAIL to AAAA beside an answer to A breaks stub resolvers.
-            Some(node) => {
-                let address = matches!(rtype, RecordType::A | RecordType::AAAA);
-                self.in_node(node, rtype, soa, self.loading && !address)
+        // Declared services may be missing from a view that is loading, so a
+        // type that the wildcard lacks is unknown. Not so an address:
+        // SERVFAIL to AAAA beside an answer to A breaks stub resolvers.
+        let address = matches!(rtype, RecordType::A | RecordType::AAAA);
+        let unknown = match exact {
+            true => node.loading,
+            false => self.loading && !address,
+        };
+        self.in_node(node, rtype, soa, unknown)
+    }
+
+    /// The name itself, or the wildcard that stands for it; with it, whether
+    /// it is the name itself.
+    fn find(&self, name: &DomainName) -> Option<(&Node, bool)> {
+        if let Some(node) = self.names.get(name) {
+            return Some((node, true));
+        }
+        match ReversePrefix::of(name) {
+            Some(prefix) => self.below(&prefix).map(|node| (node, true)),
+            None => self.wildcard_for(name).map(|node| (node, false)),
+        }
+    }
+
+    /// Goes on where an alias leads, for as long as that is in the mesh.
+    fn follow(&self, name: &DomainName, alias: &RrSet, rtype: RecordType) -> Answer<'_> {
+        let mut records = Vec::new();
+        let (mut name, mut alias) = (name.clone(), alias);
+        // Aliases may lead in a circle.
+        for _ in 0..ALIASES {
+            let Some(Rdata::Cname(target)) = alias.data.first() else {
+                break;
+            };
+            records.push(Record {
+                name,
+                ttl_s: alias.ttl_s,
+                data: Rdata::Cname(target.clone()),
+            });
+            name = target.clone();
+            if !self.is_ours(&name) {
+                return Answer::Alias {
+                    records,
+                    outside: Some(name),
+                };
             }
-            None if self.loading => Answer::ServFail,
-            None => Answer::NxDomain(soa),
+            let Some((node, _)) = self.find(&name) else {
+                break;
+            };
+            if let Some(next) = node.alias_for(rtype) {
+                alias = next;
+                continue;
+            }
+            if let Some(set) = node.sets.iter().find(|set| set.rtype == rtype) {
+                records.extend(set.data.iter().map(|data| Record {
+                    name: name.clone(),
+                    ttl_s: set.ttl_s,
+                    data: data.clone(),
+                }));
+            }
+            break;
+        }
+        Answer::Alias {
+            records,
+            outside: None,
         }
     }
 
@@ -323,7 +398,11 @@ impl Zone {
     fn additional(&self, data: &[Rdata]) -> Vec<Record> {
         let mut targets: Vec<&DomainName> = Vec::new();
         for rdata in data {
-            if let Rdata::Srv { target, .. } | Rdata::Ns(target) = rdata
+            if let Rdata::Srv { target, .. }
+            | Rdata::Ns(target)
+            | Rdata::Mx {
+                exchange: target, ..
+            } = rdata
                 && !targets.contains(&target)
             {
                 targets.push(target);

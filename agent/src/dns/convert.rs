@@ -2,7 +2,7 @@
 
 use hickory_server::proto::rr::{
     Name, RData, Record,
-    rdata::{A, AAAA, HINFO, NS, PTR, SOA, SRV},
+    rdata::{A, AAAA, CNAME, HINFO, MX, NS, NULL, PTR, SOA, SRV, TXT},
 };
 use innermesh_proto::zone::{self, DomainName, Rdata};
 
@@ -27,7 +27,21 @@ pub(super) fn rdata(data: &Rdata) -> RData {
         Rdata::Aaaa(address) => RData::AAAA(AAAA(*address)),
         Rdata::Ns(name) => RData::NS(NS(hickory_name(name))),
         Rdata::Ptr(name) => RData::PTR(PTR(hickory_name(name))),
-        Rdata::Srv { port, target } => RData::SRV(SRV::new(0, 0, *port, hickory_name(target))),
+        Rdata::Cname(name) => RData::CNAME(CNAME(hickory_name(name))),
+        Rdata::Txt(strings) => {
+            RData::TXT(TXT::from_bytes(strings.iter().map(Vec::as_slice).collect()))
+        }
+        Rdata::Mx {
+            preference,
+            exchange,
+        } => RData::MX(MX::new(*preference, hickory_name(exchange))),
+        Rdata::Caa { flags, tag, value } => caa(*flags, tag, value),
+        Rdata::Srv {
+            priority,
+            weight,
+            port,
+            target,
+        } => RData::SRV(SRV::new(*priority, *weight, *port, hickory_name(target))),
         Rdata::Soa(soa) => RData::SOA(SOA::new(
             hickory_name(&soa.primary),
             hickory_name(&soa.mailbox),
@@ -38,6 +52,17 @@ pub(super) fn rdata(data: &Rdata) -> RData {
             soa.minimum_s,
         )),
         Rdata::Hinfo => RData::HINFO(HINFO::new("RFC8482".into(), String::new())),
+    }
+}
+
+/// As its wire form (RFC 8659 §4.1): whatever tag the ledger took is served.
+fn caa(flags: u8, tag: &str, value: &[u8]) -> RData {
+    // A tag has at most 15 octets.
+    let length = u8::try_from(tag.len()).unwrap_or(u8::MAX);
+    let wire = [&[flags, length], tag.as_bytes(), value].concat();
+    RData::Unknown {
+        code: hickory_server::proto::rr::RecordType::CAA,
+        rdata: NULL::with(wire),
     }
 }
 

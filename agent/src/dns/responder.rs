@@ -266,6 +266,12 @@ impl Dns {
                 reply.additionals = additional.iter().map(convert::record).collect();
                 reply
             }
+            // Where the alias leads out of the mesh, the client asks on.
+            Answer::Alias { records, .. } => {
+                let mut reply = empty(ResponseCode::NoError);
+                reply.answers = records.iter().map(convert::record).collect();
+                reply
+            }
             Answer::NoData(soa) => {
                 let mut reply = empty(ResponseCode::NoError);
                 reply.authorities = vec![convert::record(soa)];

@@ -12,6 +12,7 @@ use innermesh_proto::{
     limits,
     name::NamePattern,
 };
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::host::{
@@ -47,6 +48,8 @@ pub struct InviteOptions {
     pub roles: BTreeSet<Role>,
     /// Names that they may be granted.
     pub names: BTreeSet<NamePattern>,
+    /// Networks that they may bring.
+    pub routes: BTreeSet<IpNet>,
     /// How many may join by it.
     pub uses: u32,
     /// When it is void, in milliseconds of ledger time.
@@ -82,6 +85,7 @@ impl Token {
             inviter: key.public().node_id(),
             roles: options.roles,
             names: options.names,
+            routes: options.routes,
             uses: options.uses,
             expires_ms: options.expires_ms,
             position,
@@ -147,6 +151,7 @@ mod tests {
         let options = InviteOptions {
             roles: BTreeSet::new(),
             names: BTreeSet::from([NamePattern::any()]),
+            routes: BTreeSet::new(),
             uses: 1,
             expires_ms: 5,
         };

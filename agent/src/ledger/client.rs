@@ -147,7 +147,7 @@ impl Client {
     /// Waits until the own ledger holds what was decided: who asked can then
     /// see it.
     async fn await_own(&self, outcome: &Outcome, from: Option<NodeId>, end: Duration) {
-        let Outcome::Done(index) = *outcome else {
+        let Some(index) = outcome.index() else {
             return;
         };
         let mut durable = self.ledger.durable();

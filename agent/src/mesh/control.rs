@@ -200,6 +200,7 @@ impl Control for AgentControl {
         let options = InviteOptions {
             roles,
             names,
+            routes: Default::default(),
             uses: request.uses,
             expires_ms: self.0.now_ms().saturating_add(life_ms),
         };
@@ -349,7 +350,7 @@ impl Control for AgentControl {
         });
         let sealed = self.0.client.request(&content, self.0.now_ms());
         match self.0.client.submit(&sealed, PATIENCE).await {
-            Ok(Outcome::Done(_)) => self.issued(&csr.spki),
+            Ok(Outcome::Done(_) | Outcome::Waiting(_)) => self.issued(&csr.spki),
             Ok(Outcome::Refused(refusal)) => Err(by_refusal(&refusal)),
             Err(error) => Err(ControlError::new(ErrorCode::Unavailable, error)),
         }

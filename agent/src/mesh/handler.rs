@@ -228,7 +228,7 @@ impl PeerHandler {
     fn certificate_of(&self, key: &PublicKey, outcome: Outcome) -> Result<Vec<u8>, Failure> {
         let (leaf, issuer) = match &outcome {
             Outcome::Refused(_) => Default::default(),
-            Outcome::Done(_) => self.chain_of(key).ok_or_else(|| {
+            Outcome::Done(_) | Outcome::Waiting(_) => self.chain_of(key).ok_or_else(|| {
                 Failure::Unavailable("this node's ledger is behind; ask again".into())
             })?,
         };

@@ -130,7 +130,7 @@ async fn renew(inner: &Inner, expired: bool) -> Result<(), String> {
         return renew_as_stranger(inner, &request).await;
     }
     match inner.client.submit(&request, PATIENCE).await {
-        Ok(Outcome::Done(_)) => Ok(()),
+        Ok(Outcome::Done(_) | Outcome::Waiting(_)) => Ok(()),
         Ok(Outcome::Refused(refusal)) => Err(refusal.to_string()),
         Err(error) => Err(error.to_string()),
     }

@@ -111,7 +111,7 @@ pub async fn release(inner: &Inner, name: &Label) -> Result<(), String> {
 async fn ask(inner: &Inner, content: Content) -> Result<(), String> {
     let request = inner.client.request(&content, inner.now_ms());
     match inner.client.submit(&request, PATIENCE).await {
-        Ok(Outcome::Done(_)) => Ok(()),
+        Ok(Outcome::Done(_) | Outcome::Waiting(_)) => Ok(()),
         Ok(Outcome::Refused(refusal)) => Err(refusal.to_string()),
         Err(error) => Err(error.to_string()),
     }

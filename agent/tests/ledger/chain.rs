@@ -181,6 +181,7 @@ fn a_batch_is_no_larger_than_it_can_be_stored() {
             stamp_ms: NOW,
             state: None,
             next: None,
+            recovery: None,
         };
         signed(&header, entries, &*founder)
     };

@@ -2,10 +2,14 @@
 //! refuses, and that every node comes to the same state.
 
 mod chain;
+mod evict;
 mod genesis;
 mod join;
 mod measure;
 mod mesh;
 mod names;
 mod random;
+mod records;
+mod roster;
+mod snapshot;
 mod view;

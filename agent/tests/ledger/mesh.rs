@@ -12,9 +12,9 @@ use innermesh_proto::{
     crypto::{PublicKey, Purpose, Sealed, Sign},
     id::{MeshId, NodeId},
     ledger::{
-        Author, Batch, Content, Decision, Entry, Genesis, Grant, Header, Outcome, Refusal, Request,
-        RequestId, SignedGenesis, State,
-        request::{Certify, Join},
+        Author, Batch, Content, Decision, Entry, Genesis, Grant, Header, Outcome, Position,
+        Recovery, Refusal, Request, RequestId, SignedGenesis, SignedRecovery, State,
+        request::{Certify, Join, Promote, RosterChange},
     },
     name::{Label, NamePattern},
 };
@@ -28,6 +28,8 @@ pub const KEYS: SystemKeys = SystemKeys;
 
 pub struct Mesh {
     pub id: MeshId,
+    pub genesis: SignedGenesis,
+    pub root: Root,
     pub issuer: Issuer,
     pub founder: Arc<Ed25519>,
     /// The state after each batch, the genesis' first.
@@ -65,10 +67,12 @@ impl Mesh {
 
     pub fn with_overlay(ipv4: &str) -> Self {
         let founder = key(0);
-        let (genesis, issuer) = genesis(&*founder, ipv4.parse().expect("a range"));
+        let (genesis, issuer, root) = founded(&*founder, ipv4.parse().expect("a range"));
         let state = State::genesis(&genesis, &KEYS).expect("a good genesis");
         Self {
             id: state.mesh,
+            genesis,
+            root,
             issuer,
             founder,
             states: vec![state],
@@ -105,13 +109,22 @@ impl Mesh {
         number: u8,
         change: impl FnOnce(&mut Grant),
     ) -> Token {
-        let key = key(number);
+        self.token_with(inviter, key(number), change)
+    }
+
+    fn token_with(
+        &self,
+        inviter: &dyn Sign,
+        key: Arc<Ed25519>,
+        change: impl FnOnce(&mut Grant),
+    ) -> Token {
         let mut grant = Grant {
             mesh: self.id,
             token: key.public(),
             inviter: id(inviter),
             roles: BTreeSet::new(),
             names: BTreeSet::from([NamePattern::any()]),
+            routes: BTreeSet::new(),
             uses: 1,
             expires_ms: self.now_ms + 60 * MINUTE,
             position: self.state().position,
@@ -137,11 +150,83 @@ impl Mesh {
 
     /// Has a machine join by a token of its own.
     pub fn admit(&mut self, machine: &dyn Sign, name: &str) {
-        let number = machine.public().0[0];
-        let token = self.token_by(&*key(0), number, |_| {});
+        self.admit_as(machine, name, &*key(0), |_| {});
+    }
+
+    /// Has a machine join by a token of `inviter`'s, changed by `change`.
+    pub fn admit_as(
+        &mut self,
+        machine: &dyn Sign,
+        name: &str,
+        inviter: &dyn Sign,
+        change: impl FnOnce(&mut Grant),
+    ) {
+        let mut seed = [0xee; 32];
+        seed[..8].copy_from_slice(&self.requests.to_le_bytes());
+        let token = self.token_with(inviter, Arc::new(Ed25519::from_seed(&seed)), change);
         let request = self.join_request(&token, machine, name);
         let outcome = self.decide(request);
         assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+    }
+
+    /// An issuer certificate for a fresh key.
+    pub fn issuer_der(&self) -> Vec<u8> {
+        let key = KEYS.generate_p256();
+        let der = self.root.issuer(&key.spki(), NOW, &KEYS);
+        der.expect("an issuer")
+    }
+
+    /// Has the founder make a member a CA node.
+    pub fn promote(&mut self, number: u8) {
+        let promote = Promote {
+            node: id(&*key(number)),
+            issuers: vec![self.issuer_der()],
+        };
+        let outcome = self.ask(&*key(0), Content::Promote(promote));
+        assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+    }
+
+    /// Has the founder change the roster.
+    pub fn become_roster(&mut self, numbers: &[u8]) {
+        self.become_roster_by(numbers, &*key(0));
+    }
+
+    pub fn become_roster_by(&mut self, numbers: &[u8], by: &dyn Sign) {
+        let voters: BTreeSet<NodeId> = numbers.iter().map(|number| id(&*key(*number))).collect();
+        let change = Content::Roster(RosterChange {
+            voters: voters.clone(),
+        });
+        let outcome = self.ask(by, change);
+        assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+        assert_eq!(self.state().roster, voters);
+    }
+
+    /// The next batch with one request of the founder's, which nobody signed
+    /// and nobody applied.
+    pub fn unproved(&mut self, content: &Content) -> Batch {
+        let request = self.request(&*key(0), content);
+        let mut draft = self.state().draft(self.now_ms);
+        let entry = Entry {
+            request,
+            attachment: Vec::new(),
+        };
+        let outcome = draft.add(entry, &KEYS);
+        assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+        draft.finish().1
+    }
+
+    /// What the root signs where a roster is lost.
+    pub fn recovery(&self, number: u32, position: Position, roster: &[u8]) -> SignedRecovery {
+        let recovery = Recovery {
+            mesh: self.id,
+            number,
+            position,
+            roster: roster.iter().map(|number| key(*number).public()).collect(),
+        };
+        let bytes = codec::encode(&recovery);
+        let message = Purpose::Recovery.message(&self.id, &bytes);
+        let signature = self.root.sign(&message).expect("a signature");
+        SignedRecovery { bytes, signature }
     }
 
     /// Asks as a member; one batch.
@@ -163,8 +248,14 @@ impl Mesh {
     }
 
     /// Writes one batch, as the leader does but for what it wouldn't even
-    /// record, and has the follower apply it.
+    /// record, and has the follower apply it. Whoever must signs it, as far as
+    /// its number is a low one.
     pub fn batch(&mut self, requests: Vec<Sealed>) -> Vec<Outcome> {
+        self.batch_by(requests, &(0..32).collect::<Vec<u8>>())
+    }
+
+    /// As [`Mesh::batch`], signed by those of the roster that are listed.
+    pub fn batch_by(&mut self, requests: Vec<Sealed>, signers: &[u8]) -> Vec<Outcome> {
         let mut draft = self.state().draft(self.now_ms);
         let outcomes: Vec<Outcome> = requests
             .into_iter()
@@ -186,8 +277,13 @@ impl Mesh {
             })
             .collect();
         let (state, mut batch) = draft.finish();
-        let (node, signature) = batch.endorse(&self.id, &*self.founder);
-        batch.proof.insert(node, signature);
+        let needed = self.state().proof_needed(&batch).expect("the next batch");
+        for signer in signers.iter().map(|number| key(*number)) {
+            if needed.signers().contains_key(&id(&*signer)) {
+                let (node, signature) = batch.endorse(&self.id, &*signer);
+                batch.proof.insert(node, signature);
+            }
+        }
         let (followed, same) = self.state().next(&batch, &KEYS).expect("the next batch");
         assert_eq!(same, outcomes);
         assert_eq!(codec::encode(&followed), codec::encode(&state));
@@ -199,6 +295,11 @@ impl Mesh {
 
 /// A genesis and the issuer in it.
 pub fn genesis(founder: &dyn Sign, ipv4: Ipv4Net) -> (SignedGenesis, Issuer) {
+    let (genesis, issuer, _) = founded(founder, ipv4);
+    (genesis, issuer)
+}
+
+fn founded(founder: &dyn Sign, ipv4: Ipv4Net) -> (SignedGenesis, Issuer, Root) {
     let domain = "lab.internal".parse().expect("a domain");
     let root_key = KEYS.generate_p256();
     let root = Root::generate(root_key, &domain, ipv4, NOW, &KEYS).expect("a root");
@@ -222,7 +323,7 @@ pub fn genesis(founder: &dyn Sign, ipv4: Ipv4Net) -> (SignedGenesis, Issuer) {
             .sign_leaf(&plan, random_serial(&KEYS), &KEYS)
             .expect("a membership");
     }
-    (sign_genesis(&genesis, &root), issuer)
+    (sign_genesis(&genesis, &root), issuer, root)
 }
 
 /// A batch with this header that `key` alone signed.
@@ -250,6 +351,9 @@ pub fn facts(state: &State) -> Vec<u8> {
         &state.tokens,
         &state.issuers,
         &state.certificates,
+        (&state.revoked, &state.revoked_keys, &state.evicted),
+        &state.records,
+        (&state.voters, state.epoch),
     ))
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use super::recovery::SignedRecovery;
 use crate::{
     codec::{self, CodecError},
     crypto::{Hash, PublicKey, Purpose, Sealed, Sign, Signature, Verify},
@@ -44,6 +45,9 @@ pub struct Header {
     /// batch on. A majority of it signs as well, so who knows a roster can
     /// follow to the next by headers alone.
     pub next: Option<BTreeSet<PublicKey>>,
+    /// Where the root gave the ledger a new roster. Such a batch is empty, and
+    /// the old roster, which is lost, doesn't sign it.
+    pub recovery: Option<SignedRecovery>,
 }
 
 /// How often a header carries the hash of the state.

@@ -49,6 +49,9 @@ pub enum BatchError {
     /// It ends an epoch where its entries don't, or for another roster.
     #[error("the next roster is not the one that the batch's entries lead to")]
     Next,
+    /// The root didn't sign this roster, or not for this place.
+    #[error("the recovery is not signed by the mesh's root for this place")]
+    Recovery,
     /// The state after it has another hash than its header says.
     #[error("the state after batch {0} is not the one that the roster signed")]
     State(u64),
@@ -90,16 +93,20 @@ impl State {
         if header.stamp_ms < self.stamp_ms {
             return Err(BatchError::Stamp);
         }
-        let mut draft = self.draft(header.stamp_ms);
-        let outcomes = batch
-            .entries
-            .iter()
-            .map(|entry| draft.add(entry.clone(), verify))
-            .collect();
-        if header.next != draft.next_roster() {
-            return Err(BatchError::Next);
+        let (mut state, outcomes) = match &header.recovery {
+            None => self.with_entries(batch, &header, verify)?,
+            Some(signed) => {
+                let recovery = self.read_recovery(signed, verify)?;
+                if !batch.entries.is_empty() || header.next.as_ref() != Some(&recovery.roster) {
+                    return Err(BatchError::Recovery);
+                }
+                (self.after(&recovery, header.stamp_ms), Vec::new())
+            }
+        };
+        // Where an epoch ends a late node's snapshot may start.
+        if header.next.is_some() && header.state.is_none() {
+            return Err(BatchError::State(header.index));
         }
-        let mut state = draft.into_state();
         let signed = header.state;
         if signed.is_some_and(|hash| hash != state.hash_at(header.index)) {
             return Err(BatchError::State(header.index));
@@ -108,19 +115,42 @@ impl State {
         Ok((state, outcomes))
     }
 
+    fn with_entries(
+        &self,
+        batch: &Batch,
+        header: &Header,
+        verify: &dyn Verify,
+    ) -> Result<(Self, Vec<Outcome>), BatchError> {
+        let mut draft = self.draft(header.stamp_ms);
+        let outcomes = batch
+            .entries
+            .iter()
+            .map(|entry| draft.add(entry.clone(), verify))
+            .collect();
+        match header.next == draft.next_roster() {
+            true => Ok((draft.into_state(), outcomes)),
+            false => Err(BatchError::Next),
+        }
+    }
+
     /// Whether `batch`, which comes next here, is signed by all who must.
     ///
     /// # Errors
     /// [`BatchError::Proof`], or why it doesn't come next.
     pub fn check_proof(&self, batch: &Batch, verify: &dyn Verify) -> Result<(), BatchError> {
-        match self.proof_needed(batch)?.are_met(&self.mesh, batch, verify) {
+        let header = self.read_next(batch)?;
+        if let Some(signed) = &header.recovery {
+            self.read_recovery(signed, verify)?;
+        }
+        match Quorums::of(&self.roster_keys, &header).are_met(&self.mesh, batch, verify) {
             true => Ok(()),
             false => Err(BatchError::Proof),
         }
     }
 
     /// Whose signatures `batch`, which comes next here, needs: those of a
-    /// majority of the roster, and where that changes, of the new one as well.
+    /// majority of the roster, and where that changes, of the new one as well;
+    /// where the root changed it, of the new one alone.
     ///
     /// # Errors
     /// [`BatchError`]: why it doesn't come next.
@@ -133,7 +163,8 @@ impl State {
     pub fn has_proved(&self, batch: &Batch, verify: &dyn Verify) -> bool {
         let header = batch.read_header();
         header.is_ok_and(|header| {
-            Quorums::of(&self.roster_keys, &header).are_met(&self.mesh, batch, verify)
+            header.recovery.is_none()
+                && Quorums::of(&self.roster_keys, &header).are_met(&self.mesh, batch, verify)
         })
     }
 
@@ -169,7 +200,9 @@ impl Quorums {
     pub(super) fn of(roster: &BTreeMap<NodeId, PublicKey>, header: &Header) -> Self {
         let next = header.next.as_ref();
         let next = next.map(|keys| keys.iter().map(|key| (key.node_id(), *key)).collect());
-        Self([Some(roster.clone()), next].into_iter().flatten().collect())
+        // What the root gave away isn't for the old roster to refuse.
+        let old = header.recovery.is_none().then(|| roster.clone());
+        Self([old, next].into_iter().flatten().collect())
     }
 
     /// All whose signatures count, with their keys.
@@ -183,10 +216,11 @@ impl Quorums {
 
     /// Whether the signatures of those for whom `signed` says so are enough.
     pub fn are_met_by(&self, signed: impl Fn(&NodeId) -> bool) -> bool {
-        self.0.iter().all(|group| {
-            let count = group.keys().filter(|node| signed(node)).count();
-            count > group.len() / 2
-        })
+        !self.0.is_empty()
+            && self.0.iter().all(|group| {
+                let count = group.keys().filter(|node| signed(node)).count();
+                count > group.len() / 2
+            })
     }
 
     /// Whether the batch's proof is enough. Signatures of others are no part

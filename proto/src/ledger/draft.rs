@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{
     batch::{Batch, Entry, Header, Position, STATE_HASH_INTERVAL},
     rules::{self, Decision, Effect, Outcome, Refusal},
-    state::{LeafError, Name, NameKind, State, TokenUse},
+    state::{LeafError, State},
 };
 use crate::{
     crypto::{Hash, PublicKey, Sealed, Verify},
@@ -54,7 +54,8 @@ impl Draft {
 
     /// Whether the batch has room for one more entry, however large.
     pub fn has_room(&self) -> bool {
-        self.entries.len() < limits::BATCH_ENTRIES
+        !self.is_ended()
+            && self.entries.len() < limits::BATCH_ENTRIES
             && self.bytes + limits::ENTRY_BYTES <= limits::BATCH_ENTRY_BYTES
     }
 
@@ -64,27 +65,48 @@ impl Draft {
     /// The [`Refusal`] that it would meet.
     pub fn decide(&self, request: &Sealed, verify: &dyn Verify) -> Result<Decision, Refusal> {
         let ruling = rules::rule(&self.state, request, self.state.stamp_ms, verify).1;
-        Ok(match ruling? {
+        let effect = ruling?;
+        self.check_place(&effect)?;
+        Ok(match effect {
             Effect::Repeat(outcome) => Decision::Repeat(outcome),
             Effect::Join(join) => Decision::Certificate(join.plan),
             Effect::Renew(plan, _) | Effect::Certify(plan, _) => Decision::Certificate(plan),
-            Effect::Nothing | Effect::Claim(..) | Effect::Share(_) | Effect::Release(_) => {
-                Decision::Plain
-            }
+            _ => Decision::Plain,
         })
+    }
+
+    /// A roster change is the only entry of its batch.
+    fn check_place(&self, effect: &Effect) -> Result<(), Refusal> {
+        if self.is_ended() {
+            return Err(Refusal::EpochEnded);
+        }
+        match effect {
+            Effect::Roster(_) if !self.is_empty() => Err(Refusal::NotAlone),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a roster change ended the batch.
+    pub fn is_ended(&self) -> bool {
+        self.state.epoch != self.epoch
     }
 
     /// Applies one entry. A refusal changes nothing and is recorded.
     pub fn add(&mut self, entry: Entry, verify: &dyn Verify) -> Outcome {
         let index = self.previous.index + 1;
         let (key, ruling) = rules::rule(&self.state, &entry.request, self.state.stamp_ms, verify);
-        let outcome = match ruling {
+        let place = |effect: Effect| self.check_place(&effect).map(|()| effect);
+        let outcome = match ruling.and_then(place) {
             Err(refusal) => Outcome::Refused(refusal),
             Ok(effect) => self
                 .take(effect, &entry.attachment, index, verify)
                 .unwrap_or_else(Outcome::Refused),
         };
-        if let Some((key, expires_ms)) = key {
+        // What came too late for this batch may be asked again in the next.
+        let late = matches!(outcome, Outcome::Refused(Refusal::EpochEnded));
+        if let Some((key, expires_ms)) = key
+            && !late
+        {
             let requests = &mut self.state.requests;
             if !requests.contains_key(&key) {
                 requests.insert(key, (expires_ms, outcome.clone()));
@@ -114,16 +136,9 @@ impl Draft {
                     .map_err(refuse)?;
                 state.admit(node, join.member);
                 state.set_membership(node, serial);
-                // Two grants for one token's key: its uses are counted for as
-                // long as either could be spent.
-                let before = state.tokens.get(&join.token);
-                let used = TokenUse {
-                    uses: before.map_or(0, |used| used.uses) + 1,
-                    expires_ms: before
-                        .map_or(0, |used| used.expires_ms)
-                        .max(join.token_expires_ms),
-                };
-                state.tokens.insert(join.token, used);
+                if let Some((token, expires_ms)) = join.token {
+                    state.spend(token, expires_ms);
+                }
             }
             Effect::Renew(plan, node) => {
                 let serial = state
@@ -131,28 +146,41 @@ impl Draft {
                     .map_err(refuse)?;
                 state.set_membership(node, serial);
             }
-            Effect::Claim(name, owner) => {
-                let service = Name {
-                    kind: NameKind::Service,
-                    owner,
-                    shared: BTreeSet::new(),
-                    since: index,
-                };
-                state.give_name(name, service);
-            }
+            Effect::Claim(name, owner) => state.claim(name, owner, index),
             Effect::Share(share) => {
                 if let Some(held) = state.names.get_mut(&share.name) {
                     held.shared.insert(share.with);
                 }
             }
-            Effect::Release(name) => {
-                state.free_name(&name);
+            Effect::Unshare(share) => {
+                if let Some(held) = state.names.get_mut(&share.name) {
+                    held.shared.remove(&share.with);
+                }
             }
+            Effect::Release(name) => state.release(&name),
             Effect::Certify(plan, node) => {
                 state
                     .take_leaf(&plan, node, attachment, verify)
                     .map_err(refuse)?;
             }
+            Effect::Promote(node, issuers) => state.promote(node, issuers),
+            Effect::Demote(node) => state.demote(node),
+            Effect::Roster(roster) => state.change_roster(roster),
+            Effect::Leave(node) => state.remove_member(node, index, false),
+            Effect::Propose { node, by } => {
+                state.proposals.insert((node, by), state.stamp_ms);
+                return Ok(Outcome::Waiting(index));
+            }
+            Effect::Evict { node, hold } => {
+                if let Some((author, hold)) = hold {
+                    state.decide_hold(author, hold, index);
+                }
+                state.remove_member(node, index, true);
+            }
+            Effect::Unhold(author, hold) => state.decide_hold(author, hold, index),
+            Effect::Revoke(serial) => state.revoke(serial, true),
+            Effect::AddRecord(record, owner) => state.add_record(record, owner, index),
+            Effect::RemoveRecords(remove) => state.remove_records(&remove),
         }
         Ok(Outcome::Done(index))
     }
@@ -160,8 +188,8 @@ impl Draft {
     /// The keys of the roster that the entries so far lead to, where that is
     /// another one.
     pub(super) fn next_roster(&self) -> Option<BTreeSet<PublicKey>> {
-        let ended = self.state.epoch != self.epoch;
-        ended.then(|| self.state.roster_keys.values().copied().collect())
+        self.is_ended()
+            .then(|| self.state.roster_keys.values().copied().collect())
     }
 
     /// The state with all entries.
@@ -180,6 +208,7 @@ impl Draft {
             stamp_ms: self.state.stamp_ms,
             state: None,
             next: self.next_roster(),
+            recovery: None,
         };
         if header.next.is_some() || header.index.is_multiple_of(STATE_HASH_INTERVAL) {
             header.state = Some(self.state.hash_at(header.index));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
     batch::{Genesis, SignedGenesis},
@@ -57,8 +57,10 @@ impl Genesis {
             ipv6: node.ipv6(mesh),
             roles: BTreeSet::from([Role::Admin, Role::Ca]),
             names: BTreeSet::from([NamePattern::any()]),
+            routes: [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())].into(),
             invited_by: None,
             joined: 0,
+            joined_ms: self.stamp_ms,
             certificate: None,
         })
     }
@@ -97,6 +99,7 @@ impl State {
         let issuer = Issuer {
             node: founder,
             certificate: issuer,
+            revoked: None,
         };
         let mut state = Self {
             mesh,
@@ -117,6 +120,16 @@ impl State {
             tokens: Map::default(),
             issuers: Map::from([(issuer.certificate.serial, issuer)]),
             certificates: Map::default(),
+            revoked: Map::default(),
+            revoked_keys: Map::default(),
+            evicted: Map::default(),
+            proposals: Map::default(),
+            evictions: Vec::new(),
+            inviters: Map::default(),
+            decided: Map::default(),
+            records: Map::default(),
+            record_count: 0,
+            recovery: 0,
             requests: Map::default(),
         };
         state.admit(founder, genesis.founder_member(&mesh)?);

@@ -8,11 +8,18 @@
 
 pub mod batch;
 mod chain;
+pub mod content;
 mod draft;
+mod effects;
+pub mod evidence;
 mod genesis;
+pub mod record;
+pub mod recovery;
 pub mod request;
+mod role;
 mod roster;
 pub mod rules;
+pub mod snapshot;
 pub mod stamp;
 pub mod state;
 
@@ -21,7 +28,9 @@ pub use self::{
     chain::{BatchError, Quorums},
     draft::Draft,
     genesis::GenesisError,
+    recovery::{Recovery, SignedRecovery},
     request::{Author, Content, Grant, Request, RequestId, Role},
     rules::{Decision, Outcome, Refusal},
+    snapshot::{EpochError, Epochs, Snapshot, SnapshotError},
     state::{Member, State},
 };

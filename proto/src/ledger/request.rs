@@ -1,13 +1,20 @@
 //! What somebody asks of the ledger, and the grant inside a token.
 
-use std::{collections::BTreeSet, fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::batch::Position;
+pub use super::{
+    content::{Admit, Certify, Evict, HoldId, Join, Promote, RosterChange, Share, Unhold},
+    record::{AddRecord, RemoveRecords},
+    role::{Role, RoleError},
+};
 use crate::{
+    certificate::Serial,
     codec,
-    crypto::{PublicKey, Purpose, Sealed, Sign, Signature, Verify},
+    crypto::{PublicKey, Purpose, Sealed, Sign, Verify},
     id::{MeshId, NodeId},
     limits,
     name::{Label, NamePattern},
@@ -70,51 +77,28 @@ pub enum Content {
     Release(Label),
     /// A certificate for names that the author holds.
     Certify(Certify),
-}
-
-/// A machine asks to be a member; signed by the token's key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Join {
-    /// The machine's key.
-    pub node: PublicKey,
-    /// The name it wants.
-    pub name: Label,
-    /// Exporter of the TLS session in which it asked (RFC 8446 §7.5): the
-    /// contacted node checks it, so that a request can't be carried over from
-    /// another session.
-    pub exporter: [u8; 32],
-    /// What the inviter signed: a [`Grant`].
-    pub grant: Sealed,
-    /// The machine's key over [`Join::possession_message`].
-    pub possession: Signature,
-}
-
-impl Join {
-    /// What the joining machine signs to show that the key is its own.
-    pub fn possession_message(mesh: &MeshId, token: &PublicKey, exporter: &[u8; 32]) -> Vec<u8> {
-        Purpose::Possession.message(mesh, &codec::encode(&(token, exporter)))
-    }
-}
-
-/// Lets `with` run instances of `name`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Share {
-    /// A name of the author's.
-    pub name: Label,
-    /// The node that may use it too.
-    pub with: NodeId,
-}
-
-/// Asks for a certificate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Certify {
-    /// SubjectPublicKeyInfo of the key, DER; its owner has shown possession to
-    /// the node that made this request.
-    pub spki: Vec<u8>,
-    /// Names below the mesh domain, lower case, without a trailing dot.
-    pub names: BTreeSet<String>,
-    /// Life, in days.
-    pub days: u32,
+    /// No longer let another node run instances of the author's name.
+    Unshare(Share),
+    /// Make a machine a member, by an admin.
+    Admit(Box<Admit>),
+    /// Make a member a CA node.
+    Promote(Promote),
+    /// Make a CA node an ordinary member.
+    Demote(NodeId),
+    /// Change the roster.
+    Roster(RosterChange),
+    /// The author is no member any more.
+    Leave,
+    /// Take a member out.
+    Evict(Evict),
+    /// Let a hold go.
+    Unhold(Unhold),
+    /// A certificate isn't to be trusted any more.
+    Revoke(Serial),
+    /// A DNS record more.
+    AddRecord(AddRecord),
+    /// DNS records less.
+    RemoveRecords(RemoveRecords),
 }
 
 mod kind {
@@ -124,10 +108,22 @@ mod kind {
     pub const SHARE: u16 = 4;
     pub const RELEASE: u16 = 5;
     pub const CERTIFY: u16 = 6;
+    pub const UNSHARE: u16 = 7;
+    pub const ADMIT: u16 = 8;
+    pub const PROMOTE: u16 = 9;
+    pub const DEMOTE: u16 = 10;
+    pub const ROSTER: u16 = 11;
+    pub const LEAVE: u16 = 12;
+    pub const EVICT: u16 = 13;
+    pub const UNHOLD: u16 = 14;
+    pub const REVOKE: u16 = 15;
+    pub const ADD_RECORD: u16 = 16;
+    pub const REMOVE_RECORDS: u16 = 17;
 }
 
 impl Content {
-    fn encode(&self) -> (u16, Vec<u8>) {
+    /// Its kind's number, and its encoding.
+    pub fn encode(&self) -> (u16, Vec<u8>) {
         match self {
             Self::Join(join) => (kind::JOIN, codec::encode(join)),
             Self::Renew => (kind::RENEW, Vec::new()),
@@ -135,6 +131,17 @@ impl Content {
             Self::Share(share) => (kind::SHARE, codec::encode(share)),
             Self::Release(name) => (kind::RELEASE, codec::encode(name)),
             Self::Certify(certify) => (kind::CERTIFY, codec::encode(certify)),
+            Self::Unshare(share) => (kind::UNSHARE, codec::encode(share)),
+            Self::Admit(admit) => (kind::ADMIT, codec::encode(admit)),
+            Self::Promote(promote) => (kind::PROMOTE, codec::encode(promote)),
+            Self::Demote(node) => (kind::DEMOTE, codec::encode(node)),
+            Self::Roster(change) => (kind::ROSTER, codec::encode(change)),
+            Self::Leave => (kind::LEAVE, Vec::new()),
+            Self::Evict(evict) => (kind::EVICT, codec::encode(evict)),
+            Self::Unhold(unhold) => (kind::UNHOLD, codec::encode(unhold)),
+            Self::Revoke(serial) => (kind::REVOKE, codec::encode(serial)),
+            Self::AddRecord(record) => (kind::ADD_RECORD, codec::encode(record)),
+            Self::RemoveRecords(records) => (kind::REMOVE_RECORDS, codec::encode(records)),
         }
     }
 
@@ -151,6 +158,17 @@ impl Content {
             kind::SHARE => Self::Share(read(bytes)?),
             kind::RELEASE => Self::Release(read(bytes)?),
             kind::CERTIFY => Self::Certify(read(bytes)?),
+            kind::UNSHARE => Self::Unshare(read(bytes)?),
+            kind::ADMIT => Self::Admit(Box::new(read(bytes)?)),
+            kind::PROMOTE => Self::Promote(read(bytes)?),
+            kind::DEMOTE => Self::Demote(read(bytes)?),
+            kind::ROSTER => Self::Roster(read(bytes)?),
+            kind::LEAVE => Self::Leave,
+            kind::EVICT => Self::Evict(read(bytes)?),
+            kind::UNHOLD => Self::Unhold(read(bytes)?),
+            kind::REVOKE => Self::Revoke(read(bytes)?),
+            kind::ADD_RECORD => Self::AddRecord(read(bytes)?),
+            kind::REMOVE_RECORDS => Self::RemoveRecords(read(bytes)?),
             _ => return None,
         })
     }
@@ -179,41 +197,6 @@ impl Request {
     }
 }
 
-/// What a member may do beyond having a name and an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Invites, approves, evicts.
-    Admin,
-    /// May be in the roster that decides the ledger.
-    Ca,
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Admin => "admin",
-            Self::Ca => "ca",
-        })
-    }
-}
-
-/// Not a role.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is not a role that an invite can give: admin")]
-pub struct RoleError(String);
-
-impl FromStr for Role {
-    type Err = RoleError;
-
-    fn from_str(s: &str) -> Result<Self, RoleError> {
-        match s {
-            "admin" => Ok(Self::Admin),
-            _ => Err(RoleError(s.chars().take(40).collect())),
-        }
-    }
-}
-
 /// What the holder of a token is granted. Sealed by the inviter under
 /// [`Purpose::Grant`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -228,6 +211,8 @@ pub struct Grant {
     pub roles: BTreeSet<Role>,
     /// Names that they may be granted; at most what the inviter may.
     pub names: BTreeSet<NamePattern>,
+    /// Networks that they may bring; at most what the inviter may.
+    pub routes: BTreeSet<IpNet>,
     /// How many may join by it.
     pub uses: u32,
     /// When it is void, in milliseconds of ledger time.

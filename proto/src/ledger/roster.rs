@@ -48,6 +48,23 @@ impl State {
         Some(next)
     }
 
+    /// Whether `next` may follow the roster in force: by one node that doesn't
+    /// belong in it any more less, or by as many of those that wait more as
+    /// make it 3 or 5.
+    pub fn may_become(&self, next: &BTreeSet<NodeId>) -> bool {
+        let gone: Vec<&NodeId> = self.roster.difference(next).collect();
+        let come: Vec<&NodeId> = next.difference(&self.roster).collect();
+        match (&gone[..], &come[..]) {
+            ([gone], []) => !self.is_voter(**gone) && !next.is_empty(),
+            ([], come) => {
+                come.len() == 1 + self.roster.len() % 2
+                    && next.len() <= limits::ROSTER
+                    && come.iter().all(|node| self.is_voter(**node))
+            }
+            _ => false,
+        }
+    }
+
     /// Who should lead in `slot` (ledger time in terms), best first: by
     /// rendezvous hashing, and only nodes that can issue certificates.
     pub fn leader_order(&self, slot: u64) -> Vec<NodeId> {

@@ -7,12 +7,13 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use super::{
     batch::Position,
-    request::{Author, RequestId, Role},
+    record::UserRecord,
+    request::{Author, HoldId, RequestId, Role},
     rules::{Outcome, RequestKey},
 };
 use crate::{
@@ -23,6 +24,7 @@ use crate::{
     limits,
     map::Map,
     name::{Label, MeshDomain, NamePattern},
+    zone::DomainName,
 };
 
 /// Everything that the ledger says, up to [`State::position`].
@@ -65,8 +67,32 @@ pub struct State {
     pub tokens: Map<PublicKey, TokenUse>,
     /// Issuer certificates by their serials.
     pub issuers: Map<Serial, Issuer>,
-    /// Every certificate that was issued.
+    /// Every certificate that was issued and hasn't been over for long.
     pub certificates: Map<Serial, Issued>,
+    /// Certificates that were revoked; S17: kept until they are over.
+    pub revoked: Map<Serial, Revocation>,
+    /// Hashes of SubjectPublicKeyInfos that were revoked, and until when a
+    /// certificate for such a key could be valid, in milliseconds since 1970.
+    pub revoked_keys: Map<Hash, u64>,
+    /// Who was evicted, and the index of the batch that did it. These keys
+    /// never come back.
+    pub evicted: Map<NodeId, u64>,
+    /// Evictions that wait for a second admin: whose, by whom, and when that
+    /// was said, in milliseconds of ledger time.
+    pub(super) proposals: Map<(NodeId, NodeId), u64>,
+    /// When nodes were evicted within the last hour, in milliseconds of
+    /// ledger time.
+    pub(super) evictions: Vec<u64>,
+    /// Who let each admin in, also those that are gone.
+    pub(super) inviters: Map<NodeId, NodeId>,
+    /// Holds that were decided, and the index of the batch that did it.
+    pub(super) decided: Map<(NodeId, HoldId), u64>,
+    /// Users' DNS records by name.
+    pub records: Map<DomainName, Vec<UserRecord>>,
+    /// How many records there are.
+    pub(super) record_count: u32,
+    /// Number of the last recovery from a lost roster.
+    pub recovery: u32,
     /// Requests that were applied and haven't expired.
     pub(super) requests: Map<RequestKey, (u64, Outcome)>,
 }
@@ -86,10 +112,14 @@ pub struct Member {
     pub roles: BTreeSet<Role>,
     /// Names that it may be granted.
     pub names: BTreeSet<NamePattern>,
-    /// Whose token it joined by; the founder has none.
+    /// Networks that it may bring.
+    pub routes: BTreeSet<IpNet>,
+    /// Who let it in; the founder was there first.
     pub invited_by: Option<NodeId>,
     /// Index of the batch that made it a member.
     pub joined: u64,
+    /// When that was, in milliseconds of ledger time.
+    pub joined_ms: u64,
     /// Its newest membership certificate.
     pub certificate: Option<Serial>,
 }
@@ -114,6 +144,8 @@ pub enum NameKind {
     Node,
     /// A service.
     Service,
+    /// Users' records at it or below it, and nothing else.
+    Records,
 }
 
 /// How far a token is spent.
@@ -132,6 +164,8 @@ pub struct Issuer {
     pub node: NodeId,
     /// The root-signed certificate.
     pub certificate: KeptCertificate,
+    /// Index of the batch that revoked it.
+    pub revoked: Option<u64>,
 }
 
 /// One certificate that was issued.
@@ -149,8 +183,20 @@ pub struct Issued {
     pub not_before_ms: u64,
     /// As `not_before_ms`.
     pub not_after_ms: u64,
-    /// The certificate, DER.
+    /// The certificate, DER; empty once nobody asks for it any more. A
+    /// member's newest membership certificate is always there.
     pub der: Box<[u8]>,
+}
+
+/// What is revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revocation {
+    /// Hash of the certificate's SubjectPublicKeyInfo.
+    pub key_hash: Hash,
+    /// When it was revoked, in milliseconds of ledger time.
+    pub at_ms: u64,
+    /// When the certificate ends, in milliseconds since 1970.
+    pub not_after_ms: u64,
 }
 
 impl State {
@@ -188,19 +234,60 @@ impl State {
 
     /// Whether `node` has an issuer that it may sign with now.
     pub fn can_issue(&self, node: NodeId) -> bool {
-        self.issuers_of(node)
-            .any(|issuer| issuer.certificate.is_valid_at(self.stamp_ms))
+        self.is_voter(node)
+            && self.issuers_of(node).any(|issuer| {
+                issuer.revoked.is_none() && issuer.certificate.is_valid_at(self.stamp_ms)
+            })
     }
 
-    /// The hash of this state as of batch `index`. The header that holds it
-    /// can't contain a hash of itself, so that is left out of what is hashed.
+    /// Whether a certificate was revoked: by its serial, by its key, or with
+    /// its issuer.
+    pub fn is_revoked(&self, serial: &Serial, issued: &Issued) -> bool {
+        let issuer = self.issuers.get(&issued.issuer);
+        self.revoked.contains_key(serial)
+            || self.revoked_keys.contains_key(&issued.key_hash)
+            || issuer.is_none_or(|issuer| issuer.revoked.is_some())
+    }
+
+    /// Members whose membership certificate was revoked, by its serial or with
+    /// its issuer: they are members still, and should renew.
+    pub fn due_for_renewal(&self) -> impl Iterator<Item = NodeId> {
+        self.members.iter().filter_map(|(node, member)| {
+            let serial = member.certificate?;
+            let issued = self.certificates.get(&serial)?;
+            self.is_revoked(&serial, issued).then_some(*node)
+        })
+    }
+
+    /// Evictions that wait for a second admin: whose, and by whom.
+    pub fn proposed_evictions(&self) -> impl Iterator<Item = (NodeId, NodeId)> {
+        let since = self.stamp_ms.saturating_sub(limits::EVICTION_AGREEMENT_MS);
+        self.proposals
+            .iter()
+            .filter(move |(_, at_ms)| **at_ms >= since)
+            .map(|((node, by), _)| (*node, *by))
+    }
+
+    /// Whether the ledger decided an admin's hold, either way: then it is in
+    /// force no more.
+    pub fn is_decided(&self, author: NodeId, hold: HoldId) -> bool {
+        self.decided.contains_key(&(author, hold))
+    }
+
+    /// The hash of this state as of batch `index`.
     pub(super) fn hash_at(&self, index: u64) -> Hash {
+        codec::hash(&self.without_hash(index))
+    }
+
+    /// This state as a header's hash and snapshots have it: a header that
+    /// holds the hash of the state can't be in that state with its own hash.
+    pub(super) fn without_hash(&self, index: u64) -> Self {
         let mut state = self.clone();
         state.position = Position {
             index,
             hash: Hash::default(),
         };
-        codec::hash(&state)
+        state
     }
 
     /// Moves ledger time on, and forgets what is over by then.
@@ -214,47 +301,11 @@ impl State {
             self.requests
                 .retain(|_, (expires_ms, _)| *expires_ms >= stamp_ms);
             self.tokens.retain(|_, used| used.expires_ms >= stamp_ms);
+            let since = stamp_ms.saturating_sub(limits::EVICTION_AGREEMENT_MS);
+            self.proposals.retain(|_, at_ms| *at_ms >= since);
         }
-    }
-
-    pub(super) fn admit(&mut self, node: NodeId, member: Member) {
-        let name = Name {
-            kind: NameKind::Node,
-            owner: node,
-            shared: BTreeSet::new(),
-            since: member.joined,
-        };
-        self.give_name(member.name.clone(), name);
-        self.addresses.insert(member.ipv4, node);
-        self.members.insert(node, member);
-    }
-
-    pub(super) fn give_name(&mut self, label: Label, name: Name) {
-        let held = self.names_held_by(name.owner);
-        self.held.insert(name.owner, held + 1);
-        self.names.insert(label, name);
-    }
-
-    pub(super) fn free_name(&mut self, label: &Label) {
-        if let Some(name) = self.names.get(label) {
-            let owner = name.owner;
-            match self.names_held_by(owner) {
-                0 | 1 => {
-                    self.held.remove(&owner);
-                }
-                held => self.held.insert(owner, held - 1),
-            }
-            self.names.remove(label);
-        }
-    }
-
-    pub(super) fn names_held_by(&self, node: NodeId) -> u32 {
-        self.held.get(&node).copied().unwrap_or(0)
-    }
-
-    pub(super) fn set_membership(&mut self, node: NodeId, serial: Serial) {
-        if let Some(member) = self.members.get_mut(&node) {
-            member.certificate = Some(serial);
+        if before_ms / limits::COMPACT_MS != stamp_ms / limits::COMPACT_MS {
+            self.compact();
         }
     }
 
@@ -272,6 +323,8 @@ impl State {
             .values()
             .find(|issuer| {
                 self.roster.contains(&issuer.node)
+                    && self.is_voter(issuer.node)
+                    && issuer.revoked.is_none()
                     && issuer.certificate.subject == leaf.issuer
                     && issuer.certificate.key_id == leaf.authority_key_id
             })

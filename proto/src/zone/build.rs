@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    DomainName, InstanceRecord, LOW_TTL_S, Node, NodeRecords, Protocol, Rdata, Record, RrSet,
-    ServiceRecords, ServiceState, Soa, TTL_S, Zone, ZoneInput,
+    DomainName, InstanceRecord, LOW_TTL_S, Node, NodeRecords, Protocol, Rdata, Record, RecordType,
+    RrSet, ServiceRecords, ServiceState, Soa, TTL_S, Zone, ZoneInput,
 };
 use crate::{id::resolver_v4, limits, name::Label};
 
@@ -47,6 +47,9 @@ pub(super) fn build(input: &ZoneInput) -> Zone {
     }
     for (label, service) in &input.services {
         builder.service(label, service);
+    }
+    for (name, records) in &input.records {
+        builder.records(name, records);
     }
     builder.finish()
 }
@@ -162,6 +165,26 @@ impl Builder<'_> {
         }
     }
 
+    /// What users added, where nodes and services say nothing of that type:
+    /// S12, and a service's instances come and go by themselves.
+    fn records(&mut self, name: &DomainName, records: &[Rdata]) {
+        if !name.is_within(&self.apex) {
+            return;
+        }
+        let taken: Vec<RecordType> = match self.names.get(name) {
+            Some(node) => node.sets.iter().map(|set| set.rtype).collect(),
+            None => Vec::new(),
+        };
+        let loading = self.names.get(name).is_some_and(|node| node.loading);
+        for data in records {
+            let rtype = data.record_type();
+            let alone = rtype == RecordType::CNAME && (!taken.is_empty() || loading);
+            if !taken.contains(&rtype) && !taken.contains(&RecordType::CNAME) && !alone {
+                self.add(name, self.ttl(true), [data.clone()]);
+            }
+        }
+    }
+
     /// `<service>.<parent>` and its SRV records.
     fn instances(&mut self, parent: &DomainName, service: &Label, instances: &[InstanceRecord]) {
         if let Some(name) = parent.child(service.as_str().as_bytes()) {
@@ -182,6 +205,8 @@ impl Builder<'_> {
                     .filter_map(|instance| {
                         let target = self.target(service, instance)?;
                         Some(Rdata::Srv {
+                            priority: 0,
+                            weight: 0,
                             port: instance.port,
                             target,
                         })

@@ -4,6 +4,8 @@
 
 use std::{borrow::Borrow, fmt, net::IpAddr, str::FromStr};
 
+use serde::{Deserialize, Serialize};
+
 /// Longest name in octets, without the root's zero octet (RFC 1035 §2.3.4).
 const NAME_OCTETS: usize = 254;
 /// Longest label in octets (RFC 1035 §2.3.4).
@@ -11,7 +13,8 @@ const LABEL_OCTETS: usize = 63;
 
 /// A fully qualified domain name: lower case, in wire form (each label behind
 /// its length) without the root's zero octet.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
 pub struct DomainName(Box<[u8]>);
 
 impl DomainName {
@@ -120,6 +123,27 @@ pub(super) fn suffixes(wire: &[u8]) -> impl Iterator<Item = &[u8]> {
         rest.get(usize::from(*length)..)
     })
     .filter(|suffix| !suffix.is_empty())
+}
+
+impl TryFrom<Vec<u8>> for DomainName {
+    type Error = DomainNameError;
+
+    /// From the wire form, in lower case: equal names are equal bytes.
+    fn try_from(wire: Vec<u8>) -> Result<Self, DomainNameError> {
+        let labels = suffixes(&wire).map_while(|wire| {
+            let (length, rest) = wire.split_first()?;
+            rest.get(..usize::from(*length))
+        });
+        Self::from_labels(labels)
+            .filter(|name| *name.0 == *wire)
+            .ok_or_else(|| DomainNameError(data_encoding::HEXLOWER.encode(&wire)))
+    }
+}
+
+impl From<DomainName> for Vec<u8> {
+    fn from(name: DomainName) -> Self {
+        name.0.into()
+    }
 }
 
 impl Borrow<[u8]> for DomainName {

@@ -17,12 +17,16 @@ impl RecordType {
     pub const A: Self = Self(1);
     /// A name server.
     pub const NS: Self = Self(2);
+    /// Another name (RFC 1034 §3.6.2).
+    pub const CNAME: Self = Self(5);
     /// Start of a zone of authority.
     pub const SOA: Self = Self(6);
     /// The name of an address.
     pub const PTR: Self = Self(12);
     /// Host information; here only the minimal answer to ANY (RFC 8482).
     pub const HINFO: Self = Self(13);
+    /// A mail exchange.
+    pub const MX: Self = Self(15);
     /// Text.
     pub const TXT: Self = Self(16);
     /// An IPv6 address (RFC 3596).
@@ -33,16 +37,18 @@ impl RecordType {
     pub const HTTPS: Self = Self(65);
     /// All types, as a question.
     pub const ANY: Self = Self(255);
+    /// Who may issue certificates (RFC 8659).
+    pub const CAA: Self = Self(257);
 }
 
 const TYPE_NAMES: [(RecordType, &str); 18] = [
     (RecordType::A, "A"),
     (RecordType::NS, "NS"),
-    (RecordType(5), "CNAME"),
+    (RecordType::CNAME, "CNAME"),
     (RecordType::SOA, "SOA"),
     (RecordType::PTR, "PTR"),
     (RecordType::HINFO, "HINFO"),
-    (RecordType(15), "MX"),
+    (RecordType::MX, "MX"),
     (RecordType::TXT, "TXT"),
     (RecordType::AAAA, "AAAA"),
     (RecordType::SRV, "SRV"),
@@ -53,7 +59,7 @@ const TYPE_NAMES: [(RecordType, &str); 18] = [
     (RecordType(64), "SVCB"),
     (RecordType::HTTPS, "HTTPS"),
     (RecordType::ANY, "ANY"),
-    (RecordType(257), "CAA"),
+    (RecordType::CAA, "CAA"),
 ];
 
 impl fmt::Display for RecordType {
@@ -107,8 +113,32 @@ pub enum Rdata {
     Ns(DomainName),
     /// The name of an address.
     Ptr(DomainName),
-    /// Where a service is; priority and weight are always 0.
+    /// Another name for this one.
+    Cname(DomainName),
+    /// Strings of up to 255 octets.
+    Txt(Vec<Vec<u8>>),
+    /// Who takes mail.
+    Mx {
+        /// Lower ones are tried first.
+        preference: u16,
+        /// The host.
+        exchange: DomainName,
+    },
+    /// Who may issue certificates.
+    Caa {
+        /// 128 when who doesn't understand the tag must not issue.
+        flags: u8,
+        /// What the value is about.
+        tag: String,
+        /// The value.
+        value: Vec<u8>,
+    },
+    /// Where a service is; of the mesh's own, priority and weight are 0.
     Srv {
+        /// Lower ones are tried first.
+        priority: u16,
+        /// Share among those of one priority.
+        weight: u16,
         /// Its port.
         port: u16,
         /// The host that it runs on.
@@ -128,6 +158,10 @@ impl Rdata {
             Self::Aaaa(_) => RecordType::AAAA,
             Self::Ns(_) => RecordType::NS,
             Self::Ptr(_) => RecordType::PTR,
+            Self::Cname(_) => RecordType::CNAME,
+            Self::Txt(_) => RecordType::TXT,
+            Self::Mx { .. } => RecordType::MX,
+            Self::Caa { .. } => RecordType::CAA,
             Self::Srv { .. } => RecordType::SRV,
             Self::Soa(_) => RecordType::SOA,
             Self::Hinfo => RecordType::HINFO,
@@ -149,8 +183,25 @@ impl fmt::Display for Rdata {
         match self {
             Self::A(address) => write!(f, "{address}"),
             Self::Aaaa(address) => write!(f, "{address}"),
-            Self::Ns(name) | Self::Ptr(name) => write!(f, "{name}"),
-            Self::Srv { port, target } => write!(f, "0 0 {port} {target}"),
+            Self::Ns(name) | Self::Ptr(name) | Self::Cname(name) => write!(f, "{name}"),
+            Self::Txt(strings) => {
+                for (number, string) in strings.iter().enumerate() {
+                    let space = if number == 0 { "" } else { " " };
+                    write!(f, "{space}\"{}\"", Quoted(string))?;
+                }
+                Ok(())
+            }
+            Self::Mx {
+                preference,
+                exchange,
+            } => write!(f, "{preference} {exchange}"),
+            Self::Caa { flags, tag, value } => write!(f, "{flags} {tag} \"{}\"", Quoted(value)),
+            Self::Srv {
+                priority,
+                weight,
+                port,
+                target,
+            } => write!(f, "{priority} {weight} {port} {target}"),
             Self::Soa(soa) => write!(
                 f,
                 "{} {} {} {} {} {} {}",
@@ -164,6 +215,22 @@ impl fmt::Display for Rdata {
             ),
             Self::Hinfo => f.write_str("\"RFC8482\" \"\""),
         }
+    }
+}
+
+/// A character string within quotes (RFC 1035 §5.1).
+struct Quoted<'s>(&'s [u8]);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.0 {
+            match byte {
+                b'"' | b'\\' => write!(f, "\\{}", char::from(*byte))?,
+                b' '..=b'~' => write!(f, "{}", char::from(*byte))?,
+                _ => write!(f, "\\{byte:03}")?,
+            }
+        }
+        Ok(())
     }
 }
 

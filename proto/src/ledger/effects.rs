@@ -1,0 +1,474 @@
+//! How the state changes: each function does one thing that was decided
+//! before, and keeps what belongs together together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    record::UserRecord,
+    request::{AddRecord, HoldId, RemoveRecords, Role},
+    rules::label_of,
+    state::{Issuer, Member, Name, NameKind, Revocation, State, TokenUse},
+};
+use crate::{
+    certificate::{KeptCertificate, Serial},
+    crypto::{Hash, PublicKey},
+    id::NodeId,
+    limits,
+    name::Label,
+    zone::{DomainName, RecordType},
+};
+
+/// Members.
+impl State {
+    pub(super) fn admit(&mut self, node: NodeId, member: Member) {
+        let name = Name {
+            kind: NameKind::Node,
+            owner: node,
+            shared: BTreeSet::new(),
+            since: member.joined,
+        };
+        self.give_name(member.name.clone(), name);
+        self.addresses.insert(member.ipv4, node);
+        if let Some(inviter) = member.invited_by
+            && member.roles.contains(&Role::Admin)
+        {
+            self.inviters.insert(node, inviter);
+        }
+        self.members.insert(node, member);
+    }
+
+    pub(super) fn give_name(&mut self, label: Label, name: Name) {
+        let held = self.names_held_by(name.owner);
+        self.held.insert(name.owner, held + 1);
+        self.names.insert(label, name);
+    }
+
+    pub(super) fn free_name(&mut self, label: &Label) {
+        if let Some(name) = self.names.get(label) {
+            let owner = name.owner;
+            match self.names_held_by(owner) {
+                0 | 1 => {
+                    self.held.remove(&owner);
+                }
+                held => self.held.insert(owner, held - 1),
+            }
+            self.names.remove(label);
+        }
+    }
+
+    pub(super) fn names_held_by(&self, node: NodeId) -> u32 {
+        self.held.get(&node).copied().unwrap_or(0)
+    }
+
+    /// Counts one use of a token.
+    pub(super) fn spend(&mut self, token: PublicKey, expires_ms: u64) {
+        // Two grants for one token's key: its uses are counted for as long as
+        // either could be spent.
+        let before = self.tokens.get(&token);
+        let used = TokenUse {
+            uses: before.map_or(0, |used| used.uses) + 1,
+            expires_ms: before.map_or(0, |used| used.expires_ms).max(expires_ms),
+        };
+        self.tokens.insert(token, used);
+    }
+
+    pub(super) fn set_membership(&mut self, node: NodeId, serial: Serial) {
+        if let Some(member) = self.members.get_mut(&node) {
+            member.certificate = Some(serial);
+        }
+    }
+
+    /// Takes a member out with all that was its own. What an evicted one had
+    /// is gone for good; of one that left its key may come back, and records
+    /// that it kept for others go to the admin who has been one for longest.
+    pub(super) fn remove_member(&mut self, node: NodeId, index: u64, evicted: bool) {
+        let Some(member) = self.members.get(&node).cloned() else {
+            return;
+        };
+        self.members.remove(&node);
+        self.addresses.remove(&member.ipv4);
+        if !self.roster.contains(&node) {
+            self.voters.remove(&node);
+        }
+        self.decided.retain(|(author, _), _| *author != node);
+        self.proposals
+            .retain(|(target, by), _| *target != node && *by != node);
+        self.revoke_all_of(node, &member, evicted);
+        self.free_names_of(node, evicted);
+        if evicted {
+            self.drop_records(|_, record| record.owner == node);
+            self.evicted.insert(node, index);
+            self.note_eviction();
+            let own: Vec<Serial> = self
+                .issuers_of(node)
+                .map(|issuer| issuer.certificate.serial)
+                .collect();
+            for serial in own {
+                if let Some(issuer) = self.issuers.get_mut(&serial) {
+                    issuer.revoked.get_or_insert(index);
+                }
+            }
+        }
+    }
+
+    fn revoke_all_of(&mut self, node: NodeId, member: &Member, evicted: bool) {
+        let serials: Vec<Serial> = self
+            .certificates
+            .iter()
+            .filter(|(_, issued)| issued.owner == node)
+            .map(|(serial, _)| *serial)
+            .collect();
+        let identity = Hash::of(&member.key.spki());
+        for serial in serials {
+            let is_identity = self.certificates[&serial].key_hash == identity;
+            self.revoke(serial, evicted || !is_identity);
+        }
+    }
+
+    fn free_names_of(&mut self, node: NodeId, evicted: bool) {
+        let heir = match evicted {
+            true => None,
+            false => self.eldest_admin(),
+        };
+        let touched: Vec<(Label, Name)> = self
+            .names
+            .iter()
+            .filter(|(_, held)| held.owner == node || held.shared.contains(&node))
+            .map(|(label, held)| (label.clone(), held.clone()))
+            .collect();
+        for (label, mut held) in touched {
+            match (held.owner == node, held.kind, heir) {
+                (false, ..) => {
+                    held.shared.remove(&node);
+                    self.names.insert(label, held);
+                }
+                (true, NameKind::Records, Some(heir)) => {
+                    self.free_name(&label);
+                    held.owner = heir;
+                    self.give_name(label, held);
+                }
+                _ => self.release(&label),
+            }
+        }
+    }
+
+    fn eldest_admin(&self) -> Option<NodeId> {
+        self.members
+            .iter()
+            .filter(|(_, member)| member.roles.contains(&Role::Admin))
+            .min_by_key(|(node, member)| (member.joined, **node))
+            .map(|(node, _)| *node)
+    }
+
+    /// Whether `node` was let in by `by`, at any remove.
+    pub(super) fn descends(&self, node: NodeId, by: NodeId) -> bool {
+        let mut at = node;
+        // Who left and came back may stand behind its own inviter.
+        for _ in 0..=self.inviters.len() {
+            match self.inviters.get(&at) {
+                Some(inviter) if *inviter == by => return true,
+                Some(inviter) => at = *inviter,
+                None => return false,
+            }
+        }
+        false
+    }
+
+    /// Who asked for the eviction of `node`, and when.
+    pub(super) fn proposals_against(&self, node: NodeId) -> impl Iterator<Item = (NodeId, u64)> {
+        let first = (node, NodeId([0; 16]));
+        let last = (node, NodeId([0xff; 16]));
+        self.proposals
+            .range(first..=last)
+            .map(|((_, by), at_ms)| (*by, *at_ms))
+    }
+
+    /// Evictions within the last hour of ledger time.
+    pub(super) fn recent_evictions(&self) -> usize {
+        let since = self.stamp_ms.saturating_sub(limits::EVICTION_AGREEMENT_MS);
+        self.evictions
+            .iter()
+            .filter(|at_ms| **at_ms > since)
+            .count()
+    }
+
+    fn note_eviction(&mut self) {
+        let since = self.stamp_ms.saturating_sub(limits::EVICTION_AGREEMENT_MS);
+        self.evictions.retain(|at_ms| *at_ms > since);
+        self.evictions.push(self.stamp_ms);
+    }
+
+    /// Remembers that a hold was decided; of one author's only the newest, as
+    /// it takes back what it announces once it has seen that.
+    pub(super) fn decide_hold(&mut self, author: NodeId, hold: HoldId, index: u64) {
+        self.decided.insert((author, hold), index);
+        let first = (author, HoldId([0; 16]));
+        let last = (author, HoldId([0xff; 16]));
+        let own: Vec<(u64, HoldId)> = self
+            .decided
+            .range(first..=last)
+            .map(|((_, hold), index)| (*index, *hold))
+            .collect();
+        if own.len() > limits::HOLDS_DECIDED
+            && let Some((_, oldest)) = own.into_iter().min()
+        {
+            self.decided.remove(&(author, oldest));
+        }
+    }
+}
+
+/// Names and records.
+impl State {
+    /// Frees a name with all records at it and below it.
+    pub(super) fn release(&mut self, label: &Label) {
+        self.free_name(label);
+        let gone = label.clone();
+        let state = self.clone();
+        self.drop_records(|name, _| label_of(&state, name).as_ref() == Some(&gone));
+    }
+
+    /// A service's name; also one that had records only.
+    pub(super) fn claim(&mut self, label: Label, owner: NodeId, index: u64) {
+        match self.names.get_mut(&label) {
+            Some(held) => held.kind = NameKind::Service,
+            None => self.give_name(
+                label,
+                Name {
+                    kind: NameKind::Service,
+                    owner,
+                    shared: BTreeSet::new(),
+                    since: index,
+                },
+            ),
+        }
+    }
+
+    pub(super) fn add_record(&mut self, record: AddRecord, owner: NodeId, index: u64) {
+        // S8: what has records is nobody else's to claim.
+        if let Some(label) = label_of(self, &record.name)
+            && !self.names.contains_key(&label)
+        {
+            let name = Name {
+                kind: NameKind::Records,
+                owner,
+                shared: BTreeSet::new(),
+                since: index,
+            };
+            self.give_name(label, name);
+        }
+        let mut all = self.records.get(&record.name).cloned().unwrap_or_default();
+        all.push(UserRecord {
+            data: record.data,
+            public: record.public,
+            owner,
+            since: index,
+        });
+        self.record_count += 1;
+        self.records.insert(record.name, all);
+    }
+
+    pub(super) fn remove_records(&mut self, remove: &RemoveRecords) {
+        let rtype = RecordType(remove.rtype);
+        self.drop_records(|name, record| {
+            *name == remove.name && record.data.record_type() == rtype
+        });
+    }
+
+    /// Takes records away, and names that stood for nothing but them.
+    fn drop_records(&mut self, gone: impl Fn(&DomainName, &UserRecord) -> bool) {
+        let touched: Vec<(DomainName, Vec<UserRecord>)> = self
+            .records
+            .iter()
+            .filter(|(name, all)| all.iter().any(|record| gone(name, record)))
+            .map(|(name, all)| (name.clone(), all.clone()))
+            .collect();
+        for (name, mut all) in touched {
+            let before = all.len();
+            all.retain(|record| !gone(&name, record));
+            self.record_count -= (before - all.len()) as u32;
+            match all.is_empty() {
+                true => {
+                    self.records.remove(&name);
+                    self.free_if_empty(&name);
+                }
+                false => self.records.insert(name, all),
+            }
+        }
+    }
+
+    fn free_if_empty(&mut self, name: &DomainName) {
+        let Some(label) = label_of(self, name) else {
+            return;
+        };
+        let only_records = self
+            .names
+            .get(&label)
+            .is_some_and(|held| held.kind == NameKind::Records);
+        let more = || {
+            self.records
+                .keys()
+                .any(|other| label_of(self, other).as_ref() == Some(&label))
+        };
+        if only_records && !more() {
+            self.free_name(&label);
+        }
+    }
+}
+
+/// Certificates.
+impl State {
+    /// Revokes a certificate, and with it its key.
+    pub(super) fn revoke(&mut self, serial: Serial, with_key: bool) {
+        let Some(issued) = self.certificates.get(&serial) else {
+            return;
+        };
+        let (key_hash, not_after_ms) = (issued.key_hash, issued.not_after_ms);
+        if !self.revoked.contains_key(&serial) {
+            let revocation = Revocation {
+                key_hash,
+                at_ms: self.stamp_ms,
+                not_after_ms,
+            };
+            self.revoked.insert(serial, revocation);
+        }
+        if with_key {
+            let until = self.revoked_keys.get(&key_hash).copied().unwrap_or(0);
+            self.revoked_keys.insert(key_hash, until.max(not_after_ms));
+        }
+    }
+
+    /// Keeps of certificates what is still of use. Every node does so at the
+    /// same stamps, as it looks at all of them.
+    pub(super) fn compact(&mut self) {
+        let stamp_ms = self.stamp_ms;
+        let over = |not_after_ms: u64| {
+            stamp_ms > not_after_ms.saturating_add(limits::CERTIFICATE_SLACK_MS)
+        };
+        let grace_ms = u64::from(limits::RENEWAL_GRACE_DAYS) * 86_400_000;
+        let memberships: BTreeSet<Serial> = self
+            .members
+            .values()
+            .filter_map(|member| member.certificate)
+            .collect();
+        self.certificates.retain(|serial, issued| {
+            let kept_ms = match memberships.contains(serial) {
+                true => issued.not_after_ms.saturating_add(grace_ms),
+                false => issued.not_after_ms,
+            };
+            !over(kept_ms)
+        });
+        let old: Vec<Serial> = self
+            .certificates
+            .iter()
+            .filter(|(serial, issued)| {
+                !issued.der.is_empty()
+                    && stamp_ms
+                        > issued
+                            .not_before_ms
+                            .saturating_add(limits::CERTIFICATE_WHOLE_MS)
+                    && !memberships.contains(serial)
+            })
+            .map(|(serial, _)| *serial)
+            .collect();
+        for serial in old {
+            if let Some(issued) = self.certificates.get_mut(&serial) {
+                issued.der = Box::default();
+            }
+        }
+        self.revoked
+            .retain(|_, revocation| !over(revocation.not_after_ms));
+        self.revoked_keys
+            .retain(|_, not_after_ms| !over(*not_after_ms));
+        // A membership may be looked at with its issuer for the grace period.
+        self.issuers
+            .retain(|_, issuer| !over(issuer.certificate.not_after_ms.saturating_add(grace_ms)));
+    }
+}
+
+/// The roster.
+impl State {
+    pub(super) fn promote(&mut self, node: NodeId, issuers: Vec<KeptCertificate>) {
+        self.set_role(node, true);
+        self.number(node);
+        for certificate in issuers {
+            let serial = certificate.serial;
+            let issuer = Issuer {
+                node,
+                certificate,
+                revoked: None,
+            };
+            self.issuers.insert(serial, issuer);
+        }
+    }
+
+    pub(super) fn demote(&mut self, node: NodeId) {
+        self.set_role(node, false);
+        if !self.roster.contains(&node) {
+            self.voters.remove(&node);
+        }
+    }
+
+    pub(super) fn change_roster(&mut self, roster: BTreeSet<NodeId>) {
+        let keys = roster
+            .iter()
+            .filter_map(|node| {
+                let held = self.roster_keys.get(node).copied();
+                let member = || self.members.get(node).map(|member| member.key);
+                Some((*node, held.or_else(member)?))
+            })
+            .collect();
+        let gone: Vec<NodeId> = self.roster.difference(&roster).copied().collect();
+        self.roster = roster;
+        self.set_roster_keys(keys);
+        for node in gone {
+            if !self.is_voter(node) {
+                self.voters.remove(&node);
+            }
+        }
+    }
+
+    /// The roster that the root names where the old one is lost. Raft starts
+    /// anew, so each has a new number; whoever isn't in it is no CA node any
+    /// more.
+    pub(super) fn recover(&mut self, number: u32, keys: &BTreeSet<PublicKey>) {
+        let keys: BTreeMap<NodeId, PublicKey> =
+            keys.iter().map(|key| (key.node_id(), *key)).collect();
+        let lost: Vec<NodeId> = self
+            .voters
+            .keys()
+            .filter(|node| !keys.contains_key(node))
+            .copied()
+            .collect();
+        for node in lost {
+            self.set_role(node, false);
+        }
+        self.voters.clear();
+        self.roster = keys.keys().copied().collect();
+        for node in keys.keys() {
+            self.number(*node);
+        }
+        self.set_roster_keys(keys);
+        self.recovery = number;
+    }
+
+    fn set_roster_keys(&mut self, keys: BTreeMap<NodeId, PublicKey>) {
+        self.roster_keys = keys;
+        self.epoch += 1;
+    }
+
+    fn number(&mut self, node: NodeId) {
+        if !self.voters.contains_key(&node) {
+            self.voters.insert(node, self.next_voter);
+            self.next_voter += 1;
+        }
+    }
+
+    fn set_role(&mut self, node: NodeId, is_ca: bool) {
+        if let Some(member) = self.members.get_mut(&node) {
+            match is_ca {
+                true => member.roles.insert(Role::Ca),
+                false => member.roles.remove(&Role::Ca),
+            };
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! DNS records that users add, as data: whatever is in the ledger can be
+//! served as it is.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    head::is_service_address,
+    id::NodeId,
+    limits,
+    zone::{DomainName, Rdata, RecordType},
+};
+
+/// Adds a record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddRecord {
+    /// Its name, fully qualified: the mesh's domain or below it.
+    pub name: DomainName,
+    /// What it says.
+    pub data: RecordData,
+    /// Whether it also belongs in the zone that strangers see.
+    pub public: bool,
+}
+
+/// Takes all records of one name and type away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveRecords {
+    /// The name.
+    pub name: DomainName,
+    /// The type's number.
+    pub rtype: u16,
+}
+
+/// A record in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserRecord {
+    /// What it says.
+    pub data: RecordData,
+    /// Whether it also belongs in the zone that strangers see.
+    pub public: bool,
+    /// Who added it.
+    pub owner: NodeId,
+    /// Index of the batch that added it.
+    pub since: u64,
+}
+
+/// What a user's record says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RecordData {
+    /// An IPv4 address.
+    A(Ipv4Addr),
+    /// An IPv6 address.
+    Aaaa(Ipv6Addr),
+    /// Another name for one that exists elsewhere; alone at its name
+    /// (RFC 1034 §3.6.2).
+    Cname(DomainName),
+    /// Text: strings of up to 255 octets (RFC 1035 §3.3.14).
+    Txt(Vec<Vec<u8>>),
+    /// Where a service is (RFC 2782).
+    Srv {
+        /// Lower ones are tried first.
+        priority: u16,
+        /// Share among those of one priority.
+        weight: u16,
+        /// Its port.
+        port: u16,
+        /// The host that it runs on.
+        target: DomainName,
+    },
+    /// Who takes mail (RFC 1035 §3.3.9).
+    Mx {
+        /// Lower ones are tried first.
+        preference: u16,
+        /// The host; the root for nobody (RFC 7505).
+        exchange: DomainName,
+    },
+    /// Who may issue certificates (RFC 8659).
+    Caa {
+        /// 128 when who doesn't understand the tag must not issue.
+        flags: u8,
+        /// `issue`, `issuewild`, `iodef` and others.
+        tag: String,
+        /// What the tag says.
+        value: Vec<u8>,
+    },
+}
+
+/// Not the data of such a record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordDataError {
+    /// A type that users can't add.
+    #[error("{0} records can't be added; A, AAAA, CNAME, TXT, SRV, MX and CAA can")]
+    Type(RecordType),
+    /// The text doesn't say what the type needs.
+    #[error("\"{text}\" is no {rtype} record; it needs {needs}")]
+    Text {
+        /// The type.
+        rtype: RecordType,
+        /// What was given.
+        text: String,
+        /// What is needed.
+        needs: &'static str,
+    },
+    /// Well formed, but not to be served.
+    #[error("a record {0}")]
+    Bad(&'static str),
+}
+
+impl RecordData {
+    /// Reads what stands behind the type in a master file (RFC 1035 §5.1);
+    /// names are fully qualified, with or without the trailing dot.
+    ///
+    /// # Errors
+    /// [`RecordDataError`].
+    pub fn parse(rtype: RecordType, text: &str) -> Result<Self, RecordDataError> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let needs = match rtype {
+            RecordType::A => "an IPv4 address",
+            RecordType::AAAA => "an IPv6 address",
+            RecordType::CNAME => "a name",
+            RecordType::TXT => "a text",
+            RecordType::SRV => "a priority, a weight, a port and a host",
+            RecordType::MX => "a preference and a host",
+            RecordType::CAA => "flags, a tag and a value",
+            other => return Err(RecordDataError::Type(other)),
+        };
+        let data = match (rtype, &words[..]) {
+            (RecordType::TXT, _) => Some(Self::Txt(strings(text))),
+            (RecordType::A, [address]) => address.parse().ok().map(Self::A),
+            (RecordType::AAAA, [address]) => address.parse().ok().map(Self::Aaaa),
+            (RecordType::CNAME, [name]) => name.parse().ok().map(Self::Cname),
+            (RecordType::SRV, [priority, weight, port, target]) => {
+                read_srv(priority, weight, port, target)
+            }
+            (RecordType::MX, [preference, exchange]) => read_mx(preference, exchange),
+            (RecordType::CAA, [flags, tag, ..]) => read_caa(flags, tag, text),
+            _ => None,
+        };
+        let data = data.ok_or_else(|| RecordDataError::Text {
+            rtype,
+            text: text.chars().take(80).collect(),
+            needs,
+        })?;
+        data.check()?;
+        Ok(data)
+    }
+
+    /// Whether it may be served.
+    ///
+    /// # Errors
+    /// [`RecordDataError::Bad`].
+    pub fn check(&self) -> Result<(), RecordDataError> {
+        let bad = |why| Err(RecordDataError::Bad(why));
+        match self {
+            Self::A(ip) if !is_service_address(IpAddr::V4(*ip)) => {
+                bad("can't have an address that means another machine to each reader")
+            }
+            Self::Aaaa(ip) if !is_service_address(IpAddr::V6(*ip)) => {
+                bad("can't have an address that means another machine to each reader")
+            }
+            Self::Txt(strings)
+                if strings.is_empty()
+                    || strings.iter().any(|string| string.len() > 255)
+                    || strings.iter().map(|string| string.len() + 1).sum::<usize>()
+                        > limits::RECORD_TEXT_BYTES =>
+            {
+                bad("has from 1 to 1024 characters of text, in strings of up to 255")
+            }
+            Self::Caa { tag, value, .. }
+                if !(1..=15).contains(&tag.len())
+                    || !tag
+                        .bytes()
+                        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+                    || value.len() > 255 =>
+            {
+                bad(
+                    "of type CAA has a tag of 1 to 15 letters and digits in lower case and a value of up to 255 characters",
+                )
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Its type.
+    pub fn record_type(&self) -> RecordType {
+        self.rdata().record_type()
+    }
+
+    /// As the zone has it.
+    pub fn rdata(&self) -> Rdata {
+        match self {
+            Self::A(address) => Rdata::A(*address),
+            Self::Aaaa(address) => Rdata::Aaaa(*address),
+            Self::Cname(name) => Rdata::Cname(name.clone()),
+            Self::Txt(strings) => Rdata::Txt(strings.clone()),
+            Self::Srv {
+                priority,
+                weight,
+                port,
+                target,
+            } => Rdata::Srv {
+                priority: *priority,
+                weight: *weight,
+                port: *port,
+                target: target.clone(),
+            },
+            Self::Mx {
+                preference,
+                exchange,
+            } => Rdata::Mx {
+                preference: *preference,
+                exchange: exchange.clone(),
+            },
+            Self::Caa { flags, tag, value } => Rdata::Caa {
+                flags: *flags,
+                tag: tag.clone(),
+                value: value.clone(),
+            },
+        }
+    }
+}
+
+impl fmt::Display for RecordData {
+    /// As in a master file (RFC 1035 §5.1).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.rdata().fmt(f)
+    }
+}
+
+fn read_srv(priority: &str, weight: &str, port: &str, target: &str) -> Option<RecordData> {
+    Some(RecordData::Srv {
+        priority: priority.parse().ok()?,
+        weight: weight.parse().ok()?,
+        port: port.parse().ok()?,
+        target: target.parse().ok()?,
+    })
+}
+
+fn read_mx(preference: &str, exchange: &str) -> Option<RecordData> {
+    Some(RecordData::Mx {
+        preference: preference.parse().ok()?,
+        exchange: DomainName::from_str(exchange).ok()?,
+    })
+}
+
+fn read_caa(flags: &str, tag: &str, text: &str) -> Option<RecordData> {
+    let after = text.trim_start().split_once(char::is_whitespace)?.1;
+    let value = after.trim_start().split_once(char::is_whitespace)?.1.trim();
+    let value = value
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+        .unwrap_or(value);
+    Some(RecordData::Caa {
+        flags: flags.parse().ok()?,
+        tag: tag.to_ascii_lowercase(),
+        value: value.as_bytes().to_vec(),
+    })
+}
+
+/// Quoted strings one by one; anything else as one text. Long ones are cut
+/// where a string must end.
+fn strings(text: &str) -> Vec<Vec<u8>> {
+    let text = text.trim();
+    let inner = text
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
+    let parts: Vec<&str> = match inner {
+        Some(inner) => inner.split("\" \"").collect(),
+        None => vec![text],
+    };
+    let mut strings = Vec::new();
+    for part in parts {
+        match part.is_empty() {
+            true => strings.push(Vec::new()),
+            false => strings.extend(part.as_bytes().chunks(255).map(<[u8]>::to_vec)),
+        }
+    }
+    strings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_read_as_they_are_written() {
+        for (rtype, text) in [
+            ("A", "192.0.2.7"),
+            ("AAAA", "fd00::7"),
+            ("CNAME", "host.example.org."),
+            ("TXT", "\"v=spf1 -all\""),
+            ("TXT", "\"one\" \"two\""),
+            ("SRV", "10 20 5060 sip.example.org."),
+            ("MX", "10 mail.example.org."),
+            ("MX", "0 ."),
+            ("CAA", "0 issue \"ca.example.org\""),
+        ] {
+            let rtype = rtype.parse().unwrap();
+            let data = RecordData::parse(rtype, text).unwrap();
+            assert_eq!(data.to_string(), text);
+            assert_eq!(data.record_type(), rtype);
+        }
+    }
+
+    #[test]
+    fn records_that_nobody_should_be_served_are_refused() {
+        let long = "x".repeat(2000);
+        for (rtype, text) in [
+            ("A", "127.0.0.1"),
+            ("A", "fd00::7"),
+            ("AAAA", "::1"),
+            ("TXT", long.as_str()),
+            ("SRV", "1 2 sip.example.org"),
+            ("MX", "70000 mail.example.org"),
+            ("CAA", "0 is-sue x"),
+            ("NS", "ns.example.org"),
+        ] {
+            assert!(
+                RecordData::parse(rtype.parse().unwrap(), text).is_err(),
+                "{rtype} {text}"
+            );
+        }
+    }
+}

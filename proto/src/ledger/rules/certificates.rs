@@ -1,0 +1,99 @@
+//! Who may have a certificate for which names, and who may end it.
+
+use std::collections::BTreeSet;
+
+use super::{Asking, Effect, Refusal};
+use crate::{
+    certificate::{LeafKind, LeafPlan, Serial},
+    crypto::Hash,
+    id::NodeId,
+    ledger::{
+        request::Certify,
+        state::{Member, NameKind, State},
+    },
+    limits,
+    name::Label,
+};
+
+pub(super) fn rule_certify(
+    state: &State,
+    author: Asking<'_>,
+    certify: &Certify,
+) -> Result<Effect, Refusal> {
+    let Asking { node, member } = author;
+    if !(1..=limits::CERTIFICATE_NAMES).contains(&certify.names.len())
+        || !(1..=limits::LEAF_DAYS).contains(&certify.days)
+        || certify.spki.len() > limits::CERTIFICATE_BYTES
+    {
+        return Err(Refusal::CertificateBounds);
+    }
+    for name in &certify.names {
+        if !may_certify(state, node, member, name) {
+            return Err(Refusal::NotCertifiable(name.chars().take(255).collect()));
+        }
+    }
+    if state.revoked_keys.contains_key(&Hash::of(&certify.spki)) {
+        return Err(Refusal::KeyRevoked);
+    }
+    let plan = LeafPlan {
+        kind: LeafKind::Service,
+        dns: certify.names.clone(),
+        ips: BTreeSet::new(),
+        spki: certify.spki.clone(),
+        common_name: None,
+        days: certify.days,
+        stamp_ms: state.stamp_ms,
+    };
+    Ok(Effect::Certify(plan, node))
+}
+
+/// Whether `node` may have a certificate for `name`: its own name, what is
+/// below it, and services that it owns or that are shared with it.
+fn may_certify(state: &State, node: NodeId, member: &Member, name: &str) -> bool {
+    let Some(relative) = name
+        .strip_suffix(state.domain.as_str())
+        .and_then(|rest| rest.strip_suffix('.'))
+    else {
+        return false;
+    };
+    let labels: Vec<&str> = relative.split('.').collect();
+    let own = |label: &str| label == member.name.as_str();
+    let plain = |label: &str| label.parse::<Label>().is_ok_and(|l| l.as_str() == label);
+    match labels[..] {
+        [label] if plain(label) => {
+            own(label)
+                || label.parse().is_ok_and(|label: Label| {
+                    state.names.get(&label).is_some_and(|held| {
+                        held.kind == NameKind::Service
+                            && (held.owner == node || held.shared.contains(&node))
+                    })
+                })
+        }
+        [sub, label] => own(label) && plain(sub),
+        _ => false,
+    }
+}
+
+/// S17: what is revoked is a key as well as a serial, so a membership, whose
+/// key is the machine's identity, ends by eviction only.
+pub(super) fn rule_revoke(
+    state: &State,
+    author: Asking<'_>,
+    serial: Serial,
+) -> Result<Effect, Refusal> {
+    let issued = state
+        .certificates
+        .get(&serial)
+        .ok_or(Refusal::NoSuchCertificate(serial))?;
+    if issued.owner != author.node && !author.is_admin() {
+        return Err(Refusal::NotYourCertificate);
+    }
+    if state.revoked.contains_key(&serial) {
+        return Ok(Effect::Nothing);
+    }
+    let owner = state.members.get(&issued.owner);
+    if owner.is_some_and(|owner| Hash::of(&owner.key.spki()) == issued.key_hash) {
+        return Err(Refusal::MembershipSerial(serial));
+    }
+    Ok(Effect::Revoke(serial))
+}

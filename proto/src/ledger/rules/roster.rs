@@ -1,0 +1,117 @@
+//! Who becomes and stays a CA node, and who goes by itself.
+
+use super::{Asking, Effect, Refusal};
+use crate::{
+    certificate::{self, KeptCertificate},
+    crypto::Verify,
+    id::NodeId,
+    ledger::{
+        request::{Promote, Role, RosterChange},
+        state::State,
+    },
+    limits,
+};
+
+/// The root's signature on the issuers is what makes a CA node; an admin, or
+/// the CA node itself, brings them.
+pub(super) fn rule_promote(
+    state: &State,
+    author: Asking<'_>,
+    promote: &Promote,
+    verify: &dyn Verify,
+) -> Result<Effect, Refusal> {
+    let node = promote.node;
+    if !(author.is_admin() || (author.node == node && state.is_voter(node))) {
+        return Err(Refusal::NotAdmin);
+    }
+    if !state.members.contains_key(&node) {
+        return Err(Refusal::NoSuchNode);
+    }
+    if !state.voters.contains_key(&node) && state.voters.len() >= limits::CA_NODES {
+        return Err(Refusal::TooManyCas);
+    }
+    let wrong = |why: &str| Refusal::Issuer(why.to_string());
+    let count = promote.issuers.len();
+    if count == 0 || state.issuers_of(node).count() + count > limits::ISSUERS_PER_NODE {
+        return Err(wrong("a CA node has from one to 8 issuers"));
+    }
+    let mut issuers: Vec<KeptCertificate> = Vec::new();
+    for der in &promote.issuers {
+        let issuer = KeptCertificate::parse(der).map_err(|error| wrong(&error.to_string()))?;
+        certificate::check_issuer(&issuer, &state.root, verify)
+            .map_err(|error| wrong(&error.to_string()))?;
+        if issuer.not_after_ms <= state.stamp_ms {
+            return Err(wrong("it has expired"));
+        }
+        let same = |other: &KeptCertificate| {
+            other.serial == issuer.serial || other.key_hash == issuer.key_hash
+        };
+        // No private key is ever in two places.
+        let known = state.issuers.values().any(|known| {
+            known.certificate.serial == issuer.serial
+                || (known.certificate.key_hash == issuer.key_hash && known.node != node)
+        });
+        if known || issuers.iter().any(same) || state.certificates.contains_key(&issuer.serial) {
+            return Err(wrong("its key or its serial number is in use"));
+        }
+        if state.revoked_keys.contains_key(&issuer.key_hash) {
+            return Err(Refusal::KeyRevoked);
+        }
+        issuers.push(issuer);
+    }
+    Ok(Effect::Promote(node, issuers))
+}
+
+pub(super) fn rule_demote(
+    state: &State,
+    author: Asking<'_>,
+    node: NodeId,
+) -> Result<Effect, Refusal> {
+    if author.node != node {
+        author.require_admin()?;
+    }
+    let member = state.members.get(&node).ok_or(Refusal::NoSuchNode)?;
+    if !member.roles.contains(&Role::Ca) {
+        return Err(Refusal::NotCa);
+    }
+    let others = state.roster.iter().filter(|other| **other != node);
+    if state.roster.contains(&node) && !others.into_iter().any(|other| state.is_voter(*other)) {
+        return Err(Refusal::LastCa);
+    }
+    Ok(Effect::Demote(node))
+}
+
+/// By one of the roster, and only what [`State::may_become`] allows: whoever
+/// leads chooses when, and among those that wait.
+pub(super) fn rule_roster(
+    state: &State,
+    author: Asking<'_>,
+    change: RosterChange,
+) -> Result<Effect, Refusal> {
+    if !state.roster.contains(&author.node) {
+        return Err(Refusal::NotCa);
+    }
+    match state.may_become(&change.voters) {
+        true => Ok(Effect::Roster(change.voters)),
+        false => Err(Refusal::Roster),
+    }
+}
+
+pub(super) fn rule_leave(state: &State, author: Asking<'_>) -> Result<Effect, Refusal> {
+    if state.roster.contains(&author.node) {
+        return Err(match state.roster.len() {
+            1 => Refusal::LastCa,
+            _ => Refusal::InRoster,
+        });
+    }
+    let other_admins = || {
+        state
+            .members
+            .iter()
+            .any(|(node, member)| *node != author.node && member.roles.contains(&Role::Admin))
+    };
+    if author.is_admin() && state.members.len() > 1 && !other_admins() {
+        return Err(Refusal::LastAdmin);
+    }
+    Ok(Effect::Leave(author.node))
+}
