@@ -16,7 +16,7 @@ use innermesh_proto::{
     codec,
     crypto::Sealed,
     head::{self, Announcement, Head},
-    ledger::{Batch, Content, Genesis},
+    ledger::{Batch, Content, Genesis, Recovery, SignedRecovery, Snapshot, State},
     limits,
     message::{
         Batches, BodyQuery, Decided, HeadsQuery, JoinHello, Joined, LedgerQuery, Propose, Push,
@@ -65,14 +65,23 @@ pub fn head(bytes: &[u8]) {
     }
 }
 
-/// A genesis, a batch and the contents of requests.
+/// A genesis, a batch, the contents of requests, and a snapshot.
 pub fn ledger(bytes: &[u8]) {
     canonical::<Genesis>(bytes, limits::GENESIS_BYTES);
     if let Some(batch) = canonical::<Batch>(bytes, limits::BATCH_BYTES) {
         let _ = batch.position();
     }
+    canonical::<SignedRecovery>(bytes, limits::HEADER_BYTES);
+    canonical::<Recovery>(bytes, limits::HEADER_BYTES);
     for kind in 0..32 {
-        let _ = Content::decode(kind, bytes);
+        if let Some(content) = Content::decode(kind, bytes) {
+            let (kind, encoded) = content.encode();
+            assert_eq!(Content::decode(kind, &encoded), Some(content));
+        }
+    }
+    if let Some(state) = canonical::<State>(bytes, limits::BATCH_BYTES) {
+        let snapshot = Snapshot::of(&state);
+        assert!(codec::decode_large::<State>(&snapshot.bytes).is_ok());
     }
 }
 

@@ -14,9 +14,18 @@ use std::{
 use innermesh_agent::host::Disk;
 use innermesh_proto::{
     codec,
-    crypto::Sealed,
+    crypto::{Hash, Sealed, Signature},
+    ledger::{
+        Content, Recovery, Role, SignedRecovery, Snapshot, State,
+        record::RecordData,
+        request::{
+            AddRecord, Admit, Evict, HoldId, Promote, RemoveRecords, RosterChange, Share, Unhold,
+        },
+    },
     message::{Propose, Push, PushedHead},
+    name::NamePattern,
     rpc::{RequestFrame, method},
+    zone::{DomainName, RecordType},
 };
 use simulations::{
     World,
@@ -76,6 +85,25 @@ async fn the_seeds_are_written_from_a_small_mesh() {
     .await;
     tokio::time::sleep(Duration::from_secs(10)).await;
     put("token", "one-use", invite(&first).await.unwrap().as_bytes());
+    let state = first.view().borrow().ledger.clone();
+    put("ledger", "snapshot", &Snapshot::of(&state).bytes);
+    for content in contents(&state) {
+        let (kind, bytes) = content.encode();
+        let hash = Hash::of(&bytes).to_string();
+        put("ledger", &format!("content-{kind}-{hash:.4}"), &bytes);
+    }
+    let recovery = Recovery {
+        mesh: state.mesh,
+        number: 1,
+        position: state.position,
+        roster: state.roster_keys().values().copied().collect(),
+    };
+    let signed = SignedRecovery {
+        bytes: codec::encode(&recovery),
+        signature: vec![0x30; 70],
+    };
+    put("ledger", "recovery", &signed.bytes);
+    put("ledger", "signed-recovery", &codec::encode(&signed));
     let (_, head) = first.heads().remove(0);
     put("head", "sealed", &codec::encode(&head));
     let body = second.view().borrow().nodes[&second.view().borrow().me]
@@ -125,4 +153,67 @@ async fn the_seeds_are_written_from_a_small_mesh() {
 fn requests(batch: &innermesh_proto::ledger::Batch) -> Vec<Sealed> {
     let entries = batch.entries.iter();
     entries.map(|entry| entry.request.clone()).collect()
+}
+
+/// One content of each kind that a small mesh doesn't come to by itself.
+fn contents(state: &State) -> Vec<Content> {
+    let (node, member) = state.members.iter().next().expect("a member");
+    let serial = member.certificate.expect("every member has one");
+    let name: DomainName = "tv.lab.internal".parse().expect("a name");
+    let records = [
+        (RecordType::A, "192.0.2.9"),
+        (RecordType::TXT, "v=spf1 -all"),
+        (RecordType::SRV, "1 2 3 one.lab.internal"),
+        (RecordType::MX, "10 one.lab.internal"),
+        (RecordType::CAA, "0 issue \"ca.example.org\""),
+    ];
+    let admit = Admit {
+        node: member.key,
+        name: "two".parse().expect("a label"),
+        roles: [Role::Relay].into(),
+        names: [NamePattern::any()].into(),
+        routes: ["192.0.2.0/24".parse().expect("a network")].into(),
+        transcript: [1; 32],
+        possession: Signature::from_bytes(&[2; 64]),
+    };
+    let issuers = state.issuers.values();
+    let mut all = vec![
+        Content::Unshare(Share {
+            name: "wiki".parse().expect("a label"),
+            with: *node,
+        }),
+        Content::Admit(Box::new(admit)),
+        Content::Promote(Promote {
+            node: *node,
+            issuers: issuers
+                .map(|issuer| issuer.certificate.der().to_vec())
+                .collect(),
+        }),
+        Content::Demote(*node),
+        Content::Roster(RosterChange {
+            voters: state.roster.clone(),
+        }),
+        Content::Evict(Evict {
+            node: *node,
+            hold: Some(HoldId([3; 16])),
+            root: Some(vec![0x30; 70]),
+        }),
+        Content::Unhold(Unhold {
+            author: *node,
+            hold: HoldId([3; 16]),
+        }),
+        Content::Revoke(serial),
+        Content::RemoveRecords(RemoveRecords {
+            name: name.clone(),
+            rtype: RecordType::TXT.0,
+        }),
+    ];
+    for (rtype, text) in records {
+        all.push(Content::AddRecord(AddRecord {
+            name: name.clone(),
+            data: RecordData::parse(rtype, text).expect("a record"),
+            public: true,
+        }));
+    }
+    all
 }
