@@ -4,7 +4,10 @@ use innermesh_agent::host::keys::Ed25519;
 use innermesh_proto::{
     crypto::{Purpose, Sealed, Sign},
     id::MeshId,
-    ledger::{Author, Content, Grant, Outcome, Refusal, Request, RequestId, Role, request::Join},
+    ledger::{
+        Author, Content, Grant, Outcome, Refusal, Request, RequestId, Role,
+        request::{Admit, Join},
+    },
     limits,
 };
 
@@ -289,4 +292,86 @@ fn requests_of_strangers_and_for_other_meshes_and_times_are_refused() {
     let state = mesh.state();
     assert_eq!(state.outcome_of(author, RequestId([1; 16])), None);
     assert!(matches!(mesh.decide(at(NOW, mesh.id)), Outcome::Done(_)));
+}
+
+/// What an admin asks for a machine whose code it was given.
+fn admit(
+    mesh: &Mesh,
+    admin: &Ed25519,
+    machine: &Ed25519,
+    change: impl FnOnce(&mut Admit),
+) -> Admit {
+    let transcript = [5; 32];
+    let message = Admit::possession_message(&mesh.id, &admin.public(), &transcript);
+    let mut admit = Admit {
+        node: machine.public(),
+        name: label("laptop"),
+        roles: [Role::Relay].into(),
+        names: Default::default(),
+        routes: ["192.0.2.0/24".parse().unwrap()].into(),
+        transcript,
+        possession: machine.sign(&message),
+    };
+    change(&mut admit);
+    admit
+}
+
+#[test]
+fn an_admin_lets_a_machine_in_without_a_token_and_nobody_else_does() {
+    let mut mesh = Mesh::new();
+    mesh.admit(&*key(1), "one");
+    let (founder, machine) = (mesh.founder.clone(), key(2));
+    let ask = |mesh: &mut Mesh, by: &Ed25519, admit: Admit| {
+        let content = Content::Admit(Box::new(admit));
+        mesh.request(by, &content)
+    };
+    let by_one = admit(&mesh, &key(1), &machine, |_| {});
+    let request = ask(&mut mesh, &key(1), by_one.clone());
+    mesh.assert_refused(request, Refusal::NotAdmin);
+    // What the machine signed for one admin is of no use to another.
+    let request = ask(&mut mesh, &founder, by_one);
+    mesh.assert_refused(request, Refusal::Signature);
+    let overlay: ipnet::IpNet = "10.77.4.0/24".parse().unwrap();
+    let host: ipnet::IpNet = "192.0.2.1/24".parse().unwrap();
+    for (route, refusal) in [
+        (overlay, Refusal::Route(overlay)),
+        (host, Refusal::Route(host)),
+    ] {
+        let wrong = admit(&mesh, &founder, &machine, |admit| {
+            admit.routes = [route].into();
+        });
+        let request = ask(&mut mesh, &founder, wrong);
+        mesh.assert_refused(request, refusal);
+    }
+    let good = admit(&mesh, &founder, &machine, |_| {});
+    let request = ask(&mut mesh, &founder, good.clone());
+    assert!(matches!(mesh.decide(request), Outcome::Done(_)));
+    let member = &mesh.state().members[&id(&*machine)];
+    assert_eq!(member.invited_by, Some(id(&*founder)));
+    assert_eq!((&member.roles, &member.routes), (&good.roles, &good.routes));
+    assert!(member.certificate.is_some() && mesh.state().tokens.len() == 1);
+}
+
+#[test]
+fn nobody_grants_a_route_that_it_may_not_bring_itself() {
+    let mut mesh = Mesh::new();
+    let net = |text: &str| text.parse::<ipnet::IpNet>().unwrap();
+    mesh.admit_as(&*key(1), "one", &*key(0), |grant| {
+        grant.roles = [Role::Admin].into();
+        grant.routes = [net("192.0.2.0/24")].into();
+    });
+    let wide = mesh.token_by(&*key(1), 100, |grant| {
+        grant.routes = [net("192.0.0.0/16")].into();
+    });
+    let request = mesh.join_request(&wide, &*key(2), "two");
+    mesh.assert_refused(request, Refusal::GrantTooWide);
+    let within = mesh.token_by(&*key(1), 101, |grant| {
+        grant.routes = [net("192.0.2.128/25")].into();
+        grant.roles = [Role::Gateway, Role::Sinkhole].into();
+    });
+    let request = mesh.join_request(&within, &*key(2), "two");
+    assert!(matches!(mesh.decide(request), Outcome::Done(_)));
+    let ca = mesh.token_by(&*key(1), 102, |grant| grant.roles = [Role::Ca].into());
+    let request = mesh.join_request(&ca, &*key(3), "three");
+    mesh.assert_refused(request, Refusal::GrantTooWide);
 }

@@ -1,6 +1,7 @@
 //! The ledger with real keys and certificates: what it grants, what it
 //! refuses, and that every node comes to the same state.
 
+mod certificates;
 mod chain;
 mod evict;
 mod genesis;
@@ -11,5 +12,6 @@ mod names;
 mod random;
 mod records;
 mod roster;
+mod sentence;
 mod snapshot;
 mod view;

@@ -19,6 +19,7 @@ pub mod request;
 mod role;
 mod roster;
 pub mod rules;
+pub mod sentence;
 pub mod snapshot;
 pub mod stamp;
 pub mod state;
@@ -31,6 +32,7 @@ pub use self::{
     recovery::{Recovery, SignedRecovery},
     request::{Author, Content, Grant, Request, RequestId, Role},
     rules::{Decision, Outcome, Refusal},
+    sentence::Sentence,
     snapshot::{EpochError, Epochs, Snapshot, SnapshotError},
     state::{Member, State},
 };

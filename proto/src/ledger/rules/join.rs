@@ -115,7 +115,12 @@ fn admission(
     if state.members.len() >= limits::MEMBERS {
         return Err(Refusal::MeshFull);
     }
-    let name = free_name(state, &wish.names, wish.name)?;
+    // An admin that lets a machine in by its code has chosen the name itself.
+    let allowed = match token {
+        Some(_) => &wish.names,
+        None => &inviter.member.names,
+    };
+    let name = free_name(state, allowed, wish.name)?;
     let ipv4 = free_ipv4(state.ipv4, &state.addresses, node).ok_or(Refusal::AddressesExhausted)?;
     let member = Member {
         key: wish.key,

@@ -1,0 +1,358 @@
+//! The ledger told in sentences: who did what, when, and by whose authority.
+
+use std::{collections::BTreeSet, fmt};
+
+use super::{
+    batch::{Batch, Entry, Header},
+    chain::BatchError,
+    request::{Author, Content, Evict, Grant, Join, Request, Role},
+    rules::{Outcome, Refusal},
+    state::State,
+};
+use crate::{certificate::Certificate, crypto::Verify, id::NodeId, limits};
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sentence {
+    /// The batch that it stands in.
+    pub index: u64,
+    /// When, in milliseconds of ledger time.
+    pub stamp_ms: u64,
+    /// Whether it was refused, so that nothing changed.
+    pub refused: bool,
+    /// What happened, without a stop at the end and without characters that
+    /// a terminal would obey.
+    pub text: String,
+}
+
+impl fmt::Display for Sentence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} #{} {}", Utc(self.stamp_ms), self.index, self.text)
+    }
+}
+
+impl State {
+    /// As [`State::apply`], and what happened, entry by entry. A batch that
+    /// only moves ledger time on says nothing.
+    ///
+    /// # Errors
+    /// As [`State::apply`].
+    pub fn told(
+        &self,
+        batch: &Batch,
+        verify: &dyn Verify,
+    ) -> Result<(Self, Vec<Sentence>), BatchError> {
+        let (after, outcomes) = self.apply(batch, verify)?;
+        let header = batch.read_header()?;
+        let teller = Teller {
+            before: self,
+            after: &after,
+            header: &header,
+        };
+        let sentences = teller.tell(batch, &outcomes);
+        Ok((after, sentences))
+    }
+}
+
+struct Teller<'s> {
+    before: &'s State,
+    after: &'s State,
+    header: &'s Header,
+}
+
+impl Teller<'_> {
+    fn tell(&self, batch: &Batch, outcomes: &[Outcome]) -> Vec<Sentence> {
+        let mut sentences: Vec<Sentence> = batch
+            .entries
+            .iter()
+            .zip(outcomes)
+            .map(|(entry, outcome)| {
+                let refused = matches!(outcome, Outcome::Refused(_));
+                self.sentence(refused, self.entry(entry, outcome))
+            })
+            .collect();
+        if self.header.recovery.is_some() {
+            let text = format!(
+                "the root gave the ledger a new roster: {} (recovery {})",
+                self.nodes(&self.after.roster),
+                self.after.recovery
+            );
+            sentences.push(self.sentence(false, text));
+        }
+        sentences
+    }
+
+    fn sentence(&self, refused: bool, text: String) -> Sentence {
+        Sentence {
+            index: self.header.index,
+            stamp_ms: self.header.stamp_ms,
+            refused,
+            text: text.chars().filter(|c| !c.is_control()).collect(),
+        }
+    }
+
+    fn entry(&self, entry: &Entry, outcome: &Outcome) -> String {
+        let Ok(request) = entry.request.peek::<Request>(limits::REQUEST_BYTES) else {
+            return "something that is no request was refused".into();
+        };
+        let who = match request.author {
+            Author::Node(node) => self.node(node),
+            Author::Token(_) => "the holder of a token".into(),
+        };
+        let Some(content) = Content::decode(request.kind, &request.content) else {
+            return format!(
+                "{who} asked for something that this version doesn't know (kind {})",
+                request.kind
+            );
+        };
+        match outcome {
+            Outcome::Refused(refusal) => self.refusal(&who, &content, refusal),
+            Outcome::Done(index) | Outcome::Waiting(index) if *index != self.header.index => {
+                format!("{who} sent again what batch {index} had decided")
+            }
+            Outcome::Waiting(_) => {
+                format!(
+                    "{who} asked to {}; a second admin is awaited",
+                    self.wish(&content)
+                )
+            }
+            Outcome::Done(_) => self.done(&who, &content, entry),
+        }
+    }
+
+    fn refusal(&self, who: &str, content: &Content, refusal: &Refusal) -> String {
+        format!("{who} asked to {}; refused: {refusal}", self.wish(content))
+    }
+
+    /// What is asked, behind "asked to".
+    fn wish(&self, content: &Content) -> String {
+        match content {
+            Content::Join(join) => format!("join as {}", join.name),
+            Content::Admit(admit) => format!("let {} in", admit.name),
+            Content::Renew => "renew its membership".into(),
+            Content::Claim(name) => format!("have the name {name}"),
+            Content::Share(share) => {
+                format!("share {} with {}", share.name, self.node(share.with))
+            }
+            Content::Unshare(share) => {
+                format!(
+                    "share {} with {} no longer",
+                    share.name,
+                    self.node(share.with)
+                )
+            }
+            Content::Release(name) => format!("give the name {name} back"),
+            Content::Certify(certify) => {
+                format!("have a certificate for {}", list(certify.names.iter()))
+            }
+            Content::Promote(promote) => {
+                format!("make {} a CA node", self.node(promote.node))
+            }
+            Content::Demote(node) => format!("make {} an ordinary member", self.node(*node)),
+            Content::Roster(change) => {
+                format!("make {} the roster", self.nodes(&change.voters))
+            }
+            Content::Leave => "leave".into(),
+            Content::Evict(evict) => format!("evict {}", self.node(evict.node)),
+            Content::Unhold(unhold) => {
+                format!("let a hold of {} go", self.node(unhold.author))
+            }
+            Content::Revoke(serial) => format!("revoke the certificate {serial}"),
+            Content::AddRecord(record) => format!(
+                "add the record {} {} {}",
+                record.name,
+                record.data.record_type(),
+                record.data
+            ),
+            Content::RemoveRecords(remove) => format!(
+                "remove the {} records of {}",
+                crate::zone::RecordType(remove.rtype),
+                remove.name
+            ),
+        }
+    }
+
+    fn done(&self, who: &str, content: &Content, entry: &Entry) -> String {
+        match content {
+            Content::Join(join) => self.joined(join),
+            Content::Admit(admit) => format!(
+                "{who} let {} in{}, by its code",
+                admit.name,
+                with_roles(&admit.roles)
+            ),
+            Content::Renew => {
+                format!("{who} renewed its membership{}", self.issued(entry))
+            }
+            Content::Claim(name) => format!("{who} got the name {name}"),
+            Content::Share(share) => {
+                format!("{who} shared {} with {}", share.name, self.node(share.with))
+            }
+            Content::Unshare(share) => format!(
+                "{who} shares {} with {} no longer",
+                share.name,
+                self.node(share.with)
+            ),
+            Content::Release(name) => format!("{who} gave the name {name} back"),
+            Content::Certify(certify) => format!(
+                "{who} got a certificate for {}{}",
+                list(certify.names.iter()),
+                self.issued(entry)
+            ),
+            Content::Promote(promote) => format!(
+                "{who} made {} a CA node, by {} that the root signed",
+                self.node(promote.node),
+                count(promote.issuers.len(), "issuer")
+            ),
+            Content::Demote(node) => {
+                format!("{who} made {} an ordinary member", self.node(*node))
+            }
+            Content::Roster(change) => format!(
+                "{who} brought the roster to {}; epoch {} ended",
+                self.nodes(&change.voters),
+                self.header.epoch
+            ),
+            Content::Leave => format!("{who} left"),
+            Content::Evict(evict) => self.evicted(who, evict),
+            Content::Unhold(unhold) => {
+                format!("{who} let a hold of {} go", self.node(unhold.author))
+            }
+            Content::Revoke(serial) => {
+                let issued = self.before.certificates.get(serial);
+                let names = issued.map(|issued| format!(" for {}", list(issued.names.iter())));
+                let names = names.unwrap_or_default();
+                format!("{who} revoked the certificate {serial}{names}")
+            }
+            Content::AddRecord(record) => format!(
+                "{who} added the record {} {} {}",
+                record.name,
+                record.data.record_type(),
+                record.data
+            ),
+            Content::RemoveRecords(remove) => format!(
+                "{who} removed the {} records of {}",
+                crate::zone::RecordType(remove.rtype),
+                remove.name
+            ),
+        }
+    }
+
+    fn joined(&self, join: &Join) -> String {
+        let grant = join.grant.peek::<Grant>(limits::REQUEST_BYTES).ok();
+        let inviter = grant.as_ref().map(|grant| self.node(grant.inviter));
+        let roles = grant.map(|grant| with_roles(&grant.roles));
+        format!(
+            "{} joined{}, by an invite of {}",
+            join.name,
+            roles.unwrap_or_default(),
+            inviter.unwrap_or_else(|| "nobody known".into())
+        )
+    }
+
+    fn evicted(&self, who: &str, evict: &Evict) -> String {
+        let node = self.node(evict.node);
+        if evict.root.is_some() {
+            return format!("{who} evicted {node}, by the root's signature");
+        }
+        let others: BTreeSet<NodeId> = self
+            .before
+            .proposals_against(evict.node)
+            .map(|(by, _)| by)
+            .collect();
+        match others.is_empty() {
+            true => format!("{who} evicted {node}"),
+            false => format!("{who} evicted {node}, as {} had asked", self.nodes(&others)),
+        }
+    }
+
+    /// Which certificate an entry brought, and by whose issuer.
+    fn issued(&self, entry: &Entry) -> String {
+        let certificate = Certificate::parse(&entry.attachment).ok();
+        let found = certificate.and_then(|certificate| {
+            let issued = self.after.certificates.get(&certificate.serial)?;
+            let issuer = self.after.issuers.get(&issued.issuer)?;
+            let by = self.node(issuer.node);
+            Some(format!(" ({}, signed by {by})", certificate.serial))
+        });
+        found.unwrap_or_default()
+    }
+
+    fn node(&self, node: NodeId) -> String {
+        let states = [self.before, self.after];
+        let member = states.iter().find_map(|state| state.members.get(&node));
+        match member {
+            Some(member) => member.name.to_string(),
+            None => format!("the machine {node}"),
+        }
+    }
+
+    fn nodes(&self, nodes: &BTreeSet<NodeId>) -> String {
+        list(nodes.iter().map(|node| self.node(*node)))
+    }
+}
+
+fn with_roles(roles: &BTreeSet<Role>) -> String {
+    match roles.is_empty() {
+        true => String::new(),
+        false => format!(" as {}", list(roles.iter())),
+    }
+}
+
+fn list(items: impl Iterator<Item = impl ToString>) -> String {
+    let items: Vec<String> = items.map(|item| item.to_string()).collect();
+    match &items[..] {
+        [] => "nothing".into(),
+        [one] => one.clone(),
+        [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
+    }
+}
+
+fn count(number: usize, what: &str) -> String {
+    match number {
+        1 => format!("one {what}"),
+        _ => format!("{number} {what}s"),
+    }
+}
+
+/// A time as people in one place write it for people elsewhere.
+struct Utc(u64);
+
+impl fmt::Display for Utc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0 / 1000;
+        let (days, second) = (seconds / 86_400, seconds % 86_400);
+        // Howard Hinnant, "chrono-compatible low-level date algorithms": years
+        // begin in March, so that the leap day is a year's last.
+        let shifted = days + 719_468;
+        let (era, day) = (shifted / 146_097, shifted % 146_097);
+        let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+        let day = day - (365 * year + year / 4 - year / 100);
+        let month = (5 * day + 2) / 153;
+        let day = day - (153 * month + 2) / 5 + 1;
+        let month = if month < 10 { month + 3 } else { month - 9 };
+        let year = era * 400 + year + u64::from(month <= 2);
+        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_dates_of_the_calendar() {
+        for (ms, text) in [
+            (0, "1970-01-01 00:00:00Z"),
+            (951_782_399_000, "2000-02-28 23:59:59Z"),
+            (951_782_400_000, "2000-02-29 00:00:00Z"),
+            (1_800_000_000_000, "2027-01-15 08:00:00Z"),
+            (4_107_542_400_000, "2100-03-01 00:00:00Z"),
+        ] {
+            assert_eq!(Utc(ms).to_string(), text);
+        }
+        assert!(!Utc(u64::MAX).to_string().is_empty());
+    }
+}
