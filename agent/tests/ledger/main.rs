@@ -6,6 +6,7 @@ mod chain;
 mod evict;
 mod genesis;
 mod join;
+mod lifecycle;
 mod measure;
 mod mesh;
 mod names;

@@ -274,6 +274,29 @@ impl State {
         self.decided.contains_key(&(author, hold))
     }
 
+    /// Whether what is kept twice for speed says the same; a test of this
+    /// program's own work.
+    pub fn agrees_with_itself(&self) -> bool {
+        let mut held: BTreeMap<NodeId, u32> = BTreeMap::new();
+        for name in self.names.values() {
+            *held.entry(name.owner).or_default() += 1;
+        }
+        let records: usize = self.records.values().map(Vec::len).sum();
+        let addresses = self.members.iter();
+        let addresses: BTreeMap<Ipv4Addr, NodeId> = addresses
+            .map(|(node, member)| (member.ipv4, *node))
+            .collect();
+        self.held.iter().eq(held.iter())
+            && self.addresses.iter().eq(addresses.iter())
+            && records == self.record_count as usize
+            && self.roster_keys.keys().eq(self.roster.iter())
+            && self
+                .roster
+                .iter()
+                .all(|node| self.voters.contains_key(node))
+            && self.voters.values().all(|number| *number < self.next_voter)
+    }
+
     /// The hash of this state as of batch `index`.
     pub(super) fn hash_at(&self, index: u64) -> Hash {
         codec::hash(&self.without_hash(index))
