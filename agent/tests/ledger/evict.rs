@@ -133,6 +133,9 @@ fn an_admin_goes_by_the_word_of_two_others_within_an_hour() {
             },
         );
     }
+    let token = late.token_by(&*key(2), 200, |grant| {
+        grant.expires_ms += DAY;
+    });
     waits(late.ask(&*key(1), evict(2)));
     late.now_ms += 61 * MINUTE;
     waits(late.ask(&*key(3), evict(2)));
@@ -140,6 +143,9 @@ fn an_admin_goes_by_the_word_of_two_others_within_an_hour() {
     done(late.ask(&*key(1), evict(2)));
     assert!(!is_member(&late, 2));
     assert_eq!(late.state().proposed_evictions().count(), 0);
+    // Its invites died with it.
+    let request = late.join_request(&token, &*key(20), "twenty");
+    late.assert_refused(request, Refusal::Inviter);
 }
 
 #[test]

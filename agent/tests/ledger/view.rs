@@ -5,10 +5,14 @@ use innermesh_proto::{
     crypto::{Hash, Sign},
     head::{Announcement, Head, HeadTable, Instance, WireGuard},
     id::{NodeId, resolver_v4},
-    ledger::{Content, Position, request::Share},
+    ledger::{
+        Content, Position,
+        record::RecordData,
+        request::{AddRecord, Share},
+    },
     tunnel::{TunnelKey, TunnelPlan},
     view::MeshView,
-    zone::{Protocol, ServiceState},
+    zone::{Answer, Protocol, RecordType, ServiceState, Zone},
 };
 use ipnet::IpNet;
 
@@ -279,4 +283,28 @@ fn every_member_is_in_the_zone_whether_it_was_heard_or_not() {
         input.nodes[&label("two")].addresses,
         MeshView::addresses(member)
     );
+}
+
+#[test]
+fn users_records_are_in_every_members_zone_and_strangers_see_the_public_ones() {
+    let mut seen = Seen::new();
+    let founder = seen.mesh.founder.clone();
+    for (name, public) in [("tv", false), ("www", true)] {
+        let record = AddRecord {
+            name: format!("{name}.lab.internal").parse().unwrap(),
+            data: RecordData::A([192, 0, 2, 9].into()),
+            public,
+        };
+        seen.mesh.ask(&*founder, Content::AddRecord(record));
+    }
+    let view = seen.view_by(id(&*key(1)));
+    let zone = Zone::build(&view.zone_input());
+    for name in ["tv", "www"] {
+        let name = format!("{name}.lab.internal").parse().unwrap();
+        let answer = zone.lookup(&name, RecordType::A);
+        assert!(matches!(answer, Answer::Records { data, .. } if data.len() == 1));
+    }
+    let public = view.public_records();
+    assert_eq!(public.len(), 1);
+    assert_eq!(public[0].to_string(), "www.lab.internal. 30 IN A 192.0.2.9");
 }
