@@ -1,7 +1,5 @@
-//! The ledger's file: frames, append-only. Each has its length, a checksum
-//! that covers the checksum before it (so frames can't be dropped or swapped
-//! unseen), and the payload: the genesis first, then one batch a frame. Only a
-//! torn tail is ever cut off.
+//! The ledger's file: frames, append-only. The genesis first, then one batch a
+//! frame. Only a torn tail is ever cut off.
 
 use std::{io, ops::Range, path::Path, sync::Mutex};
 
@@ -12,16 +10,15 @@ use innermesh_proto::{
     limits,
 };
 
+use super::frames::{self, Check, Frame, frame, scan};
 use crate::host::{AppendFile, Disk};
 
 /// The file, below the state folder.
 pub const LEDGER: &str = "ledger";
 /// Where a file that was damaged in the middle is put.
 const DAMAGED: &str = "ledger.damaged";
-/// Length (u32, little-endian), then 8 bytes of checksum.
-const FRAME_HEAD: usize = 12;
 /// What the first frame's checksum covers in place of a predecessor's.
-const FIRST: [u8; 8] = *b"innermes";
+const FIRST: Check = *b"innermes";
 
 /// Why the file can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -76,12 +73,6 @@ pub struct Loaded {
     bytes: Vec<u8>,
 }
 
-#[derive(Clone)]
-struct Frame {
-    payload: Range<usize>,
-    check: [u8; 8],
-}
-
 /// Reads the file.
 ///
 /// # Errors
@@ -99,7 +90,7 @@ pub async fn load(disk: &dyn Disk) -> Result<Loaded, FileError> {
 /// # Errors
 /// [`FileError::Unreadable`].
 pub fn parse(bytes: Vec<u8>) -> Result<Loaded, FileError> {
-    let (mut frames, mut damage) = scan(&bytes);
+    let (mut frames, mut damage) = scan(&bytes, FIRST, limits::BATCH_BYTES);
     let first = frames.first().ok_or(FileError::Unreadable)?;
     let genesis = codec::decode(&bytes[first.payload.clone()], limits::GENESIS_BYTES)
         .map_err(|_| FileError::Unreadable)?;
@@ -121,63 +112,6 @@ pub fn parse(bytes: Vec<u8>) -> Result<Loaded, FileError> {
         frames,
         bytes,
     })
-}
-
-/// Finds the whole frames, and where the file is damaged if what follows them
-/// is more than a torn tail.
-fn scan(bytes: &[u8]) -> (Vec<Frame>, Option<u64>) {
-    let mut frames: Vec<Frame> = Vec::new();
-    let mut at = 0;
-    loop {
-        let rest = &bytes[at..];
-        let Some((head, tail)) = rest.split_at_checked(FRAME_HEAD) else {
-            return (frames, None);
-        };
-        let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
-        let Some(payload) = tail.get(..length) else {
-            // It reaches beyond the end: a torn write, unless more was there.
-            let damage = (length > limits::BATCH_BYTES && !is_blank(rest)).then_some(at as u64);
-            return (frames, damage);
-        };
-        let previous = frames.last().map_or(FIRST, |frame| frame.check);
-        let check = checksum(&previous, payload);
-        if check != head[4..] {
-            let last = tail.len() == length;
-            let damage = (!last && !is_blank(rest)).then_some(at as u64);
-            return (frames, damage);
-        }
-        let start = at + FRAME_HEAD;
-        at = start + length;
-        frames.push(Frame {
-            payload: start..at,
-            check,
-        });
-    }
-}
-
-/// Zeros to the end: space that was reserved and never written.
-fn is_blank(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| *byte == 0)
-}
-
-fn checksum(previous: &[u8; 8], payload: &[u8]) -> [u8; 8] {
-    let mut covered = Vec::with_capacity(payload.len() + 12);
-    covered.extend_from_slice(previous);
-    covered.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-    covered.extend_from_slice(payload);
-    let hash = Hash::of(&covered).0;
-    [
-        hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7],
-    ]
-}
-
-fn frame(previous: &[u8; 8], payload: &[u8]) -> (Vec<u8>, [u8; 8]) {
-    let check = checksum(previous, payload);
-    let mut out = Vec::with_capacity(FRAME_HEAD + payload.len());
-    out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-    out.extend_from_slice(&check);
-    out.extend_from_slice(payload);
-    (out, check)
 }
 
 impl Loaded {
@@ -291,7 +225,7 @@ impl Archive {
 /// Writes batches at the end of the file.
 pub struct Appender {
     file: Box<dyn AppendFile>,
-    check: [u8; 8],
+    check: Check,
     end: u64,
 }
 
@@ -307,7 +241,7 @@ impl Appender {
         for batch in batches {
             let (bytes, check) = frame(&self.check, &codec::encode(batch));
             self.check = check;
-            let start = self.end + FRAME_HEAD as u64;
+            let start = self.end + frames::HEAD as u64;
             self.end += bytes.len() as u64;
             out.extend_from_slice(&bytes);
             listed.push(Held {
@@ -372,12 +306,12 @@ mod tests {
             loaded.frames[2].payload.clone(),
             loaded.frames[3].payload.start,
         );
-        for at in second.start..third - FRAME_HEAD {
+        for at in second.start..third - frames::HEAD {
             let mut bytes = whole.clone();
             bytes[at] ^= 1;
             let loaded = parse(bytes).unwrap();
             assert_eq!(loaded.batches.len(), 1);
-            assert_eq!(loaded.damage, Some((second.start - FRAME_HEAD) as u64));
+            assert_eq!(loaded.damage, Some((second.start - frames::HEAD) as u64));
         }
     }
 
@@ -385,8 +319,9 @@ mod tests {
     fn frames_that_changed_places_are_damage() {
         let whole = file(3);
         let frames = parse(whole.clone()).unwrap().frames;
-        let cut =
-            |n: usize| whole[frames[n].payload.start - FRAME_HEAD..frames[n].payload.end].to_vec();
+        let cut = |n: usize| {
+            whole[frames[n].payload.start - frames::HEAD..frames[n].payload.end].to_vec()
+        };
         let swapped = [cut(0), cut(2), cut(1), cut(3)].concat();
         let loaded = parse(swapped).unwrap();
         assert!(loaded.batches.is_empty());

@@ -6,6 +6,7 @@
 pub mod client;
 pub mod file;
 pub mod follow;
+mod frames;
 mod writer;
 
 use std::sync::Arc;
