@@ -13,7 +13,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    codec::{self, CodecError},
+    codec::{self, CodecError, raw},
     limits,
 };
 
@@ -328,40 +328,6 @@ fn few(extensions: &[(u16, Vec<u8>)]) -> Result<(), CodecError> {
         )));
     }
     Ok(())
-}
-
-/// Bytes copied whole. serde takes a `Vec<u8>` element by element, which for a
-/// frame of 2 MiB costs a hundred times the copy; the encoding is the same.
-mod raw {
-    use std::fmt;
-
-    use serde::{Deserializer, Serializer, de};
-
-    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(bytes)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        deserializer.deserialize_byte_buf(Bytes)
-    }
-
-    struct Bytes;
-
-    impl de::Visitor<'_> for Bytes {
-        type Value = Vec<u8>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("bytes")
-        }
-
-        fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
-            Ok(bytes.to_vec())
-        }
-
-        fn visit_byte_buf<E: de::Error>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
-            Ok(bytes)
-        }
-    }
 }
 
 #[cfg(test)]
