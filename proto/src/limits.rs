@@ -210,3 +210,29 @@ pub const CONTROL_CONNECTION_MS: u64 = 60_000;
 pub const PINGS: u32 = 20;
 /// Longest configuration file, in bytes.
 pub const CONFIG_BYTES: u64 = 1024 * 1024;
+/// Largest message between voters, in bytes of its encoding.
+pub const RAFT_MESSAGE_BYTES: usize = RPC_BODY_BYTES;
+/// Entries of the voters' log in one message.
+pub const RAFT_ENTRIES: usize = 4096;
+/// Entries that a message is filled up with, in bytes; one larger entry travels
+/// alone.
+pub const RAFT_APPEND_BYTES: usize = 1024 * 1024;
+/// Largest data or context of one entry: a batch without its proof, in bytes.
+pub const RAFT_ENTRY_BYTES: usize = BATCH_BYTES;
+/// Appends that may be on their way to one voter.
+pub const RAFT_INFLIGHT: usize = 16;
+/// Voters and those who wait to be, in one configuration.
+pub const RAFT_VOTERS: usize = 16;
+/// Steps of one change of the voters.
+pub const RAFT_CHANGES: usize = 2 * RAFT_VOTERS;
+/// Furthest a message's term may be ahead: elections and hand-overs of
+/// centuries, so that no peer can use the numbers up at once.
+pub const RAFT_TERM_JUMP: u64 = 1 << 20;
+/// Largest term and index that a message may name.
+pub const RAFT_NUMBER: u64 = 1 << 62;
+/// Largest frame of the voters' log on disk, in bytes.
+pub const RAFT_FRAME_BYTES: usize = RPC_BYTES;
+/// Applied entries from which on the voters' log is written anew without them.
+pub const RAFT_LOG_ENTRIES: usize = 256;
+/// Applied entries from which on the voters' log is written anew, in bytes.
+pub const RAFT_LOG_BYTES: usize = 8 * 1024 * 1024;

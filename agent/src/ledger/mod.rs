@@ -7,6 +7,7 @@ pub mod client;
 pub mod file;
 pub mod follow;
 mod frames;
+pub mod raft;
 mod writer;
 
 use std::sync::Arc;
