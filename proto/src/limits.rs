@@ -236,3 +236,5 @@ pub const RAFT_FRAME_BYTES: usize = RPC_BYTES;
 pub const RAFT_LOG_ENTRIES: usize = 256;
 /// Applied entries from which on the voters' log is written anew, in bytes.
 pub const RAFT_LOG_BYTES: usize = 8 * 1024 * 1024;
+/// Batches ahead of those applied here for which signatures are kept.
+pub const ENDORSEMENTS_AHEAD: u64 = 64;

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    crypto::{Hash, Sealed},
+    crypto::{Hash, Sealed, Signature},
+    id::NodeId,
     ledger::{Batch, Outcome, Position, SignedGenesis},
 };
 
@@ -92,9 +93,25 @@ pub struct Joined {
 
 /// The answer to PROPOSE.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Decided {
+pub enum Decided {
     /// What became of the request.
-    pub outcome: Outcome,
+    Outcome(Outcome),
+    /// The peer doesn't decide; this one does, as far as it knows.
+    Elsewhere(Option<NodeId>),
+}
+
+/// ENDORSE: a CA node's signature over the header of a batch that it applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endorse {
+    /// The batch's index.
+    pub index: u64,
+    /// Hash of its header.
+    pub header: Hash,
+    /// The sender's signature over the header.
+    pub signature: Signature,
+    /// The sender still lacks signatures: it is to be sent the receiver's own,
+    /// or the batch where that is proved.
+    pub wanting: bool,
 }
 
 /// RENEW: a member asks for a new membership certificate, perhaps over a

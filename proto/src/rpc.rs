@@ -47,6 +47,10 @@ pub mod method {
     /// One-way, between the transports themselves: [`super::Hello`], the first
     /// frame that either end of a connection sends.
     pub const HELLO: u16 = 12;
+    /// One-way, between CA nodes: a message of the roster's log.
+    pub const RAFT: u16 = 13;
+    /// One-way, between CA nodes: a signature over a batch.
+    pub const ENDORSE: u16 = 14;
 
     /// A method's name, for traces and logs.
     pub fn name(method: u16) -> &'static str {
@@ -63,6 +67,8 @@ pub mod method {
             GENESIS => "genesis",
             HEADS => "heads",
             HELLO => "hello",
+            RAFT => "raft",
+            ENDORSE => "endorse",
             _ => "unknown",
         }
     }

@@ -95,7 +95,7 @@ async fn what_can_not_be_made_durable_is_not_acknowledged_and_the_writer_stops()
 
 #[tokio::test(start_paused = true)]
 async fn a_crash_at_any_byte_leaves_what_was_acknowledged_before() {
-    let (machine, key) = founder(&mut World::new(2)).await;
+    let (mut machine, key) = founder(&mut World::new(2)).await;
     let ledger = lead(&machine, &key).await.unwrap();
     let mut lengths = vec![bytes(&machine).await.len()];
     for name in ["a", "b", "c"] {
@@ -105,6 +105,7 @@ async fn a_crash_at_any_byte_leaves_what_was_acknowledged_before() {
     let whole = bytes(&machine).await;
     for cut in (lengths[0]..=whole.len()).step_by(7) {
         let path = Path::new(LEDGER);
+        machine.crash().await;
         machine.disk.replace(path, &whole[..cut]).await.unwrap();
         let ledger = lead(&machine, &key).await.unwrap();
         let kept = lengths.iter().filter(|length| **length <= cut).count() - 1;
@@ -112,6 +113,11 @@ async fn a_crash_at_any_byte_leaves_what_was_acknowledged_before() {
         // The torn tail is gone, and the file goes on from there.
         assert_eq!(bytes(&machine).await.len(), lengths[kept]);
         ledger.propose(claim(&ledger, &*key, "next")).await.unwrap();
+        // What the file lost stands in raft.log.
+        for name in ["a", "b", "c"] {
+            assert!(holds(&ledger, name), "{name}, cut at {cut}");
+        }
+        machine.crash().await;
         let again = lead(&machine, &key).await.unwrap();
         assert_eq!(again.state(), ledger.state());
         assert!(holds(&again, "next"));
@@ -168,7 +174,10 @@ async fn a_follower_with_damage_in_the_middle_takes_the_rest_again() {
     let kept = machine.disk.read(Path::new("ledger.damaged")).await;
     assert_eq!(kept.unwrap().unwrap(), damaged, "for a person to look at");
     let request = claim(&ledger, &*key, "x");
-    assert_eq!(ledger.propose(request).await, Err(ProposeError::NotLeader));
+    assert_eq!(
+        ledger.propose(request).await,
+        Err(ProposeError::NotLeader(None))
+    );
 
     // Those it has are passed over; what doesn't follow is refused.
     let refused = ledger.take(batches[3..].to_vec()).await;

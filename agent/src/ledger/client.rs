@@ -1,7 +1,11 @@
 //! Asking the ledger for something: from any node, over at most one hop to the
 //! node that leads, again with the same id until there is an answer.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use innermesh_proto::{
     codec,
@@ -31,6 +35,8 @@ pub struct Client {
     ledger: Ledger,
     transport: Transport,
     nudge: Nudge,
+    /// Who decided last.
+    leader: Arc<Mutex<Option<NodeId>>>,
 }
 
 /// Why there is no answer. The request may or may not have been applied;
@@ -62,6 +68,7 @@ impl Client {
             ledger,
             transport,
             nudge,
+            leader: Arc::default(),
         }
     }
 
@@ -120,9 +127,10 @@ impl Client {
     async fn attempt(&self, request: &Sealed) -> Result<(Outcome, Option<NodeId>), SubmitError> {
         let state = self.ledger.state();
         let me = self.key.public().node_id();
+        let mut hint = self.hint();
         if state.roster.contains(&me) {
             match self.ledger.propose(request.clone()).await {
-                Err(ProposeError::NotLeader) => {}
+                Err(ProposeError::NotLeader(leader)) => hint = leader.or(hint),
                 other => return Ok((other?, None)),
             }
         }
@@ -130,18 +138,44 @@ impl Client {
             request: request.clone(),
         });
         let mut why = "it is offline".to_string();
-        for node in state.roster.iter().filter(|node| **node != me) {
+        let mut left: VecDeque<NodeId> = state.roster.iter().copied().collect();
+        left.retain(|node| *node != me);
+        // One hop each: to who leads, as far as it is known, else to any, who
+        // tells who does.
+        loop {
+            let known = hint.take().filter(|node| left.contains(node));
+            let Some(node) = known.or_else(|| left.pop_front()) else {
+                return Err(SubmitError::Unreachable(why));
+            };
+            left.retain(|other| *other != node);
             let answer = self
                 .transport
-                .call(*node, method::PROPOSE, body.clone(), ATTEMPT)
+                .call(node, method::PROPOSE, body.clone(), ATTEMPT)
                 .await;
             match answer.map(|bytes| codec::decode::<Decided>(&bytes, limits::RPC_BYTES)) {
-                Ok(Ok(decided)) => return Ok((decided.outcome, Some(*node))),
+                Ok(Ok(Decided::Outcome(outcome))) => {
+                    self.remember(Some(node));
+                    return Ok((outcome, Some(node)));
+                }
+                Ok(Ok(Decided::Elsewhere(leader))) => {
+                    why = "none of those that can be reached leads".into();
+                    hint = leader;
+                }
                 Ok(Err(error)) => why = format!("its answer is {error}"),
                 Err(error) => why = error.to_string(),
             }
+            self.remember(hint);
         }
-        Err(SubmitError::Unreachable(why))
+    }
+
+    /// Who is likely to lead.
+    fn hint(&self) -> Option<NodeId> {
+        let leader = self.ledger.council().borrow().leader;
+        leader.or_else(|| *self.leader.lock().unwrap_or_else(|e| e.into_inner()))
+    }
+
+    fn remember(&self, leader: Option<NodeId>) {
+        *self.leader.lock().unwrap_or_else(|e| e.into_inner()) = leader;
     }
 
     /// Waits until the own ledger holds what was decided: who asked can then

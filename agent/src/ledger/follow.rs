@@ -13,8 +13,15 @@ use innermesh_proto::{
 };
 use tokio::sync::mpsc;
 
-use super::{Ledger, TakeError};
+use super::{Carrier, Ledger, TakeError};
 use crate::{host::Host, quic::Transport};
+
+impl Carrier for Transport {
+    fn tell(&self, to: NodeId, method: u16, body: Vec<u8>) {
+        // Not connected, or too much waits: it is as if it were lost.
+        let _ = self.notify(to, method, body);
+    }
+}
 
 /// How long a peer may take for one range.
 const FETCH: Duration = Duration::from_secs(10);
@@ -67,7 +74,7 @@ async fn push(host: Host, me: NodeId, ledger: Ledger, transport: Transport) {
             Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => continue,
             Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
         };
-        let decided_here = batch.proof.contains_key(&me);
+        let decided_here = batch.proof.contains_key(&me) && ledger.council().borrow().leads;
         let mut peers: Vec<NodeId> = transport.paths().into_keys().collect();
         let bytes = codec::encode(&Batches {
             batches: vec![(*batch).clone()],

@@ -4,22 +4,36 @@
 //! between nodes is [`follow`]'s.
 
 pub mod client;
+mod council;
+mod decide;
 pub mod file;
 pub mod follow;
 mod frames;
 pub mod raft;
+mod rotation;
+mod voter;
 mod writer;
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use innermesh_proto::{
+    codec,
     crypto::{Sealed, Sign},
+    id::NodeId,
     ledger::{Batch, BatchError, GenesisError, Outcome, Position, SignedGenesis, State},
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+pub use self::{voter::Barred, writer::Carrier};
+
 use self::{
     file::{Archive, FileError},
+    raft::Message,
+    rotation::Rotation,
     writer::{Command, Writer},
 };
 use crate::{ca::issuer::Issuer, host::Host};
@@ -28,6 +42,8 @@ use crate::{ca::issuer::Issuer, host::Host};
 const QUEUE: usize = 1024;
 /// Batches that a slow subscriber may lag behind before it must look them up.
 const RECENT: usize = 256;
+/// How long one node leads, of ledger time, unless it is told otherwise.
+const TERM: Duration = Duration::from_secs(6 * 3600);
 
 /// A handle on this node's ledger.
 #[derive(Clone)]
@@ -42,6 +58,23 @@ struct Inner {
     durable: watch::Receiver<Position>,
     batches: broadcast::Sender<Arc<Batch>>,
     commands: mpsc::Sender<Command>,
+    carrier: Arc<OnceLock<Arc<dyn Carrier>>>,
+    council: watch::Receiver<Council>,
+}
+
+/// This node's part in deciding.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Council {
+    /// Who leads, as far as it is known here: only CA nodes know.
+    pub leader: Option<NodeId>,
+    /// Whether this node does.
+    pub leads: bool,
+    /// How often a leader was elected so far.
+    pub term: u64,
+    /// Whether this node takes part: it votes, or waits to.
+    pub votes: bool,
+    /// Why it doesn't although it is a CA node.
+    pub barred: Option<Barred>,
 }
 
 /// Why the ledger can't be opened. Nothing was changed.
@@ -68,9 +101,9 @@ pub enum LedgerError {
 /// again with the same request is safe.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
-    /// This node doesn't lead.
+    /// This node doesn't lead; this one does, as far as it is known.
     #[error("this node doesn't decide the ledger")]
-    NotLeader,
+    NotLeader(Option<NodeId>),
     /// Too many requests wait.
     #[error("the ledger is busy; try again")]
     Busy,
@@ -115,7 +148,7 @@ impl Ledger {
             kept += 1;
         }
         if let Some(at) = damage {
-            if state.roster.contains(&me) {
+            if state.roster.contains(&me) && state.roster.len() == 1 {
                 let root = host.disk.root().display().to_string();
                 return Err(LedgerError::DamagedCa(at, root));
             }
@@ -130,16 +163,38 @@ impl Ledger {
         let (state_sender, state) = watch::channel(Arc::new(state));
         let (durable_sender, durable) = watch::channel(archive.position());
         let (batches, _) = broadcast::channel(RECENT);
+        let carrier = Arc::new(OnceLock::new());
+        let (council_sender, council) = watch::channel(Council::default());
+        let listed_issuers = state
+            .borrow()
+            .issuers_of(me)
+            .map(|issuer| issuer.certificate.der().to_vec())
+            .collect();
         let writer = Writer {
             host: host.clone(),
             key,
             issuer,
+            listed_issuers,
             file,
             archive: archive.clone(),
             state: state_sender,
             durable: durable_sender,
             batches: batches.clone(),
-            clocks: Default::default(),
+            clocks: Vec::new(),
+            carrier: carrier.clone(),
+            council: council_sender,
+            voter: None,
+            barred: None,
+            numbers: BTreeMap::new(),
+            unproved: VecDeque::new(),
+            early: BTreeMap::new(),
+            flight: None,
+            waiting: VecDeque::new(),
+            rotation: Rotation {
+                term: TERM,
+                ..Rotation::default()
+            },
+            beat: Duration::ZERO,
         };
         let genesis = loaded.genesis;
         host.tasks.spawn(writer.run(queue));
@@ -151,8 +206,55 @@ impl Ledger {
                 durable,
                 batches,
                 commands,
+                carrier,
+                council,
             }),
         })
+    }
+
+    /// Has CA nodes hear each other over `carrier`; only the first counts.
+    pub fn connect(&self, carrier: Arc<dyn Carrier>) {
+        let _ = self.inner.carrier.set(carrier);
+    }
+
+    /// How long one node leads, of ledger time.
+    pub fn set_term(&self, term: Duration) {
+        // A queue that is full at the start can't be.
+        let _ = self.inner.commands.try_send(Command::Term(term));
+    }
+
+    /// This node's part in deciding, now and each time after.
+    pub fn council(&self) -> watch::Receiver<Council> {
+        self.inner.council.clone()
+    }
+
+    /// Takes in a message of the roster's log from the member `from`. What
+    /// isn't one, or comes when too much waits, is dropped as if it were lost.
+    pub fn hear_raft(&self, from: NodeId, bytes: &[u8]) {
+        if !self.inner.council.borrow().votes {
+            return;
+        }
+        match Message::decode(bytes) {
+            Ok(message) => {
+                let _ = self.inner.commands.try_send(Command::Raft(from, message));
+            }
+            Err(error) => {
+                tracing::warn!(peer = ?from, %error, "a voter's message can't be read");
+            }
+        }
+    }
+
+    /// Takes in the signature of the member `from` over a batch.
+    pub fn hear_endorsement(&self, from: NodeId, bytes: &[u8]) {
+        if !self.inner.council.borrow().votes {
+            return;
+        }
+        if let Ok(endorse) = codec::decode(bytes, 1024) {
+            let _ = self
+                .inner
+                .commands
+                .try_send(Command::Endorse(from, endorse));
+        }
     }
 
     /// The first entry.
@@ -249,10 +351,7 @@ pub enum TakeError {
 ///
 /// # Errors
 /// [`LedgerError`] when the file can't be used.
-pub async fn issuer_of(
-    host: &Host,
-    node: innermesh_proto::id::NodeId,
-) -> Result<Option<Vec<u8>>, LedgerError> {
+pub async fn issuer_of(host: &Host, node: NodeId) -> Result<Option<Vec<u8>>, LedgerError> {
     let loaded = file::load(&*host.disk).await?;
     let state = State::genesis(&loaded.genesis, &*host.keys)?;
     let newest = state

@@ -1,23 +1,32 @@
-//! The one task that changes the ledger: it decides proposals when this node
-//! leads, takes batches from peers when it follows, and acknowledges nothing
-//! before it is durable (S20).
+//! The one task that changes the ledger: where this node is in the roster it
+//! takes part in deciding, where it follows it takes proved batches from peers,
+//! and it acknowledges nothing before that is durable (S20).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use innermesh_proto::{
     crypto::{Sealed, Sign},
     id::NodeId,
-    ledger::{Batch, BatchError, Decision, Draft, Entry, Outcome, Position, Refusal, State, stamp},
+    ledger::{Batch, BatchError, Outcome, Position, State},
     limits,
+    message::Endorse,
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::{
-    ProposeError, TakeError,
+    Council, ProposeError, TakeError,
+    council::{Flight, Unproved},
     file::{Appender, Archive},
+    raft::Message,
+    rotation::Rotation,
+    voter::{Barred, Early, TICK, Voter},
 };
 use crate::{
-    ca::{self, issuer::Issuer},
+    ca::issuer::Issuer,
     host::{Host, Mono},
 };
 
@@ -29,67 +38,159 @@ pub(super) enum Command {
     Propose(Sealed, Reply),
     Take(Vec<Batch>, oneshot::Sender<Result<Position, TakeError>>),
     Clocks(Vec<u64>),
+    Raft(NodeId, Message),
+    Endorse(NodeId, Endorse),
+    Term(Duration),
 }
 
-type Reply = oneshot::Sender<Result<Outcome, ProposeError>>;
+pub(super) type Reply = oneshot::Sender<Result<Outcome, ProposeError>>;
+
+/// Tells a connected member something, at once or not at all.
+pub trait Carrier: Send + Sync {
+    /// A one-way message, by its [`innermesh_proto::rpc::method`].
+    fn tell(&self, to: NodeId, method: u16, body: Vec<u8>);
+}
 
 pub(super) struct Writer {
     pub host: Host,
     pub key: Arc<dyn Sign>,
     pub issuer: Option<Issuer>,
+    /// The issuers that the newest state lists for this node, DER.
+    pub listed_issuers: Vec<Vec<u8>>,
     pub file: Appender,
     pub archive: Arc<Archive>,
     pub state: watch::Sender<Arc<State>>,
     pub durable: watch::Sender<Position>,
     pub batches: broadcast::Sender<Arc<Batch>>,
     pub clocks: Vec<u64>,
+    pub carrier: Arc<OnceLock<Arc<dyn Carrier>>>,
+    pub council: watch::Sender<Council>,
+    /// Part in deciding, if this node has one.
+    pub voter: Option<Voter>,
+    pub barred: Option<Barred>,
+    /// Nodes by their numbers as voters, those included that the newest state
+    /// no longer lists.
+    pub numbers: BTreeMap<NodeId, u64>,
+    /// Batches that the roster's log holds and that too few have signed yet.
+    pub unproved: VecDeque<Unproved>,
+    pub early: Early,
+    /// The batch that this node proposed.
+    pub flight: Option<Flight>,
+    /// Requests for the next one.
+    pub waiting: VecDeque<(Sealed, Reply)>,
+    pub rotation: Rotation,
+    /// When the next empty batch is due.
+    pub beat: Mono,
 }
 
 impl Writer {
     pub async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
-        let clock = self.host.clock.clone();
-        let mut beat = self.first_beat();
+        self.beat = self.first_beat();
+        let started = match self.follow_roster().await {
+            // One who decides alone does so from the first request on.
+            Ok(()) => self.work().await,
+            failed => failed,
+        };
+        if let Err(error) = started {
+            return self.stop(error, queue).await;
+        }
+        self.tell_council();
         loop {
-            let index = self.current().position.index;
-            let left = beat.saturating_sub(clock.now());
+            let clock = self.host.clock.clone();
+            let due = self.due();
+            let left = due.map(|due| due.saturating_sub(clock.now()));
             let command = tokio::select! {
                 command = queue.recv() => match command {
                     Some(command) => Some(command),
                     None => return,
                 },
-                () = clock.sleep(left), if self.leads() => None,
+                () = clock.sleep(left.unwrap_or_default()), if left.is_some() => None,
             };
-            let done = match command {
-                None => self.decide(Vec::new()).await,
-                Some(Command::Clocks(clocks)) => {
-                    self.clocks = clocks;
-                    Ok(())
-                }
-                Some(Command::Take(batches, reply)) => self.take(batches, reply).await,
-                Some(Command::Propose(request, reply)) => {
-                    let mut requests = vec![(request, reply)];
-                    // Whatever else waits shares the one sync.
-                    while requests.len() < limits::BATCH_ENTRIES {
-                        match queue.try_recv() {
-                            Ok(Command::Propose(request, reply)) => requests.push((request, reply)),
-                            Ok(Command::Clocks(clocks)) => self.clocks = clocks,
-                            // A leader of one has nobody to take batches from.
-                            Ok(Command::Take(_, reply)) => {
-                                let _ = reply.send(Ok(self.current().position));
-                            }
-                            Err(_) => break,
-                        }
-                    }
-                    self.decide(requests).await
-                }
-            };
+            let done = self.turn(command, &mut queue).await;
             if let Err(error) = done {
                 return self.stop(error, queue).await;
             }
-            if self.current().position.index != index {
-                beat = clock.now() + HEARTBEAT;
+        }
+    }
+
+    /// One command and those that wait behind it, then all that follows.
+    async fn turn(
+        &mut self,
+        command: Option<Command>,
+        queue: &mut mpsc::Receiver<Command>,
+    ) -> std::io::Result<()> {
+        let mut next = command;
+        let mut taken = 0;
+        while let Some(command) = next {
+            self.take_in(command).await?;
+            taken += 1;
+            // Whatever else waits shares the one sync.
+            next = match taken < limits::BATCH_ENTRIES {
+                true => queue.try_recv().ok(),
+                false => None,
+            };
+        }
+        self.tick();
+        self.work().await?;
+        while self.decide()? {
+            self.work().await?;
+        }
+        self.tell_council();
+        Ok(())
+    }
+
+    async fn take_in(&mut self, command: Command) -> std::io::Result<()> {
+        match command {
+            Command::Clocks(clocks) => self.clocks = clocks,
+            Command::Term(term) => self.rotation.term = term,
+            Command::Take(batches, reply) => self.take(batches, reply).await?,
+            Command::Raft(from, message) => self.hear(from, message),
+            Command::Endorse(from, endorse) => self.hear_endorsement(from, endorse).await?,
+            Command::Propose(request, reply) => {
+                let answer = match self.will_decide() {
+                    false => ProposeError::NotLeader(self.elsewhere()),
+                    true if self.waiting.len() >= super::QUEUE => ProposeError::Busy,
+                    true => {
+                        self.waiting.push_back((request, reply));
+                        return Ok(());
+                    }
+                };
+                let _ = reply.send(Err(answer));
             }
         }
+        Ok(())
+    }
+
+    /// When there is something to do without being told.
+    fn due(&self) -> Option<Mono> {
+        let voter = self.voter.as_ref()?;
+        let tick = (!self.is_alone() || !self.unproved.is_empty()).then_some(voter.due);
+        let beat = self.may_draft().then_some(self.beat);
+        tick.into_iter().chain(beat).min()
+    }
+
+    /// Whether nobody else votes or waits to.
+    fn is_alone(&self) -> bool {
+        let alone = |voter: &Voter| voter.engine.is_alone();
+        self.voter.as_ref().is_none_or(alone) && self.current().voters.len() <= 1
+    }
+
+    /// Moves the engine's time on. Of several ticks that a slow disk or a
+    /// suspended machine swallowed only one counts: its peers didn't stop.
+    fn tick(&mut self) {
+        let now = self.host.clock.now();
+        let Some(voter) = &mut self.voter else { return };
+        if now < voter.due {
+            return;
+        }
+        voter.due = now + TICK;
+        voter.ticks += 1;
+        if !voter.engine.is_alone() {
+            voter.engine.tick();
+        }
+        let ticks = voter.ticks;
+        self.keep_proving(ticks);
+        self.keep_order(ticks);
     }
 
     /// When the first empty batch is due: at once where the newest one is older
@@ -101,99 +202,13 @@ impl Writer {
         clock.now() + HEARTBEAT.saturating_sub(Duration::from_millis(age_ms))
     }
 
-    fn current(&self) -> Arc<State> {
+    /// The newest proved state.
+    pub fn current(&self) -> Arc<State> {
         self.state.borrow().clone()
     }
 
-    fn me(&self) -> NodeId {
+    pub fn me(&self) -> NodeId {
         self.key.public().node_id()
-    }
-
-    /// Whether this node decides. Its roster is itself alone, and without an
-    /// issuer it could not serve those who join.
-    fn leads(&self) -> bool {
-        let state = self.current();
-        self.issuer.is_some() && state.roster.len() == 1 && state.roster.contains(&self.me())
-    }
-
-    async fn decide(&mut self, requests: Vec<(Sealed, Reply)>) -> std::io::Result<()> {
-        if !self.leads() {
-            for (_, reply) in requests {
-                let _ = reply.send(Err(ProposeError::NotLeader));
-            }
-            return Ok(());
-        }
-        let heartbeat = requests.is_empty();
-        let mut requests = requests.into_iter().peekable();
-        while heartbeat || requests.peek().is_some() {
-            let mut draft = self.draft();
-            let mut replies = Vec::new();
-            while draft.has_room()
-                && let Some((request, reply)) = requests.next()
-            {
-                let outcome = self.enter(&mut draft, request);
-                replies.push((reply, outcome));
-            }
-            if heartbeat || !draft.is_empty() {
-                let (state, mut batch) = draft.finish();
-                let (node, signature) = batch.endorse(&state.mesh, &*self.key);
-                batch.proof.insert(node, signature);
-                self.file.append(&[&batch], &self.archive).await?;
-                self.publish(state, batch);
-            }
-            for (reply, outcome) in replies {
-                let _ = reply.send(Ok(outcome));
-            }
-            if heartbeat {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// The next batch, stamped with the time that this node proposes.
-    fn draft(&self) -> Draft {
-        let state = self.current();
-        let wall_ms = self.host.clock.wall_ms();
-        let stamp_ms = stamp::propose(state.stamp_ms, wall_ms, &self.clocks);
-        if stamp_ms < wall_ms {
-            tracing::warn!(
-                ahead_s = (wall_ms - stamp_ms) / 1000,
-                "this machine's clock is ahead of its peers'; ledger time follows theirs"
-            );
-        }
-        state.draft(stamp_ms)
-    }
-
-    /// Adds the request to the draft; what is refused before it costs a
-    /// signature or a place in the ledger isn't written down when its author
-    /// isn't even a member.
-    fn enter(&self, draft: &mut Draft, request: Sealed) -> Outcome {
-        let keys = &*self.host.keys;
-        let attachment = match draft.decide(&request, keys) {
-            Ok(Decision::Repeat(outcome)) => return outcome,
-            Ok(Decision::Plain) => Vec::new(),
-            Ok(Decision::Certificate(plan)) => {
-                let Some(issuer) = &self.issuer else {
-                    return Outcome::Refused(Refusal::Certificate(
-                        "this CA node has no issuer".into(),
-                    ));
-                };
-                match issuer.sign_leaf(&plan, ca::random_serial(keys), keys) {
-                    Ok(der) => der,
-                    Err(error) => return Outcome::Refused(Refusal::Certificate(error.to_string())),
-                }
-            }
-            Err(refusal) if refusal.is_anonymous() => return Outcome::Refused(refusal),
-            Err(_) => Vec::new(),
-        };
-        draft.add(
-            Entry {
-                request,
-                attachment,
-            },
-            keys,
-        )
     }
 
     async fn take(
@@ -222,16 +237,33 @@ impl Writer {
             // views needn't wait for it. What this node tells others of its
             // position does (S20): that is what the archive lists.
             self.state.send_replace(state);
-            let bytes: Vec<&Batch> = taken.iter().collect();
-            self.file.append(&bytes, &self.archive).await?;
-            self.durable.send_replace(self.archive.position());
-            for batch in taken {
-                // Nobody listening is fine: positions in heads repair.
-                let _ = self.batches.send(Arc::new(batch));
-            }
+            self.store(taken, None).await?;
+            self.overtaken();
+            self.follow_roster().await?;
         }
         let position = self.current().position;
         let _ = reply.send(result.map(|()| position).map_err(TakeError::Batch));
+        Ok(())
+    }
+
+    /// Appends proved batches to the file and tells of them, and of the state
+    /// after them if that wasn't told yet.
+    pub async fn store(
+        &mut self,
+        batches: Vec<Batch>,
+        state: Option<Arc<State>>,
+    ) -> std::io::Result<()> {
+        let listed: Vec<&Batch> = batches.iter().collect();
+        self.file.append(&listed, &self.archive).await?;
+        if let Some(state) = state {
+            self.state.send_replace(state);
+        }
+        self.durable.send_replace(self.archive.position());
+        for batch in batches {
+            // Nobody listening is fine: positions in heads repair.
+            let _ = self.batches.send(Arc::new(batch));
+        }
+        self.beat = self.host.clock.now() + HEARTBEAT;
         Ok(())
     }
 
@@ -255,31 +287,50 @@ impl Writer {
             }
             return Ok(None);
         }
+        // What this node applied itself needs only its proof checked.
+        let applied = self
+            .unproved
+            .iter()
+            .find(|unproved| unproved.position == position)
+            .filter(|unproved| unproved.before.position == state.position);
+        if let Some(unproved) = applied {
+            unproved.before.check_proof(batch, &*self.host.keys)?;
+            return match unproved.batch.entries == batch.entries {
+                true => Ok(Some((*unproved.after).clone())),
+                false => Err(BatchError::Entries),
+            };
+        }
         state
             .next(batch, &*self.host.keys)
             .map(|(state, _)| Some(state))
     }
 
-    fn publish(&self, state: State, batch: Batch) {
-        self.state.send_replace(Arc::new(state));
-        self.durable.send_replace(self.archive.position());
-        // Nobody listening is fine: positions in heads repair.
-        let _ = self.batches.send(Arc::new(batch));
-    }
-
     /// A disk that failed once can't be trusted about what it kept: nothing is
-    /// written any more until the agent is started anew (S20).
-    async fn stop(self, error: std::io::Error, mut queue: mpsc::Receiver<Command>) {
+    /// written, promised or said any more until the agent is started anew (S20).
+    async fn stop(mut self, error: std::io::Error, mut queue: mpsc::Receiver<Command>) {
         tracing::error!(%error, "the ledger can't be written; it stays as it is until the agent is restarted");
+        let stopped = || Err(ProposeError::Stopped(error.to_string()));
+        self.voter = None;
+        self.tell_council();
+        let flight = self.flight.take().map(|flight| flight.replies);
+        for (reply, _) in flight.into_iter().flatten() {
+            let _ = reply.send(stopped());
+        }
+        for (_, reply) in self.waiting.drain(..) {
+            let _ = reply.send(stopped());
+        }
         while let Some(command) = queue.recv().await {
             match command {
                 Command::Propose(_, reply) => {
-                    let _ = reply.send(Err(ProposeError::Stopped(error.to_string())));
+                    let _ = reply.send(stopped());
                 }
                 Command::Take(_, reply) => {
                     let _ = reply.send(Err(TakeError::Stopped));
                 }
-                Command::Clocks(_) => {}
+                Command::Clocks(_)
+                | Command::Raft(..)
+                | Command::Endorse(..)
+                | Command::Term(_) => {}
             }
         }
     }

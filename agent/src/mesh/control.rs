@@ -395,6 +395,12 @@ impl Control for AgentControl {
             member.map_or_else(|| node.to_string(), |member| member.name.to_string())
         };
         let mut warnings = self.certificate_warnings(&view);
+        let council = self.0.ledger.council().borrow().clone();
+        if let Some(why) = &council.barred {
+            warnings.push(why.to_string());
+        }
+        let alone = || state.roster.first().filter(|_| state.roster.len() == 1);
+        let leader = council.leader.or_else(|| alone().copied());
         if state.roster.len() == 1 {
             warnings.push(
                 "one machine alone decides the ledger: while it is away nothing new is granted or issued \
@@ -403,8 +409,8 @@ impl Control for AgentControl {
             );
         }
         CaStatus {
-            leader: state.roster.iter().next().map(name),
-            term: u64::from(state.epoch),
+            leader: leader.as_ref().map(name),
+            term: council.term,
             roster: state.roster.iter().map(name).collect(),
             issuers: state
                 .issuers

@@ -73,6 +73,8 @@ impl Handler for PeerHandler {
                     self.batches(node, pushed).await;
                 }
             }
+            method::RAFT => self.0.ledger.hear_raft(node, &body),
+            method::ENDORSE => self.0.ledger.hear_endorsement(node, &body),
             _ => {}
         }
     }
@@ -133,16 +135,15 @@ impl PeerHandler {
     /// that it doesn't: one hop, so that requests can't go in circles.
     async fn propose(&self, body: &[u8]) -> Result<Vec<u8>, Failure> {
         let propose: Propose = read(body)?;
-        let outcome =
-            self.0
-                .ledger
-                .propose(propose.request)
-                .await
-                .map_err(|error| match error {
-                    ProposeError::Busy => Failure::Busy,
-                    error => Failure::Unavailable(error.to_string()),
-                })?;
-        Ok(codec::encode(&Decided { outcome }))
+        let decided = match self.0.ledger.propose(propose.request).await {
+            Ok(outcome) => Decided::Outcome(outcome),
+            Err(ProposeError::NotLeader(leader)) => Decided::Elsewhere(leader),
+            Err(ProposeError::Busy) => return Err(Failure::Busy),
+            Err(error @ ProposeError::Stopped(_)) => {
+                return Err(Failure::Unavailable(error.to_string()));
+            }
+        };
+        Ok(codec::encode(&decided))
     }
 
     async fn join(&self, caller: &Caller, body: &[u8]) -> Result<Vec<u8>, Failure> {

@@ -199,6 +199,7 @@ impl Agent {
                 open_to_strangers: [method::JOIN, method::RENEW].into(),
             })
         })?;
+        ledger.connect(Arc::new(transport.clone()));
         let services = Registry::load(host.clone(), config.services.clone()).await?;
         services.set_local_addresses(vec![IpAddr::V4(member.ipv4), IpAddr::V6(member.ipv6)]);
         let tunnel_key = tunnel::public_key(&private_key);

@@ -233,6 +233,15 @@ impl Engine {
         }
     }
 
+    /// Leads no more: the others find another after a while.
+    pub fn step_down(&mut self) {
+        let term = self.node.raft.term;
+        if self.node.raft.state == StateRole::Leader {
+            self.node.raft.become_follower(term, 0);
+            self.set_timeout();
+        }
+    }
+
     /// What is to be done now, if anything.
     pub fn ready(&mut self) -> Option<Work> {
         if self.ready.is_some() || !self.node.has_ready() {

@@ -1,0 +1,176 @@
+//! From requests to a batch: on the leader, when it knows all that was ever
+//! decided and nothing else is on its way.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use innermesh_proto::{
+    codec,
+    crypto::Sealed,
+    id::NodeId,
+    ledger::{
+        Author, Content, Decision, Draft, Entry, Outcome, Refusal, Request, RequestId, State,
+        content::RosterChange, stamp,
+    },
+    limits,
+};
+
+use super::{council::Flight, raft::Standing, voter::TICK, writer::Writer};
+use crate::ca;
+
+impl Writer {
+    /// Whether requests that are asked of this node now will be decided by it.
+    pub fn will_decide(&self) -> bool {
+        self.standing().is_some_and(|standing| standing.leads) && self.issuer.is_some()
+    }
+
+    fn standing(&self) -> Option<Standing> {
+        self.voter.as_ref().map(|voter| voter.engine.standing())
+    }
+
+    /// Whether this node may propose a batch: it leads, has applied an entry of
+    /// its own term and with it all before, and nothing is on its way.
+    pub fn may_draft(&self) -> bool {
+        let free = self.flight.is_none() && self.unproved.is_empty();
+        let able = |standing: Standing| standing.established && standing.transferring.is_none();
+        let me = self.me();
+        free && self.will_decide()
+            && self.standing().is_some_and(able)
+            && self.current().roster.contains(&me)
+    }
+
+    /// Proposes the next batch if there is something to decide; `true` if the
+    /// roster's log has work of it.
+    pub fn decide(&mut self) -> std::io::Result<bool> {
+        if !self.may_draft() {
+            return Ok(false);
+        }
+        if self.change_roster() {
+            return Ok(true);
+        }
+        let due = self.host.clock.now() >= self.beat;
+        if self.waiting.is_empty() && !due {
+            return Ok(false);
+        }
+        let mut draft = self.draft();
+        let mut replies = Vec::new();
+        while draft.has_room()
+            && let Some((request, reply)) = self.waiting.pop_front()
+        {
+            let outcome = self.enter(&mut draft, request);
+            replies.push((reply, outcome));
+        }
+        if draft.is_empty() && !due {
+            // Nothing of it is written down.
+            for (reply, outcome) in replies {
+                let _ = reply.send(Ok(outcome));
+            }
+            return Ok(!self.waiting.is_empty());
+        }
+        let (state, batch) = draft.finish();
+        let data = codec::encode(&batch);
+        let Some(voter) = &mut self.voter else {
+            return Ok(false);
+        };
+        match voter.engine.propose(data) {
+            Ok(entry) => {
+                self.flight = Some(Flight {
+                    entry,
+                    position: state.position,
+                    state: Arc::new(state),
+                    replies,
+                    since: voter.ticks,
+                });
+                Ok(true)
+            }
+            Err(_) => {
+                self.beat = self.beat.max(self.host.clock.now() + TICK);
+                let leader = self.elsewhere();
+                for (reply, _) in replies {
+                    let _ = reply.send(Err(super::ProposeError::NotLeader(leader)));
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// Proposes another roster; `false` when it can't be now.
+    pub fn propose_roster(&mut self, voters: BTreeSet<NodeId>) -> bool {
+        let mut draft = self.draft();
+        let mut id = [0; 16];
+        self.host.keys.random(&mut id);
+        let request = Request::seal(
+            &*self.key,
+            draft.state().mesh,
+            RequestId(id),
+            Author::Node(self.me()),
+            draft.state().stamp_ms + limits::REQUEST_LIFETIME_MS,
+            &Content::Roster(RosterChange { voters }),
+        );
+        let outcome = self.enter(&mut draft, request);
+        if let Outcome::Refused(refusal) = outcome {
+            tracing::warn!(%refusal, "the roster can't change as it should");
+            return false;
+        }
+        let (state, batch) = draft.finish();
+        let steps = self.steps(&state);
+        let Some(voter) = &mut self.voter else {
+            return false;
+        };
+        let proposed = voter.engine.propose_roster(&steps, codec::encode(&batch));
+        let Ok(entry) = proposed else { return false };
+        tracing::info!(roster = ?state.roster, "the roster is to change");
+        self.flight = Some(Flight {
+            entry,
+            position: state.position,
+            state: Arc::new(state),
+            replies: Vec::new(),
+            since: voter.ticks,
+        });
+        true
+    }
+
+    /// The next batch, stamped with the time that this node proposes.
+    fn draft(&self) -> Draft {
+        let state: Arc<State> = self.current();
+        let wall_ms = self.host.clock.wall_ms();
+        let stamp_ms = stamp::propose(state.stamp_ms, wall_ms, &self.clocks);
+        if stamp_ms < wall_ms {
+            tracing::warn!(
+                ahead_s = (wall_ms - stamp_ms) / 1000,
+                "this machine's clock is ahead of its peers'; ledger time follows theirs"
+            );
+        }
+        state.draft(stamp_ms)
+    }
+
+    /// Adds the request to the draft; what is refused before it costs a
+    /// signature or a place in the ledger isn't written down when its author
+    /// isn't even a member.
+    fn enter(&self, draft: &mut Draft, request: Sealed) -> Outcome {
+        let keys = &*self.host.keys;
+        let attachment = match draft.decide(&request, keys) {
+            Ok(Decision::Repeat(outcome)) => return outcome,
+            Ok(Decision::Plain) => Vec::new(),
+            Ok(Decision::Certificate(plan)) => {
+                let Some(issuer) = &self.issuer else {
+                    return Outcome::Refused(Refusal::Certificate(
+                        "this CA node has no issuer".into(),
+                    ));
+                };
+                match issuer.sign_leaf(&plan, ca::random_serial(keys), keys) {
+                    Ok(der) => der,
+                    Err(error) => return Outcome::Refused(Refusal::Certificate(error.to_string())),
+                }
+            }
+            Err(refusal) if refusal.is_anonymous() => return Outcome::Refused(refusal),
+            Err(_) => Vec::new(),
+        };
+        draft.add(
+            Entry {
+                request,
+                attachment,
+            },
+            keys,
+        )
+    }
+}

@@ -1,0 +1,371 @@
+//! A roster of several: it grows, decides, loses its leader and gets another,
+//! and all come to the same ledger.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use innermesh_agent::{
+    ca::{Issuer, Root, recovery},
+    enroll::{self, InitOptions, keys},
+    host::{Clock, Disk, keys::NodeKey},
+    ledger::{Carrier, Ledger, ProposeError, issuer_of},
+};
+use innermesh_proto::{
+    codec,
+    crypto::{Purpose, Sealed, Sign},
+    id::NodeId,
+    ledger::{
+        Author, Content, Grant, Outcome, Position, Request, RequestId, SignedGenesis,
+        request::{Join, Promote},
+    },
+    message::Batches,
+    name::NamePattern,
+    rpc::method,
+};
+use simulations::{Machine, World, mesh::DOMAIN, world::START_MS};
+
+/// What the machines hear each other over.
+#[derive(Clone, Default)]
+struct Air(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    ledgers: BTreeMap<NodeId, Ledger>,
+    silent: BTreeSet<NodeId>,
+}
+
+impl Air {
+    fn ledger(&self, node: NodeId) -> Option<Ledger> {
+        let state = self.0.lock().unwrap();
+        let heard = !state.silent.contains(&node);
+        state.ledgers.get(&node).filter(|_| heard).cloned()
+    }
+
+    fn all(&self) -> Vec<(NodeId, Ledger)> {
+        let state = self.0.lock().unwrap();
+        let all = state.ledgers.iter();
+        all.map(|(node, ledger)| (*node, ledger.clone())).collect()
+    }
+
+    /// As pushes and fetches do: everybody gets what anybody has.
+    async fn spread(self) {
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let all = self.all();
+            let indices = all.iter().map(|(_, ledger)| ledger.state().position.index);
+            let most = indices.max().unwrap_or_default();
+            for (node, ledger) in &all {
+                let from = ledger.durable().borrow().index + 1;
+                if from > most || self.ledger(*node).is_none() {
+                    continue;
+                }
+                for (_, source) in &all {
+                    let batches = source.range(from, 1 << 20).await.unwrap();
+                    let _ = ledger.take(batches).await;
+                }
+            }
+        }
+    }
+}
+
+struct Voice(Air, NodeId);
+
+impl Carrier for Voice {
+    fn tell(&self, to: NodeId, method: u16, body: Vec<u8>) {
+        let Self(air, from) = self;
+        let (air, from) = (air.clone(), *from);
+        if air.ledger(from).is_none() {
+            return;
+        }
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let Some(ledger) = air.ledger(to) else { return };
+            match method {
+                method::RAFT => ledger.hear_raft(from, &body),
+                method::ENDORSE => ledger.hear_endorsement(from, &body),
+                method::BATCHES => {
+                    let pushed: Batches = codec::decode(&body, 1 << 22).unwrap();
+                    let _ = ledger.take(pushed.batches).await;
+                }
+                _ => panic!("method {method}"),
+            }
+        });
+    }
+}
+
+struct Node {
+    machine: Machine,
+    key: Arc<dyn NodeKey>,
+}
+
+impl Node {
+    fn id(&self) -> NodeId {
+        self.key.public().node_id()
+    }
+
+    async fn start(&self, air: &Air) -> Ledger {
+        let host = &self.machine.host;
+        let issuer = match (
+            keys::issuer(host).await.unwrap(),
+            issuer_of(host, self.id()).await.unwrap(),
+        ) {
+            (Some(key), Some(der)) => Some(Issuer::new(key, der).unwrap()),
+            _ => None,
+        };
+        let ledger = Ledger::open(host, self.key.clone(), issuer).await.unwrap();
+        ledger.connect(Arc::new(Voice(air.clone(), self.id())));
+        let mut state = air.0.lock().unwrap();
+        state.ledgers.insert(self.id(), ledger.clone());
+        ledger
+    }
+}
+
+struct Council {
+    air: Air,
+    nodes: Vec<Node>,
+    root: Root,
+    genesis: SignedGenesis,
+    requests: u64,
+    world: World,
+}
+
+impl Council {
+    async fn new(seed: u64) -> Self {
+        let mut world = World::new(seed);
+        let machine = world.machine("one");
+        let options = InitOptions {
+            domain: DOMAIN.parse().unwrap(),
+            name: "one".parse().unwrap(),
+            ipv4: None,
+            interface: "im0".into(),
+        };
+        let report = enroll::init(&machine.host, options).await.unwrap();
+        let path = enroll::init::RECOVERY.as_ref();
+        let sealed = machine.disk.read(path).await.unwrap().unwrap();
+        let sealed = String::from_utf8(sealed).unwrap();
+        let root = recovery::open(&sealed, &report.passphrase, &*machine.host.keys).unwrap();
+        let key = keys::require_identity(&machine.host).await.unwrap();
+        let air = Air::default();
+        let founder = Node { machine, key };
+        let genesis = founder.start(&air).await.genesis().clone();
+        tokio::spawn(air.clone().spread());
+        Self {
+            air,
+            nodes: vec![founder],
+            root,
+            genesis,
+            requests: 0,
+            world,
+        }
+    }
+
+    fn request(&mut self, by: &dyn Sign, author: Author, content: &Content) -> Sealed {
+        self.requests += 1;
+        let id = RequestId(u128::from(self.requests).to_le_bytes());
+        let mesh = self.air.all()[0].1.state().mesh;
+        Request::seal(by, mesh, id, author, START_MS + 900_000, content)
+    }
+
+    /// Has it decided by whoever leads, as the client does.
+    async fn decide(&self, request: Sealed) -> Outcome {
+        for _ in 0..400 {
+            for (node, ledger) in self.air.all() {
+                if self.air.ledger(node).is_none() {
+                    continue;
+                }
+                let asked = ledger.propose(request.clone());
+                match tokio::time::timeout(Duration::from_secs(5), asked).await {
+                    Ok(Ok(outcome)) => return outcome,
+                    Ok(Err(ProposeError::NotLeader(_))) | Err(_) => {}
+                    Ok(Err(error)) => panic!("{error}"),
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("nobody decides");
+    }
+
+    async fn claim(&mut self, name: &str) {
+        let key = self.nodes[0].key.clone();
+        let author = Author::Node(self.nodes[0].id());
+        let content = Content::Claim(name.parse().unwrap());
+        let request = self.request(&*key, author, &content);
+        let outcome = self.decide(request).await;
+        assert!(matches!(outcome, Outcome::Done(_)), "{name}: {outcome:?}");
+    }
+
+    /// Makes another machine a member, and then a CA node.
+    async fn add(&mut self, name: &str) {
+        let founder = self.nodes[0].key.clone();
+        let inviter = self.nodes[0].id();
+        let machine = self.world.machine(name);
+        let host = machine.host.clone();
+        let key = keys::identity_or_new(&host).await.unwrap();
+        let mesh = self.air.all()[0].1.state().mesh;
+        let token = host.keys.generate_ed25519();
+        let grant = Grant {
+            mesh,
+            token: token.public(),
+            inviter,
+            roles: BTreeSet::new(),
+            names: BTreeSet::from([NamePattern::any()]),
+            routes: BTreeSet::new(),
+            uses: 1,
+            expires_ms: START_MS + 3_600_000,
+            position: Position {
+                index: 0,
+                hash: self.genesis.position().hash,
+            },
+        };
+        let exporter = [1; 32];
+        let possession = Join::possession_message(&mesh, &token.public(), &exporter);
+        let join = Join {
+            node: key.public(),
+            name: name.parse().unwrap(),
+            exporter,
+            grant: Sealed::new(&*founder, Purpose::Grant, &mesh, &grant),
+            possession: key.sign(&possession),
+        };
+        let author = Author::Token(token.public());
+        let content = Content::Join(Box::new(join));
+        let request = self.request(&*token, author, &content);
+        let outcome = self.decide(request).await;
+        assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+
+        let issuer = host.keys.generate_p256();
+        keys::store_issuer(&host, &*issuer).await.unwrap();
+        let der = self.root.issuer(&issuer.spki(), START_MS, &*host.keys);
+        Ledger::create(&host, &self.genesis).await.unwrap();
+        let node = Node { machine, key };
+        node.start(&self.air).await;
+        let promote = Content::Promote(Promote {
+            node: node.id(),
+            issuers: vec![der.unwrap()],
+        });
+        let request = self.request(&*founder, Author::Node(inviter), &promote);
+        let outcome = self.decide(request).await;
+        assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+        self.nodes.push(node);
+    }
+
+    async fn until(&self, what: &str, so: impl Fn(&[(NodeId, Ledger)]) -> bool) {
+        for _ in 0..3000 {
+            let all = self.air.all();
+            if so(&all) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let all = self.air.all();
+        let seen = all.iter().map(|(node, ledger)| {
+            let state = ledger.state();
+            let council = ledger.council().borrow().clone();
+            (*node, state.position, state.roster.len(), council)
+        });
+        panic!("{what}: {:#?}", seen.collect::<Vec<_>>());
+    }
+
+    async fn roster(&self, size: usize) {
+        self.until(&format!("a roster of {size}"), |all| {
+            let mut all = all.iter();
+            all.all(|(_, ledger)| ledger.state().roster.len() == size)
+        })
+        .await;
+    }
+
+    async fn agree(&self) {
+        self.until("all are at one place", |all| {
+            let first = all[0].1.state();
+            let mut all = all.iter();
+            all.all(|(_, ledger)| *ledger.state() == *first)
+        })
+        .await;
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        let all = self.air.all();
+        let mut heard = all
+            .iter()
+            .filter(|(node, _)| self.air.ledger(*node).is_some());
+        let leads = |ledger: &Ledger| ledger.council().borrow().leads;
+        heard
+            .find(|(_, ledger)| leads(ledger))
+            .map(|(node, _)| *node)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_roster_grows_and_outlives_its_leader() {
+    let mut council = Council::new(1).await;
+    council.claim("a").await;
+    council.add("two").await;
+    council.claim("b").await;
+    council.add("three").await;
+    council.roster(3).await;
+    council.claim("c").await;
+    council.agree().await;
+
+    let first = council.leader().expect("a leader");
+    let at = council.nodes.iter().position(|node| node.id() == first);
+    let at = at.expect("one of them");
+    council.air.0.lock().unwrap().ledgers.remove(&first);
+    council.nodes[at].machine.crash().await;
+    let clock = council.nodes[0].machine.clock.clone();
+    let begun = clock.now();
+    council.claim("d").await;
+    let took = clock.now() - begun;
+    assert!(took < Duration::from_secs(5), "failover took {took:?}");
+
+    council.nodes[at].start(&council.air).await;
+    council.claim("e").await;
+    council.agree().await;
+
+    council.add("four").await;
+    council.add("five").await;
+    council.roster(5).await;
+    council.claim("f").await;
+    council.agree().await;
+    let all = council.air.all();
+    let votes = |ledger: &Ledger| ledger.council().borrow().votes;
+    assert!(all.iter().all(|(_, ledger)| votes(ledger)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn leadership_goes_round_and_a_minority_decides_nothing() {
+    let mut council = Council::new(2).await;
+    council.add("two").await;
+    council.add("three").await;
+    council.roster(3).await;
+    for (_, ledger) in council.air.all() {
+        ledger.set_term(Duration::from_secs(30));
+    }
+    let mut leaders = BTreeSet::new();
+    for n in 0..40 {
+        council.claim(&format!("n{n}")).await;
+        leaders.extend(council.leader());
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+    assert_eq!(leaders.len(), 3, "{leaders:?}");
+    council.agree().await;
+
+    let others = council.nodes.iter().skip(1).map(Node::id);
+    let others: Vec<NodeId> = others.collect();
+    council.air.0.lock().unwrap().silent.extend(&others);
+    let key = council.nodes[0].key.clone();
+    let author = Author::Node(council.nodes[0].id());
+    let content = Content::Claim("alone".parse().unwrap());
+    let request = council.request(&*key, author, &content);
+    let ledger = council.air.ledger(council.nodes[0].id()).unwrap();
+    for _ in 0..10 {
+        let asked = ledger.propose(request.clone());
+        let answer = tokio::time::timeout(Duration::from_secs(5), asked).await;
+        assert!(!matches!(answer, Ok(Ok(_))), "{answer:?}");
+    }
+    council.air.0.lock().unwrap().silent.clear();
+    let outcome = council.decide(request).await;
+    assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+    council.agree().await;
+}
