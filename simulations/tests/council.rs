@@ -10,8 +10,8 @@ use std::{
 use innermesh_agent::{
     ca::{Issuer, Root, recovery},
     enroll::{self, InitOptions, keys},
-    host::{Clock, Disk, keys::NodeKey},
-    ledger::{Carrier, Ledger, ProposeError, issuer_of},
+    host::{Clock, Disk, disk::SystemDisk, keys::NodeKey},
+    ledger::{self, Carrier, Ledger, ProposeError, issuer_of},
 };
 use innermesh_proto::{
     codec,
@@ -25,7 +25,7 @@ use innermesh_proto::{
     name::NamePattern,
     rpc::method,
 };
-use simulations::{Machine, World, mesh::DOMAIN, world::START_MS};
+use simulations::{Machine, World, mesh::DOMAIN, random::Random, world::START_MS};
 
 /// What the machines hear each other over.
 #[derive(Clone, Default)]
@@ -125,6 +125,8 @@ impl Node {
 
 struct Council {
     air: Air,
+    /// Real folders in place of simulated disks, if it is to be measured.
+    real: Option<tempfile::TempDir>,
     nodes: Vec<Node>,
     root: Root,
     genesis: SignedGenesis,
@@ -132,10 +134,23 @@ struct Council {
     world: World,
 }
 
+/// The machine, with its files in a real folder if there is one.
+fn placed(mut machine: Machine, real: &Option<tempfile::TempDir>) -> Machine {
+    if let Some(real) = real {
+        let folder = tempfile::tempdir_in(real.path()).unwrap().keep();
+        machine.host.disk = Arc::new(SystemDisk::new(folder));
+    }
+    machine
+}
+
 impl Council {
     async fn new(seed: u64) -> Self {
+        Self::on(seed, None).await
+    }
+
+    async fn on(seed: u64, real: Option<tempfile::TempDir>) -> Self {
         let mut world = World::new(seed);
-        let machine = world.machine("one");
+        let machine = placed(world.machine("one"), &real);
         let options = InitOptions {
             domain: DOMAIN.parse().unwrap(),
             name: "one".parse().unwrap(),
@@ -144,7 +159,7 @@ impl Council {
         };
         let report = enroll::init(&machine.host, options).await.unwrap();
         let path = enroll::init::RECOVERY.as_ref();
-        let sealed = machine.disk.read(path).await.unwrap().unwrap();
+        let sealed = machine.host.disk.read(path).await.unwrap().unwrap();
         let sealed = String::from_utf8(sealed).unwrap();
         let root = recovery::open(&sealed, &report.passphrase, &*machine.host.keys).unwrap();
         let key = keys::require_identity(&machine.host).await.unwrap();
@@ -154,6 +169,7 @@ impl Council {
         tokio::spawn(air.clone().spread());
         Self {
             air,
+            real,
             nodes: vec![founder],
             root,
             genesis,
@@ -185,7 +201,7 @@ impl Council {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("nobody decides");
+        panic!("nobody decides: {:#?}", self.seen());
     }
 
     async fn claim(&mut self, name: &str) {
@@ -201,7 +217,7 @@ impl Council {
     async fn add(&mut self, name: &str) {
         let founder = self.nodes[0].key.clone();
         let inviter = self.nodes[0].id();
-        let machine = self.world.machine(name);
+        let machine = placed(self.world.machine(name), &self.real);
         let host = machine.host.clone();
         let key = keys::identity_or_new(&host).await.unwrap();
         let mesh = self.air.all()[0].1.state().mesh;
@@ -259,13 +275,17 @@ impl Council {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        panic!("{what}: {:#?}", self.seen());
+    }
+
+    fn seen(&self) -> Vec<(NodeId, Position, usize, ledger::Council)> {
         let all = self.air.all();
         let seen = all.iter().map(|(node, ledger)| {
             let state = ledger.state();
             let council = ledger.council().borrow().clone();
             (*node, state.position, state.roster.len(), council)
         });
-        panic!("{what}: {:#?}", seen.collect::<Vec<_>>());
+        seen.collect()
     }
 
     async fn roster(&self, size: usize) {
@@ -283,6 +303,26 @@ impl Council {
             all.all(|(_, ledger)| *ledger.state() == *first)
         })
         .await;
+    }
+
+    /// Takes a machine's power away, for a while.
+    async fn crash(&mut self, at: usize, long: Duration) {
+        let node = self.nodes[at].id();
+        self.air.0.lock().unwrap().ledgers.remove(&node);
+        self.nodes[at].machine.crash().await;
+        tokio::time::sleep(long).await;
+        self.nodes[at].start(&self.air).await;
+    }
+
+    /// Has a claim decided, or not within a while.
+    async fn try_claim(&mut self, name: &str) -> bool {
+        let key = self.nodes[0].key.clone();
+        let author = Author::Node(self.nodes[0].id());
+        let content = Content::Claim(name.parse().unwrap());
+        let request = self.request(&*key, author, &content);
+        let patience = Duration::from_secs(8);
+        let decided = tokio::time::timeout(patience, self.decide(request)).await;
+        matches!(decided, Ok(Outcome::Done(_)))
     }
 
     fn leader(&self) -> Option<NodeId> {
@@ -368,4 +408,127 @@ async fn leadership_goes_round_and_a_minority_decides_nothing() {
     let outcome = council.decide(request).await;
     assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
     council.agree().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_acknowledged_stays_through_crashes_torn_writes_and_silence() {
+    for seed in 10..22 {
+        let mut random = Random::new(seed);
+        let mut council = Council::new(seed).await;
+        council.add("two").await;
+        council.add("three").await;
+        council.roster(3).await;
+        let mut kept = Vec::new();
+        for round in 0..25 {
+            let at = random.below(3) as usize;
+            let node = council.nodes[at].id();
+            let pause = Duration::from_millis(random.below(4000));
+            match random.below(5) {
+                0 => council.crash(at, pause).await,
+                1 => {
+                    // In the middle of whatever it writes next.
+                    let writes = 1 + random.below(6);
+                    council.nodes[at].machine.disk.stop_after(writes);
+                    let name = format!("torn-{round}");
+                    if council.try_claim(&name).await {
+                        kept.push(name);
+                    }
+                    council.crash(at, pause).await;
+                }
+                2 => {
+                    council.air.0.lock().unwrap().silent.insert(node);
+                }
+                3 => council.air.0.lock().unwrap().silent.clear(),
+                _ => {}
+            }
+            let name = format!("n-{round}");
+            if council.try_claim(&name).await {
+                kept.push(name);
+            }
+        }
+        council.air.0.lock().unwrap().silent.clear();
+        council.claim("last").await;
+        council.agree().await;
+        assert!(kept.len() > 5, "seed {seed}: {kept:?}");
+        let state = council.air.all()[0].1.state();
+        for name in kept {
+            let label = name.parse().unwrap();
+            assert!(state.names.contains_key(&label), "seed {seed}: {name}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_clock_is_far_ahead_leaves_it_to_others() {
+    let mut council = Council::new(3).await;
+    council.add("two").await;
+    council.add("three").await;
+    council.roster(3).await;
+    council.claim("before").await;
+    let leader = council.leader().expect("a leader");
+    let ahead = council.nodes.iter().find(|node| node.id() == leader);
+    ahead.unwrap().machine.clock.jump(5 * 60 * 1000);
+    council.claim("after").await;
+    council.agree().await;
+    assert_ne!(council.leader(), Some(leader));
+    let state = council.air.all()[0].1.state();
+    assert!(
+        state.stamp_ms < START_MS + 600_000,
+        "ledger time went along"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_voter_with_a_damaged_or_lost_log_does_not_vote() {
+    for lost in [false, true] {
+        let mut council = Council::new(4).await;
+        council.add("two").await;
+        council.add("three").await;
+        council.roster(3).await;
+        council.claim("a").await;
+        council.agree().await;
+        let node = council.nodes[2].id();
+        council.air.0.lock().unwrap().ledgers.remove(&node);
+        council.nodes[2].machine.crash().await;
+        let disk = &council.nodes[2].machine.disk;
+        match lost {
+            true => disk.remove("raft.log".as_ref()).await.unwrap(),
+            false => disk.flip("raft.log", 30),
+        }
+        let ledger = council.nodes[2].start(&council.air).await;
+        council.claim("b").await;
+        council.agree().await;
+        let told = ledger.council().borrow().clone();
+        assert!(!told.votes, "{told:?}");
+        let why = told.barred.expect("a reason").to_string();
+        assert!(why.contains("promote"), "{why}");
+    }
+}
+
+/// How long a claim takes on real files: `cargo test -p simulations --release
+/// --test council -- --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "measures"]
+async fn a_commit_takes_so_long() {
+    let folder = tempfile::tempdir_in(std::env::var("MEASURE_DIR").unwrap_or("/var/tmp".into()));
+    let mut council = Council::on(5, Some(folder.unwrap())).await;
+    for size in [1, 3] {
+        if size == 3 {
+            council.add("two").await;
+            council.add("three").await;
+            council.roster(3).await;
+        }
+        let mut times = Vec::new();
+        for n in 0..100 {
+            let clock = council.nodes[0].machine.clock.clone();
+            let begun = clock.now();
+            council.claim(&format!("m-{size}-{n}")).await;
+            times.push(clock.now() - begun);
+        }
+        times.sort();
+        println!(
+            "roster of {size}: median {:?}, ninetieth percentile {:?}",
+            times[50], times[90]
+        );
+    }
 }

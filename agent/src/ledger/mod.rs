@@ -122,7 +122,8 @@ impl Ledger {
     }
 
     /// Opens the ledger, cuts a torn tail, applies what it holds, and starts
-    /// its writer. With an `issuer`, this node can lead.
+    /// its writer. With an `issuer`, this node can lead; without one it can
+    /// once the ledger lists one whose key is in its folder.
     ///
     /// # Errors
     /// [`LedgerError`].
@@ -165,11 +166,17 @@ impl Ledger {
         let (batches, _) = broadcast::channel(RECENT);
         let carrier = Arc::new(OnceLock::new());
         let (council_sender, council) = watch::channel(Council::default());
-        let listed_issuers = state
-            .borrow()
-            .issuers_of(me)
-            .map(|issuer| issuer.certificate.der().to_vec())
-            .collect();
+        // Without one the writer looks whether the ledger lists one by now.
+        let listed_issuers = match &issuer {
+            None => Vec::new(),
+            Some(_) => {
+                let state = state.borrow();
+                let listed = state.issuers_of(me);
+                listed
+                    .map(|issuer| issuer.certificate.der().to_vec())
+                    .collect()
+            }
+        };
         let writer = Writer {
             host: host.clone(),
             key,
