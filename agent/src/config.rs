@@ -7,12 +7,14 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     str::FromStr,
+    time::Duration,
 };
 
 use innermesh_proto::limits;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    cli::duration::Span,
     services::Spec,
     telemetry::LogFormat,
     tunnel::{BackendChoice, DEFAULT_MTU},
@@ -31,6 +33,8 @@ pub struct Config {
     pub tunnel: TunnelConfig,
     /// The resolver.
     pub dns: DnsConfig,
+    /// What a CA node does.
+    pub ca: CaConfig,
     /// What the agent writes about itself.
     pub log: LogConfig,
     /// The services that stand in `services.d`; not part of this file.
@@ -62,6 +66,14 @@ pub struct DnsConfig {
     /// Who is asked for other names; empty for the host's name servers. See
     /// [`DnsConfig::upstreams`].
     upstream: Vec<Address>,
+}
+
+/// `[ca]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CaConfig {
+    /// How long one CA node leads before the next does.
+    pub term: LeaderTerm,
 }
 
 /// `[log]`.
@@ -102,6 +114,7 @@ impl Default for Config {
             advertise: Vec::new(),
             tunnel: TunnelConfig::default(),
             dns: DnsConfig::default(),
+            ca: CaConfig::default(),
             log: LogConfig::default(),
             services: Vec::new(),
         }
@@ -360,6 +373,51 @@ impl From<InterfaceName> for String {
     }
 }
 
+/// How long one CA node leads, as people write it: `6h`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LeaderTerm(String);
+
+/// Shorter ones would have the CA nodes do little else.
+const LEAST_TERM: Duration = Duration::from_secs(60);
+const MOST_TERM: Duration = Duration::from_secs(30 * 24 * 3600);
+
+impl LeaderTerm {
+    /// As a length of time.
+    pub fn duration(&self) -> Duration {
+        self.0.parse::<Span>().map_or(MOST_TERM, Span::duration)
+    }
+}
+
+impl Default for LeaderTerm {
+    fn default() -> Self {
+        Self("6h".into())
+    }
+}
+
+/// Not how long a CA node may lead.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" can't be `term` of [ca]: use 1m to 30d, such as 6h")]
+pub struct LeaderTermError(String);
+
+impl TryFrom<String> for LeaderTerm {
+    type Error = LeaderTermError;
+
+    fn try_from(s: String) -> Result<Self, LeaderTermError> {
+        let term = s.parse::<Span>().map(Span::duration);
+        match term.is_ok_and(|term| (LEAST_TERM..=MOST_TERM).contains(&term)) {
+            true => Ok(Self(s)),
+            false => Err(LeaderTermError(s.chars().take(40).collect())),
+        }
+    }
+}
+
+impl From<LeaderTerm> for String {
+    fn from(term: LeaderTerm) -> Self {
+        term.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -372,6 +430,16 @@ mod tests {
 
     fn refusal(text: &str) -> String {
         parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_leaders_term_is_a_minute_to_a_month() {
+        let term = |text: &str| parse(&format!("[ca]\nterm = \"{text}\"")).map(|c| c.ca.term);
+        assert_eq!(Config::default().ca.term.duration().as_secs(), 6 * 3600);
+        assert_eq!(term("1h30m").unwrap().duration().as_secs(), 5400);
+        for bad in ["", "5s", "60d", "soon"] {
+            assert!(term(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -140,6 +140,7 @@ impl Machine {
             backend: BackendChoice::Auto,
             dns_listen: Vec::new(),
             dns_upstream: Vec::new(),
+            ca_term: Duration::from_secs(6 * 3600),
             services: Vec::new(),
         }
     }

@@ -13,7 +13,7 @@ mod ca;
 mod cert;
 mod demo;
 mod dns;
-mod duration;
+pub(crate) mod duration;
 mod failure;
 mod files;
 mod init;

@@ -190,6 +190,7 @@ fn agent_config(config: &Config) -> mesh::Config {
         backend: config.tunnel.backend,
         dns_listen: config.dns.listens(),
         dns_upstream: config.dns.upstreams(),
+        ca_term: config.ca.term.duration(),
         services: config.services.clone(),
     }
 }

@@ -18,6 +18,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use innermesh_proto::{
@@ -68,6 +69,8 @@ pub struct Config {
     pub dns_listen: Vec<SocketAddr>,
     /// Name servers for other names; the host's own when empty.
     pub dns_upstream: Vec<SocketAddr>,
+    /// How long one CA node leads, of ledger time.
+    pub ca_term: Duration,
     /// Services from the configuration.
     pub services: Vec<Spec>,
 }
@@ -199,6 +202,7 @@ impl Agent {
                 open_to_strangers: [method::JOIN, method::RENEW].into(),
             })
         })?;
+        ledger.set_term(config.ca_term);
         ledger.connect(Arc::new(transport.clone()));
         let services = Registry::load(host.clone(), config.services.clone()).await?;
         services.set_local_addresses(vec![IpAddr::V4(member.ipv4), IpAddr::V6(member.ipv6)]);
