@@ -25,6 +25,7 @@ use innermesh_proto::{
     crypto::Sealed,
     head::{Announcement, Head, HeadTable, Known, WireGuard},
     id::NodeId,
+    ledger::{Content, Outcome},
     rpc::method,
     view::MeshView,
     zone::Zone,
@@ -40,8 +41,8 @@ use crate::{
     gossip::Gossip,
     host::{Host, Mono, keys::NodeKey},
     ledger::{
-        Ledger, LedgerError,
-        client::Client,
+        Council, Ledger, LedgerError,
+        client::{Client, SubmitError},
         follow::{self, Nudge},
     },
     quic::{Settings, Transport, TransportError},
@@ -323,6 +324,21 @@ impl Agent {
     /// The DNS service of this agent.
     pub fn dns(&self) -> Arc<Dns> {
         self.inner.dns.clone()
+    }
+
+    /// This node's part in deciding the ledger, now and each time after.
+    pub fn council(&self) -> watch::Receiver<Council> {
+        self.inner.ledger.council()
+    }
+
+    /// Has the ledger decide what this node asks of it.
+    ///
+    /// # Errors
+    /// [`SubmitError`] after `patience`.
+    pub async fn ask(&self, content: &Content, patience: Duration) -> Result<Outcome, SubmitError> {
+        let client = &self.inner.client;
+        let request = client.request(content, self.inner.now_ms());
+        client.submit(&request, patience).await
     }
 
     /// What a person or a script can ask and tell.
