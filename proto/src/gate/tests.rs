@@ -303,8 +303,8 @@ fn a_last_node_whose_head_the_senders_size_limit_cut_off_is_only_left_out() {
 fn a_digest_out_of_order_or_with_a_node_twice_is_refused() {
     let (a, b) = (known(&id("a", 1), 1), known(&id("b", 1), 1));
     let refused = |digest| assert_eq!(refusal(&syn(digest)), GateError::DigestOrder);
-    refused(vec![b.clone(), a.clone()]);
-    refused(vec![a.clone(), a.clone()]);
+    refused(vec![b, a]);
+    refused(vec![a, a]);
     refused(vec![known(&id("a", 2), 1), a]);
 }
 
