@@ -1,8 +1,8 @@
 //! Gossip: who is. Each node publishes one signed head; this module owns what
 //! a head and its body say, and the table of heads that a node holds.
 //!
-//! A node's gossip address isn't in the head: it follows from mesh and key
-//! ([`gossip_address`]), so nobody can claim another's.
+//! A node's gossip address isn't in the head: it follows from the key
+//! ([`crate::gate::gossip_address`]), so nobody can claim another's.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! The network: UDP between simulated hosts, or whole messages ([`message`]).
+//! The network: UDP between simulated hosts, or whole messages (`message`).
 //! [`link`] decides what becomes of a datagram; those that arrive do so in the
 //! order of (time, sequence). A host
 //! may be behind a NAT ([`nat`]), move to another address, and stand still. It
