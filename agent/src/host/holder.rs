@@ -47,9 +47,12 @@ pub fn of_port(kind: Kind, port: u16) -> Option<Holder> {
 /// As [`of_port`], for the process that stands in the way of one address: port
 /// 53 often has several holders on one host.
 pub fn of_address(kind: Kind, address: SocketAddr) -> Option<Holder> {
-    of_socket(kind, address.port(), |host| {
-        host == address.ip() || host.is_unspecified() || address.ip().is_unspecified()
-    })
+    of_socket(kind, address.port(), in_the_way_of(address.ip()))
+}
+
+/// Whether a socket bound to an address keeps another from `wanted`.
+fn in_the_way_of(wanted: IpAddr) -> impl Fn(IpAddr) -> bool {
+    move |bound| bound == wanted || bound.is_unspecified() || wanted.is_unspecified()
 }
 
 fn of_socket(kind: Kind, port: u16, at: impl Fn(IpAddr) -> bool) -> Option<Holder> {
@@ -132,8 +135,8 @@ mod tests {
     #[test]
     fn the_holder_of_a_udp_port_is_found() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let port = socket.local_addr().unwrap().port();
-        assert_eq!(of_port(Kind::Udp, port).unwrap().pid, std::process::id());
+        let at = socket.local_addr().unwrap();
+        assert_eq!(of_address(Kind::Udp, at).unwrap().pid, std::process::id());
     }
 
     #[test]
@@ -146,12 +149,12 @@ mod tests {
 
     #[test]
     fn the_holder_at_one_address_is_told_from_one_at_another() {
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let port = socket.local_addr().unwrap().port();
-        let held = |host: &str| of_address(Kind::Udp, SocketAddr::new(host.parse().unwrap(), port));
-        assert_eq!(held("127.0.0.1").unwrap().pid, std::process::id());
-        assert_eq!(held("0.0.0.0").unwrap().pid, std::process::id());
-        assert_eq!(held("127.0.0.9"), None);
+        let table = "head\n  1: 0100007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000 0 0 4242 2\n";
+        let held = |host: &str| inodes(table, Kind::Udp, 53, in_the_way_of(host.parse().unwrap()));
+        assert_eq!(held("127.0.0.1"), [4242]);
+        assert_eq!(held("0.0.0.0"), [4242]);
+        assert!(held("127.0.0.9").is_empty());
+        assert!(held("::1").is_empty());
     }
 
     #[test]
