@@ -9,7 +9,12 @@ use std::{
 
 use innermesh_agent::mesh::Agent;
 use innermesh_proto::{
-    crypto::Hash, id::NodeId, ledger::Position, tunnel::TunnelKey, view::MeshView,
+    crypto::Hash,
+    head::Head,
+    id::NodeId,
+    ledger::{self, Position},
+    tunnel::TunnelKey,
+    view::MeshView,
 };
 
 use crate::{
@@ -19,6 +24,9 @@ use crate::{
 
 /// Up to so many machines all is looked at; of more a part, another each time.
 pub const CLOSELY: usize = 100;
+/// Of more machines, one in so many of those that are looked at is asked for
+/// names: its zone is made for that alone.
+pub const ASKED: usize = 10;
 
 /// Something that must hold, and didn't.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,28 +124,35 @@ impl Checker {
     pub fn check(&mut self, node: usize, agent: &Agent, machine: &Machine) -> Result<(), Seen> {
         let view = agent.view().borrow().clone();
         self.ledger(node, &view)?;
-        for (head, _) in agent.heads() {
-            let signed = self.signed.get(&head.node);
-            if signed.is_some_and(|signed| *signed < head.order()) {
-                let words = format!("a head of {} that it never signed", head.node);
-                return Err(("S1", words));
-            }
-            let key = (node, head.node);
-            let before = self.heads.insert(key, head.order());
-            if before.is_some_and(|before| before > head.order()) {
-                let words = format!("the head of {} went back from {before:?}", head.node);
-                return Err(("S2", words));
-            }
-            let restored = self.restored.get(&head.node);
-            if restored.is_some_and(|generation| head.generation <= *generation) {
-                continue;
-            }
-            let announced = self.announced.entry(head.node).or_insert(head.position);
-            if announced.index < head.position.index {
-                *announced = head.position;
-            }
-        }
+        agent.read_heads(|table| {
+            let mut heads = table.iter().map(|(_, known)| &known.head);
+            heads.try_for_each(|head| self.head(node, head))
+        })?;
         routes(&view, machine)
+    }
+
+    /// A head was signed by its owner, and no older one was there before.
+    fn head(&mut self, node: usize, head: &Head) -> Result<(), Seen> {
+        let signed = self.signed.get(&head.node);
+        if signed.is_some_and(|signed| *signed < head.order()) {
+            let words = format!("a head of {} that it never signed", head.node);
+            return Err(("S1", words));
+        }
+        let key = (node, head.node);
+        let before = self.heads.insert(key, head.order());
+        if before.is_some_and(|before| before > head.order()) {
+            let words = format!("the head of {} went back from {before:?}", head.node);
+            return Err(("S2", words));
+        }
+        let restored = self.restored.get(&head.node);
+        if restored.is_some_and(|generation| head.generation <= *generation) {
+            return Ok(());
+        }
+        let announced = self.announced.entry(head.node).or_insert(head.position);
+        if announced.index < head.position.index {
+            *announced = head.position;
+        }
+        Ok(())
     }
 
     /// One ledger: never two batches in one place, and no way back.
@@ -188,19 +203,18 @@ fn routes(view: &MeshView, machine: &Machine) -> Result<(), Seen> {
     if let Some(words) = machine.tunnel_overlap() {
         return Err(("S11", words));
     }
-    let members: BTreeMap<BTreeSet<IpAddr>, _> = view
+    let members: BTreeMap<IpAddr, _> = view
         .ledger
         .members
         .iter()
-        .map(|(id, member)| {
-            let addresses = MeshView::addresses(member).into_iter().collect();
-            (addresses, (id, member))
-        })
+        .map(|(id, member)| (IpAddr::V4(member.ipv4), (id, member)))
         .collect();
     for (key, peer) in &plan.peers {
-        let allowed: BTreeSet<IpAddr> = peer.allowed_ips.iter().map(|net| net.addr()).collect();
-        let member = members.get(&allowed).copied();
+        let allowed = || peer.allowed_ips.iter().map(|net| net.addr());
+        let member = allowed().find_map(|address| members.get(&address).copied());
+        let member = member.filter(|(_, member)| allowed().eq(own_addresses(member)));
         let Some((id, member)) = member else {
+            let allowed: Vec<IpAddr> = allowed().collect();
             // The plan follows the view; a member that was just removed may
             // still be in it, one that never was may not.
             return Err(("S12", format!("{key} has {allowed:?}, which no member has")));
@@ -215,6 +229,11 @@ fn routes(view: &MeshView, machine: &Machine) -> Result<(), Seen> {
         }
     }
     Ok(())
+}
+
+/// In the order of a set.
+fn own_addresses(member: &ledger::Member) -> [IpAddr; 2] {
+    [member.ipv4.into(), member.ipv6.into()]
 }
 
 /// What a view says, in few words: equal where two nodes agree.
@@ -255,9 +274,8 @@ pub fn false_death(agent: &Agent, timely: &BTreeSet<NodeId>) -> Result<(), Seen>
         .find(|(node, seen)| timely.contains(node) && !seen.live && !seen.loading);
     match dead {
         Some((node, _)) => {
-            let heads = agent.heads();
-            let head = heads.iter().find(|(head, _)| head.node == *node);
-            let lease_ms = head.map_or(0, |(head, _)| head.lease_ms);
+            let lease_ms =
+                agent.read_heads(|table| table.get(node).map_or(0, |known| known.head.lease_ms));
             let words =
                 format!("{node} runs and was taken for dead, with a lease of {lease_ms} ms");
             Err(("S6", words))
@@ -466,9 +484,11 @@ fn unroutable(
     for (node, key) in others {
         let member = view.ledger.members.get(node)?;
         let peer = key.as_ref().and_then(|key| plan.peers.get(key));
-        let allowed: Option<BTreeSet<IpAddr>> =
-            peer.map(|peer| peer.allowed_ips.iter().map(|net| net.addr()).collect());
-        if allowed != Some(MeshView::addresses(member).into_iter().collect()) {
+        let right = peer.is_some_and(|peer| {
+            let allowed = peer.allowed_ips.iter().map(|net| net.addr());
+            allowed.eq(own_addresses(member))
+        });
+        if !right {
             return Some(format!("{} has no route, or a wrong one", member.name));
         }
     }

@@ -20,15 +20,17 @@ pub struct SimTunnels(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    plan: TunnelPlan,
+    plan: Arc<TunnelPlan>,
     installed: BTreeMap<TunnelKey, InstalledPeer>,
+    /// How many peers have each address.
+    holders: BTreeMap<IpNet, usize>,
     overlap: Option<String>,
     listen_port: u16,
 }
 
 impl SimTunnels {
     /// What it was last told to be; empty before the agent runs.
-    pub fn plan(&self) -> TunnelPlan {
+    pub fn plan(&self) -> Arc<TunnelPlan> {
         self.lock().plan.clone()
     }
 
@@ -63,7 +65,7 @@ impl Tunnel for SimTunnels {
         for step in &steps {
             state.take(step);
         }
-        state.plan = plan.clone();
+        state.plan = Arc::new(plan.clone());
         Ok(Applied::of(&steps))
     }
 
@@ -85,14 +87,20 @@ impl Tunnel for SimTunnels {
 
     async fn down(&self) -> Result<(), TunnelError> {
         let mut state = self.lock();
-        state.plan = TunnelPlan::default();
+        state.plan = Arc::default();
         state.installed.clear();
+        state.holders.clear();
         Ok(())
     }
 }
 
 impl State {
     fn take(&mut self, step: &Step) {
+        let key = match step {
+            Step::Remove(key) | Step::Narrow(key, _) => key,
+            Step::Add(key, _) | Step::Change(key, _) => key,
+        };
+        let before = self.allowed(key);
         match step {
             Step::Remove(key) => {
                 self.installed.remove(key);
@@ -123,12 +131,25 @@ impl State {
                 }
             }
         }
-        let mut given: BTreeSet<IpNet> = BTreeSet::new();
-        let mut peers = self.installed.values().flat_map(|peer| &peer.allowed_ips);
-        if let Some(twice) = peers.find(|net| !given.insert(**net)) {
-            let words = format!("two peers have {twice} after {step:?}");
-            self.overlap.get_or_insert(words);
+        for net in before {
+            if let Some(holders) = self.holders.get_mut(&net) {
+                *holders -= 1;
+            }
         }
+        for net in self.allowed(key) {
+            let holders = self.holders.entry(net).or_default();
+            *holders += 1;
+            if *holders > 1 {
+                let words = format!("two peers have {net} after {step:?}");
+                self.overlap.get_or_insert(words);
+            }
+        }
+    }
+
+    fn allowed(&self, key: &TunnelKey) -> BTreeSet<IpNet> {
+        let peer = self.installed.get(key);
+        peer.map(|peer| peer.allowed_ips.clone())
+            .unwrap_or_default()
     }
 }
 
@@ -153,7 +174,7 @@ mod tests {
         let tunnel = SimTunnels::default();
         tunnel.apply(&plan(1)).await.unwrap();
         tunnel.apply(&plan(2)).await.unwrap();
-        assert_eq!((tunnel.plan(), tunnel.overlap()), (plan(2), None));
+        assert_eq!((&*tunnel.plan(), tunnel.overlap()), (&plan(2), None));
         let step = Step::Add(
             TunnelKey([3; 32]),
             plan(1).peers.into_values().next().unwrap(),

@@ -146,7 +146,7 @@ impl Machine {
     }
 
     /// What its tunnel was last told to be; empty before the agent runs.
-    pub fn tunnel_plan(&self) -> TunnelPlan {
+    pub fn tunnel_plan(&self) -> Arc<TunnelPlan> {
         self.tunnels.plan()
     }
 

@@ -30,7 +30,7 @@ async fn two_agents_resolve_each_other_and_have_routes_to_each_other() {
     .await;
     let endpoints = |machine: &Machine| {
         let plan = machine.tunnel_plan();
-        let peers = plan.peers.into_values();
+        let peers = plan.peers.values();
         peers.filter_map(|peer| peer.endpoint).collect::<Vec<_>>()
     };
     assert_eq!(endpoints(&one), [(two.address, 51820).into()]);

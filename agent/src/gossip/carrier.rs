@@ -39,10 +39,13 @@ const ROUNDS_PER_RENEWAL: u32 = 2;
 /// Time between chitchat's own looks at its nodes, each of which costs as much
 /// as the mesh is large: the rounds that it would hold then aren't held, and
 /// whom it takes for live matters to nobody.
-const CHITCHAT_LOOKS: Duration = Duration::from_secs(10);
+const CHITCHAT_LOOKS: Duration = Duration::from_secs(30);
 /// Near the time between renewals: the gate lets a node's heartbeat move only
 /// as its signed head does.
 const RENEWALS: Duration = Duration::from_secs(2);
+/// Of each node's heartbeats chitchat keeps so many, 8 bytes each, for what it
+/// makes of them matters to nobody.
+const SAMPLES: usize = 8;
 /// How long chitchat remembers a node that is gone.
 const DEAD_NODE_GRACE: Duration = Duration::from_secs(600);
 /// Messages that may wait for chitchat; what is beyond is lost, and repaired
@@ -242,6 +245,7 @@ async fn spawn(id: &GossipId, mesh: &MeshId, link: &Link) -> io::Result<Chitchat
             initial_interval: RENEWALS,
             max_interval: RENEWALS * 20,
             dead_node_grace_period: DEAD_NODE_GRACE,
+            sampling_window_size: SAMPLES,
             ..FailureDetectorConfig::default()
         },
         marked_for_deletion_grace_period: DEAD_NODE_GRACE,

@@ -37,36 +37,57 @@ struct Peer {
     path: Option<SocketAddr>,
 }
 
-/// Saves the table and the paths by which peers were reached.
-///
-/// # Errors
-/// The disk's; the snapshot before stands.
-pub async fn save(
-    disk: &dyn Disk,
-    table: &HeadTable,
-    paths: &BTreeMap<NodeId, SocketAddr>,
-) -> io::Result<()> {
-    let before = newest(disk).await;
-    let known: BTreeMap<NodeId, SocketAddr> = before
-        .iter()
-        .flat_map(|snapshot| &snapshot.peers)
+/// Writes the snapshots; the newest one's number and paths are read once.
+#[derive(Default)]
+pub struct Keeper {
+    before: Option<(u64, BTreeMap<NodeId, SocketAddr>)>,
+}
+
+impl Keeper {
+    /// Saves the table and the paths by which peers were reached.
+    ///
+    /// # Errors
+    /// The disk's; the snapshot before stands.
+    pub async fn save(
+        &mut self,
+        disk: &dyn Disk,
+        table: &HeadTable,
+        paths: &BTreeMap<NodeId, SocketAddr>,
+    ) -> io::Result<()> {
+        let (number, known) = match self.before.take() {
+            Some(before) => before,
+            None => match newest(disk).await {
+                Some(snapshot) => (snapshot.number, reached(&snapshot)),
+                None => (0, BTreeMap::new()),
+            },
+        };
+        let peers: Vec<Peer> = table
+            .iter()
+            .map(|(node, entry)| Peer {
+                node: *node,
+                head: entry.sealed.clone(),
+                body: entry.body.as_ref().map(|body| body.bytes.clone()),
+                path: paths.get(node).or_else(|| known.get(node)).copied(),
+            })
+            .collect();
+        let number = number.saturating_add(1);
+        let slot = SLOTS[usize::from(number.is_multiple_of(2))];
+        let snapshot = Snapshot { number, peers };
+        let bytes = codec::encode(&snapshot);
+        let sum = Hash::of(&bytes).0;
+        // One that failed is looked for on the disk again.
+        disk.replace(Path::new(slot), &[&sum[..], &bytes].concat())
+            .await?;
+        self.before = Some((number, reached(&snapshot)));
+        Ok(())
+    }
+}
+
+fn reached(snapshot: &Snapshot) -> BTreeMap<NodeId, SocketAddr> {
+    let peers = snapshot.peers.iter();
+    peers
         .filter_map(|peer| Some((peer.node, peer.path?)))
-        .collect();
-    let peers = table
-        .iter()
-        .map(|(node, entry)| Peer {
-            node: *node,
-            head: entry.sealed.clone(),
-            body: entry.body.as_ref().map(|body| body.bytes.clone()),
-            path: paths.get(node).or_else(|| known.get(node)).copied(),
-        })
-        .collect();
-    let number = before.map_or(1, |snapshot| snapshot.number.saturating_add(1));
-    let slot = SLOTS[usize::from(number.is_multiple_of(2))];
-    let bytes = codec::encode(&Snapshot { number, peers });
-    let sum = Hash::of(&bytes).0;
-    disk.replace(Path::new(slot), &[&sum[..], &bytes].concat())
-        .await
+        .collect()
 }
 
 /// The table as it was saved: heads that are their nodes' still, none live.
@@ -91,12 +112,8 @@ pub async fn load(host: &Host, state: &State) -> HeadTable {
 
 /// Where peers were reached before the last stop.
 pub async fn paths(disk: &dyn Disk) -> BTreeMap<NodeId, SocketAddr> {
-    let peers = newest(disk).await.map(|snapshot| snapshot.peers);
-    peers
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(|peer| Some((peer.node, peer.path?)))
-        .collect()
+    let newest = newest(disk).await;
+    newest.as_ref().map(reached).unwrap_or_default()
 }
 
 async fn newest(disk: &dyn Disk) -> Option<Snapshot> {

@@ -46,6 +46,8 @@ const STANDSTILL: Duration = Duration::from_millis(750);
 const RAISES: u32 = 3;
 /// How often liveness and renewal are looked at.
 const TICK: Duration = Duration::from_millis(250);
+/// Ticks between two looks at how far apart rounds are to be.
+const PACED: u64 = 4;
 
 /// A handle on this node's gossip.
 #[derive(Clone)]
@@ -73,6 +75,7 @@ pub(crate) struct Inner {
     changes: watch::Sender<u64>,
     announced: Notify,
     unsaved: Notify,
+    keeper: tokio::sync::Mutex<known::Keeper>,
     counters: Mutex<Counters>,
 }
 
@@ -174,6 +177,7 @@ impl Gossip {
             changes: watch::Sender::new(0),
             announced: Notify::new(),
             unsaved: Notify::new(),
+            keeper: tokio::sync::Mutex::default(),
             counters: Mutex::default(),
         });
         let held = Arc::downgrade(&inner);
@@ -380,6 +384,7 @@ impl Inner {
         let mut live = self.live();
         let mut last = self.host.clock.now();
         let mut pace = Pace::new(last);
+        let mut tick: u64 = 0;
         loop {
             self.host.clock.sleep(TICK).await;
             let now = self.host.clock.now();
@@ -392,8 +397,11 @@ impl Inner {
             self.beat.store(nanos(now), Ordering::Relaxed);
             let nodes = self.ledger.state().members.len();
             let renewal = head::renewal_interval(nodes);
-            self.carrier
-                .pace(pace.fit(renewal, self.shortest_lease(), now));
+            if tick.is_multiple_of(PACED) {
+                let fit = pace.fit(renewal, || self.shortest_lease(), now);
+                self.carrier.pace(fit);
+            }
+            tick += 1;
             if self.carrier.round_begins(now) {
                 for peer in self.some_peers(push::FAN_OUT, |_| true) {
                     self.carrier.meet(peer);
@@ -403,9 +411,8 @@ impl Inner {
             if now + TICK / 2 >= due {
                 self.clone().renew().await;
             }
-            let current = self.live();
-            if current != live {
-                live = current;
+            if !self.are_live(&live) {
+                live = self.live();
                 self.changed();
             }
         }
@@ -427,6 +434,14 @@ impl Inner {
         let shared = self.shared();
         let live = shared.table.iter().filter(|(_, known)| known.is_live(now));
         live.map(|(node, _)| *node).collect()
+    }
+
+    /// Whether exactly these are live.
+    fn are_live(&self, nodes: &BTreeSet<NodeId>) -> bool {
+        let now = self.now();
+        let shared = self.shared();
+        let live = shared.table.iter().filter(|(_, known)| known.is_live(now));
+        live.map(|(node, _)| node).eq(nodes)
     }
 
     /// Pushes what [`Gossip::announce`] changed.
@@ -462,8 +477,9 @@ impl Inner {
     }
 
     async fn save(&self) {
+        let mut keeper = self.keeper.lock().await;
         let (table, paths) = (self.shared().table.clone(), self.transport.paths());
-        if let Err(error) = known::save(&*self.host.disk, &table, &paths).await {
+        if let Err(error) = keeper.save(&*self.host.disk, &table, &paths).await {
             tracing::warn!(%error, "what is known of peers could not be saved");
         }
     }

@@ -27,13 +27,18 @@ impl Pace {
 
     /// The time between renewals that rounds have to fit, where heads are
     /// renewed each `renewal` and the shortest lease in force is `shortest`.
-    pub(super) fn fit(&mut self, renewal: Duration, shortest: Duration, now: Mono) -> Duration {
+    pub(super) fn fit(
+        &mut self,
+        renewal: Duration,
+        shortest: impl FnOnce() -> Duration,
+        now: Mono,
+    ) -> Duration {
         if renewal > self.renewal {
             self.grown = now;
         }
         self.renewal = renewal;
         match now < self.grown + SETTLED {
-            true => renewal.min(shortest / 3),
+            true => renewal.min(shortest() / 3),
             false => renewal,
         }
     }
@@ -47,14 +52,14 @@ mod tests {
     fn a_mesh_that_grows_keeps_its_pace_while_short_leases_are_in_force() {
         let at = Duration::from_secs;
         let mut pace = Pace::new(at(0));
-        assert_eq!(pace.fit(at(2), at(6), at(0)), at(2));
-        assert_eq!(pace.fit(at(15), at(6), at(10)), at(2));
-        assert_eq!(pace.fit(at(15), at(21), at(20)), at(7));
-        assert_eq!(pace.fit(at(15), at(45), at(30)), at(15));
+        assert_eq!(pace.fit(at(2), || at(6), at(0)), at(2));
+        assert_eq!(pace.fit(at(15), || at(6), at(10)), at(2));
+        assert_eq!(pace.fit(at(15), || at(21), at(20)), at(7));
+        assert_eq!(pace.fit(at(15), || at(45), at(30)), at(15));
         // One that goes on to state a short lease is left alone with it.
-        assert_eq!(pace.fit(at(15), at(3), at(31)), at(1));
-        assert_eq!(pace.fit(at(15), at(3), at(70)), at(15));
+        assert_eq!(pace.fit(at(15), || at(3), at(31)), at(1));
+        assert_eq!(pace.fit(at(15), || at(3), at(70)), at(15));
         // And a mesh that shrinks is quicker at once.
-        assert_eq!(pace.fit(at(3), at(45), at(80)), at(3));
+        assert_eq!(pace.fit(at(3), || at(45), at(80)), at(3));
     }
 }

@@ -42,7 +42,7 @@ impl Inner {
     /// Sends one head to every connected peer.
     pub(super) fn push_to_all(&self, head: PushedHead) {
         let push = codec::encode(&Push { heads: vec![head] });
-        for peer in self.transport.paths().into_keys() {
+        for peer in self.transport.peers() {
             self.transport.notify(peer, method::PUSH, push.clone());
         }
     }
@@ -88,7 +88,7 @@ impl Inner {
 
     /// Asks for a body: the one who sent the head, its owner, then others.
     async fn fetch_body(self: Arc<Self>, from: NodeId, owner: NodeId, hash: Hash) {
-        let connected: BTreeSet<NodeId> = self.transport.paths().into_keys().collect();
+        let connected: BTreeSet<NodeId> = self.transport.peers().into_iter().collect();
         let others = connected
             .iter()
             .copied()
@@ -142,7 +142,7 @@ impl Inner {
 
     /// A few of the connected peers that are `wanted`, by chance.
     pub(super) fn some_peers(&self, count: usize, wanted: impl Fn(&NodeId) -> bool) -> Vec<NodeId> {
-        let mut peers: Vec<NodeId> = self.transport.paths().keys().copied().collect();
+        let mut peers = self.transport.peers();
         peers.retain(wanted);
         (0..count.min(peers.len()))
             .map(|_| peers.swap_remove(self.random_below(peers.len())))

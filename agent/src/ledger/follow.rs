@@ -75,7 +75,7 @@ async fn push(host: Host, me: NodeId, ledger: Ledger, transport: Transport) {
             Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
         };
         let decided_here = batch.proof.contains_key(&me) && ledger.council().borrow().leads;
-        let mut peers: Vec<NodeId> = transport.paths().into_keys().collect();
+        let mut peers: Vec<NodeId> = transport.peers();
         let bytes = codec::encode(&Batches {
             batches: vec![(*batch).clone()],
         });
@@ -97,7 +97,7 @@ async fn push(host: Host, me: NodeId, ledger: Ledger, transport: Transport) {
 async fn fetch(ledger: Ledger, transport: Transport, mut nudges: Nudges) {
     while let Some((peer, index)) = nudges.0.recv().await {
         let mut sources = vec![peer];
-        let others = transport.paths().into_keys();
+        let others = transport.peers().into_iter();
         sources.extend(others.filter(|other| *other != peer).take(SOURCES - 1));
         for source in sources {
             if ledger.state().position.index >= index {

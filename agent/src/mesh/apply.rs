@@ -181,12 +181,12 @@ pub fn serve_dns(inner: &Inner) -> Result<DnsServer, ListenError> {
 /// Makes the tunnel match each plan.
 pub async fn follow_tunnel(inner: Arc<Inner>) {
     let mut views = inner.view.subscribe();
-    let mut applied = None;
+    let mut plan = views.borrow_and_update().tunnel_plan();
+    let mut applied = false;
     loop {
-        let plan = views.borrow_and_update().tunnel_plan();
-        if applied.as_ref() != Some(&plan) {
+        if !applied {
             match inner.tunnel.apply(&plan).await {
-                Ok(_) => applied = Some(plan),
+                Ok(_) => applied = true,
                 Err(error) => {
                     tracing::error!(%error, "the tunnel isn't as it should be; trying again")
                 }
@@ -194,8 +194,15 @@ pub async fn follow_tunnel(inner: Arc<Inner>) {
         }
         let clock = inner.host.clock.clone();
         tokio::select! {
-            changed = views.changed() => if changed.is_err() { return },
-            () = clock.sleep(RECHECK) => applied = None,
+            changed = views.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let next = views.borrow_and_update().tunnel_plan();
+                applied &= next == plan;
+                plan = next;
+            }
+            () = clock.sleep(RECHECK) => applied = false,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use innermesh_proto::{codec, id::NodeId, limits};
+use innermesh_proto::{codec, id::NodeId, ledger::State, limits};
 use tokio::{sync::broadcast::error::RecvError, task::JoinSet};
 
 use super::Inner;
@@ -22,6 +22,9 @@ use crate::{
 
 /// How often it is looked whom to dial.
 const TICK: Duration = Duration::from_millis(500);
+/// How often it is found out anew who isn't connected although nothing is known
+/// to have changed.
+const LOOK: Duration = Duration::from_secs(10);
 /// Dials under way at once.
 const PARALLEL: usize = 16;
 /// The first pause after a dial that failed; it doubles up to [`PAUSE_MAX`].
@@ -57,6 +60,8 @@ pub async fn run(inner: Arc<Inner>) {
         paths: known::paths(&*inner.host.disk).await,
         attempts: BTreeMap::new(),
         dialing: BTreeSet::new(),
+        lacking: BTreeSet::new(),
+        looked: None,
         started: inner.host.clock.now(),
         inner: inner.clone(),
     };
@@ -74,12 +79,13 @@ pub async fn run(inner: Arc<Inner>) {
             }
             event = events.recv() => match event {
                 Ok(PeerEvent::Up(node)) => {
+                    dialer.lacking.remove(&node);
                     dialer.attempts.remove(&Target::Member(node));
                     let gossip = inner.gossip.clone();
                     inner.host.tasks.spawn(async move { gossip.greet(node).await });
                 }
                 Ok(PeerEvent::Twin(remote)) => inner.gossip.meet_twin(remote),
-                Ok(PeerEvent::Down(_)) | Err(RecvError::Lagged(_)) => {}
+                Ok(PeerEvent::Down(_)) | Err(RecvError::Lagged(_)) => dialer.looked = None,
                 Err(RecvError::Closed) => return,
             },
         }
@@ -98,6 +104,9 @@ struct Dialer {
     paths: BTreeMap<NodeId, SocketAddr>,
     attempts: BTreeMap<Target, Attempt>,
     dialing: BTreeSet<Target>,
+    /// Members that aren't connected, as of `looked`.
+    lacking: BTreeSet<NodeId>,
+    looked: Option<(Mono, Arc<State>)>,
     started: Mono,
 }
 
@@ -140,15 +149,33 @@ impl Dialer {
         }
     }
 
-    /// Whom to dial, and where.
-    fn wanted(&self, now: Mono) -> Vec<(Target, Vec<SocketAddr>)> {
-        let me = self.inner.me;
+    /// Finds out who isn't connected, unless nothing changed since: in a large
+    /// mesh that costs more than all else that an idle agent does.
+    fn look(&mut self, now: Mono) {
         let state = self.inner.ledger.state();
-        let connected = self.inner.transport.paths();
+        if let Some((looked, before)) = &self.looked
+            && Arc::ptr_eq(before, &state)
+            && now < *looked + LOOK
+        {
+            return;
+        }
+        let connected = self.inner.transport.peers();
+        let members = state.members.keys().copied();
+        self.lacking = members
+            .filter(|node| *node != self.inner.me && connected.binary_search(node).is_err())
+            .collect();
+        self.looked = Some((now, state));
+    }
+
+    /// Whom to dial, and where.
+    fn wanted(&mut self, now: Mono) -> Vec<(Target, Vec<SocketAddr>)> {
+        self.look(now);
+        let me = self.inner.me;
         let mut wanted = Vec::new();
-        for node in state.members.keys().filter(|node| **node != me) {
+        for node in &self.lacking {
             let waits = *node < me && now < self.started + COURTESY;
-            if waits || connected.contains_key(node) {
+            // It may have connected just now.
+            if waits || self.inner.transport.is_connected(*node) {
                 continue;
             }
             let announced = self.inner.gossip.read(|table| {
@@ -164,7 +191,7 @@ impl Dialer {
             }
             wanted.push((Target::Member(*node), addresses));
         }
-        if connected.is_empty() && state.members.len() > 1 {
+        if !self.lacking.is_empty() && self.inner.transport.peers().is_empty() {
             wanted.extend(
                 self.seeds
                     .iter()

@@ -311,6 +311,11 @@ impl Agent {
         self.inner.gossip.read(heads)
     }
 
+    /// Reads the heads held here as they are now; gossip stands still meanwhile.
+    pub fn read_heads<T>(&self, f: impl FnOnce(&HeadTable) -> T) -> T {
+        self.inner.gossip.read(f)
+    }
+
     /// Nodes whose key was seen in use twice (S10).
     pub fn conflicts(&self) -> BTreeSet<NodeId> {
         self.inner.gossip.conflicts()

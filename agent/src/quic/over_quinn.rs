@@ -272,6 +272,10 @@ impl Carry for Quinn {
         self.0.registry.paths()
     }
 
+    fn peers(&self) -> Vec<NodeId> {
+        self.0.registry.peers()
+    }
+
     fn is_connected(&self, node: NodeId) -> bool {
         self.0.registry.active(&node).is_some()
     }

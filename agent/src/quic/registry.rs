@@ -224,6 +224,16 @@ impl Registry {
         state.pairs.iter().filter_map(active).collect()
     }
 
+    /// The connected members, in the order of their ids.
+    pub(super) fn peers(&self) -> Vec<NodeId> {
+        let state = self.lock();
+        let active = state
+            .pairs
+            .iter()
+            .filter(|(_, pair)| pair.active().is_some());
+        active.map(|(node, _)| *node).collect()
+    }
+
     /// Whether a member may have one more connection, registered or not.
     pub(super) fn has_room_for(&self, node: &NodeId) -> bool {
         self.of(node).len() < limits::LINKS_PER_MEMBER

@@ -166,6 +166,9 @@ pub trait Carry: Send + Sync {
     /// from: [`Self::connected`] without the statistics, which cost more.
     fn paths(&self) -> BTreeMap<NodeId, SocketAddr>;
 
+    /// The connected members, in the order of their ids.
+    fn peers(&self) -> Vec<NodeId>;
+
     /// Whether `node` is connected.
     fn is_connected(&self, node: NodeId) -> bool;
 

@@ -239,6 +239,14 @@ impl Carry for Post {
         paths.unwrap_or_default()
     }
 
+    fn peers(&self) -> Vec<NodeId> {
+        let peers = self.seat.with(|state| {
+            let desk = state.talk.desk(self.seat.desk)?;
+            Some(desk.peers.keys().copied().collect())
+        });
+        peers.flatten().unwrap_or_default()
+    }
+
     fn is_connected(&self, node: NodeId) -> bool {
         let there = self
             .seat
