@@ -5,6 +5,7 @@ use std::{
     collections::BTreeSet,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
+    time::Duration,
 };
 
 use innermesh_agent::{
@@ -16,18 +17,21 @@ use innermesh_agent::{
 };
 use innermesh_proto::{
     codec,
-    crypto::{Hash, PublicKey, Sealed},
+    crypto::{Hash, PublicKey, Purpose, Sealed},
     head::Head,
     id::NodeId,
-    ledger::{Position, State},
+    ledger::{Author, Content, Entry, Position, Request, RequestId, State, request::Evict},
     limits,
-    message::{Push, PushedHead},
+    message::{Batches, Endorse, LedgerQuery, Propose, Push, PushedHead},
     rpc::method,
 };
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Machine, world::PORT};
+
+/// How long a liar waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a liar does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +53,12 @@ pub enum Lie {
     FarAhead,
     /// Frames that are none.
     Garbage,
+    /// A batch of its own as the ledger's next, signed by itself alone.
+    Fork,
+    /// A signature over a header that isn't the one at that place.
+    FalseEndorsement,
+    /// Requests that the liar may not make, to whoever decides.
+    NotAllowed,
     /// No lie: what a later version may say, kinds and methods that this one
     /// doesn't know.
     Newer,
@@ -67,6 +77,15 @@ impl Lie {
         Self::Garbage,
     ];
 
+    /// Those that a CA node is in the place to tell.
+    pub const OF_A_VOTER: [Self; 5] = [
+        Self::Fork,
+        Self::FalseEndorsement,
+        Self::NotAllowed,
+        Self::FarAhead,
+        Self::Garbage,
+    ];
+
     /// Its name in counters.
     pub fn name(self) -> &'static str {
         match self {
@@ -78,6 +97,9 @@ impl Lie {
             Self::Replay => "lie: replay",
             Self::FarAhead => "lie: far ahead",
             Self::Garbage => "lie: garbage",
+            Self::Fork => "lie: fork",
+            Self::FalseEndorsement => "lie: false endorsement",
+            Self::NotAllowed => "lie: not allowed",
             Self::Newer => "newer version",
         }
     }
@@ -207,6 +229,9 @@ impl Byzantine {
                 self.push(peer, vec![self.seal(&ahead)])
             }
             Lie::Newer => self.newer(peer),
+            Lie::Fork => self.fork(peer).await,
+            Lie::FalseEndorsement => self.endorse(peer).await,
+            Lie::NotAllowed => self.not_allowed(peer).await,
             Lie::Garbage => {
                 let mut noise = vec![0; 3000];
                 self.host.keys.random(&mut noise);
@@ -215,6 +240,8 @@ impl Byzantine {
                     method::PUSH,
                     method::LEDGER,
                     method::BATCHES,
+                    method::RAFT,
+                    method::ENDORSE,
                 ];
                 methods
                     .into_iter()
@@ -222,6 +249,109 @@ impl Byzantine {
                     .all(|method| self.transport.notify(peer, method, noise.clone()))
             }
         }
+    }
+
+    /// Learns what the peer's ledger holds by now.
+    async fn follow(&mut self, peer: NodeId) {
+        let mut state = State::clone(&self.state);
+        loop {
+            let query = codec::encode(&LedgerQuery {
+                from: state.position.index + 1,
+            });
+            let answer = self
+                .transport
+                .call(peer, method::LEDGER, query, PATIENCE)
+                .await;
+            let batches = answer.ok().and_then(|bytes| {
+                let batches: Option<Batches> = codec::decode(&bytes, limits::RPC_BYTES).ok();
+                batches
+            });
+            let before = state.position;
+            for batch in batches.into_iter().flat_map(|answer| answer.batches) {
+                if let Ok((next, _)) = state.next(&batch, &*self.host.keys) {
+                    state = next;
+                }
+            }
+            if state.position == before {
+                break;
+            }
+        }
+        self.state = Arc::new(state);
+    }
+
+    fn request(&self, content: &Content) -> Sealed {
+        let mut id = [0; 16];
+        self.host.keys.random(&mut id);
+        let expires_ms = self.state.stamp_ms + limits::REQUEST_LIFETIME_MS;
+        let author = Author::Node(self.id());
+        let (id, mesh) = (RequestId(id), self.state.mesh);
+        Request::seal(&*self.key, mesh, id, author, expires_ms, content)
+    }
+
+    async fn fork(&mut self, peer: NodeId) -> bool {
+        self.follow(peer).await;
+        let mut draft = self.state.draft(self.state.stamp_ms + 1);
+        let content = Content::Claim("forked".parse().expect("a label"));
+        let entry = Entry {
+            request: self.request(&content),
+            attachment: Vec::new(),
+        };
+        draft.add(entry, &*self.host.keys);
+        let (_, mut batch) = draft.finish();
+        let (node, signature) = batch.endorse(&self.state.mesh, &*self.key);
+        batch.proof.insert(node, signature);
+        let batches = codec::encode(&Batches {
+            batches: vec![batch],
+        });
+        self.transport.notify(peer, method::BATCHES, batches)
+    }
+
+    async fn endorse(&mut self, peer: NodeId) -> bool {
+        self.follow(peer).await;
+        let endorsements = (0..3).map(|ahead| {
+            let header = Hash::of(b"nobody's");
+            let message = Purpose::Batch.message(&self.state.mesh, &header.0);
+            codec::encode(&Endorse {
+                index: self.state.position.index + ahead,
+                header,
+                signature: self.key.sign(&message),
+                wanting: true,
+            })
+        });
+        let endorsements: Vec<Vec<u8>> = endorsements.collect();
+        endorsements
+            .into_iter()
+            .all(|bytes| self.transport.notify(peer, method::ENDORSE, bytes))
+    }
+
+    /// To take out the founder and another member, to be a CA node, to give up
+    /// another's name. No answer but a refusal is right; the checks see the rest.
+    async fn not_allowed(&mut self, peer: NodeId) -> bool {
+        self.follow(peer).await;
+        let others = self.state.members.keys().filter(|node| **node != self.id());
+        let mut contents: Vec<Content> = others
+            .map(|node| {
+                Content::Evict(Evict {
+                    node: *node,
+                    hold: None,
+                    root: None,
+                })
+            })
+            .collect();
+        let taken = self.state.names.iter();
+        let taken = taken.filter(|(_, held)| held.owner != self.id());
+        contents.extend(taken.map(|(name, _)| Content::Release(name.clone())));
+        let mut asked = false;
+        for content in contents {
+            let request = self.request(&content);
+            let propose = codec::encode(&Propose { request });
+            let answer = self
+                .transport
+                .call(peer, method::PROPOSE, propose, PATIENCE)
+                .await;
+            asked |= answer.is_ok();
+        }
+        asked
     }
 
     /// Says a gossip message of chitchat's, whatever it is; `false` when the

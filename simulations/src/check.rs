@@ -306,6 +306,10 @@ pub struct Model {
     pub services: BTreeMap<u32, usize>,
     /// Services that were taken away, and who had them.
     pub removed: BTreeMap<u32, usize>,
+    /// Names that the ledger gave, and whom.
+    pub claims: BTreeMap<String, NodeId>,
+    /// Who was evicted.
+    pub evicted: BTreeSet<NodeId>,
     /// Services that may be in force or not: their owner was asked and hasn't
     /// answered, or doesn't remember.
     pub unknown: BTreeMap<u32, usize>,
@@ -426,6 +430,9 @@ impl Model {
             if let Some(words) = unroutable(one.machine, &view, &keys) {
                 return wrong("L2", words);
             }
+            if let Some(seen) = self.forgotten(&view, members) {
+                return Err((one.number, seen));
+            }
             if let Some(words) = now_ms.and_then(|now_ms| expired(&view, now_ms)) {
                 return wrong("S19", words);
             }
@@ -451,6 +458,40 @@ impl Model {
             }
         }
         Ok(())
+    }
+}
+
+impl Model {
+    /// What the ledger held or took away, and a view has otherwise.
+    fn forgotten(&self, view: &MeshView, members: &BTreeMap<usize, Member>) -> Option<Seen> {
+        for (name, owner) in &self.claims {
+            let label = name.parse().expect("a label");
+            let held = view.ledger.names.get(&label);
+            if held.is_none_or(|held| held.owner != *owner) {
+                let words = format!("{name} was given to {owner}, and that is forgotten");
+                return Some(("S20", words));
+            }
+        }
+        let gone = self
+            .evicted
+            .iter()
+            .find(|node| view.ledger.members.contains_key(node) || view.nodes.contains_key(node));
+        if let Some(node) = gone {
+            return Some(("S13", format!("{node} was evicted and is a member")));
+        }
+        let names: BTreeSet<String> = view
+            .ledger
+            .members
+            .values()
+            .map(|member| member.name.to_string())
+            .collect();
+        let missing = members
+            .values()
+            .find(|member| !names.contains(&member.name));
+        missing.map(|member| {
+            let words = format!("nobody evicted {}, and it is no member", member.name);
+            ("S3", words)
+        })
     }
 }
 

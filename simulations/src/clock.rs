@@ -58,6 +58,13 @@ impl SimClock {
         state.jumped_ms = state.jumped_ms.saturating_add(by_ms);
     }
 
+    /// Makes the wall clock right again, but for so many milliseconds by which
+    /// all clocks were moved on.
+    pub fn set_right(&self, moved_ms: i64) {
+        let mut state = self.lock();
+        (state.jumped_ms, state.drift_ppm) = (moved_ms, 0);
+    }
+
     /// Makes the wall clock gain so many parts of a million from the start on,
     /// or lose them.
     pub fn drift(&self, ppm: i64) {

@@ -125,6 +125,14 @@ impl SimDisk {
         }
     }
 
+    /// Holds what is durable on another disk, and nothing else.
+    pub fn copy_of(&self, other: &Self) {
+        let files = other.lock_state().files.clone();
+        self.lock_state().files = files;
+        // What the other wrote and didn't sync may be there, or not.
+        self.crash();
+    }
+
     /// Changes a stored byte behind the agent's back.
     ///
     /// # Panics

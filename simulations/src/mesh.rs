@@ -4,11 +4,16 @@
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use innermesh_agent::{
+    ca::{Root, recovery},
     control::api::InviteRequest,
-    enroll::{self, InitOptions, JoinOptions},
+    enroll::{self, InitOptions, JoinOptions, init::RECOVERY, keys},
+    host::{Disk, Host},
     mesh::Agent,
 };
-use innermesh_proto::zone::{DomainName, RecordType};
+use innermesh_proto::{
+    ledger::{Content, Outcome, request::Promote},
+    zone::{DomainName, RecordType},
+};
 
 use crate::{Machine, clock};
 
@@ -22,16 +27,70 @@ const INTERFACE: &str = "im0";
 /// # Panics
 /// When a step fails.
 pub async fn found(machine: &Machine) -> Agent {
+    init(machine).await;
+    start(machine).await
+}
+
+/// As [`found`]; gives the root too.
+///
+/// # Panics
+/// When a step fails.
+pub async fn found_with_root(machine: &Machine) -> (Agent, Root) {
+    let passphrase = init(machine).await;
+    let sealed = machine.disk.read(RECOVERY.as_ref()).await;
+    let sealed = sealed.ok().flatten().expect("a recovery file");
+    let sealed = String::from_utf8(sealed).expect("it is text");
+    let root = recovery::open(&sealed, &passphrase, &*machine.host.keys);
+    (start(machine).await, root.expect("its passphrase is right"))
+}
+
+/// Has `admin` make a CA node of a machine.
+///
+/// # Errors
+/// Why it isn't one. It may become one all the same.
+///
+/// # Panics
+/// When the machine isn't a member.
+pub async fn promote(admin: &Agent, root: &Root, host: &Host) -> Result<(), String> {
+    let issuer = host.keys.generate_p256();
+    let words = |error: &dyn std::fmt::Display| error.to_string();
+    keys::store_issuer(host, &*issuer)
+        .await
+        .map_err(|error| words(&error))?;
+    let begin_ms = admin.view().borrow().ledger.stamp_ms;
+    let der = root.issuer(&issuer.spki(), begin_ms, &*host.keys);
+    let node = keys::require_identity(host).await.expect("a member");
+    let content = Content::Promote(Promote {
+        node: node.public().node_id(),
+        issuers: vec![der.map_err(|error| words(&error))?],
+    });
+    ask(admin, &content).await
+}
+
+/// Has the ledger decide what a member asks.
+///
+/// # Errors
+/// The refusal, or why there was no answer.
+pub async fn ask(agent: &Agent, content: &Content) -> Result<(), String> {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    match agent.ask(content, PATIENCE).await {
+        Ok(Outcome::Done(_)) => Ok(()),
+        Ok(Outcome::Refused(refusal)) => Err(refusal.to_string()),
+        Ok(Outcome::Waiting(waiting)) => Err(format!("{waiting:?}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Writes what a new mesh begins with; gives the root's passphrase.
+async fn init(machine: &Machine) -> String {
     let options = InitOptions {
         domain: DOMAIN.parse().expect("a domain"),
         name: machine.name.parse().expect("a label"),
         ipv4: None,
         interface: INTERFACE.into(),
     };
-    enroll::init(&machine.host, options)
-        .await
-        .expect("a mesh is made");
-    start(machine).await
+    let report = enroll::init(&machine.host, options).await;
+    report.expect("a mesh is made").passphrase
 }
 
 /// A token for one use, by an admin's agent.

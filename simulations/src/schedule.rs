@@ -22,8 +22,11 @@ pub struct Schedule {
     pub format: u32,
     /// Of which scenario.
     pub scenario: String,
-    /// Machines; the first makes the mesh and is its only CA node.
+    /// Machines; the first makes the mesh.
     pub nodes: usize,
+    /// How many of them decide the ledger: 1, 3 or 5, from the first on.
+    #[serde(default = "one")]
+    pub ca: usize,
     /// What the agents talk over.
     #[serde(default)]
     pub profile: Profile,
@@ -33,6 +36,10 @@ pub struct Schedule {
     pub length_ms: u64,
     /// What is done, in the order of time.
     pub steps: Vec<Step>,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// What the agents talk over.
@@ -119,6 +126,32 @@ pub enum Act {
     Lie(usize, usize, Lie),
     /// So many new machines try to join with one token for one use.
     Contest(usize),
+    /// As [`Act::Contest`], and the leader's power fails so many milliseconds
+    /// later.
+    ContestWithout(usize, u64),
+    /// The power of the machine that leads the roster fails.
+    LeaderCrash,
+    /// Its disk stops in the middle of the so manieth write, and the machine
+    /// with it.
+    LeaderStops(u64),
+    /// Its wall clock jumps by so many milliseconds.
+    LeaderClock(i64),
+    /// All wall clocks are right again.
+    ClocksRight,
+    /// The agents of all machines that are down are started.
+    StartAll,
+    /// A machine becomes a CA node.
+    Promote(usize),
+    /// A CA node becomes an ordinary machine.
+    Demote(usize),
+    /// A machine asks the ledger for the name `n<number>`.
+    Claim(usize, u32),
+    /// Machines ask the ledger for the name `r<number>` at the same time.
+    Rivals(Vec<usize>, u32),
+    /// The first machine has another one evicted.
+    Evict(usize),
+    /// A copy of a machine's disk is started on another machine.
+    Clone(usize),
 }
 
 impl Act {
@@ -149,7 +182,18 @@ impl Act {
             Self::Nat(..) => "nat",
             Self::Rebind(_) => "rebind",
             Self::Lie(..) => "lie",
-            Self::Contest(_) => "contest",
+            Self::Contest(_) | Self::ContestWithout(..) => "contest",
+            Self::LeaderCrash => "leader crash",
+            Self::LeaderStops(_) => "leader's disk stops",
+            Self::LeaderClock(_) => "leader clock",
+            Self::ClocksRight => "clocks right",
+            Self::StartAll => "start all",
+            Self::Promote(_) => "promote",
+            Self::Demote(_) => "demote",
+            Self::Claim(..) => "claim",
+            Self::Rivals(..) => "rivals",
+            Self::Evict(_) => "evict",
+            Self::Clone(_) => "clone",
         }
     }
 }
@@ -210,6 +254,29 @@ impl fmt::Display for Act {
             Self::Rebind(node) => write!(f, "the NAT of node{node} forgets its mappings"),
             Self::Lie(liar, to, lie) => write!(f, "node{liar} tells node{to} a {}", lie.name()),
             Self::Contest(rivals) => write!(f, "{rivals} machines try to join with one token"),
+            Self::ContestWithout(rivals, ms) => write!(
+                f,
+                "{rivals} machines try to join with one token, and {ms} ms later the leader's \
+                 power fails"
+            ),
+            Self::LeaderCrash => write!(f, "the leader's power fails"),
+            Self::LeaderStops(writes) => {
+                write!(
+                    f,
+                    "the leader's disk stops in its write number {writes} from now"
+                )
+            }
+            Self::LeaderClock(ms) => write!(f, "the leader's clock jumps by {ms} ms"),
+            Self::ClocksRight => write!(f, "all clocks are right again"),
+            Self::StartAll => write!(f, "all that are down are started"),
+            Self::Promote(node) => write!(f, "node{node} becomes a CA node"),
+            Self::Demote(node) => write!(f, "node{node} is to be no CA node any more"),
+            Self::Claim(node, name) => write!(f, "node{node} asks for the name n{name}"),
+            Self::Rivals(nodes, name) => {
+                write!(f, "{} ask for the name r{name}", group(nodes))
+            }
+            Self::Evict(node) => write!(f, "node{node} is evicted"),
+            Self::Clone(node) => write!(f, "a copy of node{node} is started"),
         }
     }
 }
@@ -225,6 +292,8 @@ pub enum ScheduleError {
     Node(usize),
     /// It has no machines, or more than a world holds.
     Nodes(usize),
+    /// So many of its machines can't decide.
+    Roster(usize),
     /// Its scenario is for another profile than its own.
     Profile(String, Profile),
 }
@@ -246,6 +315,7 @@ impl fmt::Display for ScheduleError {
             Self::Profile(scenario, profile) => {
                 write!(f, "{scenario} is not for the profile {profile}")
             }
+            Self::Roster(ca) => write!(f, "1, 3 or 5 of the machines decide, not {ca}"),
             Self::Nodes(nodes) => write!(f, "a world has 1 to {MOST_NODES} machines, not {nodes}"),
         }
     }
@@ -265,6 +335,9 @@ impl Schedule {
         }
         if !(1..=MOST_NODES).contains(&schedule.nodes) {
             return Err(ScheduleError::Nodes(schedule.nodes));
+        }
+        if ![1, 3, 5].contains(&schedule.ca) || schedule.ca > schedule.nodes {
+            return Err(ScheduleError::Roster(schedule.ca));
         }
         let scenario = scenario::find(&schedule.scenario);
         if scenario.is_some_and(|scenario| !scenario.is_for(schedule.profile)) {
@@ -290,10 +363,25 @@ impl Schedule {
             | Act::Suspend(node, _)
             | Act::Roam(node)
             | Act::Nat(node, _)
-            | Act::Rebind(node) => vec![*node],
+            | Act::Rebind(node)
+            | Act::Promote(node)
+            | Act::Demote(node)
+            | Act::Claim(node, _)
+            | Act::Evict(node)
+            | Act::Clone(node) => vec![*node],
+            Act::Rivals(nodes, _) => nodes.clone(),
             Act::Cut(from, to) => [from.clone(), to.clone()].concat(),
             Act::Lie(liar, to, _) => vec![*liar, *to],
-            Act::Links(_) | Act::Heal | Act::Days(_) | Act::Contest(_) => Vec::new(),
+            Act::Links(_)
+            | Act::Heal
+            | Act::Days(_)
+            | Act::Contest(_)
+            | Act::ContestWithout(..)
+            | Act::LeaderCrash
+            | Act::LeaderStops(_)
+            | Act::LeaderClock(_)
+            | Act::ClocksRight
+            | Act::StartAll => Vec::new(),
         });
         if let Some(node) = named.into_iter().find(|node| *node >= schedule.nodes) {
             return Err(ScheduleError::Node(node));
@@ -317,6 +405,7 @@ mod tests {
             format: FORMAT,
             scenario: "mix".into(),
             nodes: 3,
+            ca: 1,
             profile: Profile::Wire,
             seed: 7,
             length_ms: 1000,
@@ -330,6 +419,7 @@ mod tests {
             ("\"nodes\": 3", "\"nodes\": 2", "node2"),
             ("\"format\": 1", "\"format\": 9", "form 9"),
             ("\"nodes\": 3", "\"nodes\": 0", "1 to 4096"),
+            ("\"ca\": 1", "\"ca\": 5", "1, 3 or 5"),
             ("cut", "cure", "no saved schedule"),
         ] {
             let text = schedule.to_text().replace(from, to);

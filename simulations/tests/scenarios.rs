@@ -60,7 +60,7 @@ fn repeats(profile: Profile) {
         &name,
     ];
     let (ok, first) = simulate(&arguments);
-    let scenarios = simulations::scenario::ALL.iter();
+    let scenarios = simulations::scenario::all();
     let expected = scenarios.filter(|scenario| scenario.is_for(profile));
     assert!(ok && first.len() == expected.count());
     assert!(first.iter().all(|outcome| outcome["profile"] == *name));

@@ -19,16 +19,24 @@ use crate::{
 
 /// What an agent answered to its user.
 pub(super) struct Done {
-    node: usize,
-    service: u32,
-    what: Asked,
-    answer: Result<(), String>,
+    pub node: usize,
+    pub what: Asked,
+    pub answer: Result<(), String>,
 }
 
 /// What its user asked of an agent.
-enum Asked {
-    Add,
-    Remove,
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// To add a service.
+    Add(u32),
+    /// To remove one.
+    Remove(u32),
+    /// To ask for a name.
+    Claim(String),
+    /// To have a machine promoted, or demoted.
+    Roster,
+    /// To have a machine evicted.
+    Evict(usize),
 }
 
 impl Course<'_> {
@@ -115,7 +123,56 @@ impl Course<'_> {
             }
             Act::Rebind(node) => self.world.wire.rebind_nat(self.machines[*node].place),
             Act::Lie(liar, to, lie) => self.lie(*liar, *to, *lie).await,
-            Act::Contest(rivals) => self.contest(*rivals).await,
+            Act::Contest(rivals) => self.contest(*rivals, None).await,
+            Act::ContestWithout(rivals, ms) => {
+                let after = Duration::from_millis(*ms);
+                self.contest(*rivals, Some(after)).await
+            }
+            Act::LeaderCrash => match self.leader() {
+                Some(node) => self.crash(node).await,
+                None => false,
+            },
+            Act::LeaderStops(writes) => {
+                if let Some(node) = self.leader() {
+                    self.machines[node].disk.stop_after(*writes);
+                }
+                // It counts once it has happened.
+                false
+            }
+            Act::LeaderClock(by_ms) => match self.leader() {
+                Some(node) => {
+                    self.machines[node].clock.jump(*by_ms);
+                    self.wrong_clocks = true;
+                    true
+                }
+                None => false,
+            },
+            Act::ClocksRight => {
+                const DAY_MS: i64 = 24 * 3600 * 1000;
+                for machine in &self.machines {
+                    machine.clock.set_right(self.days as i64 * DAY_MS);
+                }
+                true
+            }
+            Act::StartAll => {
+                let mut started = false;
+                for node in 0..self.machines.len() {
+                    started |= self.start(node).await;
+                }
+                started
+            }
+            Act::Promote(node) => self.promote(*node),
+            Act::Demote(node) => self.demote(*node),
+            Act::Claim(node, name) => self.claim(*node, format!("n{name}")),
+            Act::Rivals(nodes, name) => {
+                let asked = nodes
+                    .iter()
+                    .map(|node| self.claim(*node, format!("r{name}")));
+                // All of them, also when the first can't.
+                asked.fold(false, |one, other| one | other)
+            }
+            Act::Evict(node) => self.evict(*node),
+            Act::Clone(node) => self.copy(*node).await,
         };
         if done {
             self.trace.count(act.kind());
@@ -123,7 +180,7 @@ impl Course<'_> {
         }
     }
 
-    async fn crash(&mut self, node: usize) -> bool {
+    pub(super) async fn crash(&mut self, node: usize) -> bool {
         let Some(agent) = self.agents[node].take() else {
             return false;
         };
@@ -174,7 +231,8 @@ impl Course<'_> {
     }
 
     async fn start(&mut self, node: usize) -> bool {
-        if self.agents[node].is_some() || self.liars.contains_key(&node) {
+        let gone = self.liars.contains_key(&node) || self.evicted.contains(&node);
+        if self.agents[node].is_some() || gone {
             return false;
         }
         let machine = &self.machines[node];
@@ -269,8 +327,7 @@ impl Course<'_> {
             let answer = control.service_add(Spec::new(name, port)).await;
             Done {
                 node,
-                service,
-                what: Asked::Add,
+                what: Asked::Add(service),
                 answer: answer.map(|_| ()).map_err(|e| e.to_string()),
             }
         });
@@ -295,8 +352,7 @@ impl Course<'_> {
             let answer = control.service_rm(name, false).await;
             Done {
                 node,
-                service,
-                what: Asked::Remove,
+                what: Asked::Remove(service),
                 answer: answer.map_err(|e| e.to_string()),
             }
         });
@@ -310,26 +366,36 @@ impl Course<'_> {
         while let Some(joined) = self.asked.try_join_next() {
             // Its machine crashed before it answered.
             let Ok(done) = joined else { continue };
-            let Done { node, service, .. } = done;
-            match (done.answer, done.what) {
-                // Its machine was rolled back meanwhile.
-                (Ok(()), _) if self.model.unknown.remove(&service).is_none() => {}
-                (Ok(()), Asked::Add) => {
-                    self.model.services.insert(service, node);
+            let Done { node, what, answer } = done;
+            if let Err(error) = answer {
+                let words = format!("node{node}, {what:?}: {error}");
+                self.trace.event("refused", &words);
+                continue;
+            }
+            match what {
+                Asked::Add(service) => {
+                    // Unless its machine was rolled back meanwhile.
+                    if self.model.unknown.remove(&service).is_some() {
+                        self.model.services.insert(service, node);
+                    }
                 }
-                (Ok(()), Asked::Remove) => {
-                    self.model.removed.insert(service, node);
+                Asked::Remove(service) => {
+                    if self.model.unknown.remove(&service).is_some() {
+                        self.model.removed.insert(service, node);
+                    }
                 }
-                (Err(error), _) => {
-                    let words = format!("node{node}, s{service}: {error}");
-                    self.trace.event("refused", &words);
+                Asked::Claim(name) => self.claimed(node, name),
+                Asked::Roster => {}
+                Asked::Evict(node) => {
+                    self.model.evicted.insert(self.ids[node]);
                 }
             }
         }
     }
 
     /// New machines try to join at the same time with one token for one use.
-    async fn contest(&mut self, rivals: usize) -> bool {
+    /// The leader's power fails meanwhile if that is to be.
+    async fn contest(&mut self, rivals: usize, without_leader: Option<Duration>) -> bool {
         let Some(founder) = self.agents[0].clone() else {
             return false;
         };
@@ -340,19 +406,36 @@ impl Course<'_> {
                 return false;
             }
         };
-        let first = self.machines.len();
+        // Who lost one race never comes again: it may be a member by now.
+        let first = self.machines.len() + self.lost_races;
+        self.lost_races += rivals;
         let machines: Vec<Machine> = (first..first + rivals)
             .map(|number| self.world.machine(&format!("rival{number}")))
             .collect();
         let joining = machines
             .iter()
             .map(|machine| mesh::join_with(machine, "node0", token.clone()));
-        let answers = join_all(joining).await;
+        let joining = join_all(joining);
+        let answers = match without_leader {
+            None => joining.await,
+            Some(after) => {
+                let failing = async {
+                    tokio::time::sleep(after).await;
+                    if let Some(node) = self.leader()
+                        && self.crash(node).await
+                    {
+                        self.trace.count("leader crash");
+                    }
+                };
+                futures_util::future::join(joining, failing).await.0
+            }
+        };
         let mut winners = 0;
         for (machine, joined) in machines.into_iter().zip(answers) {
             match joined {
                 Ok(agent) => {
                     winners += 1;
+                    self.lost_races -= 1;
                     self.member(machine, agent);
                 }
                 Err(error) => {
@@ -361,7 +444,8 @@ impl Course<'_> {
                 }
             }
         }
-        if winners != 1 {
+        // Without a leader a join may be decided and nobody told.
+        if winners > 1 || (winners == 0 && without_leader.is_none()) {
             let words = format!("{winners} of {rivals} joined with one token for one use");
             self.violated(0, ("S18", words));
         }

@@ -2,21 +2,23 @@
 //! machines are looked at, faults end, and all must agree again.
 
 mod acts;
+mod roster;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
 use futures_util::future::join_all;
-use innermesh_agent::mesh::Agent;
+use innermesh_agent::{ca::Root, mesh::Agent};
 use innermesh_proto::{id::NodeId, limits};
 use tokio::{
     task::{AbortHandle, JoinSet},
     time::Instant,
 };
 
-use self::acts::Done;
+use self::{acts::Done, roster::Copy};
 use crate::{
     Machine, World,
     byzantine::Byzantine,
@@ -82,6 +84,16 @@ pub struct Course<'a> {
     wrong_clocks: bool,
     /// Members that lie, and run no agent any more.
     liars: BTreeMap<usize, Byzantine>,
+    /// The mesh's root, where machines are to be promoted.
+    root: Option<Arc<Root>>,
+    /// Members that were evicted, or perhaps were.
+    evicted: BTreeSet<usize>,
+    /// Machines that tried to join in vain.
+    lost_races: usize,
+    /// Members in whose name a copy signed, too.
+    copied: BTreeSet<NodeId>,
+    /// Copies of machines that run.
+    copies: Vec<Copy>,
     asked: JoinSet<Done>,
     /// What each machine was asked, which ends with it.
     asking: BTreeMap<usize, Vec<AbortHandle>>,
@@ -128,6 +140,11 @@ impl<'a> Course<'a> {
             days: 0,
             wrong_clocks: false,
             liars: BTreeMap::new(),
+            root: None,
+            evicted: BTreeSet::new(),
+            lost_races: 0,
+            copied: BTreeSet::new(),
+            copies: Vec::new(),
             asked: JoinSet::new(),
             asking: BTreeMap::new(),
             checker: Checker::default(),
@@ -144,7 +161,11 @@ impl<'a> Course<'a> {
         let before = self.quiet().await;
         let healed = self.course().await;
         if healed.is_some() {
-            let after = self.quiet().await;
+            let mut after = self.quiet().await;
+            if after > before * MORE {
+                // They have just found each other again.
+                after = self.quiet().await;
+            }
             if after > before * MORE {
                 let words = format!(
                     "{after:.0} bytes/s are sent after healing, and {before:.0} were before"
@@ -194,7 +215,14 @@ impl<'a> Course<'a> {
     /// the same time.
     async fn gather(&mut self) {
         let first = self.world.machine("node0");
-        let founder = mesh::found(&first).await;
+        let founder = match self.schedule.ca {
+            1 => mesh::found(&first).await,
+            _ => {
+                let (founder, root) = mesh::found_with_root(&first).await;
+                self.root = Some(Arc::new(root));
+                founder
+            }
+        };
         self.member(first, founder.clone());
         let together = TOGETHER.min(1 + self.schedule.nodes / 16);
         while self.violation.is_none() && self.machines.len() < self.schedule.nodes {
@@ -220,6 +248,7 @@ impl<'a> Course<'a> {
                 self.violated(0, ("L3", words));
             }
         }
+        self.grow_roster(&founder).await;
         if self.violation.is_none()
             && let Err((node, seen)) = self.settled().await
         {
@@ -277,7 +306,11 @@ impl<'a> Course<'a> {
         }
         self.mend().await;
         let healed = clock::now();
-        match self.settled().await {
+        let settled = match self.settled().await {
+            Ok(()) if self.violation.is_none() => self.decides().await,
+            settled => settled,
+        };
+        match settled {
             Ok(()) if self.violation.is_some() => None,
             Ok(()) => Some((clock::now() - healed).as_millis() as u64),
             Err((node, seen)) => {
@@ -290,6 +323,7 @@ impl<'a> Course<'a> {
     /// Ends all faults. A machine that doesn't start now must have a reason.
     async fn mend(&mut self) {
         self.act(&Act::Heal).await;
+        self.end_copies().await;
         if let Some(until) = self.still_until {
             tokio::time::sleep_until(until).await;
         }
@@ -303,10 +337,12 @@ impl<'a> Course<'a> {
                 self.act(&Act::Crash(node)).await;
             }
             self.act(&Act::Start(node)).await;
-            if self.agents[node].is_none() && !self.damaged.contains(&node) {
+            let excused = self.damaged.contains(&node) || self.evicted.contains(&node);
+            if self.agents[node].is_none() && !excused {
                 self.violated(node, ("L4", "its agent doesn't start".into()));
             }
         }
+        self.finish_evictions().await;
     }
 
     /// Waits until all conclude what they must.
@@ -322,6 +358,7 @@ impl<'a> Course<'a> {
                 .iter()
                 .zip(&self.machines)
                 .enumerate()
+                .filter(|(number, _)| !self.evicted.contains(number))
                 .filter_map(|(number, (agent, machine))| {
                     Some(Running {
                         number,
@@ -350,6 +387,7 @@ impl<'a> Course<'a> {
     async fn look(&mut self) {
         self.power().await;
         self.answers();
+        self.watch_copies();
         let now = clock::now();
         let timely: BTreeSet<NodeId> = self
             .agents
@@ -360,8 +398,10 @@ impl<'a> Course<'a> {
             })
             .map(|(_, id)| *id)
             .collect();
-        for agent in self.agents.iter().flatten() {
-            self.checker.signs(agent);
+        for (id, agent) in self.ids.iter().zip(&self.agents) {
+            if let Some(agent) = agent.as_ref().filter(|_| !self.copied.contains(id)) {
+                self.checker.signs(agent);
+            }
         }
         if let Err(seen) = check::memory(memory::take_largest(), self.machines.len()) {
             self.violated(0, seen);

@@ -139,7 +139,7 @@ impl FromStr for Seeds {
 fn main() -> ExitCode {
     let done = match Arguments::parse().what {
         What::List => {
-            for scenario in scenario::ALL {
+            for scenario in scenario::all() {
                 let only = match scenario.needs_datagrams {
                     true => " (wire profile only)",
                     false => "",
@@ -255,9 +255,8 @@ fn chosen(name: &str, profile: Profile) -> Result<Vec<&'static Scenario>, String
             )),
         };
     }
-    let (fit, other): (Vec<_>, Vec<_>) = scenario::ALL
-        .iter()
-        .partition(|scenario| scenario.is_for(profile));
+    let (fit, other): (Vec<_>, Vec<_>) =
+        scenario::all().partition(|scenario| scenario.is_for(profile));
     for scenario in other {
         let name = scenario.name;
         eprintln!("{name} is left out: it is for the wire profile only");

@@ -1,0 +1,255 @@
+//! What is done to those who decide, and to who may: promotions, evictions,
+//! copies of machines, names that several ask for.
+
+use std::time::Duration;
+
+use innermesh_agent::mesh::Agent;
+use innermesh_proto::{
+    id::NodeId,
+    ledger::{Content, request::Evict},
+};
+use tokio::time::Instant;
+
+use super::{
+    Course,
+    acts::{Asked, Done},
+};
+use crate::{Machine, check::Seen, clock, mesh};
+
+/// Within how long somebody must have told of a copy (S10).
+const TOLD: Duration = Duration::from_secs(30);
+/// How long the mesh may take to decide at the end (L3), with all faults over.
+const DECIDES: Duration = Duration::from_secs(30);
+
+/// A copy of a machine, with the same identity.
+pub(super) struct Copy {
+    machine: Machine,
+    agent: Agent,
+    of: usize,
+    /// Since when both run.
+    since: Option<Instant>,
+}
+
+impl Course<'_> {
+    /// The machine that leads, as it says itself; of several the newest.
+    pub(super) fn leader(&self) -> Option<usize> {
+        let agents = self.agents.iter().enumerate();
+        let leads = agents.filter_map(|(node, agent)| {
+            let council = agent.as_ref()?.council().borrow().clone();
+            council.leads.then_some((council.term, node))
+        });
+        leads.max().map(|(_, node)| node)
+    }
+
+    /// Makes the roster as large as it is to be.
+    pub(super) async fn grow_roster(&mut self, founder: &Agent) {
+        let Some(root) = self.root.clone() else {
+            return;
+        };
+        for node in 1..self.schedule.ca.min(self.machines.len()) {
+            let promoted = mesh::promote(founder, &root, &self.machines[node].host).await;
+            if let Err(error) = promoted {
+                let words = format!("node{node} can't be promoted: {error}");
+                self.violated(0, ("L3", words));
+                return;
+            }
+        }
+        let until = clock::now() + DECIDES;
+        while self.violation.is_none() && !self.has_roster() {
+            if clock::now() > until {
+                let words = format!("there is no roster of {}", self.schedule.ca);
+                self.violated(0, ("L3", words));
+            }
+            tokio::time::sleep(super::LOOK).await;
+            self.look().await;
+        }
+    }
+
+    fn has_roster(&self) -> bool {
+        let mut agents = self.agents.iter().flatten();
+        agents.all(|agent| agent.view().borrow().ledger.roster.len() == self.schedule.ca)
+    }
+
+    /// Has an agent's user ask for something that the ledger decides.
+    fn ask(&mut self, node: usize, what: Asked, content: Content) -> bool {
+        let Some(agent) = self.agents[node].clone() else {
+            return false;
+        };
+        let asking = self.asked.spawn(async move {
+            let answer = mesh::ask(&agent, &content).await;
+            Done { node, what, answer }
+        });
+        self.asking.entry(node).or_default().push(asking);
+        true
+    }
+
+    pub(super) fn claim(&mut self, node: usize, name: String) -> bool {
+        let label = name.parse().expect("a label");
+        self.ask(node, Asked::Claim(name), Content::Claim(label))
+    }
+
+    /// The ledger gave a machine a name, it was told.
+    pub(super) fn claimed(&mut self, node: usize, name: String) {
+        if self.evicted.contains(&node) {
+            return;
+        }
+        let owner = self.ids[node];
+        let before = self.model.claims.insert(name.clone(), owner);
+        if before.is_some_and(|before| before != owner) {
+            self.violated(node, ("S8", format!("two machines were given {name}")));
+        }
+    }
+
+    pub(super) fn promote(&mut self, node: usize) -> bool {
+        let (Some(admin), Some(root)) = (self.agents[0].clone(), self.root.clone()) else {
+            return false;
+        };
+        if self.agents[node].is_none() {
+            return false;
+        }
+        let host = self.machines[node].host.clone();
+        let asking = self.asked.spawn(async move {
+            let answer = mesh::promote(&admin, &root, &host).await;
+            Done {
+                node: 0,
+                what: Asked::Roster,
+                answer,
+            }
+        });
+        self.asking.entry(0).or_default().push(asking);
+        true
+    }
+
+    pub(super) fn demote(&mut self, node: usize) -> bool {
+        self.ask(0, Asked::Roster, Content::Demote(self.ids[node]))
+    }
+
+    pub(super) fn evict(&mut self, node: usize) -> bool {
+        let evict = Evict {
+            node: self.ids[node],
+            hold: None,
+            root: None,
+        };
+        if !self.ask(0, Asked::Evict(node), Content::Evict(evict)) {
+            return false;
+        }
+        // From now on it may be one no more, whatever the answer.
+        self.evicted.insert(node);
+        self.members.remove(&node);
+        self.model.forget(node);
+        let id = self.ids[node];
+        self.model.claims.retain(|_, owner| *owner != id);
+        true
+    }
+
+    /// Has evictions decided that may not have been.
+    pub(super) async fn finish_evictions(&mut self) {
+        for node in self.evicted.clone() {
+            let id = self.ids[node];
+            let until = clock::now() + DECIDES;
+            while !self.model.evicted.contains(&id) && self.violation.is_none() {
+                let admin = self.agents[0].as_ref();
+                let members = admin.map(|admin| admin.view().borrow().ledger.clone());
+                if members.is_some_and(|ledger| !ledger.members.contains_key(&id)) {
+                    self.model.evicted.insert(id);
+                } else if clock::now() > until {
+                    let words = format!("node{node} can't be evicted");
+                    self.violated(0, ("L3", words));
+                } else {
+                    self.evict(node);
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    self.look().await;
+                }
+            }
+        }
+    }
+
+    /// Starts a copy of a machine beside it.
+    pub(super) async fn copy(&mut self, of: usize) -> bool {
+        if self.agents[of].is_none() {
+            return false;
+        }
+        let name = format!("copy{}-of-node{of}", self.copies.len());
+        let machine = self.world.machine(&name);
+        machine.disk.copy_of(&self.machines[of].disk);
+        match Agent::build(machine.config(), machine.host.clone()).await {
+            Ok(agent) => {
+                // Two sign in its name from now on.
+                self.copied.insert(self.ids[of]);
+                self.checker.lies(self.ids[of]);
+                self.copies.push(Copy {
+                    machine,
+                    agent,
+                    of,
+                    since: None,
+                });
+                true
+            }
+            Err(error) => {
+                self.trace.event("no start", &format!("{name}: {error}"));
+                false
+            }
+        }
+    }
+
+    /// A copy is told of by somebody, if both have run for long enough.
+    pub(super) fn watch_copies(&mut self) {
+        let told = |agent: &Agent, id: NodeId| agent.conflicts().contains(&id);
+        let mut silent = None;
+        for copy in &mut self.copies {
+            let id = self.ids[copy.of];
+            if self.agents[copy.of].is_none() {
+                copy.since = None;
+                continue;
+            }
+            let since = *copy.since.get_or_insert_with(clock::now);
+            let all = self.agents.iter().flatten().chain([&copy.agent]);
+            if clock::now() > since + TOLD && !all.into_iter().any(|agent| told(agent, id)) {
+                silent = Some(copy.of);
+            }
+        }
+        if let Some(node) = silent {
+            let words = format!("a copy of node{node} runs, and nobody tells");
+            self.violated(node, ("S10", words));
+        }
+    }
+
+    /// Whoever runs two copies of a machine stops one, and starts the other
+    /// again.
+    pub(super) async fn end_copies(&mut self) {
+        for copy in std::mem::take(&mut self.copies) {
+            let Copy {
+                mut machine,
+                agent,
+                of,
+                ..
+            } = copy;
+            machine.crash().await;
+            drop(agent);
+            self.checker.restored(self.ids[of]);
+            self.crash(of).await;
+        }
+    }
+
+    /// With all faults over the ledger decides what is asked (L3).
+    pub(super) async fn decides(&mut self) -> Result<(), (usize, Seen)> {
+        let Some(asker) = self.agents.iter().flatten().next().cloned() else {
+            return Ok(());
+        };
+        if self.schedule.ca == 1 {
+            return Ok(());
+        }
+        let content = Content::Claim("last".parse().expect("a label"));
+        let until = clock::now() + DECIDES;
+        loop {
+            match mesh::ask(&asker, &content).await {
+                Ok(()) => return Ok(()),
+                Err(error) if clock::now() > until => {
+                    let words = format!("nothing is decided any more: {error}");
+                    return Err((0, ("L3", words)));
+                }
+                Err(_) => self.look().await,
+            }
+        }
+    }
+}
