@@ -50,7 +50,7 @@ pub struct Head {
 }
 
 /// Longest lease that is believed, in milliseconds.
-const MAX_LEASE_MS: u32 = 60_000;
+const MAX_LEASE_MS: u32 = 90_000;
 
 impl Head {
     /// Signs it, for this mesh.
@@ -71,9 +71,12 @@ pub fn renewal_interval(nodes: usize) -> Duration {
     Duration::from_millis(ms.clamp(1500, 15_000))
 }
 
-/// The lease that goes with [`renewal_interval`]: three renewals may be lost.
+/// The lease that goes with [`renewal_interval`]: three renewals may be lost in
+/// a mesh of less than 250 nodes, and five from 500 on, where the rounds that
+/// carry a renewal to the last node take longer than the time between two.
 pub fn lease_ms(nodes: usize) -> u32 {
-    u32::try_from(renewal_interval(nodes).as_millis() * 3).unwrap_or(MAX_LEASE_MS)
+    let renewals = 3 + (nodes as u128 / 250).min(2);
+    u32::try_from(renewal_interval(nodes).as_millis() * renewals).unwrap_or(MAX_LEASE_MS)
 }
 
 /// A sealed head as text, for gossip that carries strings.
@@ -511,6 +514,21 @@ mod tests {
 
     fn at(ms: u64) -> Duration {
         Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_larger_mesh_may_lose_more_renewals() {
+        for (nodes, ms) in [
+            (1, 4500),
+            (50, 4500),
+            (200, 18_000),
+            (250, 30_000),
+            (500, 75_000),
+            (1000, 75_000),
+        ] {
+            assert_eq!(lease_ms(nodes), ms, "{nodes} nodes");
+        }
+        assert!(lease_ms(usize::MAX) <= MAX_LEASE_MS);
     }
 
     #[test]
