@@ -308,6 +308,9 @@ pub struct Model {
     pub removed: BTreeMap<u32, usize>,
     /// Names that the ledger gave, and whom.
     pub claims: BTreeMap<String, NodeId>,
+    /// Keys for which a certificate was asked once, and whether it was said
+    /// that there is one.
+    pub issued: BTreeMap<Hash, bool>,
     /// Who was evicted.
     pub evicted: BTreeSet<NodeId>,
     /// Services that may be in force or not: their owner was asked and hasn't
@@ -470,6 +473,17 @@ impl Model {
             if held.is_none_or(|held| held.owner != *owner) {
                 let words = format!("{name} was given to {owner}, and that is forgotten");
                 return Some(("S20", words));
+            }
+        }
+        let mut issued: BTreeMap<Hash, usize> = BTreeMap::new();
+        for one in view.ledger.certificates.values() {
+            *issued.entry(one.key_hash).or_default() += 1;
+        }
+        for (key, told) in &self.issued {
+            let count = issued.get(key).copied().unwrap_or(0);
+            if count > 1 || (*told && count == 0) {
+                let words = format!("{count} certificates for a key that was asked for once");
+                return Some(("S15", words));
             }
         }
         let gone = self

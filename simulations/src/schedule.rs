@@ -148,6 +148,10 @@ pub enum Act {
     Claim(usize, u32),
     /// Machines ask the ledger for the name `r<number>` at the same time.
     Rivals(Vec<usize>, u32),
+    /// A machine asks for a certificate.
+    Issue(usize),
+    /// The ledger must decide what the first machine asks, within a while.
+    Decides,
     /// The first machine has another one evicted.
     Evict(usize),
     /// A copy of a machine's disk is started on another machine.
@@ -192,6 +196,8 @@ impl Act {
             Self::Demote(_) => "demote",
             Self::Claim(..) => "claim",
             Self::Rivals(..) => "rivals",
+            Self::Issue(_) => "issue",
+            Self::Decides => "decides",
             Self::Evict(_) => "evict",
             Self::Clone(_) => "clone",
         }
@@ -275,6 +281,8 @@ impl fmt::Display for Act {
             Self::Rivals(nodes, name) => {
                 write!(f, "{} ask for the name r{name}", group(nodes))
             }
+            Self::Issue(node) => write!(f, "node{node} asks for a certificate"),
+            Self::Decides => write!(f, "the ledger must decide"),
             Self::Evict(node) => write!(f, "node{node} is evicted"),
             Self::Clone(node) => write!(f, "a copy of node{node} is started"),
         }
@@ -367,6 +375,7 @@ impl Schedule {
             | Act::Promote(node)
             | Act::Demote(node)
             | Act::Claim(node, _)
+            | Act::Issue(node)
             | Act::Evict(node)
             | Act::Clone(node) => vec![*node],
             Act::Rivals(nodes, _) => nodes.clone(),
@@ -381,6 +390,7 @@ impl Schedule {
             | Act::LeaderStops(_)
             | Act::LeaderClock(_)
             | Act::ClocksRight
+            | Act::Decides
             | Act::StartAll => Vec::new(),
         });
         if let Some(node) = named.into_iter().find(|node| *node >= schedule.nodes) {

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use futures_util::future::join_all;
 use innermesh_agent::{host::Clock, mesh::Agent, services::Spec};
+use innermesh_proto::crypto::Hash;
 
 use super::{Course, EXCUSED, FRESH};
 use crate::{
@@ -33,6 +34,8 @@ pub(super) enum Asked {
     Remove(u32),
     /// To ask for a name.
     Claim(String),
+    /// To ask for a certificate for the key with this hash.
+    Issue(Hash),
     /// To have a machine promoted, or demoted.
     Roster,
     /// To have a machine evicted.
@@ -171,6 +174,8 @@ impl Course<'_> {
                 // All of them, also when the first can't.
                 asked.fold(false, |one, other| one | other)
             }
+            Act::Issue(node) => self.issue(*node),
+            Act::Decides => self.must_decide().await,
             Act::Evict(node) => self.evict(*node),
             Act::Clone(node) => self.copy(*node).await,
         };
@@ -386,6 +391,9 @@ impl Course<'_> {
                 }
                 Asked::Claim(name) => self.claimed(node, name),
                 Asked::Roster => {}
+                Asked::Issue(key) => {
+                    self.model.issued.insert(key, true);
+                }
                 Asked::Evict(node) => {
                     self.model.evicted.insert(self.ids[node]);
                 }

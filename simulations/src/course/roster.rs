@@ -5,8 +5,12 @@ use std::time::Duration;
 
 use innermesh_agent::mesh::Agent;
 use innermesh_proto::{
+    crypto::Hash,
     id::NodeId,
-    ledger::{Content, request::Evict},
+    ledger::{
+        Content,
+        request::{Certify, Evict},
+    },
 };
 use tokio::time::Instant;
 
@@ -98,6 +102,38 @@ impl Course<'_> {
         if before.is_some_and(|before| before != owner) {
             self.violated(node, ("S8", format!("two machines were given {name}")));
         }
+    }
+
+    /// A certificate for the machine's own name and a key that it never had
+    /// before.
+    pub(super) fn issue(&mut self, node: usize) -> bool {
+        let Some(agent) = &self.agents[node] else {
+            return false;
+        };
+        let ledger = agent.view().borrow().ledger.clone();
+        let Some(member) = ledger.members.get(&self.ids[node]) else {
+            return false;
+        };
+        let spki = self.machines[node].host.keys.generate_p256().spki();
+        let key = Hash::of(&spki);
+        self.model.issued.insert(key, false);
+        let certify = Certify {
+            spki,
+            names: [format!("{}.{}", member.name, ledger.domain)].into(),
+            days: 1,
+        };
+        self.ask(node, Asked::Issue(key), Content::Certify(certify))
+    }
+
+    /// The first machine's agent has something decided, or nothing is right.
+    pub(super) async fn must_decide(&mut self) -> bool {
+        if self.agents[0].is_none() {
+            return false;
+        }
+        if let Err((node, seen)) = self.decides().await {
+            self.violated(node, seen);
+        }
+        true
     }
 
     pub(super) fn promote(&mut self, node: usize) -> bool {

@@ -9,7 +9,13 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "leader-killed",
         about: "the leader dies before, in and after each step of a commit",
-        promises: &["claim", "leader crash", "crash in a write", "start all"],
+        promises: &[
+            "claim",
+            "issue",
+            "leader crash",
+            "crash in a write",
+            "start all",
+        ],
         nobody_dies: false,
         needs_datagrams: false,
         make: leader_killed,
@@ -21,6 +27,14 @@ pub(super) const ALL: &[Scenario] = &[
         nobody_dies: false,
         needs_datagrams: false,
         make: changes,
+    },
+    Scenario {
+        name: "roster-shrinks",
+        about: "of three CA nodes two are demoted and stopped for good",
+        promises: &["demote", "stop", "decides"],
+        nobody_dies: false,
+        needs_datagrams: false,
+        make: shrinks,
     },
     Scenario {
         name: "roster-network",
@@ -131,12 +145,18 @@ fn leader_killed(draft: &mut Draft) {
         for _ in 0..3 {
             draft.claim_about(at);
         }
+        let (node, when) = (draft.node(), at + draft.random.below(200));
+        draft.at(when.saturating_sub(100), Act::Issue(node));
         // In which write of a commit, or when between two.
         let act = match round.is_multiple_of(2) {
             true => Act::LeaderStops(draft.random.range(1, 9)),
             false => Act::LeaderCrash,
         };
         draft.at(at, act);
+        if draft.random.chance(0.4) {
+            let (node, when) = (draft.voter(), at + draft.random.below(20));
+            draft.at(when, Act::Crash(node));
+        }
         let down = draft.random.range(500, 9000);
         draft.at(at + down, Act::StartAll);
         draft.claim_about(at + down);
@@ -187,6 +207,24 @@ fn changes(draft: &mut Draft) {
     let (one, other) = draft.halves();
     draft.at(at, Act::Cut(one, other));
     draft.at(at + 4000, Act::Heal);
+}
+
+fn shrinks(draft: &mut Draft) {
+    draft.roster(3);
+    let (one, other) = match draft.random.chance(0.5) {
+        true => (1, 2),
+        false => (2, 1),
+    };
+    let at = 1000 + draft.random.below(draft.length_ms / 4);
+    draft.at(at, Act::Demote(one));
+    let next = at + draft.random.range(0, 4000);
+    draft.at(next, Act::Demote(other));
+    for _ in 0..3 {
+        draft.claim_about(next);
+    }
+    draft.at(next + 8000, Act::Stop(one));
+    draft.at(next + 8000, Act::Stop(other));
+    draft.at(next + 9000, Act::Decides);
 }
 
 fn network(draft: &mut Draft) {
