@@ -192,7 +192,9 @@ impl Course<'_> {
         for asked in self.asking.remove(&node).into_iter().flatten() {
             asked.abort();
         }
-        self.checker.signs(&agent);
+        if !self.copied.contains(&self.ids[node]) {
+            self.checker.signs(&agent);
+        }
         self.machines[node].crash().await;
         drop(agent);
         true
@@ -378,6 +380,8 @@ impl Course<'_> {
                 continue;
             }
             match what {
+                // Nobody has to know what an evicted machine was told.
+                Asked::Add(_) | Asked::Remove(_) if self.evicted.contains(&node) => {}
                 Asked::Add(service) => {
                     // Unless its machine was rolled back meanwhile.
                     if self.model.unknown.remove(&service).is_some() {
