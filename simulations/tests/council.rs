@@ -8,10 +8,10 @@ use std::{
 };
 
 use innermesh_agent::{
-    ca::{Issuer, Root, recovery},
+    ca::{Root, recovery},
     enroll::{self, InitOptions, keys},
     host::{Clock, Disk, disk::SystemDisk, keys::NodeKey},
-    ledger::{self, Carrier, Ledger, ProposeError, issuer_of},
+    ledger::{self, Carrier, Ledger, ProposeError},
 };
 use innermesh_proto::{
     codec,
@@ -108,14 +108,7 @@ impl Node {
 
     async fn start(&self, air: &Air) -> Ledger {
         let host = &self.machine.host;
-        let issuer = match (
-            keys::issuer(host).await.unwrap(),
-            issuer_of(host, self.id()).await.unwrap(),
-        ) {
-            (Some(key), Some(der)) => Some(Issuer::new(key, der).unwrap()),
-            _ => None,
-        };
-        let ledger = Ledger::open(host, self.key.clone(), issuer).await.unwrap();
+        let ledger = Ledger::open(host, self.key.clone()).await.unwrap();
         ledger.connect(Arc::new(Voice(air.clone(), self.id())));
         let mut state = air.0.lock().unwrap();
         state.ledgers.insert(self.id(), ledger.clone());

@@ -3,13 +3,11 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use innermesh_agent::{
-    ca::Issuer,
     enroll::{self, InitOptions, keys},
     host::{Disk, keys::NodeKey},
     ledger::{
         Ledger, LedgerError, ProposeError, TakeError,
         file::{self, LEDGER},
-        issuer_of,
     },
 };
 use innermesh_proto::{
@@ -34,11 +32,7 @@ async fn founder(world: &mut World) -> (Machine, Arc<dyn NodeKey>) {
 
 /// Opens the ledger as the node that decides.
 async fn lead(machine: &Machine, key: &Arc<dyn NodeKey>) -> Result<Ledger, LedgerError> {
-    let host = &machine.host;
-    let issuer_key = keys::issuer(host).await.unwrap().unwrap();
-    let der = issuer_of(host, key.public().node_id()).await?;
-    let issuer = Issuer::new(issuer_key, der.unwrap()).unwrap();
-    Ledger::open(host, key.clone(), Some(issuer)).await
+    Ledger::open(&machine.host, key.clone()).await
 }
 
 fn claim(ledger: &Ledger, key: &dyn NodeKey, name: &str) -> Sealed {
@@ -167,9 +161,7 @@ async fn a_follower_with_damage_in_the_middle_takes_the_rest_again() {
     machine.disk.flip(LEDGER, start + 40);
     let damaged = bytes(&machine).await;
 
-    let ledger = Ledger::open(&machine.host, key.clone(), None)
-        .await
-        .unwrap();
+    let ledger = Ledger::open(&machine.host, key.clone()).await.unwrap();
     assert_eq!(ledger.state().position.index, 2);
     let kept = machine.disk.read(Path::new("ledger.damaged")).await;
     assert_eq!(kept.unwrap().unwrap(), damaged, "for a person to look at");
@@ -201,7 +193,7 @@ async fn a_followers_disk_that_fails_tells_others_of_nothing_that_is_not_kept() 
         .replace(Path::new(LEDGER), &file)
         .await
         .unwrap();
-    let ledger = Ledger::open(&machine.host, key, None).await.unwrap();
+    let ledger = Ledger::open(&machine.host, key).await.unwrap();
     let mut pushed = ledger.batches();
     machine.disk.set_fault(Some(Fault::Sync));
     assert_eq!(

@@ -3,7 +3,7 @@
 
 use std::{io, path::Path, sync::Arc};
 
-use innermesh_proto::crypto::Hash;
+use innermesh_proto::{crypto::Hash, limits};
 
 use crate::{
     host::{
@@ -15,7 +15,19 @@ use crate::{
 
 const IDENTITY: &str = "identity.key";
 const WIREGUARD: &str = "wireguard.key";
-const ISSUER: &str = "issuer.key";
+/// As many as a node has issuers, those included that ended of late.
+const ISSUERS: [&str; limits::ISSUERS_PER_NODE] = [
+    "issuer.key",
+    "issuer.1.key",
+    "issuer.2.key",
+    "issuer.3.key",
+    "issuer.4.key",
+    "issuer.5.key",
+    "issuer.6.key",
+    "issuer.7.key",
+];
+/// For the next issuer, and the one after it.
+const OFFERED: [&str; 2] = ["issuer.new.0.key", "issuer.new.1.key"];
 
 /// Why a key can't be had. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -91,26 +103,89 @@ pub async fn wireguard(host: &Host) -> Result<[u8; 32], KeyFileError> {
     Ok(key)
 }
 
-/// The issuer's key, on a CA node.
+/// The keys of this node's issuers: those in use, and those that were offered
+/// to an admin and that no issuer is known for yet. A damaged one is left out:
+/// an issuer's key is replaced by promoting the node again.
 ///
 /// # Errors
-/// [`KeyFileError`].
-pub async fn issuer(host: &Host) -> Result<Option<Arc<dyn CaKey>>, KeyFileError> {
-    let Some(pkcs8) = read(host, ISSUER).await? else {
-        return Ok(None);
-    };
-    host.keys
-        .load_p256(&pkcs8)
-        .map(Some)
-        .map_err(|_| damaged(host, ISSUER))
+/// [`KeyFileError::Io`].
+pub async fn issuers(host: &Host) -> Result<Vec<Arc<dyn CaKey>>, KeyFileError> {
+    let mut keys = Vec::new();
+    for name in ISSUERS.into_iter().chain(OFFERED) {
+        keys.extend(p256(host, name).await?);
+    }
+    Ok(keys)
 }
 
-/// Stores the issuer's key.
+/// Stores the first issuer's key.
 ///
 /// # Errors
 /// [`KeyFileError::Io`].
 pub async fn store_issuer(host: &Host, key: &dyn CaKey) -> Result<(), KeyFileError> {
-    write(host, ISSUER, key.pkcs8().as_bytes()).await
+    write(host, ISSUERS[0], key.pkcs8().as_bytes()).await
+}
+
+/// Keys for issuers that are still to be signed; made where there are none.
+/// Asked again they are the same, until [`keep_issuers`] finds them in use.
+///
+/// # Errors
+/// [`KeyFileError::Io`].
+pub async fn offer_issuers(host: &Host) -> Result<Vec<Arc<dyn CaKey>>, KeyFileError> {
+    let mut keys = Vec::new();
+    for name in OFFERED {
+        let key = match p256(host, name).await? {
+            Some(key) => key,
+            None => {
+                let key = host.keys.generate_p256();
+                write(host, name, key.pkcs8().as_bytes()).await?;
+                key
+            }
+        };
+        keys.push(key);
+    }
+    Ok(keys)
+}
+
+/// Puts offered keys that are in use, of which `is_listed` tells, where nothing
+/// new is offered in their place. What is no longer in use makes room.
+///
+/// # Errors
+/// [`KeyFileError::Io`]; each key is in at least one place.
+pub async fn keep_issuers(
+    host: &Host,
+    is_listed: impl Fn(&dyn CaKey) -> bool,
+) -> Result<(), KeyFileError> {
+    for offered in OFFERED {
+        let Some(key) = p256(host, offered).await?.filter(|key| is_listed(&**key)) else {
+            continue;
+        };
+        for name in ISSUERS {
+            let held = p256(host, name).await?;
+            if held.is_none_or(|held| !is_listed(&*held) || held.spki() == key.spki()) {
+                write(host, name, key.pkcs8().as_bytes()).await?;
+                let gone = host.disk.remove(Path::new(offered)).await;
+                gone.map_err(|e| KeyFileError::Io(offered, e))?;
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn p256(host: &Host, name: &'static str) -> Result<Option<Arc<dyn CaKey>>, KeyFileError> {
+    let key = match read(host, name).await {
+        Ok(None) => return Ok(None),
+        Ok(Some(bytes)) => host.keys.load_p256(&bytes).ok(),
+        Err(KeyFileError::Damaged(..)) => None,
+        Err(error) => return Err(error),
+    };
+    if key.is_none() {
+        tracing::warn!(
+            file = name,
+            "an issuer's key is damaged; have an admin `agent ca promote` this node again"
+        );
+    }
+    Ok(key)
 }
 
 /// A file's content after its checksum: a flipped bit in a key would still

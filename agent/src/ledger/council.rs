@@ -20,7 +20,6 @@ use super::{
     voter::{self, Start, read_batch},
     writer::{Reply, Writer},
 };
-use crate::{ca::Issuer, enroll::keys};
 
 /// Ticks after which signatures that are still missing are asked for.
 const ASK: u64 = 10;
@@ -64,7 +63,7 @@ impl Writer {
         let known = state.voters.iter().chain(&tip.voters);
         self.numbers.extend(known.map(|(node, id)| (*node, *id)));
         let me = self.me();
-        self.follow_issuer(&state).await;
+        self.follow_issuers(&state).await;
         let Some(id) = state.voters.get(&me).copied() else {
             // Until the roster is without it, it still votes.
             if !state.roster.contains(&me) && (self.voter.is_some() || self.barred.is_some()) {
@@ -94,53 +93,8 @@ impl Writer {
                 }
             }
         }
-        let able = self.issuer.is_some() && self.rotation.abstains.is_none();
-        if let Some(voter) = &mut self.voter {
-            voter.engine.set_may_lead(able);
-        }
+        self.tell_may_lead();
         Ok(())
-    }
-
-    /// Uses the issuer that the ledger has for this node now, with the key in
-    /// its folder.
-    async fn follow_issuer(&mut self, state: &State) {
-        let me = self.me();
-        let listed: Vec<Vec<u8>> = state
-            .issuers_of(me)
-            .map(|issuer| issuer.certificate.der().to_vec())
-            .collect();
-        if listed == self.listed_issuers {
-            return;
-        }
-        let before = std::mem::replace(&mut self.listed_issuers, listed);
-        let used = self.issuer.as_ref().map(|issuer| issuer.der().to_vec());
-        let stays = used.is_some_and(|der| self.listed_issuers.contains(&der));
-        if self.listed_issuers.is_empty() {
-            self.issuer = None;
-        } else if !stays || before.len() < self.listed_issuers.len() {
-            self.load_issuer().await;
-        }
-    }
-
-    /// Of the issuers that the ledger lists, uses the one of the key in this
-    /// node's folder that lasts longest.
-    async fn load_issuer(&mut self) {
-        let key = match keys::issuer(&self.host).await {
-            Ok(Some(key)) => key,
-            Ok(None) => {
-                tracing::warn!("the key of this node's issuer isn't here: it won't lead");
-                self.issuer = None;
-                return;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "this node's issuer can't be used: it won't lead");
-                self.issuer = None;
-                return;
-            }
-        };
-        let listed = self.listed_issuers.iter();
-        let own = listed.filter_map(|der| Issuer::new(key.clone(), der.clone()).ok());
-        self.issuer = own.max_by_key(|issuer| issuer.certificate().not_after_ms);
     }
 
     /// Whom to ask instead of this node.

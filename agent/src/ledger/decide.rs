@@ -20,7 +20,7 @@ use crate::ca;
 impl Writer {
     /// Whether requests that are asked of this node now will be decided by it.
     pub fn will_decide(&self) -> bool {
-        self.standing().is_some_and(|standing| standing.leads) && self.issuer.is_some()
+        self.standing().is_some_and(|standing| standing.leads) && self.may_lead()
     }
 
     fn standing(&self) -> Option<Standing> {
@@ -152,9 +152,11 @@ impl Writer {
             Ok(Decision::Repeat(outcome)) => return outcome,
             Ok(Decision::Plain) => Vec::new(),
             Ok(Decision::Certificate(plan)) => {
-                let Some(issuer) = &self.issuer else {
+                let Some(issuer) = self.issuer_at(draft.state().stamp_ms) else {
                     return Outcome::Refused(Refusal::Certificate(
-                        "this CA node has no issuer".into(),
+                        "the CA node that leads has no issuer in force; an admin renews it with \
+                         `agent ca promote`"
+                            .into(),
                     ));
                 };
                 match issuer.sign_leaf(&plan, ca::random_serial(keys), keys) {

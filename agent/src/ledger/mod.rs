@@ -9,6 +9,7 @@ mod decide;
 pub mod file;
 pub mod follow;
 mod frames;
+mod issuers;
 pub mod raft;
 mod rotation;
 mod voter;
@@ -28,7 +29,7 @@ use innermesh_proto::{
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-pub use self::{voter::Barred, writer::Carrier};
+pub use self::{issuers::IssuerKeys, voter::Barred, writer::Carrier};
 
 use self::{
     file::{Archive, FileError},
@@ -36,7 +37,7 @@ use self::{
     rotation::Rotation,
     writer::{Command, Writer},
 };
-use crate::{ca::issuer::Issuer, host::Host};
+use crate::host::Host;
 
 /// Proposals and fetched ranges that may wait for the writer.
 const QUEUE: usize = 1024;
@@ -122,16 +123,12 @@ impl Ledger {
     }
 
     /// Opens the ledger, cuts a torn tail, applies what it holds, and starts
-    /// its writer. With an `issuer`, this node can lead; without one it can
-    /// once the ledger lists one whose key is in its folder.
+    /// its writer. A CA node signs with the issuers that the ledger lists and
+    /// whose keys are in its folder.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn open(
-        host: &Host,
-        key: Arc<dyn Sign>,
-        issuer: Option<Issuer>,
-    ) -> Result<Self, LedgerError> {
+    pub async fn open(host: &Host, key: Arc<dyn Sign>) -> Result<Self, LedgerError> {
         let loaded = file::load(&*host.disk).await?;
         let me = key.public().node_id();
         let mut state = State::genesis(&loaded.genesis, &*host.keys)?;
@@ -166,22 +163,11 @@ impl Ledger {
         let (batches, _) = broadcast::channel(RECENT);
         let carrier = Arc::new(OnceLock::new());
         let (council_sender, council) = watch::channel(Council::default());
-        // Without one the writer looks whether the ledger lists one by now.
-        let listed_issuers = match &issuer {
-            None => Vec::new(),
-            Some(_) => {
-                let state = state.borrow();
-                let listed = state.issuers_of(me);
-                listed
-                    .map(|issuer| issuer.certificate.der().to_vec())
-                    .collect()
-            }
-        };
         let writer = Writer {
             host: host.clone(),
             key,
-            issuer,
-            listed_issuers,
+            issuers: Vec::new(),
+            listed_issuers: None,
             file,
             archive: archive.clone(),
             state: state_sender,
@@ -335,6 +321,20 @@ impl Ledger {
         answer.await.unwrap_or(Err(TakeError::Stopped))
     }
 
+    /// The public keys of this node's issuers: those that it can sign with, and
+    /// new ones for issuers that the root is to sign. The private ones stay in
+    /// its folder.
+    ///
+    /// # Errors
+    /// Why they can't be had.
+    pub async fn issuer_keys(&self) -> Result<IssuerKeys, String> {
+        let (reply, answer) = oneshot::channel();
+        let stopped = || "the ledger's writer ended".to_string();
+        let asked = self.inner.commands.send(Command::Keys(reply)).await;
+        asked.map_err(|_| stopped())?;
+        answer.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
     /// Tells the leader what its peers' clocks say: wall time in milliseconds,
     /// with the monotonic time at which it was so.
     pub fn set_peer_clocks(&self, clocks: Vec<u64>) {
@@ -352,17 +352,4 @@ pub enum TakeError {
     /// The writer stopped after a failure of the disk; nothing was changed.
     #[error("the ledger can't be written")]
     Stopped,
-}
-
-/// The issuer certificate that the stored ledger gives `node`, DER.
-///
-/// # Errors
-/// [`LedgerError`] when the file can't be used.
-pub async fn issuer_of(host: &Host, node: NodeId) -> Result<Option<Vec<u8>>, LedgerError> {
-    let loaded = file::load(&*host.disk).await?;
-    let state = State::genesis(&loaded.genesis, &*host.keys)?;
-    let newest = state
-        .issuers_of(node)
-        .max_by_key(|issuer| issuer.certificate.not_after_ms);
-    Ok(newest.map(|issuer| issuer.certificate.der().to_vec()))
 }

@@ -43,6 +43,7 @@ impl Writer {
         self.stand_again();
         self.leave_stuck(ticks);
         if ticks.is_multiple_of(LOOK) {
+            self.tell_may_lead();
             self.sync_learners();
             self.hand_over();
         }
@@ -129,9 +130,9 @@ impl Writer {
         let leaves = state
             .wanted_roster()
             .is_some_and(|roster| !roster.contains(&me));
-        let stays = |node: &NodeId| *node == me && !leaves && self.issuer.is_some();
+        let stays = !leaves && self.may_lead();
         for node in order {
-            if stays(&node) {
+            if node == me && stays {
                 return;
             }
             let id = self.numbers.get(&node).copied();
@@ -177,10 +178,7 @@ impl Writer {
         let now = self.host.clock.now();
         if self.rotation.abstains.is_some_and(|until| until <= now) {
             self.rotation.abstains = None;
-            let able = self.issuer.is_some();
-            if let Some(voter) = &mut self.voter {
-                voter.engine.set_may_lead(able);
-            }
+            self.tell_may_lead();
         }
     }
 }

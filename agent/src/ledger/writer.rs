@@ -9,6 +9,7 @@ use std::{
 };
 
 use innermesh_proto::{
+    certificate::Serial,
     crypto::{Sealed, Sign},
     id::NodeId,
     ledger::{Batch, BatchError, Outcome, Position, State},
@@ -18,7 +19,7 @@ use innermesh_proto::{
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::{
-    Council, ProposeError, TakeError,
+    Council, IssuerKeys, ProposeError, TakeError,
     council::{Flight, Unproved},
     file::{Appender, Archive},
     raft::Message,
@@ -41,6 +42,8 @@ pub(super) enum Command {
     Raft(NodeId, Message),
     Endorse(NodeId, Endorse),
     Term(Duration),
+    /// Asks for the keys of issuers.
+    Keys(oneshot::Sender<Result<IssuerKeys, String>>),
 }
 
 pub(super) type Reply = oneshot::Sender<Result<Outcome, ProposeError>>;
@@ -54,9 +57,12 @@ pub trait Carrier: Send + Sync {
 pub(super) struct Writer {
     pub host: Host,
     pub key: Arc<dyn Sign>,
-    pub issuer: Option<Issuer>,
-    /// The issuers that the newest state lists for this node, DER.
-    pub listed_issuers: Vec<Vec<u8>>,
+    /// What this node can sign with, now or later: the issuers that the newest
+    /// state lists for it, aren't revoked, and whose keys are in its folder.
+    pub issuers: Vec<Issuer>,
+    /// What that follows from: the serials of all that are listed, and whether
+    /// each is revoked; nothing before it was looked at.
+    pub listed_issuers: Option<Vec<(Serial, bool)>>,
     pub file: Appender,
     pub archive: Arc<Archive>,
     pub state: watch::Sender<Arc<State>>,
@@ -143,6 +149,9 @@ impl Writer {
         match command {
             Command::Clocks(clocks) => self.clocks = clocks,
             Command::Term(term) => self.rotation.term = term,
+            Command::Keys(reply) => {
+                let _ = reply.send(self.offer_keys().await);
+            }
             Command::Take(batches, reply) => self.take(batches, reply).await?,
             Command::Raft(from, message) => self.hear(from, message),
             Command::Endorse(from, endorse) => self.hear_endorsement(from, endorse).await?,
@@ -326,6 +335,9 @@ impl Writer {
                 }
                 Command::Take(_, reply) => {
                     let _ = reply.send(Err(TakeError::Stopped));
+                }
+                Command::Keys(reply) => {
+                    let _ = reply.send(Err(error.to_string()));
                 }
                 Command::Clocks(_)
                 | Command::Raft(..)

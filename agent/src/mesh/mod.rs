@@ -35,7 +35,6 @@ use tokio::sync::watch;
 pub use self::dialer::store_seeds;
 
 use crate::{
-    ca::{CaError, Issuer},
     dns::{Dns, DnsServer, ListenError},
     enroll::keys::{self, KeyFileError},
     gossip::Gossip,
@@ -101,9 +100,6 @@ pub enum BuildError {
         "this machine is not a member of the mesh any more: move {0} away and `agent join` with a new invite"
     )]
     NotMember(String),
-    /// The issuer's key doesn't fit its certificate.
-    #[error(transparent)]
-    Ca(#[from] CaError),
     /// TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -171,7 +167,7 @@ impl Agent {
             })?;
         let key = keys::require_identity(&host).await?;
         let me = key.public().node_id();
-        let ledger = open_ledger(&host, &key).await?;
+        let ledger = Ledger::open(&host, key.clone()).await?;
         let state = ledger.state();
         let member = state
             .members
@@ -421,18 +417,6 @@ fn open_transport(
         }
     }
     Err(first.map_or(BuildError::NoListen, BuildError::Transport))
-}
-
-async fn open_ledger(host: &Host, key: &Arc<dyn NodeKey>) -> Result<Ledger, BuildError> {
-    let issuer = match keys::issuer(host).await? {
-        None => None,
-        Some(issuer_key) => {
-            let me = key.public().node_id();
-            let issuer = crate::ledger::issuer_of(host, me).await?;
-            issuer.map(|der| Issuer::new(issuer_key, der)).transpose()?
-        }
-    };
-    Ok(Ledger::open(host, key.clone(), issuer).await?)
 }
 
 /// What peers are told of the tunnel; nothing where there is none.

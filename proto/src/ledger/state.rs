@@ -234,10 +234,15 @@ impl State {
 
     /// Whether `node` has an issuer that it may sign with now.
     pub fn can_issue(&self, node: NodeId) -> bool {
+        self.can_issue_at(node, self.stamp_ms)
+    }
+
+    /// As [`State::can_issue`], at another time, in milliseconds since 1970.
+    pub fn can_issue_at(&self, node: NodeId, ms: u64) -> bool {
         self.is_voter(node)
-            && self.issuers_of(node).any(|issuer| {
-                issuer.revoked.is_none() && issuer.certificate.is_valid_at(self.stamp_ms)
-            })
+            && self
+                .issuers_of(node)
+                .any(|issuer| issuer.revoked.is_none() && issuer.certificate.is_valid_at(ms))
     }
 
     /// Whether a certificate was revoked: by its serial, by its key, or with
