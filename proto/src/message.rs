@@ -1,8 +1,11 @@
 //! What the bodies of RPCs mean, by method (see [`crate::rpc::method`]).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    certificate::Serial,
     crypto::{Hash, Sealed, Signature},
     id::NodeId,
     ledger::{Batch, Outcome, Position, SignedGenesis},
@@ -121,4 +124,36 @@ pub struct Endorse {
 pub struct Renew {
     /// The sealed [`crate::ledger::Request`].
     pub request: Sealed,
+}
+
+/// The answer to ISSUER_KEYS, whose question is empty: the public half of what
+/// a node signs certificates with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssuerKeys {
+    /// The issuers in the ledger, not revoked, whose keys the node has.
+    pub held: Vec<Serial>,
+    /// SubjectPublicKeyInfo (DER) of keys that no issuer is known for: of the
+    /// next issuer, and of the one after it.
+    pub offered: Vec<Vec<u8>>,
+}
+
+/// The answer to COUNCIL, whose question is empty: deciding, as one CA node
+/// sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deciding {
+    /// Who leads.
+    pub leader: Option<NodeId>,
+    /// How often a leader was elected so far.
+    pub term: u64,
+    /// The CA nodes, those that wait included; only who leads knows.
+    pub voters: BTreeMap<NodeId, VoterSeen>,
+}
+
+/// One CA node, as the leader sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoterSeen {
+    /// How many entries of the leader's log it lacks.
+    pub behind: u64,
+    /// Whether it was heard of lately.
+    pub active: bool,
 }

@@ -52,6 +52,11 @@ pub mod method {
     /// One-way, between CA nodes: a signature over a batch.
     pub const ENDORSE: u16 = 14;
 
+    /// The public keys of a node's issuers, for an admin that renews them.
+    pub const ISSUER_KEYS: u16 = 20;
+    /// Who leads, and how far the CA nodes are.
+    pub const COUNCIL: u16 = 21;
+
     /// A method's name, for traces and logs.
     pub fn name(method: u16) -> &'static str {
         match method {
@@ -69,6 +74,8 @@ pub mod method {
             HELLO => "hello",
             RAFT => "raft",
             ENDORSE => "endorse",
+            ISSUER_KEYS => "issuer keys",
+            COUNCIL => "council",
             _ => "unknown",
         }
     }

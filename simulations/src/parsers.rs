@@ -19,8 +19,8 @@ use innermesh_proto::{
     ledger::{Batch, Content, Genesis, Recovery, SignedRecovery, Snapshot, State},
     limits,
     message::{
-        Batches, BodyQuery, Decided, HeadsQuery, JoinHello, Joined, LedgerQuery, Propose, Push,
-        Renew,
+        Batches, BodyQuery, Decided, Deciding, HeadsQuery, IssuerKeys, JoinHello, Joined,
+        LedgerQuery, Propose, Push, Renew,
     },
     rpc::{Hello, RequestFrame, ResponseFrame},
 };
@@ -100,6 +100,8 @@ pub fn rpc(bytes: &[u8]) {
         canonical::<JoinHello>(body, limit);
         canonical::<Joined>(body, limit);
         canonical::<Renew>(body, limit);
+        canonical::<IssuerKeys>(body, limit);
+        canonical::<Deciding>(body, limit);
     };
     messages(bytes);
     if let Ok(frame) = RequestFrame::decode(bytes, limits::RPC_BYTES) {

@@ -1,10 +1,11 @@
 //! The making of certificates: root, issuers, leaves, requests for them, and
-//! the file that the root's key is kept in. Who may have which certificate is
+//! the file that the root's key is kept in; when issuers are due, and end. Who may have which certificate is
 //! decided elsewhere (in the ledger); what a good certificate looks like is
 //! `innermesh_proto::certificate`, which is asked about each one made here.
 
 mod build;
 pub mod csr;
+pub mod expiry;
 pub mod issuer;
 pub mod pem;
 pub mod recovery;

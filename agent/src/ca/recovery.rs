@@ -32,7 +32,7 @@ pub enum RecoveryError {
     )]
     Encryption,
     /// The passphrase doesn't decrypt the key.
-    #[error("wrong passphrase; it was shown once, by `agent init` or `agent ca root-key seal`")]
+    #[error("wrong passphrase; it was shown once, by `agent init`")]
     Passphrase,
     /// The key is no P-256 key.
     #[error("the recovery file holds another kind of key: {0}")]

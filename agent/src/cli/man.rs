@@ -32,6 +32,9 @@ As
 of
 .BR "agent join" .
 .TP
+.B INNERMESH_ROOT_PASSPHRASE
+Opens the root's recovery file, where nobody is there to type it.
+.TP
 .B INNERMESH_LOG
 What is logged, such as
 .B debug

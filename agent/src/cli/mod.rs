@@ -24,10 +24,12 @@ mod network;
 mod notify;
 mod output;
 mod paths;
+mod root_key;
 mod run;
 mod service;
 mod start;
 mod status;
+mod terminal;
 mod wait;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -196,7 +198,7 @@ async fn execute(command: Command, context: &mut Context) -> Result<(), Failure>
         Command::Wait(arguments) => wait::wait(&arguments, &context.client()).await,
         Command::Service(command) => service::run(command, &context.client()).await,
         Command::Cert(command) => cert::run(command, &context.paths, &context.client()).await,
-        Command::Ca(command) => ca::run(&command, &context.client()).await,
+        Command::Ca(command) => ca::run(command, context).await,
         Command::Dns(command) => dns::run(&command, &context.client()).await,
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Completions { shell } => {

@@ -72,6 +72,13 @@ pub fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{}", harmless(text));
 }
 
+/// Says what somebody should do something about, beside the output.
+pub fn warn(warnings: &[String]) {
+    for warning in warnings {
+        note(&format!("warning: {warning}"));
+    }
+}
+
 /// Shows how far a long work is: one line that changes on a terminal,
 /// otherwise a line for each change.
 #[derive(Default)]

@@ -12,7 +12,8 @@ use crate::control::{Client, api::Status};
 
 /// Show this machine, the mesh as it sees it, and what needs attention.
 ///
-/// Ends with 3 when the agent isn't running.
+/// Warnings are written to stderr, and change nothing about the exit code. Ends
+/// with 3 when the agent isn't running.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Go on, and show it again whenever it changes.
@@ -31,16 +32,21 @@ pub async fn status(arguments: &Arguments, client: &Client) -> Result<(), Failur
         let status = client.status().await?;
         let shown = arguments.output.render(&status, || text(&status))?;
         if !arguments.watch {
-            return output::raw(&shown);
+            output::raw(&shown)?;
+            warn(arguments, &status);
+            return Ok(());
         }
         // These rise with every look, which is no news.
-        let mut news = status;
-        (news.uptime_s, news.counters) = (0, Default::default());
-        let news = arguments.output.render(&news, || text(&news))?;
+        let mut told = status;
+        (told.uptime_s, told.counters) = (0, Default::default());
+        let news = arguments
+            .output
+            .render(&told, || format!("{}{:?}", text(&told), told.warnings))?;
         if news != last {
             let redraw = std::io::stdout().is_terminal() && !arguments.output.is_json();
             let clear = if redraw { "\x1b[2J\x1b[H" } else { "" };
             output::raw(&format!("{clear}{shown}"))?;
+            warn(arguments, &told);
             last = news;
         }
         tokio::time::sleep(PAUSE).await;
@@ -110,13 +116,14 @@ fn text(status: &Status) -> String {
         out.push('\n');
         out.push_str(&table(["PENDING", "BECAUSE"], &rows));
     }
-    if !status.warnings.is_empty() {
-        out.push('\n');
-    }
-    for warning in &status.warnings {
-        out.push_str(&format!("warning: {warning}\n"));
-    }
     out
+}
+
+/// Beside the output; in JSON they are part of it.
+fn warn(arguments: &Arguments, status: &Status) {
+    if !arguments.output.is_json() {
+        output::warn(&status.warnings);
+    }
 }
 
 /// The beginning of an id or a hash: enough for a person.
@@ -148,8 +155,6 @@ photos   alpha  8080  yes
 
 PENDING  BECAUSE
 wiki     the CA is not reached
-
-warning: add two CA nodes
 "
         );
     }

@@ -37,6 +37,8 @@ fn the_lines_that_scripts_rely_on_are_taken() {
         "cert list",
         "ca status --json",
         "ca root",
+        "ca promote beta --root-key /x --timeout 30s --json",
+        "ca demote beta --json",
         "dns query alpha",
         "dns query alpha.in.example.org AAAA --json",
         "dns zone",

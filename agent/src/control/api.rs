@@ -15,6 +15,10 @@ use innermesh_proto::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use super::ca::{
+    CaControl, CaKeys, CaRoot, CaStatus, IssuerRow, IssuerState, Life, PromoteRequest, VoterRow,
+    WaitingRow,
+};
 use super::time::UnixTime;
 pub use crate::dns::QueryReport;
 use crate::services::Spec;
@@ -22,7 +26,7 @@ use crate::services::Spec;
 /// What the running agent can be asked. Implemented by the agent; whether the
 /// caller may ask is settled before.
 #[async_trait]
-pub trait Control: Send + Sync {
+pub trait Control: CaControl {
     /// All that this node concludes, for a person.
     async fn status(&self) -> Status;
     /// The other members, and how each is reached.
@@ -67,10 +71,6 @@ pub trait Control: Send + Sync {
     async fn cert_issue(&self, request: CertRequest) -> Result<Issued, ControlError>;
     /// Every certificate in the ledger.
     async fn cert_list(&self) -> Vec<CertRow>;
-    /// Who issues, and for how long.
-    async fn ca_status(&self) -> CaStatus;
-    /// The root certificate.
-    async fn ca_root(&self) -> CaRoot;
     /// Answers a DNS question as a process on this host would be answered.
     ///
     /// # Errors
@@ -437,43 +437,4 @@ impl fmt::Display for CertKind {
             Self::Service => "service",
         })
     }
-}
-
-/// The answer to `ca status`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CaStatus {
-    /// Name of the node that issues; null when none is known.
-    pub leader: Option<String>,
-    /// Its term.
-    pub term: u64,
-    /// Names of the nodes that decide the ledger.
-    pub roster: Vec<String>,
-    /// Who can issue, and how long still.
-    pub issuers: Vec<IssuerRow>,
-    /// What somebody should do something about.
-    pub warnings: Vec<String>,
-}
-
-/// One issuer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IssuerRow {
-    /// Name of its node.
-    pub node: String,
-    /// When it ends.
-    pub not_after: UnixTime,
-    /// Days until then; negative when it is past.
-    pub days_left: i64,
-}
-
-/// The answer to `ca root`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CaRoot {
-    /// Id of the mesh, in hexadecimal.
-    pub mesh: String,
-    /// The root certificate.
-    pub pem: String,
-    /// SHA-256 of the certificate, in hexadecimal, as browsers show it.
-    pub fingerprint_sha256: String,
-    /// When it ends.
-    pub not_after: UnixTime,
 }

@@ -21,8 +21,8 @@ use tokio::net::UnixStream;
 
 use super::{
     api::{
-        CaRoot, CaStatus, CertRequest, CertRow, ControlError, Invite, InviteRequest, Issued, Peer,
-        PingReply, QueryReport, ServiceAdded, ServiceRow, Status,
+        CertRequest, CertRow, ControlError, Invite, InviteRequest, Issued, Peer, PingReply,
+        QueryReport, ServiceAdded, ServiceRow, Status,
     },
     server::{Done, TRACEPARENT, ZoneText},
 };
@@ -62,7 +62,7 @@ pub enum ClientError {
     NotUnderstood(String),
 }
 
-type Answer<T> = Result<T, ClientError>;
+pub(super) type Answer<T> = Result<T, ClientError>;
 
 impl Client {
     /// For the agent behind `socket`, which needn't be there yet.
@@ -147,22 +147,6 @@ impl Client {
         self.get("/v1/certificates").await
     }
 
-    /// Who issues.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn ca_status(&self) -> Answer<CaStatus> {
-        self.get("/v1/ca").await
-    }
-
-    /// The root.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn ca_root(&self) -> Answer<CaRoot> {
-        self.get("/v1/ca/root").await
-    }
-
     /// Asks the resolver.
     ///
     /// # Errors
@@ -182,11 +166,15 @@ impl Client {
         Ok(zone)
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Answer<T> {
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Answer<T> {
         self.call(Method::GET, path, Bytes::new()).await
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Answer<T> {
+    pub(super) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Answer<T> {
         let body = serde_json::to_vec(body).map_err(|e| ClientError::Broken(e.to_string()))?;
         self.call(Method::POST, path, body.into()).await
     }

@@ -5,6 +5,7 @@
 //! it asks a [`Control`], and decides only who may ask what.
 
 pub mod api;
+mod ca;
 pub mod client;
 pub mod server;
 pub mod socket;

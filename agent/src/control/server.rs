@@ -32,6 +32,7 @@ use super::{
         CertRequest, Control, ControlError, ErrorCode, Invite, InviteRequest, Issued, PingReply,
         QueryReport, ServiceAdded,
     },
+    ca,
     socket::Socket,
 };
 use crate::{host::Clock, services::Spec, telemetry};
@@ -139,8 +140,8 @@ impl Server {
 }
 
 #[derive(Clone)]
-struct Shared {
-    control: Arc<dyn Control>,
+pub(super) struct Shared {
+    pub control: Arc<dyn Control>,
     clock: Arc<dyn Clock>,
 }
 
@@ -152,15 +153,15 @@ fn router(control: Arc<dyn Control>, clock: Arc<dyn Clock>) -> Router {
         .route("/v1/ping", get(ping))
         .route("/v1/services", get(service_list))
         .route("/v1/certificates", get(cert_list))
-        .route("/v1/ca", get(ca_status))
-        .route("/v1/ca/root", get(ca_root))
         .route("/v1/dns/query", get(dns_query))
-        .route("/v1/dns/zone", get(dns_zone));
+        .route("/v1/dns/zone", get(dns_zone))
+        .merge(ca::reading());
     let changing = Router::new()
         .route("/v1/invites", post(invite))
         .route("/v1/services", post(service_add))
         .route("/v1/services/{name}", delete(service_rm))
         .route("/v1/certificates", post(cert_issue))
+        .merge(ca::changing())
         .route_layer(middleware::from_fn(only_trusted));
     reading
         .merge(changing)
@@ -293,14 +294,6 @@ async fn cert_list(State(shared): State<Shared>) -> impl IntoResponse {
     Json(shared.control.cert_list().await)
 }
 
-async fn ca_status(State(shared): State<Shared>) -> impl IntoResponse {
-    Json(shared.control.ca_status().await)
-}
-
-async fn ca_root(State(shared): State<Shared>) -> impl IntoResponse {
-    Json(shared.control.ca_root().await)
-}
-
 #[derive(Serialize, Deserialize)]
 pub(super) struct DnsQuery {
     pub name: String,
@@ -327,7 +320,9 @@ async fn dns_zone(State(shared): State<Shared>) -> impl IntoResponse {
     Json(ZoneText { zone })
 }
 
-fn body<T: DeserializeOwned>(request: Result<Json<T>, JsonRejection>) -> Result<T, ControlError> {
+pub(super) fn body<T: DeserializeOwned>(
+    request: Result<Json<T>, JsonRejection>,
+) -> Result<T, ControlError> {
     request
         .map(|Json(body)| body)
         .map_err(|e| invalid(e.body_text()))
@@ -381,6 +376,9 @@ mod tests {
             (Method::POST, "/v1/services"),
             (Method::DELETE, "/v1/services/photos"),
             (Method::POST, "/v1/certificates"),
+            (Method::POST, "/v1/ca/keys"),
+            (Method::POST, "/v1/ca/promote"),
+            (Method::POST, "/v1/ca/demote"),
         ];
         for (method, path) in changes {
             let refused = code(caller(1000), method.clone(), path).await;

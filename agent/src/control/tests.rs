@@ -181,27 +181,6 @@ impl Control for FakeAgent {
             kind: CertKind::Service,
         }]
     }
-    async fn ca_status(&self) -> CaStatus {
-        CaStatus {
-            leader: Some("alpha".into()),
-            term: 1,
-            roster: vec!["alpha".into()],
-            issuers: vec![IssuerRow {
-                node: "alpha".into(),
-                not_after: UnixTime::from_ms(86_400_000),
-                days_left: 1,
-            }],
-            warnings: vec![],
-        }
-    }
-    async fn ca_root(&self) -> CaRoot {
-        CaRoot {
-            mesh: "00ff".into(),
-            pem: "-----BEGIN".into(),
-            fingerprint_sha256: "bb".into(),
-            not_after: UnixTime::from_ms(0),
-        }
-    }
     async fn dns_query(&self, name: String, rtype: String) -> Result<QueryReport, ControlError> {
         Ok(QueryReport {
             name,
@@ -217,6 +196,69 @@ impl Control for FakeAgent {
     }
     async fn dns_zone(&self) -> String {
         "alpha.in.example.org. 30 IN A 10.9.0.2\n".into()
+    }
+}
+
+#[async_trait::async_trait]
+impl CaControl for FakeAgent {
+    async fn ca_status(&self) -> CaStatus {
+        CaStatus {
+            leader: Some("alpha".into()),
+            term: 1,
+            roster: vec!["alpha".into()],
+            waiting: vec![WaitingRow {
+                node: "beta".into(),
+                reason: "one more".into(),
+            }],
+            voters: vec![VoterRow {
+                node: "alpha".into(),
+                decides: true,
+                behind: Some(0),
+                active: None,
+            }],
+            issuers: vec![IssuerRow {
+                node: "alpha".into(),
+                serial: "0b".into(),
+                state: IssuerState::InForce,
+                not_before: UnixTime::from_ms(0),
+                not_after: UnixTime::from_ms(86_400_000),
+                days_left: 1,
+            }],
+            ledger: LedgerStatus {
+                index: 3,
+                hash: "aa".into(),
+            },
+            epoch: 2,
+            recovery: 0,
+            warnings: vec![],
+        }
+    }
+    async fn ca_root(&self) -> CaRoot {
+        CaRoot {
+            mesh: "00ff".into(),
+            pem: "-----BEGIN".into(),
+            fingerprint_sha256: "bb".into(),
+            not_after: UnixTime::from_ms(0),
+        }
+    }
+    async fn ca_keys(&self, node: Label) -> Result<CaKeys, ControlError> {
+        Ok(CaKeys {
+            mesh: "00ff".into(),
+            is_ca: node.as_str() == "alpha",
+            now_ms: 5,
+            held: vec![Life {
+                begin_ms: 1,
+                end_ms: 9,
+            }],
+            offered: vec![Der(vec![3])],
+        })
+    }
+    async fn ca_promote(&self, request: PromoteRequest) -> Result<(), ControlError> {
+        let message = format!("{} {:?}", request.node, request.issuers);
+        Err(ControlError::new(ErrorCode::Refused, message))
+    }
+    async fn ca_demote(&self, node: Label) -> Result<(), ControlError> {
+        Err(ControlError::new(ErrorCode::Refused, node))
     }
 }
 
@@ -271,6 +313,13 @@ async fn every_request_gets_its_answer() {
     assert_eq!(client.cert_list().await.unwrap()[0].kind, CertKind::Service);
     assert_eq!(client.ca_status().await.unwrap().term, 1);
     assert_eq!(client.ca_root().await.unwrap().mesh, "00ff");
+    assert!(
+        client
+            .ca_keys(&"alpha".parse().unwrap())
+            .await
+            .unwrap()
+            .is_ca
+    );
     let report = client.dns_query("a b&type=x", "AAAA").await.unwrap();
     assert_eq!(
         (report.name.as_str(), report.rtype.as_str()),
@@ -303,6 +352,20 @@ async fn a_service_arrives_as_it_was_described() {
         *served.agent.released.lock().unwrap(),
         [("photos".to_string(), true)]
     );
+}
+
+#[tokio::test]
+async fn who_is_to_be_a_ca_node_arrives_with_its_issuers() {
+    let served = served(FakeAgent::default()).await;
+    let node: Label = "beta".parse().unwrap();
+    let request = PromoteRequest {
+        node: node.clone(),
+        issuers: vec![Der(vec![1, 2])],
+    };
+    let said = served.client.ca_promote(&request).await.unwrap_err();
+    assert_eq!(said.to_string(), "beta [2 bytes of DER]");
+    let said = served.client.ca_demote(&node).await.unwrap_err();
+    assert_eq!(said.to_string(), "beta");
 }
 
 #[tokio::test]
@@ -508,8 +571,13 @@ async fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
         value(serde_json::to_value(agent.ca_status().await)),
         json!({
             "leader": "alpha", "term": 1, "roster": ["alpha"],
-            "issuers": [{"node": "alpha", "not_after": "1970-01-02T00:00:00Z", "days_left": 1}],
-            "warnings": [],
+            "waiting": [{"node": "beta", "reason": "one more"}],
+            "voters": [{"node": "alpha", "decides": true, "behind": 0, "active": null}],
+            "issuers": [{
+                "node": "alpha", "serial": "0b", "state": "in_force", "days_left": 1,
+                "not_before": "1970-01-01T00:00:00Z", "not_after": "1970-01-02T00:00:00Z",
+            }],
+            "ledger": {"index": 3, "hash": "aa"}, "epoch": 2, "recovery": 0, "warnings": [],
         })
     );
     let request = InviteRequest {

@@ -10,7 +10,7 @@ use innermesh_proto::{
     id::NodeId,
     ledger::{Batch, Outcome, Position, Quorums, State},
     limits,
-    message::{Batches, Endorse},
+    message::{Batches, Deciding, Endorse, VoterSeen},
     rpc::method,
 };
 
@@ -130,6 +130,30 @@ impl Writer {
             *told = council;
             news
         });
+    }
+
+    /// How deciding goes, as far as this node's part in it tells.
+    pub fn deciding(&self) -> Deciding {
+        let Some(voter) = &self.voter else {
+            return Deciding::default();
+        };
+        let standing = voter.engine.standing();
+        let seen = |id: u64| {
+            let peer = voter.engine.peer(id).filter(|_| standing.leads)?;
+            Some(VoterSeen {
+                behind: standing.last.saturating_sub(peer.matched),
+                active: peer.active || id == voter.engine.id(),
+            })
+        };
+        let voters = &self.current().voters;
+        let voters = voters.iter();
+        Deciding {
+            leader: self.leader(),
+            term: standing.term,
+            voters: voters
+                .filter_map(|(node, id)| Some((*node, seen(*id)?)))
+                .collect(),
+        }
     }
 
     /// Takes a voter's message in.

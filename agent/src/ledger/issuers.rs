@@ -4,8 +4,8 @@
 use innermesh_proto::{
     certificate::Serial,
     ledger::{State, stamp, state::Issuer as Listed},
+    message::IssuerKeys,
 };
-use serde::{Deserialize, Serialize};
 
 use super::writer::Writer;
 use crate::{
@@ -13,16 +13,6 @@ use crate::{
     enroll::keys::{self, KeyFileError},
     host::{Host, keys::CaKey},
 };
-
-/// The public half of a node's issuers, for who renews them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IssuerKeys {
-    /// The issuers in the ledger whose keys this node has.
-    pub held: Vec<Serial>,
-    /// SubjectPublicKeyInfo (DER) of keys that no issuer is known for: of the
-    /// next issuer, and of the one after it.
-    pub offered: Vec<Vec<u8>>,
-}
 
 impl Writer {
     /// Looks at the issuers that the newest state lists for this node, when

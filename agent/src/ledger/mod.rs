@@ -26,10 +26,11 @@ use innermesh_proto::{
     crypto::{Sealed, Sign},
     id::NodeId,
     ledger::{Batch, BatchError, GenesisError, Outcome, Position, SignedGenesis, State},
+    message::{Deciding, IssuerKeys},
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-pub use self::{issuers::IssuerKeys, voter::Barred, writer::Carrier};
+pub use self::{voter::Barred, writer::Carrier};
 
 use self::{
     file::{Archive, FileError},
@@ -333,6 +334,16 @@ impl Ledger {
         let asked = self.inner.commands.send(Command::Keys(reply)).await;
         asked.map_err(|_| stopped())?;
         answer.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Who leads and how far the CA nodes are, as far as this node knows.
+    pub async fn deciding(&self) -> Deciding {
+        let (reply, answer) = oneshot::channel();
+        let asked = self.inner.commands.send(Command::Deciding(reply)).await;
+        match asked {
+            Ok(()) => answer.await.unwrap_or_default(),
+            Err(_) => Deciding::default(),
+        }
     }
 
     /// Tells the leader what its peers' clocks say: wall time in milliseconds,

@@ -14,12 +14,12 @@ use innermesh_proto::{
     id::NodeId,
     ledger::{Batch, BatchError, Outcome, Position, State},
     limits,
-    message::Endorse,
+    message::{Deciding, Endorse, IssuerKeys},
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::{
-    Council, IssuerKeys, ProposeError, TakeError,
+    Council, ProposeError, TakeError,
     council::{Flight, Unproved},
     file::{Appender, Archive},
     raft::Message,
@@ -44,6 +44,8 @@ pub(super) enum Command {
     Term(Duration),
     /// Asks for the keys of issuers.
     Keys(oneshot::Sender<Result<IssuerKeys, String>>),
+    /// Asks how deciding goes.
+    Deciding(oneshot::Sender<Deciding>),
 }
 
 pub(super) type Reply = oneshot::Sender<Result<Outcome, ProposeError>>;
@@ -151,6 +153,9 @@ impl Writer {
             Command::Term(term) => self.rotation.term = term,
             Command::Keys(reply) => {
                 let _ = reply.send(self.offer_keys().await);
+            }
+            Command::Deciding(reply) => {
+                let _ = reply.send(self.deciding());
             }
             Command::Take(batches, reply) => self.take(batches, reply).await?,
             Command::Raft(from, message) => self.hear(from, message),
@@ -338,6 +343,9 @@ impl Writer {
                 }
                 Command::Keys(reply) => {
                     let _ = reply.send(Err(error.to_string()));
+                }
+                Command::Deciding(reply) => {
+                    let _ = reply.send(Deciding::default());
                 }
                 Command::Clocks(_)
                 | Command::Raft(..)

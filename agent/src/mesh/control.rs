@@ -1,11 +1,12 @@
 //! What a person or a script asks of the running agent, answered from the
 //! newest view.
 
+mod ca;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use innermesh_proto::{
-    certificate::KeptCertificate,
     crypto::Hash,
     id::NodeId,
     ledger::{Content, Member, Outcome, Refusal, Role, request::Certify, state::NameKind},
@@ -22,10 +23,9 @@ use crate::{
     control::{
         Control,
         api::{
-            CaRoot, CaStatus, CertKind, CertRequest, CertRow, ControlError, DnsStatus, ErrorCode,
-            Invite, InviteRequest, Issued, IssuerRow, LedgerStatus, NodeRow, Path, Peer, Pending,
-            PingReply, QueryReport, ServiceAdded, ServiceRow, ServiceState, ServiceStatus, Status,
-            TunnelPing,
+            CertKind, CertRequest, CertRow, ControlError, DnsStatus, ErrorCode, Invite,
+            InviteRequest, Issued, LedgerStatus, NodeRow, Path, Peer, Pending, PingReply,
+            QueryReport, ServiceAdded, ServiceRow, ServiceState, ServiceStatus, Status, TunnelPing,
         },
         time::UnixTime,
     },
@@ -44,10 +44,6 @@ const PROBE_PAUSE: Duration = Duration::from_millis(200);
 const PROBES: u32 = 100;
 /// A WireGuard session this old takes no packets any more (whitepaper §6.1).
 const SESSION: Duration = Duration::from_secs(180);
-/// Days before the end of an issuer at which it is told.
-const ISSUER_WARNING_DAYS: i64 = 180;
-/// Days before the end of the root at which it is told.
-const ROOT_WARNING_DAYS: i64 = 365;
 
 /// The control interface of an agent.
 pub struct AgentControl(pub Arc<Inner>);
@@ -387,57 +383,6 @@ impl Control for AgentControl {
         rows
     }
 
-    async fn ca_status(&self) -> CaStatus {
-        let view = self.view();
-        let state = &view.ledger;
-        let name = |node: &NodeId| {
-            let member = state.members.get(node);
-            member.map_or_else(|| node.to_string(), |member| member.name.to_string())
-        };
-        let mut warnings = self.certificate_warnings(&view);
-        let council = self.0.ledger.council().borrow().clone();
-        if let Some(why) = &council.barred {
-            warnings.push(why.to_string());
-        }
-        let alone = || state.roster.first().filter(|_| state.roster.len() == 1);
-        let leader = council.leader.or_else(|| alone().copied());
-        if state.roster.len() == 1 {
-            warnings.push(
-                "one machine alone decides the ledger: while it is away nothing new is granted or issued \
-                 (what is there goes on). Keep its recovery file elsewhere"
-                    .into(),
-            );
-        }
-        CaStatus {
-            leader: leader.as_ref().map(name),
-            term: council.term,
-            roster: state.roster.iter().map(name).collect(),
-            issuers: state
-                .issuers
-                .values()
-                .map(|issuer| {
-                    let not_after = UnixTime::from_ms(issuer.certificate.not_after_ms);
-                    IssuerRow {
-                        node: name(&issuer.node),
-                        not_after,
-                        days_left: not_after.days_from(self.wall()),
-                    }
-                })
-                .collect(),
-            warnings,
-        }
-    }
-
-    async fn ca_root(&self) -> CaRoot {
-        let state = self.0.ledger.state();
-        CaRoot {
-            mesh: state.mesh.to_string(),
-            pem: pem::encode("CERTIFICATE", state.root.der()),
-            fingerprint_sha256: Hash::of(state.root.der()).to_string(),
-            not_after: UnixTime::from_ms(state.root.not_after_ms),
-        }
-    }
-
     async fn dns_query(&self, name: String, rtype: String) -> Result<QueryReport, ControlError> {
         let name: DomainName = name.parse().map_err(invalid)?;
         let rtype: RecordType = rtype.to_ascii_uppercase().parse().map_err(invalid)?;
@@ -521,7 +466,7 @@ impl AgentControl {
     }
 
     fn warnings(&self, view: &MeshView) -> Vec<String> {
-        let mut warnings = self.certificate_warnings(view);
+        let mut warnings = self.expiry_warnings(view);
         for node in self.0.gossip.conflicts() {
             let name = view
                 .ledger
@@ -545,33 +490,8 @@ impl AgentControl {
                 "the membership certificate could not be renewed: {why}"
             ));
         }
-        if view.ledger.roster.len() == 1 && view.ledger.members.len() > 2 {
-            warnings.push("one machine alone decides the ledger; see `agent ca status`".into());
-        }
-        warnings
-    }
-
-    /// Ends that are near: nothing here may expire as a surprise.
-    fn certificate_warnings(&self, view: &MeshView) -> Vec<String> {
-        let mut warnings = Vec::new();
-        let now = self.wall();
-        let left = |kept: &KeptCertificate| UnixTime::from_ms(kept.not_after_ms).days_from(now);
-        let root = left(&view.ledger.root);
-        if root < ROOT_WARNING_DAYS {
-            warnings.push(format!("the root certificate ends in {root} days"));
-        }
-        for issuer in view.ledger.issuers.values() {
-            let node = &issuer.node;
-            let days = left(&issuer.certificate);
-            if days < ISSUER_WARNING_DAYS {
-                let name = view
-                    .ledger
-                    .members
-                    .get(node)
-                    .map(|member| member.name.to_string());
-                let name = name.unwrap_or_else(|| node.to_string());
-                warnings.push(format!("the issuer of {name} ends in {days} days"));
-            }
+        if view.ledger.members.len() > 2 {
+            warnings.extend(ca::roster_advice(&view.ledger));
         }
         warnings
     }

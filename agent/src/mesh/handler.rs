@@ -8,7 +8,7 @@ use innermesh_proto::{
     codec,
     crypto::{PublicKey, Sealed},
     id::NodeId,
-    ledger::{Author, Content, Outcome, Request, request::Join},
+    ledger::{Author, Content, Outcome, Request, Role, request::Join},
     limits,
     message::{
         Batches, BodyQuery, Decided, HeadsQuery, JoinHello, JoinQuery, Joined, LedgerQuery,
@@ -55,6 +55,8 @@ impl Handler for PeerHandler {
             (method::LEDGER, _) => self.ledger(&body).await,
             (method::PROPOSE, _) => self.propose(&body).await,
             (method::GENESIS, _) => Ok(codec::encode(self.0.ledger.genesis())),
+            (method::ISSUER_KEYS, Some(node)) => self.issuer_keys(node).await,
+            (method::COUNCIL, _) => Ok(codec::encode(&self.0.ledger.deciding().await)),
             _ => Err(Failure::UnknownMethod),
         }
     }
@@ -107,6 +109,18 @@ impl PeerHandler {
         let batches = self.0.ledger.range(query.from, follow::RANGE_BYTES).await;
         let batches = batches.map_err(|e| Failure::Internal(e.to_string()))?;
         Ok(codec::encode(&Batches { batches }))
+    }
+
+    /// Public keys only; making them costs this node something, and only an
+    /// admin has a use for them.
+    async fn issuer_keys(&self, node: NodeId) -> Result<Vec<u8>, Failure> {
+        let state = self.0.ledger.state();
+        let member = state.members.get(&node).ok_or(Failure::NotMember)?;
+        if !member.roles.contains(&Role::Admin) {
+            return Err(Failure::Refused("only an admin may ask this".into()));
+        }
+        let keys = self.0.ledger.issuer_keys().await;
+        Ok(codec::encode(&keys.map_err(Failure::Unavailable)?))
     }
 
     async fn batches(&self, from: NodeId, pushed: Batches) {

@@ -1,0 +1,161 @@
+//! `agent ca`.
+
+mod roster;
+
+use super::{
+    Context,
+    failure::Failure,
+    output::{self, Output, or_dash, table, warn, yes_no},
+};
+use crate::control::{Client, api::CaStatus};
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    Status(StatusArguments),
+    Root(RootArguments),
+    Promote(roster::PromoteArguments),
+    Demote(roster::DemoteArguments),
+}
+
+/// Show who decides the ledger and issues certificates, and for how long still.
+///
+/// Warnings are written to stderr: issuers and the root that end, and a number
+/// of CA nodes that should be another.
+#[derive(Debug, clap::Args)]
+pub struct StatusArguments {
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Print the root certificate, for browsers and other clients.
+#[derive(Debug, clap::Args)]
+pub struct RootArguments {
+    #[command(flatten)]
+    output: Output,
+}
+
+pub async fn run(command: Command, context: &Context) -> Result<(), Failure> {
+    let client = context.client();
+    match command {
+        Command::Status(arguments) => status(&arguments, &client).await,
+        Command::Root(arguments) => root(&arguments, &client).await,
+        Command::Promote(arguments) => roster::promote(arguments, &context.paths, &client).await,
+        Command::Demote(arguments) => roster::demote(arguments, &client).await,
+    }
+}
+
+async fn status(arguments: &StatusArguments, client: &Client) -> Result<(), Failure> {
+    let status = client.ca_status().await?;
+    arguments.output.print(&status, || text(&status))?;
+    if !arguments.output.is_json() {
+        warn(&status.warnings);
+    }
+    Ok(())
+}
+
+async fn root(arguments: &RootArguments, client: &Client) -> Result<(), Failure> {
+    let root = client.ca_root().await?;
+    if !arguments.output.is_json() {
+        // Beside the output, which may go to a file.
+        output::note(&format!(
+            "SHA-256 {}",
+            fingerprint(&root.fingerprint_sha256)
+        ));
+    }
+    arguments.output.print(&root, || root.pem.clone())
+}
+
+fn text(status: &CaStatus) -> String {
+    let leader = status.leader.as_deref().unwrap_or("none is known");
+    let mut out = format!(
+        "leader  {leader}\nterm    {}\nroster  {}\nledger  {}, epoch {}\n\n",
+        status.term,
+        status.roster.join(", "),
+        status.ledger.index,
+        status.epoch,
+    );
+    let rows: Vec<_> = status
+        .voters
+        .iter()
+        .map(|voter| {
+            [
+                voter.node.clone(),
+                yes_no(voter.decides),
+                or_dash(voter.behind),
+                voter.active.map_or_else(|| "-".into(), yes_no),
+            ]
+        })
+        .collect();
+    out.push_str(&table(["CA NODE", "DECIDES", "BEHIND", "HEARD"], &rows));
+    if !status.waiting.is_empty() {
+        let rows: Vec<_> = status
+            .waiting
+            .iter()
+            .map(|row| [row.node.clone(), row.reason.clone()])
+            .collect();
+        out.push('\n');
+        out.push_str(&table(["WAITING", "BECAUSE"], &rows));
+    }
+    let rows: Vec<_> = status
+        .issuers
+        .iter()
+        .map(|issuer| {
+            [
+                issuer.node.clone(),
+                issuer.state.to_string(),
+                issuer.not_before.to_string(),
+                issuer.not_after.to_string(),
+                issuer.days_left.to_string(),
+            ]
+        })
+        .collect();
+    out.push('\n');
+    let header = ["ISSUER OF", "STATE", "BEGINS", "ENDS", "DAYS LEFT"];
+    out.push_str(&table(header, &rows));
+    out
+}
+
+/// As browsers show it: pairs of capitals with colons between.
+fn fingerprint(hex: &str) -> String {
+    let capitals = hex.to_ascii_uppercase();
+    let pairs: Vec<String> = capitals
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| String::from_utf8_lossy(pair).into_owned())
+        .collect();
+    pairs.join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_text_names_everything_that_a_person_looks_for() {
+        use crate::control::{api::CaControl, tests::FakeAgent};
+        assert_eq!(
+            text(&FakeAgent::default().ca_status().await),
+            "\
+leader  alpha
+term    1
+roster  alpha
+ledger  3, epoch 2
+
+CA NODE  DECIDES  BEHIND  HEARD
+alpha    yes      0       -
+
+WAITING  BECAUSE
+beta     one more
+
+ISSUER OF  STATE     BEGINS                ENDS                  DAYS LEFT
+alpha      in force  1970-01-01T00:00:00Z  1970-01-02T00:00:00Z  1
+"
+        );
+    }
+
+    #[test]
+    fn a_fingerprint_looks_as_it_does_in_a_browser() {
+        assert_eq!(fingerprint("00ffa1"), "00:FF:A1");
+        assert_eq!(fingerprint(""), "");
+    }
+}

@@ -1,0 +1,275 @@
+//! `agent ca promote` and `agent ca demote`.
+
+use std::time::Duration;
+
+use innermesh_proto::name::Label;
+use serde::Serialize;
+use tokio::time::{sleep, timeout};
+
+use super::super::{
+    duration::Span,
+    failure::Failure,
+    output::{Output, Progress},
+    paths::Paths,
+    root_key::RootKey,
+};
+use crate::{
+    ca::{CaError, Root, expiry},
+    control::{
+        Client,
+        api::{CaKeys, CaStatus, Der, PromoteRequest},
+    },
+    host::keys::SystemKeys,
+};
+
+/// How often to look.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Make a member a CA node, which issues certificates and decides the ledger
+/// with others, or renew the issuers of one that is.
+///
+/// Three CA nodes decide together, or five: with one, promote two more. The
+/// root signs an issuer for the member's own key, and its successor; both
+/// stand in the ledger. The root's key stays in this process.
+#[derive(Debug, clap::Args)]
+pub struct PromoteArguments {
+    /// The member's name.
+    #[arg(value_name = "NODE")]
+    node: Label,
+    #[command(flatten)]
+    root_key: RootKey,
+    /// How long to wait until it takes part.
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    timeout: Span,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Make a CA node an ordinary member.
+///
+/// If it leads, another does so first. The last CA node can't be demoted.
+#[derive(Debug, clap::Args)]
+pub struct DemoteArguments {
+    /// The CA node's name.
+    #[arg(value_name = "NODE")]
+    node: Label,
+    /// How long to wait until it takes no part any more.
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    timeout: Span,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What came of it.
+#[derive(Serialize)]
+struct Changed<'a> {
+    node: &'a str,
+    /// Issuers that the root signed.
+    issuers: usize,
+    roster: &'a [String],
+    /// What the node waits for; null when it waits for nothing.
+    waits_for: Option<&'a str>,
+}
+
+pub async fn promote(
+    arguments: PromoteArguments,
+    paths: &Paths,
+    client: &Client,
+) -> Result<(), Failure> {
+    let node = &arguments.node;
+    let keys = client.ca_keys(node).await?;
+    let root = arguments.root_key.open(paths, &keys.mesh)?;
+    let issuers = sign(&root, &keys).map_err(Failure::failed)?;
+    drop(root);
+    let signed = issuers.len();
+    if signed > 0 {
+        let request = PromoteRequest {
+            node: node.clone(),
+            issuers,
+        };
+        client.ca_promote(&request).await?;
+    }
+    let patience = arguments.timeout;
+    let json = arguments.output.is_json();
+    let status = until(client, patience, json, |status| {
+        if !decides(status, node) && waits_for(status, node).is_none() {
+            return Err(format!(
+                "{node} isn't a CA node by this machine's ledger yet"
+            ));
+        }
+        match decides(status, node) || waits_for_others(status) {
+            true => Ok(()),
+            false => Err(format!("{node} is being taken into the roster")),
+        }
+    })
+    .await?;
+    let waits_for = waits_for(&status, node).filter(|_| !decides(&status, node));
+    let changed = Changed {
+        node: node.as_str(),
+        issuers: signed,
+        roster: &status.roster,
+        waits_for,
+    };
+    arguments
+        .output
+        .print(&changed, || promoted(&changed, status.roster.len()))
+}
+
+/// Issuers for the member's keys, as many as it lacks.
+fn sign(root: &Root, keys: &CaKeys) -> Result<Vec<Der>, CaError> {
+    let held: Vec<expiry::Life> = keys
+        .held
+        .iter()
+        .map(|life| (life.begin_ms, life.end_ms))
+        .collect();
+    let root_end_ms = root.certificate().not_after_ms;
+    let due = expiry::issuers_due(keys.now_ms, root_end_ms, &held, keys.is_ca);
+    let due = due.into_iter().zip(&keys.offered);
+    due.map(|(begin_ms, key)| root.issuer(&key.0, begin_ms, &SystemKeys).map(Der))
+        .collect()
+}
+
+fn promoted(changed: &Changed<'_>, size: usize) -> String {
+    let Changed { node, roster, .. } = changed;
+    let issuers = match changed.issuers {
+        0 => format!("{node} has an issuer and its successor; nothing was to be renewed"),
+        1 => format!("{node} has one issuer more"),
+        count => format!("{node} has {count} issuers more"),
+    };
+    let place = match changed.waits_for {
+        None => format!(
+            "it decides with {} CA node{}: {}",
+            size,
+            if size == 1 { "" } else { "s" },
+            roster.join(", ")
+        ),
+        Some(_) if size % 2 == 1 => {
+            "it doesn't decide yet: waiting for one more: promote another".to_string()
+        }
+        Some(why) => format!("it doesn't decide yet: {why}"),
+    };
+    format!("{issuers};\n{place}\n")
+}
+
+pub async fn demote(arguments: DemoteArguments, client: &Client) -> Result<(), Failure> {
+    let node = &arguments.node;
+    client.ca_demote(node).await?;
+    let json = arguments.output.is_json();
+    let status = until(client, arguments.timeout, json, |status| {
+        match decides(status, node) || waits_for(status, node).is_some() {
+            false => Ok(()),
+            true if status.leader.as_deref() == Some(node.as_str()) => {
+                Err(format!("{node} hands over"))
+            }
+            true => Err(format!("{node} is being taken out of the roster")),
+        }
+    })
+    .await?;
+    let changed = Changed {
+        node: node.as_str(),
+        issuers: 0,
+        roster: &status.roster,
+        waits_for: None,
+    };
+    arguments.output.print(&changed, || {
+        let advice = match status.roster.len() {
+            2 | 4 => {
+                "\nthat is an even number; add one with `agent ca promote NODE`, or demote another"
+            }
+            _ => "",
+        };
+        format!(
+            "{node} is an ordinary member; these decide: {}{advice}\n",
+            status.roster.join(", ")
+        )
+    })
+}
+
+fn decides(status: &CaStatus, node: &Label) -> bool {
+    status.roster.iter().any(|name| name == node.as_str())
+}
+
+fn waits_for<'a>(status: &'a CaStatus, node: &Label) -> Option<&'a str> {
+    let mut waiting = status.waiting.iter();
+    let row = waiting.find(|row| row.node == node.as_str())?;
+    Some(&row.reason)
+}
+
+/// Whether those that have issuers can't be taken in yet.
+fn waits_for_others(status: &CaStatus) -> bool {
+    let queued = status.voters.iter().filter(|voter| !voter.decides);
+    let newcomers = 1 + status.roster.len() % 2;
+    queued.count() < newcomers || status.roster.len() >= innermesh_proto::limits::ROSTER
+}
+
+/// Looks at the status until it is as it should be.
+async fn until(
+    client: &Client,
+    patience: Span,
+    quiet: bool,
+    done: impl Fn(&CaStatus) -> Result<(), String>,
+) -> Result<CaStatus, Failure> {
+    let mut progress = Progress::default();
+    let mut missing = "an answer of the agent".to_string();
+    let looking = async {
+        loop {
+            let status = client.ca_status().await?;
+            match done(&status) {
+                Ok(()) => return Ok::<CaStatus, Failure>(status),
+                Err(what) => {
+                    if !quiet {
+                        progress.show(&what);
+                    }
+                    missing = what;
+                }
+            }
+            sleep(PAUSE).await;
+        }
+    };
+    match timeout(patience.duration(), looking).await {
+        Ok(found) => found,
+        Err(_) => Err(Failure::timed_out(format!(
+            "it is decided, and after {patience} not done yet: {missing}; see `agent ca status`"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::tests::{FakeAgent, served};
+
+    fn changed<'a>(roster: &'a [String], waits_for: Option<&'a str>, issuers: usize) -> String {
+        let changed = Changed {
+            node: "beta",
+            issuers,
+            roster,
+            waits_for,
+        };
+        promoted(&changed, roster.len())
+    }
+
+    #[test]
+    fn who_promotes_is_told_whether_another_is_needed() {
+        let one = ["alpha".to_string()];
+        let told = changed(&one, Some("one more"), 2);
+        assert_eq!(
+            told,
+            "beta has 2 issuers more;\nit doesn't decide yet: waiting for one more: promote another\n"
+        );
+        let three = ["alpha", "beta", "gamma"].map(String::from);
+        let told = changed(&three, None, 0);
+        assert!(told.contains("nothing was to be renewed"), "{told}");
+        assert!(told.contains("alpha, beta, gamma"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn a_change_that_does_not_come_about_in_time_ends_with_4() {
+        let served = served(FakeAgent::default()).await;
+        let late = until(&served.client, Span(0), true, |_| Err("x".into())).await;
+        assert_eq!(
+            late.unwrap_err().code,
+            super::super::super::failure::TIMED_OUT
+        );
+    }
+}

@@ -1,0 +1,310 @@
+//! What is asked of the running agent about the certificate authority.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use async_trait::async_trait;
+use innermesh_proto::{
+    codec,
+    crypto::Hash,
+    id::NodeId,
+    ledger::{
+        Content, Outcome, Refusal, Role, State,
+        request::Promote,
+        state::{Issuer, Member},
+    },
+    limits,
+    message::{Deciding, IssuerKeys},
+    name::Label,
+    rpc::method,
+    view::MeshView,
+};
+
+use super::{AgentControl, PATIENCE, no_node, not_member, refused};
+use crate::{
+    ca::{expiry, pem},
+    control::{
+        api::{
+            CaControl, CaKeys, CaRoot, CaStatus, ControlError, Der, ErrorCode, IssuerRow,
+            IssuerState, LedgerStatus, Life, PromoteRequest, VoterRow, WaitingRow,
+        },
+        time::UnixTime,
+    },
+};
+
+/// How long another node may take for a question.
+const ASK: Duration = Duration::from_secs(5);
+/// How many nodes are asked who leads.
+const ASKED: usize = 3;
+
+#[async_trait]
+impl CaControl for AgentControl {
+    async fn ca_status(&self) -> CaStatus {
+        let view = self.view();
+        let state = &view.ledger;
+        let deciding = self.deciding(state).await;
+        let alone = || state.roster.first().filter(|_| state.roster.len() == 1);
+        let leader = deciding.leader.or_else(|| alone().copied());
+        let voters = state.voters.keys().map(|node| {
+            let seen = deciding.voters.get(node);
+            VoterRow {
+                node: name_of(state, node),
+                decides: state.roster.contains(node),
+                behind: seen.map(|seen| seen.behind),
+                active: seen.map(|seen| seen.active),
+            }
+        });
+        CaStatus {
+            leader: leader.map(|node| name_of(state, &node)),
+            term: deciding.term,
+            roster: state
+                .roster
+                .iter()
+                .map(|node| name_of(state, node))
+                .collect(),
+            waiting: waiting(state),
+            voters: voters.collect(),
+            issuers: self.issuer_rows(state),
+            ledger: LedgerStatus {
+                index: state.position.index,
+                hash: state.position.hash.to_string(),
+            },
+            epoch: state.epoch,
+            recovery: state.recovery,
+            warnings: self.ca_warnings(&view),
+        }
+    }
+
+    async fn ca_root(&self) -> CaRoot {
+        let state = self.0.ledger.state();
+        CaRoot {
+            mesh: state.mesh.to_string(),
+            pem: pem::encode("CERTIFICATE", state.root.der()),
+            fingerprint_sha256: Hash::of(state.root.der()).to_string(),
+            not_after: UnixTime::from_ms(state.root.not_after_ms),
+        }
+    }
+
+    async fn ca_keys(&self, node: Label) -> Result<CaKeys, ControlError> {
+        let (id, _) = self.promotable(&node)?;
+        let keys = match id == self.0.me {
+            true => self.0.ledger.issuer_keys().await.map_err(unavailable)?,
+            false => self.keys_of(&node, id).await?,
+        };
+        let state = self.0.ledger.state();
+        let held: BTreeSet<_> = keys.held.into_iter().collect();
+        let held = state
+            .issuers_of(id)
+            .filter(|issuer| issuer.revoked.is_none() && held.contains(&issuer.certificate.serial));
+        Ok(CaKeys {
+            mesh: state.mesh.to_string(),
+            is_ca: state.is_voter(id),
+            now_ms: self.0.now_ms(),
+            held: held
+                .map(|issuer| Life {
+                    begin_ms: issuer.certificate.not_before_ms,
+                    end_ms: issuer.certificate.not_after_ms,
+                })
+                .collect(),
+            offered: keys.offered.into_iter().map(Der).collect(),
+        })
+    }
+
+    async fn ca_promote(&self, request: PromoteRequest) -> Result<(), ControlError> {
+        let (node, _) = self.promotable(&request.node)?;
+        let issuers = request.issuers.into_iter().map(|der| der.0).collect();
+        self.decide(&Content::Promote(Promote { node, issuers }))
+            .await
+    }
+
+    async fn ca_demote(&self, node: Label) -> Result<(), ControlError> {
+        let state = self.0.ledger.state();
+        let (id, _) = state.member_by_name(&node).ok_or_else(|| no_node(&node))?;
+        match self.decide(&Content::Demote(id)).await {
+            Err(error) if error.message == Refusal::LastCa.to_string() => Err(refused(format!(
+                "{node} is the only CA node: nobody could decide anything any more; \
+                 `agent ca promote` two others first"
+            ))),
+            other => other,
+        }
+    }
+}
+
+impl AgentControl {
+    /// The member, if this machine may make it a CA node or renew it as one.
+    fn promotable(&self, node: &Label) -> Result<(NodeId, Member), ControlError> {
+        let view = self.view();
+        let state = &view.ledger;
+        let own = view.own_member().ok_or_else(not_member)?;
+        let (id, member) = state.member_by_name(node).ok_or_else(|| no_node(node))?;
+        let may = own.roles.contains(&Role::Admin) || (id == view.me && state.is_voter(id));
+        match may {
+            true => Ok((id, member.clone())),
+            false => Err(refused(
+                "this machine is not an admin; run `agent ca promote` on one that is \
+                 (`agent status` shows roles)",
+            )),
+        }
+    }
+
+    async fn keys_of(&self, name: &Label, node: NodeId) -> Result<IssuerKeys, ControlError> {
+        let call = self
+            .0
+            .transport
+            .call(node, method::ISSUER_KEYS, Vec::new(), ASK);
+        let answer = call.await.map_err(|error| {
+            unavailable(format!(
+                "{name} can't be asked for the keys of its issuers ({error}); its agent must run \
+                 and be reached from here, see `agent ping {name}`"
+            ))
+        })?;
+        codec::decode(&answer, limits::RPC_BYTES)
+            .map_err(|error| unavailable(format!("{name}'s answer can't be read: {error}")))
+    }
+
+    /// Has the ledger decide; a refusal is told in its own words.
+    pub(super) async fn decide(&self, content: &Content) -> Result<(), ControlError> {
+        let sealed = self.0.client.request(content, self.0.now_ms());
+        match self.0.client.submit(&sealed, PATIENCE).await {
+            Ok(Outcome::Done(_) | Outcome::Waiting(_)) => Ok(()),
+            Ok(Outcome::Refused(refusal)) => Err(refused(refusal)),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+
+    /// How deciding goes, as who leads sees it; as far as this node knows
+    /// where that one can't be asked.
+    async fn deciding(&self, state: &State) -> Deciding {
+        let mut best = self.0.ledger.deciding().await;
+        let mut asked = BTreeSet::from([self.0.me]);
+        while best.voters.is_empty() && asked.len() <= ASKED {
+            let hint = best.leader.filter(|node| !asked.contains(node));
+            let mut others = state.roster.iter().filter(|node| !asked.contains(node));
+            let next = hint.or_else(|| match best.leader {
+                // It said all that it knows, or can't be reached.
+                Some(_) => None,
+                None => others.next().copied(),
+            });
+            let Some(node) = next else { break };
+            asked.insert(node);
+            let call = self
+                .0
+                .transport
+                .call(node, method::COUNCIL, Vec::new(), ASK);
+            let Ok(answer) = call.await else { continue };
+            if let Ok(seen) = codec::decode::<Deciding>(&answer, limits::RPC_BYTES)
+                && seen.term >= best.term
+            {
+                best = seen;
+            }
+        }
+        best
+    }
+
+    fn issuer_rows(&self, state: &State) -> Vec<IssuerRow> {
+        let now = self.wall();
+        let mut issuers: Vec<&Issuer> = state.issuers.values().collect();
+        issuers.sort_by_key(|issuer| {
+            let certificate = &issuer.certificate;
+            (name_of(state, &issuer.node), certificate.not_before_ms)
+        });
+        let row = |issuer: &Issuer| {
+            let certificate = &issuer.certificate;
+            let not_after = UnixTime::from_ms(certificate.not_after_ms);
+            IssuerRow {
+                node: name_of(state, &issuer.node),
+                serial: certificate.serial.to_string(),
+                state: match issuer.revoked {
+                    Some(_) => IssuerState::Revoked,
+                    None if now.ms() < certificate.not_before_ms => IssuerState::Next,
+                    None if now.ms() > certificate.not_after_ms => IssuerState::Ended,
+                    None => IssuerState::InForce,
+                },
+                not_before: UnixTime::from_ms(certificate.not_before_ms),
+                not_after,
+                days_left: not_after.days_from(now),
+            }
+        };
+        issuers.into_iter().map(row).collect()
+    }
+
+    fn ca_warnings(&self, view: &MeshView) -> Vec<String> {
+        let mut warnings = self.expiry_warnings(view);
+        let council = self.0.ledger.council().borrow().clone();
+        warnings.extend(council.barred.map(|why| why.to_string()));
+        warnings.extend(roster_advice(&view.ledger));
+        warnings
+    }
+
+    /// Ends that are near: nothing here may expire as a surprise.
+    pub(super) fn expiry_warnings(&self, view: &MeshView) -> Vec<String> {
+        let state = &view.ledger;
+        let voters = state.voters.keys().filter(|node| state.is_voter(**node));
+        let issuers: Vec<(String, Vec<expiry::Life>)> = voters
+            .map(|node| {
+                let usable = state
+                    .issuers_of(*node)
+                    .filter(|issuer| issuer.revoked.is_none());
+                let lives = usable.map(|issuer| {
+                    let certificate = &issuer.certificate;
+                    (certificate.not_before_ms, certificate.not_after_ms)
+                });
+                (name_of(state, node), lives.collect())
+            })
+            .collect();
+        expiry::warnings(self.wall().ms(), state.root.not_after_ms, &issuers)
+    }
+}
+
+/// What would make the roster survive more.
+pub(super) fn roster_advice(state: &State) -> Option<String> {
+    let advice = match state.roster.len() {
+        1 => {
+            "one machine alone decides the ledger: while it is away nothing new is granted or \
+             issued (what is there goes on). Make two more CA nodes with `agent ca promote NODE`"
+        }
+        2 => {
+            "two CA nodes decide together, and neither may be away: add one with \
+             `agent ca promote NODE`"
+        }
+        4 => {
+            "four CA nodes survive the loss of one, as three do: add one with \
+             `agent ca promote NODE`"
+        }
+        _ => return None,
+    };
+    Some(advice.into())
+}
+
+/// Members that are to decide and don't yet, and why.
+fn waiting(state: &State) -> Vec<WaitingRow> {
+    let queued = state.waiting();
+    let come = state.wanted_roster().unwrap_or_default();
+    let full = state.roster.len() >= limits::ROSTER;
+    let with_issuer = queued.iter().map(|node| WaitingRow {
+        node: name_of(state, node),
+        reason: match (come.contains(node), full) {
+            (true, _) => "it is taken into the roster once it has the ledger and can be reached",
+            (false, true) => "the roster is full: demote another first",
+            (false, false) => "one more is needed: `agent ca promote` another",
+        }
+        .into(),
+    });
+    let members = state.members.iter();
+    let without = members
+        .filter(|(node, member)| member.roles.contains(&Role::Ca) && !state.is_voter(**node))
+        .map(|(_, member)| WaitingRow {
+            node: member.name.to_string(),
+            reason: format!("it has no issuer: `agent ca promote {}`", member.name),
+        });
+    with_issuer.chain(without).collect()
+}
+
+/// A member's name; the id of what is none any more.
+pub(super) fn name_of(state: &State, node: &NodeId) -> String {
+    let member = state.members.get(node);
+    member.map_or_else(|| node.to_string(), |member| member.name.to_string())
+}
+
+fn unavailable(why: impl std::fmt::Display) -> ControlError {
+    ControlError::new(ErrorCode::Unavailable, why)
+}

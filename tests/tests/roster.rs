@@ -1,0 +1,171 @@
+//! One CA node becomes three and one again, while everything runs.
+
+use std::fs;
+
+use innermesh_tests::{Agent, Lab, agent::PATIENCE, wait_for};
+use serde_json::Value;
+
+/// A mesh of agents, the first its founder, and what opens its root's key.
+fn mesh<'lab>(lab: &'lab Lab, names: &[&str]) -> (Vec<Agent<'lab>>, String) {
+    let mut agents: Vec<Agent> = names
+        .iter()
+        .zip(&lab.hosts)
+        .map(|(name, host)| Agent::new(host, name))
+        .collect();
+    let (first, others) = agents.split_first_mut().expect("a first");
+    let told = first.init();
+    let passphrase = told["passphrase"].as_str().expect("one").to_owned();
+    first.set("INNERMESH_ROOT_PASSPHRASE", &passphrase);
+    for other in others {
+        other.join(first);
+    }
+    let file = told["recovery_file"].as_str().expect("a file").to_owned();
+    (agents, file)
+}
+
+fn roster(agent: &Agent) -> Vec<String> {
+    let status = agent.json(&["ca", "status"]);
+    let roster = status["roster"].as_array().expect("a roster");
+    let names = roster.iter().filter_map(Value::as_str);
+    names.map(str::to_owned).collect()
+}
+
+/// Waits until each of the agents knows this roster, in any order.
+fn wait_roster(agents: &[Agent], names: &[&str]) {
+    let mut expected: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    expected.sort();
+    for agent in agents {
+        wait_for(&format!("the roster at {}", agent.name), PATIENCE, || {
+            let mut got = roster(agent);
+            got.sort();
+            match got == expected {
+                true => Ok(()),
+                false => Err(format!("{got:?}")),
+            }
+        });
+    }
+}
+
+/// Has the agent add a service, and waits until its name is granted.
+fn wait_granted(agent: &Agent, service: &str) {
+    let added = agent.cli(&["service", "add", service, "--port", "8080", "--json"]);
+    let _ = added.json();
+    wait_for(&format!("the name {service}"), PATIENCE, || {
+        let rows = agent.json(&["service", "list"]);
+        let mut rows = rows.as_array().into_iter().flatten();
+        let granted = rows.any(|row| row["name"] == service && row["granted"] == true);
+        if granted { Ok(()) } else { Err("not granted") }
+    });
+}
+
+#[test]
+fn one_ca_node_becomes_three_and_one_again_while_everything_runs() {
+    let Some(lab) = Lab::new(4) else { return };
+    let (agents, key) = mesh(&lab, &["alpha", "beta", "gamma", "delta"]);
+    let [alpha, beta, gamma, delta] = agents.as_slice() else {
+        unreachable!()
+    };
+    let status = alpha.cli(&["ca", "status"]);
+    assert!(status.stderr.contains("two more CA nodes"), "{status}");
+
+    beta.refused(&["ca", "promote", "beta"], "not an admin");
+    alpha.refused(
+        &["ca", "promote", "omega", "--root-key", &key],
+        "not a member",
+    );
+    alpha.refused(&["ca", "promote", "beta"], "--root-key FILE");
+    alpha.refused(&["ca", "demote", "alpha"], "only CA node");
+
+    let promote = |node: &str| alpha.cli(&["ca", "promote", node, "--root-key", &key]);
+    let told = promote("beta").ok();
+    assert!(
+        told.contains("waiting for one more: promote another"),
+        "{told}"
+    );
+    let status = alpha.json(&["ca", "status"]);
+    assert_eq!(status["waiting"][0]["node"], "beta", "{status}");
+    let told = promote("gamma").ok();
+    assert!(told.contains("it decides with 3 CA nodes"), "{told}");
+    wait_roster(&agents, &["alpha", "beta", "gamma"]);
+
+    // A member that has no part in it sees it as the leader does.
+    wait_for("lag at delta", PATIENCE, || {
+        let status = delta.json(&["ca", "status"]);
+        let voters = status["voters"].as_array().expect("voters");
+        let seen = |voter: &Value| voter["behind"] == 0 && voter["active"] == true;
+        match status["leader"].is_string() && voters.iter().all(seen) {
+            true => Ok(()),
+            false => Err(status),
+        }
+    });
+    let issuers = alpha.json(&["ca", "status"])["issuers"].clone();
+    let issuers = issuers.as_array().expect("issuers");
+    let of = |node: &str, state: &str| {
+        let mut rows = issuers.iter();
+        rows.any(|row| row["node"] == node && row["state"] == state)
+    };
+    assert!(of("beta", "in_force") && of("beta", "next"), "{issuers:?}");
+    assert!(
+        of("alpha", "in_force") && !of("alpha", "next"),
+        "{issuers:?}"
+    );
+
+    // The founder gets its successor by the same command.
+    let told = promote("alpha").ok();
+    assert!(told.contains("one issuer more"), "{told}");
+    let told = promote("alpha").ok();
+    assert!(told.contains("nothing was to be renewed"), "{told}");
+
+    // Whoever leads: it hands over first.
+    let status = alpha.json(&["ca", "status"]);
+    let leader = status["leader"].as_str().expect("a leader").to_owned();
+    let demoted = alpha.cli(&["ca", "demote", &leader]).ok();
+    assert!(demoted.contains("an ordinary member"), "{demoted}");
+    assert_eq!(roster(alpha).len(), 2);
+    let status = alpha.cli(&["ca", "status"]);
+    assert!(status.stderr.contains("add one"), "{status}");
+    wait_granted(delta, "films");
+    let left = roster(alpha);
+    let told = alpha.cli(&["ca", "demote", &left[0]]).ok();
+    assert!(told.contains(&left[1]), "{told}");
+    wait_roster(&agents, &[&left[1]]);
+    wait_granted(delta, "music");
+    alpha.refused(&["ca", "demote", &left[1]], "only CA node");
+
+    // And three again: who was one before gets an issuer anew.
+    for node in left.iter().take(1).chain([&leader]) {
+        let _ = promote(node).ok();
+    }
+    wait_roster(&agents, &["alpha", "beta", "gamma"]);
+    assert!(!fs::read_to_string(&key).unwrap().is_empty());
+    let _ = (beta, gamma);
+}
+
+#[test]
+fn the_mesh_decides_on_when_its_leader_is_killed() {
+    let Some(lab) = Lab::new(4) else { return };
+    let (mut agents, key) = mesh(&lab, &["alpha", "beta", "gamma", "delta"]);
+    for node in ["beta", "gamma"] {
+        let _ = agents[0]
+            .cli(&["ca", "promote", node, "--root-key", &key])
+            .ok();
+    }
+    wait_roster(&agents, &["alpha", "beta", "gamma"]);
+    let status = agents[0].json(&["ca", "status"]);
+    let leader = agents
+        .iter()
+        .position(|agent| status["leader"] == agent.name.as_str());
+    let leader = leader.expect("one of them");
+    agents[leader].kill();
+    wait_granted(&agents[3], "photos");
+    agents[leader].start();
+    wait_roster(&agents, &["alpha", "beta", "gamma"]);
+    wait_for("it takes part again", PATIENCE, || {
+        let status = agents[leader].json(&["ca", "status"]);
+        let voters = status["voters"].as_array().expect("voters");
+        match voters.iter().all(|voter| voter["behind"] == 0) {
+            true => Ok(()),
+            false => Err(status),
+        }
+    });
+}
