@@ -7,11 +7,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use innermesh_proto::{certificate::Certificate, id::MeshId, name::MeshDomain};
+
 use super::{failure::Failure, paths::Paths, terminal::Terminal};
 use crate::{
     ca::{Root, recovery},
     enroll::init::RECOVERY,
     host::keys::SystemKeys,
+    ledger::file::{self as ledger, FileError, LEDGER},
 };
 
 /// The environment variable that holds the passphrase, for scripts.
@@ -41,6 +44,36 @@ impl RootKey {
         let root = decrypt(&text, &file)?;
         check_mesh(&root, mesh, &file)?;
         Ok(root)
+    }
+}
+
+/// What this machine's own copy of the ledger says of its mesh, whether or not
+/// the agent runs.
+pub struct Mesh {
+    /// Its id, in hexadecimal.
+    pub id: String,
+    /// Its domain.
+    pub domain: MeshDomain,
+}
+
+impl Mesh {
+    /// The mesh that this machine is in.
+    pub fn of(paths: &Paths) -> Result<Self, Failure> {
+        let file = paths.state.join(LEDGER);
+        let bytes = fs::read(&file).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Failure::failed(FileError::Absent),
+            _ => Failure::failed(format!(
+                "{} can't be read: {error}; run this as root, or as the agent's user",
+                file.display()
+            )),
+        })?;
+        let loaded = ledger::parse(bytes).map_err(Failure::failed)?;
+        let genesis = loaded.genesis.peek().map_err(Failure::failed)?;
+        let root = Certificate::parse(&genesis.root).map_err(Failure::failed)?;
+        Ok(Self {
+            id: MeshId::of_root(&root.spki).to_string(),
+            domain: genesis.domain,
+        })
     }
 }
 

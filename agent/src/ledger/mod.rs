@@ -9,6 +9,7 @@ mod decide;
 pub mod file;
 pub mod follow;
 mod frames;
+pub mod history;
 mod issuers;
 pub mod raft;
 mod rotation;

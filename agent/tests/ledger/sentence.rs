@@ -4,6 +4,7 @@ use innermesh_proto::ledger::{
     Content, Role, State,
     record::RecordData,
     request::{AddRecord, Evict, RemoveRecords, Share},
+    sentence::KINDS,
 };
 
 use crate::mesh::{KEYS, Mesh, certify, id, key, label};
@@ -16,6 +17,7 @@ fn log(mesh: &Mesh) -> Vec<String> {
         let (after, sentences) = state.told(batch, &KEYS).unwrap();
         state = after;
         lines.extend(sentences.into_iter().map(|sentence| {
+            assert!(KINDS.contains(&sentence.kind), "{}", sentence.kind);
             let text = sentence.text.split(" (").next().unwrap().to_string();
             match sentence.refused {
                 true => format!("! {text}"),
@@ -109,6 +111,15 @@ fn a_sentence_says_when_and_where() {
     assert_eq!(
         sentences[0].to_string(),
         "2027-01-15 08:00:00Z #1 one joined, by an invite of founder"
+    );
+    let told = &sentences[0];
+    assert_eq!((told.kind, &told.who), ("join", &None));
+    let about: Vec<&String> = told.nodes.iter().collect();
+    assert_eq!(about, ["founder", "one"]);
+    let began = mesh.genesis.peek().unwrap().told();
+    assert_eq!(
+        began.to_string(),
+        "2027-01-15 08:00:00Z #0 the root founded the mesh lab.internal with founder"
     );
     let position = mesh.state().position;
     let signed = mesh.recovery(7, position, &[0]);

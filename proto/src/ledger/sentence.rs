@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt};
 
 use super::{
-    batch::{Batch, Entry, Header},
+    batch::{Batch, Entry, Genesis, Header},
     chain::BatchError,
     request::{Author, Content, Evict, Grant, Join, Request, Role},
     rules::{Outcome, Refusal},
@@ -20,14 +20,60 @@ pub struct Sentence {
     pub stamp_ms: u64,
     /// Whether it was refused, so that nothing changed.
     pub refused: bool,
+    /// What kind of thing it is, of [`KINDS`].
+    pub kind: &'static str,
+    /// By whose authority; the name of a member, if one asked.
+    pub who: Option<String>,
+    /// Names of all machines that it is about, `who` too.
+    pub nodes: BTreeSet<String>,
     /// What happened, without a stop at the end and without characters that
     /// a terminal would obey.
     pub text: String,
 }
 
+/// The kinds of things that happen.
+pub const KINDS: [&str; 20] = [
+    "founded",
+    "join",
+    "admit",
+    "renew",
+    "claim",
+    "share",
+    "unshare",
+    "release",
+    "certify",
+    "promote",
+    "demote",
+    "roster",
+    "leave",
+    "evict",
+    "unhold",
+    "revoke",
+    "add-record",
+    "remove-records",
+    "recover",
+    "unknown",
+];
+
 impl fmt::Display for Sentence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} #{} {}", Utc(self.stamp_ms), self.index, self.text)
+    }
+}
+
+impl Genesis {
+    /// How the ledger began.
+    pub fn told(&self) -> Sentence {
+        let name = self.name.to_string();
+        Sentence {
+            index: 0,
+            stamp_ms: self.stamp_ms,
+            refused: false,
+            kind: "founded",
+            who: None,
+            text: format!("the root founded the mesh {} with {name}", self.domain),
+            nodes: [name].into(),
+        }
     }
 }
 
@@ -66,10 +112,7 @@ impl Teller<'_> {
             .entries
             .iter()
             .zip(outcomes)
-            .map(|(entry, outcome)| {
-                let refused = matches!(outcome, Outcome::Refused(_));
-                self.sentence(refused, self.entry(entry, outcome))
-            })
+            .map(|(entry, outcome)| self.entry(entry, outcome))
             .collect();
         if self.header.recovery.is_some() {
             let text = format!(
@@ -77,46 +120,105 @@ impl Teller<'_> {
                 self.nodes(&self.after.roster),
                 self.after.recovery
             );
-            sentences.push(self.sentence(false, text));
+            let roster = self.after.roster.iter();
+            sentences.push(Sentence {
+                nodes: roster.map(|node| self.node(*node)).collect(),
+                ..self.sentence("recover", text)
+            });
         }
         sentences
     }
 
-    fn sentence(&self, refused: bool, text: String) -> Sentence {
+    fn sentence(&self, kind: &'static str, text: String) -> Sentence {
         Sentence {
             index: self.header.index,
             stamp_ms: self.header.stamp_ms,
-            refused,
+            refused: false,
+            kind,
+            who: None,
+            nodes: BTreeSet::new(),
             text: text.chars().filter(|c| !c.is_control()).collect(),
         }
     }
 
-    fn entry(&self, entry: &Entry, outcome: &Outcome) -> String {
+    fn entry(&self, entry: &Entry, outcome: &Outcome) -> Sentence {
+        let refused = matches!(outcome, Outcome::Refused(_));
         let Ok(request) = entry.request.peek::<Request>(limits::REQUEST_BYTES) else {
-            return "something that is no request was refused".into();
+            let text = "something that is no request was refused".into();
+            return Sentence {
+                refused,
+                ..self.sentence("unknown", text)
+            };
         };
-        let who = match request.author {
-            Author::Node(node) => self.node(node),
-            Author::Token(_) => "the holder of a token".into(),
+        let (who, author) = match request.author {
+            Author::Node(node) => (self.node(node), Some(self.node(node))),
+            Author::Token(_) => ("the holder of a token".into(), None),
         };
-        let Some(content) = Content::decode(request.kind, &request.content) else {
-            return format!(
+        let content = Content::decode(request.kind, &request.content);
+        let (kind, concerned) = match &content {
+            Some(content) => (kind(content), self.concerned(content)),
+            None => ("unknown", Vec::new()),
+        };
+        let text = match content {
+            Some(content) => self.became(&who, &content, entry, outcome),
+            None => format!(
                 "{who} asked for something that this version doesn't know (kind {})",
                 request.kind
-            );
+            ),
         };
+        Sentence {
+            refused,
+            nodes: author.iter().cloned().chain(concerned).collect(),
+            who: author,
+            ..self.sentence(kind, text)
+        }
+    }
+
+    fn became(&self, who: &str, content: &Content, entry: &Entry, outcome: &Outcome) -> String {
         match outcome {
-            Outcome::Refused(refusal) => self.refusal(&who, &content, refusal),
+            Outcome::Refused(refusal) => self.refusal(who, content, refusal),
             Outcome::Done(index) | Outcome::Waiting(index) if *index != self.header.index => {
                 format!("{who} sent again what batch {index} had decided")
             }
             Outcome::Waiting(_) => {
                 format!(
                     "{who} asked to {}; a second admin is awaited",
-                    self.wish(&content)
+                    self.wish(content)
                 )
             }
-            Outcome::Done(_) => self.done(&who, &content, entry),
+            Outcome::Done(_) => self.done(who, content, entry),
+        }
+    }
+
+    /// Whom a request is about, beside its author.
+    fn concerned(&self, content: &Content) -> Vec<String> {
+        match content {
+            Content::Join(join) => {
+                let grant = join.grant.peek::<Grant>(limits::REQUEST_BYTES).ok();
+                let inviter = grant.map(|grant| self.node(grant.inviter));
+                inviter.into_iter().chain([join.name.to_string()]).collect()
+            }
+            Content::Admit(admit) => vec![admit.name.to_string()],
+            Content::Share(share) | Content::Unshare(share) => vec![self.node(share.with)],
+            Content::Promote(promote) => vec![self.node(promote.node)],
+            Content::Demote(node) => vec![self.node(*node)],
+            Content::Roster(change) => change.voters.iter().map(|node| self.node(*node)).collect(),
+            Content::Evict(evict) => vec![self.node(evict.node)],
+            Content::Unhold(unhold) => vec![self.node(unhold.author)],
+            Content::Revoke(serial) => {
+                let issued = self.before.certificates.get(serial);
+                issued
+                    .map(|issued| self.node(issued.owner))
+                    .into_iter()
+                    .collect()
+            }
+            Content::Renew
+            | Content::Claim(_)
+            | Content::Release(_)
+            | Content::Certify(_)
+            | Content::Leave
+            | Content::AddRecord(_)
+            | Content::RemoveRecords(_) => Vec::new(),
         }
     }
 
@@ -287,6 +389,28 @@ impl Teller<'_> {
 
     fn nodes(&self, nodes: &BTreeSet<NodeId>) -> String {
         list(nodes.iter().map(|node| self.node(*node)))
+    }
+}
+
+fn kind(content: &Content) -> &'static str {
+    match content {
+        Content::Join(_) => "join",
+        Content::Renew => "renew",
+        Content::Claim(_) => "claim",
+        Content::Share(_) => "share",
+        Content::Release(_) => "release",
+        Content::Certify(_) => "certify",
+        Content::Unshare(_) => "unshare",
+        Content::Admit(_) => "admit",
+        Content::Promote(_) => "promote",
+        Content::Demote(_) => "demote",
+        Content::Roster(_) => "roster",
+        Content::Leave => "leave",
+        Content::Evict(_) => "evict",
+        Content::Unhold(_) => "unhold",
+        Content::Revoke(_) => "revoke",
+        Content::AddRecord(_) => "add-record",
+        Content::RemoveRecords(_) => "remove-records",
     }
 }
 

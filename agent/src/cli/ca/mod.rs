@@ -1,5 +1,7 @@
 //! `agent ca`.
 
+mod log;
+mod root_key;
 mod roster;
 
 use super::{
@@ -15,6 +17,10 @@ pub enum Command {
     Root(RootArguments),
     Promote(roster::PromoteArguments),
     Demote(roster::DemoteArguments),
+    Log(log::Arguments),
+    /// The root's key: a copy elsewhere, and none on this machine.
+    #[command(subcommand)]
+    RootKey(root_key::Command),
 }
 
 /// Show who decides the ledger and issues certificates, and for how long still.
@@ -41,6 +47,8 @@ pub async fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Root(arguments) => root(&arguments, &client).await,
         Command::Promote(arguments) => roster::promote(arguments, &context.paths, &client).await,
         Command::Demote(arguments) => roster::demote(arguments, &client).await,
+        Command::Log(arguments) => log::log(&arguments, &context.paths),
+        Command::RootKey(command) => root_key::run(&command, &context.paths),
     }
 }
 

@@ -29,6 +29,7 @@ use crate::{
         },
         time::UnixTime,
     },
+    enroll::init::RECOVERY,
 };
 
 /// How long another node may take for a question.
@@ -70,7 +71,7 @@ impl CaControl for AgentControl {
             },
             epoch: state.epoch,
             recovery: state.recovery,
-            warnings: self.ca_warnings(&view),
+            warnings: self.ca_warnings(&view).await,
         }
     }
 
@@ -227,11 +228,20 @@ impl AgentControl {
         issuers.into_iter().map(row).collect()
     }
 
-    fn ca_warnings(&self, view: &MeshView) -> Vec<String> {
+    async fn ca_warnings(&self, view: &MeshView) -> Vec<String> {
         let mut warnings = self.expiry_warnings(view);
         let council = self.0.ledger.council().borrow().clone();
         warnings.extend(council.barred.map(|why| why.to_string()));
         warnings.extend(roster_advice(&view.ledger));
+        let recovery = self.0.host.disk.read(RECOVERY.as_ref()).await;
+        if recovery.is_ok_and(|file| file.is_some()) {
+            warnings.push(
+                "the root's recovery file is still on this machine: whoever takes the machine has \
+                 it, and with the machine it is lost. Copy it elsewhere with \
+                 `agent ca root-key export FILE`, then `agent ca root-key seal --copy FILE`"
+                    .into(),
+            );
+        }
         warnings
     }
 

@@ -1,0 +1,202 @@
+//! `agent ca log`: reads the ledger's file itself, so that it needs no agent,
+//! and believes none.
+
+use std::{fs, str::FromStr, time::SystemTime};
+
+use innermesh_proto::ledger::sentence::{KINDS, Sentence};
+use serde::Serialize;
+
+use super::super::{
+    duration::Span,
+    failure::{FAILED, Failure},
+    output::{Output, note},
+    paths::Paths,
+};
+use crate::{
+    control::UnixTime,
+    host::keys::SystemKeys,
+    ledger::{
+        file::{self, LEDGER},
+        history::{self, Checked},
+    },
+};
+
+/// Tell what was decided: who did what, when, and by whose authority.
+///
+/// Reads this machine's copy of the ledger, whether or not the agent runs, and
+/// checks all of it from its first entry on: each batch must follow from the
+/// one before and be signed by a majority of those who decided then. Says on
+/// stderr how much is right, and ends with 1 where not all is.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Only what happened since then: a time such as 2026-11-22T18:00:00Z, or
+    /// how long ago, such as 2d.
+    #[arg(long, value_name = "TIME")]
+    since: Option<When>,
+    /// Only what happened until then.
+    #[arg(long, value_name = "TIME")]
+    until: Option<When>,
+    /// Only this kind of thing; may be given more than once.
+    #[arg(long = "kind", value_name = "KIND", value_parser = KINDS)]
+    kinds: Vec<String>,
+    /// Only what this machine did, or what was done to it.
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// Only what was refused.
+    #[arg(long)]
+    refused: bool,
+    /// Only the last N of these.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// A moment, or how long ago it was.
+#[derive(Debug, Clone, Copy)]
+enum When {
+    At(UnixTime),
+    Ago(Span),
+}
+
+impl FromStr for When {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let at = text.parse().map(Self::At);
+        at.or_else(|_| text.parse().map(Self::Ago)).map_err(|_| {
+            "give a time such as 2026-11-22T18:00:00Z, or how long ago, such as 30m or 2d".into()
+        })
+    }
+}
+
+impl When {
+    /// In milliseconds since 1970.
+    fn ms(self) -> u64 {
+        match self {
+            Self::At(at) => at.ms(),
+            Self::Ago(span) => {
+                let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+                let now_ms = since.map_or(0, |since| since.as_millis() as u64);
+                now_ms.saturating_sub(span.0.saturating_mul(1000))
+            }
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Printed {
+    /// Batches that were checked and are right.
+    verified: u64,
+    index: u64,
+    hash: String,
+    /// What is wrong after them; null when nothing is.
+    problem: Option<String>,
+    entries: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    index: u64,
+    time: UnixTime,
+    kind: &'static str,
+    who: Option<String>,
+    nodes: Vec<String>,
+    refused: bool,
+    text: String,
+}
+
+pub fn log(arguments: &Arguments, paths: &Paths) -> Result<(), Failure> {
+    let file = paths.state.join(LEDGER);
+    let bytes = fs::read(&file).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Failure::failed(file::FileError::Absent),
+        _ => Failure::failed(format!(
+            "{} can't be read: {error}; run this as root, or as the agent's user",
+            file.display()
+        )),
+    })?;
+    let loaded = file::parse(bytes).map_err(Failure::failed)?;
+    let wanted = Wanted::new(arguments);
+    let mut told = Vec::new();
+    let checked = history::check(&loaded, &SystemKeys, |sentence| {
+        if wanted.has(&sentence) {
+            told.push(sentence);
+        }
+    });
+    if let Some(limit) = arguments.limit {
+        told.drain(..told.len().saturating_sub(limit));
+    }
+    print(arguments.output, checked, told)
+}
+
+fn print(output: Output, checked: Checked, told: Vec<Sentence>) -> Result<(), Failure> {
+    let text = || {
+        let lines = told.iter().map(|sentence| format!("{sentence}\n"));
+        lines.collect()
+    };
+    let printed = Printed {
+        verified: checked.batches,
+        index: checked.position.index,
+        hash: checked.position.hash.to_string(),
+        problem: checked.problem.clone(),
+        entries: told.iter().map(row).collect(),
+    };
+    output.print(&printed, text)?;
+    if !output.is_json() {
+        note(&format!("verified {} batches", checked.batches));
+    }
+    let Some(problem) = checked.problem else {
+        return Ok(());
+    };
+    if output.is_json() {
+        return Err(Failure::silent(FAILED));
+    }
+    Err(Failure::failed(format!(
+        "{problem}; what follows isn't told. A running agent takes it from its peers again at its \
+         next start"
+    )))
+}
+
+fn row(sentence: &Sentence) -> Row {
+    Row {
+        index: sentence.index,
+        time: UnixTime::from_ms(sentence.stamp_ms),
+        kind: sentence.kind,
+        who: sentence.who.clone(),
+        nodes: sentence.nodes.iter().cloned().collect(),
+        refused: sentence.refused,
+        text: sentence.text.clone(),
+    }
+}
+
+/// Which sentences are asked for.
+struct Wanted<'a> {
+    since_ms: u64,
+    until_ms: u64,
+    arguments: &'a Arguments,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(arguments: &'a Arguments) -> Self {
+        Self {
+            since_ms: arguments.since.map_or(0, When::ms),
+            until_ms: arguments.until.map_or(u64::MAX, When::ms),
+            arguments,
+        }
+    }
+
+    fn has(&self, sentence: &Sentence) -> bool {
+        let Arguments {
+            kinds,
+            node,
+            refused,
+            ..
+        } = self.arguments;
+        (self.since_ms..=self.until_ms).contains(&sentence.stamp_ms)
+            && (kinds.is_empty() || kinds.iter().any(|kind| kind == sentence.kind))
+            && node
+                .as_ref()
+                .is_none_or(|node| sentence.nodes.contains(node))
+            && (!refused || sentence.refused)
+    }
+}
