@@ -6,6 +6,7 @@ mod death;
 mod figures;
 mod idle;
 mod join;
+mod ledger;
 mod mesh;
 mod observe;
 mod restart;
@@ -77,6 +78,16 @@ enum What {
         #[arg(long, default_value_t = 1000)]
         changes: usize,
     },
+    /// What three CA nodes decide: how fast, and what they keep when whoever
+    /// leads hands over or is killed
+    Ledger {
+        /// How many agents, for the time until all know
+        #[arg(long, default_value_t = 50)]
+        agents: usize,
+        /// How often the leader is killed
+        #[arg(long, default_value_t = 50)]
+        kills: usize,
+    },
     /// Everything, as above
     All,
 }
@@ -111,12 +122,14 @@ fn main() -> ExitCode {
             loss,
             changes,
         } => steady::measure(agents, seconds, loss, changes, &mut report),
+        What::Ledger { agents, kills } => ledger::measure(agents, kills, &mut report),
         What::All => join::measure(10, &mut report)
             .and_then(|()| change::measure(&[3, 20, 50], 15, false, &mut report))
             .and_then(|()| death::measure(20, 5, &mut report))
             .and_then(|()| idle::measure(50, 60, &mut report))
             .and_then(|()| restart::measure(&[3, 50], &mut report))
-            .and_then(|()| steady::measure(20, 600, 10, 1000, &mut report)),
+            .and_then(|()| steady::measure(20, 600, 10, 1000, &mut report))
+            .and_then(|()| ledger::measure(50, 50, &mut report)),
     };
     report.table();
     match result {

@@ -3,6 +3,7 @@
 use std::{net::UdpSocket, time::Duration, time::Instant};
 
 use innermesh_tests::{Agent, Lab, dns, wait_for};
+use serde_json::Value;
 
 use crate::observe::{Dns, Observer, until_all};
 
@@ -16,6 +17,11 @@ pub struct Mesh<'lab> {
 impl<'lab> Mesh<'lab> {
     /// Starts all; `config` is each one's configuration.
     pub fn start(lab: &'lab Lab, config: &str) -> Result<Self, String> {
+        Self::start_with_root(lab, config).map(|(mesh, _)| mesh)
+    }
+
+    /// As [`Mesh::start`]; tells also what `init` told.
+    pub fn start_with_root(lab: &'lab Lab, config: &str) -> Result<(Self, Value), String> {
         let mut agents = Vec::new();
         for host in &lab.hosts {
             agents.push(Agent::with_config(
@@ -28,7 +34,7 @@ impl<'lab> Mesh<'lab> {
         let Some((first, rest)) = agents.split_first_mut() else {
             return Err("no agents".into());
         };
-        let _ = first.init();
+        let told = first.init();
         if !rest.is_empty() {
             let token = first.invite(&["--uses", &rest.len().to_string()]);
             for agent in rest {
@@ -44,7 +50,7 @@ impl<'lab> Mesh<'lab> {
             agent.wait_nodes(size);
         }
         mesh.connect()?;
-        Ok(mesh)
+        Ok((mesh, told))
     }
 
     /// Opens a socket to each agent's DNS, on its own host.
