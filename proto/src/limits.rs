@@ -20,7 +20,7 @@ pub const REQUEST_BYTES: usize = 32 * 1024;
 /// Largest ledger entry (request and attachment), in bytes.
 pub const ENTRY_BYTES: usize = 48 * 1024;
 /// Largest header of a batch, in bytes of its encoding.
-pub const HEADER_BYTES: usize = 1024;
+pub const HEADER_BYTES: usize = 8 * 1024;
 /// Nodes in the roster that decides the ledger.
 pub const ROSTER: usize = 5;
 /// Largest snapshot of the ledger's state, in bytes of its encoding.
@@ -31,7 +31,7 @@ pub const BATCH_ENTRIES: usize = 256;
 pub const BATCH_BYTES: usize = 2 * 1024 * 1024;
 /// Entries of one batch together, in bytes of their encoding: [`BATCH_BYTES`]
 /// without header and proof.
-pub const BATCH_ENTRY_BYTES: usize = BATCH_BYTES - 8192;
+pub const BATCH_ENTRY_BYTES: usize = BATCH_BYTES - 2 * HEADER_BYTES;
 /// Largest genesis, in bytes of its encoding.
 pub const GENESIS_BYTES: usize = 32 * 1024;
 /// How often requests and tokens that have expired are forgotten, in
@@ -51,6 +51,8 @@ pub const GRANT_ROUTES: usize = 64;
 pub const CA_NODES: usize = 64;
 /// Issuers of one CA node, with those that have expired of late.
 pub const ISSUERS_PER_NODE: usize = 8;
+/// Issuers that one recovery by the root brings.
+pub const RECOVERY_ISSUERS: usize = 4;
 /// Nodes that admins may evict alone within an hour.
 pub const EVICTIONS_PER_HOUR: usize = 3;
 /// How long an eviction waits for a second admin, in milliseconds of ledger

@@ -157,3 +157,12 @@ pub struct VoterSeen {
     /// Whether it was heard of lately.
     pub active: bool,
 }
+
+/// RECOVERY: asks for the first recovery by the root beyond those that the
+/// sender knows. The answer is [`Batches`] with the batch that says so, or with
+/// none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryQuery {
+    /// The number of the newest that the sender knows.
+    pub number: u32,
+}

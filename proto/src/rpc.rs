@@ -56,6 +56,8 @@ pub mod method {
     pub const ISSUER_KEYS: u16 = 20;
     /// Who leads, and how far the CA nodes are.
     pub const COUNCIL: u16 = 21;
+    /// The batch by which the root replaced a lost roster.
+    pub const RECOVERY: u16 = 22;
 
     /// A method's name, for traces and logs.
     pub fn name(method: u16) -> &'static str {
@@ -76,6 +78,7 @@ pub mod method {
             ENDORSE => "endorse",
             ISSUER_KEYS => "issuer keys",
             COUNCIL => "council",
+            RECOVERY => "recovery",
             _ => "unknown",
         }
     }

@@ -20,7 +20,7 @@ use innermesh_proto::{
     limits,
     message::{
         Batches, BodyQuery, Decided, Deciding, HeadsQuery, IssuerKeys, JoinHello, Joined,
-        LedgerQuery, Propose, Push, Renew,
+        LedgerQuery, Propose, Push, RecoveryQuery, Renew,
     },
     rpc::{Hello, RequestFrame, ResponseFrame},
 };
@@ -102,6 +102,7 @@ pub fn rpc(bytes: &[u8]) {
         canonical::<Renew>(body, limit);
         canonical::<IssuerKeys>(body, limit);
         canonical::<Deciding>(body, limit);
+        canonical::<RecoveryQuery>(body, limit);
     };
     messages(bytes);
     if let Ok(frame) = RequestFrame::decode(bytes, limits::RPC_BYTES) {

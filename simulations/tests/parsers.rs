@@ -97,6 +97,7 @@ async fn the_seeds_are_written_from_a_small_mesh() {
         number: 1,
         position: state.position,
         roster: state.roster_keys().values().copied().collect(),
+        issuers: Vec::new(),
     };
     let signed = SignedRecovery {
         bytes: codec::encode(&recovery),

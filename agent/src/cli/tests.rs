@@ -40,6 +40,8 @@ fn the_lines_that_scripts_rely_on_are_taken() {
         "ca promote beta --root-key /x --timeout 30s --json",
         "ca demote beta --json",
         "ca log --since 2d --until 2027-01-15T08:00:00Z --kind join --kind evict --limit 5",
+        "ca recover --root-key /x --yes --leave-behind --json",
+        "ca log --file /x",
         "ca root-key export /media/stick",
         "ca root-key export /media/stick --root-key /x --json",
         "ca root-key seal --copy /media/stick/root-recovery.pem --json",

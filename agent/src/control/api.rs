@@ -16,8 +16,8 @@ use innermesh_proto::{
 use serde::{Deserialize, Serialize};
 
 pub use super::ca::{
-    CaControl, CaKeys, CaRoot, CaStatus, IssuerRow, IssuerState, Life, PromoteRequest, VoterRow,
-    WaitingRow,
+    CaControl, CaKeys, CaRecovery, CaRoot, CaStatus, IssuerRow, IssuerState, Life, PromoteRequest,
+    VoterRow, WaitingRow,
 };
 use super::time::UnixTime;
 pub use crate::dns::QueryReport;

@@ -40,6 +40,17 @@ pub trait CaControl: Send + Sync {
     /// # Errors
     /// As [`CaControl::ca_promote`]; of the last CA node always.
     async fn ca_demote(&self, node: Label) -> Result<(), ControlError>;
+    /// What the root has to sign so that this node goes on alone.
+    ///
+    /// # Errors
+    /// [`super::ErrorCode::Refused`] while a leader answers: nothing is lost.
+    async fn ca_recovery(&self) -> Result<CaRecovery, ControlError>;
+    /// Goes on alone, by what the root signed.
+    ///
+    /// # Errors
+    /// [`super::ErrorCode::Refused`] when it isn't signed for this node and its
+    /// newest batch.
+    async fn ca_recover(&self, signed: Der) -> Result<(), ControlError>;
 }
 
 /// The answer to `ca status`.
@@ -159,6 +170,36 @@ pub struct CaKeys {
     pub offered: Vec<Der>,
 }
 
+/// What is needed to go on without a roster that is lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaRecovery {
+    /// Id of the mesh, in hexadecimal.
+    pub mesh: String,
+    /// Name of this node.
+    pub node: String,
+    /// Names of those that are given up.
+    pub roster: Vec<String>,
+    /// The newest batch that is held here: what came behind it is given up.
+    pub index: u64,
+    /// Names of the live members whose ledger reaches further.
+    pub ahead: Vec<String>,
+    /// The time now, in milliseconds since 1970, as the ledger has it.
+    pub now_ms: u64,
+    /// The issuers that this node can sign with, now or later.
+    pub held: Vec<Life>,
+    /// Public keys for new ones: SubjectPublicKeyInfo.
+    pub offered: Vec<Der>,
+    /// The encoded [`innermesh_proto::ledger::Recovery`], without issuers.
+    pub recovery: Der,
+}
+
+/// The encoded [`innermesh_proto::ledger::SignedRecovery`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RecoverRequest {
+    signed: Der,
+}
+
 /// From when to when something is in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Life {
@@ -198,6 +239,8 @@ pub(super) fn changing() -> Router<Shared> {
         .route("/v1/ca/keys", post(keys))
         .route("/v1/ca/promote", post(promote))
         .route("/v1/ca/demote", post(demote))
+        .route("/v1/ca/recovery", post(recovery))
+        .route("/v1/ca/recover", post(recover))
 }
 
 type Served<T> = Result<Json<T>, ControlError>;
@@ -224,6 +267,16 @@ async fn promote(State(shared): State<Shared>, request: Body<PromoteRequest>) ->
 async fn demote(State(shared): State<Shared>, request: Body<OfNode>) -> Served<Done> {
     let OfNode { node } = server::body(request)?;
     shared.control.ca_demote(node).await?;
+    Ok(Json(Done {}))
+}
+
+async fn recovery(State(shared): State<Shared>) -> Served<CaRecovery> {
+    shared.control.ca_recovery().await.map(Json)
+}
+
+async fn recover(State(shared): State<Shared>, request: Body<RecoverRequest>) -> Served<Done> {
+    let RecoverRequest { signed } = server::body(request)?;
+    shared.control.ca_recover(signed).await?;
     Ok(Json(Done {}))
 }
 
@@ -269,6 +322,25 @@ impl Client {
     pub async fn ca_demote(&self, node: &Label) -> Answer<()> {
         let node = node.clone();
         let Done {} = self.post("/v1/ca/demote", &OfNode { node }).await?;
+        Ok(())
+    }
+
+    /// What the root has to sign so that the agent's node goes on alone.
+    ///
+    /// # Errors
+    /// [`super::ClientError`].
+    pub async fn ca_recovery(&self) -> Answer<CaRecovery> {
+        self.post("/v1/ca/recovery", &Done {}).await
+    }
+
+    /// Has the agent's node go on alone.
+    ///
+    /// # Errors
+    /// [`super::ClientError`].
+    pub async fn ca_recover(&self, signed: Der) -> Answer<()> {
+        let Done {} = self
+            .post("/v1/ca/recover", &RecoverRequest { signed })
+            .await?;
         Ok(())
     }
 }

@@ -379,6 +379,8 @@ mod tests {
             (Method::POST, "/v1/ca/keys"),
             (Method::POST, "/v1/ca/promote"),
             (Method::POST, "/v1/ca/demote"),
+            (Method::POST, "/v1/ca/recovery"),
+            (Method::POST, "/v1/ca/recover"),
         ];
         for (method, path) in changes {
             let refused = code(caller(1000), method.clone(), path).await;

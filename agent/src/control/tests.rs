@@ -260,6 +260,12 @@ impl CaControl for FakeAgent {
     async fn ca_demote(&self, node: Label) -> Result<(), ControlError> {
         Err(ControlError::new(ErrorCode::Refused, node))
     }
+    async fn ca_recovery(&self) -> Result<CaRecovery, ControlError> {
+        Err(ControlError::new(ErrorCode::Refused, "nothing is lost"))
+    }
+    async fn ca_recover(&self, signed: Der) -> Result<(), ControlError> {
+        Err(ControlError::new(ErrorCode::Refused, format!("{signed:?}")))
+    }
 }
 
 /// A served fake, its client, and what ends it.
@@ -366,6 +372,10 @@ async fn who_is_to_be_a_ca_node_arrives_with_its_issuers() {
     assert_eq!(said.to_string(), "beta [2 bytes of DER]");
     let said = served.client.ca_demote(&node).await.unwrap_err();
     assert_eq!(said.to_string(), "beta");
+    let said = served.client.ca_recovery().await.unwrap_err();
+    assert_eq!(said.to_string(), "nothing is lost");
+    let said = served.client.ca_recover(Der(vec![7])).await.unwrap_err();
+    assert_eq!(said.to_string(), "1 bytes of DER");
 }
 
 #[tokio::test]

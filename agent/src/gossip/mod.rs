@@ -522,6 +522,10 @@ impl Inner {
         if head.position.index > self.ledger.state().position.index {
             self.nudge.ahead(head.node, head.position.index);
         }
+        let held = self.ledger.hash_at(head.position.index);
+        if held.is_some_and(|held| held != head.position.hash) {
+            self.nudge.differs(head.node);
+        }
         if offer == Offer::Changed || compared {
             self.changed();
         }

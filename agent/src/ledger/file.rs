@@ -143,9 +143,8 @@ impl Loaded {
         let held = self.batches[..kept]
             .iter()
             .zip(&frames[1..])
-            .map(|(batch, frame)| Held {
-                hash: Hash::of(&batch.header),
-                payload: frame.payload.start as u64..frame.payload.end as u64,
+            .map(|(batch, frame)| {
+                Held::new(batch, frame.payload.start as u64..frame.payload.end as u64)
             })
             .collect();
         let archive = Archive {
@@ -172,6 +171,20 @@ pub struct Archive {
 struct Held {
     hash: Hash,
     payload: Range<u64>,
+    /// The number of the root's recovery that this batch is; 0 for any other.
+    recovery: u32,
+}
+
+impl Held {
+    fn new(batch: &Batch, payload: Range<u64>) -> Self {
+        let header = batch.read_header().ok();
+        let recovery = header.and_then(|header| header.recovery?.claims());
+        Self {
+            hash: Hash::of(&batch.header),
+            payload,
+            recovery: recovery.map_or(0, |(number, _)| number),
+        }
+    }
 }
 
 impl Archive {
@@ -194,6 +207,13 @@ impl Archive {
         }
     }
 
+    /// The index of the first recovery by the root with a number above this.
+    pub fn recovery_after(&self, number: u32) -> Option<u64> {
+        let held = self.held.lock().unwrap_or_else(|e| e.into_inner());
+        let at = held.iter().position(|held| held.recovery > number)?;
+        Some(at as u64 + 1)
+    }
+
     /// As [`super::Ledger::range`].
     pub async fn range(&self, from: u64, bytes: usize) -> io::Result<Vec<Batch>> {
         let mut out = Vec::new();
@@ -203,6 +223,18 @@ impl Archive {
             out.push(batch);
         }
         Ok(out)
+    }
+
+    fn payload_at(&self, index: u64) -> Option<Range<u64>> {
+        let at = usize::try_from(index.checked_sub(1)?).ok()?;
+        let held = self.held.lock().unwrap_or_else(|e| e.into_inner());
+        held.get(at).map(|held| held.payload.clone())
+    }
+
+    fn truncate(&self, index: u64) {
+        let length = usize::try_from(index).unwrap_or(usize::MAX);
+        let mut held = self.held.lock().unwrap_or_else(|e| e.into_inner());
+        held.truncate(length);
     }
 
     fn payloads(&self, from: u64, bytes: usize) -> Vec<Range<u64>> {
@@ -230,6 +262,36 @@ pub struct Appender {
 }
 
 impl Appender {
+    /// Cuts the file to the first `index` batches, durably; `archive` lists no
+    /// more from then on.
+    ///
+    /// # Errors
+    /// The file's end is then unknown: the caller stops writing for good.
+    pub async fn rewind(
+        &mut self,
+        genesis: &SignedGenesis,
+        index: u64,
+        archive: &Archive,
+    ) -> io::Result<()> {
+        let (first, check) = frame(&FIRST, &codec::encode(genesis));
+        let (end, check) = match archive.payload_at(index) {
+            None => (first.len() as u64, check),
+            Some(payload) => {
+                // A frame's head ends with its checksum.
+                let bytes = archive
+                    .reader
+                    .read(payload.start - 8..payload.start)
+                    .await?;
+                let check = bytes.try_into().map_err(|_| io::ErrorKind::UnexpectedEof)?;
+                (payload.end, check)
+            }
+        };
+        archive.truncate(index);
+        self.file.truncate(end).await?;
+        (self.end, self.check) = (end, check);
+        Ok(())
+    }
+
     /// Appends batches and makes them durable, all or none acknowledged; only
     /// then does `archive` list them.
     ///
@@ -244,10 +306,7 @@ impl Appender {
             let start = self.end + frames::HEAD as u64;
             self.end += bytes.len() as u64;
             out.extend_from_slice(&bytes);
-            listed.push(Held {
-                hash: Hash::of(&batch.header),
-                payload: start..self.end,
-            });
+            listed.push(Held::new(batch, start..self.end));
         }
         self.file.append(&out).await?;
         self.file.sync().await?;

@@ -8,7 +8,7 @@ use innermesh_proto::{
     id::NodeId,
     ledger::Batch,
     limits,
-    message::{Batches, LedgerQuery},
+    message::{Batches, LedgerQuery, RecoveryQuery},
     rpc::method,
 };
 use tokio::sync::mpsc;
@@ -34,20 +34,35 @@ const FAN_OUT: usize = 3;
 /// News that may wait; more say nothing new.
 const QUEUE: usize = 64;
 
-/// Tells the follower that a peer's ledger reaches further than this one's.
+/// Tells the follower that a peer's ledger reaches further than this one's, or
+/// is another.
 #[derive(Clone)]
-pub struct Nudge(mpsc::Sender<(NodeId, u64)>);
+pub struct Nudge(mpsc::Sender<(NodeId, News)>);
+
+#[derive(Clone, Copy)]
+enum News {
+    /// It has batches up to this index.
+    Ahead(u64),
+    /// It holds another history.
+    Differs,
+}
 
 impl Nudge {
     /// `peer` has batches up to `index`.
     pub fn ahead(&self, peer: NodeId, index: u64) {
         // Full: the follower is at work, and the next head tells it again.
-        let _ = self.0.try_send((peer, index));
+        let _ = self.0.try_send((peer, News::Ahead(index)));
+    }
+
+    /// `peer` holds another batch than this node for some index: the root may
+    /// have replaced a lost roster.
+    pub fn differs(&self, peer: NodeId) {
+        let _ = self.0.try_send((peer, News::Differs));
     }
 }
 
 /// The other end of a [`Nudge`].
-pub struct Nudges(mpsc::Receiver<(NodeId, u64)>);
+pub struct Nudges(mpsc::Receiver<(NodeId, News)>);
 
 /// A nudge and its other end.
 pub fn nudges() -> (Nudge, Nudges) {
@@ -95,7 +110,14 @@ async fn push(host: Host, me: NodeId, ledger: Ledger, transport: Transport) {
 }
 
 async fn fetch(ledger: Ledger, transport: Transport, mut nudges: Nudges) {
-    while let Some((peer, index)) = nudges.0.recv().await {
+    while let Some((peer, news)) = nudges.0.recv().await {
+        let index = match news {
+            News::Ahead(index) => index,
+            News::Differs => {
+                follow_recovery(&ledger, &transport, peer).await;
+                continue;
+            }
+        };
         let mut sources = vec![peer];
         let others = transport.peers().into_iter();
         sources.extend(others.filter(|other| *other != peer).take(SOURCES - 1));
@@ -127,12 +149,32 @@ async fn fetch_from(ledger: &Ledger, transport: &Transport, source: NodeId, inde
             tracing::warn!(peer = ?source, "a peer's range of the ledger can't be read");
             return;
         };
-        if range.batches.is_empty() || !take(ledger, source, range.batches).await {
+        if range.batches.is_empty() {
+            return;
+        }
+        if !take(ledger, source, range.batches).await
+            && !follow_recovery(ledger, transport, source).await
+        {
             return;
         }
         if ledger.state().position.index < from {
             return;
         }
+    }
+}
+
+/// Asks a peer with another history whether the root replaced a lost roster,
+/// and follows that; whether it did. Only the root's signature counts.
+async fn follow_recovery(ledger: &Ledger, transport: &Transport, source: NodeId) -> bool {
+    let number = ledger.state().recovery;
+    let query = codec::encode(&RecoveryQuery { number });
+    let answer = transport.call(source, method::RECOVERY, query, FETCH).await;
+    let found = answer.map(|bytes| codec::decode::<Batches>(&bytes, limits::RPC_BYTES));
+    match found {
+        Ok(Ok(found)) if !found.batches.is_empty() => {
+            take(ledger, source, found.batches).await && ledger.state().recovery > number
+        }
+        _ => false,
     }
 }
 

@@ -12,12 +12,13 @@ mod frames;
 pub mod history;
 mod issuers;
 pub mod raft;
+mod recover;
 mod rotation;
 mod voter;
 mod writer;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -26,12 +27,14 @@ use innermesh_proto::{
     codec,
     crypto::{Sealed, Sign},
     id::NodeId,
-    ledger::{Batch, BatchError, GenesisError, Outcome, Position, SignedGenesis, State},
+    ledger::{
+        Batch, BatchError, GenesisError, Outcome, Position, SignedGenesis, SignedRecovery, State,
+    },
     message::{Deciding, IssuerKeys},
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-pub use self::{voter::Barred, writer::Carrier};
+pub use self::{recover::Lost, voter::Barred, writer::Carrier};
 
 use self::{
     file::{Archive, FileError},
@@ -63,6 +66,7 @@ struct Inner {
     commands: mpsc::Sender<Command>,
     carrier: Arc<OnceLock<Arc<dyn Carrier>>>,
     council: watch::Receiver<Council>,
+    lost: watch::Receiver<Arc<Vec<Lost>>>,
 }
 
 /// This node's part in deciding.
@@ -165,9 +169,14 @@ impl Ledger {
         let (batches, _) = broadcast::channel(RECENT);
         let carrier = Arc::new(OnceLock::new());
         let (council_sender, council) = watch::channel(Council::default());
+        let lost = recover::load(&*host.disk).await.map_err(FileError::Io)?;
+        let (lost_sender, lost) = watch::channel(Arc::new(lost));
+        let genesis = loaded.genesis;
         let writer = Writer {
             host: host.clone(),
             key,
+            genesis: genesis.clone(),
+            lost: lost_sender,
             issuers: Vec::new(),
             listed_issuers: None,
             file,
@@ -191,7 +200,6 @@ impl Ledger {
             },
             beat: Duration::ZERO,
         };
-        let genesis = loaded.genesis;
         host.tasks.spawn(writer.run(queue));
         Ok(Self {
             inner: Arc::new(Inner {
@@ -203,6 +211,7 @@ impl Ledger {
                 commands,
                 carrier,
                 council,
+                lost,
             }),
         })
     }
@@ -344,6 +353,46 @@ impl Ledger {
         match asked {
             Ok(()) => answer.await.unwrap_or_default(),
             Err(_) => Deciding::default(),
+        }
+    }
+
+    /// Goes on alone from this node's newest batch, by what the root signed,
+    /// where the roster is lost for good.
+    ///
+    /// # Errors
+    /// [`TakeError::Batch`] when that isn't signed for this node and this place;
+    /// nothing was changed.
+    pub async fn recover(&self, signed: SignedRecovery) -> Result<Position, TakeError> {
+        let (reply, answer) = oneshot::channel();
+        let asked = self.inner.commands.send(Command::Recover(signed, reply));
+        asked.await.map_err(|_| TakeError::Stopped)?;
+        answer.await.unwrap_or(Err(TakeError::Stopped))
+    }
+
+    /// What recoveries by the root left behind of what was held here.
+    pub fn lost(&self) -> Arc<Vec<Lost>> {
+        self.inner.lost.borrow().clone()
+    }
+
+    /// Members that a lost roster evicted, as far as it was held here: they stay
+    /// cut off until the ledger has decided about them again.
+    pub fn kept_out(&self) -> BTreeSet<NodeId> {
+        let state = self.state();
+        let lost = self.lost();
+        let nodes = lost.iter().flat_map(|lost| lost.nodes.iter().copied());
+        nodes
+            .filter(|node| state.members.contains_key(node))
+            .collect()
+    }
+
+    /// The batch of the first recovery by the root with a number above this.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn recovery_after(&self, number: u32) -> std::io::Result<Vec<Batch>> {
+        match self.inner.archive.recovery_after(number) {
+            Some(index) => self.range(index, 1).await,
+            None => Ok(Vec::new()),
         }
     }
 

@@ -12,7 +12,7 @@ use innermesh_proto::{
     certificate::Serial,
     crypto::{Sealed, Sign},
     id::NodeId,
-    ledger::{Batch, BatchError, Outcome, Position, State},
+    ledger::{Batch, BatchError, Outcome, Position, SignedGenesis, SignedRecovery, State},
     limits,
     message::{Deciding, Endorse, IssuerKeys},
 };
@@ -23,6 +23,7 @@ use super::{
     council::{Flight, Unproved},
     file::{Appender, Archive},
     raft::Message,
+    recover::Lost,
     rotation::Rotation,
     voter::{Barred, Early, TICK, Voter},
 };
@@ -46,6 +47,8 @@ pub(super) enum Command {
     Keys(oneshot::Sender<Result<IssuerKeys, String>>),
     /// Asks how deciding goes.
     Deciding(oneshot::Sender<Deciding>),
+    /// Goes on alone by what the root signed.
+    Recover(SignedRecovery, oneshot::Sender<Result<Position, TakeError>>),
 }
 
 pub(super) type Reply = oneshot::Sender<Result<Outcome, ProposeError>>;
@@ -65,11 +68,14 @@ pub(super) struct Writer {
     /// What that follows from: the serials of all that are listed, and whether
     /// each is revoked; nothing before it was looked at.
     pub listed_issuers: Option<Vec<(Serial, bool)>>,
+    pub genesis: SignedGenesis,
     pub file: Appender,
     pub archive: Arc<Archive>,
     pub state: watch::Sender<Arc<State>>,
     pub durable: watch::Sender<Position>,
     pub batches: broadcast::Sender<Arc<Batch>>,
+    /// What a recovery by the root left behind.
+    pub lost: watch::Sender<Arc<Vec<Lost>>>,
     pub clocks: Vec<u64>,
     pub carrier: Arc<OnceLock<Arc<dyn Carrier>>>,
     pub council: watch::Sender<Council>,
@@ -158,6 +164,10 @@ impl Writer {
                 let _ = reply.send(self.deciding());
             }
             Command::Take(batches, reply) => self.take(batches, reply).await?,
+            Command::Recover(signed, reply) => {
+                let done = self.recover(&signed).await?;
+                let _ = reply.send(done.map_err(TakeError::Batch));
+            }
             Command::Raft(from, message) => self.hear(from, message),
             Command::Endorse(from, endorse) => self.hear_endorsement(from, endorse).await?,
             Command::Propose(request, reply) => {
@@ -230,9 +240,10 @@ impl Writer {
         batches: Vec<Batch>,
         reply: oneshot::Sender<Result<Position, TakeError>>,
     ) -> std::io::Result<()> {
+        let mut result = self.follow_recovery(&batches).await?;
         let mut state = self.current();
         let mut taken = Vec::new();
-        let mut result = Ok(());
+        let batches = if result.is_ok() { batches } else { Vec::new() };
         for batch in batches {
             match self.step(&state, &batch) {
                 Ok(None) => {}
@@ -338,7 +349,7 @@ impl Writer {
                 Command::Propose(_, reply) => {
                     let _ = reply.send(stopped());
                 }
-                Command::Take(_, reply) => {
+                Command::Take(_, reply) | Command::Recover(_, reply) => {
                     let _ = reply.send(Err(TakeError::Stopped));
                 }
                 Command::Keys(reply) => {

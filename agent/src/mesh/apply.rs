@@ -116,9 +116,11 @@ fn renew_view(inner: &Inner) {
     let before = inner.view.borrow().clone();
     let paths = inner.transport.paths();
     let own = inner.gossip.own();
-    let nodes = inner
+    let mut nodes = inner
         .gossip
         .read(|table| MeshView::nodes(inner.me, &ledger, table, own.clone(), &paths, now));
+    let kept_out = inner.ledger.kept_out();
+    nodes.retain(|node, _| !kept_out.contains(node));
     let compared = nodes
         .iter()
         .any(|(node, view)| *node != inner.me && view.compared);

@@ -54,6 +54,8 @@ impl Control for AgentControl {
         let view = self.view();
         let state = &view.ledger;
         let paths = self.paths();
+        let mut warnings = self.warnings(&view);
+        warnings.extend(self.lost_warnings().await);
         Status {
             mesh: state.mesh.to_string(),
             domain: state.domain.to_string(),
@@ -74,7 +76,7 @@ impl Control for AgentControl {
                 index: state.position.index,
                 hash: state.position.hash.to_string(),
             },
-            warnings: self.warnings(&view),
+            warnings,
             nodes: state
                 .members
                 .iter()

@@ -8,11 +8,11 @@ use innermesh_proto::{
     codec,
     crypto::{PublicKey, Sealed},
     id::NodeId,
-    ledger::{Author, Content, Outcome, Request, Role, request::Join},
+    ledger::{Author, Batch, Content, Outcome, Request, Role, request::Join},
     limits,
     message::{
         Batches, BodyQuery, Decided, HeadsQuery, JoinHello, JoinQuery, Joined, LedgerQuery,
-        Propose, Push, Renew,
+        Propose, Push, RecoveryQuery, Renew,
     },
     rpc::{Failure, method},
 };
@@ -33,6 +33,8 @@ pub struct LedgerAdmission(pub Ledger);
 impl Admission for LedgerAdmission {
     fn standing(&self, key: &PublicKey) -> Standing {
         match self.0.state().member_by_key(key) {
+            // By a roster that was lost, and its successor hasn't decided.
+            Some((node, _)) if self.0.kept_out().contains(&node) => Standing::Revoked,
             Some(_) => Standing::Member,
             None => Standing::Unknown,
         }
@@ -56,6 +58,7 @@ impl Handler for PeerHandler {
             (method::PROPOSE, _) => self.propose(&body).await,
             (method::GENESIS, _) => Ok(codec::encode(self.0.ledger.genesis())),
             (method::ISSUER_KEYS, Some(node)) => self.issuer_keys(node).await,
+            (method::RECOVERY, _) => self.recovery(&body).await,
             (method::COUNCIL, _) => Ok(codec::encode(&self.0.ledger.deciding().await)),
             _ => Err(Failure::UnknownMethod),
         }
@@ -111,6 +114,13 @@ impl PeerHandler {
         Ok(codec::encode(&Batches { batches }))
     }
 
+    async fn recovery(&self, body: &[u8]) -> Result<Vec<u8>, Failure> {
+        let query: RecoveryQuery = read(body)?;
+        let batches = self.0.ledger.recovery_after(query.number).await;
+        let batches = batches.map_err(|e| Failure::Internal(e.to_string()))?;
+        Ok(codec::encode(&Batches { batches }))
+    }
+
     /// Public keys only; making them costs this node something, and only an
     /// admin has a use for them.
     async fn issuer_keys(&self, node: NodeId) -> Result<Vec<u8>, Failure> {
@@ -137,6 +147,13 @@ impl PeerHandler {
             return;
         };
         if last.index <= held {
+            let place = pushed.batches.last().map(Batch::position);
+            if let Some(Ok(place)) = place
+                && last.recovery.is_some()
+                && self.0.ledger.hash_at(place.index) != Some(place.hash)
+            {
+                self.0.nudge.differs(from);
+            }
             return;
         }
         if first.index > held + 1 {

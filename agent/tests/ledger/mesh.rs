@@ -217,7 +217,19 @@ impl Mesh {
 
     /// What the root signs where a roster is lost.
     pub fn recovery(&self, number: u32, position: Position, roster: &[u8]) -> SignedRecovery {
+        self.recovery_with(number, position, roster, Vec::new())
+    }
+
+    /// As [`Mesh::recovery`], with issuers for the new roster.
+    pub fn recovery_with(
+        &self,
+        number: u32,
+        position: Position,
+        roster: &[u8],
+        issuers: Vec<(NodeId, Vec<u8>)>,
+    ) -> SignedRecovery {
         let recovery = Recovery {
+            issuers,
             mesh: self.id,
             number,
             position,

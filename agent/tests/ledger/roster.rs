@@ -355,3 +355,30 @@ fn the_root_gives_a_lost_ledger_a_new_roster() {
     );
     assert_eq!(key(1).public().node_id(), id(&*key(1)));
 }
+
+#[test]
+fn where_no_ca_node_is_left_the_root_makes_a_member_one() {
+    let mesh = six();
+    let (at, stamp_ms) = (mesh.state().position, mesh.now_ms);
+    let with = |roster: &[u8], issuers| {
+        let signed = mesh.recovery_with(1, at, roster, issuers);
+        mesh.state().recovered(&signed, stamp_ms, &KEYS)
+    };
+    let (node, other) = (id(&*key(5)), id(&*key(4)));
+    let (state, mut batch) = with(&[5], vec![(node, mesh.issuer_der())]).unwrap();
+    let (by, signature) = batch.endorse(&state.mesh, &*key(5));
+    batch.proof.insert(by, signature);
+    assert_eq!(mesh.state().next(&batch, &KEYS).unwrap().0, state);
+    assert!(state.can_issue(node) && state.members[&node].roles.contains(&Role::Ca));
+    assert!(state.agrees_with_itself());
+    // For nobody else, and only by the root.
+    let foreign = Mesh::new().issuer_der();
+    for issuers in [
+        vec![(other, mesh.issuer_der())],
+        vec![(node, mesh.issuer_der()), (other, mesh.issuer_der())],
+        vec![(node, foreign)],
+        Vec::new(),
+    ] {
+        assert_eq!(with(&[5], issuers).unwrap_err(), BatchError::Recovery);
+    }
+}

@@ -100,7 +100,7 @@ impl State {
                 if !batch.entries.is_empty() || header.next.as_ref() != Some(&recovery.roster) {
                     return Err(BatchError::Recovery);
                 }
-                (self.after(&recovery, header.stamp_ms), Vec::new())
+                (self.after(&recovery, header.stamp_ms, verify)?, Vec::new())
             }
         };
         // Where an epoch ends a late node's snapshot may start.

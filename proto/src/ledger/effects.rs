@@ -390,6 +390,10 @@ impl State {
     pub(super) fn promote(&mut self, node: NodeId, issuers: Vec<KeptCertificate>) {
         self.set_role(node, true);
         self.number(node);
+        self.add_issuers(node, issuers);
+    }
+
+    fn add_issuers(&mut self, node: NodeId, issuers: Vec<KeptCertificate>) {
         for certificate in issuers {
             let serial = certificate.serial;
             let issuer = Issuer {
@@ -430,7 +434,12 @@ impl State {
     /// The roster that the root names where the old one is lost. Raft starts
     /// anew, so each has a new number; whoever isn't in it is no CA node any
     /// more.
-    pub(super) fn recover(&mut self, number: u32, keys: &BTreeSet<PublicKey>) {
+    pub(super) fn recover(
+        &mut self,
+        number: u32,
+        keys: &BTreeSet<PublicKey>,
+        issuers: Vec<(NodeId, KeptCertificate)>,
+    ) {
         let keys: BTreeMap<NodeId, PublicKey> =
             keys.iter().map(|key| (key.node_id(), *key)).collect();
         let lost: Vec<NodeId> = self
@@ -445,7 +454,11 @@ impl State {
         self.voters.clear();
         self.roster = keys.keys().copied().collect();
         for node in keys.keys() {
+            self.set_role(*node, true);
             self.number(*node);
+        }
+        for (node, issuer) in issuers {
+            self.add_issuers(node, vec![issuer]);
         }
         self.set_roster_keys(keys);
         self.recovery = number;

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use super::{
     batch::{Batch, Header, Position},
     chain::BatchError,
-    request::Role,
     state::State,
 };
 use crate::{
@@ -29,6 +28,9 @@ pub struct Recovery {
     pub position: Position,
     /// The new roster's keys.
     pub roster: BTreeSet<PublicKey>,
+    /// Issuers (DER) for those of the new roster that have none in force:
+    /// where no CA node is left, any member can go on as one.
+    pub issuers: Vec<(NodeId, Vec<u8>)>,
 }
 
 /// An encoded [`Recovery`] and the root's signature over it (P-256, ASN.1 DER)
@@ -42,12 +44,19 @@ pub struct SignedRecovery {
 }
 
 impl SignedRecovery {
+    /// Its number and place, as it says **without** the signature being checked.
+    pub fn claims(&self) -> Option<(u32, Position)> {
+        let recovery: Recovery = codec::decode(&self.bytes, limits::HEADER_BYTES).ok()?;
+        Some((recovery.number, recovery.position))
+    }
+
     /// Reads it, if the root with this SubjectPublicKeyInfo (DER) signed it.
     pub fn open(&self, root_spki: &[u8], verify: &dyn Verify) -> Option<Recovery> {
         let recovery: Recovery = codec::decode(&self.bytes, limits::HEADER_BYTES).ok()?;
         let message = Purpose::Recovery.message(&recovery.mesh, &self.bytes);
         (recovery.mesh == MeshId::of_root(root_spki)
             && (1..=limits::ROSTER).contains(&recovery.roster.len())
+            && recovery.issuers.len() <= limits::RECOVERY_ISSUERS
             && verify.p256(root_spki, &message, &self.signature))
         .then_some(recovery)
     }
@@ -67,7 +76,7 @@ impl State {
         verify: &dyn Verify,
     ) -> Result<(Self, Batch), BatchError> {
         let recovery = self.read_recovery(signed, verify)?;
-        let mut state = self.after(&recovery, stamp_ms);
+        let mut state = self.after(&recovery, stamp_ms, verify)?;
         let index = self.position.index + 1;
         let header = Header {
             mesh: self.mesh,
@@ -88,21 +97,17 @@ impl State {
         Ok((state, batch))
     }
 
-    /// The recovery, if it belongs after this state: of members that can
-    /// issue, as a roster that can't would have nobody to lead it.
+    /// The recovery, if it belongs after this state: of members.
     pub(super) fn read_recovery(
         &self,
         signed: &SignedRecovery,
         verify: &dyn Verify,
     ) -> Result<Recovery, BatchError> {
         let fits = |recovery: &Recovery| {
+            let is_member = |key: &PublicKey| self.member_by_key(key).is_some();
             recovery.number > self.recovery
                 && recovery.position == self.position
-                && recovery.roster.iter().all(|key| {
-                    self.member_by_key(key).is_some_and(|(node, member)| {
-                        member.roles.contains(&Role::Ca) && self.can_issue(node)
-                    })
-                })
+                && recovery.roster.iter().all(is_member)
         };
         signed
             .open(&self.root.spki, verify)
@@ -110,11 +115,30 @@ impl State {
             .ok_or(BatchError::Recovery)
     }
 
-    pub(super) fn after(&self, recovery: &Recovery, stamp_ms: u64) -> Self {
+    /// The state that a recovery leads to. Each of its roster must be able to
+    /// issue then: else nobody could lead it.
+    pub(super) fn after(
+        &self,
+        recovery: &Recovery,
+        stamp_ms: u64,
+        verify: &dyn Verify,
+    ) -> Result<Self, BatchError> {
         let mut state = self.clone();
         state.advance(stamp_ms);
-        state.recover(recovery.number, &recovery.roster);
-        state
+        let mut issuers = Vec::new();
+        for (node, der) in &recovery.issuers {
+            if !recovery.roster.iter().any(|key| key.node_id() == *node) {
+                return Err(BatchError::Recovery);
+            }
+            let read = self.read_issuers(*node, std::slice::from_ref(der), verify);
+            let read = read.map_err(|_| BatchError::Recovery)?;
+            issuers.extend(read.into_iter().map(|issuer| (*node, issuer)));
+        }
+        state.recover(recovery.number, &recovery.roster, issuers);
+        match state.roster.iter().all(|node| state.can_issue(*node)) {
+            true => Ok(state),
+            false => Err(BatchError::Recovery),
+        }
     }
 
     /// What this state revoked and `other` did not: a node that followed a

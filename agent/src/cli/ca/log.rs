@@ -1,7 +1,7 @@
 //! `agent ca log`: reads the ledger's file itself, so that it needs no agent,
 //! and believes none.
 
-use std::{fs, str::FromStr, time::SystemTime};
+use std::{fs, path::PathBuf, str::FromStr, time::SystemTime};
 
 use innermesh_proto::ledger::sentence::{KINDS, Sentence};
 use serde::Serialize;
@@ -29,6 +29,9 @@ use crate::{
 /// stderr how much is right, and ends with 1 where not all is.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
+    /// Another copy of a ledger [default: this machine's].
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
     /// Only what happened since then: a time such as 2026-11-22T18:00:00Z, or
     /// how long ago, such as 2d.
     #[arg(long, value_name = "TIME")]
@@ -107,9 +110,12 @@ struct Row {
 }
 
 pub fn log(arguments: &Arguments, paths: &Paths) -> Result<(), Failure> {
-    let file = paths.state.join(LEDGER);
+    let own = || paths.state.join(LEDGER);
+    let file = arguments.file.clone().unwrap_or_else(own);
     let bytes = fs::read(&file).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Failure::failed(file::FileError::Absent),
+        std::io::ErrorKind::NotFound if arguments.file.is_none() => {
+            Failure::failed(file::FileError::Absent)
+        }
         _ => Failure::failed(format!(
             "{} can't be read: {error}; run this as root, or as the agent's user",
             file.display()

@@ -1,6 +1,7 @@
 //! `agent ca`.
 
 mod log;
+mod recover;
 mod root_key;
 mod roster;
 
@@ -18,6 +19,7 @@ pub enum Command {
     Promote(roster::PromoteArguments),
     Demote(roster::DemoteArguments),
     Log(log::Arguments),
+    Recover(recover::Arguments),
     /// The root's key: a copy elsewhere, and none on this machine.
     #[command(subcommand)]
     RootKey(root_key::Command),
@@ -48,6 +50,7 @@ pub async fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Promote(arguments) => roster::promote(arguments, &context.paths, &client).await,
         Command::Demote(arguments) => roster::demote(arguments, &client).await,
         Command::Log(arguments) => log::log(&arguments, &context.paths),
+        Command::Recover(arguments) => recover::recover(arguments, &context.paths, &client).await,
         Command::RootKey(command) => root_key::run(&command, &context.paths),
     }
 }

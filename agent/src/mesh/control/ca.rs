@@ -1,14 +1,19 @@
 //! What is asked of the running agent about the certificate authority.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use innermesh_proto::{
+    certificate::Serial,
     codec,
     crypto::Hash,
     id::NodeId,
     ledger::{
-        Content, Outcome, Refusal, Role, State,
+        BatchError, Content, Outcome, Recovery, Refusal, Role, SignedRecovery, State,
         request::Promote,
         state::{Issuer, Member},
     },
@@ -24,16 +29,20 @@ use crate::{
     ca::{expiry, pem},
     control::{
         api::{
-            CaControl, CaKeys, CaRoot, CaStatus, ControlError, Der, ErrorCode, IssuerRow,
-            IssuerState, LedgerStatus, Life, PromoteRequest, VoterRow, WaitingRow,
+            CaControl, CaKeys, CaRecovery, CaRoot, CaStatus, ControlError, Der, ErrorCode,
+            IssuerRow, IssuerState, LedgerStatus, Life, PromoteRequest, VoterRow, WaitingRow,
         },
         time::UnixTime,
     },
     enroll::init::RECOVERY,
+    ledger::TakeError,
+    quic::CallError,
 };
 
 /// How long another node may take for a question.
 const ASK: Duration = Duration::from_secs(5);
+/// Between two attempts to reach one.
+const PAUSE: Duration = Duration::from_millis(250);
 /// How many nodes are asked who leads.
 const ASKED: usize = 3;
 
@@ -92,20 +101,11 @@ impl CaControl for AgentControl {
             false => self.keys_of(&node, id).await?,
         };
         let state = self.0.ledger.state();
-        let held: BTreeSet<_> = keys.held.into_iter().collect();
-        let held = state
-            .issuers_of(id)
-            .filter(|issuer| issuer.revoked.is_none() && held.contains(&issuer.certificate.serial));
         Ok(CaKeys {
             mesh: state.mesh.to_string(),
             is_ca: state.is_voter(id),
             now_ms: self.0.now_ms(),
-            held: held
-                .map(|issuer| Life {
-                    begin_ms: issuer.certificate.not_before_ms,
-                    end_ms: issuer.certificate.not_after_ms,
-                })
-                .collect(),
+            held: held(&state, id, keys.held),
             offered: keys.offered.into_iter().map(Der).collect(),
         })
     }
@@ -128,6 +128,80 @@ impl CaControl for AgentControl {
             other => other,
         }
     }
+
+    async fn ca_recovery(&self) -> Result<CaRecovery, ControlError> {
+        let view = self.view();
+        let state = &view.ledger;
+        let own = view.own_member().ok_or_else(not_member)?;
+        let deciding = self.deciding(state).await;
+        // Only who leads tells of the others.
+        if let Some(leader) = deciding.leader.filter(|_| !deciding.voters.is_empty()) {
+            return Err(refused(format!(
+                "{} leads the CA nodes and answers: nothing is lost; to take one out that is gone, \
+                 use `agent ca demote NODE`",
+                name_of(state, &leader)
+            )));
+        }
+        let keys = self.0.ledger.issuer_keys().await.map_err(unavailable)?;
+        let position = *self.0.ledger.durable().borrow();
+        let recovery = Recovery {
+            mesh: state.mesh,
+            number: state.recovery + 1,
+            position,
+            roster: [own.key].into(),
+            issuers: Vec::new(),
+        };
+        let now = self.0.gossip.now();
+        let ahead = self.0.gossip.read(|table| {
+            let further = table.iter().filter(|(_, known)| {
+                known.is_live(now) && known.head.position.index > position.index
+            });
+            let nodes = further.map(|(node, _)| name_of(state, node));
+            nodes.collect()
+        });
+        Ok(CaRecovery {
+            mesh: state.mesh.to_string(),
+            node: own.name.to_string(),
+            roster: state
+                .roster
+                .iter()
+                .map(|node| name_of(state, node))
+                .collect(),
+            index: position.index,
+            ahead,
+            now_ms: self.0.now_ms(),
+            held: held(state, view.me, keys.held),
+            offered: keys.offered.into_iter().map(Der).collect(),
+            recovery: Der(codec::encode(&recovery)),
+        })
+    }
+
+    async fn ca_recover(&self, signed: Der) -> Result<(), ControlError> {
+        let signed: SignedRecovery = codec::decode(&signed.0, 2 * limits::HEADER_BYTES)
+            .map_err(|error| super::invalid(format!("what the root signed: {error}")))?;
+        match self.0.ledger.recover(signed).await {
+            Ok(_) => Ok(()),
+            Err(TakeError::Batch(BatchError::Recovery)) => Err(refused(
+                "the root didn't sign this for the newest batch here; the ledger went on \
+                 meanwhile: run `agent ca recover` again",
+            )),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+}
+
+/// From when to when each issuer of a node is in force that isn't revoked and
+/// that it has the key of.
+fn held(state: &State, node: NodeId, serials: Vec<Serial>) -> Vec<Life> {
+    let serials: BTreeSet<Serial> = serials.into_iter().collect();
+    let held = state
+        .issuers_of(node)
+        .filter(|issuer| issuer.revoked.is_none() && serials.contains(&issuer.certificate.serial));
+    held.map(|issuer| Life {
+        begin_ms: issuer.certificate.not_before_ms,
+        end_ms: issuer.certificate.not_after_ms,
+    })
+    .collect()
 }
 
 impl AgentControl {
@@ -148,16 +222,25 @@ impl AgentControl {
     }
 
     async fn keys_of(&self, name: &Label, node: NodeId) -> Result<IssuerKeys, ControlError> {
-        let call = self
-            .0
-            .transport
-            .call(node, method::ISSUER_KEYS, Vec::new(), ASK);
-        let answer = call.await.map_err(|error| {
-            unavailable(format!(
-                "{name} can't be asked for the keys of its issuers ({error}); its agent must run \
-                 and be reached from here, see `agent ping {name}`"
-            ))
-        })?;
+        let clock = &self.0.host.clock;
+        let end = clock.now() + PATIENCE;
+        let answer = loop {
+            let call = self
+                .0
+                .transport
+                .call(node, method::ISSUER_KEYS, Vec::new(), ASK);
+            match call.await {
+                Ok(answer) => break answer,
+                // It may just have started.
+                Err(CallError::NotConnected(_)) if clock.now() < end => clock.sleep(PAUSE).await,
+                Err(error) => {
+                    return Err(unavailable(format!(
+                        "{name} can't be asked for the keys of its issuers ({error}); its agent \
+                         must run and be reached from here, see `agent ping {name}`"
+                    )));
+                }
+            }
+        };
         codec::decode(&answer, limits::RPC_BYTES)
             .map_err(|error| unavailable(format!("{name}'s answer can't be read: {error}")))
     }
@@ -233,6 +316,7 @@ impl AgentControl {
         let council = self.0.ledger.council().borrow().clone();
         warnings.extend(council.barred.map(|why| why.to_string()));
         warnings.extend(roster_advice(&view.ledger));
+        warnings.extend(self.lost_warnings().await);
         let recovery = self.0.host.disk.read(RECOVERY.as_ref()).await;
         if recovery.is_ok_and(|file| file.is_some()) {
             warnings.push(
@@ -243,6 +327,42 @@ impl AgentControl {
             );
         }
         warnings
+    }
+
+    /// What a recovery left behind, as long as the copy of it is there.
+    pub(super) async fn lost_warnings(&self) -> Vec<String> {
+        let lost = self.0.ledger.lost();
+        if lost.is_empty() {
+            return Vec::new();
+        }
+        let disk = &self.0.host.disk;
+        let files = disk.list(Path::new("")).await.unwrap_or_default();
+        let state = self.0.ledger.state();
+        let told = lost
+            .iter()
+            .filter(|lost| files.contains(&PathBuf::from(lost.copy())));
+        told.map(|lost| {
+            let file = disk.root().join(lost.copy());
+            let nodes: Vec<String> = lost.nodes.iter().map(|node| name_of(&state, node)).collect();
+            let kept = match nodes.is_empty() {
+                true => String::new(),
+                false => format!(
+                    " This machine keeps out whom they evicted ({}); have an admin `agent evict` \
+                     them again.",
+                    nodes.join(", ")
+                ),
+            };
+            format!(
+                "the ledger was recovered from an earlier place: batches {} to {} that this \
+                 machine held, with {} entries, are no part of it any more.{kept} See `agent ca log \
+                 --file {file}`, ask again for what is missing, then remove that file",
+                lost.from,
+                lost.to,
+                lost.entries,
+                file = file.display()
+            )
+        })
+        .collect()
     }
 
     /// Ends that are near: nothing here may expire as a surprise.

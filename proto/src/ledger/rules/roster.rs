@@ -30,36 +30,50 @@ pub(super) fn rule_promote(
     if !state.voters.contains_key(&node) && state.voters.len() >= limits::CA_NODES {
         return Err(Refusal::TooManyCas);
     }
-    let wrong = |why: &str| Refusal::Issuer(why.to_string());
-    let count = promote.issuers.len();
-    if count == 0 || state.issuers_of(node).count() + count > limits::ISSUERS_PER_NODE {
-        return Err(wrong("a CA node has from one to 8 issuers"));
-    }
-    let mut issuers: Vec<KeptCertificate> = Vec::new();
-    for der in &promote.issuers {
-        let issuer = KeptCertificate::parse(der).map_err(|error| wrong(&error.to_string()))?;
-        certificate::check_issuer(&issuer, &state.root, verify)
-            .map_err(|error| wrong(&error.to_string()))?;
-        if issuer.not_after_ms <= state.stamp_ms {
-            return Err(wrong("it has expired"));
-        }
-        let same = |other: &KeptCertificate| {
-            other.serial == issuer.serial || other.key_hash == issuer.key_hash
-        };
-        // No private key is ever in two places.
-        let known = state.issuers.values().any(|known| {
-            known.certificate.serial == issuer.serial
-                || (known.certificate.key_hash == issuer.key_hash && known.node != node)
-        });
-        if known || issuers.iter().any(same) || state.certificates.contains_key(&issuer.serial) {
-            return Err(wrong("its key or its serial number is in use"));
-        }
-        if state.revoked_keys.contains_key(&issuer.key_hash) {
-            return Err(Refusal::KeyRevoked);
-        }
-        issuers.push(issuer);
-    }
+    let issuers = state.read_issuers(node, &promote.issuers, verify)?;
     Ok(Effect::Promote(node, issuers))
+}
+
+impl State {
+    /// Issuers for `node`, if the root signed them and nothing else has their
+    /// keys and serial numbers.
+    pub(in crate::ledger) fn read_issuers(
+        &self,
+        node: NodeId,
+        offered: &[Vec<u8>],
+        verify: &dyn Verify,
+    ) -> Result<Vec<KeptCertificate>, Refusal> {
+        let wrong = |why: &str| Refusal::Issuer(why.to_string());
+        let count = offered.len();
+        if count == 0 || self.issuers_of(node).count() + count > limits::ISSUERS_PER_NODE {
+            return Err(wrong("a CA node has from one to 8 issuers"));
+        }
+        let mut issuers: Vec<KeptCertificate> = Vec::new();
+        for der in offered {
+            let issuer = KeptCertificate::parse(der).map_err(|error| wrong(&error.to_string()))?;
+            certificate::check_issuer(&issuer, &self.root, verify)
+                .map_err(|error| wrong(&error.to_string()))?;
+            if issuer.not_after_ms <= self.stamp_ms {
+                return Err(wrong("it has expired"));
+            }
+            let same = |other: &KeptCertificate| {
+                other.serial == issuer.serial || other.key_hash == issuer.key_hash
+            };
+            // No private key is ever in two places.
+            let known = self.issuers.values().any(|known| {
+                known.certificate.serial == issuer.serial
+                    || (known.certificate.key_hash == issuer.key_hash && known.node != node)
+            });
+            if known || issuers.iter().any(same) || self.certificates.contains_key(&issuer.serial) {
+                return Err(wrong("its key or its serial number is in use"));
+            }
+            if self.revoked_keys.contains_key(&issuer.key_hash) {
+                return Err(Refusal::KeyRevoked);
+            }
+            issuers.push(issuer);
+        }
+        Ok(issuers)
+    }
 }
 
 pub(super) fn rule_demote(
