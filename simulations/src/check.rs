@@ -12,7 +12,7 @@ use innermesh_proto::{
     crypto::Hash,
     head::Head,
     id::NodeId,
-    ledger::{self, Position},
+    ledger::{self, Batch, Position},
     tunnel::TunnelKey,
     view::MeshView,
 };
@@ -59,8 +59,9 @@ pub type Seen = (&'static str, String);
 /// What is remembered over a whole run.
 #[derive(Default)]
 pub struct Checker {
-    /// The hash of each batch that any node had.
-    batches: BTreeMap<u64, Hash>,
+    /// The hash of each batch that any node had, by the number of the root's
+    /// recovery that it follows.
+    batches: BTreeMap<(u32, u64), Hash>,
     /// The newest head of each owner at each observer, in its present life.
     heads: BTreeMap<(usize, NodeId), (u64, u64)>,
     /// The newest position that each owner has announced.
@@ -70,8 +71,11 @@ pub struct Checker {
     /// The last generation of each member before its disk was put back or
     /// damaged: what it announced until then binds it no more.
     restored: BTreeMap<NodeId, u64>,
-    /// The highest place in the ledger at each machine.
-    reached: BTreeMap<usize, u64>,
+    /// Who decides, by the number of recovery and epoch.
+    rosters: BTreeMap<(u32, u32), BTreeSet<NodeId>>,
+    /// The highest place in the ledger at each machine, after the last recovery
+    /// by the root that it knows.
+    reached: BTreeMap<usize, (u32, u64)>,
     /// The last place whose members were compared with each other.
     compared: Option<Position>,
 }
@@ -155,21 +159,50 @@ impl Checker {
         Ok(())
     }
 
+    /// A batch that a machine has in its ledger was signed by more than half of
+    /// those who decide.
+    ///
+    /// # Errors
+    /// S8.
+    pub fn proved(&self, view: &MeshView, batch: &Batch) -> Result<(), Seen> {
+        let Ok(header) = batch.read_header() else {
+            return Err(("S8", "a batch without a header".into()));
+        };
+        let epoch = (view.ledger.recovery, header.epoch);
+        let Some(roster) = self.rosters.get(&epoch) else {
+            return Ok(());
+        };
+        let signed = batch.proof.keys().filter(|node| roster.contains(node));
+        let (signed, all) = (signed.count(), roster.len());
+        match header.recovery.is_some() || signed > all / 2 {
+            true => Ok(()),
+            false => {
+                let words = format!("batch {} is signed by {signed} of {all}", header.index);
+                Err(("S8", words))
+            }
+        }
+    }
+
     /// One ledger: never two batches in one place, and no way back.
     fn ledger(&mut self, node: usize, view: &MeshView) -> Result<(), Seen> {
         let Position { index, hash } = view.ledger.position;
-        let known = *self.batches.entry(index).or_insert(hash);
+        let place = (view.ledger.recovery, index);
+        let epoch = (view.ledger.recovery, view.ledger.epoch);
+        if !self.rosters.contains_key(&epoch) {
+            self.rosters.insert(epoch, view.ledger.roster.clone());
+        }
+        let known = *self.batches.entry(place).or_insert(hash);
         if known != hash {
             return Err(("S8", format!("place {index} of the ledger has two batches")));
         }
-        let reached = self.reached.entry(node).or_insert(index);
-        if index < *reached {
+        let reached = self.reached.entry(node).or_insert(place);
+        if place < *reached {
             return Err((
                 "S3",
-                format!("the ledger went back from {reached} to {index}"),
+                format!("the ledger went back from {reached:?} to {place:?}"),
             ));
         }
-        *reached = index;
+        *reached = place;
         // All that hold this place in the ledger hold the same members.
         let compared = self.compared.replace(view.ledger.position);
         if view.ledger.members.len() > CLOSELY && compared == Some(view.ledger.position) {
@@ -420,6 +453,9 @@ impl Model {
                 );
                 return wrong("L1", words);
             }
+            if let Some(seen) = self.forgotten(&view, members) {
+                return Err((one.number, seen));
+            }
             let live: BTreeSet<NodeId> = view
                 .nodes
                 .iter()
@@ -432,9 +468,6 @@ impl Model {
             }
             if let Some(words) = unroutable(one.machine, &view, &keys) {
                 return wrong("L2", words);
-            }
-            if let Some(seen) = self.forgotten(&view, members) {
-                return Err((one.number, seen));
             }
             if let Some(words) = now_ms.and_then(|now_ms| expired(&view, now_ms)) {
                 return wrong("S19", words);

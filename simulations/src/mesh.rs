@@ -5,13 +5,15 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use innermesh_agent::{
     ca::{Root, recovery},
-    control::api::InviteRequest,
+    control::api::{Der, InviteRequest},
     enroll::{self, InitOptions, JoinOptions, init::RECOVERY, keys},
     host::{Disk, Host},
     mesh::Agent,
 };
 use innermesh_proto::{
-    ledger::{Content, Outcome, request::Promote},
+    codec,
+    crypto::Purpose,
+    ledger::{Content, Outcome, SignedRecovery, request::Promote},
     zone::{DomainName, RecordType},
 };
 
@@ -65,6 +67,32 @@ pub async fn promote(admin: &Agent, root: &Root, host: &Host) -> Result<(), Stri
         issuers: vec![der.map_err(|error| words(&error))?],
     });
     ask(admin, &content).await
+}
+
+/// Has a CA node go on alone, by the root's word, as its user does who has lost
+/// the others.
+///
+/// # Errors
+/// Why it doesn't.
+pub async fn recover(agent: &Agent, root: &Root) -> Result<(), String> {
+    const LOOKS: usize = 40;
+    let control = agent.control();
+    for _ in 0..LOOKS {
+        let asked = control.ca_recovery().await.map_err(|e| e.to_string());
+        if let Ok(asked) = asked
+            && asked.ahead.is_empty()
+        {
+            let bytes = asked.recovery.0;
+            let message = Purpose::Recovery.message(&root.mesh(), &bytes);
+            let signature = root.sign(&message).map_err(|e| e.to_string())?;
+            let signed = codec::encode(&SignedRecovery { bytes, signature });
+            let done = control.ca_recover(Der(signed)).await;
+            return done.map_err(|e| e.to_string());
+        }
+        // A leader is missed, or others' batches are fetched, a moment on.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    Err("others are ahead, or a leader still answers".into())
 }
 
 /// Has the ledger decide what a member asks.

@@ -150,10 +150,14 @@ pub enum Act {
     Rivals(Vec<usize>, u32),
     /// A machine asks for a certificate.
     Issue(usize),
-    /// The ledger must decide what the first machine asks, within a while.
+    /// The ledger must decide what is asked, within a while.
     Decides,
     /// The first machine has another one evicted.
     Evict(usize),
+    /// A machine is lost for good, with its disk.
+    Lose(usize),
+    /// A machine's user has it go on as the only CA node, with the root's key.
+    Recover(usize),
     /// A copy of a machine's disk is started on another machine.
     Clone(usize),
 }
@@ -200,6 +204,8 @@ impl Act {
             Self::Decides => "decides",
             Self::Evict(_) => "evict",
             Self::Clone(_) => "clone",
+            Self::Lose(_) => "lose",
+            Self::Recover(_) => "recover",
         }
     }
 }
@@ -284,6 +290,8 @@ impl fmt::Display for Act {
             Self::Issue(node) => write!(f, "node{node} asks for a certificate"),
             Self::Decides => write!(f, "the ledger must decide"),
             Self::Evict(node) => write!(f, "node{node} is evicted"),
+            Self::Lose(node) => write!(f, "node{node} is lost for good"),
+            Self::Recover(node) => write!(f, "node{node} is to go on as the only CA node"),
             Self::Clone(node) => write!(f, "a copy of node{node} is started"),
         }
     }
@@ -377,6 +385,8 @@ impl Schedule {
             | Act::Claim(node, _)
             | Act::Issue(node)
             | Act::Evict(node)
+            | Act::Lose(node)
+            | Act::Recover(node)
             | Act::Clone(node) => vec![*node],
             Act::Rivals(nodes, _) => nodes.clone(),
             Act::Cut(from, to) => [from.clone(), to.clone()].concat(),

@@ -25,12 +25,12 @@ use innermesh_proto::{
     crypto::Sealed,
     head::{Announcement, Head, HeadTable, Known, WireGuard},
     id::NodeId,
-    ledger::{Content, Outcome},
+    ledger::{Batch, Content, Outcome},
     rpc::method,
     view::MeshView,
     zone::Zone,
 };
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 pub use self::dialer::store_seeds;
 
@@ -310,6 +310,11 @@ impl Agent {
     /// Reads the heads held here as they are now; gossip stands still meanwhile.
     pub fn read_heads<T>(&self, f: impl FnOnce(&HeadTable) -> T) -> T {
         self.inner.gossip.read(f)
+    }
+
+    /// Batches of the ledger as they become durable here, from now on.
+    pub fn batches(&self) -> broadcast::Receiver<Arc<Batch>> {
+        self.inner.ledger.batches()
     }
 
     /// Nodes whose key was seen in use twice (S10).

@@ -178,6 +178,8 @@ impl Course<'_> {
             Act::Decides => self.must_decide().await,
             Act::Evict(node) => self.evict(*node),
             Act::Clone(node) => self.copy(*node).await,
+            Act::Lose(node) => self.lose(*node).await,
+            Act::Recover(node) => self.recover(*node).await,
         };
         if done {
             self.trace.count(act.kind());
@@ -238,7 +240,9 @@ impl Course<'_> {
     }
 
     async fn start(&mut self, node: usize) -> bool {
-        let gone = self.liars.contains_key(&node) || self.evicted.contains(&node);
+        let gone = self.liars.contains_key(&node)
+            || self.evicted.contains(&node)
+            || self.lost.contains(&node);
         if self.agents[node].is_some() || gone {
             return false;
         }
@@ -255,6 +259,7 @@ impl Course<'_> {
                     self.violated(node, seen);
                 }
                 self.versions[node] = None;
+                self.batches[node] = agent.batches();
                 self.agents[node] = Some(agent);
                 self.fresh.insert(node, clock::now() + FRESH);
                 self.excused.insert(self.ids[node], clock::now() + EXCUSED);

@@ -12,8 +12,9 @@ use std::{
 
 use futures_util::future::join_all;
 use innermesh_agent::{ca::Root, mesh::Agent};
-use innermesh_proto::{id::NodeId, limits};
+use innermesh_proto::{id::NodeId, ledger::Batch, limits};
 use tokio::{
+    sync::broadcast,
     task::{AbortHandle, JoinSet},
     time::Instant,
 };
@@ -61,6 +62,8 @@ pub struct Course<'a> {
     agents: Vec<Option<Agent>>,
     ids: Vec<NodeId>,
     members: BTreeMap<usize, Member>,
+    /// What each agent's ledger takes in.
+    batches: Vec<broadcast::Receiver<Arc<Batch>>>,
     /// Of the view that each machine had when it was last looked at.
     versions: Vec<Option<u64>>,
     /// What that view said, in few words.
@@ -88,6 +91,8 @@ pub struct Course<'a> {
     root: Option<Arc<Root>>,
     /// Members that were evicted, or perhaps were.
     evicted: BTreeSet<usize>,
+    /// Machines that are lost for good.
+    lost: BTreeSet<usize>,
     /// Machines that tried to join in vain.
     lost_races: usize,
     /// Members in whose name a copy signed, too.
@@ -129,6 +134,7 @@ impl<'a> Course<'a> {
             agents: Vec::new(),
             ids: Vec::new(),
             members: BTreeMap::new(),
+            batches: Vec::new(),
             versions: Vec::new(),
             conclusions: Vec::new(),
             next: 0,
@@ -142,6 +148,7 @@ impl<'a> Course<'a> {
             liars: BTreeMap::new(),
             root: None,
             evicted: BTreeSet::new(),
+            lost: BTreeSet::new(),
             lost_races: 0,
             copied: BTreeSet::new(),
             copies: Vec::new(),
@@ -266,6 +273,7 @@ impl<'a> Course<'a> {
         };
         self.members.insert(number, member);
         self.ids.push(agent.view().borrow().me);
+        self.batches.push(agent.batches());
         self.versions.push(None);
         self.conclusions.push(String::new());
         self.machines.push(machine);
@@ -337,7 +345,9 @@ impl<'a> Course<'a> {
                 self.act(&Act::Crash(node)).await;
             }
             self.act(&Act::Start(node)).await;
-            let excused = self.damaged.contains(&node) || self.evicted.contains(&node);
+            let excused = self.damaged.contains(&node)
+                || self.evicted.contains(&node)
+                || self.lost.contains(&node);
             if self.agents[node].is_none() && !excused {
                 self.violated(node, ("L4", "its agent doesn't start".into()));
             }
@@ -432,6 +442,10 @@ impl<'a> Course<'a> {
             );
             self.trace.event("view", &words);
             let mut seen = self.checker.check(node, agent, &self.machines[node]);
+            let batches = &mut self.batches[node];
+            while let Ok(batch) = batches.try_recv() {
+                seen = seen.and_then(|()| self.checker.proved(&view, &batch));
+            }
             let fresh = self.fresh.get(&node).is_some_and(|until| now < *until);
             if !fresh && self.scenario.is_some_and(|scenario| scenario.nobody_dies) {
                 seen = seen.and_then(|()| check::false_death(agent, &timely));

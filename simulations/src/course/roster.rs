@@ -94,7 +94,7 @@ impl Course<'_> {
 
     /// The ledger gave a machine a name, it was told.
     pub(super) fn claimed(&mut self, node: usize, name: String) {
-        if self.evicted.contains(&node) {
+        if self.evicted.contains(&node) || self.lost.contains(&node) {
             return;
         }
         let owner = self.ids[node];
@@ -125,11 +125,8 @@ impl Course<'_> {
         self.ask(node, Asked::Issue(key), Content::Certify(certify))
     }
 
-    /// The first machine's agent has something decided, or nothing is right.
+    /// The ledger decides now, or nothing is right.
     pub(super) async fn must_decide(&mut self) -> bool {
-        if self.agents[0].is_none() {
-            return false;
-        }
         if let Err((node, seen)) = self.decides().await {
             self.violated(node, seen);
         }
@@ -196,6 +193,32 @@ impl Course<'_> {
                     tokio::time::sleep(Duration::from_secs(1)).await;
                     self.look().await;
                 }
+            }
+        }
+    }
+
+    /// What a machine that is lost was told counts for nothing.
+    pub(super) async fn lose(&mut self, node: usize) -> bool {
+        if !self.crash(node).await {
+            return false;
+        }
+        self.lost.insert(node);
+        self.model.forget(node);
+        let id = self.ids[node];
+        self.model.claims.retain(|_, owner| *owner != id);
+        true
+    }
+
+    pub(super) async fn recover(&mut self, node: usize) -> bool {
+        let (Some(agent), Some(root)) = (self.agents[node].clone(), self.root.clone()) else {
+            return false;
+        };
+        match mesh::recover(&agent, &root).await {
+            Ok(()) => true,
+            Err(error) => {
+                let words = format!("node{node} can't go on alone: {error}");
+                self.violated(node, ("L3", words));
+                false
             }
         }
     }

@@ -93,6 +93,14 @@ pub(super) const ALL: &[Scenario] = &[
         make: all_off,
     },
     Scenario {
+        name: "roster-lost",
+        about: "two of three CA nodes are lost for good; the root has the third go on",
+        promises: &["lose", "recover", "decides", "claim"],
+        nobody_dies: false,
+        needs_datagrams: false,
+        make: lost,
+    },
+    Scenario {
         name: "follower-rollback",
         about: "a machine that follows the roster is put back to an old copy of its disk",
         promises: &["snapshot", "rollback", "claim"],
@@ -365,6 +373,29 @@ fn all_off(draft: &mut Draft) {
             at + 6000 + draft.random.below(draft.length_ms / 3),
         );
         draft.at(when, Act::Roam(node));
+    }
+}
+
+fn lost(draft: &mut Draft) {
+    draft.roster(3);
+    let survivor = draft.voter();
+    let at = 2000 + draft.random.below(draft.length_ms / 3);
+    for node in (0..3).filter(|node| *node != survivor) {
+        let when = at + draft.random.below(300);
+        draft.at(when, Act::Lose(node));
+    }
+    for _ in 0..6 {
+        draft.claim_about(at);
+    }
+    // Not before a leader is missed.
+    let back = at + draft.random.range(9000, 15_000);
+    draft.at(back, Act::Recover(survivor));
+    draft.at(back + 3000, Act::Decides);
+    let again = draft.random.range(500, 5000);
+    draft.at(back + 3000 + again, Act::Crash(survivor));
+    draft.at(back + 4000 + again, Act::StartAll);
+    for _ in 0..4 {
+        draft.claim_about(back + 8000);
     }
 }
 
