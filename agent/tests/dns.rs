@@ -18,8 +18,8 @@ use innermesh_proto::{
     limits,
     name::Label,
     zone::{
-        InstanceRecord, NodeRecords, Protocol, RecordType, ServiceRecords, ServiceState, Zone,
-        ZoneInput,
+        InstanceRecord, NodeRecords, Protocol, Rdata, RecordType, ServiceRecords, ServiceState,
+        Zone, ZoneInput,
     },
 };
 use tokio::{
@@ -697,4 +697,80 @@ async fn both_loopback_addresses_can_be_served() {
     };
     let bench = Bench { server, ..bench };
     assert_eq!(bench.short("a.lab.internal A").await, ["10.77.0.1"]);
+}
+
+/// An upstream that answers every question with the same alias.
+async fn upstream_alias(owner: &'static [u8], target: &'static [u8]) -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut buffer = [0; 1500];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+            let end = buffer[12..length].iter().position(|b| *b == 0).unwrap();
+            let mut message = buffer[..2].to_vec();
+            message.extend([0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+            message.extend(&buffer[12..12 + end + 5]);
+            message.extend(owner);
+            message.extend([0, 5, 0, 1, 0, 0, 0, 60, 0, target.len() as u8]);
+            message.extend(target);
+            let _ = socket.send_to(&message, from).await;
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alias_that_leads_outside_is_followed_there_and_back() {
+    if no_dig() {
+        return;
+    }
+    let mut inside = input("lab.internal");
+    let alias = |to: &str| vec![Rdata::Cname(to.parse().unwrap())];
+    for (name, to) in [
+        ("site.lab.internal", "www.outside.org"),
+        ("gone.lab.internal", "nobody.outside.org"),
+        ("trick.lab.internal", "evil.outside.org"),
+        ("hop.lab.internal", "site.lab.internal"),
+    ] {
+        inside.records.insert(name.parse().unwrap(), alias(to));
+    }
+    let upstream = Bench::start(&outside());
+    let bench = Bench::start(&inside);
+    bench.dns.set_upstreams(&[upstream.address()], &[]);
+    assert_eq!(
+        bench.short("site.lab.internal A").await,
+        ["192.0.2.80", "www.outside.org."]
+    );
+    assert_eq!(bench.short("hop.lab.internal A").await.len(), 3);
+    assert_eq!(bench.status("gone.lab.internal A").await, "NXDOMAIN");
+    // An address of the mesh doesn't come from outside on this way either.
+    assert_eq!(
+        bench.short("trick.lab.internal A").await,
+        ["evil.outside.org."]
+    );
+    assert_eq!(bench.status("site.lab.internal AAAA").await, "NOERROR");
+    // Who wants no recursion is shown the way and no more.
+    assert_eq!(
+        bench.short("site.lab.internal A +norecurse").await,
+        ["www.outside.org."]
+    );
+    let back = upstream_alias(
+        b"\x03www\x07outside\x03org\0",
+        b"\x01a\x03lab\x08internal\0",
+    );
+    bench.dns.set_upstreams(&[back.await], &[]);
+    assert_eq!(
+        bench.short("site.lab.internal A").await,
+        ["10.77.0.1", "a.lab.internal.", "www.outside.org."]
+    );
+    let circle = upstream_alias(
+        b"\x03www\x07outside\x03org\0",
+        b"\x04site\x03lab\x08internal\0",
+    );
+    bench.dns.set_upstreams(&[circle.await], &[]);
+    let text = bench.dig("site.lab.internal A").await;
+    assert!(
+        text.contains("status: SERVFAIL") && text.contains("circle"),
+        "{text}"
+    );
 }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use self::reverse::ReversePrefix;
 pub use self::{
     name::{DomainName, DomainNameError},
-    record::{Rdata, Record, RecordType, RecordTypeError, Soa},
+    record::{Caa, Mx, Rdata, Record, RecordType, RecordTypeError, Soa, Srv},
 };
 use crate::{
     crypto::Hash,
@@ -398,11 +398,11 @@ impl Zone {
     fn additional(&self, data: &[Rdata]) -> Vec<Record> {
         let mut targets: Vec<&DomainName> = Vec::new();
         for rdata in data {
-            if let Rdata::Srv { target, .. }
+            if let Rdata::Srv(Srv { target, .. })
             | Rdata::Ns(target)
-            | Rdata::Mx {
+            | Rdata::Mx(Mx {
                 exchange: target, ..
-            } = rdata
+            }) = rdata
                 && !targets.contains(&target)
             {
                 targets.push(target);

@@ -1,7 +1,64 @@
 //! A DNS client that asks without starting a process: benchmarks ask many
-//! agents many times a second. RFC 1035; questions are for addresses.
+//! agents many times a second; and the smallest name server there is. RFC 1035;
+//! questions are for addresses.
 
-use std::net::Ipv4Addr;
+use std::{
+    net::{Ipv4Addr, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use crate::Host;
+
+/// A name server outside the mesh that has the same address for every name.
+#[derive(Debug)]
+pub struct Upstream(Arc<AtomicUsize>);
+
+impl Upstream {
+    /// How many questions reached it.
+    #[must_use]
+    pub fn asked(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Starts one on a host.
+///
+/// # Panics
+/// When its port 53 is taken.
+#[must_use]
+pub fn serve(host: &Host, address: Ipv4Addr) -> Upstream {
+    let socket = host
+        .udp((host.ipv4, 53).into())
+        .expect("port 53 of a fresh host");
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = count.clone();
+    std::thread::spawn(move || answer_all(&socket, address, &counter));
+    Upstream(count)
+}
+
+fn answer_all(socket: &UdpSocket, address: Ipv4Addr, count: &AtomicUsize) {
+    let mut buffer = [0; 1500];
+    while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+        count.fetch_add(1, Ordering::Relaxed);
+        // The question, up to its end: whatever follows (EDNS) is left out.
+        let Some(end) = buffer[12..length].iter().position(|b| *b == 0) else {
+            continue;
+        };
+        let question = &buffer[12..12 + end + 5];
+        let is_a = question[question.len() - 4..] == [0, 1, 0, 1];
+        let mut message = buffer[..2].to_vec();
+        message.extend([0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
+        message.extend(question);
+        if is_a {
+            message.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+            message.extend(address.octets());
+        }
+        let _ = socket.send_to(&message, from);
+    }
+}
 
 /// A query for the IPv4 addresses of `name`.
 #[must_use]

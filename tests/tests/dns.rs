@@ -1,20 +1,14 @@
 //! DNS as clients on the outside see it.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, UdpSocket},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::net::{IpAddr, Ipv4Addr};
 
-use innermesh_tests::{Agent, Host, Lab, agent::PATIENCE, wait_for};
+use innermesh_tests::{Agent, Lab, agent::PATIENCE, dns, wait_for};
 
 #[test]
 fn a_stranger_is_told_nothing_and_gets_no_recursion() {
     let Some(lab) = Lab::new(3) else { return };
-    let (upstream, asked) = upstream(&lab.hosts[2], Ipv4Addr::new(203, 0, 113, 7));
-    lab.hosts[0].use_resolver(upstream);
+    let upstream = dns::serve(&lab.hosts[2], Ipv4Addr::new(203, 0, 113, 7));
+    lab.hosts[0].use_resolver(lab.hosts[2].ipv4.into());
     let mut alpha = Agent::new(&lab.hosts[0], "alpha");
     let _ = alpha.init();
     let server = alpha.dns();
@@ -22,7 +16,7 @@ fn a_stranger_is_told_nothing_and_gets_no_recursion() {
         alpha.dig(&["other.example", "A"]).ok().trim(),
         "203.0.113.7"
     );
-    let before = asked.load(Ordering::Relaxed);
+    let before = upstream.asked();
 
     // The stranger sits on the same link, and sends to the resolver's address.
     let stranger = &lab.hosts[1];
@@ -59,11 +53,7 @@ fn a_stranger_is_told_nothing_and_gets_no_recursion() {
             }
         }
     }
-    assert_eq!(
-        asked.load(Ordering::Relaxed),
-        before,
-        "nothing was asked for a stranger"
-    );
+    assert_eq!(upstream.asked(), before, "nothing was asked for a stranger");
 }
 
 #[test]
@@ -74,8 +64,8 @@ fn other_names_are_forwarded_and_can_not_point_into_the_overlay() {
     let own = alpha.overlay_ipv4("alpha").parse().expect("an address");
     alpha.stop();
 
-    let (address, asked) = upstream(&lab.hosts[1], own);
-    lab.hosts[0].use_resolver(address);
+    let upstream = dns::serve(&lab.hosts[1], own);
+    lab.hosts[0].use_resolver(lab.hosts[1].ipv4.into());
     alpha.start();
     wait_for("the question at the upstream", PATIENCE, || {
         let answer = alpha.dig(&["rebinding.example", "A"]).result()?;
@@ -83,14 +73,14 @@ fn other_names_are_forwarded_and_can_not_point_into_the_overlay() {
             !answer.contains(&own.to_string()),
             "an overlay address came from outside: {answer}"
         );
-        if asked.load(Ordering::Relaxed) > 0 {
+        if upstream.asked() > 0 {
             Ok(())
         } else {
             Err("not asked yet".to_owned())
         }
     });
     // A name of the mesh is never asked for outside.
-    let before = asked.load(Ordering::Relaxed);
+    let before = upstream.asked();
     let missing = alpha.host.run(&[
         "dig",
         "-p",
@@ -99,37 +89,5 @@ fn other_names_are_forwarded_and_can_not_point_into_the_overlay() {
         "nobody.lab.internal",
     ]);
     assert!(missing.stdout.contains("status: NXDOMAIN"), "{missing}");
-    assert_eq!(asked.load(Ordering::Relaxed), before);
-}
-
-/// A name server that has the same address for every name, and counts.
-fn upstream(host: &Host, address: Ipv4Addr) -> (IpAddr, Arc<AtomicUsize>) {
-    let socket = host
-        .udp((host.ipv4, 53).into())
-        .expect("port 53 of a fresh host");
-    let count = Arc::new(AtomicUsize::new(0));
-    let counter = count.clone();
-    std::thread::spawn(move || answer_all(&socket, address, &counter));
-    (host.ipv4.into(), count)
-}
-
-fn answer_all(socket: &UdpSocket, address: Ipv4Addr, count: &AtomicUsize) {
-    let mut buffer = [0; 1500];
-    while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-        count.fetch_add(1, Ordering::Relaxed);
-        // The question, up to its end: whatever follows (EDNS) is left out.
-        let Some(end) = buffer[12..length].iter().position(|b| *b == 0) else {
-            continue;
-        };
-        let question = &buffer[12..12 + end + 5];
-        let is_a = question[question.len() - 4..] == [0, 1, 0, 1];
-        let mut message = buffer[..2].to_vec();
-        message.extend([0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
-        message.extend(question);
-        if is_a {
-            message.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
-            message.extend(address.octets());
-        }
-        let _ = socket.send_to(&message, from);
-    }
+    assert_eq!(upstream.asked(), before);
 }

@@ -24,6 +24,7 @@ mod network;
 mod notify;
 mod output;
 mod paths;
+mod record;
 mod root_key;
 mod run;
 mod service;
@@ -72,6 +73,9 @@ enum Command {
     /// The services of this machine, and of all others.
     #[command(subcommand)]
     Service(service::Command),
+    /// DNS records besides those of machines and services.
+    #[command(subcommand)]
+    Record(record::Command),
     /// Certificates for services.
     #[command(subcommand)]
     Cert(cert::Command),
@@ -197,6 +201,7 @@ async fn execute(command: Command, context: &mut Context) -> Result<(), Failure>
         Command::Ping(arguments) => network::ping(&arguments, &context.client()).await,
         Command::Wait(arguments) => wait::wait(&arguments, &context.client()).await,
         Command::Service(command) => service::run(command, &context.client()).await,
+        Command::Record(command) => record::run(command, &context.client()).await,
         Command::Cert(command) => cert::run(command, &context.paths, &context.client()).await,
         Command::Ca(command) => ca::run(command, context).await,
         Command::Dns(command) => dns::run(&command, &context.client()).await,

@@ -33,6 +33,11 @@ fn the_lines_that_scripts_rely_on_are_taken() {
         "service add dns --port 53 --proto udp --address 192.0.2.1 --share beta --json",
         "service rm photos --release",
         "service list --json",
+        "record add tv A 192.0.2.9",
+        "record add @ MX 10 mail.example.org --public --json",
+        "record add tv txt two words",
+        "record rm tv A --json",
+        "record list --json",
         "cert issue photos --out /x --days 30 --json",
         "cert list",
         "ca status --json",
@@ -80,6 +85,8 @@ fn a_wrong_line_ends_with_2_and_says_what_would_be_right() {
             "tcp, or an address",
         ),
         ("service add acme --port 80", "reserved"),
+        ("record add tv A", "VALUE"),
+        ("record add tv NS ns.example.org", "A, AAAA, CNAME"),
         ("cert issue photos --days 826", "826 is not in"),
     ] {
         let error = parse(line).expect_err(line);

@@ -62,7 +62,8 @@ pub enum ClientError {
     NotUnderstood(String),
 }
 
-pub(super) type Answer<T> = Result<T, ClientError>;
+/// What comes back.
+pub type Answer<T> = Result<T, ClientError>;
 
 impl Client {
     /// For the agent behind `socket`, which needn't be there yet.
@@ -179,7 +180,7 @@ impl Client {
         self.call(Method::POST, path, body.into()).await
     }
 
-    async fn call<T: DeserializeOwned>(
+    pub(super) async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
@@ -254,7 +255,7 @@ impl Client {
 }
 
 /// Percent-encoding of all but RFC 3986's unreserved characters (§2.3).
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.bytes()
         .map(|b| match b {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {

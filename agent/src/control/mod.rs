@@ -5,8 +5,11 @@
 //! it asks a [`Control`], and decides only who may ask what.
 
 pub mod api;
+pub mod authority;
 mod ca;
+mod calls;
 pub mod client;
+mod routes;
 pub mod server;
 pub mod socket;
 pub mod time;

@@ -32,7 +32,7 @@ use super::{
         CertRequest, Control, ControlError, ErrorCode, Invite, InviteRequest, Issued, PingReply,
         QueryReport, ServiceAdded,
     },
-    ca,
+    ca, routes,
     socket::Socket,
 };
 use crate::{host::Clock, services::Spec, telemetry};
@@ -155,13 +155,15 @@ fn router(control: Arc<dyn Control>, clock: Arc<dyn Clock>) -> Router {
         .route("/v1/certificates", get(cert_list))
         .route("/v1/dns/query", get(dns_query))
         .route("/v1/dns/zone", get(dns_zone))
-        .merge(ca::reading());
+        .merge(ca::reading())
+        .merge(routes::reading());
     let changing = Router::new()
         .route("/v1/invites", post(invite))
         .route("/v1/services", post(service_add))
         .route("/v1/services/{name}", delete(service_rm))
         .route("/v1/certificates", post(cert_issue))
         .merge(ca::changing())
+        .merge(routes::changing())
         .route_layer(middleware::from_fn(only_trusted));
     reading
         .merge(changing)
@@ -215,7 +217,7 @@ fn not_found(message: &str) -> ControlError {
     ControlError::new(ErrorCode::NotFound, message)
 }
 
-type Answer<T> = Result<Json<T>, ControlError>;
+pub(super) type Answer<T> = Result<Json<T>, ControlError>;
 
 /// An answer that carries nothing.
 #[derive(Debug, Serialize, Deserialize)]
@@ -328,7 +330,7 @@ pub(super) fn body<T: DeserializeOwned>(
         .map_err(|e| invalid(e.body_text()))
 }
 
-fn invalid(message: impl std::fmt::Display) -> ControlError {
+pub(super) fn invalid(message: impl std::fmt::Display) -> ControlError {
     ControlError::new(ErrorCode::Invalid, message)
 }
 

@@ -4,7 +4,7 @@ use hickory_server::proto::rr::{
     Name, RData, Record,
     rdata::{A, AAAA, CNAME, HINFO, MX, NS, NULL, PTR, SOA, SRV, TXT},
 };
-use innermesh_proto::zone::{self, DomainName, Rdata};
+use innermesh_proto::zone::{self, Caa, DomainName, Rdata};
 
 /// A name from the wire; `None` for one that DNS doesn't allow.
 pub(super) fn domain_name(name: &Name) -> Option<DomainName> {
@@ -31,17 +31,14 @@ pub(super) fn rdata(data: &Rdata) -> RData {
         Rdata::Txt(strings) => {
             RData::TXT(TXT::from_bytes(strings.iter().map(Vec::as_slice).collect()))
         }
-        Rdata::Mx {
-            preference,
-            exchange,
-        } => RData::MX(MX::new(*preference, hickory_name(exchange))),
-        Rdata::Caa { flags, tag, value } => caa(*flags, tag, value),
-        Rdata::Srv {
-            priority,
-            weight,
-            port,
-            target,
-        } => RData::SRV(SRV::new(*priority, *weight, *port, hickory_name(target))),
+        Rdata::Mx(mx) => RData::MX(MX::new(mx.preference, hickory_name(&mx.exchange))),
+        Rdata::Caa(caa) => wire_caa(caa),
+        Rdata::Srv(srv) => RData::SRV(SRV::new(
+            srv.priority,
+            srv.weight,
+            srv.port,
+            hickory_name(&srv.target),
+        )),
         Rdata::Soa(soa) => RData::SOA(SOA::new(
             hickory_name(&soa.primary),
             hickory_name(&soa.mailbox),
@@ -56,17 +53,19 @@ pub(super) fn rdata(data: &Rdata) -> RData {
 }
 
 /// As its wire form (RFC 8659 §4.1): whatever tag the ledger took is served.
-fn caa(flags: u8, tag: &str, value: &[u8]) -> RData {
+fn wire_caa(caa: &Caa) -> RData {
+    let Caa { flags, tag, value } = caa;
     // A tag has at most 15 octets.
     let length = u8::try_from(tag.len()).unwrap_or(u8::MAX);
-    let wire = [&[flags, length], tag.as_bytes(), value].concat();
+    let wire = [&[*flags, length], tag.as_bytes(), value].concat();
     RData::Unknown {
         code: hickory_server::proto::rr::RecordType::CAA,
         rdata: NULL::with(wire),
     }
 }
 
-fn hickory_name(name: &DomainName) -> Name {
+/// A name for the wire.
+pub(super) fn hickory_name(name: &DomainName) -> Name {
     // Both types hold to RFC 1035's lengths, so this conversion doesn't fail.
     Name::from_labels(name.labels()).unwrap_or_else(|_| Name::root())
 }

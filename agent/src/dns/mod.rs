@@ -2,6 +2,7 @@
 //! host's name servers, each client by its true source. The zone itself is
 //! made elsewhere ([`innermesh_proto::zone`]); nothing here knows how.
 
+mod alias;
 mod cache;
 mod convert;
 mod forward;

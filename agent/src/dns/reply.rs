@@ -73,6 +73,14 @@ impl ExtendedError {
         )
     }
 
+    /// Aliases lead in a circle, or too far (code 0, Other).
+    pub fn circle() -> Self {
+        Self::new(
+            0,
+            "the name's aliases lead in a circle, or too far; look at them with `agent record list`",
+        )
+    }
+
     /// Its words.
     pub fn text(&self) -> &str {
         &self.text

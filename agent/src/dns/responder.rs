@@ -85,6 +85,14 @@ impl Route {
     }
 }
 
+/// What the zone says to a question.
+pub(super) struct Inside {
+    /// That.
+    pub reply: Reply,
+    /// Where an alias at its end leads out of the mesh.
+    pub outside: Option<DomainName>,
+}
+
 /// A question answered in process, for a person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueryReport {
@@ -230,25 +238,33 @@ impl Dns {
             return Reply::empty(ResponseCode::Refused);
         }
         match self.zone_reply(&view.zone, &name, query, rtype) {
-            Some(reply) => reply,
             None => self.other_reply(request, name, query, rtype).await,
+            Some(Inside {
+                reply,
+                outside: Some(target),
+            }) if request.metadata.recursion_desired => {
+                self.follow(request, &view.zone, reply, target, rtype).await
+            }
+            Some(Inside { reply, .. }) => reply,
         }
     }
 
-    fn zone_reply(
+    /// What the zone says; `None` for a name that isn't the mesh's.
+    pub(super) fn zone_reply(
         &self,
         zone: &Zone,
         name: &DomainName,
         query: &Query,
         rtype: RecordType,
-    ) -> Option<Reply> {
+    ) -> Option<Inside> {
+        let mut leads = None;
         let empty = |rcode| {
             let mut reply = Reply::empty(rcode);
             reply.origin = Origin::Zone;
             reply.authoritative = rcode != ResponseCode::ServFail;
             reply
         };
-        Some(match zone.lookup(name, rtype) {
+        let reply = match zone.lookup(name, rtype) {
             Answer::NotOurs => return None,
             Answer::Records {
                 ttl_s,
@@ -266,8 +282,8 @@ impl Dns {
                 reply.additionals = additional.iter().map(convert::record).collect();
                 reply
             }
-            // Where the alias leads out of the mesh, the client asks on.
-            Answer::Alias { records, .. } => {
+            Answer::Alias { records, outside } => {
+                leads = outside;
                 let mut reply = empty(ResponseCode::NoError);
                 reply.answers = records.iter().map(convert::record).collect();
                 reply
@@ -287,10 +303,15 @@ impl Dns {
                 reply.error = Some(ExtendedError::loading());
                 reply
             }
+        };
+        Some(Inside {
+            reply,
+            outside: leads,
         })
     }
 
-    async fn other_reply(
+    /// What is said to a name that isn't the mesh's.
+    pub(super) async fn other_reply(
         &self,
         request: &Request,
         name: DomainName,

@@ -346,12 +346,8 @@ impl Control for AgentControl {
             names,
             days: request.days,
         });
-        let sealed = self.0.client.request(&content, self.0.now_ms());
-        match self.0.client.submit(&sealed, PATIENCE).await {
-            Ok(Outcome::Done(_) | Outcome::Waiting(_)) => self.issued(&csr.spki),
-            Ok(Outcome::Refused(refusal)) => Err(by_refusal(&refusal)),
-            Err(error) => Err(ControlError::new(ErrorCode::Unavailable, error)),
-        }
+        decide(&self.0, &content).await?;
+        self.issued(&csr.spki)
     }
 
     async fn cert_list(&self) -> Vec<CertRow> {
@@ -564,29 +560,39 @@ fn path(connected: bool) -> Path {
     }
 }
 
-fn invalid(why: impl std::fmt::Display) -> ControlError {
+pub(super) fn invalid(why: impl std::fmt::Display) -> ControlError {
     ControlError::new(ErrorCode::Invalid, why)
 }
 
-fn refused(why: impl std::fmt::Display) -> ControlError {
+pub(super) fn refused(why: impl std::fmt::Display) -> ControlError {
     ControlError::new(ErrorCode::Refused, why)
 }
 
-fn not_member() -> ControlError {
+pub(super) fn not_member() -> ControlError {
     refused("this machine is not a member of the mesh any more")
 }
 
-fn no_node(name: &Label) -> ControlError {
+pub(super) fn no_node(name: &Label) -> ControlError {
     ControlError::new(
         ErrorCode::NotFound,
         format!("{name} is not a member; `agent status` lists the members"),
     )
 }
 
-fn by_refusal(refusal: &Refusal) -> ControlError {
+pub(super) fn by_refusal(refusal: &Refusal) -> ControlError {
     match refusal {
         Refusal::CertificateBounds => invalid(refusal),
         _ => refused(refusal),
+    }
+}
+
+/// Has the ledger decide what this node asks; a refusal is an error.
+pub(super) async fn decide(inner: &Inner, content: &Content) -> Result<Outcome, ControlError> {
+    let request = inner.client.request(content, inner.now_ms());
+    match inner.client.submit(&request, PATIENCE).await {
+        Ok(Outcome::Refused(refusal)) => Err(by_refusal(&refusal)),
+        Ok(outcome) => Ok(outcome),
+        Err(error) => Err(ControlError::new(ErrorCode::Unavailable, error)),
     }
 }
 

@@ -3,12 +3,13 @@
 //! and certificates follow it. Everything outside comes in as a [`Host`].
 
 mod apply;
+mod commands;
 mod control;
-
 mod dialer;
 mod handler;
 mod membership;
 mod names;
+mod records;
 
 use std::{
     collections::BTreeSet,

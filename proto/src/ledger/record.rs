@@ -13,7 +13,7 @@ use crate::{
     head::is_service_address,
     id::NodeId,
     limits,
-    zone::{DomainName, Rdata, RecordType},
+    zone::{Caa, DomainName, Mx, Rdata, RecordType, Srv},
 };
 
 /// Adds a record.
@@ -61,33 +61,12 @@ pub enum RecordData {
     Cname(DomainName),
     /// Text: strings of up to 255 octets (RFC 1035 §3.3.14).
     Txt(Vec<Vec<u8>>),
-    /// Where a service is (RFC 2782).
-    Srv {
-        /// Lower ones are tried first.
-        priority: u16,
-        /// Share among those of one priority.
-        weight: u16,
-        /// Its port.
-        port: u16,
-        /// The host that it runs on.
-        target: DomainName,
-    },
-    /// Who takes mail (RFC 1035 §3.3.9).
-    Mx {
-        /// Lower ones are tried first.
-        preference: u16,
-        /// The host; the root for nobody (RFC 7505).
-        exchange: DomainName,
-    },
-    /// Who may issue certificates (RFC 8659).
-    Caa {
-        /// 128 when who doesn't understand the tag must not issue.
-        flags: u8,
-        /// `issue`, `issuewild`, `iodef` and others.
-        tag: String,
-        /// What the tag says.
-        value: Vec<u8>,
-    },
+    /// Where a service is.
+    Srv(Srv),
+    /// Who takes mail.
+    Mx(Mx),
+    /// Who may issue certificates.
+    Caa(Caa),
 }
 
 /// Not the data of such a record.
@@ -112,6 +91,14 @@ pub enum RecordDataError {
 }
 
 impl RecordData {
+    /// Whether users can add records of this type.
+    ///
+    /// # Errors
+    /// [`RecordDataError::Type`].
+    pub fn check_type(rtype: RecordType) -> Result<(), RecordDataError> {
+        needs(rtype).map(|_| ())
+    }
+
     /// Reads what stands behind the type in a master file (RFC 1035 §5.1);
     /// names are fully qualified, with or without the trailing dot.
     ///
@@ -119,16 +106,7 @@ impl RecordData {
     /// [`RecordDataError`].
     pub fn parse(rtype: RecordType, text: &str) -> Result<Self, RecordDataError> {
         let words: Vec<&str> = text.split_whitespace().collect();
-        let needs = match rtype {
-            RecordType::A => "an IPv4 address",
-            RecordType::AAAA => "an IPv6 address",
-            RecordType::CNAME => "a name",
-            RecordType::TXT => "a text",
-            RecordType::SRV => "a priority, a weight, a port and a host",
-            RecordType::MX => "a preference and a host",
-            RecordType::CAA => "flags, a tag and a value",
-            other => return Err(RecordDataError::Type(other)),
-        };
+        let needs = needs(rtype)?;
         let data = match (rtype, &words[..]) {
             (RecordType::TXT, _) => Some(Self::Txt(strings(text))),
             (RecordType::A, [address]) => address.parse().ok().map(Self::A),
@@ -171,7 +149,7 @@ impl RecordData {
             {
                 bad("has from 1 to 1024 characters of text, in strings of up to 255")
             }
-            Self::Caa { tag, value, .. }
+            Self::Caa(Caa { tag, value, .. })
                 if !(1..=15).contains(&tag.len())
                     || !tag
                         .bytes()
@@ -198,29 +176,9 @@ impl RecordData {
             Self::Aaaa(address) => Rdata::Aaaa(*address),
             Self::Cname(name) => Rdata::Cname(name.clone()),
             Self::Txt(strings) => Rdata::Txt(strings.clone()),
-            Self::Srv {
-                priority,
-                weight,
-                port,
-                target,
-            } => Rdata::Srv {
-                priority: *priority,
-                weight: *weight,
-                port: *port,
-                target: target.clone(),
-            },
-            Self::Mx {
-                preference,
-                exchange,
-            } => Rdata::Mx {
-                preference: *preference,
-                exchange: exchange.clone(),
-            },
-            Self::Caa { flags, tag, value } => Rdata::Caa {
-                flags: *flags,
-                tag: tag.clone(),
-                value: value.clone(),
-            },
+            Self::Srv(srv) => Rdata::Srv(srv.clone()),
+            Self::Mx(mx) => Rdata::Mx(mx.clone()),
+            Self::Caa(caa) => Rdata::Caa(caa.clone()),
         }
     }
 }
@@ -232,20 +190,34 @@ impl fmt::Display for RecordData {
     }
 }
 
+/// What a record of this type says, for a person.
+fn needs(rtype: RecordType) -> Result<&'static str, RecordDataError> {
+    Ok(match rtype {
+        RecordType::A => "an IPv4 address",
+        RecordType::AAAA => "an IPv6 address",
+        RecordType::CNAME => "a name",
+        RecordType::TXT => "a text",
+        RecordType::SRV => "a priority, a weight, a port and a host",
+        RecordType::MX => "a preference and a host",
+        RecordType::CAA => "flags, a tag and a value",
+        other => return Err(RecordDataError::Type(other)),
+    })
+}
+
 fn read_srv(priority: &str, weight: &str, port: &str, target: &str) -> Option<RecordData> {
-    Some(RecordData::Srv {
+    Some(RecordData::Srv(Srv {
         priority: priority.parse().ok()?,
         weight: weight.parse().ok()?,
         port: port.parse().ok()?,
         target: target.parse().ok()?,
-    })
+    }))
 }
 
 fn read_mx(preference: &str, exchange: &str) -> Option<RecordData> {
-    Some(RecordData::Mx {
+    Some(RecordData::Mx(Mx {
         preference: preference.parse().ok()?,
         exchange: DomainName::from_str(exchange).ok()?,
-    })
+    }))
 }
 
 fn read_caa(flags: &str, tag: &str, text: &str) -> Option<RecordData> {
@@ -255,11 +227,11 @@ fn read_caa(flags: &str, tag: &str, text: &str) -> Option<RecordData> {
         .strip_prefix('"')
         .and_then(|rest| rest.strip_suffix('"'))
         .unwrap_or(value);
-    Some(RecordData::Caa {
+    Some(RecordData::Caa(Caa {
         flags: flags.parse().ok()?,
         tag: tag.to_ascii_lowercase(),
         value: value.as_bytes().to_vec(),
-    })
+    }))
 }
 
 /// Quoted strings one by one; anything else as one text. Long ones are cut

@@ -219,6 +219,14 @@ impl State {
         (held.kind == NameKind::Node).then_some((held.owner, member))
     }
 
+    /// What a person calls a node: its name, or its id once it is no member.
+    pub fn name_of(&self, node: NodeId) -> String {
+        match self.members.get(&node) {
+            Some(member) => member.name.to_string(),
+            None => node.to_string(),
+        }
+    }
+
     /// The issuers of a CA node, in no particular order.
     pub fn issuers_of(&self, node: NodeId) -> impl Iterator<Item = &Issuer> {
         self.issuers

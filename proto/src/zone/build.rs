@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     DomainName, InstanceRecord, LOW_TTL_S, Node, NodeRecords, Protocol, Rdata, Record, RecordType,
-    RrSet, ServiceRecords, ServiceState, Soa, TTL_S, Zone, ZoneInput,
+    RrSet, ServiceRecords, ServiceState, Soa, Srv, TTL_S, Zone, ZoneInput,
 };
 use crate::{id::resolver_v4, limits, name::Label};
 
@@ -204,12 +204,12 @@ impl Builder<'_> {
                     .iter()
                     .filter_map(|instance| {
                         let target = self.target(service, instance)?;
-                        Some(Rdata::Srv {
+                        Some(Rdata::Srv(Srv {
                             priority: 0,
                             weight: 0,
                             port: instance.port,
                             target,
-                        })
+                        }))
                     })
                     .collect();
                 self.add(&name, ttl_s, data);

@@ -6,6 +6,8 @@ use std::{
     str::FromStr,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::name::DomainName;
 
 /// A record type by its number (RFC 1035 §3.2.2 and the IANA registry).
@@ -118,36 +120,72 @@ pub enum Rdata {
     /// Strings of up to 255 octets.
     Txt(Vec<Vec<u8>>),
     /// Who takes mail.
-    Mx {
-        /// Lower ones are tried first.
-        preference: u16,
-        /// The host.
-        exchange: DomainName,
-    },
+    Mx(Mx),
     /// Who may issue certificates.
-    Caa {
-        /// 128 when who doesn't understand the tag must not issue.
-        flags: u8,
-        /// What the value is about.
-        tag: String,
-        /// The value.
-        value: Vec<u8>,
-    },
+    Caa(Caa),
     /// Where a service is; of the mesh's own, priority and weight are 0.
-    Srv {
-        /// Lower ones are tried first.
-        priority: u16,
-        /// Share among those of one priority.
-        weight: u16,
-        /// Its port.
-        port: u16,
-        /// The host that it runs on.
-        target: DomainName,
-    },
+    Srv(Srv),
     /// Start of authority.
     Soa(Soa),
     /// The minimal answer to ANY: CPU "RFC8482", no OS (RFC 8482 §4.2).
     Hinfo,
+}
+
+/// Where a service is (RFC 2782).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Srv {
+    /// Lower ones are tried first.
+    pub priority: u16,
+    /// Share among those of one priority.
+    pub weight: u16,
+    /// Its port.
+    pub port: u16,
+    /// The host that it runs on.
+    pub target: DomainName,
+}
+
+impl fmt::Display for Srv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            priority,
+            weight,
+            port,
+            target,
+        } = self;
+        write!(f, "{priority} {weight} {port} {target}")
+    }
+}
+
+/// Who takes mail (RFC 1035 §3.3.9).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Mx {
+    /// Lower ones are tried first.
+    pub preference: u16,
+    /// The host; the root for nobody (RFC 7505).
+    pub exchange: DomainName,
+}
+
+impl fmt::Display for Mx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.preference, self.exchange)
+    }
+}
+
+/// Who may issue certificates (RFC 8659).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Caa {
+    /// 128 when who doesn't understand the tag must not issue.
+    pub flags: u8,
+    /// `issue`, `issuewild`, `iodef` and others.
+    pub tag: String,
+    /// What the tag says.
+    pub value: Vec<u8>,
+}
+
+impl fmt::Display for Caa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} \"{}\"", self.flags, self.tag, Quoted(&self.value))
+    }
 }
 
 impl Rdata {
@@ -160,9 +198,9 @@ impl Rdata {
             Self::Ptr(_) => RecordType::PTR,
             Self::Cname(_) => RecordType::CNAME,
             Self::Txt(_) => RecordType::TXT,
-            Self::Mx { .. } => RecordType::MX,
-            Self::Caa { .. } => RecordType::CAA,
-            Self::Srv { .. } => RecordType::SRV,
+            Self::Mx(_) => RecordType::MX,
+            Self::Caa(_) => RecordType::CAA,
+            Self::Srv(_) => RecordType::SRV,
             Self::Soa(_) => RecordType::SOA,
             Self::Hinfo => RecordType::HINFO,
         }
@@ -191,17 +229,9 @@ impl fmt::Display for Rdata {
                 }
                 Ok(())
             }
-            Self::Mx {
-                preference,
-                exchange,
-            } => write!(f, "{preference} {exchange}"),
-            Self::Caa { flags, tag, value } => write!(f, "{flags} {tag} \"{}\"", Quoted(value)),
-            Self::Srv {
-                priority,
-                weight,
-                port,
-                target,
-            } => write!(f, "{priority} {weight} {port} {target}"),
+            Self::Mx(mx) => mx.fmt(f),
+            Self::Caa(caa) => caa.fmt(f),
+            Self::Srv(srv) => srv.fmt(f),
             Self::Soa(soa) => write!(
                 f,
                 "{} {} {} {} {} {} {}",

@@ -154,13 +154,15 @@ pub enum Refusal {
     #[error("{0} is not a name that records can have here")]
     RecordName(String),
     /// The author may not change records there.
-    #[error("{0} is neither this machine's nor is this machine an admin")]
+    #[error("{0} is not this machine's name; run it on the machine that has it, or on an admin's")]
     NotYourName(String),
     /// The data is not to be served.
     #[error("{0}")]
     Record(String),
     /// An address or an alias in a machine's own place.
-    #[error("{0} is a machine's name; its addresses are those of the machine")]
+    #[error(
+        "{0} is a machine's name, and its addresses are those of the machine; use another name"
+    )]
     MachineRecord(String),
     /// An alias beside other records, or at the domain itself.
     #[error("an alias (CNAME) stands alone at its name, and never at the domain itself")]
@@ -169,7 +171,7 @@ pub enum Refusal {
     #[error("there are as many records as there may be")]
     TooManyRecords,
     /// There is nothing to remove.
-    #[error("there is no such record")]
+    #[error("there is no such record; `agent record list` shows those that there are")]
     NoSuchRecord,
     /// The leader attached a certificate that isn't what was asked for.
     #[error("the certificate is not what was asked for: {0}")]

@@ -1,0 +1,222 @@
+//! `agent record`: users' DNS records.
+
+use innermesh_proto::{
+    ledger::record::RecordData,
+    name::MeshDomain,
+    zone::{DomainName, RecordType},
+};
+use serde::Serialize;
+
+use super::{
+    failure::Failure,
+    output::{Output, table, yes_no},
+};
+use crate::control::{Client, authority::RecordAdd};
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    Add(AddArguments),
+    Rm(RmArguments),
+    List(ListArguments),
+}
+
+/// Add a DNS record to the mesh's zone: A, AAAA, CNAME, TXT, SRV, MX or CAA.
+///
+/// It is answered on every machine, and outlives this one. Several records of
+/// one name and type stand beside each other. A machine may add records at and
+/// below its own names, an admin everywhere.
+#[derive(Debug, clap::Args)]
+pub struct AddArguments {
+    /// A full name, or one that the mesh's domain is put behind; @ is the
+    /// domain itself.
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// A, AAAA, CNAME, TXT, SRV, MX or CAA.
+    #[arg(value_name = "TYPE", value_parser = record_type)]
+    rtype: RecordType,
+    /// What it says, as in a zone file: an address, a name, a text,
+    /// `PRIORITY WEIGHT PORT HOST`, `PREFERENCE HOST` or `FLAGS TAG VALUE`.
+    /// A host without a dot is one of the mesh.
+    #[arg(value_name = "VALUE", required = true, num_args = 1..)]
+    value: Vec<String>,
+    /// Show it to strangers too, where they are answered.
+    #[arg(long)]
+    public: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Remove all records of a name and type.
+#[derive(Debug, clap::Args)]
+pub struct RmArguments {
+    /// As it was given to add, or its full name.
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// The type.
+    #[arg(value_name = "TYPE", value_parser = record_type)]
+    rtype: RecordType,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Show the records that were added.
+#[derive(Debug, clap::Args)]
+pub struct ListArguments {
+    #[command(flatten)]
+    output: Output,
+}
+
+fn record_type(text: &str) -> Result<RecordType, String> {
+    let rtype: RecordType = text.parse().map_err(|e| format!("{e}"))?;
+    RecordData::check_type(rtype).map_err(|e| e.to_string())?;
+    Ok(rtype)
+}
+
+pub async fn run(command: Command, client: &Client) -> Result<(), Failure> {
+    match command {
+        Command::Add(arguments) => add(arguments, client).await,
+        Command::Rm(arguments) => rm(&arguments, client).await,
+        Command::List(arguments) => list(&arguments, client).await,
+    }
+}
+
+async fn domain(client: &Client) -> Result<MeshDomain, Failure> {
+    let status = client.status().await?;
+    status.domain.parse().map_err(Failure::failed)
+}
+
+async fn add(arguments: AddArguments, client: &Client) -> Result<(), Failure> {
+    let domain = domain(client).await?;
+    let name = owner(&arguments.name, &domain)?;
+    let value = full_value(arguments.rtype, &arguments.value.join(" "), &domain);
+    RecordData::parse(arguments.rtype, &value).map_err(Failure::usage)?;
+    let record = RecordAdd {
+        name: name.to_string(),
+        rtype: arguments.rtype.to_string(),
+        value,
+        public: arguments.public,
+    };
+    let row = client.record_add(&record).await?;
+    arguments.output.print(&row, || {
+        let whom = match row.public {
+            true => ", for strangers too",
+            false => "",
+        };
+        format!(
+            "{} {} {} is answered on every machine{whom}\n",
+            row.name, row.rtype, row.value
+        )
+    })
+}
+
+async fn rm(arguments: &RmArguments, client: &Client) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Removed {
+        name: String,
+        #[serde(rename = "type")]
+        rtype: String,
+    }
+    let name = owner(&arguments.name, &domain(client).await?)?;
+    let removed = Removed {
+        name: name.to_string(),
+        rtype: arguments.rtype.to_string(),
+    };
+    client.record_rm(&removed.name, &removed.rtype).await?;
+    arguments.output.print(&removed, || {
+        format!("{} has no {} record any more\n", name, arguments.rtype)
+    })
+}
+
+async fn list(arguments: &ListArguments, client: &Client) -> Result<(), Failure> {
+    let records = client.record_list().await?;
+    let rows = records.iter().map(|record| {
+        [
+            record.name.clone(),
+            record.rtype.clone(),
+            record.value.clone(),
+            yes_no(record.public),
+            record.owner.clone(),
+        ]
+    });
+    arguments.output.print(&records, || {
+        table(
+            ["NAME", "TYPE", "VALUE", "PUBLIC", "BY"],
+            &rows.collect::<Vec<_>>(),
+        )
+    })
+}
+
+/// The name that a record stands at: below the mesh's domain.
+fn owner(typed: &str, domain: &MeshDomain) -> Result<DomainName, Failure> {
+    let lower = typed.to_ascii_lowercase();
+    let full = match lower.strip_suffix('.') {
+        Some(full) => full.to_string(),
+        None if lower == "@" || lower == domain.as_str() => domain.to_string(),
+        None if domain.contains(&lower) => lower,
+        None => format!("{lower}.{domain}"),
+    };
+    if full != domain.as_str() && !domain.contains(&full) {
+        return Err(Failure::usage(format!(
+            "{full} is not below {domain}; records of other domains belong to their own name servers"
+        )));
+    }
+    full.parse().map_err(Failure::usage)
+}
+
+/// The value with a full name where it ends with a host: one without a dot is
+/// of the mesh.
+fn full_value(rtype: RecordType, value: &str, domain: &MeshDomain) -> String {
+    let names_host = [RecordType::CNAME, RecordType::SRV, RecordType::MX].contains(&rtype);
+    let value = value.trim();
+    let host = value.rsplit(char::is_whitespace).next().unwrap_or_default();
+    match names_host && !host.is_empty() && !host.contains('.') {
+        true => format!("{value}.{domain}"),
+        false => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn domain() -> MeshDomain {
+        "in.example.org".parse().unwrap()
+    }
+
+    #[test]
+    fn a_short_name_gets_the_domain_and_a_foreign_one_is_refused() {
+        for (typed, full) in [
+            ("tv", "tv.in.example.org."),
+            ("@", "in.example.org."),
+            ("IN.example.org", "in.example.org."),
+            ("_dmarc", "_dmarc.in.example.org."),
+            ("a.b", "a.b.in.example.org."),
+            ("tv.in.example.org", "tv.in.example.org."),
+            ("tv.in.example.org.", "tv.in.example.org."),
+        ] {
+            assert_eq!(owner(typed, &domain()).unwrap().to_string(), full);
+        }
+        for typed in ["tv.example.com.", "", "a..b", "example.org."] {
+            let failure = owner(typed, &domain()).unwrap_err();
+            assert_eq!(failure.code, super::super::failure::USAGE, "{typed}");
+        }
+    }
+
+    #[test]
+    fn a_host_without_a_dot_is_one_of_the_mesh() {
+        let full = |rtype: &str, value| full_value(rtype.parse().unwrap(), value, &domain());
+        assert_eq!(full("CNAME", "nas"), "nas.in.example.org");
+        assert_eq!(full("CNAME", "nas.example.com"), "nas.example.com");
+        assert_eq!(full("MX", "10 mail"), "10 mail.in.example.org");
+        assert_eq!(full("MX", "0 ."), "0 .");
+        assert_eq!(full("TXT", "word"), "word");
+    }
+
+    #[test]
+    fn types_that_nobody_can_add_are_told_with_those_that_one_can() {
+        let error = record_type("NS").unwrap_err();
+        assert!(error.contains("A, AAAA, CNAME, TXT, SRV, MX and CAA"));
+        assert!(record_type("nonsense").is_err());
+        assert_eq!(record_type("caa"), Ok(RecordType::CAA));
+    }
+}

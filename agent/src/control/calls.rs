@@ -1,0 +1,105 @@
+//! The client's calls about who may: see [`super::authority::Authority`].
+
+use hyper::{Method, body::Bytes};
+
+use super::{
+    authority::{RecordAdd, RecordRow},
+    client::{Answer, Client, escape},
+    server::Done,
+};
+
+impl Client {
+    /// Users' DNS records.
+    ///
+    /// # Errors
+    /// [`ClientError`](super::ClientError), here and below.
+    pub async fn record_list(&self) -> Answer<Vec<RecordRow>> {
+        self.get("/v1/records").await
+    }
+
+    /// Adds one.
+    ///
+    /// # Errors
+    /// [`ClientError`](super::ClientError).
+    pub async fn record_add(&self, record: &RecordAdd) -> Answer<RecordRow> {
+        self.post("/v1/records", record).await
+    }
+
+    /// Takes all of a name and type away.
+    ///
+    /// # Errors
+    /// [`ClientError`](super::ClientError).
+    pub async fn record_rm(&self, name: &str, rtype: &str) -> Answer<()> {
+        let path = format!("/v1/records?name={}&type={}", escape(name), escape(rtype));
+        let Done {} = self.call(Method::DELETE, &path, Bytes::new()).await?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use async_trait::async_trait;
+    use serde_json::json;
+
+    use super::*;
+    use crate::control::{
+        ControlError, ErrorCode,
+        authority::Authority,
+        tests::{FakeAgent, served},
+    };
+
+    fn row() -> RecordRow {
+        RecordRow {
+            name: "tv.in.example.org.".into(),
+            rtype: "A".into(),
+            value: "192.0.2.9".into(),
+            public: false,
+            owner: "alpha".into(),
+        }
+    }
+
+    #[async_trait]
+    impl Authority for FakeAgent {
+        async fn record_list(&self) -> Vec<RecordRow> {
+            vec![row()]
+        }
+        async fn record_add(&self, record: RecordAdd) -> Result<RecordRow, ControlError> {
+            Ok(RecordRow {
+                name: record.name,
+                rtype: record.rtype,
+                value: record.value,
+                public: record.public,
+                owner: "alpha".into(),
+            })
+        }
+        async fn record_rm(&self, name: String, rtype: String) -> Result<(), ControlError> {
+            Err(ControlError::new(
+                ErrorCode::Refused,
+                format!("{name}|{rtype}"),
+            ))
+        }
+    }
+
+    #[tokio::test]
+    async fn records_arrive_as_they_were_written() {
+        let served = served(FakeAgent::default()).await;
+        let client = &served.client;
+        let record = RecordAdd {
+            name: "tv.in.example.org".into(),
+            rtype: "TXT".into(),
+            value: "a b".into(),
+            public: true,
+        };
+        let added = client.record_add(&record).await.unwrap();
+        assert_eq!((added.value.as_str(), added.public), ("a b", true));
+        let refused = client.record_rm("*.tv&type=x", "TXT").await.unwrap_err();
+        assert_eq!(refused.to_string(), "*.tv&type=x|TXT");
+        assert_eq!(
+            serde_json::to_value(client.record_list().await.unwrap()).unwrap(),
+            json!([{
+                "name": "tv.in.example.org.", "type": "A", "value": "192.0.2.9",
+                "public": false, "owner": "alpha",
+            }])
+        );
+    }
+}

@@ -1,0 +1,113 @@
+//! Users' DNS records: added on one machine, answered on every one.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use innermesh_tests::{Agent, Lab, agent::PATIENCE, dns, wait_for};
+
+#[test]
+fn records_are_answered_on_every_machine_and_outlive_the_one_that_added_them() {
+    let Some(lab) = Lab::new(3) else { return };
+    let outside = dns::serve(&lab.hosts[2], Ipv4Addr::new(203, 0, 113, 7));
+    lab.hosts[1].use_resolver(IpAddr::V4(lab.hosts[2].ipv4));
+    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
+    let mut beta = Agent::new(&lab.hosts[1], "beta");
+    let _ = alpha.init();
+    beta.join(&alpha);
+    alpha.wait_nodes(2);
+
+    for record in [
+        &["tv", "A", "198.51.100.9"][..],
+        &["tv", "AAAA", "2001:db8:9::9"],
+        &["tv", "TXT", "hello there"],
+        &["box", "CNAME", "tv"],
+        &["www", "CNAME", "site.example.org"],
+        &["_sip._udp", "SRV", "1", "2", "5060", "tv"],
+        &["@", "MX", "10", "mail.example.org"],
+        &["@", "CAA", "0", "issue", "ca.example.org"],
+        &["*.lamps", "A", "198.51.100.10"],
+    ] {
+        let _ = alpha.json(&[&["record", "add"], record].concat());
+    }
+    for agent in [&alpha, &beta] {
+        agent.wait_answer(&["tv.lab.internal", "A"], &["198.51.100.9"]);
+        agent.wait_answer(&["tv.lab.internal", "AAAA"], &["2001:db8:9::9"]);
+        agent.wait_answer(&["tv.lab.internal", "TXT"], &["\"hello there\""]);
+        agent.wait_answer(
+            &["box.lab.internal", "A"],
+            &["tv.lab.internal.", "198.51.100.9"],
+        );
+        agent.wait_answer(
+            &["_sip._udp.lab.internal", "SRV"],
+            &["1 2 5060 tv.lab.internal."],
+        );
+        agent.wait_answer(&["lab.internal", "MX"], &["10 mail.example.org."]);
+        agent.wait_answer(&["lab.internal", "CAA"], &["0 issue \"ca.example.org\""]);
+        agent.wait_answer(&["x.lamps.lab.internal", "A"], &["198.51.100.10"]);
+    }
+    // Beta's host has a resolver outside, which knows where the alias leads.
+    beta.wait_answer(
+        &["www.lab.internal", "A"],
+        &["site.example.org.", "203.0.113.7"],
+    );
+    assert!(outside.asked() > 0);
+
+    // They are the ledger's: the machine that added them needn't be there.
+    alpha.stop();
+    beta.stop();
+    beta.start();
+    beta.wait_answer(&["tv.lab.internal", "A"], &["198.51.100.9"]);
+    alpha.start();
+    beta.wait_nodes(2);
+
+    let told = beta.json(&["record", "list"]);
+    let rows = told.as_array().expect("a list");
+    assert_eq!(rows.len(), 9, "{told}");
+    assert!(rows.iter().all(|row| row["owner"] == "alpha"), "{told}");
+    let _ = alpha.cli(&["record", "rm", "tv", "A"]).ok();
+    for agent in [&alpha, &beta] {
+        agent.wait_answer(&["tv.lab.internal", "A"], &[]);
+        agent.wait_answer(&["tv.lab.internal", "TXT"], &["\"hello there\""]);
+    }
+}
+
+#[test]
+fn records_that_can_not_be_are_refused_with_what_to_do() {
+    let Some(lab) = Lab::new(2) else { return };
+    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
+    let mut beta = Agent::new(&lab.hosts[1], "beta");
+    let _ = alpha.init();
+    beta.join(&alpha);
+    alpha.wait_nodes(2);
+    let add = |agent: &Agent, record: &[&str], phrase: &str| {
+        agent.refused(&[&["record", "add"], record].concat(), phrase);
+    };
+    add(&alpha, &["tv", "A", "fd00::1"], "needs an IPv4 address");
+    add(&alpha, &["tv", "A", "127.0.0.1"], "another machine to each");
+    add(&alpha, &["tv", "NS", "ns.example.org"], "A, AAAA, CNAME");
+    add(&alpha, &["tv.example.org.", "A", "192.0.2.7"], "not below");
+    add(&alpha, &["acme", "A", "192.0.2.7"], "reserved");
+    add(&alpha, &["beta", "A", "192.0.2.7"], "use another name");
+    add(
+        &alpha,
+        &["@", "CNAME", "alpha"],
+        "never at the domain itself",
+    );
+    alpha.refused(&["record", "rm", "tv", "A"], "no such record");
+    add(&beta, &["tv", "A", "192.0.2.7"], "admin's");
+    // At and below its own names a machine needs nobody.
+    let _ = beta
+        .cli(&["record", "add", "cam.beta", "A", "198.51.100.3"])
+        .ok();
+    alpha.wait_answer(&["cam.beta.lab.internal", "A"], &["198.51.100.3"]);
+    // A name with records is nobody else's to claim.
+    let _ = alpha.cli(&["record", "add", "tv", "A", "192.0.2.7"]).ok();
+    wait_for("the claim to be refused", PATIENCE, || {
+        let added = beta
+            .cli(&["service", "add", "tv", "--port", "80"])
+            .result()?;
+        match added.contains("taken by alpha") {
+            true => Ok(()),
+            false => Err(added),
+        }
+    });
+}
