@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     codec,
     crypto::{Hash, PublicKey, Purpose, SealError, Sealed, Sign, Verify},
+    hold::Hold,
     id::{MeshId, NodeId},
     ledger::Position,
     limits,
@@ -104,6 +105,8 @@ pub struct Announcement {
     pub wireguard: Option<WireGuard>,
     /// Its service instances.
     pub services: BTreeMap<Label, Instance>,
+    /// Members that it cuts off; they count where it is an admin.
+    pub holds: Vec<Hold>,
 }
 
 /// A node's WireGuard interface.
@@ -141,6 +144,7 @@ mod kind {
     pub const QUIC: u16 = 2;
     pub const WIREGUARD: u16 = 3;
     pub const SERVICE: u16 = 4;
+    pub const HOLD: u16 = 5;
 }
 
 impl Announcement {
@@ -160,6 +164,11 @@ impl Announcement {
             self.services
                 .iter()
                 .map(|service| item(kind::SERVICE, codec::encode(&service))),
+        );
+        items.extend(
+            self.holds
+                .iter()
+                .map(|hold| item(kind::HOLD, codec::encode(hold))),
         );
         codec::encode(&items)
     }
@@ -198,6 +207,9 @@ impl Announcement {
                     .address
                     .filter(|address| is_service_address(*address));
                 self.services.insert(name, instance);
+            }
+            kind::HOLD if self.holds.len() < limits::HOLDS => {
+                self.holds.push(codec::decode(&item.data, 64).ok()?);
             }
             _ => {}
         }

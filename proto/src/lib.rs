@@ -13,6 +13,7 @@ pub mod codec;
 pub mod crypto;
 pub mod gate;
 pub mod head;
+pub mod hold;
 pub mod id;
 pub mod ledger;
 pub mod limits;

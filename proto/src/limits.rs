@@ -61,6 +61,8 @@ pub const EVICTION_AGREEMENT_MS: u64 = 3600 * 1000;
 /// How long an admin must have been one to count beside the one that let it
 /// in, in milliseconds of ledger time.
 pub const ADMIN_SETTLED_MS: u64 = 24 * 3600 * 1000;
+/// Members that one admin may hold at a time.
+pub const HOLDS: usize = 3;
 /// Decided holds of one admin that are remembered.
 pub const HOLDS_DECIDED: usize = 64;
 /// Users' DNS records in all.

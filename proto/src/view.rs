@@ -11,9 +11,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
     head::{Announcement, HeadTable, Known},
+    hold::{self, Held},
     id::{self, NodeId},
     ledger::{
         Member, State,
+        record::UserRecord,
         state::{Name, NameKind},
     },
     name::Label,
@@ -33,6 +35,9 @@ pub struct MeshView {
     /// What is known of each member by gossip. Members that were never heard
     /// of are absent.
     pub nodes: BTreeMap<NodeId, NodeView>,
+    /// Members that are cut off by an admin's hold: of them nothing is served,
+    /// and nothing leads to them.
+    pub held: Held,
     /// Whether the ledger held here may be behind: nothing was compared with
     /// any peer since the start.
     pub loading: bool,
@@ -100,6 +105,21 @@ impl MeshView {
         nodes
     }
 
+    /// The holds in force, by the ledger and what `nodes` announce.
+    pub fn held(ledger: &State, nodes: &BTreeMap<NodeId, NodeView>) -> Held {
+        let announced = nodes.iter();
+        hold::in_force(
+            ledger,
+            announced.map(|(node, view)| (*node, &*view.announcement)),
+        )
+    }
+
+    /// The members that aren't held.
+    fn members(&self) -> impl Iterator<Item = (&NodeId, &Member)> {
+        let members = self.ledger.members.iter();
+        members.filter(|(node, _)| !self.held.contains_key(node))
+    }
+
     /// This node as the ledger has it; `None` when it is no member any more.
     pub fn own_member(&self) -> Option<&Member> {
         self.ledger.members.get(&self.me)
@@ -118,10 +138,8 @@ impl MeshView {
     /// The sources that may ask this node's resolver: members, whatever else
     /// the host itself adds (its own addresses).
     pub fn member_addresses(&self) -> BTreeSet<IpAddr> {
-        self.ledger
-            .members
-            .values()
-            .flat_map(Self::addresses)
+        self.members()
+            .flat_map(|(_, member)| Self::addresses(member))
             .collect()
     }
 
@@ -149,15 +167,14 @@ impl MeshView {
 
     /// What this node's zone is made from.
     pub fn zone_input(&self) -> ZoneInput {
-        let members = &self.ledger.members;
         ZoneInput {
             domain: self.ledger.domain.clone(),
             ipv4: self.ledger.ipv4,
             ula: self.ula(),
             version: self.version,
             loading: self.loading,
-            nodes: members
-                .iter()
+            nodes: self
+                .members()
                 .map(|(node, member)| (member.name.clone(), self.node_records(node, member)))
                 .collect(),
             services: self
@@ -165,6 +182,7 @@ impl MeshView {
                 .names
                 .iter()
                 .filter(|(_, held)| held.kind == NameKind::Service)
+                .filter(|(_, held)| self.holders(held).next().is_some())
                 .map(|(name, held)| (name.clone(), self.service_records(name, held)))
                 .collect(),
             records: self
@@ -172,9 +190,13 @@ impl MeshView {
                 .records
                 .iter()
                 .map(|(name, all)| {
-                    let data = all.iter().map(|record| record.data.rdata());
-                    (name.clone(), data.collect())
+                    let served = all
+                        .iter()
+                        .filter(|record| !self.held.contains_key(&record.owner));
+                    let data: Vec<_> = served.map(|record| record.data.rdata()).collect();
+                    (name.clone(), data)
                 })
+                .filter(|(_, data)| !data.is_empty())
                 .collect(),
         }
     }
@@ -183,7 +205,9 @@ impl MeshView {
     pub fn public_records(&self) -> Vec<Record> {
         let all = self.ledger.records.iter();
         all.flat_map(|(name, all)| {
-            let public = all.iter().filter(|record| record.public);
+            let served =
+                |record: &&UserRecord| record.public && !self.held.contains_key(&record.owner);
+            let public = all.iter().filter(served);
             public.map(|record| Record {
                 name: name.clone(),
                 ttl_s: zone::TTL_S,
@@ -215,11 +239,13 @@ impl MeshView {
     /// A service's instances: on its owner and on those it is shared with, and
     /// on nobody else, whatever they announce.
     fn service_records(&self, name: &Label, held: &Name) -> ServiceRecords {
-        let holders = || std::iter::once(&held.owner).chain(&held.shared);
-        let instances: Vec<InstanceRecord> = holders()
+        let instances: Vec<InstanceRecord> = self
+            .holders(held)
             .filter_map(|node| self.instance(node, name))
             .collect();
-        let unheard = holders().any(|node| self.nodes.get(node).is_none_or(|view| view.loading));
+        let unheard = self
+            .holders(held)
+            .any(|node| self.nodes.get(node).is_none_or(|view| view.loading));
         ServiceRecords {
             state: match instances.is_empty() && unheard {
                 true => ServiceState::Loading,
@@ -228,6 +254,12 @@ impl MeshView {
             instances,
             wildcard: false,
         }
+    }
+
+    /// Who may run instances of a name.
+    fn holders<'v>(&'v self, name: &'v Name) -> impl Iterator<Item = &'v NodeId> {
+        let holders = std::iter::once(&name.owner).chain(&name.shared);
+        holders.filter(|node| !self.held.contains_key(node))
     }
 
     fn instance(&self, node: &NodeId, name: &Label) -> Option<InstanceRecord> {
@@ -263,8 +295,9 @@ impl MeshView {
             .collect();
         others.sort_by_key(|(seniority, ..)| *seniority);
         let mut peers = BTreeMap::new();
-        for (_, member, view, wireguard) in others {
-            if !taken.insert(wireguard.key) || !view.compared {
+        for (seniority, member, view, wireguard) in others {
+            let held = self.held.contains_key(seniority.1);
+            if held || !taken.insert(wireguard.key) || !view.compared {
                 continue;
             }
             let peer = TunnelPeer {

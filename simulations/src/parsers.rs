@@ -11,6 +11,7 @@ use innermesh_agent::{
     gossip::{generation, known},
     host::Disk,
     ledger::file,
+    mesh::parse_holds,
 };
 use innermesh_proto::{
     codec,
@@ -140,6 +141,7 @@ pub fn state(bytes: &[u8]) {
     at("generation.a");
     let next = generation::next(&disk).now_or_never();
     assert!(!matches!(next, Some(Ok(0))), "no generation is zero");
+    assert!(parse_holds(bytes).len() <= limits::HOLDS);
     at("peers.a");
     let paths = known::paths(&disk).now_or_never();
     assert!(paths.is_some());

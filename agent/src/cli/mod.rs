@@ -14,6 +14,7 @@ mod cert;
 mod demo;
 mod dns;
 pub(crate) mod duration;
+mod evict;
 mod failure;
 mod files;
 mod init;
@@ -66,6 +67,7 @@ enum Command {
     Join(join::Arguments),
     Run(run::Arguments),
     Invite(invite::Arguments),
+    Evict(evict::Arguments),
     Status(status::Arguments),
     Peers(network::PeersArguments),
     Ping(network::PingArguments),
@@ -196,6 +198,7 @@ async fn execute(command: Command, context: &mut Context) -> Result<(), Failure>
         Command::Join(arguments) => join::join(arguments, context).await,
         Command::Run(arguments) => run::run(&arguments, context).await,
         Command::Invite(arguments) => invite::invite(arguments, &context.client()).await,
+        Command::Evict(arguments) => evict::evict(arguments, &context.client()).await,
         Command::Status(arguments) => status::status(&arguments, &context.client()).await,
         Command::Peers(arguments) => network::peers(&arguments, &context.client()).await,
         Command::Ping(arguments) => network::ping(&arguments, &context.client()).await,

@@ -206,6 +206,8 @@ pub struct NodeRow {
     pub live: bool,
     /// How it is reached.
     pub path: Path,
+    /// Whether an admin has cut it off until the ledger decides.
+    pub held: bool,
 }
 
 /// One service in `status`.

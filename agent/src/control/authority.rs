@@ -3,9 +3,10 @@
 //! field names are a contract with scripts.
 
 use async_trait::async_trait;
+use innermesh_proto::name::Label;
 use serde::{Deserialize, Serialize};
 
-use super::api::ControlError;
+use super::api::{ControlError, Der};
 
 /// What the running agent can be asked about who may.
 #[async_trait]
@@ -24,6 +25,20 @@ pub trait Authority: Send + Sync {
     /// # Errors
     /// As [`Authority::record_add`].
     async fn record_rm(&self, name: String, rtype: String) -> Result<(), ControlError>;
+    /// Cuts a member off and has the ledger evict it, as far as this node's
+    /// word goes.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Refused`](super::ErrorCode::Refused),
+    /// [`ErrorCode::NotFound`](super::ErrorCode::NotFound), or
+    /// [`ErrorCode::Unavailable`](super::ErrorCode::Unavailable) when nothing
+    /// could be done.
+    async fn evict(&self, request: EvictRequest) -> Result<Evicted, ControlError>;
+    /// Lets a member back in that was cut off and isn't evicted yet.
+    ///
+    /// # Errors
+    /// As [`Authority::evict`].
+    async fn evict_undo(&self, node: Label) -> Result<(), ControlError>;
 }
 
 /// A DNS record to add.
@@ -55,4 +70,38 @@ pub struct RecordRow {
     pub public: bool,
     /// Name of the node that added it.
     pub owner: String,
+}
+
+/// Whom to evict.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvictRequest {
+    /// Its name.
+    pub node: Label,
+    /// In place of a second admin: the root's signature over
+    /// [`Evict::root_message`](innermesh_proto::ledger::request::Evict::root_message).
+    pub root: Option<Der>,
+}
+
+/// How far an eviction has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EvictionState {
+    /// The ledger has it: it is no member any more.
+    Evicted,
+    /// The ledger waits for a second admin.
+    Waiting,
+    /// No CA node is reached; the ledger is asked again by itself.
+    Pending,
+}
+
+/// What became of an eviction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evicted {
+    /// Name of the node.
+    pub node: String,
+    /// How far it has come.
+    pub state: EvictionState,
+    /// Whether it is cut off already.
+    pub cut_off: bool,
 }

@@ -1,9 +1,10 @@
 //! The client's calls about who may: see [`super::authority::Authority`].
 
 use hyper::{Method, body::Bytes};
+use innermesh_proto::name::Label;
 
 use super::{
-    authority::{RecordAdd, RecordRow},
+    authority::{EvictRequest, Evicted, RecordAdd, RecordRow},
     client::{Answer, Client, escape},
     server::Done,
 };
@@ -31,7 +32,27 @@ impl Client {
     /// [`ClientError`](super::ClientError).
     pub async fn record_rm(&self, name: &str, rtype: &str) -> Answer<()> {
         let path = format!("/v1/records?name={}&type={}", escape(name), escape(rtype));
-        let Done {} = self.call(Method::DELETE, &path, Bytes::new()).await?;
+        self.delete(&path).await
+    }
+
+    /// Evicts a member.
+    ///
+    /// # Errors
+    /// [`ClientError`](super::ClientError).
+    pub async fn evict(&self, request: &EvictRequest) -> Answer<Evicted> {
+        self.post("/v1/evictions", request).await
+    }
+
+    /// Lets a member back in that was only cut off.
+    ///
+    /// # Errors
+    /// [`ClientError`](super::ClientError).
+    pub async fn evict_undo(&self, node: &Label) -> Answer<()> {
+        self.delete(&format!("/v1/evictions/{node}")).await
+    }
+
+    async fn delete(&self, path: &str) -> Answer<()> {
+        let Done {} = self.call(Method::DELETE, path, Bytes::new()).await?;
         Ok(())
     }
 }
@@ -44,7 +65,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::control::{
         ControlError, ErrorCode,
-        authority::Authority,
+        authority::{Authority, EvictionState},
         tests::{FakeAgent, served},
     };
 
@@ -77,6 +98,16 @@ pub(crate) mod tests {
                 ErrorCode::Refused,
                 format!("{name}|{rtype}"),
             ))
+        }
+        async fn evict(&self, request: EvictRequest) -> Result<Evicted, ControlError> {
+            Ok(Evicted {
+                node: request.node.to_string(),
+                state: EvictionState::Waiting,
+                cut_off: request.root.is_none(),
+            })
+        }
+        async fn evict_undo(&self, node: Label) -> Result<(), ControlError> {
+            Err(ControlError::new(ErrorCode::Refused, node))
         }
     }
 

@@ -3,16 +3,17 @@
 use axum::{
     Json, Router,
     extract::{
-        Query, State,
-        rejection::{JsonRejection, QueryRejection},
+        Path, Query, State,
+        rejection::{JsonRejection, PathRejection, QueryRejection},
     },
     response::IntoResponse,
     routing::{delete, get, post},
 };
+use innermesh_proto::name::Label;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    authority::{RecordAdd, RecordRow},
+    authority::{EvictRequest, Evicted, RecordAdd, RecordRow},
     server::{Answer, Done, Shared, body, invalid},
 };
 
@@ -26,6 +27,8 @@ pub(super) fn changing() -> Router<Shared> {
     Router::new()
         .route("/v1/records", post(record_add))
         .route("/v1/records", delete(record_rm))
+        .route("/v1/evictions", post(evict))
+        .route("/v1/evictions/{node}", delete(evict_undo))
 }
 
 async fn record_list(State(shared): State<Shared>) -> impl IntoResponse {
@@ -52,5 +55,21 @@ async fn record_rm(
 ) -> Answer<Done> {
     let Query(RecordQuery { name, rtype }) = query.map_err(|e| invalid(e.body_text()))?;
     shared.control.record_rm(name, rtype).await?;
+    Ok(Json(Done {}))
+}
+
+async fn evict(
+    State(shared): State<Shared>,
+    request: Result<Json<EvictRequest>, JsonRejection>,
+) -> Answer<Evicted> {
+    shared.control.evict(body(request)?).await.map(Json)
+}
+
+async fn evict_undo(
+    State(shared): State<Shared>,
+    node: Result<Path<Label>, PathRejection>,
+) -> Answer<Done> {
+    let Path(node) = node.map_err(|e| invalid(e.body_text()))?;
+    shared.control.evict_undo(node).await?;
     Ok(Json(Done {}))
 }

@@ -57,6 +57,7 @@ pub(crate) fn sample_status() -> Status {
         roles: vec!["admin".into()],
         live,
         path: if live { Path::Direct } else { Path::None },
+        held: false,
     };
     Status {
         mesh: "00ff".into(),
@@ -558,9 +559,9 @@ fn the_field_names_of_status_are_those_that_scripts_read() {
             "warnings": ["add two CA nodes"],
             "nodes": [
                 {"name": "alpha", "id": "abcd", "addresses": ["10.9.0.2", "fd00::2"],
-                 "roles": ["admin"], "live": true, "path": "direct"},
+                 "roles": ["admin"], "live": true, "path": "direct", "held": false},
                 {"name": "beta", "id": "abcd", "addresses": ["10.9.0.2", "fd00::2"],
-                 "roles": ["admin"], "live": false, "path": "none"},
+                 "roles": ["admin"], "live": false, "path": "none", "held": false},
             ],
             "services": [{"name": "photos", "node": "alpha", "port": 8080, "healthy": true}],
             "pending": [{"name": "wiki", "reason": "the CA is not reached"}],

@@ -49,6 +49,7 @@ pub fn first_view(me: NodeId, ledger: &Ledger, gossip: &Gossip, now: Mono) -> Me
         version: 1,
         me,
         loading: ledger.members.len() > 1,
+        held: MeshView::held(&ledger, &nodes),
         ledger,
         nodes,
     }
@@ -129,9 +130,14 @@ fn renew_view(inner: &Inner) {
     if same && loading == before.loading && nodes == before.nodes {
         return;
     }
+    let held = MeshView::held(&ledger, &nodes);
+    if inner.holds.note(&held) {
+        inner.transport.review();
+    }
     inner.view.send_replace(Arc::new(MeshView {
         version: before.version + 1,
         me: inner.me,
+        held,
         ledger,
         nodes,
         loading,
@@ -231,7 +237,7 @@ pub async fn follow_host(inner: Arc<Inner>) {
     }
 }
 
-/// Announces this node's services, and its endpoints if they are given.
+/// Announces this node's services and holds, and its endpoints if they are given.
 pub fn announce(inner: &Inner, endpoints: Option<Vec<SocketAddr>>) {
     let own = inner.gossip.own();
     inner.gossip.announce(Announcement {
@@ -239,5 +245,6 @@ pub fn announce(inner: &Inner, endpoints: Option<Vec<SocketAddr>>) {
         quic: endpoints.unwrap_or_else(|| own.quic.clone()),
         wireguard: announced(&inner.config, inner.tunnel_key),
         services: inner.services.instances(),
+        holds: inner.holds.own(),
     });
 }

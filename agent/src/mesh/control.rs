@@ -17,7 +17,7 @@ use innermesh_proto::{
     zone::{DomainName, RecordType},
 };
 
-use super::{Inner, VERSION, names};
+use super::{Inner, VERSION, holds, names};
 use crate::{
     ca::{csr::Csr, pem},
     control::{
@@ -300,6 +300,9 @@ impl Control for AgentControl {
             let Some(member) = view.ledger.members.get(node) else {
                 continue;
             };
+            if view.held.contains_key(node) {
+                continue;
+            }
             for (name, instance) in &seen.announcement.services {
                 let status = own.get(name).filter(|_| *node == view.me);
                 rows.push(ServiceRow {
@@ -432,6 +435,9 @@ impl AgentControl {
             let Some(member) = view.ledger.members.get(node) else {
                 continue;
             };
+            if view.held.contains_key(node) {
+                continue;
+            }
             for (name, instance) in &seen.announcement.services {
                 if holds(view, name, *node) {
                     rows.push(ServiceStatus {
@@ -476,6 +482,7 @@ impl AgentControl {
                 name.unwrap_or_else(|| node.to_string())
             ));
         }
+        warnings.extend(holds::warnings(&view.ledger, &view.held, view.me));
         warnings.extend(self.0.services.warnings());
         if let Some(why) = &*self
             .0
@@ -542,7 +549,8 @@ fn node_row(
         id: node.to_string(),
         addresses: MeshView::addresses(member),
         roles: member.roles.iter().map(ToString::to_string).collect(),
-        live: view.nodes.get(&node).is_some_and(|seen| seen.live),
+        live: view.nodes.get(&node).is_some_and(|seen| seen.live) && !view.held.contains_key(&node),
+        held: view.held.contains_key(&node),
         path: path(paths.contains_key(&node) || node == view.me),
     }
 }

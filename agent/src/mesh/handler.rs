@@ -1,6 +1,10 @@
 //! What this node answers to its peers, method by method.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use innermesh_proto::{
@@ -27,15 +31,30 @@ use crate::{
 /// How long a request of a joining or renewing machine may take to be decided.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// Who is a member, by the ledger held here.
-pub struct LedgerAdmission(pub Ledger);
+/// Who is a member, by the ledger held here and admins' holds.
+pub struct LedgerAdmission {
+    /// That.
+    pub ledger: Ledger,
+    /// Whom an admin holds.
+    pub held: Arc<Mutex<BTreeSet<NodeId>>>,
+}
+
+impl LedgerAdmission {
+    fn is_held(&self, node: &NodeId) -> bool {
+        let held = self.held.lock().unwrap_or_else(|e| e.into_inner());
+        held.contains(node)
+    }
+}
 
 impl Admission for LedgerAdmission {
     fn standing(&self, key: &PublicKey) -> Standing {
-        match self.0.state().member_by_key(key) {
+        let state = self.ledger.state();
+        match state.member_by_key(key) {
             // By a roster that was lost, and its successor hasn't decided.
-            Some((node, _)) if self.0.kept_out().contains(&node) => Standing::Revoked,
+            Some((node, _)) if self.ledger.kept_out().contains(&node) => Standing::Revoked,
+            Some((node, _)) if self.is_held(&node) => Standing::Revoked,
             Some(_) => Standing::Member,
+            None if state.evicted.contains_key(&key.node_id()) => Standing::Revoked,
             None => Standing::Unknown,
         }
     }
@@ -245,6 +264,9 @@ impl PeerHandler {
         };
         let state = self.0.ledger.state();
         let member = state.members.get(&node).ok_or(Failure::NotMember)?;
+        if self.0.view.borrow().held.contains_key(&node) {
+            return Err(Failure::NotMember);
+        }
         let outcome = self.submit(&renew.request).await?;
         self.certificate_of(&member.key, outcome)
     }

@@ -15,7 +15,7 @@ use innermesh_proto::{
 };
 use tokio::sync::Notify;
 
-use super::{BuildError, Inner};
+use super::{BuildError, Inner, evict};
 use crate::{
     host::{Host, keys::NodeKey},
     tls::{Chain, MeshTls},
@@ -87,13 +87,16 @@ pub async fn run(inner: Arc<Inner>) {
                         show(&inner, chain);
                     }
                 }
-                continue;
+                if !hangs_loose(&inner) {
+                    continue;
+                }
+                false
             }
             () = inner.membership.wanted.notified() => true,
             () = clock.sleep(LOOK.min(pause)) => false,
         };
         let now = inner.host.clock.now();
-        if now < not_before || !(expired || is_due(&inner)) {
+        if now < not_before || !(expired || is_due(&inner) || hangs_loose(&inner)) {
             continue;
         }
         let result = renew(&inner, expired).await;
@@ -104,6 +107,10 @@ pub async fn run(inner: Arc<Inner>) {
             pause = RETRY_MAX.min(pause * 2);
         } else {
             pause = RETRY_MIN;
+            if hangs_loose(&inner) {
+                // The issuer that is to go signed again.
+                not_before = inner.host.clock.now() + LOOK;
+            }
         }
         *inner
             .membership
@@ -122,6 +129,21 @@ fn is_due(inner: &Inner) -> bool {
         let half = issued.not_before_ms / 2 + issued.not_after_ms / 2;
         inner.host.clock.wall_ms() >= half
     })
+}
+
+/// Whether the issuer of the certificate was revoked, or is about to be with
+/// its CA node while another could sign.
+fn hangs_loose(inner: &Inner) -> bool {
+    let state = inner.ledger.state();
+    let me = inner.me;
+    let others = |ca| {
+        let mut roster = state.roster.iter();
+        roster.any(|node| *node != ca && state.can_issue(*node))
+    };
+    state.due_for_renewal().any(|node| node == me)
+        || state
+            .proposed_evictions()
+            .any(|(ca, _)| ca != me && evict::hangs_from(&state, me, ca) && others(ca))
 }
 
 async fn renew(inner: &Inner, expired: bool) -> Result<(), String> {

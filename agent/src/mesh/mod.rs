@@ -6,7 +6,9 @@ mod apply;
 mod commands;
 mod control;
 mod dialer;
+mod evict;
 mod handler;
+mod holds;
 mod membership;
 mod names;
 mod records;
@@ -33,7 +35,7 @@ use innermesh_proto::{
 };
 use tokio::sync::{broadcast, watch};
 
-pub use self::dialer::store_seeds;
+pub use self::{dialer::store_seeds, holds::parse as parse_holds};
 
 use crate::{
     dns::{Dns, DnsServer, ListenError},
@@ -142,6 +144,7 @@ pub(crate) struct Inner {
     pub tunnel: Arc<dyn Tunnel>,
     pub view: watch::Sender<Arc<MeshView>>,
     pub names: names::Names,
+    pub holds: holds::Holds,
     pub tunnel_key: innermesh_proto::tunnel::TunnelKey,
     pub started: Mono,
     /// The newest ledger stamp, for TLS.
@@ -189,7 +192,11 @@ impl Agent {
                 backend: config.backend,
             })
             .await?;
-        let admission = Arc::new(handler::LedgerAdmission(ledger.clone()));
+        let holds = holds::Holds::load(&*host.disk).await;
+        let admission = Arc::new(handler::LedgerAdmission {
+            ledger: ledger.clone(),
+            held: holds.held(),
+        });
         let transport = open_transport(&host, &config, |listen| {
             Ok(Settings {
                 me,
@@ -210,6 +217,7 @@ impl Agent {
             quic: endpoints(&config, &host, &transport).await,
             wireguard: announced(&config, tunnel_key),
             services: services.instances(),
+            holds: holds.own(),
         };
         let (nudge, nudges) = follow::nudges();
         let gossip = Gossip::start(
@@ -232,6 +240,7 @@ impl Agent {
         );
         let started = host.clock.now();
         let view = Arc::new(apply::first_view(me, &ledger, &gossip, started));
+        holds.note(&view.held);
         let first = view.clone();
         let dns = Arc::new(Dns::new(
             host.clock.clone(),
@@ -255,6 +264,7 @@ impl Agent {
             tunnel,
             view: watch::Sender::new(view),
             names: names::Names::default(),
+            holds,
             tunnel_key,
             started,
             stamp_ms,
@@ -290,6 +300,7 @@ impl Agent {
         tasks.spawn(apply::follow_host(inner.clone()));
         tasks.spawn(dialer::run(inner.clone()));
         tasks.spawn(names::run(inner.clone()));
+        tasks.spawn(holds::run(inner.clone()));
         tasks.spawn(membership::run(inner.clone()));
         let services = inner.services.clone();
         tasks.spawn(async move { services.run().await });

@@ -4,11 +4,12 @@ use innermesh_agent::host::keys::Ed25519;
 use innermesh_proto::{
     crypto::{Hash, Sign},
     head::{Announcement, Head, HeadTable, Instance, WireGuard},
+    hold::Hold,
     id::{NodeId, resolver_v4},
     ledger::{
-        Content, Position,
+        Content, HoldId, Position, Role,
         record::RecordData,
-        request::{AddRecord, Share},
+        request::{AddRecord, Share, Unhold},
     },
     tunnel::{TunnelKey, TunnelPlan},
     view::MeshView,
@@ -55,10 +56,11 @@ impl Seen {
 
     fn hear(&mut self, key: &Ed25519, announcement: &Announcement, position: Position) {
         let body = announcement.encode();
+        let before = self.heads.get(&id(key));
         let head = Head {
             node: id(key),
             generation: 1,
-            seq: 1,
+            seq: before.map_or(1, |before| before.head.seq + 1),
             lease_ms: 4500,
             body: Hash::of(&body),
             body_len: body.len() as u32,
@@ -83,6 +85,7 @@ impl Seen {
         MeshView {
             version: 1,
             me,
+            held: MeshView::held(&ledger, &nodes),
             ledger,
             nodes,
             loading: false,
@@ -307,4 +310,116 @@ fn users_records_are_in_every_members_zone_and_strangers_see_the_public_ones() {
     let public = view.public_records();
     assert_eq!(public.len(), 1);
     assert_eq!(public[0].to_string(), "www.lab.internal. 30 IN A 192.0.2.9");
+}
+
+/// An admin `9` besides the founder, and a hold of it on member one.
+fn held_by_nine() -> (Seen, Announcement) {
+    let mut seen = Seen::new();
+    let founder = seen.mesh.founder.clone();
+    seen.mesh.admit_as(&*key(9), "nine", &*founder, |grant| {
+        grant.roles = [Role::Admin].into();
+    });
+    let hold = Hold {
+        id: HoldId([5; 16]),
+        node: id(&*key(1)),
+    };
+    let announcement = Announcement {
+        holds: vec![hold],
+        ..wireguard(19)
+    };
+    (seen, announcement)
+}
+
+#[test]
+fn a_member_that_an_admin_holds_loses_its_routes_its_names_and_its_records() {
+    let (mut seen, holding) = held_by_nine();
+    for (number, name) in [(1, "photos"), (1, "wiki"), (2, "news")] {
+        seen.mesh.ask(&*key(number), Content::Claim(label(name)));
+    }
+    let share = Share {
+        name: label("wiki"),
+        with: id(&*key(2)),
+    };
+    seen.mesh.ask(&*key(1), Content::Share(share));
+    let record = AddRecord {
+        name: "cam.one.lab.internal".parse().unwrap(),
+        data: RecordData::A("192.0.2.5".parse().unwrap()),
+        public: true,
+    };
+    seen.mesh.ask(&*key(1), Content::AddRecord(record));
+    let with_wiki = |number: u8| {
+        let mut announcement = wireguard(number);
+        announcement.services.insert(
+            label("wiki"),
+            Instance {
+                port: 80,
+                protocol: Protocol::Tcp,
+                address: None,
+                healthy: true,
+            },
+        );
+        announcement
+    };
+    seen.meet(&key(1), &with_wiki(1));
+    seen.meet(&key(2), &with_wiki(2));
+    seen.meet(&key(9), &wireguard(19));
+    assert!(seen.routes(1).is_some());
+    assert_eq!(seen.view().public_records().len(), 1);
+
+    let (node, one) = (id(&*key(1)), label("one"));
+    seen.meet(&key(9), &holding);
+    let view = seen.view();
+    assert_eq!(view.held[&node], [(id(&*key(9)), HoldId([5; 16]))].into());
+    assert!(seen.routes(1).is_none() && seen.routes(2).is_some());
+    let address = view.ledger.members[&node].ipv4;
+    assert!(!view.member_addresses().contains(&address.into()));
+    assert!(view.public_records().is_empty());
+    let input = view.zone_input();
+    assert!(!input.nodes.contains_key(&one) && !input.services.contains_key(&label("photos")));
+    assert!(input.records.is_empty());
+    // What another runs under a shared name stands.
+    let wiki = &input.services[&label("wiki")].instances;
+    assert_eq!(wiki.len(), 1);
+    assert_eq!(wiki[0].node, label("two"));
+
+    // By an admin's word of before its absence, and no longer once it is decided.
+    let undo = Unhold {
+        author: id(&*key(9)),
+        hold: HoldId([5; 16]),
+    };
+    seen.mesh
+        .ask(&*seen.mesh.founder.clone(), Content::Unhold(undo));
+    assert!(seen.view().held.is_empty() && seen.routes(1).is_some());
+}
+
+#[test]
+fn a_hold_counts_only_where_an_admin_holds_a_plain_member() {
+    let (mut seen, holding) = held_by_nine();
+    let on = |number: u8| Announcement {
+        holds: vec![Hold {
+            id: HoldId([6; 16]),
+            node: id(&*key(number)),
+        }],
+        ..Announcement::default()
+    };
+    // A plain member's word is nothing; nor is any against an admin or a CA
+    // node, which the founder is both.
+    seen.meet(&key(2), &on(1));
+    seen.meet(&key(9), &on(0));
+    assert!(seen.view().held.is_empty());
+    let founder = seen.mesh.founder.clone();
+    seen.meet(&key(9), &holding);
+    assert_eq!(seen.view_by(id(&*founder)).held.len(), 1);
+    // More than three are passed over.
+    let many = Announcement {
+        holds: (0..9)
+            .map(|n| Hold {
+                id: HoldId([n; 16]),
+                node: id(&*key(n)),
+            })
+            .collect(),
+        ..Announcement::default()
+    };
+    let read = Announcement::decode(&many.encode()).unwrap();
+    assert_eq!(read.holds, many.holds[..3]);
 }

@@ -66,18 +66,21 @@ impl State {
     }
 
     /// Who should lead in `slot` (ledger time in terms), best first: by
-    /// rendezvous hashing, and only nodes that can issue certificates.
+    /// rendezvous hashing, and only nodes that can issue certificates. One that
+    /// an admin wants evicted comes last: others' certificates shouldn't hang
+    /// from it.
     pub fn leader_order(&self, slot: u64) -> Vec<NodeId> {
-        let mut order: Vec<(Hash, NodeId)> = self
+        let unwanted: BTreeSet<NodeId> = self.proposed_evictions().map(|(node, _)| node).collect();
+        let mut order: Vec<(bool, Hash, NodeId)> = self
             .roster
             .iter()
             .filter(|node| self.can_issue(**node))
             .map(|node| {
                 let seed = [&self.mesh.0[..], &slot.to_le_bytes(), &node.0].concat();
-                (Hash::of(&seed), *node)
+                (unwanted.contains(node), Hash::of(&seed), *node)
             })
             .collect();
         order.sort_unstable();
-        order.into_iter().map(|(_, node)| node).collect()
+        order.into_iter().map(|(.., node)| node).collect()
     }
 }

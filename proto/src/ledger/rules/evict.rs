@@ -51,6 +51,43 @@ pub(super) fn rule_evict(
     })
 }
 
+impl State {
+    /// What would become of an eviction that `author` asks for, as far as the
+    /// ledger is known here: whether it comes to pass at once, or waits for a
+    /// second admin.
+    ///
+    /// # Errors
+    /// The [`Refusal`].
+    pub fn eviction(
+        &self,
+        author: NodeId,
+        evict: &Evict,
+        verify: &dyn Verify,
+    ) -> Result<Eviction, Refusal> {
+        let member = self.members.get(&author).ok_or(Refusal::NotMember)?;
+        let asking = Asking {
+            node: author,
+            member,
+        };
+        Ok(match rule_evict(self, asking, evict, verify)? {
+            Effect::Propose { .. } => Eviction::Waits,
+            Effect::Nothing => Eviction::Done,
+            _ => Eviction::AtOnce,
+        })
+    }
+}
+
+/// What would become of an eviction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Eviction {
+    /// It comes to pass.
+    AtOnce,
+    /// A second admin must ask for the same.
+    Waits,
+    /// The member is evicted already.
+    Done,
+}
+
 /// The rest of the roster must be able to go on alone: the evicted node won't
 /// help to take it out.
 fn check_roster_without(state: &State, node: NodeId) -> Result<(), Refusal> {

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::refusal::Refusal;
+pub use self::{evict::Eviction, refusal::Refusal};
 pub(super) use self::{
     join::{free_ipv4, membership_plan},
     records::label_of,

@@ -1,0 +1,126 @@
+//! `agent evict`.
+
+use std::path::PathBuf;
+
+use innermesh_proto::{id::NodeId, ledger::request::Evict, name::Label};
+use serde::Serialize;
+
+use super::{failure::Failure, output::Output, root_key};
+use crate::control::{
+    Client,
+    api::Der,
+    authority::{EvictRequest, Evicted, EvictionState},
+};
+
+/// Take a machine out of the mesh for good.
+///
+/// It is cut off at once everywhere: its connections, routes, names and
+/// records go, and its key never comes back. An admin or a CA node, or more
+/// than three machines within an hour, go only once a second admin runs the
+/// same command on another machine within the hour, or with the root's key.
+/// Run it on an admin's machine.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The machine.
+    #[arg(value_name = "NODE")]
+    node: Label,
+    /// In place of a second admin: the recovery file with the root's key. The
+    /// passphrase is asked, or taken from INNERMESH_ROOT_PASSPHRASE.
+    #[arg(long, value_name = "FILE")]
+    root_key: Option<PathBuf>,
+    /// Let a machine back in that is cut off and not evicted yet.
+    #[arg(long, conflicts_with = "root_key")]
+    undo: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+pub async fn evict(arguments: Arguments, client: &Client) -> Result<(), Failure> {
+    if arguments.undo {
+        return undo(&arguments, client).await;
+    }
+    let root = match &arguments.root_key {
+        Some(file) => Some(Der(by_root(file, &arguments.node, client).await?)),
+        None => None,
+    };
+    let request = EvictRequest {
+        node: arguments.node,
+        root,
+    };
+    let evicted = client.evict(&request).await?;
+    arguments.output.print(&evicted, || text(&evicted))
+}
+
+async fn undo(arguments: &Arguments, client: &Client) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Undone<'a> {
+        node: &'a Label,
+    }
+    let node = &arguments.node;
+    client.evict_undo(node).await?;
+    arguments.output.print(&Undone { node }, || {
+        format!("{node} is let in again as soon as the others hear of it\n")
+    })
+}
+
+/// The root's signature that `node` is to go.
+async fn by_root(
+    file: &std::path::Path,
+    name: &Label,
+    client: &Client,
+) -> Result<Vec<u8>, Failure> {
+    let status = client.status().await?;
+    let row = status.nodes.iter().find(|row| row.name == name.as_str());
+    let row = row.ok_or_else(|| {
+        Failure::failed(format!(
+            "{name} is not a member; `agent status` lists the members"
+        ))
+    })?;
+    let node: NodeId = row.id.parse().map_err(Failure::failed)?;
+    let text = root_key::read(file)?;
+    let root = root_key::decrypt(&text, file)?;
+    root_key::check_mesh(&root, &status.mesh, file)?;
+    root.sign(&Evict::root_message(&root.mesh(), &node))
+        .map_err(Failure::failed)
+}
+
+fn text(evicted: &Evicted) -> String {
+    let Evicted { node, .. } = evicted;
+    let second = format!(
+        "needs a second admin: run `agent evict {node}` on another admin's machine within an hour (not one that this admin let in)"
+    );
+    match (evicted.state, evicted.cut_off) {
+        (EvictionState::Evicted, _) => {
+            format!("{node} is evicted: cut off everywhere, and its key never comes back\n")
+        }
+        (EvictionState::Waiting, true) => format!("{node} is cut off now; {second}\n"),
+        (EvictionState::Waiting, false) => {
+            format!("{node} is not cut off yet; {second}, or use --root-key here\n")
+        }
+        (EvictionState::Pending, _) => format!(
+            "{node} is cut off now; no CA node is reached, so the ledger has it later, by itself, \
+             while this machine's agent runs\n"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_is_told_what_happened_and_what_is_missing() {
+        let told = |state, cut_off| {
+            text(&Evicted {
+                node: "beta".into(),
+                state,
+                cut_off,
+            })
+        };
+        assert!(told(EvictionState::Evicted, true).contains("never comes back"));
+        let waits = told(EvictionState::Waiting, true);
+        assert!(waits.contains("cut off now; needs a second admin: run `agent evict beta`"));
+        assert!(told(EvictionState::Waiting, false).contains("not cut off yet"));
+        assert!(told(EvictionState::Pending, true).contains("later, by itself"));
+    }
+}

@@ -1,0 +1,274 @@
+//! Evictions: a machine that is to go is cut off everywhere within seconds,
+//! and those that matter most go by two people's word only.
+
+use std::time::{Duration, Instant};
+
+use innermesh_tests::{Agent, Lab, agent::PATIENCE, wait::ensure, wait_for};
+use serde_json::Value;
+
+/// How long it may take until nobody has anything to do with an evicted
+/// machine: builds and other tests share this one.
+const SECONDS: Duration = Duration::from_secs(8);
+
+/// Joins as an admin.
+fn join_as_admin(agent: &mut Agent, seed: &Agent) {
+    let token = seed.invite(&["--role", "admin"]);
+    agent.join_with(seed, &token);
+}
+
+fn row(agent: &Agent, name: &str) -> Option<Value> {
+    let status = agent.status();
+    let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+    nodes.into_iter().find(|node| node["name"] == name)
+}
+
+fn pings(agent: &Agent, address: &str) -> bool {
+    let ping = ["ping", "-c", "1", "-W", "1", address];
+    agent.host.run(&ping).result().is_ok()
+}
+
+/// Waits until `agent` has nothing to do with the machine `name` any more.
+fn wait_cut_off(agent: &Agent, name: &str, address: &str, begun: Instant) {
+    let full = format!("{name}.lab.internal");
+    wait_for(
+        &format!("{name} to be cut off at {}", agent.name),
+        PATIENCE,
+        || {
+            let peers = agent.json(&["peers"]);
+            let mut peers = peers.as_array().into_iter().flatten();
+            let connected = peers.any(|peer| peer["name"] == name && peer["path"] != "none");
+            ensure(!connected, "connected")?;
+            let answer = agent.dig(&[&full, "A"]).result()?;
+            ensure(answer.trim().is_empty(), &answer)
+        },
+    );
+    assert!(begun.elapsed() < SECONDS, "{:?}", begun.elapsed());
+    assert!(!pings(agent, address), "packets still pass");
+}
+
+#[test]
+fn an_evicted_machine_is_cut_off_everywhere_within_seconds() {
+    let Some(lab) = Lab::new(3) else { return };
+    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
+    let mut beta = Agent::new(&lab.hosts[1], "beta");
+    let mut gamma = Agent::new(&lab.hosts[2], "gamma");
+    let _ = alpha.init();
+    beta.join(&alpha);
+    gamma.join(&alpha);
+    for agent in [&alpha, &beta, &gamma] {
+        agent.wait_nodes(3);
+    }
+    let _ = beta.cli(&["service", "add", "web", "--port", "80"]).ok();
+    let address = gamma.overlay_ipv4("beta");
+    gamma.wait_answer(&["web.lab.internal", "A"], &[&address]);
+    wait_for("packets to pass", PATIENCE, || {
+        ensure(pings(&gamma, &address), "none")
+    });
+    gamma.refused(&["evict", "beta"], "only an admin");
+    alpha.refused(&["evict", "alpha"], "agent leave");
+    alpha.refused(&["evict", "nobody"], "not a member");
+
+    let begun = Instant::now();
+    let told = alpha.json(&["evict", "beta"]);
+    assert_eq!(told["state"], "evicted", "{told}");
+    for agent in [&alpha, &gamma] {
+        wait_cut_off(agent, "beta", &address, begun);
+        agent.wait_answer(&["web.lab.internal", "A"], &[]);
+        assert!(row(agent, "beta").is_none());
+    }
+    // For itself it is alone, and its key never comes back.
+    wait_for("beta to be alone", PATIENCE, || {
+        let peers = beta.json(&["peers"]);
+        let mut peers = peers.as_array().into_iter().flatten();
+        ensure(peers.all(|peer| peer["path"] == "none"), peers_text(&beta))
+    });
+    beta.stop();
+    std::fs::remove_file(beta.dir.join("state/ledger")).expect("a ledger");
+    let token = alpha.invite(&[]);
+    let join = |agent: &Agent, phrase: &str| {
+        let seed = alpha.address();
+        let name = agent.name.clone();
+        agent.refused(
+            &[
+                "join",
+                &seed,
+                "--token",
+                &token,
+                "--name",
+                &name,
+                "--no-start",
+            ],
+            phrase,
+        );
+    };
+    join(&beta, "evicted");
+    // Names that it had are free.
+    let _ = gamma.cli(&["service", "add", "web", "--port", "80"]).ok();
+    let own = gamma.overlay_ipv4("gamma");
+    alpha.wait_answer(&["web.lab.internal", "A"], &[&own]);
+}
+
+fn peers_text(agent: &Agent) -> String {
+    agent.cli(&["peers"]).stdout
+}
+
+#[test]
+fn a_hold_works_while_no_ca_node_is_there_and_outlives_its_author_s_absence() {
+    let Some(lab) = Lab::new(4) else { return };
+    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
+    let mut beta = Agent::new(&lab.hosts[1], "beta");
+    let mut gamma = Agent::new(&lab.hosts[2], "gamma");
+    let mut delta = Agent::new(&lab.hosts[3], "delta");
+    let _ = alpha.init();
+    join_as_admin(&mut beta, &alpha);
+    gamma.join(&alpha);
+    delta.join(&alpha);
+    for agent in [&alpha, &beta, &gamma, &delta] {
+        agent.wait_nodes(4);
+    }
+    let address = gamma.overlay_ipv4("delta");
+    alpha.stop();
+
+    let told = beta.json(&["evict", "delta"]);
+    assert_eq!(
+        (told["state"].as_str(), told["cut_off"].as_bool()),
+        (Some("pending"), Some(true))
+    );
+    wait_for("the hold at gamma", PATIENCE, || {
+        let held = row(&gamma, "delta").is_some_and(|row| row["held"] == true);
+        ensure(held, "not yet")
+    });
+    wait_cut_off(&gamma, "delta", &address, Instant::now());
+    let warning = gamma.cli(&["status"]).ok();
+    assert!(warning.contains("delta is cut off by beta"), "{warning}");
+
+    // Neither its author's absence nor a restart lets it go.
+    beta.stop();
+    gamma.stop();
+    gamma.start();
+    let held = row(&gamma, "delta").expect("a member still");
+    assert_eq!(
+        (&held["held"], &held["path"]),
+        (&true.into(), &"none".into())
+    );
+    gamma.wait_answer(&["delta.lab.internal", "A"], &[]);
+
+    // With a CA node it becomes an eviction by itself.
+    beta.start();
+    alpha.start();
+    wait_for("the eviction in the ledger", PATIENCE, || {
+        ensure(row(&gamma, "delta").is_none(), "still a member")
+    });
+}
+
+#[test]
+fn the_fourth_machine_within_an_hour_waits_and_can_be_let_in_again() {
+    let Some(lab) = Lab::new(3) else { return };
+    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
+    let mut beta = Agent::new(&lab.hosts[1], "beta");
+    let mut gamma = Agent::new(&lab.hosts[2], "gamma");
+    let _ = alpha.init();
+    join_as_admin(&mut beta, &alpha);
+    gamma.join(&alpha);
+    for name in ["one", "two", "three"] {
+        let (seed, token) = (alpha.address(), alpha.invite(&[]));
+        let member = Agent::new(&lab.hosts[2], name);
+        let join = [
+            "join",
+            &seed,
+            "--token",
+            &token,
+            "--name",
+            name,
+            "--no-start",
+        ];
+        let _ = member.cli(&join).ok();
+    }
+    for agent in [&alpha, &beta, &gamma] {
+        agent.wait_nodes(3);
+    }
+    alpha.refused(&["evict", "gamma", "--undo"], "isn't cut off");
+    for name in ["one", "two", "three"] {
+        assert_eq!(beta.json(&["evict", name])["state"], "evicted");
+    }
+    let told = beta.json(&["evict", "gamma"]);
+    assert_eq!(
+        (&told["state"], &told["cut_off"]),
+        (&"waiting".into(), &true.into())
+    );
+    let address = alpha.overlay_ipv4("gamma");
+    for agent in [&alpha, &beta] {
+        wait_cut_off(agent, "gamma", &address, Instant::now());
+        assert_eq!(row(agent, "gamma").expect("a member")["held"], true);
+    }
+    let _ = alpha.json(&["evict", "gamma", "--undo"]);
+    for agent in [&alpha, &beta, &gamma] {
+        agent.wait_nodes(3);
+    }
+    alpha.wait_answer(&["gamma.lab.internal", "A"], &[&address]);
+}
+
+#[test]
+fn an_admin_goes_by_the_word_of_two_or_of_the_root_and_its_invites_with_it() {
+    let Some(lab) = Lab::new(5) else { return };
+    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
+    let mut beta = Agent::new(&lab.hosts[1], "beta");
+    let mut gamma = Agent::new(&lab.hosts[2], "gamma");
+    let mut delta = Agent::new(&lab.hosts[3], "delta");
+    let epsilon = Agent::new(&lab.hosts[4], "epsilon");
+    let told = alpha.init();
+    for agent in [&mut beta, &mut gamma, &mut delta] {
+        join_as_admin(agent, &alpha);
+    }
+    for agent in [&alpha, &beta, &gamma, &delta] {
+        agent.wait_nodes(4);
+    }
+    let token = delta.invite(&[]);
+    beta.refused(&["evict", "alpha"], "last CA node");
+
+    let first = beta.json(&["evict", "delta"]);
+    assert_eq!(
+        (&first["state"], &first["cut_off"]),
+        (&"waiting".into(), &false.into())
+    );
+    let says = beta.cli(&["evict", "delta"]).ok();
+    assert!(says.contains("another admin's machine"), "{says}");
+    wait_for("gamma to be asked", PATIENCE, || {
+        let status = gamma.cli(&["status"]).result()?;
+        ensure(status.contains("beta asks to evict delta"), &status)
+    });
+    let begun = Instant::now();
+    assert_eq!(gamma.json(&["evict", "delta"])["state"], "evicted");
+    let address = "192.0.2.254";
+    for agent in [&alpha, &beta, &gamma] {
+        wait_cut_off(agent, "delta", address, begun);
+    }
+    epsilon.refused(
+        &[
+            "join",
+            &alpha.address(),
+            "--token",
+            &token,
+            "--name",
+            "epsilon",
+            "--no-start",
+        ],
+        "inviter is not an admin",
+    );
+
+    // The root's word stands for a second admin's.
+    let file = told["recovery_file"].as_str().expect("a file").to_owned();
+    let arguments = ["evict", "gamma", "--root-key", &file];
+    alpha.refused(&arguments, "no terminal");
+    alpha.set("INNERMESH_ROOT_PASSPHRASE", "wrong");
+    alpha.refused(&arguments, "wrong passphrase");
+    alpha.set(
+        "INNERMESH_ROOT_PASSPHRASE",
+        told["passphrase"].as_str().expect("one"),
+    );
+    let told = alpha.cli(&arguments).ok();
+    assert!(told.contains("gamma is evicted"), "{told}");
+    wait_for("gamma to be gone", PATIENCE, || {
+        ensure(row(&beta, "gamma").is_none(), "still a member")
+    });
+}
