@@ -11,7 +11,7 @@ use std::{
 };
 
 use innermesh_proto::{
-    certificate::{Certificate, is_dns_name},
+    certificate::{Certificate, Serial, is_dns_name},
     limits,
     name::MeshDomain,
 };
@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use super::{
     failure::Failure,
-    output::{Output, table},
+    output::{Output, or_dash, table},
     paths::Paths,
 };
 use crate::{
@@ -35,6 +35,7 @@ use crate::{
 pub enum Command {
     Issue(IssueArguments),
     List(ListArguments),
+    Revoke(RevokeArguments),
 }
 
 /// Get a certificate for a name of this machine, or renew it.
@@ -66,10 +67,24 @@ pub struct ListArguments {
     output: Output,
 }
 
+/// End a certificate before its time, and with it its key.
+///
+/// One of this machine's, or, on an admin's machine, any. A machine's
+/// membership ends by `agent evict`.
+#[derive(Debug, clap::Args)]
+pub struct RevokeArguments {
+    /// Its serial number, as `agent cert list` shows it.
+    #[arg(value_name = "SERIAL")]
+    serial: Serial,
+    #[command(flatten)]
+    output: Output,
+}
+
 pub async fn run(command: Command, paths: &Paths, client: &Client) -> Result<(), Failure> {
     match command {
         Command::Issue(arguments) => issue(arguments, paths, client).await,
         Command::List(arguments) => list(&arguments, client).await,
+        Command::Revoke(arguments) => revoke(&arguments, client).await,
     }
 }
 
@@ -321,13 +336,26 @@ async fn list(arguments: &ListArguments, client: &Client) -> Result<(), Failure>
             row.node.clone(),
             row.kind.to_string(),
             row.not_after.to_string(),
+            or_dash(row.revoked.then_some("revoked")),
             row.serial.clone(),
         ]
     });
     arguments.output.print(&certificates, || {
         table(
-            ["NAMES", "NODE", "KIND", "ENDS", "SERIAL"],
+            ["NAMES", "NODE", "KIND", "ENDS", "STATE", "SERIAL"],
             &rows.collect::<Vec<_>>(),
+        )
+    })
+}
+
+async fn revoke(arguments: &RevokeArguments, client: &Client) -> Result<(), Failure> {
+    let revoked = client.cert_revoke(&arguments.serial).await?;
+    arguments.output.print(&revoked, || {
+        format!(
+            "the certificate of {} for {} is revoked; make a new key for a new one (`agent cert \
+             issue` with another --out, or without the old files)\n",
+            revoked.node,
+            revoked.names.join(", ")
         )
     })
 }

@@ -20,6 +20,7 @@ mod files;
 mod init;
 mod invite;
 mod join;
+mod leave;
 mod man;
 mod network;
 mod notify;
@@ -68,6 +69,7 @@ enum Command {
     Run(run::Arguments),
     Invite(invite::Arguments),
     Evict(evict::Arguments),
+    Leave(leave::Arguments),
     Status(status::Arguments),
     Peers(network::PeersArguments),
     Ping(network::PingArguments),
@@ -199,6 +201,7 @@ async fn execute(command: Command, context: &mut Context) -> Result<(), Failure>
         Command::Run(arguments) => run::run(&arguments, context).await,
         Command::Invite(arguments) => invite::invite(arguments, &context.client()).await,
         Command::Evict(arguments) => evict::evict(arguments, &context.client()).await,
+        Command::Leave(arguments) => leave::leave(&arguments, &context.client()).await,
         Command::Status(arguments) => status::status(&arguments, &context.client()).await,
         Command::Peers(arguments) => network::peers(&arguments, &context.client()).await,
         Command::Ping(arguments) => network::ping(&arguments, &context.client()).await,

@@ -72,7 +72,10 @@ pub async fn run(arguments: &Arguments, context: &mut Context) -> Result<(), Fai
     notifier.tell(notify::READY);
     tracing::info!(socket = %context.paths.socket.display(), "the agent runs");
 
-    until_told(&mut signals, &notifier, &context.paths, &config, &control).await;
+    tokio::select! {
+        () = until_told(&mut signals, &notifier, &context.paths, &config, &control) => {}
+        () = agent.left() => {}
+    }
 
     notifier.tell(notify::STOPPING);
     tracing::info!("the agent stops");

@@ -36,6 +36,7 @@ fn the_lines_that_scripts_rely_on_are_taken() {
         "evict beta",
         "evict beta --root-key /x --json",
         "evict beta --undo",
+        "leave --json",
         "record add tv A 192.0.2.9",
         "record add @ MX 10 mail.example.org --public --json",
         "record add tv txt two words",
@@ -43,6 +44,7 @@ fn the_lines_that_scripts_rely_on_are_taken() {
         "record list --json",
         "cert issue photos --out /x --days 30 --json",
         "cert list",
+        "cert revoke 00112233445566778899aabbccddeeff --json",
         "ca status --json",
         "ca root",
         "ca promote beta --root-key /x --timeout 30s --json",
@@ -90,6 +92,7 @@ fn a_wrong_line_ends_with_2_and_says_what_would_be_right() {
         ("service add acme --port 80", "reserved"),
         ("record add tv A", "VALUE"),
         ("record add tv NS ns.example.org", "A, AAAA, CNAME"),
+        ("cert revoke 12", "32 hexadecimal digits"),
         ("cert issue photos --days 826", "826 is not in"),
     ] {
         let error = parse(line).expect_err(line);

@@ -420,6 +420,8 @@ pub struct CertRow {
     pub not_after: UnixTime,
     /// What it is for.
     pub kind: CertKind,
+    /// Whether it was revoked: by itself, with its key, or with its issuer.
+    pub revoked: bool,
 }
 
 /// What a certificate is for.

@@ -3,7 +3,7 @@
 //! field names are a contract with scripts.
 
 use async_trait::async_trait;
-use innermesh_proto::name::Label;
+use innermesh_proto::{certificate::Serial, name::Label};
 use serde::{Deserialize, Serialize};
 
 use super::api::{ControlError, Der};
@@ -39,6 +39,18 @@ pub trait Authority: Send + Sync {
     /// # Errors
     /// As [`Authority::evict`].
     async fn evict_undo(&self, node: Label) -> Result<(), ControlError>;
+    /// Revokes a certificate of this node's, or as an admin any.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Refused`](super::ErrorCode::Refused).
+    async fn cert_revoke(&self, serial: Serial) -> Result<CertRevoked, ControlError>;
+    /// Takes this machine out of the mesh, or takes the next step towards it:
+    /// to be asked again until it has left. The agent ends then.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Refused`](super::ErrorCode::Refused) for the last CA node
+    /// and the last admin.
+    async fn leave(&self) -> Result<Left, ControlError>;
 }
 
 /// A DNS record to add.
@@ -104,4 +116,47 @@ pub struct Evicted {
     pub state: EvictionState,
     /// Whether it is cut off already.
     pub cut_off: bool,
+}
+
+/// How far leaving has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaveState {
+    /// The other CA nodes are about to go on without this one.
+    HandingOver,
+    /// This machine is no member any more.
+    Left,
+}
+
+/// What became of leaving.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// How far it has come.
+    pub state: LeaveState,
+    /// The name that this machine had.
+    pub node: String,
+    /// Domain of the mesh.
+    pub domain: String,
+    /// The names that it held.
+    pub names: Vec<NameLeft>,
+}
+
+/// A name of a machine that left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameLeft {
+    /// The name.
+    pub name: String,
+    /// Who has it now; null when it is free.
+    pub to: Option<String>,
+}
+
+/// A certificate that was revoked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertRevoked {
+    /// Its serial number, in hexadecimal.
+    pub serial: String,
+    /// Its names.
+    pub names: Vec<String>,
+    /// Name of the node that it was issued to.
+    pub node: String,
 }

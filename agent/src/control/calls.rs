@@ -1,10 +1,10 @@
 //! The client's calls about who may: see [`super::authority::Authority`].
 
 use hyper::{Method, body::Bytes};
-use innermesh_proto::name::Label;
+use innermesh_proto::{certificate::Serial, name::Label};
 
 use super::{
-    authority::{EvictRequest, Evicted, RecordAdd, RecordRow},
+    authority::{CertRevoked, EvictRequest, Evicted, Left, RecordAdd, RecordRow},
     client::{Answer, Client, escape},
     server::Done,
 };
@@ -49,6 +49,23 @@ impl Client {
     /// [`ClientError`](super::ClientError).
     pub async fn evict_undo(&self, node: &Label) -> Answer<()> {
         self.delete(&format!("/v1/evictions/{node}")).await
+    }
+
+    /// Takes this machine out of the mesh, or a step towards it.
+    ///
+    /// # Errors
+    /// [`ClientError`](super::ClientError).
+    pub async fn leave(&self) -> Answer<Left> {
+        self.call(Method::POST, "/v1/leave", Bytes::new()).await
+    }
+
+    /// Revokes a certificate.
+    ///
+    /// # Errors
+    /// [`ClientError`](super::ClientError).
+    pub async fn cert_revoke(&self, serial: &Serial) -> Answer<CertRevoked> {
+        let path = format!("/v1/certificates/{serial}");
+        self.call(Method::DELETE, &path, Bytes::new()).await
     }
 
     async fn delete(&self, path: &str) -> Answer<()> {
@@ -106,6 +123,16 @@ pub(crate) mod tests {
                 cut_off: request.root.is_none(),
             })
         }
+        async fn cert_revoke(&self, serial: Serial) -> Result<CertRevoked, ControlError> {
+            Ok(CertRevoked {
+                serial: serial.to_string(),
+                names: vec!["photos.in.example.org".into()],
+                node: "alpha".into(),
+            })
+        }
+        async fn leave(&self) -> Result<Left, ControlError> {
+            Err(ControlError::new(ErrorCode::Refused, "the last CA node"))
+        }
         async fn evict_undo(&self, node: Label) -> Result<(), ControlError> {
             Err(ControlError::new(ErrorCode::Refused, node))
         }
@@ -125,6 +152,9 @@ pub(crate) mod tests {
         assert_eq!((added.value.as_str(), added.public), ("a b", true));
         let refused = client.record_rm("*.tv&type=x", "TXT").await.unwrap_err();
         assert_eq!(refused.to_string(), "*.tv&type=x|TXT");
+        let serial: Serial = "AA:".repeat(16).parse().unwrap();
+        let revoked = client.cert_revoke(&serial).await.unwrap();
+        assert_eq!(revoked.serial, "aa".repeat(16));
         assert_eq!(
             serde_json::to_value(client.record_list().await.unwrap()).unwrap(),
             json!([{

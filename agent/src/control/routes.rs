@@ -9,11 +9,11 @@ use axum::{
     response::IntoResponse,
     routing::{delete, get, post},
 };
-use innermesh_proto::name::Label;
+use innermesh_proto::{certificate::Serial, name::Label};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    authority::{EvictRequest, Evicted, RecordAdd, RecordRow},
+    authority::{CertRevoked, EvictRequest, Evicted, Left, RecordAdd, RecordRow},
     server::{Answer, Done, Shared, body, invalid},
 };
 
@@ -29,6 +29,8 @@ pub(super) fn changing() -> Router<Shared> {
         .route("/v1/records", delete(record_rm))
         .route("/v1/evictions", post(evict))
         .route("/v1/evictions/{node}", delete(evict_undo))
+        .route("/v1/leave", post(leave))
+        .route("/v1/certificates/{serial}", delete(cert_revoke))
 }
 
 async fn record_list(State(shared): State<Shared>) -> impl IntoResponse {
@@ -72,4 +74,17 @@ async fn evict_undo(
     let Path(node) = node.map_err(|e| invalid(e.body_text()))?;
     shared.control.evict_undo(node).await?;
     Ok(Json(Done {}))
+}
+
+async fn leave(State(shared): State<Shared>) -> Answer<Left> {
+    shared.control.leave().await.map(Json)
+}
+
+async fn cert_revoke(
+    State(shared): State<Shared>,
+    serial: Result<Path<String>, PathRejection>,
+) -> Answer<CertRevoked> {
+    let Path(serial) = serial.map_err(|e| invalid(e.body_text()))?;
+    let serial: Serial = serial.parse().map_err(invalid)?;
+    shared.control.cert_revoke(serial).await.map(Json)
 }

@@ -21,6 +21,7 @@ use crate::{
         Ledger,
         file::{FileError, LEDGER},
     },
+    mesh::said_on_leaving,
 };
 
 /// The recovery file, below the state folder.
@@ -64,6 +65,14 @@ pub enum InitError {
     /// A mesh is there already.
     #[error("this machine is in a mesh already; use another --dir, or move {0} away")]
     Exists(String),
+    /// It was in one, and left it.
+    #[error("{said}; move {folder} away first, or use another --dir")]
+    Left {
+        /// What its folder says.
+        said: String,
+        /// The folder.
+        folder: String,
+    },
     /// A name that can't be granted.
     #[error(transparent)]
     Name(#[from] innermesh_proto::name::NameError),
@@ -106,7 +115,11 @@ pub enum InitError {
 /// [`InitError`].
 pub async fn init(host: &Host, options: InitOptions) -> Result<InitReport, InitError> {
     if host.disk.read(LEDGER.as_ref()).await?.is_some() {
-        return Err(InitError::Exists(host.disk.root().display().to_string()));
+        let folder = host.disk.root().display().to_string();
+        return Err(match said_on_leaving(&*host.disk).await? {
+            Some(said) => InitError::Left { said, folder },
+            None => InitError::Exists(folder),
+        });
     }
     let name = options.name.clone().grantable()?;
     let root_key = host.keys.generate_p256();

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     host::{Host, keys::NodeKey},
     ledger::file::{self, FileError, LEDGER},
-    mesh::store_seeds,
+    mesh::{said_on_leaving, store_seeds},
     quic::{Admission, CallError, Channel, Settings, Standing, Transport, TransportError},
     tls::{Chain, MeshTls, TlsError},
 };
@@ -77,6 +77,14 @@ pub enum JoinError {
     /// It is in a mesh.
     #[error("this machine is in a mesh already; use another --dir, or move {0} away")]
     Exists(String),
+    /// It was in one, and left it.
+    #[error("{said}; move {folder} away first, or use another --dir")]
+    Left {
+        /// What its folder says.
+        said: String,
+        /// The folder.
+        folder: String,
+    },
     /// Not a token.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -145,7 +153,11 @@ pub enum JoinError {
 #[tracing::instrument(name = "join", skip_all, fields(seed = %options.seed, node = %options.name))]
 pub async fn join(host: &Host, options: JoinOptions) -> Result<JoinReport, JoinError> {
     if host.disk.read(LEDGER.as_ref()).await?.is_some() {
-        return Err(JoinError::Exists(host.disk.root().display().to_string()));
+        let folder = host.disk.root().display().to_string();
+        return Err(match said_on_leaving(&*host.disk).await? {
+            Some(said) => JoinError::Left { said, folder },
+            None => JoinError::Exists(folder),
+        });
     }
     let token = Token::parse(&options.token)?;
     let identity = keys::identity_or_new(host).await?;

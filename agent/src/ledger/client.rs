@@ -106,12 +106,30 @@ impl Client {
         patience: Duration,
     ) -> Result<Outcome, SubmitError> {
         let end = self.host.clock.now() + patience;
+        let (outcome, from) = self.decided(request, end).await?;
+        self.await_own(&outcome, from, end).await;
+        Ok(outcome)
+    }
+
+    /// As [`Client::submit`], but answers as soon as it is decided: for what
+    /// this node's own ledger may never show it.
+    ///
+    /// # Errors
+    /// [`SubmitError`] after `patience`.
+    pub async fn tell(&self, request: &Sealed, patience: Duration) -> Result<Outcome, SubmitError> {
+        let end = self.host.clock.now() + patience;
+        let (outcome, _) = self.decided(request, end).await?;
+        Ok(outcome)
+    }
+
+    async fn decided(
+        &self,
+        request: &Sealed,
+        end: Duration,
+    ) -> Result<(Outcome, Option<NodeId>), SubmitError> {
         loop {
             let error = match self.attempt(request).await {
-                Ok((outcome, from)) => {
-                    self.await_own(&outcome, from, end).await;
-                    return Ok(outcome);
-                }
+                Ok(decided) => return Ok(decided),
                 Err(SubmitError::Propose(error @ ProposeError::Stopped(_))) => {
                     return Err(error.into());
                 }

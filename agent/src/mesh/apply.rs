@@ -11,6 +11,7 @@ use std::{
 use innermesh_proto::{
     head::Announcement,
     id::{NodeId, resolver_v4},
+    ledger::State,
     view::MeshView,
     zone::Zone,
 };
@@ -36,6 +37,8 @@ const GATHER_MEMBERS: u32 = 20;
 /// How often the tunnel is held against its plan although nothing changed: an
 /// interface that somebody deleted comes back.
 const RECHECK: Duration = Duration::from_secs(10);
+/// How long a member that left may take to say goodbye.
+const FAREWELL: Duration = Duration::from_secs(3);
 /// How often the host's own addresses and name servers are looked at.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -63,6 +66,7 @@ pub async fn follow_changes(inner: Arc<Inner>) {
     let mut services = inner.services.subscribe();
     let mut peers = inner.transport.events();
     let clock = inner.host.clock.clone();
+    let mut before = inner.ledger.state();
     loop {
         let loading = inner.view.borrow().loading;
         tokio::select! {
@@ -70,9 +74,10 @@ pub async fn follow_changes(inner: Arc<Inner>) {
                 if changed.is_err() {
                     return;
                 }
-                ledger.mark_unchanged();
+                let state = ledger.borrow_and_update().clone();
                 inner.note_stamp();
-                inner.transport.review();
+                review(&inner, &before, &state);
+                before = state;
             }
             changed = durable.changed() => {
                 if changed.is_err() {
@@ -104,6 +109,23 @@ pub async fn follow_changes(inner: Arc<Inner>) {
             .sleep(gather(inner.ledger.state().members.len()))
             .await;
     }
+}
+
+/// Parts from those that are no members any more. Who left by itself is still
+/// to hear that it has, and says goodbye; it may ask for nothing meanwhile.
+fn review(inner: &Arc<Inner>, before: &State, state: &State) {
+    let gone = |node: &NodeId| !state.members.contains_key(node);
+    let left = state.members.len() < before.members.len()
+        && state.evicted.len() == before.evicted.len()
+        && before.members.keys().any(gone);
+    if !left {
+        return inner.transport.review();
+    }
+    let later = inner.clone();
+    inner.host.tasks.spawn(async move {
+        later.host.clock.sleep(FAREWELL).await;
+        later.transport.review();
+    });
 }
 
 fn gather(members: usize) -> Duration {

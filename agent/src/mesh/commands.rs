@@ -1,12 +1,12 @@
 //! What a person or a script asks about who may, passed on to what does it.
 
 use async_trait::async_trait;
-use innermesh_proto::name::Label;
+use innermesh_proto::{certificate::Serial, name::Label};
 
-use super::{control::AgentControl, evict, records};
+use super::{certificates, control::AgentControl, evict, leave, records};
 use crate::control::{
     ControlError,
-    authority::{Authority, EvictRequest, Evicted, RecordAdd, RecordRow},
+    authority::{Authority, CertRevoked, EvictRequest, Evicted, Left, RecordAdd, RecordRow},
 };
 
 #[async_trait]
@@ -25,6 +25,14 @@ impl Authority for AgentControl {
 
     async fn evict(&self, request: EvictRequest) -> Result<Evicted, ControlError> {
         evict::evict(&self.0, request).await
+    }
+
+    async fn cert_revoke(&self, serial: Serial) -> Result<CertRevoked, ControlError> {
+        certificates::revoke(&self.0, serial).await
+    }
+
+    async fn leave(&self) -> Result<Left, ControlError> {
+        leave::leave(&self.0).await
     }
 
     async fn evict_undo(&self, node: Label) -> Result<(), ControlError> {

@@ -17,15 +17,15 @@ use innermesh_proto::{
     zone::{DomainName, RecordType},
 };
 
-use super::{Inner, VERSION, holds, names};
+use super::{Inner, VERSION, certificates, holds, names};
 use crate::{
     ca::{csr::Csr, pem},
     control::{
         Control,
         api::{
-            CertKind, CertRequest, CertRow, ControlError, DnsStatus, ErrorCode, Invite,
-            InviteRequest, Issued, LedgerStatus, NodeRow, Path, Peer, Pending, PingReply,
-            QueryReport, ServiceAdded, ServiceRow, ServiceState, ServiceStatus, Status, TunnelPing,
+            CertRequest, CertRow, ControlError, DnsStatus, ErrorCode, Invite, InviteRequest,
+            Issued, LedgerStatus, NodeRow, Path, Peer, Pending, PingReply, QueryReport,
+            ServiceAdded, ServiceRow, ServiceState, ServiceStatus, Status, TunnelPing,
         },
         time::UnixTime,
     },
@@ -354,34 +354,7 @@ impl Control for AgentControl {
     }
 
     async fn cert_list(&self) -> Vec<CertRow> {
-        let state = self.0.ledger.state();
-        let mut rows: Vec<CertRow> = state
-            .certificates
-            .iter()
-            .map(|(serial, issued)| {
-                let member = state.members.get(&issued.owner);
-                let is_member =
-                    member.is_some_and(|member| Hash::of(&member.key.spki()) == issued.key_hash);
-                CertRow {
-                    serial: serial.to_string(),
-                    names: issued.names.clone(),
-                    node: member.map_or_else(
-                        || issued.owner.to_string(),
-                        |member| member.name.to_string(),
-                    ),
-                    not_before: UnixTime::from_ms(issued.not_before_ms),
-                    not_after: UnixTime::from_ms(issued.not_after_ms),
-                    kind: match is_member {
-                        true => CertKind::Member,
-                        false => CertKind::Service,
-                    },
-                }
-            })
-            .collect();
-        rows.sort_by(|a, b| {
-            (&a.node, &a.names, a.not_after).cmp(&(&b.node, &b.names, b.not_after))
-        });
-        rows
+        certificates::list(&self.0.ledger.state())
     }
 
     async fn dns_query(&self, name: String, rtype: String) -> Result<QueryReport, ControlError> {

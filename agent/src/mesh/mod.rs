@@ -3,12 +3,14 @@
 //! and certificates follow it. Everything outside comes in as a [`Host`].
 
 mod apply;
+mod certificates;
 mod commands;
 mod control;
 mod dialer;
 mod evict;
 mod handler;
 mod holds;
+mod leave;
 mod membership;
 mod names;
 mod records;
@@ -35,7 +37,7 @@ use innermesh_proto::{
 };
 use tokio::sync::{broadcast, watch};
 
-pub use self::{dialer::store_seeds, holds::parse as parse_holds};
+pub use self::{dialer::store_seeds, holds::parse as parse_holds, leave::said as said_on_leaving};
 
 use crate::{
     dns::{Dns, DnsServer, ListenError},
@@ -98,6 +100,14 @@ pub enum BuildError {
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// It has left.
+    #[error("{said}; to have it in a mesh again, move {folder} away and `agent join`")]
+    Left {
+        /// What its folder says.
+        said: String,
+        /// The folder.
+        folder: String,
+    },
     /// This machine isn't a member by its own ledger.
     #[error(
         "this machine is not a member of the mesh any more: move {0} away and `agent join` with a new invite"
@@ -144,6 +154,8 @@ pub(crate) struct Inner {
     pub tunnel: Arc<dyn Tunnel>,
     pub view: watch::Sender<Arc<MeshView>>,
     pub names: names::Names,
+    /// Whether this machine has left the mesh.
+    pub left: watch::Sender<bool>,
     pub holds: holds::Holds,
     pub tunnel_key: innermesh_proto::tunnel::TunnelKey,
     pub started: Mono,
@@ -169,6 +181,10 @@ impl Agent {
                 std::io::ErrorKind::WouldBlock => BuildError::Locked(folder.clone()),
                 _ => BuildError::Io(folder.clone(), error),
             })?;
+        let said = leave::said(&*host.disk).await;
+        if let Some(said) = said.map_err(|error| BuildError::Io(folder.clone(), error))? {
+            return Err(BuildError::Left { said, folder });
+        }
         let key = keys::require_identity(&host).await?;
         let me = key.public().node_id();
         let ledger = Ledger::open(&host, key.clone()).await?;
@@ -264,6 +280,7 @@ impl Agent {
             tunnel,
             view: watch::Sender::new(view),
             names: names::Names::default(),
+            left: watch::Sender::new(false),
             holds,
             tunnel_key,
             started,
@@ -364,8 +381,16 @@ impl Agent {
         Arc::new(control::AgentControl(self.inner.clone()))
     }
 
+    /// Waits until this machine has left the mesh: there is nothing to run for
+    /// any more.
+    pub async fn left(&self) {
+        let mut left = self.inner.left.subscribe();
+        let _ = left.wait_for(|left| *left).await;
+    }
+
     /// Says goodbye to peers and takes down what was brought up. A tunnel that
-    /// the kernel carries stays, so that routes survive a restart.
+    /// the kernel carries stays, so that routes survive a restart, unless this
+    /// machine has left.
     pub async fn stop(&self) {
         self.inner.gossip.stop().await;
         self.inner
@@ -375,7 +400,8 @@ impl Agent {
             .take();
         self.inner.transport.close().await;
         let state = self.inner.tunnel.observe().await;
-        if state.is_ok_and(|state| state.backend != "kernel")
+        let stays = |backend| backend == "kernel" && !*self.inner.left.borrow();
+        if state.is_ok_and(|state| !stays(state.backend))
             && let Err(error) = self.inner.tunnel.down().await
         {
             tracing::warn!(%error, "the tunnel could not be taken down");

@@ -79,8 +79,8 @@ impl State {
     }
 
     /// Takes a member out with all that was its own. What an evicted one had
-    /// is gone for good; of one that left its key may come back, and records
-    /// that it kept for others go to the admin who has been one for longest.
+    /// is gone for good; of one that left its key may come back, and what others
+    /// have a part in goes to them.
     pub(super) fn remove_member(&mut self, node: NodeId, index: u64, evicted: bool) {
         let Some(member) = self.members.get(&node).cloned() else {
             return;
@@ -126,10 +126,6 @@ impl State {
     }
 
     fn free_names_of(&mut self, node: NodeId, evicted: bool) {
-        let heir = match evicted {
-            true => None,
-            false => self.eldest_admin(),
-        };
         let touched: Vec<(Label, Name)> = self
             .names
             .iter()
@@ -137,27 +133,48 @@ impl State {
             .map(|(label, held)| (label.clone(), held.clone()))
             .collect();
         for (label, mut held) in touched {
-            match (held.owner == node, held.kind, heir) {
-                (false, ..) => {
+            let heir = match evicted {
+                true => None,
+                false => self.heir(node, &held),
+            };
+            match (held.owner == node, heir) {
+                (false, _) => {
                     held.shared.remove(&node);
                     self.names.insert(label, held);
                 }
-                (true, NameKind::Records, Some(heir)) => {
+                (true, Some(heir)) => {
                     self.free_name(&label);
                     held.owner = heir;
+                    held.shared.remove(&heir);
                     self.give_name(label, held);
                 }
-                _ => self.release(&label),
+                (true, None) => self.release(&label),
             }
         }
     }
 
-    fn eldest_admin(&self) -> Option<NodeId> {
+    /// What becomes of each name of a member's when it leaves: who has it
+    /// then, or nobody.
+    pub fn names_left_by(&self, node: NodeId) -> BTreeMap<Label, Option<NodeId>> {
+        let own = self.names.iter().filter(|(_, held)| held.owner == node);
+        own.map(|(label, held)| (label.clone(), self.heir(node, held)))
+            .collect()
+    }
+
+    /// Who has a name once `node`, which owns it, has left: a service goes on
+    /// where it runs besides, records go to an admin; of several to who has
+    /// been a member for longest.
+    fn heir(&self, node: NodeId, name: &Name) -> Option<NodeId> {
+        let able = |other: &NodeId, member: &Member| match name.kind {
+            NameKind::Node => false,
+            NameKind::Service => name.shared.contains(other),
+            NameKind::Records => member.roles.contains(&Role::Admin),
+        };
         self.members
             .iter()
-            .filter(|(_, member)| member.roles.contains(&Role::Admin))
-            .min_by_key(|(node, member)| (member.joined, **node))
-            .map(|(node, _)| *node)
+            .filter(|(other, member)| **other != node && able(other, member))
+            .min_by_key(|(other, member)| (member.joined, **other))
+            .map(|(other, _)| *other)
     }
 
     /// Whether `node` was let in by `by`, at any remove.

@@ -111,6 +111,17 @@ pub(super) fn rule_roster(
     }
 }
 
+impl State {
+    /// Whether `node` may leave, as far as the ledger is known here.
+    ///
+    /// # Errors
+    /// The [`Refusal`].
+    pub fn may_leave(&self, node: NodeId) -> Result<(), Refusal> {
+        let member = self.members.get(&node).ok_or(Refusal::NotMember)?;
+        rule_leave(self, Asking { node, member }).map(|_| ())
+    }
+}
+
 pub(super) fn rule_leave(state: &State, author: Asking<'_>) -> Result<Effect, Refusal> {
     if state.roster.contains(&author.node) {
         return Err(match state.roster.len() {

@@ -1,0 +1,60 @@
+//! The certificates that the ledger knows, and the end of one before its time.
+
+use innermesh_proto::{
+    certificate::Serial,
+    crypto::Hash,
+    ledger::{Content, State},
+};
+
+use super::{Inner, control::decide};
+use crate::control::{
+    ControlError, UnixTime,
+    api::{CertKind, CertRow},
+    authority::CertRevoked,
+};
+
+/// All of them, by node and name.
+pub fn list(state: &State) -> Vec<CertRow> {
+    let mut rows: Vec<CertRow> = state
+        .certificates
+        .iter()
+        .map(|(serial, issued)| {
+            let member = state.members.get(&issued.owner);
+            let is_member =
+                member.is_some_and(|member| Hash::of(&member.key.spki()) == issued.key_hash);
+            CertRow {
+                serial: serial.to_string(),
+                names: issued.names.clone(),
+                node: state.name_of(issued.owner),
+                not_before: UnixTime::from_ms(issued.not_before_ms),
+                not_after: UnixTime::from_ms(issued.not_after_ms),
+                kind: match is_member {
+                    true => CertKind::Member,
+                    false => CertKind::Service,
+                },
+                revoked: state.is_revoked(serial, issued),
+            }
+        })
+        .collect();
+    rows.sort_by(|a, b| (&a.node, &a.names, a.not_after).cmp(&(&b.node, &b.names, b.not_after)));
+    rows
+}
+
+/// Revokes one, and with it its key.
+///
+/// # Errors
+/// Why it stands.
+pub async fn revoke(inner: &Inner, serial: Serial) -> Result<CertRevoked, ControlError> {
+    decide(inner, &Content::Revoke(serial)).await?;
+    let state = inner.ledger.state();
+    let issued = state.certificates.get(&serial);
+    Ok(CertRevoked {
+        serial: serial.to_string(),
+        names: issued
+            .map(|issued| issued.names.clone())
+            .unwrap_or_default(),
+        node: issued
+            .map(|issued| state.name_of(issued.owner))
+            .unwrap_or_default(),
+    })
+}

@@ -1,0 +1,131 @@
+//! `agent leave`: seat and names are handed over, the ledger is told, and the
+//! state folder says that this machine belongs to no mesh any more.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use innermesh_proto::ledger::{Content, Outcome, Refusal, State};
+
+use super::{
+    Inner,
+    control::{by_refusal, decide, not_member, refused},
+};
+use crate::{
+    control::{
+        ControlError, ErrorCode, UnixTime,
+        authority::{LeaveState, Left, NameLeft},
+    },
+    host::{Disk, Host},
+};
+
+/// The file that says so.
+const FILE: &str = "left";
+/// How long the roster may take to go on without this node, per asking.
+const HAND_OVER: Duration = Duration::from_secs(10);
+/// How long the ledger may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long whoever asked has to hear the answer before the agent ends.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What the state folder says of a machine that has left; `None` for one that
+/// hasn't.
+///
+/// # Errors
+/// The disk's.
+pub async fn said(disk: &dyn Disk) -> std::io::Result<Option<String>> {
+    let bytes = disk.read(Path::new(FILE)).await?;
+    Ok(bytes.map(|bytes| {
+        let text = String::from_utf8_lossy(&bytes);
+        let first: String = text.lines().next().unwrap_or_default().into();
+        first
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(300)
+            .collect()
+    }))
+}
+
+/// Leaves, or takes the next step towards it: it can be asked again.
+///
+/// # Errors
+/// Why this machine stays.
+pub async fn leave(inner: &Arc<Inner>) -> Result<Left, ControlError> {
+    let state = inner.ledger.state();
+    if !state.members.contains_key(&inner.me) {
+        return Err(not_member());
+    }
+    if state.members.len() == 1 {
+        return Err(refused(
+            "this machine is the whole mesh; to end it, stop the agent and remove the state folder",
+        ));
+    }
+    if let Err(refusal) = state.may_leave(inner.me) {
+        // The seat in the roster is what is handed over below.
+        if refusal != Refusal::InRoster {
+            return Err(by_refusal(&refusal));
+        }
+    }
+    if state.is_voter(inner.me) {
+        decide(inner, &Content::Demote(inner.me)).await?;
+    }
+    if !is_out_of_roster(inner).await {
+        return Ok(left(inner, &state, LeaveState::HandingOver));
+    }
+    let told = left(inner, &inner.ledger.state(), LeaveState::Left);
+    let request = inner.client.request(&Content::Leave, inner.now_ms());
+    match inner.client.tell(&request, PATIENCE).await {
+        // The others may hang up before their answer arrives.
+        Ok(Outcome::Done(_) | Outcome::Waiting(_) | Outcome::Refused(Refusal::NotMember)) => {}
+        Ok(Outcome::Refused(refusal)) => return Err(by_refusal(&refusal)),
+        Err(error) => return Err(ControlError::new(ErrorCode::Unavailable, error)),
+    }
+    if let Err(error) = write(&inner.host, &state).await {
+        tracing::error!(%error, "this machine has left, but its state folder can't say so");
+    }
+    tracing::info!("this machine has left the mesh");
+    let ends = inner.clone();
+    inner.host.tasks.spawn(async move {
+        ends.host.clock.sleep(GRACE).await;
+        ends.left.send_replace(true);
+    });
+    Ok(told)
+}
+
+async fn is_out_of_roster(inner: &Inner) -> bool {
+    let mut states = inner.ledger.subscribe();
+    let end = inner.host.clock.now() + HAND_OVER;
+    while states.borrow_and_update().roster.contains(&inner.me) {
+        let clock = inner.host.clock.clone();
+        tokio::select! {
+            changed = states.changed() => if changed.is_err() { return false },
+            () = clock.sleep(end.saturating_sub(clock.now())) => return false,
+        }
+    }
+    true
+}
+
+fn left(inner: &Inner, state: &State, how: LeaveState) -> Left {
+    let names = state.names_left_by(inner.me).into_iter();
+    Left {
+        state: how,
+        node: state.name_of(inner.me),
+        domain: state.domain.to_string(),
+        names: names
+            .map(|(name, heir)| NameLeft {
+                name: name.to_string(),
+                to: heir.map(|heir| state.name_of(heir)),
+            })
+            .collect(),
+    }
+}
+
+async fn write(host: &Host, state: &State) -> std::io::Result<()> {
+    let when = UnixTime::from_ms(host.clock.wall_ms());
+    let folder = host.disk.root().display().to_string();
+    let text = format!(
+        "this machine left the mesh {} on {when}\n\n\
+         Nothing in {folder} is used any more. To have this machine in a mesh again, move\n\
+         the folder away and run `agent join` with a new invite, or `agent init`.\n",
+        state.domain
+    );
+    host.disk.replace(Path::new(FILE), text.as_bytes()).await
+}
