@@ -124,6 +124,13 @@ impl MeshTls {
         Self::new(Trust::Mesh(mesh), None, stamp_ms, keys)
     }
 
+    /// For a node that asks to be let in without knowing more than an address:
+    /// it shows nothing, and whoever answers is to be trusted only once an
+    /// admin's code has shown whose mesh it is.
+    pub fn asking(stamp_ms: Arc<AtomicU64>, keys: Arc<dyn Keys>) -> Self {
+        Self::new(Trust::Any, None, stamp_ms, keys)
+    }
+
     /// For connecting as a member. A certificate that has ended by mesh time is
     /// left out, since it would only be refused: what is open to strangers,
     /// renewing among it, then still works.

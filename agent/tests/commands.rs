@@ -107,7 +107,7 @@ fn commands_end_with_the_codes_that_scripts_know() {
         ("run --print-config", 0, ""),
         ("run", 1, "in no mesh"),
         ("", 2, "Usage"),
-        ("invite --role ca", 2, "possible values: admin"),
+        ("invite --role king", 2, "possible values: admin"),
         ("init --domain printer.local", 2, ".local"),
         ("status", 3, "the agent isn't running"),
         ("service list --json", 3, "the agent isn't running"),

@@ -141,6 +141,8 @@ pub enum Purpose {
     Eviction,
     /// A new roster where the old one is lost, by the root.
     Recovery,
+    /// Shows that a machine which asks to be let in holds its key.
+    Asking,
 }
 
 impl Purpose {
@@ -155,6 +157,7 @@ impl Purpose {
             Self::Admission => b"innermesh admission v1\0",
             Self::Eviction => b"innermesh eviction v1\0",
             Self::Recovery => b"innermesh recovery v1\0",
+            Self::Asking => b"innermesh asking v1\0",
         }
     }
 

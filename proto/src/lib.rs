@@ -8,6 +8,7 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+pub mod admission;
 pub mod certificate;
 pub mod codec;
 pub mod crypto;

@@ -79,6 +79,14 @@ pub const CERTIFICATE_WHOLE_MS: u64 = 7 * 24 * 3600 * 1000;
 /// How long what is known of a certificate is kept beyond its end, in
 /// milliseconds of ledger time.
 pub const CERTIFICATE_SLACK_MS: u64 = 24 * 3600 * 1000;
+/// Machines without a token that may wait at one member to be let in.
+pub const REQUESTS: usize = 16;
+/// Of these, from one address.
+pub const REQUESTS_PER_ADDRESS: usize = 4;
+/// How long one may wait, in milliseconds.
+pub const REQUEST_WAIT_MS: u64 = 10 * 60 * 1000;
+/// Requests that one admin's agent answers at a time.
+pub const ADMISSIONS: usize = 64;
 /// Uses of one token.
 pub const TOKEN_USES: u32 = 1000;
 /// Longest life of a token, in milliseconds (30 days).

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    admission::{Ask, Wait},
     certificate::Serial,
     crypto::{Hash, Sealed, Signature},
     id::NodeId,
@@ -70,6 +71,10 @@ pub enum JoinQuery {
     Hello,
     /// The sealed join request, signed with the token's key.
     Join(Sealed),
+    /// May this machine be let in? It has no token.
+    Ask(Ask),
+    /// Is there news of that? The answer is [`crate::admission::News`].
+    Wait(Wait),
 }
 
 /// The answer to [`JoinQuery::Hello`].

@@ -52,6 +52,9 @@ pub mod method {
     /// One-way, between CA nodes: a signature over a batch.
     pub const ENDORSE: u16 = 14;
 
+    /// Between an admin's agent and the member that a machine without a token
+    /// asked.
+    pub const ADMISSION: u16 = 15;
     /// The public keys of a node's issuers, for an admin that renews them.
     pub const ISSUER_KEYS: u16 = 20;
     /// Who leads, and how far the CA nodes are.
@@ -79,6 +82,7 @@ pub mod method {
             ISSUER_KEYS => "issuer keys",
             COUNCIL => "council",
             RECOVERY => "recovery",
+            ADMISSION => "admission",
             _ => "unknown",
         }
     }

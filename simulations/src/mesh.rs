@@ -131,6 +131,7 @@ pub async fn invite(admin: &Agent) -> Result<String, String> {
         uses: 1,
         roles: Vec::new(),
         names: Vec::new(),
+        routes: Vec::new(),
     };
     let invite = admin.control().invite(invite).await;
     Ok(invite.map_err(|e| e.to_string())?.token)

@@ -14,14 +14,15 @@ use innermesh_agent::{
     mesh::parse_holds,
 };
 use innermesh_proto::{
+    admission::{AdmissionAnswer, AdmissionQuery, Code, News},
     codec,
     crypto::Sealed,
     head::{self, Announcement, Head},
     ledger::{Batch, Content, Genesis, Recovery, SignedRecovery, Snapshot, State},
     limits,
     message::{
-        Batches, BodyQuery, Decided, Deciding, HeadsQuery, IssuerKeys, JoinHello, Joined,
-        LedgerQuery, Propose, Push, RecoveryQuery, Renew,
+        Batches, BodyQuery, Decided, Deciding, HeadsQuery, IssuerKeys, JoinHello, JoinQuery,
+        Joined, LedgerQuery, Propose, Push, RecoveryQuery, Renew,
     },
     rpc::{Hello, RequestFrame, ResponseFrame},
 };
@@ -104,6 +105,10 @@ pub fn rpc(bytes: &[u8]) {
         canonical::<IssuerKeys>(body, limit);
         canonical::<Deciding>(body, limit);
         canonical::<RecoveryQuery>(body, limit);
+        canonical::<JoinQuery>(body, limit);
+        canonical::<News>(body, limit);
+        canonical::<AdmissionQuery>(body, limit);
+        canonical::<AdmissionAnswer>(body, limit);
     };
     messages(bytes);
     if let Ok(frame) = RequestFrame::decode(bytes, limits::RPC_BYTES) {
@@ -116,8 +121,13 @@ pub fn rpc(bytes: &[u8]) {
     }
 }
 
-/// A join token, as a person types it.
+/// A join token and an admission code, as a person types them.
 pub fn token(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(code) = text.parse::<Code>()
+    {
+        assert_eq!(code.to_string().parse(), Ok(code), "{text}");
+    }
     if let Ok(text) = std::str::from_utf8(bytes)
         && let Ok(token) = Token::parse(text)
     {

@@ -13,8 +13,13 @@ use std::{
 
 use innermesh_agent::host::Disk;
 use innermesh_proto::{
+    admission::{
+        AdmissionAnswer, AdmissionQuery, Ask, Asking, Ending, News, Offer, Reveal, Verdict, Wait,
+    },
     codec,
     crypto::{Hash, Sealed, Signature},
+    head::Announcement,
+    hold::Hold,
     ledger::{
         Content, Recovery, Role, SignedRecovery, Snapshot, State,
         record::RecordData,
@@ -22,7 +27,7 @@ use innermesh_proto::{
             AddRecord, Admit, Evict, HoldId, Promote, RemoveRecords, RosterChange, Share, Unhold,
         },
     },
-    message::{Propose, Push, PushedHead},
+    message::{JoinQuery, Propose, Push, PushedHead},
     name::NamePattern,
     rpc::{RequestFrame, method},
     zone::{DomainName, RecordType},
@@ -119,6 +124,20 @@ async fn the_seeds_are_written_from_a_small_mesh() {
     };
     let frame = RequestFrame::new(method::PUSH, 0, None, codec::encode(&push));
     put("rpc", "push", &frame.encode());
+    for (name, message) in admission(&state) {
+        put("rpc", name, &message);
+    }
+    put("token", "code", b"abcd-EFGH ijkm");
+    let hold = Hold {
+        id: HoldId([3; 16]),
+        node: *state.members.keys().next().expect("a member"),
+    };
+    let holding = Announcement {
+        holds: vec![hold],
+        ..Announcement::default()
+    };
+    put("head", "holding", &holding.encode());
+    put("state", "holds", &codec::encode(&vec![hold]));
     let propose = codec::encode(&Propose { request: head });
     put("rpc", "propose", &propose);
     second.stop().await;
@@ -149,6 +168,59 @@ async fn the_seeds_are_written_from_a_small_mesh() {
     let config = "listen = [\"[::]:51819\"]\n\n[log]\nformat = \"json\"\n";
     put("config", "short", config.as_bytes());
     put("config", "service", b"port = 443\nprotocol = \"tcp\"\n");
+}
+
+/// One of each message by which a machine is let in without a token.
+fn admission(state: &State) -> Vec<(&'static str, Vec<u8>)> {
+    let member = state.members.values().next().expect("a member");
+    let (node, name) = (member.key, member.name.clone());
+    let signature = Signature::from_bytes(&[2; 64]);
+    let commitment = Hash([4; 32]);
+    let reveal = Reveal {
+        nonce: [5; 32],
+        possession: signature,
+    };
+    let offer = Offer {
+        admin: node,
+        nonce: [6; 32],
+        position: state.position,
+    };
+    let ask = JoinQuery::Ask(Ask {
+        node,
+        name: name.clone(),
+        commitment,
+        possession: signature,
+    });
+    let wait = JoinQuery::Wait(Wait {
+        node,
+        possession: signature,
+        reveal: Some(reveal.clone()),
+    });
+    let asking = Asking {
+        node,
+        name,
+        remote: "192.0.2.7:4000".parse().expect("an address"),
+        commitment,
+        age_ms: 5,
+        admin: Some(node.node_id()),
+    };
+    let refused = Ending::Refused("no".into());
+    let end = AdmissionQuery::End(commitment, Verdict::Ended(refused.clone()));
+    vec![
+        ("ask", codec::encode(&ask)),
+        ("wait", codec::encode(&wait)),
+        ("offer", codec::encode(&News::Offer(offer))),
+        ("ended", codec::encode(&News::Ended(refused))),
+        ("end", codec::encode(&end)),
+        (
+            "asking",
+            codec::encode(&AdmissionAnswer::List(vec![asking])),
+        ),
+        (
+            "reveal",
+            codec::encode(&AdmissionAnswer::Reveal(Some(reveal))),
+        ),
+    ]
 }
 
 fn requests(batch: &innermesh_proto::ledger::Batch) -> Vec<Sealed> {

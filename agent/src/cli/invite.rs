@@ -1,6 +1,11 @@
 //! `agent invite`.
 
 use innermesh_proto::{limits, name::NamePattern};
+use ipnet::IpNet;
+
+use std::fmt;
+
+use clap::ValueEnum;
 
 use super::{duration::Span, failure::Failure, output::Output};
 use crate::control::{Client, api::InviteRequest};
@@ -17,6 +22,10 @@ pub struct Arguments {
     /// A role that they get; may be given more than once.
     #[arg(long = "role", value_name = "ROLE")]
     roles: Vec<Role>,
+    /// A network beside it that they may bring, such as 192.168.1.0/24; may be
+    /// given more than once.
+    #[arg(long = "route", value_name = "NET")]
+    routes: Vec<IpNet>,
     /// Names that they may be granted, such as web-*; may be given more than
     /// once [default: all that this machine may give].
     #[arg(long, value_name = "PATTERN")]
@@ -25,11 +34,26 @@ pub struct Arguments {
     output: Output,
 }
 
-/// Roles that an invite can give.
+/// Roles that a machine can be given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Role {
-    /// Invites others.
+pub enum Role {
+    /// Lets machines in and evicts them.
     Admin,
+    /// Decides the ledger and issues certificates, once it is promoted.
+    Ca,
+    /// Forwards between the mesh and networks beside it.
+    Gateway,
+    /// Carries packets for pairs that have no direct path.
+    Relay,
+    /// Answers DNS to everybody, with its own address.
+    Sinkhole,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
+    }
 }
 
 fn lifetime(text: &str) -> Result<Span, String> {
@@ -46,24 +70,29 @@ pub async fn invite(arguments: Arguments, client: &Client) -> Result<(), Failure
     let request = InviteRequest {
         ttl_s: arguments.ttl.0,
         uses: arguments.uses,
-        roles: arguments
-            .roles
-            .iter()
-            .map(|Role::Admin| "admin".to_string())
-            .collect(),
+        roles: arguments.roles.iter().map(ToString::to_string).collect(),
         names: arguments.names,
+        routes: arguments.routes,
     };
     let invite = client.invite(&request).await?;
     let (ttl, uses) = (arguments.ttl, arguments.uses);
+    let is_ca = arguments.roles.contains(&Role::Ca);
     let times = match uses {
         1 => "one machine".to_string(),
         n => format!("{n} machines"),
     };
     arguments.output.print(&invite, || {
-        format!(
+        let mut out = format!(
             "Run this on the machine that is to join; it is good for {times} and {ttl}:\n\n  {}\n\n",
             invite.command
-        )
+        );
+        if is_ca {
+            out.push_str(
+                "Once it has joined, have it decide and issue, here or on another admin's machine:\n\n  \
+                 agent ca promote NAME\n\n",
+            );
+        }
+        out
     })
 }
 

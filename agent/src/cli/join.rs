@@ -17,12 +17,15 @@ use super::{
     start,
 };
 use crate::{
-    enroll::{self, JoinOptions, JoinReport},
+    enroll::{self, AskOptions, JoinOptions, JoinReport, Step},
     host::system,
 };
 
 /// Join a mesh, with a token that `agent invite` printed on one of its
-/// machines.
+/// machines, or without one.
+///
+/// Without a token this machine shows a code, once an admin has run `agent
+/// requests`; the admin types it into `agent approve`.
 ///
 /// Starts the agent when it is done: through systemd where its unit is
 /// installed and no --dir is given, otherwise in the foreground.
@@ -38,7 +41,7 @@ pub struct Arguments {
         env = "INNERMESH_TOKEN",
         hide_env_values = true
     )]
-    token: String,
+    token: Option<String>,
     /// This machine's name in the mesh [default: its host name].
     #[arg(long, value_name = "NAME", value_parser = init::node_name)]
     name: Option<Label>,
@@ -67,17 +70,30 @@ pub async fn join(arguments: Arguments, context: &mut Context) -> Result<(), Fai
     if !arguments.output.is_json() {
         note(&format!("asking {}…", arguments.seed));
     }
-    let options = JoinOptions {
-        seed: arguments.seed,
-        token: arguments.token,
-        name,
-        interface: interface.clone(),
-    };
     let span = context.span("join", config.log.format)?;
-    let report = enroll::join(&system::host(context.paths.state.clone()), options)
-        .instrument(span)
-        .await
-        .map_err(Failure::failed)?;
+    let host = system::host(context.paths.state.clone());
+    let report = match arguments.token {
+        Some(token) => {
+            let options = JoinOptions {
+                seed: arguments.seed,
+                token,
+                name,
+                interface: interface.clone(),
+            };
+            enroll::join(&host, options).instrument(span).await
+        }
+        None => {
+            let options = AskOptions {
+                seed: arguments.seed,
+                name,
+                interface: interface.clone(),
+            };
+            enroll::ask(&host, options, &|step| note(&told(&step)))
+                .instrument(span)
+                .await
+        }
+    };
+    let report = report.map_err(Failure::failed)?;
     let resolved = Path::new("/run/systemd/resolve").is_dir();
     let setup = resolver_setup(&report, &interface, resolved);
     let printed = Printed {
@@ -95,6 +111,18 @@ pub async fn join(arguments: Arguments, context: &mut Context) -> Result<(), Fai
         return Ok(());
     }
     start::start(context).await
+}
+
+/// What the person at this machine is to know and do.
+fn told(step: &Step) -> String {
+    match step {
+        Step::Asked(domain) => format!(
+            "asked to be let into {domain}; now run `agent requests` on an admin's machine of it"
+        ),
+        Step::Code(code) => format!(
+            "an admin has asked for it. This machine's code is\n\n  {code}\n\nto be typed there: `agent approve {code}`. Waiting…"
+        ),
+    }
 }
 
 fn text(report: &JoinReport, setup: &str, resolved: bool) -> String {

@@ -27,6 +27,7 @@ mod notify;
 mod output;
 mod paths;
 mod record;
+mod requests;
 mod root_key;
 mod run;
 mod service;
@@ -68,6 +69,9 @@ enum Command {
     Join(join::Arguments),
     Run(run::Arguments),
     Invite(invite::Arguments),
+    Requests(requests::RequestsArguments),
+    Approve(requests::ApproveArguments),
+    Deny(requests::DenyArguments),
     Evict(evict::Arguments),
     Leave(leave::Arguments),
     Status(status::Arguments),
@@ -200,6 +204,9 @@ async fn execute(command: Command, context: &mut Context) -> Result<(), Failure>
         Command::Join(arguments) => join::join(arguments, context).await,
         Command::Run(arguments) => run::run(&arguments, context).await,
         Command::Invite(arguments) => invite::invite(arguments, &context.client()).await,
+        Command::Requests(arguments) => requests::requests(&arguments, &context.client()).await,
+        Command::Approve(arguments) => requests::approve(arguments, &context.client()).await,
+        Command::Deny(arguments) => requests::deny(&arguments, &context.client()).await,
         Command::Evict(arguments) => evict::evict(arguments, &context.client()).await,
         Command::Leave(arguments) => leave::leave(&arguments, &context.client()).await,
         Command::Status(arguments) => status::status(&arguments, &context.client()).await,

@@ -13,6 +13,7 @@ use innermesh_proto::{
     name::{Label, NamePattern},
     zone::Protocol,
 };
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use super::ca::{
@@ -285,6 +286,9 @@ pub struct InviteRequest {
     pub roles: Vec<String>,
     /// Names that they may be granted; none stands for all that the inviter may give.
     pub names: Vec<NamePattern>,
+    /// Networks that they may bring.
+    #[serde(default)]
+    pub routes: Vec<IpNet>,
 }
 
 /// A token.

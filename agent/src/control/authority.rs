@@ -3,7 +3,13 @@
 //! field names are a contract with scripts.
 
 use async_trait::async_trait;
-use innermesh_proto::{certificate::Serial, name::Label};
+use std::net::{IpAddr, SocketAddr};
+
+use innermesh_proto::{
+    certificate::Serial,
+    name::{Label, NamePattern},
+};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::api::{ControlError, Der};
@@ -39,6 +45,22 @@ pub trait Authority: Send + Sync {
     /// # Errors
     /// As [`Authority::evict`].
     async fn evict_undo(&self, node: Label) -> Result<(), ControlError>;
+    /// Who asks to be let in without a token, at any connected member.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Refused`](super::ErrorCode::Refused) when this node is no admin.
+    async fn request_list(&self) -> Result<Vec<RequestRow>, ControlError>;
+    /// Lets the machine in that shows this code.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Refused`](super::ErrorCode::Refused), and the requests are
+    /// void, for a code that no machine shows.
+    async fn approve(&self, request: ApproveRequest) -> Result<Admitted, ControlError>;
+    /// Refuses a machine, by its code or its name.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotFound`](super::ErrorCode::NotFound).
+    async fn deny(&self, which: String) -> Result<Denied, ControlError>;
     /// Revokes a certificate of this node's, or as an admin any.
     ///
     /// # Errors
@@ -159,4 +181,76 @@ pub struct CertRevoked {
     pub names: Vec<String>,
     /// Name of the node that it was issued to.
     pub node: String,
+}
+
+/// What a machine that is let in is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grants {
+    /// Its roles.
+    pub roles: Vec<String>,
+    /// Names that it may be granted; none stands for all that the admin may give.
+    pub names: Vec<NamePattern>,
+    /// Networks that it may bring.
+    pub routes: Vec<IpNet>,
+}
+
+/// A machine that asks to be let in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestRow {
+    /// The name that it wants.
+    pub name: String,
+    /// Its id.
+    pub node: String,
+    /// Its address, as the member that it asked sees it.
+    pub address: SocketAddr,
+    /// Name of that member.
+    pub via: String,
+    /// How long it has been waiting, in seconds.
+    pub age_s: u64,
+    /// Whether it can be approved here.
+    pub state: RequestState,
+    /// Name of the admin's machine that has answered it.
+    pub admin: Option<String>,
+}
+
+/// Whether a request can be approved here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RequestState {
+    /// It can, by the code that the machine shows.
+    Ready,
+    /// Another admin's machine has answered it, or this one did before it was
+    /// started again.
+    Elsewhere,
+}
+
+/// Whom to let in, as what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApproveRequest {
+    /// The code that the machine shows.
+    pub code: String,
+    /// What it is given.
+    pub grants: Grants,
+}
+
+/// A machine that was let in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admitted {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub node: String,
+    /// Its overlay addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A machine that was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denied {
+    /// The name that it wanted.
+    pub name: String,
+    /// Its address; several when more than one wanted the name.
+    pub addresses: Vec<SocketAddr>,
 }

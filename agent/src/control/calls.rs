@@ -4,8 +4,12 @@ use hyper::{Method, body::Bytes};
 use innermesh_proto::{certificate::Serial, name::Label};
 
 use super::{
-    authority::{CertRevoked, EvictRequest, Evicted, Left, RecordAdd, RecordRow},
+    authority::{
+        Admitted, ApproveRequest, CertRevoked, Denied, EvictRequest, Evicted, Left, RecordAdd,
+        RecordRow, RequestRow,
+    },
     client::{Answer, Client, escape},
+    routes::DenyRequest,
     server::Done,
 };
 
@@ -59,6 +63,31 @@ impl Client {
         self.call(Method::POST, "/v1/leave", Bytes::new()).await
     }
 
+    /// Who asks to be let in.
+    ///
+    /// # Errors
+    /// [`ClientError`](super::ClientError).
+    pub async fn request_list(&self) -> Answer<Vec<RequestRow>> {
+        self.call(Method::POST, "/v1/requests", Bytes::new()).await
+    }
+
+    /// Lets a machine in.
+    ///
+    /// # Errors
+    /// [`ClientError`](super::ClientError).
+    pub async fn approve(&self, request: &ApproveRequest) -> Answer<Admitted> {
+        self.post("/v1/requests/approve", request).await
+    }
+
+    /// Refuses a machine.
+    ///
+    /// # Errors
+    /// [`ClientError`](super::ClientError).
+    pub async fn deny(&self, which: &str) -> Answer<Denied> {
+        let which = which.to_owned();
+        self.post("/v1/requests/deny", &DenyRequest { which }).await
+    }
+
     /// Revokes a certificate.
     ///
     /// # Errors
@@ -82,7 +111,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::control::{
         ControlError, ErrorCode,
-        authority::{Authority, EvictionState},
+        authority::{Authority, EvictionState, RequestState},
         tests::{FakeAgent, served},
     };
 
@@ -121,6 +150,30 @@ pub(crate) mod tests {
                 node: request.node.to_string(),
                 state: EvictionState::Waiting,
                 cut_off: request.root.is_none(),
+            })
+        }
+        async fn request_list(&self) -> Result<Vec<RequestRow>, ControlError> {
+            Ok(vec![RequestRow {
+                name: "tablet".into(),
+                node: "abcd".into(),
+                address: "192.0.2.7:4000".parse().unwrap(),
+                via: "alpha".into(),
+                age_s: 5,
+                state: RequestState::Ready,
+                admin: Some("alpha".into()),
+            }])
+        }
+        async fn approve(&self, request: ApproveRequest) -> Result<Admitted, ControlError> {
+            Ok(Admitted {
+                name: request.code,
+                node: "abcd".into(),
+                addresses: vec!["10.9.0.7".parse().unwrap()],
+            })
+        }
+        async fn deny(&self, which: String) -> Result<Denied, ControlError> {
+            Ok(Denied {
+                name: which,
+                addresses: vec!["192.0.2.7:4000".parse().unwrap()],
             })
         }
         async fn cert_revoke(&self, serial: Serial) -> Result<CertRevoked, ControlError> {

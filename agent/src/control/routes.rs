@@ -13,7 +13,10 @@ use innermesh_proto::{certificate::Serial, name::Label};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    authority::{CertRevoked, EvictRequest, Evicted, Left, RecordAdd, RecordRow},
+    authority::{
+        Admitted, ApproveRequest, CertRevoked, Denied, EvictRequest, Evicted, Left, RecordAdd,
+        RecordRow, RequestRow,
+    },
     server::{Answer, Done, Shared, body, invalid},
 };
 
@@ -30,6 +33,9 @@ pub(super) fn changing() -> Router<Shared> {
         .route("/v1/evictions", post(evict))
         .route("/v1/evictions/{node}", delete(evict_undo))
         .route("/v1/leave", post(leave))
+        .route("/v1/requests", post(request_list))
+        .route("/v1/requests/approve", post(approve))
+        .route("/v1/requests/deny", post(deny))
         .route("/v1/certificates/{serial}", delete(cert_revoke))
 }
 
@@ -87,4 +93,29 @@ async fn cert_revoke(
     let Path(serial) = serial.map_err(|e| invalid(e.body_text()))?;
     let serial: Serial = serial.parse().map_err(invalid)?;
     shared.control.cert_revoke(serial).await.map(Json)
+}
+
+/// It has machines show their codes: more than looking.
+async fn request_list(State(shared): State<Shared>) -> Answer<Vec<RequestRow>> {
+    shared.control.request_list().await.map(Json)
+}
+
+async fn approve(
+    State(shared): State<Shared>,
+    request: Result<Json<ApproveRequest>, JsonRejection>,
+) -> Answer<Admitted> {
+    shared.control.approve(body(request)?).await.map(Json)
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct DenyRequest {
+    pub which: String,
+}
+
+async fn deny(
+    State(shared): State<Shared>,
+    request: Result<Json<DenyRequest>, JsonRejection>,
+) -> Answer<Denied> {
+    let DenyRequest { which } = body(request)?;
+    shared.control.deny(which).await.map(Json)
 }

@@ -315,6 +315,7 @@ async fn every_request_gets_its_answer() {
         uses: 1,
         roles: vec![],
         names: vec!["web-*".parse().unwrap()],
+        routes: vec![],
     };
     assert_eq!(client.invite(&request).await.unwrap().expires_ms, 60_000);
     assert_eq!(client.service_list().await.unwrap().len(), 1);
@@ -597,6 +598,7 @@ async fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
         uses: 1,
         roles: vec![],
         names: vec![],
+        routes: vec![],
     };
     assert_eq!(
         value(serde_json::to_value(agent.invite(request).await.unwrap())),

@@ -10,10 +10,13 @@ use std::{
 };
 
 use innermesh_proto::{
+    admission::Ending,
     codec,
     crypto::{PublicKey, Sealed},
     id::{MeshId, resolver_v4},
-    ledger::{Author, Content, Outcome, Request, RequestId, SignedGenesis, State, request::Join},
+    ledger::{
+        Author, Content, Outcome, Position, Request, RequestId, SignedGenesis, State, request::Join,
+    },
     limits,
     message::{Batches, JoinHello, JoinQuery, Joined, LedgerQuery},
     name::{Label, MeshDomain},
@@ -37,7 +40,7 @@ use crate::{
 /// The port of agents, unless another is given.
 pub const DEFAULT_PORT: u16 = 51819;
 /// How long one step with a seed may take.
-const STEP: Duration = Duration::from_secs(10);
+pub(super) const STEP: Duration = Duration::from_secs(10);
 /// How long the join itself may take: the seed may have to reach the leader.
 const DECISION: Duration = Duration::from_secs(20);
 /// How long the request is good for, in milliseconds of ledger time.
@@ -117,6 +120,15 @@ pub enum JoinError {
          network, or move this machine out of it"
     )]
     Clash(IpNet, String),
+    /// A machine without a token wasn't let in.
+    #[error("{0}")]
+    NotLetIn(#[from] Ending),
+    /// It was let in by somebody who wasn't told the code.
+    #[error(
+        "whoever let this machine in was not told its code: somebody is in between. Nothing was \
+         kept; ask through another member or over another network"
+    )]
+    InBetween,
     /// The mesh said no.
     #[error("the mesh refused: {0}")]
     Refused(String),
@@ -152,6 +164,19 @@ pub enum JoinError {
 /// [`JoinError`].
 #[tracing::instrument(name = "join", skip_all, fields(seed = %options.seed, node = %options.name))]
 pub async fn join(host: &Host, options: JoinOptions) -> Result<JoinReport, JoinError> {
+    check_free(host).await?;
+    let token = Token::parse(&options.token)?;
+    let identity = keys::identity_or_new(host).await?;
+    let stamp = Arc::new(AtomicU64::new(0));
+    let tls = MeshTls::joining(token.mesh, stamp.clone(), host.keys.clone());
+    let transport = open(host, &identity, &tls)?;
+    let joined = with_seed(host, &options, &token, &identity, &transport).await;
+    transport.close().await;
+    joined
+}
+
+/// Whether this machine is in no mesh yet.
+pub(super) async fn check_free(host: &Host) -> Result<(), JoinError> {
     if host.disk.read(LEDGER.as_ref()).await?.is_some() {
         let folder = host.disk.root().display().to_string();
         return Err(match said_on_leaving(&*host.disk).await? {
@@ -159,11 +184,16 @@ pub async fn join(host: &Host, options: JoinOptions) -> Result<JoinReport, JoinE
             None => JoinError::Exists(folder),
         });
     }
-    let token = Token::parse(&options.token)?;
-    let identity = keys::identity_or_new(host).await?;
-    let stamp = Arc::new(AtomicU64::new(0));
-    let tls = MeshTls::joining(token.mesh, stamp.clone(), host.keys.clone());
-    let transport = Transport::open(
+    Ok(())
+}
+
+/// What a machine that is no member yet dials from.
+pub(super) fn open(
+    host: &Host,
+    identity: &Arc<dyn NodeKey>,
+    tls: &MeshTls,
+) -> Result<Transport, JoinError> {
+    Ok(Transport::open(
         host,
         Settings {
             me: identity.public().node_id(),
@@ -173,10 +203,7 @@ pub async fn join(host: &Host, options: JoinOptions) -> Result<JoinReport, JoinE
             admission: Arc::new(Nobody),
             open_to_strangers: Default::default(),
         },
-    )?;
-    let joined = with_seed(host, &options, &token, &identity, &transport).await;
-    transport.close().await;
-    joined
+    )?)
 }
 
 async fn with_seed(
@@ -186,18 +213,14 @@ async fn with_seed(
     identity: &Arc<dyn NodeKey>,
     transport: &Transport,
 ) -> Result<JoinReport, JoinError> {
-    let channel = connect(host, options, transport).await?;
+    let channel = connect(host, &options.seed, transport).await?;
     let hello: JoinHello = ask(&channel, method::JOIN, &JoinQuery::Hello, STEP).await?;
     let genesis = State::genesis(&hello.genesis, &*host.keys)
         .map_err(|e| JoinError::Seeded(e.to_string()))?;
     if genesis.mesh != token.mesh {
         return Err(JoinError::OtherMesh(options.seed.clone()));
     }
-    for net in [IpNet::V4(genesis.ipv4), IpNet::V6(genesis.mesh.ula())] {
-        if let Some(clash) = host.net.clash(net, &options.interface).await {
-            return Err(JoinError::Clash(net, clash));
-        }
-    }
+    check_clash(host, &genesis, &options.interface).await?;
     let request = request(host, options, token, identity, &channel, hello.now_ms);
     let joined: Joined = ask(&channel, method::JOIN, &JoinQuery::Join(request), DECISION).await?;
     if let Outcome::Refused(refusal) = joined.outcome {
@@ -206,32 +229,42 @@ async fn with_seed(
     let remote = channel.remote();
     drop(channel);
 
-    let chain = Chain {
-        leaf: joined.leaf,
-        issuer: joined.issuer,
-        root: genesis.root.der().to_vec(),
+    let at = Place {
+        transport,
+        seed: &options.seed,
+        remote,
     };
-    let stamp = Arc::new(AtomicU64::new(genesis.stamp_ms));
-    let member = MeshTls::member(&chain, identity.clone(), stamp, host.keys.clone())?;
-    let channel = transport
-        .dial_unregistered(remote, Some(member.client()?))
-        .await
-        .map_err(|e| unreachable(options, &e.to_string()))?;
-    let ledger = fetch(host, &channel, &hello.genesis, genesis).await?;
-    check(&ledger, token, &identity.public())?;
-    keys::wireguard(host).await?;
-    store_seeds(&*host.disk, &seeds(remote, token)).await?;
-    ledger.store(host, &hello.genesis).await?;
+    let ledger = at
+        .fetch(host, identity, &hello.genesis, genesis, joined)
+        .await?;
+    ledger.check(&token.stated_grant()?.position, &identity.public())?;
+    ledger
+        .store(host, &hello.genesis, &seeds(remote, token))
+        .await?;
     report(&ledger.state, &identity.public())
 }
 
-/// Connects to the first of the seed's addresses that answers.
-async fn connect(
+/// Ranges that this machine has already end it before anything is spent.
+pub(super) async fn check_clash(
     host: &Host,
-    options: &JoinOptions,
+    genesis: &State,
+    interface: &str,
+) -> Result<(), JoinError> {
+    for net in [IpNet::V4(genesis.ipv4), IpNet::V6(genesis.mesh.ula())] {
+        if let Some(clash) = host.net.clash(net, interface).await {
+            return Err(JoinError::Clash(net, clash));
+        }
+    }
+    Ok(())
+}
+
+/// Connects to the first of the seed's addresses that answers.
+pub(super) async fn connect(
+    host: &Host,
+    seed: &str,
     transport: &Transport,
 ) -> Result<Channel, JoinError> {
-    let (name, port) = parse_seed(&options.seed)?;
+    let (name, port) = parse_seed(seed)?;
     let addresses = host
         .net
         .resolve(&name, port)
@@ -244,13 +277,13 @@ async fn connect(
             Err(error) => why = error.to_string(),
         }
     }
-    Err(unreachable(options, &why))
+    Err(unreachable(seed, &why))
 }
 
-fn unreachable(options: &JoinOptions, why: &str) -> JoinError {
-    let port = parse_seed(&options.seed).map_or(DEFAULT_PORT, |(_, port)| port);
+pub(super) fn unreachable(seed: &str, why: &str) -> JoinError {
+    let port = parse_seed(seed).map_or(DEFAULT_PORT, |(_, port)| port);
     JoinError::Unreachable {
-        seed: options.seed.clone(),
+        seed: seed.to_string(),
         port,
         why: why.to_string(),
     }
@@ -309,7 +342,7 @@ fn request(
     )
 }
 
-async fn ask<Q: serde::Serialize, A: serde::de::DeserializeOwned>(
+pub(super) async fn ask<Q: serde::Serialize, A: serde::de::DeserializeOwned>(
     channel: &Channel,
     method: u16,
     query: &Q,
@@ -336,9 +369,43 @@ fn seeds(remote: SocketAddr, token: &Token) -> Vec<SocketAddr> {
     seeds
 }
 
+/// Where a member is.
+pub(super) struct Place<'p> {
+    pub transport: &'p Transport,
+    pub seed: &'p str,
+    pub remote: SocketAddr,
+}
+
+impl Place<'_> {
+    /// Connects as the member that this machine is by now, and fetches the
+    /// ledger.
+    pub async fn fetch(
+        &self,
+        host: &Host,
+        identity: &Arc<dyn NodeKey>,
+        signed: &SignedGenesis,
+        genesis: State,
+        joined: Joined,
+    ) -> Result<Fetched, JoinError> {
+        let chain = Chain {
+            leaf: joined.leaf,
+            issuer: joined.issuer,
+            root: genesis.root.der().to_vec(),
+        };
+        let stamp = Arc::new(AtomicU64::new(genesis.stamp_ms));
+        let member = MeshTls::member(&chain, identity.clone(), stamp, host.keys.clone())?;
+        let channel = self
+            .transport
+            .dial_unregistered(self.remote, Some(member.client()?))
+            .await
+            .map_err(|e| unreachable(self.seed, &e.to_string()))?;
+        fetch(host, &channel, signed, genesis).await
+    }
+}
+
 /// A ledger on its way to the disk.
-struct Fetched {
-    state: State,
+pub(super) struct Fetched {
+    pub state: State,
     batches: Vec<innermesh_proto::ledger::Batch>,
     /// Hash at each index, the genesis first.
     hashes: Vec<innermesh_proto::crypto::Hash>,
@@ -374,31 +441,38 @@ async fn fetch(
     }
 }
 
-/// The fetched ledger must know this machine, and what the inviter knew.
-fn check(ledger: &Fetched, token: &Token, key: &PublicKey) -> Result<(), JoinError> {
-    let known = token.stated_grant()?.position;
-    let held = usize::try_from(known.index)
-        .ok()
-        .and_then(|at| ledger.hashes.get(at));
-    if held != Some(&known.hash) {
-        return Err(JoinError::Stale);
-    }
-    match ledger.state.member_by_key(key) {
-        Some(_) => Ok(()),
-        None => Err(JoinError::Seeded(
-            "its ledger doesn't list this machine".into(),
-        )),
-    }
-}
-
 impl Fetched {
-    async fn store(&self, host: &Host, genesis: &SignedGenesis) -> Result<(), JoinError> {
+    /// It must know this machine, and what the inviter knew.
+    pub fn check(&self, known: &Position, key: &PublicKey) -> Result<(), JoinError> {
+        let held = usize::try_from(known.index)
+            .ok()
+            .and_then(|at| self.hashes.get(at));
+        if held != Some(&known.hash) {
+            return Err(JoinError::Stale);
+        }
+        match self.state.member_by_key(key) {
+            Some(_) => Ok(()),
+            None => Err(JoinError::Seeded(
+                "its ledger doesn't list this machine".into(),
+            )),
+        }
+    }
+
+    /// Keeps it, last of all: until then this machine is in no mesh.
+    pub async fn store(
+        &self,
+        host: &Host,
+        genesis: &SignedGenesis,
+        seeds: &[SocketAddr],
+    ) -> Result<(), JoinError> {
+        keys::wireguard(host).await?;
+        store_seeds(&*host.disk, seeds).await?;
         let bytes = file::encode(genesis, &self.batches);
         Ok(host.disk.replace(Path::new(LEDGER), &bytes).await?)
     }
 }
 
-fn report(state: &State, key: &PublicKey) -> Result<JoinReport, JoinError> {
+pub(super) fn report(state: &State, key: &PublicKey) -> Result<JoinReport, JoinError> {
     let (_, member) = state
         .member_by_key(key)
         .ok_or_else(|| JoinError::Seeded("its ledger doesn't list this machine".into()))?;
@@ -412,7 +486,7 @@ fn report(state: &State, key: &PublicKey) -> Result<JoinReport, JoinError> {
 }
 
 /// While joining, nobody is a member: there is no ledger to say so.
-struct Nobody;
+pub(super) struct Nobody;
 
 impl Admission for Nobody {
     fn standing(&self, _: &PublicKey) -> Standing {

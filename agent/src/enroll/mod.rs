@@ -1,13 +1,16 @@
 //! How a machine gets into a mesh: the first one makes it ([`mod@init`]), the
-//! others join with a token ([`mod@join`], [`token`]). What a member's state
+//! others join with a
+//! token ([`mod@join`], [`token`]) or ask to be let in ([`mod@ask`]). What a member's state
 //! folder holds besides the ledger is here too ([`keys`]).
 
+pub mod ask;
 pub mod init;
 pub mod join;
 pub mod keys;
 pub mod token;
 
 pub use self::{
+    ask::{AskOptions, Step, ask},
     init::{InitError, InitOptions, InitReport, init},
     join::{JoinError, JoinOptions, JoinReport, join},
 };

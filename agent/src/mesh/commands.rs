@@ -3,10 +3,13 @@
 use async_trait::async_trait;
 use innermesh_proto::{certificate::Serial, name::Label};
 
-use super::{certificates, control::AgentControl, evict, leave, records};
+use super::{admit, certificates, control::AgentControl, evict, leave, records};
 use crate::control::{
     ControlError,
-    authority::{Authority, CertRevoked, EvictRequest, Evicted, Left, RecordAdd, RecordRow},
+    authority::{
+        Admitted, ApproveRequest, Authority, CertRevoked, Denied, EvictRequest, Evicted, Left,
+        RecordAdd, RecordRow, RequestRow,
+    },
 };
 
 #[async_trait]
@@ -25,6 +28,18 @@ impl Authority for AgentControl {
 
     async fn evict(&self, request: EvictRequest) -> Result<Evicted, ControlError> {
         evict::evict(&self.0, request).await
+    }
+
+    async fn request_list(&self) -> Result<Vec<RequestRow>, ControlError> {
+        admit::list(&self.0).await
+    }
+
+    async fn approve(&self, request: ApproveRequest) -> Result<Admitted, ControlError> {
+        admit::approve(&self.0, request).await
+    }
+
+    async fn deny(&self, which: String) -> Result<Denied, ControlError> {
+        admit::deny(&self.0, &which).await
     }
 
     async fn cert_revoke(&self, serial: Serial) -> Result<CertRevoked, ControlError> {

@@ -9,15 +9,14 @@ use async_trait::async_trait;
 use innermesh_proto::{
     crypto::Hash,
     id::NodeId,
-    ledger::{Content, Member, Outcome, Refusal, Role, request::Certify, state::NameKind},
-    limits,
+    ledger::{Content, Member, Outcome, Refusal, request::Certify, state::NameKind},
     name::Label,
     rpc::method,
     view::MeshView,
     zone::{DomainName, RecordType},
 };
 
-use super::{Inner, VERSION, certificates, holds, names};
+use super::{Inner, VERSION, certificates, holds, invite, names};
 use crate::{
     ca::{csr::Csr, pem},
     control::{
@@ -29,7 +28,6 @@ use crate::{
         },
         time::UnixTime,
     },
-    enroll::token::{InviteOptions, Token},
     quic::PeerInfo,
     services::{ServiceError, Spec},
 };
@@ -161,76 +159,7 @@ impl Control for AgentControl {
     }
 
     async fn invite(&self, request: InviteRequest) -> Result<Invite, ControlError> {
-        let view = self.view();
-        let own = view.own_member().ok_or_else(not_member)?;
-        if !own.roles.contains(&Role::Admin) {
-            return Err(refused(
-                "this machine is not an admin; run `agent invite` on one that is",
-            ));
-        }
-        let roles = request
-            .roles
-            .iter()
-            .map(|role| role.parse::<Role>().map_err(invalid))
-            .collect::<Result<_, _>>()?;
-        let names = match request.names.is_empty() {
-            true => own.names.clone(),
-            false => request.names.into_iter().collect(),
-        };
-        if let Some(wide) = names
-            .iter()
-            .find(|name| !own.names.iter().any(|mine| mine.covers(name)))
-        {
-            return Err(refused(format!(
-                "this machine may not grant names like {wide}"
-            )));
-        }
-        let life_ms = request.ttl_s.saturating_mul(1000);
-        if !(1..=limits::TOKEN_LIFETIME_MS).contains(&life_ms) {
-            return Err(invalid("a token lives from a second to 30 days"));
-        }
-        if !(1..=limits::TOKEN_USES).contains(&request.uses) {
-            return Err(invalid(format!(
-                "a token has from 1 to {} uses",
-                limits::TOKEN_USES
-            )));
-        }
-        let options = InviteOptions {
-            roles,
-            names,
-            routes: Default::default(),
-            uses: request.uses,
-            expires_ms: self.0.now_ms().saturating_add(life_ms),
-        };
-        let expires_ms = options.expires_ms;
-        let seeds: Vec<String> = self
-            .0
-            .gossip
-            .own()
-            .quic
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        let token = Token::new(
-            &self.0.host,
-            &*self.0.key,
-            view.ledger.mesh,
-            view.ledger.position,
-            options,
-            seeds.clone(),
-        )
-        .to_text();
-        let seed = seeds
-            .first()
-            .cloned()
-            .unwrap_or_else(|| "ADDRESS-OF-THIS-MACHINE".into());
-        let seed = seed.strip_suffix(":51819").unwrap_or(&seed);
-        Ok(Invite {
-            command: format!("agent join {seed} --token {token}"),
-            token,
-            expires: UnixTime::from_ms(expires_ms),
-            expires_ms,
-        })
+        invite::invite(&self.0, request)
     }
 
     async fn service_add(&self, service: Spec) -> Result<ServiceAdded, ControlError> {

@@ -22,7 +22,7 @@ use innermesh_proto::{
 };
 use serde::de::DeserializeOwned;
 
-use super::Inner;
+use super::{Inner, requests};
 use crate::{
     ledger::{Ledger, ProposeError, follow},
     quic::{Admission, Caller, Handler, Standing},
@@ -79,6 +79,10 @@ impl Handler for PeerHandler {
             (method::ISSUER_KEYS, Some(node)) => self.issuer_keys(node).await,
             (method::RECOVERY, _) => self.recovery(&body).await,
             (method::COUNCIL, _) => Ok(codec::encode(&self.0.ledger.deciding().await)),
+            (method::ADMISSION, Some(node)) => {
+                let answer = requests::admission(&self.0, node, read(&body)?)?;
+                Ok(codec::encode(&answer))
+            }
             _ => Err(Failure::UnknownMethod),
         }
     }
@@ -208,6 +212,14 @@ impl PeerHandler {
                     tracing::info!(remote = %caller.remote, %refusal, "a join was refused");
                 }
                 self.certificate_of(&joined, outcome)
+            }
+            JoinQuery::Ask(ask) => {
+                requests::ask(&self.0, caller, ask)?;
+                Ok(Vec::new())
+            }
+            JoinQuery::Wait(wait) => {
+                let news = requests::wait(&self.0, caller, wait).await?;
+                Ok(codec::encode(&news))
             }
         }
     }

@@ -2,6 +2,7 @@
 //! ledger and transport, makes one view of what they say, and has DNS, tunnel
 //! and certificates follow it. Everything outside comes in as a [`Host`].
 
+mod admit;
 mod apply;
 mod certificates;
 mod commands;
@@ -10,10 +11,12 @@ mod dialer;
 mod evict;
 mod handler;
 mod holds;
+mod invite;
 mod leave;
 mod membership;
 mod names;
 mod records;
+mod requests;
 
 use std::{
     collections::BTreeSet,
@@ -157,6 +160,10 @@ pub(crate) struct Inner {
     /// Whether this machine has left the mesh.
     pub left: watch::Sender<bool>,
     pub holds: holds::Holds,
+    /// Machines that ask this node to be let in.
+    pub requests: requests::Requests,
+    /// Requests at any node that this one has answered.
+    pub admissions: admit::Admissions,
     pub tunnel_key: innermesh_proto::tunnel::TunnelKey,
     pub started: Mono,
     /// The newest ledger stamp, for TLS.
@@ -282,6 +289,8 @@ impl Agent {
             names: names::Names::default(),
             left: watch::Sender::new(false),
             holds,
+            requests: requests::Requests::default(),
+            admissions: admit::Admissions::default(),
             tunnel_key,
             started,
             stamp_ms,

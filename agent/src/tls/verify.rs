@@ -65,6 +65,8 @@ pub enum Trust {
     Root(Arc<Anchor>),
     /// What hangs from a root with this fingerprint, which the peer sends.
     Mesh(MeshId),
+    /// What hangs from whatever root the peer sends: whose it is shows later.
+    Any,
 }
 
 /// A root, ready for use.
@@ -120,6 +122,7 @@ impl MeshServers {
         match &self.trust {
             Trust::Root(anchor) => anchor.mesh,
             Trust::Mesh(mesh) => *mesh,
+            Trust::Any => MeshId([0; 32]),
         }
     }
 
@@ -128,14 +131,19 @@ impl MeshServers {
     fn anchor(&self, sent: &[CertificateDer<'_>]) -> Result<Arc<Anchor>, Error> {
         let mesh = match &self.trust {
             Trust::Root(anchor) => return Ok(anchor.clone()),
-            Trust::Mesh(mesh) => mesh,
+            Trust::Mesh(mesh) => Some(mesh),
+            Trust::Any => None,
         };
         let root = sent.iter().find(|der| {
             Certificate::parse(der).is_ok_and(|root| {
-                MeshId::of_root(&root.spki) == *mesh && root.is_signed_by(&root.spki, &*self.keys)
+                mesh.is_none_or(|mesh| MeshId::of_root(&root.spki) == *mesh)
+                    && root.is_signed_by(&root.spki, &*self.keys)
             })
         });
-        let root = root.ok_or(Refusal::OtherMesh(*mesh))?;
+        let root = root.ok_or(match mesh {
+            Some(mesh) => Refusal::OtherMesh(*mesh),
+            None => Refusal::NotMembership,
+        })?;
         Ok(Arc::new(Anchor::new(root)?))
     }
 }
@@ -145,6 +153,7 @@ impl fmt::Debug for MeshServers {
         match &self.trust {
             Trust::Root(anchor) => write!(f, "servers of {:?}", anchor.mesh),
             Trust::Mesh(mesh) => write!(f, "servers of {mesh:?}, to join it"),
+            Trust::Any => write!(f, "servers of any mesh, to ask to be let in"),
         }
     }
 }

@@ -1,0 +1,162 @@
+//! `agent requests`, `approve` and `deny`.
+
+use ipnet::IpNet;
+
+use innermesh_proto::{admission::Code, name::NamePattern};
+
+use super::{
+    failure::Failure,
+    init,
+    invite::Role,
+    output::{Output, or_dash, table},
+};
+use crate::control::{
+    Client,
+    authority::{ApproveRequest, Grants, RequestRow, RequestState},
+};
+
+/// Show the machines that ask to be let in without a token, on an admin's
+/// machine.
+///
+/// All members that are connected are asked. The machines show their codes
+/// then, to be typed into `agent approve`.
+#[derive(Debug, clap::Args)]
+pub struct RequestsArguments {
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Let the machine in that shows this code.
+///
+/// There is one attempt: a code that no machine shows makes void what was
+/// asked for. A machine that is let in gets no roles and no routes, unless they
+/// are given here.
+#[derive(Debug, clap::Args)]
+pub struct ApproveArguments {
+    /// The code that `agent join` shows on the machine.
+    #[arg(value_name = "CODE", value_parser = code)]
+    code: String,
+    /// A role that it gets; may be given more than once.
+    #[arg(long = "role", value_name = "ROLE")]
+    roles: Vec<Role>,
+    /// A network beside it that it may bring; may be given more than once.
+    #[arg(long = "route", value_name = "NET")]
+    routes: Vec<IpNet>,
+    /// Names that it may be granted, such as web-*; may be given more than
+    /// once [default: all that this machine may give].
+    #[arg(long, value_name = "PATTERN")]
+    names: Vec<NamePattern>,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Refuse a machine that asks to be let in.
+#[derive(Debug, clap::Args)]
+pub struct DenyArguments {
+    /// Its code, or its name as `agent requests` shows it.
+    #[arg(value_name = "CODE")]
+    which: String,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What is no code at all isn't the one attempt.
+fn code(text: &str) -> Result<String, String> {
+    let code: Code = text.parse().map_err(|e| format!("{e}"))?;
+    Ok(code.to_string())
+}
+
+pub async fn requests(arguments: &RequestsArguments, client: &Client) -> Result<(), Failure> {
+    let requests = client.request_list().await?;
+    arguments.output.print(&requests, || text(&requests))
+}
+
+fn text(requests: &[RequestRow]) -> String {
+    if requests.is_empty() {
+        return "no machine asks to be let in; run `agent join SEED` on it first, with the address \
+                of a member\n"
+            .into();
+    }
+    let rows: Vec<_> = requests
+        .iter()
+        .map(|row| {
+            [
+                row.name.clone(),
+                row.address.ip().to_string(),
+                row.via.clone(),
+                format!("{}s", row.age_s),
+                or_dash(row.admin.as_ref()),
+            ]
+        })
+        .collect();
+    let mut out = table(["NAME", "ADDRESS", "ASKS", "SINCE", "ANSWERED BY"], &rows);
+    if requests.iter().any(|row| row.state == RequestState::Ready) {
+        out.push_str("\nThe machine shows a code now: `agent approve CODE` lets it in.\n");
+    }
+    out
+}
+
+pub async fn approve(arguments: ApproveArguments, client: &Client) -> Result<(), Failure> {
+    let request = ApproveRequest {
+        code: arguments.code,
+        grants: Grants {
+            roles: arguments.roles.iter().map(ToString::to_string).collect(),
+            names: arguments.names,
+            routes: arguments.routes,
+        },
+    };
+    let admitted = client.approve(&request).await?;
+    arguments.output.print(&admitted, || {
+        format!(
+            "{} is a member now: {}\n",
+            admitted.name,
+            init::join(&admitted.addresses)
+        )
+    })
+}
+
+pub async fn deny(arguments: &DenyArguments, client: &Client) -> Result<(), Failure> {
+    let denied = client.deny(&arguments.which).await?;
+    arguments.output.print(&denied, || {
+        let from: Vec<String> = denied
+            .addresses
+            .iter()
+            .map(|a| a.ip().to_string())
+            .collect();
+        format!("{} at {} is refused\n", denied.name, from.join(", "))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_typed_as_a_code_is_read_before_anything_is_asked() {
+        assert_eq!(code("ABCD efgh-ijkm").as_deref(), Ok("abcd-efgh-ijkm"));
+        assert!(code("abcd").unwrap_err().contains("12 letters"));
+    }
+
+    #[test]
+    fn who_asks_is_shown_with_address_and_what_to_do() {
+        let row = RequestRow {
+            name: "tablet".into(),
+            node: "abcd".into(),
+            address: "192.0.2.7:4000".parse().unwrap(),
+            via: "alpha".into(),
+            age_s: 5,
+            state: RequestState::Ready,
+            admin: Some("alpha".into()),
+        };
+        assert_eq!(
+            text(&[row]),
+            "\
+NAME    ADDRESS    ASKS   SINCE  ANSWERED BY
+tablet  192.0.2.7  alpha  5s     alpha
+
+The machine shows a code now: `agent approve CODE` lets it in.
+"
+        );
+        assert!(text(&[]).contains("agent join SEED"));
+    }
+}

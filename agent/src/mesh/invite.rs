@@ -1,0 +1,179 @@
+//! `agent invite`: what a machine that is let in may be given, and the token.
+
+use std::collections::BTreeSet;
+
+use innermesh_proto::{
+    id::NodeId,
+    ledger::{Member, Role, State},
+    limits,
+    name::NamePattern,
+};
+use ipnet::IpNet;
+
+use super::{
+    Inner,
+    control::{invalid, not_member, refused},
+};
+use crate::{
+    control::{
+        ControlError, UnixTime,
+        api::{Invite, InviteRequest},
+        authority::Grants,
+    },
+    enroll::token::{InviteOptions, Token},
+};
+
+/// What is given, read and checked.
+#[derive(Debug)]
+pub struct Given {
+    /// Roles.
+    pub roles: BTreeSet<Role>,
+    /// Names that may be granted.
+    pub names: BTreeSet<NamePattern>,
+    /// Networks that may be brought.
+    pub routes: BTreeSet<IpNet>,
+}
+
+/// Makes a token.
+///
+/// # Errors
+/// What this machine may not give, or what makes no sense.
+pub fn invite(inner: &Inner, request: InviteRequest) -> Result<Invite, ControlError> {
+    let state = inner.ledger.state();
+    let wanted = Grants {
+        roles: request.roles,
+        names: request.names,
+        routes: request.routes,
+    };
+    let given = grants(&state, inner.me, &wanted)?;
+    let life_ms = request.ttl_s.saturating_mul(1000);
+    if !(1..=limits::TOKEN_LIFETIME_MS).contains(&life_ms) {
+        return Err(invalid("a token lives from a second to 30 days"));
+    }
+    if !(1..=limits::TOKEN_USES).contains(&request.uses) {
+        return Err(invalid(format!(
+            "a token has from 1 to {} uses",
+            limits::TOKEN_USES
+        )));
+    }
+    let options = InviteOptions {
+        roles: given.roles,
+        names: given.names,
+        routes: given.routes,
+        uses: request.uses,
+        expires_ms: inner.now_ms().saturating_add(life_ms),
+    };
+    let expires_ms = options.expires_ms;
+    let own = inner.gossip.own();
+    let seeds: Vec<String> = own.quic.iter().map(ToString::to_string).collect();
+    let token = Token::new(
+        &inner.host,
+        &*inner.key,
+        state.mesh,
+        state.position,
+        options,
+        seeds.clone(),
+    )
+    .to_text();
+    let seed = seeds
+        .first()
+        .cloned()
+        .unwrap_or_else(|| "ADDRESS-OF-THIS-MACHINE".into());
+    let seed = seed.strip_suffix(":51819").unwrap_or(&seed);
+    Ok(Invite {
+        command: format!("agent join {seed} --token {token}"),
+        token,
+        expires: UnixTime::from_ms(expires_ms),
+        expires_ms,
+    })
+}
+
+/// Whether `me` may give what is wanted; nobody gives more than they have.
+///
+/// # Errors
+/// What is missing here.
+pub fn grants(state: &State, me: NodeId, wanted: &Grants) -> Result<Given, ControlError> {
+    let own = state.members.get(&me).ok_or_else(not_member)?;
+    if !own.roles.contains(&Role::Admin) {
+        return Err(refused(
+            "this machine is not an admin; run `agent invite` on one that is",
+        ));
+    }
+    let roles = wanted.roles.iter();
+    let roles: BTreeSet<Role> = roles
+        .map(|role| role.parse().map_err(invalid))
+        .collect::<Result<_, _>>()?;
+    if let Some(role) = roles.iter().find(|role| !role.is_given_by(&own.roles)) {
+        return Err(refused(format!(
+            "this machine hasn't the role {role} and so can't give it; run it on one that has: {}",
+            who(state, |member| role.is_given_by(&member.roles))
+        )));
+    }
+    let names = match wanted.names.is_empty() {
+        true => own.names.clone(),
+        false => wanted.names.iter().cloned().collect(),
+    };
+    let named = |member: &Member, name: &NamePattern| member.names.iter().any(|n| n.covers(name));
+    if let Some(name) = names.iter().find(|name| !named(own, name)) {
+        return Err(refused(format!(
+            "this machine itself may have names like {} and so can't give {name}; run it on one \
+             that can: {}",
+            list(own.names.iter()),
+            who(state, |member| named(member, name))
+        )));
+    }
+    let routes: BTreeSet<IpNet> = wanted.routes.iter().copied().collect();
+    check_routes(state, own, &routes)?;
+    if names.len() > limits::GRANT_NAMES || routes.len() > limits::GRANT_ROUTES {
+        return Err(invalid(
+            "an invite gives at most 64 patterns of names and 64 routes",
+        ));
+    }
+    Ok(Given {
+        roles,
+        names,
+        routes,
+    })
+}
+
+fn check_routes(state: &State, own: &Member, routes: &BTreeSet<IpNet>) -> Result<(), ControlError> {
+    let overlay = [IpNet::V4(state.ipv4), IpNet::V6(state.mesh.ula())];
+    for route in routes {
+        if route.trunc() != *route {
+            return Err(invalid(format!(
+                "{route} is not a network; {} is",
+                route.trunc()
+            )));
+        }
+        if let Some(net) = overlay.iter().find(|net| net.contains(route)) {
+            return Err(invalid(format!(
+                "{route} lies within the mesh's own {net}, which every member has already"
+            )));
+        }
+        let routed = |member: &Member| member.routes.iter().any(|net| net.contains(route));
+        if !routed(own) {
+            return Err(refused(format!(
+                "this machine itself may bring {} and so can't give {route}; run it on one that \
+                 can: {}",
+                list(own.routes.iter()),
+                who(state, routed)
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The admins for whom `able` says so.
+fn who(state: &State, able: impl Fn(&Member) -> bool) -> String {
+    let admins = state.members.values();
+    let admins = admins.filter(|member| member.roles.contains(&Role::Admin) && able(member));
+    list(admins.map(|member| &member.name))
+}
+
+fn list(items: impl Iterator<Item = impl ToString>) -> String {
+    let items: Vec<String> = items.map(|item| item.to_string()).collect();
+    match items.is_empty() {
+        true => "none".into(),
+        false => items.join(", "),
+    }
+}

@@ -1,0 +1,368 @@
+//! Joining without a token: a machine asks a member, an admin's agent answers
+//! through that member, and the admin types the code that the machine shows.
+//!
+//! The contacted member only relays, and may lie. So the machine first commits
+//! to a nonce, then learns the admin's key and nonce, and only then shows its
+//! own: nobody between the two can choose keys by which both ends come to the
+//! same [`Transcript`] (short authentication strings; Vaudenay, CRYPTO 2005).
+//! Half of the [`Code`] is a hash of the transcript, for the admin's agent; the
+//! other half is a secret that reaches it by the admin's hands alone, and shows
+//! the machine that it was that admin who let it in.
+
+use std::{fmt, net::SocketAddr, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    codec,
+    crypto::{Hash, PublicKey, Purpose, Signature, Verify},
+    id::{MeshId, NodeId},
+    ledger::{Position, request::Admit},
+    message::Joined,
+    name::Label,
+};
+
+/// 32 random bytes.
+pub type Nonce = [u8; 32];
+
+/// A machine asks to be let in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask {
+    /// Its key.
+    pub node: PublicKey,
+    /// The name that it wants.
+    pub name: Label,
+    /// [`commitment`] to its nonce.
+    pub commitment: Hash,
+    /// Its key over [`Ask::message`].
+    pub possession: Signature,
+}
+
+impl Ask {
+    /// What the machine signs, in this very TLS session: nobody asks with
+    /// another's key.
+    pub fn message(mesh: &MeshId, exporter: &[u8; 32], name: &Label, commitment: &Hash) -> Vec<u8> {
+        Purpose::Asking.message(mesh, &codec::encode(&(exporter, name, commitment)))
+    }
+}
+
+/// The machine asks for news of its request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wait {
+    /// Its key.
+    pub node: PublicKey,
+    /// Its key over [`Wait::message`].
+    pub possession: Signature,
+    /// Once an admin's agent has answered: what it committed to.
+    pub reveal: Option<Reveal>,
+}
+
+impl Wait {
+    /// What the machine signs, in this very TLS session.
+    pub fn message(mesh: &MeshId, exporter: &[u8; 32]) -> Vec<u8> {
+        Purpose::Asking.message(mesh, &codec::encode(exporter))
+    }
+}
+
+/// What the machine committed to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reveal {
+    /// Its nonce.
+    pub nonce: Nonce,
+    /// Its key over [`Admit::possession_message`].
+    pub possession: Signature,
+}
+
+/// What an admin's agent answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// The admin's key.
+    pub admin: PublicKey,
+    /// Its nonce.
+    pub nonce: Nonce,
+    /// How far its ledger is: the machine takes no ledger that lacks this.
+    pub position: Position,
+}
+
+/// The answer to [`Wait`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum News {
+    /// None yet.
+    Nothing,
+    /// An admin's agent answers.
+    Offer(Offer),
+    /// The ledger has the machine as a member.
+    Approved(Box<Approved>),
+    /// It comes to nothing.
+    Ended(Ending),
+}
+
+/// A machine was let in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approved {
+    /// [`Code::proof`], by the admin's agent.
+    pub proof: Hash,
+    /// As for a join by token.
+    pub joined: Joined,
+}
+
+/// Why a request comes to nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Ending {
+    /// An admin doesn't want it.
+    #[error("an admin denied the request")]
+    Denied,
+    /// A code was typed that isn't the machine's.
+    #[error(
+        "the code was typed wrong, or somebody is in between; the request is void. Run this again, \
+         and have the new code typed"
+    )]
+    Void,
+    /// The ledger didn't take it.
+    #[error("the mesh refused: {0}")]
+    Refused(String),
+    /// Nobody let it in in time, or the member forgot it.
+    #[error(
+        "nobody let this machine in in time, or the machine that was asked was started again; run \
+         this again"
+    )]
+    Expired,
+}
+
+/// ADMISSION: what an admin's agent asks the member that was contacted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AdmissionQuery {
+    /// Who asks to be let in?
+    List,
+    /// Answers a request, by its commitment.
+    Offer(Hash, Nonce, Position),
+    /// What the machine committed to, once it has shown it.
+    Collect(Hash),
+    /// How the request ended.
+    End(Hash, Verdict),
+}
+
+/// The answer to [`AdmissionQuery`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AdmissionAnswer {
+    /// To `List`.
+    List(Vec<Asking>),
+    /// To `Collect`.
+    Reveal(Option<Reveal>),
+    /// To the others: done.
+    Done,
+}
+
+/// A machine that asks to be let in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asking {
+    /// Its key.
+    pub node: PublicKey,
+    /// The name that it wants.
+    pub name: Label,
+    /// Its address, as the contacted member sees it.
+    pub remote: SocketAddr,
+    /// Its commitment.
+    pub commitment: Hash,
+    /// How long it has been waiting, in milliseconds.
+    pub age_ms: u64,
+    /// The admin whose agent has answered it.
+    pub admin: Option<NodeId>,
+}
+
+/// How a request ended, by the admin's agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// The ledger has the machine as a member; [`Code::proof`].
+    Approved(Hash),
+    /// It doesn't.
+    Ended(Ending),
+}
+
+/// Binds a machine to a nonce that it shows later.
+pub fn commitment(mesh: &MeshId, node: &PublicKey, name: &Label, nonce: &Nonce) -> Hash {
+    Hash::of(&Purpose::Asking.message(mesh, &codec::encode(&(node, name, nonce))))
+}
+
+/// All that the machine and the admin's agent told each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transcript {
+    /// The root's fingerprint.
+    pub mesh: MeshId,
+    /// The machine's key.
+    pub node: PublicKey,
+    /// The name that it wants.
+    pub name: Label,
+    /// Its nonce.
+    pub nonce: Nonce,
+    /// The admin's.
+    pub offer: Offer,
+}
+
+impl Transcript {
+    /// Its hash: what the machine signs and the ledger keeps.
+    pub fn hash(&self) -> [u8; 32] {
+        Hash::of(&Purpose::Admission.message(&self.mesh, &codec::encode(self))).0
+    }
+
+    /// Whether the machine has shown what it committed to, and that the key is
+    /// its own.
+    pub fn is_of(&self, commitment: &Hash, possession: &Signature, verify: &dyn Verify) -> bool {
+        let message = Admit::possession_message(&self.mesh, &self.offer.admin, &self.hash());
+        self::commitment(&self.mesh, &self.node, &self.name, &self.nonce) == *commitment
+            && verify.ed25519(&self.node, &message, possession)
+    }
+}
+
+/// Bits of either half of a code.
+const HALF: u32 = 30;
+/// Characters of a code: 5 bits each, without those that look alike.
+const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+const CHARACTERS: usize = 12;
+
+/// What the machine shows and the admin types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Code {
+    /// By the transcript.
+    check: u32,
+    /// Known to the machine, and to whom its user tells it.
+    secret: u32,
+}
+
+impl Code {
+    /// The machine's, with a random `secret`.
+    pub fn new(transcript: &Transcript, secret: [u8; 4]) -> Self {
+        Self {
+            check: check(transcript),
+            secret: u32::from_le_bytes(secret) >> (32 - HALF),
+        }
+    }
+
+    /// Whether it is of a machine with this transcript.
+    pub fn fits(&self, transcript: &Transcript) -> bool {
+        self.check == check(transcript)
+    }
+
+    /// Shows the machine that whoever let it in was told the code.
+    pub fn proof(&self, transcript: &Transcript) -> Hash {
+        let content = codec::encode(&("proof", self.secret, transcript.hash()));
+        Hash::of(&Purpose::Admission.message(&transcript.mesh, &content))
+    }
+}
+
+fn check(transcript: &Transcript) -> u32 {
+    let hash = transcript.hash();
+    u32::from_le_bytes([hash[0], hash[1], hash[2], hash[3]]) >> (32 - HALF)
+}
+
+impl fmt::Display for Code {
+    /// Three groups of four characters.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bits = (u64::from(self.check) << HALF) | u64::from(self.secret);
+        for at in 0..CHARACTERS {
+            if at > 0 && at % 4 == 0 {
+                f.write_str("-")?;
+            }
+            let shift = 5 * (CHARACTERS - 1 - at);
+            let index = (bits >> shift) as usize & 31;
+            write!(f, "{}", char::from(ALPHABET[index]))?;
+        }
+        Ok(())
+    }
+}
+
+/// Not a code at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "not a code: it has 12 letters and digits, as `agent join` shows them on the machine that asks"
+)]
+pub struct CodeError;
+
+impl FromStr for Code {
+    type Err = CodeError;
+
+    /// Dashes and blanks don't count, nor does the case.
+    fn from_str(text: &str) -> Result<Self, CodeError> {
+        let mut bits = 0u64;
+        let mut characters = 0;
+        for c in text.chars().filter(|c| !matches!(c, '-' | ' ')) {
+            let lower = c.to_ascii_lowercase();
+            let index = ALPHABET.iter().position(|a| char::from(*a) == lower);
+            bits = (bits << 5) | index.ok_or(CodeError)? as u64;
+            characters += 1;
+            if characters > CHARACTERS {
+                return Err(CodeError);
+            }
+        }
+        if characters != CHARACTERS {
+            return Err(CodeError);
+        }
+        let mask = (1 << HALF) - 1;
+        Ok(Self {
+            check: (bits >> HALF) as u32 & mask,
+            secret: bits as u32 & mask,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transcript() -> Transcript {
+        Transcript {
+            mesh: MeshId([1; 32]),
+            node: PublicKey([2; 32]),
+            name: "two".parse().unwrap(),
+            nonce: [3; 32],
+            offer: Offer {
+                admin: PublicKey([4; 32]),
+                nonce: [5; 32],
+                position: Position {
+                    index: 6,
+                    hash: Hash([7; 32]),
+                },
+            },
+        }
+    }
+
+    #[test]
+    fn a_code_survives_being_typed() {
+        let code = Code::new(&transcript(), [0xab, 0xcd, 0xef, 0x12]);
+        let text = code.to_string();
+        assert_eq!(text.len(), 14);
+        assert!(!text.contains(['0', '1', 'l', 'o']));
+        for typed in [text.clone(), text.to_uppercase(), text.replace('-', " ")] {
+            assert_eq!(typed.parse(), Ok(code), "{typed}");
+        }
+        for bad in ["", "abc", "abcd-efgh-ijk0", "abcd-efgh-ijkm-n", "ü"] {
+            assert_eq!(bad.parse::<Code>(), Err(CodeError), "{bad}");
+        }
+    }
+
+    #[test]
+    fn whatever_somebody_in_between_changes_makes_another_code() {
+        let honest = transcript();
+        let code = Code::new(&honest, [9; 4]);
+        assert!(code.fits(&honest));
+        let changed: [fn(&mut Transcript); 6] = [
+            |t| t.mesh.0[0] ^= 1,
+            |t| t.node.0[0] ^= 1,
+            |t| t.name = "three".parse().unwrap(),
+            |t| t.nonce[0] ^= 1,
+            |t| t.offer.admin.0[0] ^= 1,
+            |t| t.offer.position.index += 1,
+        ];
+        for change in changed {
+            let mut other = transcript();
+            change(&mut other);
+            assert!(!code.fits(&other));
+            assert_ne!(code.proof(&honest), code.proof(&other));
+        }
+        // Whoever wasn't told the code proves nothing, with all else in hand.
+        let guessed = Code::new(&honest, [10; 4]);
+        assert_ne!(code.proof(&honest), guessed.proof(&honest));
+        let commitment = |nonce| commitment(&honest.mesh, &honest.node, &honest.name, nonce);
+        assert_ne!(commitment(&[3; 32]), commitment(&[8; 32]));
+    }
+}
