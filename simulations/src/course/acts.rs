@@ -259,6 +259,7 @@ impl Course<'_> {
                     self.violated(node, seen);
                 }
                 self.versions[node] = None;
+                self.conclusions[node].0 = None;
                 self.batches[node] = agent.batches();
                 self.agents[node] = Some(agent);
                 self.fresh.insert(node, clock::now() + FRESH);

@@ -66,8 +66,8 @@ pub struct Course<'a> {
     batches: Vec<broadcast::Receiver<Arc<Batch>>>,
     /// Of the view that each machine had when it was last looked at.
     versions: Vec<Option<u64>>,
-    /// What that view said, in few words.
-    conclusions: Vec<String>,
+    /// What the newest view of each said, in few words, and its version.
+    conclusions: Vec<(Option<u64>, String)>,
     /// The machine with which the next look begins.
     next: usize,
     /// Machines whose disk failed since their agent's start: a writer that
@@ -275,7 +275,7 @@ impl<'a> Course<'a> {
         self.ids.push(agent.view().borrow().me);
         self.batches.push(agent.batches());
         self.versions.push(None);
-        self.conclusions.push(String::new());
+        self.conclusions.push((None, String::new()));
         self.machines.push(machine);
         self.agents.push(Some(agent));
     }
@@ -416,6 +416,14 @@ impl<'a> Course<'a> {
         if let Err(seen) = check::memory(memory::take_largest(), self.machines.len()) {
             self.violated(0, seen);
         }
+        for (agent, concluded) in self.agents.iter().zip(&mut self.conclusions) {
+            let Some(agent) = agent else { continue };
+            let view = agent.view();
+            let view = view.borrow();
+            if concluded.0 != Some(view.version) {
+                *concluded = (Some(view.version), check::conclusion(&view));
+            }
+        }
         let all = self.agents.len();
         let mut left = check::CLOSELY;
         let first = std::mem::take(&mut self.next);
@@ -434,10 +442,9 @@ impl<'a> Course<'a> {
             }
             left -= usize::from(all > check::CLOSELY);
             self.versions[node] = Some(view.version);
-            let conclusion = check::conclusion(&view);
-            self.conclusions[node].clone_from(&conclusion);
             let words = format!(
-                "node{node}: {conclusion}, {} routes",
+                "node{node}: {}, {} routes",
+                self.conclusions[node].1,
                 self.machines[node].tunnel_plan().peers.len()
             );
             self.trace.event("view", &words);
@@ -469,7 +476,7 @@ impl<'a> Course<'a> {
         }
         let mut views: BTreeMap<&str, usize> = BTreeMap::new();
         let mut running = 0;
-        for (_, conclusion) in self
+        for (_, (_, conclusion)) in self
             .agents
             .iter()
             .zip(&self.conclusions)
