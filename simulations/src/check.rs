@@ -500,6 +500,19 @@ impl Model {
 impl Model {
     /// What the ledger held or took away, and a view has otherwise.
     fn forgotten(&self, view: &MeshView, members: &BTreeMap<usize, Member>) -> Option<Seen> {
+        let names: BTreeSet<String> = view
+            .ledger
+            .members
+            .values()
+            .map(|member| member.name.to_string())
+            .collect();
+        let missing = members
+            .values()
+            .find(|member| !names.contains(&member.name));
+        if let Some(member) = missing {
+            let words = format!("nobody evicted {}, and it is no member", member.name);
+            return Some(("S3", words));
+        }
         for (name, owner) in &self.claims {
             let label = name.parse().expect("a label");
             let held = view.ledger.names.get(&label);
@@ -523,22 +536,7 @@ impl Model {
             .evicted
             .iter()
             .find(|node| view.ledger.members.contains_key(node) || view.nodes.contains_key(node));
-        if let Some(node) = gone {
-            return Some(("S13", format!("{node} was evicted and is a member")));
-        }
-        let names: BTreeSet<String> = view
-            .ledger
-            .members
-            .values()
-            .map(|member| member.name.to_string())
-            .collect();
-        let missing = members
-            .values()
-            .find(|member| !names.contains(&member.name));
-        missing.map(|member| {
-            let words = format!("nobody evicted {}, and it is no member", member.name);
-            ("S3", words)
-        })
+        gone.map(|node| ("S13", format!("{node} was evicted and is a member")))
     }
 }
 
