@@ -31,6 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const RETRY_MIN: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
+/// How long a CA node that is to go may take to hand the lead over.
+const HANDED_OVER: Duration = Duration::from_secs(2);
+
 /// What others may ask of the renewal, and see of it.
 #[derive(Default)]
 pub struct Membership {
@@ -73,6 +76,7 @@ pub async fn run(inner: Arc<Inner>) {
     let mut shown = chain(&states.borrow_and_update(), &inner.key);
     let mut not_before = inner.host.clock.now();
     let mut pause = RETRY_MIN;
+    let mut loose = HANDED_OVER;
     loop {
         let clock = inner.host.clock.clone();
         let expired = tokio::select! {
@@ -107,9 +111,13 @@ pub async fn run(inner: Arc<Inner>) {
             pause = RETRY_MAX.min(pause * 2);
         } else {
             pause = RETRY_MIN;
+            // The issuer that is to go signed again: its CA node is yet to hand
+            // the lead over.
             if hangs_loose(&inner) {
-                // The issuer that is to go signed again.
-                not_before = inner.host.clock.now() + LOOK;
+                not_before = inner.host.clock.now() + loose;
+                loose = LOOK.min(loose * 2);
+            } else {
+                loose = HANDED_OVER;
             }
         }
         *inner
@@ -140,7 +148,12 @@ fn hangs_loose(inner: &Inner) -> bool {
         let mut roster = state.roster.iter();
         roster.any(|node| *node != ca && state.can_issue(*node))
     };
-    state.due_for_renewal().any(|node| node == me)
+    let own = state.members.get(&me);
+    let issued = own.and_then(|own| {
+        let serial = own.certificate?;
+        Some((serial, state.certificates.get(&serial)?))
+    });
+    issued.is_some_and(|(serial, issued)| state.is_revoked(&serial, issued))
         || state
             .proposed_evictions()
             .any(|(ca, _)| ca != me && evict::hangs_from(&state, me, ca) && others(ca))
