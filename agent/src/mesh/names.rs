@@ -43,7 +43,7 @@ impl Names {
         };
     }
 
-    /// Forgets a service that was taken away.
+    /// Forgets a service that was taken away, or has its name.
     pub fn forget(&self, name: &Label) {
         self.pending
             .lock()
@@ -130,6 +130,9 @@ pub async fn run(inner: Arc<Inner>) {
                 .all(|node| is_shared(&inner, &status.spec.name, node));
             if !is_granted(&inner, &status.spec.name) || !shared {
                 let _ = secure(&inner, &status.spec).await;
+            } else {
+                // Its owner may have shared it without being asked.
+                inner.names.forget(&status.spec.name);
             }
         }
         let clock = inner.host.clock.clone();
