@@ -1,0 +1,307 @@
+//! A member that sits in between when a machine joins by its code: it neither
+//! gets the machine into a mesh of its own choosing nor itself into this one.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, atomic::AtomicU64},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use innermesh_agent::{
+    control::authority::{ApproveRequest, Grants},
+    enroll::{self, AskOptions, JoinError, Step, keys},
+    host::keys::NodeKey,
+    mesh::Agent,
+    quic::{Admission, Caller, Handler, Settings, Standing, Transport},
+    tls::{Chain, MeshTls},
+};
+use innermesh_proto::{
+    admission::{
+        AdmissionAnswer, AdmissionQuery, Approved, Ask, Asking, News, Nonce, Offer, Reveal,
+        Transcript, commitment,
+    },
+    codec,
+    crypto::{Hash, PublicKey},
+    ledger::{Outcome, State, request::Admit},
+    message::{JoinHello, JoinQuery, Joined},
+    rpc::{Failure, method},
+};
+use simulations::{
+    Machine, World,
+    mesh::{found, join, until},
+    world::PORT,
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const NONCE: Nonce = [7; 32];
+
+/// What it does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trick {
+    /// Plays the admin of the mesh towards the machine, and says that the code
+    /// was typed.
+    TakeIn,
+    /// Passes on all that the admin says, and asks to be let in in the
+    /// machine's place with a key of its own.
+    SlipIn,
+}
+
+/// The member in between.
+struct Middle {
+    trick: Trick,
+    genesis: innermesh_proto::ledger::SignedGenesis,
+    state: Arc<State>,
+    chain: Chain,
+    key: Arc<dyn NodeKey>,
+    /// The key that it wants let in.
+    own: Arc<dyn NodeKey>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    ask: Option<Ask>,
+    offer: Option<Offer>,
+}
+
+impl Middle {
+    fn commitment(&self, ask: &Ask) -> Hash {
+        commitment(&self.state.mesh, &self.own.public(), &ask.name, &NONCE)
+    }
+
+    fn news(&self, revealed: bool) -> News {
+        let seen = self.seen.lock().unwrap();
+        match (self.trick, revealed) {
+            (Trick::TakeIn, false) => News::Offer(Offer {
+                admin: self.key.public(),
+                nonce: NONCE,
+                position: self.state.position,
+            }),
+            (Trick::TakeIn, true) => News::Approved(Box::new(Approved {
+                proof: Hash([0; 32]),
+                joined: Joined {
+                    outcome: Outcome::Done(1),
+                    leaf: self.chain.leaf.clone(),
+                    issuer: self.chain.issuer.clone(),
+                },
+            })),
+            (Trick::SlipIn, _) => seen.offer.map_or(News::Nothing, News::Offer),
+        }
+    }
+
+    fn admission(&self, query: AdmissionQuery) -> AdmissionAnswer {
+        let mut seen = self.seen.lock().unwrap();
+        let Some(ask) = seen.ask.clone().filter(|_| self.trick == Trick::SlipIn) else {
+            return AdmissionAnswer::List(Vec::new());
+        };
+        match query {
+            AdmissionQuery::List => AdmissionAnswer::List(vec![Asking {
+                node: self.own.public(),
+                name: ask.name.clone(),
+                remote: "192.0.2.9:4000".parse().unwrap(),
+                commitment: self.commitment(&ask),
+                age_ms: 0,
+                admin: None,
+            }]),
+            AdmissionQuery::Offer(_, nonce, position) => {
+                let admins = self.state.members.values();
+                let admin = admins.into_iter().find(|member| !member.roles.is_empty());
+                seen.offer = Some(Offer {
+                    admin: admin.expect("the founder").key,
+                    nonce,
+                    position,
+                });
+                AdmissionAnswer::Done
+            }
+            AdmissionQuery::Collect(_) => {
+                let reveal = seen.offer.map(|offer| self.reveal(&ask, offer));
+                AdmissionAnswer::Reveal(reveal)
+            }
+            AdmissionQuery::End(..) => AdmissionAnswer::Done,
+        }
+    }
+
+    /// In the best order, by its own key.
+    fn reveal(&self, ask: &Ask, offer: Offer) -> Reveal {
+        let transcript = Transcript {
+            mesh: self.state.mesh,
+            node: self.own.public(),
+            name: ask.name.clone(),
+            nonce: NONCE,
+            offer,
+        };
+        let message = Admit::possession_message(&self.state.mesh, &offer.admin, &transcript.hash());
+        Reveal {
+            nonce: NONCE,
+            possession: self.own.sign(&message),
+        }
+    }
+}
+
+#[async_trait]
+impl Handler for Middle {
+    async fn call(&self, _: &Caller, method: u16, body: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        let bad = |_| Failure::Malformed;
+        match method {
+            method::ADMISSION => {
+                let query = codec::decode(&body, 4096).map_err(bad)?;
+                Ok(codec::encode(&self.admission(query)))
+            }
+            method::JOIN => Ok(match codec::decode(&body, 4096).map_err(bad)? {
+                JoinQuery::Hello => codec::encode(&JoinHello {
+                    genesis: self.genesis.clone(),
+                    now_ms: self.state.stamp_ms,
+                }),
+                JoinQuery::Ask(ask) => {
+                    self.seen.lock().unwrap().ask = Some(ask);
+                    Vec::new()
+                }
+                JoinQuery::Wait(wait) => codec::encode(&self.news(wait.reveal.is_some())),
+                JoinQuery::Join(_) => return Err(Failure::Malformed),
+            }),
+            _ => Err(Failure::UnknownMethod),
+        }
+    }
+
+    async fn notice(&self, _: &Caller, _: u16, _: Vec<u8>) {}
+}
+
+/// It believes everybody whom it needs.
+struct Believes(Arc<State>);
+
+impl Admission for Believes {
+    fn standing(&self, key: &PublicKey) -> Standing {
+        match self.0.member_by_key(key) {
+            Some(_) => Standing::Member,
+            None => Standing::Unknown,
+        }
+    }
+}
+
+/// An admin's agent, and a machine without a token; between them a member
+/// whose agent has ended.
+struct Scene {
+    world: World,
+    admin: Agent,
+    admin_at: SocketAddr,
+    middle: Transport,
+}
+
+async fn scene(trick: Trick) -> Scene {
+    let mut world = World::new(1);
+    let (one, mut mid) = (world.machine("one"), world.machine("mid"));
+    let admin = found(&one).await;
+    let member = join(&mid, "one", &admin).await;
+    until("they have met", PATIENCE, async || {
+        member.heads().len() == 1 && admin.heads().len() == 1
+    })
+    .await;
+    mid.crash().await;
+    let middle = between(&mid, &member, trick).await;
+    Scene {
+        world,
+        admin,
+        admin_at: SocketAddr::new(one.address, PORT),
+        middle,
+    }
+}
+
+async fn between(machine: &Machine, agent: &Agent, trick: Trick) -> Transport {
+    let host = machine.host.clone();
+    let key = keys::require_identity(&host).await.unwrap();
+    let state = agent.view().borrow().ledger.clone();
+    let me = key.public().node_id();
+    let issued = &state.certificates[&state.members[&me].certificate.unwrap()];
+    let chain = Chain {
+        leaf: issued.der.to_vec(),
+        issuer: state.issuer_of(issued).unwrap().der().to_vec(),
+        root: state.root.der().to_vec(),
+    };
+    let ledger = host.disk.read("ledger".as_ref()).await.unwrap().unwrap();
+    let loaded = innermesh_agent::ledger::file::parse(ledger).unwrap();
+    let stamp = Arc::new(AtomicU64::new(state.stamp_ms));
+    let tls = MeshTls::member(&chain, key.clone(), stamp, host.keys.clone()).unwrap();
+    let transport = Transport::open(
+        &host,
+        Settings {
+            me,
+            listen: SocketAddr::from(([0u16; 8], PORT)),
+            server: Some(tls.server().unwrap()),
+            client: tls.client().unwrap(),
+            admission: Arc::new(Believes(state.clone())),
+            open_to_strangers: [method::JOIN].into(),
+        },
+    )
+    .unwrap();
+    transport.serve(Arc::new(Middle {
+        trick,
+        genesis: loaded.genesis,
+        state,
+        chain,
+        own: host.keys.generate_ed25519(),
+        key,
+        seen: Mutex::default(),
+    }));
+    transport
+}
+
+fn options() -> AskOptions {
+    AskOptions {
+        seed: "mid".into(),
+        name: "new".parse().unwrap(),
+        interface: "im0".into(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_not_told_the_code_can_not_take_the_machine_in() {
+    let mut scene = scene(Trick::TakeIn).await;
+    let new = scene.world.machine("new");
+    let shown = Mutex::new(0);
+    let joined = enroll::ask(&new.host, options(), &|step| {
+        if let Step::Code(_) = step {
+            *shown.lock().unwrap() += 1;
+        }
+    })
+    .await;
+    assert!(matches!(joined, Err(JoinError::InBetween)), "{joined:?}");
+    assert_eq!(*shown.lock().unwrap(), 1);
+    let kept = new.host.disk.read("ledger".as_ref()).await.unwrap();
+    assert!(kept.is_none(), "nothing was kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_puts_its_own_key_in_place_of_the_machine_s_is_not_let_in_by_its_code() {
+    let mut scene = scene(Trick::SlipIn).await;
+    scene.middle.dial(scene.admin_at, None).await.unwrap();
+    let new = scene.world.machine("new");
+    let code = Arc::new(Mutex::new(None));
+    let told = code.clone();
+    let host = new.host.clone();
+    tokio::spawn(async move {
+        let _ = enroll::ask(&host, options(), &|step| {
+            if let Step::Code(code) = step {
+                *told.lock().unwrap() = Some(code);
+            }
+        })
+        .await;
+    });
+    let control = scene.admin.control();
+    until("the request to be seen", PATIENCE, async || {
+        control.request_list().await.unwrap().len() == 1
+    })
+    .await;
+    until("a code", PATIENCE, async || code.lock().unwrap().is_some()).await;
+    let code = code.lock().unwrap().clone().unwrap();
+    let request = ApproveRequest {
+        code: code.clone(),
+        grants: Grants::default(),
+    };
+    let refused = control.approve(request.clone()).await.unwrap_err();
+    assert!(refused.message.contains("in between"), "{refused}");
+    // It was the one attempt.
+    let refused = control.approve(request).await.unwrap_err();
+    assert!(refused.message.contains("agent requests"), "{refused}");
+    assert_eq!(scene.admin.view().borrow().ledger.members.len(), 2);
+}
