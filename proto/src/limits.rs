@@ -53,6 +53,8 @@ pub const CA_NODES: usize = 64;
 pub const ISSUERS_PER_NODE: usize = 8;
 /// Issuers that one recovery by the root brings.
 pub const RECOVERY_ISSUERS: usize = 4;
+/// Recoveries that one node tells another of.
+pub const RECOVERIES: usize = 64;
 /// Nodes that admins may evict alone within an hour.
 pub const EVICTIONS_PER_HOUR: usize = 3;
 /// How long an eviction waits for a second admin, in milliseconds of ledger

@@ -163,11 +163,10 @@ pub struct VoterSeen {
     pub active: bool,
 }
 
-/// RECOVERY: asks for the first recovery by the root beyond those that the
-/// sender knows. The answer is [`Batches`] with the batch that says so, or with
-/// none.
+/// RECOVERY: asks for the recoveries by the root with this number or a higher
+/// one. The answer is [`Batches`] with the batches that say so, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecoveryQuery {
-    /// The number of the newest that the sender knows.
+    /// That of the newest that the sender knows.
     pub number: u32,
 }

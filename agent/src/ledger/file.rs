@@ -207,11 +207,12 @@ impl Archive {
         }
     }
 
-    /// The index of the first recovery by the root with a number above this.
-    pub fn recovery_after(&self, number: u32) -> Option<u64> {
+    /// The indices of recoveries by the root with this number or a higher one.
+    pub fn recoveries_from(&self, number: u32) -> Vec<u64> {
         let held = self.held.lock().unwrap_or_else(|e| e.into_inner());
-        let at = held.iter().position(|held| held.recovery > number)?;
-        Some(at as u64 + 1)
+        let found = (1u64..).zip(held.iter());
+        let found = found.filter(|(_, held)| held.recovery >= number.max(1));
+        found.map(|(index, _)| index).collect()
     }
 
     /// As [`super::Ledger::range`].

@@ -166,16 +166,17 @@ async fn fetch_from(ledger: &Ledger, transport: &Transport, source: NodeId, inde
 /// Asks a peer with another history whether the root replaced a lost roster,
 /// and follows that; whether it did. Only the root's signature counts.
 async fn follow_recovery(ledger: &Ledger, transport: &Transport, source: NodeId) -> bool {
-    let number = ledger.state().recovery;
-    let query = codec::encode(&RecoveryQuery { number });
+    let before = ledger.state();
+    let query = codec::encode(&RecoveryQuery {
+        number: before.recovery,
+    });
     let answer = transport.call(source, method::RECOVERY, query, FETCH).await;
     let found = answer.map(|bytes| codec::decode::<Batches>(&bytes, limits::RPC_BYTES));
-    match found {
-        Ok(Ok(found)) if !found.batches.is_empty() => {
-            take(ledger, source, found.batches).await && ledger.state().recovery > number
-        }
-        _ => false,
-    }
+    let Ok(Ok(found)) = found else { return false };
+    // With the batches between them still to be fetched, only the first of
+    // several recoveries can be taken now.
+    let _ = ledger.take(found.batches).await;
+    ledger.state().position != before.position
 }
 
 /// Takes batches that a peer pushed or was asked for; false when one of them

@@ -30,6 +30,7 @@ use innermesh_proto::{
     ledger::{
         Batch, BatchError, GenesisError, Outcome, Position, SignedGenesis, SignedRecovery, State,
     },
+    limits,
     message::{Deciding, IssuerKeys},
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -385,15 +386,18 @@ impl Ledger {
             .collect()
     }
 
-    /// The batch of the first recovery by the root with a number above this.
+    /// The batches of recoveries by the root with this number or a higher one.
     ///
     /// # Errors
     /// The disk's.
-    pub async fn recovery_after(&self, number: u32) -> std::io::Result<Vec<Batch>> {
-        match self.inner.archive.recovery_after(number) {
-            Some(index) => self.range(index, 1).await,
-            None => Ok(Vec::new()),
+    pub async fn recoveries_from(&self, number: u32) -> std::io::Result<Vec<Batch>> {
+        let mut batches = Vec::new();
+        let found = self.inner.archive.recoveries_from(number);
+        for index in found.into_iter().rev().take(limits::RECOVERIES) {
+            batches.extend(self.range(index, 1).await?.into_iter().next());
         }
+        batches.reverse();
+        Ok(batches)
     }
 
     /// Tells the leader what its peers' clocks say: wall time in milliseconds,

@@ -44,7 +44,27 @@ pub struct Lost {
 impl Lost {
     /// The copy of the ledger's file as it was, below the state folder.
     pub fn copy(&self) -> String {
-        format!("{LEDGER}.lost.{}", self.number)
+        format!("{LEDGER}.lost.{}-{}", self.from, self.to)
+    }
+}
+
+/// What a batch says of the recovery that it is, unchecked.
+struct Led {
+    number: u32,
+    place: Position,
+    signed: SignedRecovery,
+}
+
+impl Led {
+    fn of(batch: &Batch) -> Option<(Position, Self)> {
+        let signed = batch.read_header().ok()?.recovery?;
+        let (number, place) = signed.claims()?;
+        let led = Self {
+            number,
+            place,
+            signed,
+        };
+        Some((batch.position().ok()?, led))
     }
 }
 
@@ -100,46 +120,63 @@ impl Writer {
         self.barred = None;
     }
 
-    /// If one of the batches is a recovery by the root that leads on from an
-    /// earlier place than this node's: goes back there.
+    /// If these batches are another history, which the root led on from an
+    /// earlier place than this node's: goes back there. The history with the
+    /// highest recovery counts.
     pub async fn follow_recovery(
         &mut self,
         batches: &[Batch],
     ) -> io::Result<Result<(), BatchError>> {
         let state = self.current();
-        for batch in batches {
-            let Ok(header) = batch.read_header() else {
-                continue;
-            };
-            let Some((number, place)) = header.recovery.as_ref().and_then(SignedRecovery::claims)
-            else {
-                continue;
-            };
-            let held = self.archive.hash_at(header.index);
-            let other = held.is_some() && held != batch.position().ok().map(|p| p.hash);
-            if number == state.recovery && other {
+        let led: Vec<(&Batch, Position, Led)> = batches
+            .iter()
+            .filter_map(|batch| Led::of(batch).map(|(at, led)| (batch, at, led)))
+            .filter(|(_, at, _)| self.archive.hash_at(at.index) != Some(at.hash))
+            .collect();
+        let parts = |(_, at, led): &&(&Batch, Position, Led)| {
+            let here = self.archive.hash_at(led.place.index) == Some(led.place.hash);
+            here && self.archive.hash_at(at.index).is_some()
+        };
+        let Some((batch, at, first)) = led.iter().find(parts) else {
+            return Ok(
+                match led
+                    .iter()
+                    .any(|(_, at, _)| self.archive.hash_at(at.index).is_some())
+                {
+                    // It parts from this one at a place that isn't told.
+                    true => Err(BatchError::Recovery),
+                    false => Ok(()),
+                },
+            );
+        };
+        let keys = &*self.host.keys;
+        let by_root = |led: &Led| led.signed.open(&state.root.spki, keys).is_some();
+        let newest = led
+            .iter()
+            .filter(|(_, _, led)| led.place.index >= first.place.index && by_root(led))
+            .map(|(_, _, led)| led.number)
+            .max();
+        match newest {
+            Some(newest) if newest == state.recovery => {
                 tracing::error!(
-                    number,
+                    number = newest,
                     "the root signed two recoveries with one number; run `agent ca recover` again \
                      on the node that is to go on"
                 );
-                return Ok(Err(BatchError::Fork(header.index)));
+                return Ok(Err(BatchError::Fork(at.index)));
             }
-            if number <= state.recovery || !other {
-                continue;
-            }
-            let signed = header.recovery.as_ref();
-            let by_root = signed.and_then(|signed| signed.open(&state.root.spki, &*self.host.keys));
-            if by_root.is_none() || self.archive.hash_at(place.index) != Some(place.hash) {
-                return Ok(Err(BatchError::Recovery));
-            }
-            let before = self.state_at(place.index).await?;
-            if let Err(error) = before.next(batch, &*self.host.keys) {
-                return Ok(Err(error));
-            }
-            return self.rewind(number, before).await.map(Ok);
+            // One that is over, said again.
+            Some(newest) if newest < state.recovery => return Ok(Ok(())),
+            Some(_) if by_root(first) => {}
+            _ => return Ok(Err(BatchError::Recovery)),
         }
-        Ok(Ok(()))
+        let (number, index) = (first.number, first.place.index);
+        let batch = (*batch).clone();
+        let before = self.state_at(index).await?;
+        match before.next(&batch, &*self.host.keys) {
+            Ok(_) => self.rewind(number, before).await.map(Ok),
+            Err(error) => Ok(Err(error)),
+        }
     }
 
     /// The state after the batch at `index`, which this node holds.

@@ -139,7 +139,7 @@ impl PeerHandler {
 
     async fn recovery(&self, body: &[u8]) -> Result<Vec<u8>, Failure> {
         let query: RecoveryQuery = read(body)?;
-        let batches = self.0.ledger.recovery_after(query.number).await;
+        let batches = self.0.ledger.recoveries_from(query.number).await;
         let batches = batches.map_err(|e| Failure::Internal(e.to_string()))?;
         Ok(codec::encode(&Batches { batches }))
     }
