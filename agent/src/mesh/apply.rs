@@ -10,9 +10,10 @@ use std::{
 
 use innermesh_proto::{
     head::Announcement,
+    hold::Held,
     id::{NodeId, resolver_v4},
     ledger::State,
-    view::MeshView,
+    view::{MeshView, NodeView},
     zone::Zone,
 };
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
@@ -43,8 +44,8 @@ const FAREWELL: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_secs(10);
 
 /// The view at the start, from what is on disk.
-pub fn first_view(me: NodeId, ledger: &Ledger, gossip: &Gossip, now: Mono) -> MeshView {
-    let ledger = ledger.state();
+pub fn first_view(me: NodeId, own_ledger: &Ledger, gossip: &Gossip, now: Mono) -> MeshView {
+    let ledger = own_ledger.state();
     let own = gossip.own();
     let nodes = gossip
         .read(|table| MeshView::nodes(me, &ledger, table, own.clone(), &BTreeMap::new(), now));
@@ -52,10 +53,20 @@ pub fn first_view(me: NodeId, ledger: &Ledger, gossip: &Gossip, now: Mono) -> Me
         version: 1,
         me,
         loading: ledger.members.len() > 1,
-        held: MeshView::held(&ledger, &nodes),
+        held: held(own_ledger, &ledger, &nodes),
         ledger,
         nodes,
     }
+}
+
+/// Who is cut off: by an admin's hold, or by a roster that was lost before all
+/// had heard of it.
+fn held(ledger: &Ledger, state: &State, nodes: &BTreeMap<NodeId, NodeView>) -> Held {
+    let mut held = MeshView::held(state, nodes);
+    for node in ledger.kept_out() {
+        held.entry(node).or_default();
+    }
+    held
 }
 
 /// Makes a new view for each change, for as long as the agent runs.
@@ -139,11 +150,9 @@ fn renew_view(inner: &Inner) {
     let before = inner.view.borrow().clone();
     let paths = inner.transport.paths();
     let own = inner.gossip.own();
-    let mut nodes = inner
+    let nodes = inner
         .gossip
         .read(|table| MeshView::nodes(inner.me, &ledger, table, own.clone(), &paths, now));
-    let kept_out = inner.ledger.kept_out();
-    nodes.retain(|node, _| !kept_out.contains(node));
     let compared = nodes
         .iter()
         .any(|(node, view)| *node != inner.me && view.compared);
@@ -152,7 +161,7 @@ fn renew_view(inner: &Inner) {
     if same && loading == before.loading && nodes == before.nodes {
         return;
     }
-    let held = MeshView::held(&ledger, &nodes);
+    let held = held(&inner.ledger, &ledger, &nodes);
     if inner.holds.note(&held) {
         inner.transport.review();
     }

@@ -50,8 +50,6 @@ impl Admission for LedgerAdmission {
     fn standing(&self, key: &PublicKey) -> Standing {
         let state = self.ledger.state();
         match state.member_by_key(key) {
-            // By a roster that was lost, and its successor hasn't decided.
-            Some((node, _)) if self.ledger.kept_out().contains(&node) => Standing::Revoked,
             Some((node, _)) if self.is_held(&node) => Standing::Revoked,
             Some(_) => Standing::Member,
             None if state.evicted.contains_key(&key.node_id()) => Standing::Revoked,

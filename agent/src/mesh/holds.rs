@@ -173,7 +173,9 @@ async fn ask_again(inner: &Inner, hold: Hold) {
 /// What is to be said of the members that are held.
 pub fn warnings(state: &State, held: &hold::Held, me: NodeId) -> Vec<String> {
     let mut warnings = Vec::new();
-    for (node, holds) in held {
+    // Who is held by nobody is kept out by what a lost roster decided, which is
+    // told with that.
+    for (node, holds) in held.iter().filter(|(_, holds)| !holds.is_empty()) {
         let name = state.name_of(*node);
         let by: BTreeSet<String> = holds.iter().map(|(by, _)| state.name_of(*by)).collect();
         let by = by.into_iter().collect::<Vec<_>>().join(" and ");

@@ -1,0 +1,185 @@
+//! The runbooks of `ops/runbooks`, typed line by line.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use innermesh_tests::{Agent, Lab, agent, agent::PATIENCE, wait_for};
+
+/// One thing that a runbook does.
+#[derive(Debug, PartialEq)]
+enum Step {
+    /// A line that is typed on a machine, and what it answers.
+    Type {
+        machine: String,
+        line: String,
+        answers: Vec<String>,
+    },
+    /// These machines are gone.
+    Lost(Vec<String>),
+    /// A machine joins by another.
+    Joins(String, String),
+}
+
+/// The steps of a text: blocks of `console`, and comments in HTML.
+fn steps(text: &str) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut typing = false;
+    for line in text.lines().map(str::trim) {
+        if let Some(comment) = line
+            .strip_prefix("<!-- ")
+            .and_then(|l| l.strip_suffix(" -->"))
+        {
+            let (what, names) = comment.split_once(": ").expect("what happens");
+            let names: Vec<String> = names.split(' ').map(str::to_owned).collect();
+            steps.push(match what {
+                "lost" => Step::Lost(names),
+                "joins" => Step::Joins(names[0].clone(), names[1].clone()),
+                other => panic!("nothing is known of {other}"),
+            });
+        } else if line.starts_with("```") {
+            typing = line == "```console";
+        } else if typing && let Some((machine, line)) = line.split_once("# ") {
+            steps.push(Step::Type {
+                machine: machine.to_owned(),
+                line: line.to_owned(),
+                answers: Vec::new(),
+            });
+        } else if typing && let Some(Step::Type { answers, .. }) = steps.last_mut() {
+            answers.push(line.to_owned());
+        }
+    }
+    steps
+}
+
+/// The machines of a runbook, by name.
+struct Walk<'lab> {
+    lab: &'lab Lab,
+    agents: BTreeMap<String, Agent<'lab>>,
+    passphrase: String,
+    typed: usize,
+}
+
+impl<'lab> Walk<'lab> {
+    /// A mesh of these, all of them admins, of which the first was there first.
+    fn new(lab: &'lab Lab, names: &[&str]) -> Self {
+        let mut first = Agent::new(&lab.hosts[0], names[0]);
+        let told = first.init();
+        let mut walk = Self {
+            lab,
+            agents: BTreeMap::from([(names[0].to_owned(), first)]),
+            passphrase: told["passphrase"].as_str().expect("one").to_owned(),
+            typed: 0,
+        };
+        for name in &names[1..] {
+            walk.join(name, names[0]);
+        }
+        // A stick in every machine.
+        for folder in ["stick", "second"] {
+            fs::create_dir(walk.path(folder)).expect("a folder");
+        }
+        walk
+    }
+
+    fn path(&self, name: &str) -> String {
+        let folder = self.lab.hosts[0].directory.join(name);
+        folder.to_string_lossy().into_owned()
+    }
+
+    fn join(&mut self, name: &str, seed: &str) {
+        let mut agent = Agent::new(&self.lab.hosts[self.agents.len()], name);
+        let token = self.agents[seed].invite(&["--role", "admin"]);
+        agent.join_with(&self.agents[seed], &token);
+        self.agents.insert(name.to_owned(), agent);
+    }
+
+    /// Walks through `ops/runbooks/NAME.md`.
+    fn walk(&mut self, name: &str) {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../ops/runbooks")
+            .join(name);
+        let text = fs::read_to_string(&file).expect("a runbook");
+        for step in steps(&text) {
+            match step {
+                Step::Type {
+                    machine,
+                    line,
+                    answers,
+                } => self.type_line(&machine, &line, &answers),
+                Step::Lost(names) => {
+                    for name in names {
+                        self.agents.get_mut(&name).expect("a machine").kill();
+                    }
+                }
+                Step::Joins(name, seed) => self.join(&name, &seed),
+            }
+        }
+        assert!(self.typed > 0, "{name} has no line to type");
+    }
+
+    fn type_line(&mut self, machine: &str, line: &str, answers: &[String]) {
+        let agent = &self.agents[machine];
+        let state = agent.dir.join("state");
+        // First what the laboratory's own folders lie in.
+        let line = line
+            .replace("/tmp/", &self.path(""))
+            .replace("/media/", &self.path(""))
+            .replace("/var/lib/innermesh", &state.to_string_lossy());
+        let program = agent::program().display();
+        let dir = agent.dir.display();
+        let script = format!("agent() {{ {program} --dir {dir} \"$@\"; }}\n{line}");
+        // What others do meanwhile may take a moment.
+        wait_for(&format!("{machine}# {line}"), PATIENCE, || {
+            let environment = [("INNERMESH_ROOT_PASSPHRASE", self.passphrase.as_str())];
+            let done = agent.host.run_with(&["sh", "-c", &script], &environment);
+            let said = format!("{}{}", done.stdout, done.stderr);
+            let missing = answers.iter().find(|answer| !said.contains(*answer));
+            match (done.code, missing) {
+                (0, None) => Ok(()),
+                _ => Err(format!("{missing:?} isn't in {done}")),
+            }
+        });
+        self.typed += 1;
+    }
+}
+
+#[test]
+fn three_ca_nodes_instead_of_one() {
+    let Some(lab) = Lab::new(3) else { return };
+    Walk::new(&lab, &["birch", "cedar", "maple"]).walk("promote.md");
+}
+
+#[test]
+fn the_root_s_key_off_the_machines() {
+    let Some(lab) = Lab::new(2) else { return };
+    Walk::new(&lab, &["birch", "cedar"]).walk("root-key.md");
+}
+
+#[test]
+fn most_ca_nodes_are_lost_for_good() {
+    let Some(lab) = Lab::new(5) else { return };
+    let mut walk = Walk::new(&lab, &["birch", "cedar", "maple", "larch"]);
+    for line in [
+        "agent ca promote cedar --root-key /var/lib/innermesh/root-recovery.pem",
+        "agent ca promote maple --root-key /var/lib/innermesh/root-recovery.pem",
+        "agent ca root-key export /media/stick/innermesh-root.pem",
+    ] {
+        walk.type_line("birch", line, &[]);
+    }
+    walk.walk("recover.md");
+}
+
+#[test]
+fn a_text_gives_its_lines_and_what_they_answer() {
+    let text =
+        "# x\n```console\na# agent status\n  yes\nb# rm x\n```\nno# line\n<!-- lost: a b -->\n";
+    let typed = |machine: &str, line: &str, answers: &[&str]| Step::Type {
+        machine: machine.into(),
+        line: line.into(),
+        answers: answers.iter().map(|a| (*a).into()).collect(),
+    };
+    let expected = [
+        typed("a", "agent status", &["yes"]),
+        typed("b", "rm x", &[]),
+        Step::Lost(vec!["a".into(), "b".into()]),
+    ];
+    assert_eq!(steps(text), expected);
+}
