@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use innermesh_agent::mesh::Agent;
+use innermesh_agent::{
+    control::authority::{EvictRequest, EvictionState},
+    mesh::Agent,
+};
 use innermesh_proto::{
     crypto::Hash,
     id::NodeId,
-    ledger::{
-        Content,
-        request::{Certify, Evict},
-    },
+    ledger::{Content, request::Certify},
 };
 use tokio::time::Instant;
 
@@ -158,14 +158,27 @@ impl Course<'_> {
     }
 
     pub(super) fn evict(&mut self, node: usize) -> bool {
-        let evict = Evict {
-            node: self.ids[node],
-            hold: None,
+        let Some(admin) = &self.agents[0] else {
+            return false;
+        };
+        let control = admin.control();
+        let request = EvictRequest {
+            node: self.machines[node].name.parse().expect("a label"),
             root: None,
         };
-        if !self.ask(0, Asked::Evict(node), Content::Evict(evict)) {
-            return false;
-        }
+        let asking = self.asked.spawn(async move {
+            let answer = match control.evict(request).await {
+                Ok(evicted) if evicted.state == EvictionState::Evicted => Ok(()),
+                Ok(evicted) => Err(format!("{:?}", evicted.state)),
+                Err(error) => Err(error.to_string()),
+            };
+            Done {
+                node: 0,
+                what: Asked::Evict(node),
+                answer,
+            }
+        });
+        self.asking.entry(0).or_default().push(asking);
         // From now on it may be one no more, whatever the answer.
         self.evicted.insert(node);
         self.members.remove(&node);
