@@ -28,6 +28,8 @@ struct State {
     files: BTreeMap<PathBuf, File>,
     locks: BTreeSet<PathBuf>,
     broken: Option<Fault>,
+    /// Bytes that can still be written, where that is to matter.
+    free: Option<u64>,
     /// Writes, syncs and the like until everything stops, if it is to.
     stops_after: Option<u64>,
     /// Whether it has stopped.
@@ -57,6 +59,11 @@ impl SimDisk {
     /// Makes the disk fail from now on, or work again.
     pub fn set_fault(&self, fault: Option<Fault>) {
         self.lock_state().broken = fault;
+    }
+
+    /// Says that so many bytes can still be written, or as many as one likes.
+    pub fn set_free(&self, free: Option<u64>) {
+        self.lock_state().free = free;
     }
 
     /// A disk on which a crash leaves any beginning of what wasn't synced, as
@@ -211,6 +218,10 @@ impl State {
 impl Disk for SimDisk {
     fn root(&self) -> PathBuf {
         PathBuf::from("/simulated")
+    }
+
+    async fn free(&self) -> io::Result<u64> {
+        Ok(self.lock_state().free.unwrap_or(u64::MAX))
     }
 
     async fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {

@@ -188,7 +188,7 @@ impl Council {
                 let asked = ledger.propose(request.clone());
                 match tokio::time::timeout(Duration::from_secs(5), asked).await {
                     Ok(Ok(outcome)) => return outcome,
-                    Ok(Err(ProposeError::NotLeader(_))) | Err(_) => {}
+                    Ok(Err(ProposeError::NotLeader(_) | ProposeError::Full)) | Err(_) => {}
                     Ok(Err(error)) => panic!("{error}"),
                 }
             }
@@ -496,6 +496,56 @@ async fn a_voter_with_a_damaged_or_lost_log_does_not_vote() {
         let why = told.barred.expect("a reason").to_string();
         assert!(why.contains("promote"), "{why}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_is_nearly_full_has_room_for_what_takes_something_away() {
+    let mut council = Council::new(6).await;
+    council.claim("kept").await;
+    council.nodes[0].machine.disk.set_free(Some(1 << 20));
+    // It looks now and then.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let key = council.nodes[0].key.clone();
+    let author = Author::Node(council.nodes[0].id());
+    let ledger = council.air.ledger(council.nodes[0].id()).unwrap();
+    let claim = Content::Claim("more".parse().unwrap());
+    let claim = council.request(&*key, author, &claim);
+    let refused = ledger.propose(claim.clone()).await;
+    assert_eq!(refused, Err(ProposeError::Full));
+    let release = Content::Release("kept".parse().unwrap());
+    let release = council.request(&*key, author, &release);
+    let outcome = ledger.propose(release).await;
+    assert!(matches!(outcome, Ok(Outcome::Done(_))), "{outcome:?}");
+    council.nodes[0].machine.disk.set_free(None);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let outcome = ledger.propose(claim).await;
+    assert!(matches!(outcome, Ok(Outcome::Done(_))), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_disk_is_nearly_full_hands_over_to_one_that_has_room() {
+    let mut council = Council::new(7).await;
+    council.add("two").await;
+    council.add("three").await;
+    council.roster(3).await;
+    council.claim("before").await;
+    let leader = council.leader().expect("a leader");
+    let tight = council.nodes.iter().find(|node| node.id() == leader);
+    tight.unwrap().machine.disk.set_free(Some(1 << 20));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_ne!(council.leader(), Some(leader));
+    council.claim("after").await;
+    // Where nobody has room somebody leads all the same.
+    for node in &council.nodes {
+        node.machine.disk.set_free(Some(1 << 20));
+    }
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    let key = council.nodes[0].key.clone();
+    let author = Author::Node(council.nodes[0].id());
+    let release = Content::Release("before".parse().unwrap());
+    let release = council.request(&*key, author, &release);
+    let outcome = council.decide(release).await;
+    assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
 }
 
 /// How long a claim takes on real files: `cargo test -p simulations --release

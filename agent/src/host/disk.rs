@@ -86,6 +86,15 @@ impl Disk for SystemDisk {
         .await
     }
 
+    async fn free(&self) -> io::Result<u64> {
+        let root = self.root.clone();
+        blocking(move || {
+            let told = nix::sys::statvfs::statvfs(&root)?;
+            Ok(told.blocks_available() * told.fragment_size())
+        })
+        .await
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         let file = private()
             .write(true)

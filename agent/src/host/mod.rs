@@ -135,6 +135,11 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// The operating system's.
     async fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Bytes that can still be written.
+    ///
+    /// # Errors
+    /// The operating system's.
+    async fn free(&self) -> io::Result<u64>;
     /// Takes the lock that two agents on one folder can't both hold; it is
     /// held until the returned value is dropped.
     ///

@@ -130,7 +130,9 @@ impl Client {
         loop {
             let error = match self.attempt(request).await {
                 Ok(decided) => return Ok(decided),
-                Err(SubmitError::Propose(error @ ProposeError::Stopped(_))) => {
+                Err(SubmitError::Propose(
+                    error @ (ProposeError::Stopped(_) | ProposeError::Full),
+                )) => {
                     return Err(error.into());
                 }
                 Err(error) => error,

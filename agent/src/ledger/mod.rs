@@ -13,6 +13,7 @@ pub mod history;
 mod issuers;
 pub mod raft;
 mod recover;
+mod room;
 mod rotation;
 mod voter;
 mod writer;
@@ -35,11 +36,13 @@ use innermesh_proto::{
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+pub use self::room::ROOM;
 pub use self::{recover::Lost, voter::Barred, writer::Carrier};
 
 use self::{
     file::{Archive, FileError},
     raft::Message,
+    room::Room,
     rotation::Rotation,
     writer::{Command, Writer},
 };
@@ -115,6 +118,12 @@ pub enum ProposeError {
     /// Too many requests wait.
     #[error("the ledger is busy; try again")]
     Busy,
+    /// The disk of the node that decides is nearly full.
+    #[error(
+        "the disk of the CA node that leads is nearly full: until there is room it takes only \
+         what takes something away, such as an eviction"
+    )]
+    Full,
     /// The ledger's disk failed, and it stopped writing.
     #[error("the ledger can't be written: {0}")]
     Stopped(String),
@@ -199,6 +208,7 @@ impl Ledger {
                 term: TERM,
                 ..Rotation::default()
             },
+            room: Room::default(),
             beat: Duration::ZERO,
         };
         host.tasks.spawn(writer.run(queue));

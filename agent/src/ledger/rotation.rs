@@ -130,7 +130,7 @@ impl Writer {
         let leaves = state
             .wanted_roster()
             .is_some_and(|roster| !roster.contains(&me));
-        let stays = !leaves && self.may_lead();
+        let stays = !leaves && self.may_lead() && !self.room.hands_over(now);
         for node in order {
             if node == me && stays {
                 return;

@@ -24,6 +24,7 @@ use super::{
     file::{Appender, Archive},
     raft::Message,
     recover::Lost,
+    room::Room,
     rotation::Rotation,
     voter::{Barred, Early, TICK, Voter},
 };
@@ -93,6 +94,7 @@ pub(super) struct Writer {
     /// Requests for the next one.
     pub waiting: VecDeque<(Sealed, Reply)>,
     pub rotation: Rotation,
+    pub room: Room,
     /// When the next empty batch is due.
     pub beat: Mono,
 }
@@ -144,6 +146,9 @@ impl Writer {
                 false => None,
             };
         }
+        if self.voter.is_some() {
+            self.look_at_room().await;
+        }
         self.tick();
         self.work().await?;
         while self.decide()? {
@@ -174,6 +179,7 @@ impl Writer {
                 let answer = match self.will_decide() {
                     false => ProposeError::NotLeader(self.elsewhere()),
                     true if self.waiting.len() >= super::QUEUE => ProposeError::Busy,
+                    true if !self.has_room_for(&request).await => ProposeError::Full,
                     true => {
                         self.waiting.push_back((request, reply));
                         return Ok(());

@@ -54,6 +54,7 @@ impl Control for AgentControl {
         let paths = self.paths();
         let mut warnings = self.warnings(&view);
         warnings.extend(self.lost_warnings().await);
+        warnings.extend(self.room_warning().await);
         Status {
             mesh: state.mesh.to_string(),
             domain: state.domain.to_string(),
@@ -369,6 +370,22 @@ impl AgentControl {
         counters.insert("gossip_messages_refused".into(), gossip.gated);
         counters.insert("gossip_parts_dropped".into(), gossip.dropped);
         counters
+    }
+
+    /// A disk that is nearly full.
+    async fn room_warning(&self) -> Option<String> {
+        let disk = &self.0.host.disk;
+        let free = disk
+            .free()
+            .await
+            .ok()
+            .filter(|free| *free < crate::ledger::ROOM)?;
+        Some(format!(
+            "{} KiB are left on the disk of {}: free some space, or this machine stops following \
+             the ledger",
+            free >> 10,
+            disk.root().display()
+        ))
     }
 
     fn warnings(&self, view: &MeshView) -> Vec<String> {

@@ -191,7 +191,7 @@ impl PeerHandler {
             Ok(outcome) => Decided::Outcome(outcome),
             Err(ProposeError::NotLeader(leader)) => Decided::Elsewhere(leader),
             Err(ProposeError::Busy) => return Err(Failure::Busy),
-            Err(error @ ProposeError::Stopped(_)) => {
+            Err(error @ (ProposeError::Stopped(_) | ProposeError::Full)) => {
                 return Err(Failure::Unavailable(error.to_string()));
             }
         };

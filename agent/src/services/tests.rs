@@ -616,6 +616,10 @@ impl Disk for World {
         "/state".into()
     }
 
+    async fn free(&self) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
     async fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
         Ok(self.disk.lock().unwrap().files.get(path).cloned())
     }

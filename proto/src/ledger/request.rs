@@ -175,6 +175,22 @@ impl Content {
 }
 
 impl Request {
+    /// Whether it only takes something away or lets it go: there must be room
+    /// for that where there is hardly any.
+    pub fn takes_away(&self) -> bool {
+        matches!(
+            self.kind,
+            kind::UNSHARE
+                | kind::RELEASE
+                | kind::DEMOTE
+                | kind::LEAVE
+                | kind::EVICT
+                | kind::UNHOLD
+                | kind::REVOKE
+                | kind::REMOVE_RECORDS
+        )
+    }
+
     /// Makes and seals a request.
     pub fn seal(
         key: &dyn Sign,

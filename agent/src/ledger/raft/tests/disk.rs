@@ -98,6 +98,10 @@ impl Disk for MemDisk {
         PathBuf::from("/memory")
     }
 
+    async fn free(&self) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
     async fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
         let state = self.state();
         Ok(state.files.get(path).map(|file| file.bytes.clone()))
