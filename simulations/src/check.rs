@@ -188,9 +188,8 @@ impl Checker {
         let Position { index, hash } = view.ledger.position;
         let place = (view.ledger.recovery, index);
         let epoch = (view.ledger.recovery, view.ledger.epoch);
-        if !self.rosters.contains_key(&epoch) {
-            self.rosters.insert(epoch, view.ledger.roster.clone());
-        }
+        let roster = self.rosters.entry(epoch);
+        roster.or_insert_with(|| view.ledger.roster.clone());
         let known = *self.batches.entry(place).or_insert(hash);
         if known != hash {
             return Err(("S8", format!("place {index} of the ledger has two batches")));
