@@ -176,6 +176,9 @@ fn leader_killed(draft: &mut Draft) {
 fn changes(draft: &mut Draft) {
     draft.roster(3);
     draft.nodes = draft.nodes.max(6);
+    // Each kind at least once, whatever is drawn.
+    draft.at(300, Act::Demote(1));
+    draft.at(600, Act::Promote(1));
     // One to five and back, at any moment of what else happens.
     let mut at = 1000;
     for act in [
