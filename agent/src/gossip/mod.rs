@@ -13,7 +13,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -66,6 +66,8 @@ pub(crate) struct Inner {
     generation: AtomicU64,
     /// A peer knows a newer head of this node than its own.
     overtaken: Notify,
+    /// It did, and this node went on above that.
+    rolled_back: AtomicBool,
     /// When liveness was last looked at, in nanoseconds of the host's clock.
     beat: AtomicU64,
     shared: Mutex<Shared>,
@@ -158,6 +160,7 @@ impl Gossip {
             carrier,
             generation: AtomicU64::new(generation),
             overtaken: Notify::new(),
+            rolled_back: AtomicBool::new(false),
             beat: AtomicU64::new(nanos(host.clock.now())),
             shared: Mutex::new(Shared {
                 table,
@@ -233,6 +236,12 @@ impl Gossip {
     /// Nodes whose key was seen in use on two machines.
     pub fn conflicts(&self) -> BTreeSet<NodeId> {
         self.inner.shared().conflicts.clone()
+    }
+
+    /// Whether this node's state was older at its start than what it had
+    /// announced before, as after a restored snapshot of the machine.
+    pub fn was_rolled_back(&self) -> bool {
+        self.inner.rolled_back.load(Ordering::Relaxed)
     }
 
     /// Another agent with this node's own key was met at `remote` (S10).
@@ -578,6 +587,7 @@ impl Inner {
                     return;
                 }
             };
+            self.rolled_back.store(true, Ordering::Relaxed);
             tracing::warn!(
                 generation = next,
                 "this node's state is older than what it has announced, as after a restored \

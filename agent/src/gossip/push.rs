@@ -60,8 +60,28 @@ impl Inner {
             if offer == Offer::Changed {
                 self.pass_on(from, &head, pushed);
             }
+            if offer == Offer::Old && head.node == from {
+                self.remind(&head);
+            }
         }
         news
+    }
+
+    /// Tells a peer whose own head is of an earlier generation than the one
+    /// held here what it has forgotten: its disk was rolled back (S2), and
+    /// nobody would hear it.
+    fn remind(&self, head: &Head) {
+        let held = {
+            let shared = self.shared();
+            let known = shared.table.get(&head.node);
+            known
+                .filter(|known| known.head.generation > head.generation)
+                .map(|known| super::pushed(&known.sealed, None))
+        };
+        if let Some(held) = held {
+            let push = codec::encode(&Push { heads: vec![held] });
+            self.transport.notify(head.node, method::PUSH, push);
+        }
     }
 
     /// Has the body that a head names put in force: from `body`, or fetched.

@@ -401,6 +401,11 @@ impl AgentControl {
                 name.unwrap_or_else(|| node.to_string())
             ));
         }
+        // Of a copy that runs all that is told is the copy.
+        let twin = self.0.gossip.conflicts().contains(&view.me);
+        if self.0.gossip.was_rolled_back() && !twin {
+            warnings.push(rolled_back(view));
+        }
         warnings.extend(holds::warnings(&view.ledger, &view.held, view.me));
         warnings.extend(self.0.services.warnings());
         if let Some(why) = &*self
@@ -455,6 +460,20 @@ impl AgentControl {
             not_after: UnixTime::from_ms(issued.not_after_ms),
         })
     }
+}
+
+fn rolled_back(view: &MeshView) -> String {
+    let next = match view.ledger.voters.contains_key(&view.me) {
+        true => {
+            "It is a CA node, and may have forgotten what it promised the others: have an admin \
+             `agent ca demote` it and then `agent ca promote` it"
+        }
+        false => "If the machine that the snapshot is of runs too, stop one of the two",
+    };
+    format!(
+        "this machine's state was older than what it had announced before, as after a restored \
+         snapshot; it goes on above that. {next}"
+    )
 }
 
 fn node_row(
