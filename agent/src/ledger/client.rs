@@ -127,20 +127,27 @@ impl Client {
         request: &Sealed,
         end: Duration,
     ) -> Result<(Outcome, Option<NodeId>), SubmitError> {
+        let clock = &self.host.clock;
+        let mut error = SubmitError::Unreachable("it doesn't answer in time".into());
         loop {
-            let error = match self.attempt(request).await {
-                Ok(decided) => return Ok(decided),
-                Err(SubmitError::Propose(
-                    error @ (ProposeError::Stopped(_) | ProposeError::Full),
-                )) => {
-                    return Err(error.into());
-                }
-                Err(error) => error,
-            };
-            if self.host.clock.now() >= end {
+            // A leader that has lost the others takes a while to know it, and
+            // whoever asks doesn't wait for that.
+            tokio::select! {
+                attempt = self.attempt(request) => match attempt {
+                    Ok(decided) => return Ok(decided),
+                    Err(SubmitError::Propose(
+                        stopped @ (ProposeError::Stopped(_) | ProposeError::Full),
+                    )) => {
+                        return Err(stopped.into());
+                    }
+                    Err(failed) => error = failed,
+                },
+                () = clock.sleep(end.saturating_sub(clock.now())) => return Err(error),
+            }
+            if clock.now() >= end {
                 return Err(error);
             }
-            self.host.clock.sleep(PAUSE).await;
+            clock.sleep(PAUSE).await;
         }
     }
 
@@ -157,9 +164,13 @@ impl Client {
         let body = codec::encode(&Propose {
             request: request.clone(),
         });
-        let mut why = "it is offline".to_string();
         let mut left: VecDeque<NodeId> = state.roster.iter().copied().collect();
         left.retain(|node| *node != me);
+        let mut why = match left.is_empty() {
+            true => "this machine decides alone and can't now: `agent ca status` says why",
+            false => "it is offline",
+        }
+        .to_string();
         // One hop each: to who leads, as far as it is known, else to any, who
         // tells who does.
         loop {
