@@ -8,6 +8,7 @@ use innermesh_proto::ledger::{Content, Outcome, Refusal, State};
 use super::{
     Inner,
     control::{by_refusal, decide, not_member, refused},
+    membership,
 };
 use crate::{
     control::{
@@ -51,7 +52,12 @@ pub async fn said(disk: &dyn Disk) -> std::io::Result<Option<String>> {
 pub async fn leave(inner: &Arc<Inner>) -> Result<Left, ControlError> {
     let state = inner.ledger.state();
     if !state.members.contains_key(&inner.me) {
-        return Err(not_member());
+        if state.evicted.contains_key(&inner.me) {
+            return Err(not_member());
+        }
+        // It had left before, and heard so only later.
+        end(inner, &state).await;
+        return Ok(left(inner, &state, LeaveState::Left));
     }
     if state.members.len() == 1 {
         return Err(refused(
@@ -76,9 +82,16 @@ pub async fn leave(inner: &Arc<Inner>) -> Result<Left, ControlError> {
         // The others may hang up before their answer arrives.
         Ok(Outcome::Done(_) | Outcome::Waiting(_) | Outcome::Refused(Refusal::NotMember)) => {}
         Ok(Outcome::Refused(refusal)) => return Err(by_refusal(&refusal)),
+        Err(_) if membership::is_forgotten(inner).await => {}
         Err(error) => return Err(ControlError::new(ErrorCode::Unavailable, error)),
     }
-    if let Err(error) = write(&inner.host, &state).await {
+    end(inner, &state).await;
+    Ok(told)
+}
+
+/// Has the state folder say so, and the agent end.
+async fn end(inner: &Arc<Inner>, state: &State) {
+    if let Err(error) = write(&inner.host, state).await {
         tracing::error!(%error, "this machine has left, but its state folder can't say so");
     }
     tracing::info!("this machine has left the mesh");
@@ -87,7 +100,6 @@ pub async fn leave(inner: &Arc<Inner>) -> Result<Left, ControlError> {
         ends.host.clock.sleep(GRACE).await;
         ends.left.send_replace(true);
     });
-    Ok(told)
 }
 
 async fn is_out_of_roster(inner: &Inner) -> bool {

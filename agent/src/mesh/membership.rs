@@ -2,6 +2,7 @@
 //! renewal, from half of its life on, by wall time (S19).
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
@@ -11,13 +12,14 @@ use innermesh_proto::{
     ledger::{Content, Outcome, State},
     limits,
     message::{Joined, Renew},
-    rpc::method,
+    rpc::{Failure, method},
 };
 use tokio::sync::Notify;
 
 use super::{BuildError, Inner, evict};
 use crate::{
     host::{Host, keys::NodeKey},
+    quic::CallError,
     tls::{Chain, MeshTls},
 };
 
@@ -162,7 +164,9 @@ fn hangs_loose(inner: &Inner) -> bool {
 async fn renew(inner: &Inner, expired: bool) -> Result<(), String> {
     let request = inner.client.request(&Content::Renew, inner.now_ms());
     if expired {
-        return renew_as_stranger(inner, &request).await;
+        return renew_as_stranger(inner, &request)
+            .await
+            .map_err(|error| error.to_string());
     }
     match inner.client.submit(&request, PATIENCE).await {
         Ok(Outcome::Done(_) | Outcome::Waiting(_)) => Ok(()),
@@ -171,12 +175,37 @@ async fn renew(inner: &Inner, expired: bool) -> Result<(), String> {
     }
 }
 
+/// Why a certificate couldn't be renewed as a stranger.
+#[derive(Debug, thiserror::Error)]
+enum StrangerError {
+    /// A peer doesn't know this node as a member.
+    #[error("a peer doesn't know this machine as a member any more")]
+    Forgotten,
+    /// Any other reason.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<String> for StrangerError {
+    fn from(why: String) -> Self {
+        Self::Other(why)
+    }
+}
+
+/// Whether some peer doesn't know this node as a member any more. Whoever is
+/// none can't ask otherwise.
+pub async fn is_forgotten(inner: &Inner) -> bool {
+    let request = inner.client.request(&Content::Renew, inner.now_ms());
+    let renewed = renew_as_stranger(inner, &request).await;
+    matches!(renewed, Err(StrangerError::Forgotten))
+}
+
 /// Peers whose ledger is further on find the certificate expired: it is
 /// renewed over a connection that shows none.
 async fn renew_as_stranger(
     inner: &Inner,
     request: &innermesh_proto::crypto::Sealed,
-) -> Result<(), String> {
+) -> Result<(), StrangerError> {
     let state = inner.ledger.state();
     let tls = tls(&state, &inner.key, &inner.stamp_ms, &inner.host).map_err(|e| e.to_string())?;
     let client = tls
@@ -186,48 +215,51 @@ async fn renew_as_stranger(
         request: request.clone(),
     });
     let mut why = "no address of a member is known".to_string();
-    let announced = inner.gossip.read(|table| {
-        let bodies = table.iter().filter_map(|(_, known)| known.body.clone());
-        bodies.collect::<Vec<_>>()
-    });
-    for known in announced {
-        for address in &known.announcement.quic {
-            let channel = match inner
-                .transport
-                .dial_unregistered(*address, Some(client.clone()))
-                .await
-            {
-                Ok(channel) => channel,
-                Err(error) => {
-                    why = error.to_string();
-                    continue;
-                }
-            };
-            let answer = channel.call(method::RENEW, body.clone(), PATIENCE).await;
-            let joined = answer.map_err(|e| e.to_string()).and_then(|bytes| {
-                codec::decode::<Joined>(&bytes, limits::RPC_BYTES).map_err(|e| e.to_string())
-            });
-            match joined {
-                Err(error) => why = error,
-                Ok(Joined {
-                    outcome: Outcome::Refused(refusal),
-                    ..
-                }) => return Err(refusal.to_string()),
-                Ok(joined) => {
-                    show(
-                        inner,
-                        &Chain {
-                            leaf: joined.leaf,
-                            issuer: joined.issuer,
-                            root: state.root.der().to_vec(),
-                        },
-                    );
-                    return Ok(());
-                }
+    let mut addresses: Vec<SocketAddr> = inner.transport.paths().into_values().collect();
+    addresses.extend(inner.gossip.read(|table| {
+        let bodies = table.iter().filter_map(|(_, known)| known.body.as_ref());
+        let announced = bodies.flat_map(|body| body.announcement.quic.iter().copied());
+        announced.collect::<Vec<_>>()
+    }));
+    for address in &addresses {
+        let channel = match inner
+            .transport
+            .dial_unregistered(*address, Some(client.clone()))
+            .await
+        {
+            Ok(channel) => channel,
+            Err(error) => {
+                why = error.to_string();
+                continue;
+            }
+        };
+        let answer = channel.call(method::RENEW, body.clone(), PATIENCE).await;
+        if matches!(answer, Err(CallError::Failed(Failure::NotMember))) {
+            return Err(StrangerError::Forgotten);
+        }
+        let joined = answer.map_err(|e| e.to_string()).and_then(|bytes| {
+            codec::decode::<Joined>(&bytes, limits::RPC_BYTES).map_err(|e| e.to_string())
+        });
+        match joined {
+            Err(error) => why = error,
+            Ok(Joined {
+                outcome: Outcome::Refused(refusal),
+                ..
+            }) => return Err(refusal.to_string().into()),
+            Ok(joined) => {
+                show(
+                    inner,
+                    &Chain {
+                        leaf: joined.leaf,
+                        issuer: joined.issuer,
+                        root: state.root.der().to_vec(),
+                    },
+                );
+                return Ok(());
             }
         }
     }
-    Err(why)
+    Err(why.into())
 }
 
 fn show(inner: &Inner, chain: &Chain) {
