@@ -1,5 +1,5 @@
-//! What `agent ca` does without an agent: it reads the ledger and the recovery
-//! file itself.
+//! What `agent ca` does with the ledger's file and the recovery file, which it
+//! reads itself, and on a terminal.
 
 #![allow(clippy::disallowed_methods, reason = "a real process on a real host")]
 
@@ -7,7 +7,7 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
     path::PathBuf,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
 
 use innermesh_agent::{enroll::keys, host::system, ledger::Ledger};
@@ -239,6 +239,46 @@ fn typed(machine: &Machine, arguments: &str, keys: &[(&str, &str)]) -> (bool, St
         }
     }
     (child.wait().unwrap().success(), seen)
+}
+
+#[test]
+fn on_a_terminal_the_file_of_this_machine_is_used_once_somebody_agrees() {
+    let machine = Machine::new();
+    let config =
+        "listen = '127.0.0.1:0'\n[tunnel]\nbackend = 'none'\n[dns]\nlisten = ['127.0.0.1:0']\n";
+    fs::write(machine.path("mesh/config.toml"), config).unwrap();
+    let agent = Command::new(PROGRAM)
+        .arg("--dir")
+        .arg(machine.path("mesh"))
+        .arg("run")
+        .stderr(Stdio::null())
+        .spawn();
+    let _agent = Running(agent.unwrap());
+    machine.json(&["wait", "--nodes", "1", "--timeout", "60s"]);
+    machine.refused(&["ca", "promote", "alpha"], 2, "--root-key FILE");
+    let keys = [("[y/N] ", "n\n")];
+    let (done, seen) = typed(&machine, "ca promote alpha", &keys);
+    assert!(!done && seen.contains("--root-key FILE"), "{seen}");
+    let wrong = [("[y/N] ", "y\n"), ("root-recovery.pem: ", "wrong\n")];
+    let (done, seen) = typed(&machine, "ca promote alpha", &wrong);
+    assert!(!done && seen.contains("wrong passphrase"), "{seen}");
+    let phrase = format!("{}\n", machine.passphrase);
+    let keys = [("[y/N] ", "y\n"), ("root-recovery.pem: ", phrase.as_str())];
+    let (done, seen) = typed(&machine, "ca promote alpha", &keys);
+    assert!(done && seen.contains("alpha has one issuer more"), "{seen}");
+    assert!(!seen.contains(&machine.passphrase), "{seen}");
+    let status = machine.json(&["ca", "status"]);
+    let issuers = status["issuers"].as_array().unwrap();
+    assert_eq!(issuers[1]["state"], "next", "{status}");
+}
+
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]
