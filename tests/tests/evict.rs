@@ -82,6 +82,10 @@ fn an_evicted_machine_is_cut_off_everywhere_within_seconds() {
         let mut peers = peers.as_array().into_iter().flatten();
         ensure(peers.all(|peer| peer["path"] == "none"), peers_text(&beta))
     });
+    wait_for("beta to hear why", PATIENCE, || {
+        let warnings = beta.status()["warnings"].to_string();
+        ensure(warnings.contains("turned this machine away"), warnings)
+    });
     beta.stop();
     std::fs::remove_file(beta.dir.join("state/ledger")).expect("a ledger");
     let token = alpha.invite(&[]);

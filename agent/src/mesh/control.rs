@@ -388,8 +388,35 @@ impl AgentControl {
         ))
     }
 
+    /// Others say that this machine is no member any more: an evicted one gets
+    /// nothing more of the ledger that says so.
+    fn turned_away(&self, view: &MeshView) -> Option<String> {
+        const NAMED: usize = 3;
+        let all = self.0.membership.turned_away.lock();
+        let all = all.unwrap_or_else(|e| e.into_inner());
+        if all.is_empty() {
+            return None;
+        }
+        let names: Vec<String> = all
+            .iter()
+            .take(NAMED)
+            .map(|node| view.ledger.name_of(*node))
+            .collect();
+        let more = match all.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        Some(format!(
+            "{}{more} turned this machine away: it was evicted, or has left. To come back, move {} \
+             away and `agent join` with a new invite",
+            names.join(", "),
+            self.0.host.disk.root().display()
+        ))
+    }
+
     fn warnings(&self, view: &MeshView) -> Vec<String> {
         let mut warnings = self.expiry_warnings(view);
+        warnings.extend(self.turned_away(view));
         for node in self.0.gossip.conflicts() {
             let name = view
                 .ledger

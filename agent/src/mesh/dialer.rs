@@ -204,13 +204,17 @@ impl Dialer {
     fn done(&mut self, target: Target, result: Result<NodeId, DialError>) {
         self.dialing.remove(&target);
         match result {
-            Ok(_) => {
+            Ok(node) => {
                 self.attempts.remove(&target);
+                self.inner.membership.note(node, false);
             }
             Err(error) => {
                 tracing::debug!(?target, %error, "a peer could not be dialed");
                 if matches!(error, DialError::Expired) {
                     self.inner.membership.wanted.notify_one();
+                }
+                if let (DialError::Evicted, Target::Member(node)) = (&error, target) {
+                    self.inner.membership.note(node, true);
                 }
                 let failures = self
                     .attempts

@@ -2,6 +2,7 @@
 //! renewal, from half of its life on, by wall time (S19).
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
@@ -9,6 +10,7 @@ use std::{
 
 use innermesh_proto::{
     codec,
+    id::NodeId,
     ledger::{Content, Outcome, State},
     limits,
     message::{Joined, Renew},
@@ -41,8 +43,21 @@ const HANDED_OVER: Duration = Duration::from_secs(2);
 pub struct Membership {
     /// Renew now: a peer found the certificate expired.
     pub wanted: Notify,
+    /// Members that have this node's membership as revoked.
+    pub turned_away: std::sync::Mutex<BTreeSet<NodeId>>,
     /// Why the last renewal failed, if it did.
     pub failure: std::sync::Mutex<Option<String>>,
+}
+
+impl Membership {
+    /// Notes whether `member` let this node in.
+    pub fn note(&self, member: NodeId, turned_away: bool) {
+        let mut all = self.turned_away.lock().unwrap_or_else(|e| e.into_inner());
+        match turned_away {
+            true => all.insert(member),
+            false => all.remove(&member),
+        };
+    }
 }
 
 /// TLS with the newest certificate that the ledger has for this node.

@@ -15,8 +15,9 @@ use innermesh_proto::{
 use super::Inner;
 use crate::services::Spec;
 
-/// How long one claim may take.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// How long one claim may take: longer than a roster does to find another
+/// leader.
+const PATIENCE: Duration = Duration::from_secs(8);
 /// How often names that aren't granted are asked for again.
 const RETRY: Duration = Duration::from_secs(15);
 

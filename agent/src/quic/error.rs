@@ -53,6 +53,9 @@ pub enum DialError {
     /// This node's certificate has ended by the peer's ledger.
     #[error("this node's certificate has ended; it has to be renewed first")]
     Expired,
+    /// The peer has this node's own membership as revoked.
+    #[error("the peer has this node's membership as revoked")]
+    Evicted,
     /// The other end closed the connection at once.
     #[error("the peer turned the connection away: {0}")]
     Refused(String),
@@ -106,6 +109,11 @@ impl From<ConnectionError> for DialError {
             ref expired if tls::refused_as_expired(expired) => Self::Expired,
             ConnectionError::TimedOut => Self::Timeout,
             ConnectionError::LocallyClosed => Self::Closed,
+            ConnectionError::ApplicationClosed(ref closed)
+                if closed.error_code == close::REVOKED.into() =>
+            {
+                Self::Evicted
+            }
             ConnectionError::ApplicationClosed(ref closed) => Self::Refused(words(closed)),
             // RFC 9001 §4.8: a TLS alert is the transport error 0x100 plus the alert.
             ConnectionError::TransportError(ref e)

@@ -265,7 +265,7 @@ impl State {
         match standing {
             Standing::Revoked => {
                 desk.counters.revoked += 1;
-                return Err(DialError::Refused(super::words(close::REVOKED, "")));
+                return Err(DialError::Evicted);
             }
             Standing::Unknown if !self.talk.room_for_stranger(there, from.ip()) => {
                 return Err(DialError::Refused(super::words(close::STRANGER, "no room")));
