@@ -21,9 +21,9 @@ use crate::{
 /// The file that says so.
 const FILE: &str = "left";
 /// How long the roster may take to go on without this node, per asking.
-const HAND_OVER: Duration = Duration::from_secs(10);
+const HAND_OVER: Duration = Duration::from_secs(6);
 /// How long the ledger may take.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(8);
 /// How long whoever asked has to hear the answer before the agent ends.
 const GRACE: Duration = Duration::from_secs(1);
 
