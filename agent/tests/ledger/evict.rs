@@ -297,3 +297,20 @@ fn who_leaves_may_come_back_and_the_last_admin_may_not_go() {
     let request = mesh.request(&*key(0), &Content::Leave);
     mesh.assert_refused(request, Refusal::LastAdmin);
 }
+
+#[test]
+fn a_ca_node_that_an_admin_wants_gone_leads_last() {
+    let mut mesh = mesh();
+    mesh.promote(10);
+    mesh.promote(11);
+    mesh.become_roster(&[0, 10, 11]);
+    for number in [10, 11] {
+        let node = id(&*key(number));
+        let first = (0..64).find(|slot| mesh.state().leader_order(*slot)[0] == node);
+        let slot = first.expect("each has its turn");
+        waits(mesh.ask(&*key(1), evict(number)));
+        let order = mesh.state().leader_order(slot);
+        assert_ne!(order[0], node);
+        assert_eq!(order.len(), 3, "it still may where nobody else can");
+    }
+}

@@ -215,3 +215,26 @@ fn a_membership_is_renewed_until_its_grace_is_over() {
     let request = mesh.request(&*key(2), &Content::Renew);
     mesh.assert_refused(request, Refusal::GraceOver);
 }
+
+#[test]
+fn a_shared_name_goes_to_who_has_had_a_part_in_it_for_longest_when_its_owner_leaves() {
+    let mut mesh = three();
+    let (one, two) = (key(1), key(2));
+    mesh.admit(&*key(4), "four");
+    for name in ["wiki", "photos"] {
+        mesh.ask(&*one, claim(name));
+    }
+    for with in [&key(4), &two] {
+        mesh.ask(&*one, share("wiki", &**with));
+    }
+    let left = mesh.state().names_left_by(id(&*one));
+    assert_eq!(left[&label("wiki")], Some(id(&*two)));
+    assert_eq!(left[&label("photos")], None);
+    assert_eq!(left[&label("one")], None);
+    assert!(matches!(mesh.ask(&*one, Content::Leave), Outcome::Done(_)));
+    assert_eq!(owner(mesh.state(), "wiki"), Some(id(&*two)));
+    assert_eq!(owner(mesh.state(), "photos"), None);
+    let shared = &mesh.state().names[&label("wiki")].shared;
+    assert_eq!(*shared, [id(&*key(4))].into());
+    assert!(mesh.state().agrees_with_itself());
+}
