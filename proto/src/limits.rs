@@ -25,6 +25,10 @@ pub const HEADER_BYTES: usize = 8 * 1024;
 pub const ROSTER: usize = 5;
 /// Largest snapshot of the ledger's state, in bytes of its encoding.
 pub const SNAPSHOT_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of a snapshot in one answer.
+pub const SNAPSHOT_PART_BYTES: usize = 2 * 1024 * 1024;
+/// Batches that a snapshot must spare to be fetched instead of them.
+pub const SNAPSHOT_SPARES: u64 = 1024;
 /// Entries in one batch.
 pub const BATCH_ENTRIES: usize = 256;
 /// Largest batch, in bytes of its encoding.

@@ -170,3 +170,31 @@ pub struct RecoveryQuery {
     /// That of the newest that the sender knows.
     pub number: u32,
 }
+
+/// SNAPSHOT: asks for the newest state that the peer has the proved hash of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotQuery {
+    /// The last batch that it may be of.
+    pub most: u64,
+}
+
+/// The answer to [`SnapshotQuery`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotHead {
+    /// The batches that ended epochs, up to it.
+    pub ends: Vec<Batch>,
+    /// The batch that it is of; none when the peer has none.
+    pub at: Option<Batch>,
+    /// Bytes of the encoded state.
+    pub length: u64,
+}
+
+/// SNAPSHOT_PART: asks for bytes of a state; the answer is as many as the peer
+/// gives at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotPartQuery {
+    /// The batch that the state is of.
+    pub index: u64,
+    /// The first byte that is wanted.
+    pub from: u64,
+}

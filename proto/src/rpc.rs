@@ -61,6 +61,10 @@ pub mod method {
     pub const COUNCIL: u16 = 21;
     /// The batch by which the root replaced a lost roster.
     pub const RECOVERY: u16 = 22;
+    /// A state of the ledger, and what shows that it is one.
+    pub const SNAPSHOT: u16 = 23;
+    /// A part of that state's bytes.
+    pub const SNAPSHOT_PART: u16 = 24;
 
     /// A method's name, for traces and logs.
     pub fn name(method: u16) -> &'static str {
@@ -82,6 +86,8 @@ pub mod method {
             ISSUER_KEYS => "issuer keys",
             COUNCIL => "council",
             RECOVERY => "recovery",
+            SNAPSHOT => "snapshot",
+            SNAPSHOT_PART => "snapshot part",
             ADMISSION => "admission",
             _ => "unknown",
         }

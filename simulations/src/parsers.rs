@@ -10,7 +10,7 @@ use innermesh_agent::{
     enroll::token::Token,
     gossip::{generation, known},
     host::Disk,
-    ledger::file,
+    ledger::{file, start::Start},
     mesh::parse_holds,
 };
 use innermesh_proto::{
@@ -22,7 +22,8 @@ use innermesh_proto::{
     limits,
     message::{
         Batches, BodyQuery, Decided, Deciding, HeadsQuery, IssuerKeys, JoinHello, JoinQuery,
-        Joined, LedgerQuery, Propose, Push, RecoveryQuery, Renew,
+        Joined, LedgerQuery, Propose, Push, RecoveryQuery, Renew, SnapshotHead, SnapshotPartQuery,
+        SnapshotQuery,
     },
     rpc::{Hello, RequestFrame, ResponseFrame},
 };
@@ -105,6 +106,9 @@ pub fn rpc(bytes: &[u8]) {
         canonical::<IssuerKeys>(body, limit);
         canonical::<Deciding>(body, limit);
         canonical::<RecoveryQuery>(body, limit);
+        canonical::<SnapshotHead>(body, limit);
+        canonical::<SnapshotPartQuery>(body, limit);
+        canonical::<SnapshotQuery>(body, limit);
         canonical::<JoinQuery>(body, limit);
         canonical::<News>(body, limit);
         canonical::<AdmissionQuery>(body, limit);
@@ -138,7 +142,11 @@ pub fn token(bytes: &[u8]) {
 
 /// The files of a state folder that are read at each start.
 pub fn state(bytes: &[u8]) {
+    if let Some(start) = Start::decode(bytes) {
+        assert_eq!(Start::decode(&start.encode()), Some(start));
+    }
     if let Ok(loaded) = file::parse(bytes.to_vec()) {
+        let loaded = loaded.from(Start::decode(bytes));
         assert!(loaded.damage.is_none_or(|at| at <= bytes.len() as u64));
     }
     let disk = SimDisk::default();

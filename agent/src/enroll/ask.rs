@@ -241,12 +241,16 @@ impl Asking<'_> {
         transcript: &Transcript,
         joined: innermesh_proto::message::Joined,
     ) -> Result<JoinReport, JoinError> {
-        let Own {
-            signed, genesis, ..
-        } = own;
+        let Own { signed, .. } = own;
         let key = self.identity.public();
         let ledger = at
-            .fetch(self.host, self.identity, &signed, genesis, joined)
+            .fetch(
+                self.host,
+                self.identity,
+                &signed,
+                joined,
+                &transcript.offer.position,
+            )
             .await?;
         ledger.check(&transcript.offer.position, &key)?;
         let admin = transcript.offer.admin.node_id();

@@ -9,10 +9,11 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use innermesh_proto::{
     admission::Ending,
     codec,
-    crypto::{PublicKey, Sealed},
+    crypto::{Hash, PublicKey, Sealed},
     id::{MeshId, resolver_v4},
     ledger::{
         Author, Content, Outcome, Position, Request, RequestId, SignedGenesis, State, request::Join,
@@ -31,7 +32,10 @@ use super::{
 };
 use crate::{
     host::{Host, keys::NodeKey},
-    ledger::file::{self, FileError, LEDGER},
+    ledger::{
+        file::{self, FileError, LEDGER},
+        start::{self, Start},
+    },
     mesh::{said_on_leaving, store_seeds},
     quic::{Admission, CallError, Channel, Settings, Standing, Transport, TransportError},
     tls::{Chain, MeshTls, TlsError},
@@ -234,10 +238,11 @@ async fn with_seed(
         seed: &options.seed,
         remote,
     };
+    let known = token.stated_grant()?.position;
     let ledger = at
-        .fetch(host, identity, &hello.genesis, genesis, joined)
+        .fetch(host, identity, &hello.genesis, joined, &known)
         .await?;
-    ledger.check(&token.stated_grant()?.position, &identity.public())?;
+    ledger.check(&known, &identity.public())?;
     ledger
         .store(host, &hello.genesis, &seeds(remote, token))
         .await?;
@@ -378,15 +383,17 @@ pub(super) struct Place<'p> {
 
 impl Place<'_> {
     /// Connects as the member that this machine is by now, and fetches the
-    /// ledger.
+    /// ledger, in which the inviter's place is to be `known`.
     pub async fn fetch(
         &self,
         host: &Host,
         identity: &Arc<dyn NodeKey>,
         signed: &SignedGenesis,
-        genesis: State,
         joined: Joined,
+        known: &Position,
     ) -> Result<Fetched, JoinError> {
+        let genesis =
+            State::genesis(signed, &*host.keys).map_err(|e| JoinError::Seeded(e.to_string()))?;
         let chain = Chain {
             leaf: joined.leaf,
             issuer: joined.issuer,
@@ -399,54 +406,103 @@ impl Place<'_> {
             .dial_unregistered(self.remote, Some(member.client()?))
             .await
             .map_err(|e| unreachable(self.seed, &e.to_string()))?;
-        fetch(host, &channel, signed, genesis).await
+        fetch(host, &channel, signed, genesis, known).await
     }
 }
 
 /// A ledger on its way to the disk.
 pub(super) struct Fetched {
     pub state: State,
+    /// The state that it begins with, if that isn't the genesis'.
+    start: Option<Start>,
     batches: Vec<innermesh_proto::ledger::Batch>,
-    /// Hash at each index, the genesis first.
-    hashes: Vec<innermesh_proto::crypto::Hash>,
+    /// After which batch it begins, and the hashes from that one on.
+    base: u64,
+    hashes: Vec<Hash>,
 }
 
-/// Fetches and checks every batch from the genesis on.
+/// Fetches and checks the ledger: a state that the rosters since the genesis
+/// vouch for, where that spares enough batches and the inviter's place comes
+/// behind it, and every batch from there on.
 async fn fetch(
     host: &Host,
     channel: &Channel,
     genesis: &SignedGenesis,
-    mut state: State,
+    state: State,
+    known: &Position,
 ) -> Result<Fetched, JoinError> {
-    let mut batches = Vec::new();
-    let mut hashes = vec![genesis.position().hash];
+    let mut fetched = Fetched {
+        base: 0,
+        hashes: vec![genesis.position().hash],
+        state,
+        start: None,
+        batches: Vec::new(),
+    };
+    let spares = limits::SNAPSHOT_SPARES;
+    fetched.begin(host, channel, genesis, known, spares).await?;
     loop {
-        let from = state.position.index + 1;
+        let from = fetched.state.position.index + 1;
         let range: Batches = ask(channel, method::LEDGER, &LedgerQuery { from }, STEP).await?;
         if range.batches.is_empty() {
-            return Ok(Fetched {
-                state,
-                batches,
-                hashes,
-            });
+            // The seed's own ledger may begin with a state.
+            let begins = from == 1 && known.index > 0;
+            if begins && fetched.begin(host, channel, genesis, known, 1).await? {
+                continue;
+            }
+            return Ok(fetched);
         }
         for batch in range.batches {
-            let (next, _) = state
+            let (next, _) = fetched
+                .state
                 .next(&batch, &*host.keys)
                 .map_err(|e| JoinError::Seeded(e.to_string()))?;
-            state = next;
-            hashes.push(state.position.hash);
-            batches.push(batch);
+            fetched.hashes.push(next.position.hash);
+            fetched.state = next;
+            fetched.batches.push(batch);
         }
     }
 }
 
+struct Seed<'c>(&'c Channel);
+
+#[async_trait]
+impl start::Ask for Seed<'_> {
+    async fn ask(&self, method: u16, body: Vec<u8>) -> Result<Vec<u8>, String> {
+        let answer = self.0.call(method, body, STEP).await;
+        answer.map_err(|error| error.to_string())
+    }
+}
+
 impl Fetched {
+    /// Begins with the seed's state, if it has one that spares so many batches.
+    async fn begin(
+        &mut self,
+        host: &Host,
+        channel: &Channel,
+        genesis: &SignedGenesis,
+        known: &Position,
+        spared: u64,
+    ) -> Result<bool, JoinError> {
+        // A seed of another version has none.
+        let found = start::fetch(&Seed(channel), known.index, spared).await;
+        let found = found.ok().flatten();
+        let Some(start) = found else {
+            return Ok(false);
+        };
+        self.state = start
+            .open(genesis, &*host.keys)
+            .map_err(|e| JoinError::Seeded(e.to_string()))?;
+        self.base = self.state.position.index;
+        self.hashes = vec![self.state.position.hash];
+        self.start = Some(start);
+        Ok(true)
+    }
+
     /// It must know this machine, and what the inviter knew.
     pub fn check(&self, known: &Position, key: &PublicKey) -> Result<(), JoinError> {
-        let held = usize::try_from(known.index)
-            .ok()
-            .and_then(|at| self.hashes.get(at));
+        let at = known.index.checked_sub(self.base);
+        let at = at.and_then(|at| usize::try_from(at).ok());
+        let held = at.and_then(|at| self.hashes.get(at));
         if held != Some(&known.hash) {
             return Err(JoinError::Stale);
         }
@@ -467,6 +523,9 @@ impl Fetched {
     ) -> Result<(), JoinError> {
         keys::wireguard(host).await?;
         store_seeds(&*host.disk, seeds).await?;
+        if let Some(start) = &self.start {
+            start::store(&*host.disk, start).await?;
+        }
         let bytes = file::encode(genesis, &self.batches);
         Ok(host.disk.replace(Path::new(LEDGER), &bytes).await?)
     }

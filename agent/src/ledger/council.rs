@@ -448,6 +448,7 @@ impl Writer {
         let mut proved = Vec::new();
         let mut state = None;
         while let Some(unproved) = self.unproved.pop_front_if(|unproved| unproved.is_proved()) {
+            self.starts.note(&unproved.batch, &unproved.after);
             state = Some(unproved.after);
             proved.push(unproved.batch);
         }

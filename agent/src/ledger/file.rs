@@ -1,16 +1,19 @@
 //! The ledger's file: frames, append-only. The genesis first, then one batch a
 //! frame. Only a torn tail is ever cut off.
 
-use std::{io, ops::Range, path::Path, sync::Mutex};
+use std::{io, path::Path};
 
 use innermesh_proto::{
     codec,
-    crypto::Hash,
-    ledger::{Batch, Position, SignedGenesis},
+    ledger::{Batch, SignedGenesis},
     limits,
 };
 
-use super::frames::{self, Check, Frame, frame, scan};
+use super::{
+    archive::{Archive, Held},
+    frames::{self, Check, Frame, frame, scan},
+    start::{self, Start},
+};
 use crate::host::{AppendFile, Disk};
 
 /// The file, below the state folder.
@@ -65,8 +68,12 @@ pub fn encode(genesis: &SignedGenesis, batches: &[Batch]) -> Vec<u8> {
 pub struct Loaded {
     /// The first frame.
     pub genesis: SignedGenesis,
+    /// The state that the batches go on from, if that isn't the genesis'.
+    pub start: Option<Start>,
     /// The others.
     pub batches: Vec<Batch>,
+    /// Frames between the first and the first of the batches.
+    skipped: usize,
     /// Where it is damaged in the middle, in bytes.
     pub damage: Option<u64>,
     frames: Vec<Frame>,
@@ -82,7 +89,8 @@ pub async fn load(disk: &dyn Disk) -> Result<Loaded, FileError> {
         .read(Path::new(LEDGER))
         .await?
         .ok_or(FileError::Absent)?;
-    parse(bytes)
+    let start = start::load(disk).await?;
+    Ok(parse(bytes)?.from(start))
 }
 
 /// Reads the bytes of a file.
@@ -107,7 +115,9 @@ pub fn parse(bytes: Vec<u8>) -> Result<Loaded, FileError> {
     frames.truncate(1 + batches.len());
     Ok(Loaded {
         genesis,
+        start: None,
         batches,
+        skipped: 0,
         damage,
         frames,
         bytes,
@@ -115,10 +125,37 @@ pub fn parse(bytes: Vec<u8>) -> Result<Loaded, FileError> {
 }
 
 impl Loaded {
+    /// Goes on from `start`, unless the file goes back to the genesis by
+    /// itself. Without the one that it needs, nothing of it is of use.
+    #[must_use]
+    pub fn from(mut self, start: Option<Start>) -> Self {
+        let index = |batch: &Batch| batch.read_header().map_or(0, |header| header.index);
+        let first = self.batches.first().map(index);
+        if first == Some(1) {
+            return self;
+        }
+        let Some(at) = start.as_ref().map(|start| index(&start.at)) else {
+            if first.is_some() {
+                self.damage = Some(self.offset(0));
+                self.batches.clear();
+            }
+            return self;
+        };
+        // The snapshot is written first: batches before it may still be there.
+        self.skipped = self
+            .batches
+            .iter()
+            .filter(|batch| index(batch) <= at)
+            .count();
+        self.batches.drain(..self.skipped);
+        self.start = start;
+        self
+    }
+
     /// Where batch number `n` of [`Loaded::batches`] starts, in bytes.
     pub fn offset(&self, n: usize) -> u64 {
         self.frames
-            .get(n + 1)
+            .get(self.skipped + n + 1)
             .map_or(0, |frame| frame.payload.start as u64)
     }
 
@@ -130,7 +167,7 @@ impl Loaded {
         kept: usize,
     ) -> Result<(Archive, Appender), FileError> {
         let path = Path::new(LEDGER);
-        let frames = &self.frames[..=kept];
+        let frames = &self.frames[..=self.skipped + kept];
         let last = frames.last().ok_or(FileError::Unreadable)?;
         let end = last.payload.end;
         if self.damage.is_some() {
@@ -142,116 +179,22 @@ impl Loaded {
         }
         let held = self.batches[..kept]
             .iter()
-            .zip(&frames[1..])
+            .zip(&frames[self.skipped + 1..])
             .map(|(batch, frame)| {
                 Held::new(batch, frame.payload.start as u64..frame.payload.end as u64)
             })
             .collect();
-        let archive = Archive {
-            genesis: self.genesis.position().hash,
-            held: Mutex::new(held),
-            reader: disk.reader(path),
-        };
+        let archive = Archive::new(&self.genesis, disk.reader(path));
+        if let Some(start) = &self.start {
+            archive.restart(start).map_err(io::Error::other)?;
+        }
+        archive.list(held);
         let appender = Appender {
             file,
             check: last.check,
             end: end as u64,
         };
         Ok((archive, appender))
-    }
-}
-
-/// Where each batch is, for those who ask for a range.
-pub struct Archive {
-    genesis: Hash,
-    held: Mutex<Vec<Held>>,
-    reader: Box<dyn crate::host::ReadFile>,
-}
-
-struct Held {
-    hash: Hash,
-    payload: Range<u64>,
-    /// The number of the root's recovery that this batch is; 0 for any other.
-    recovery: u32,
-}
-
-impl Held {
-    fn new(batch: &Batch, payload: Range<u64>) -> Self {
-        let header = batch.read_header().ok();
-        let recovery = header.and_then(|header| header.recovery?.claims());
-        Self {
-            hash: Hash::of(&batch.header),
-            payload,
-            recovery: recovery.map_or(0, |(number, _)| number),
-        }
-    }
-}
-
-impl Archive {
-    /// The hash of the header at `index`; of the genesis at 0.
-    pub fn hash_at(&self, index: u64) -> Option<Hash> {
-        if index == 0 {
-            return Some(self.genesis);
-        }
-        let at = usize::try_from(index - 1).ok()?;
-        let held = self.held.lock().unwrap_or_else(|e| e.into_inner());
-        held.get(at).map(|held| held.hash)
-    }
-
-    /// The newest batch that is listed: it is on disk.
-    pub fn position(&self) -> Position {
-        let held = self.held.lock().unwrap_or_else(|e| e.into_inner());
-        Position {
-            index: held.len() as u64,
-            hash: held.last().map_or(self.genesis, |held| held.hash),
-        }
-    }
-
-    /// The indices of recoveries by the root with this number or a higher one.
-    pub fn recoveries_from(&self, number: u32) -> Vec<u64> {
-        let held = self.held.lock().unwrap_or_else(|e| e.into_inner());
-        let found = (1u64..).zip(held.iter());
-        let found = found.filter(|(_, held)| held.recovery >= number.max(1));
-        found.map(|(index, _)| index).collect()
-    }
-
-    /// As [`super::Ledger::range`].
-    pub async fn range(&self, from: u64, bytes: usize) -> io::Result<Vec<Batch>> {
-        let mut out = Vec::new();
-        for payload in self.payloads(from, bytes) {
-            let raw = self.reader.read(payload).await?;
-            let batch = codec::decode(&raw, limits::BATCH_BYTES).map_err(io::Error::other)?;
-            out.push(batch);
-        }
-        Ok(out)
-    }
-
-    fn payload_at(&self, index: u64) -> Option<Range<u64>> {
-        let at = usize::try_from(index.checked_sub(1)?).ok()?;
-        let held = self.held.lock().unwrap_or_else(|e| e.into_inner());
-        held.get(at).map(|held| held.payload.clone())
-    }
-
-    fn truncate(&self, index: u64) {
-        let length = usize::try_from(index).unwrap_or(usize::MAX);
-        let mut held = self.held.lock().unwrap_or_else(|e| e.into_inner());
-        held.truncate(length);
-    }
-
-    fn payloads(&self, from: u64, bytes: usize) -> Vec<Range<u64>> {
-        let first = usize::try_from(from.saturating_sub(1)).unwrap_or(usize::MAX);
-        let held = self.held.lock().unwrap_or_else(|e| e.into_inner());
-        let mut left = bytes as u64;
-        let mut out = Vec::new();
-        for held in held.get(first..).unwrap_or_default() {
-            let length = held.payload.end - held.payload.start;
-            if length > left && !out.is_empty() {
-                break;
-            }
-            left = left.saturating_sub(length);
-            out.push(held.payload.clone());
-        }
-        out
     }
 }
 
@@ -263,6 +206,20 @@ pub struct Appender {
 }
 
 impl Appender {
+    /// A new file with the genesis alone in place of the one before.
+    ///
+    /// # Errors
+    /// The disk's: the caller stops writing for good.
+    pub async fn anew(disk: &dyn Disk, genesis: &SignedGenesis) -> io::Result<Self> {
+        let (bytes, check) = frame(&FIRST, &codec::encode(genesis));
+        disk.replace(Path::new(LEDGER), &bytes).await?;
+        Ok(Self {
+            file: disk.append(Path::new(LEDGER)).await?,
+            check,
+            end: bytes.len() as u64,
+        })
+    }
+
     /// Cuts the file to the first `index` batches, durably; `archive` lists no
     /// more from then on.
     ///
@@ -279,10 +236,7 @@ impl Appender {
             None => (first.len() as u64, check),
             Some(payload) => {
                 // A frame's head ends with its checksum.
-                let bytes = archive
-                    .reader
-                    .read(payload.start - 8..payload.start)
-                    .await?;
+                let bytes = archive.read(payload.start - 8..payload.start).await?;
                 let check = bytes.try_into().map_err(|_| io::ErrorKind::UnexpectedEof)?;
                 (payload.end, check)
             }
@@ -311,11 +265,7 @@ impl Appender {
         }
         self.file.append(&out).await?;
         self.file.sync().await?;
-        archive
-            .held
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .extend(listed);
+        archive.list(listed);
         Ok(())
     }
 }

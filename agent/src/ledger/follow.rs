@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use innermesh_proto::{
     codec,
     id::NodeId,
@@ -13,7 +14,7 @@ use innermesh_proto::{
 };
 use tokio::sync::mpsc;
 
-use super::{Carrier, Ledger, TakeError};
+use super::{Carrier, Ledger, TakeError, start};
 use crate::{host::Host, quic::Transport};
 
 impl Carrier for Transport {
@@ -132,10 +133,16 @@ async fn fetch(ledger: Ledger, transport: Transport, mut nudges: Nudges) {
 
 /// Fetches ranges from one peer until `index`, or until it has no more.
 async fn fetch_from(ledger: &Ledger, transport: &Transport, source: NodeId, index: u64) {
+    let mut far = true;
     loop {
         let from = ledger.state().position.index + 1;
         if from > index {
             return;
+        }
+        if far && index - from >= limits::SNAPSHOT_SPARES {
+            far = false;
+            begin_anew(ledger, transport, source, from).await;
+            continue;
         }
         let query = codec::encode(&LedgerQuery { from });
         let answer = match transport.call(source, method::LEDGER, query, FETCH).await {
@@ -159,6 +166,35 @@ async fn fetch_from(ledger: &Ledger, transport: &Transport, source: NodeId, inde
         }
         if ledger.state().position.index < from {
             return;
+        }
+    }
+}
+
+struct Member<'t>(&'t Transport, NodeId);
+
+#[async_trait]
+impl start::Ask for Member<'_> {
+    async fn ask(&self, method: u16, body: Vec<u8>) -> Result<Vec<u8>, String> {
+        let answer = self.0.call(self.1, method, body, FETCH).await;
+        answer.map_err(|error| error.to_string())
+    }
+}
+
+/// Takes a peer's state in place of many batches, if it has one.
+async fn begin_anew(ledger: &Ledger, transport: &Transport, source: NodeId, from: u64) {
+    if ledger.council().borrow().votes {
+        return;
+    }
+    let peer = Member(transport, source);
+    match start::fetch(&peer, u64::MAX, from + limits::SNAPSHOT_SPARES).await {
+        Ok(None) => {}
+        Ok(Some(start)) => {
+            if let Err(error) = ledger.install(start).await {
+                tracing::warn!(peer = ?source, %error, "a peer's state of the ledger was refused");
+            }
+        }
+        Err(error) => {
+            tracing::debug!(peer = ?source, %error, "a peer's state could not be fetched");
         }
     }
 }

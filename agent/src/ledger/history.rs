@@ -11,6 +11,9 @@ use super::file::Loaded;
 /// How far a ledger's file is right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checked {
+    /// The batch that it begins behind: 0 for the genesis, else one whose state
+    /// the rosters since the genesis vouch for.
+    pub base: u64,
     /// Batches that are proved by their rosters and follow from each other.
     pub batches: u64,
     /// The last of them.
@@ -23,6 +26,7 @@ pub struct Checked {
 /// happened, in order, as far as it is right.
 pub fn check(loaded: &Loaded, verify: &dyn Verify, mut each: impl FnMut(Sentence)) -> Checked {
     let mut checked = Checked {
+        base: 0,
         batches: 0,
         position: loaded.genesis.position(),
         problem: None,
@@ -36,6 +40,19 @@ pub fn check(loaded: &Loaded, verify: &dyn Verify, mut each: impl FnMut(Sentence
     };
     if let Ok(genesis) = loaded.genesis.peek() {
         each(genesis.told());
+    }
+    if let Some(start) = &loaded.start {
+        match start.open(&loaded.genesis, verify) {
+            Ok(begun) => state = begun,
+            Err(error) => {
+                checked.problem = Some(format!(
+                    "the state that it begins with is not right: {error}"
+                ));
+                return checked;
+            }
+        }
+        checked.base = state.position.index;
+        checked.position = state.position;
     }
     for (n, batch) in loaded.batches.iter().enumerate() {
         match next(&state, batch, verify, &mut each) {

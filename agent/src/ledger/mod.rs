@@ -3,6 +3,7 @@
 //! change is decided in [`innermesh_proto::ledger`]; how batches travel
 //! between nodes is [`follow`]'s.
 
+mod archive;
 pub mod client;
 mod council;
 mod decide;
@@ -10,11 +11,13 @@ pub mod file;
 pub mod follow;
 mod frames;
 pub mod history;
+mod install;
 mod issuers;
 pub mod raft;
 mod recover;
 mod room;
 mod rotation;
+pub mod start;
 mod voter;
 mod writer;
 
@@ -37,13 +40,16 @@ use innermesh_proto::{
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 pub use self::room::ROOM;
-pub use self::{recover::Lost, voter::Barred, writer::Carrier};
+pub use self::{install::InstallError, recover::Lost, voter::Barred, writer::Carrier};
 
 use self::{
-    file::{Archive, FileError},
+    archive::Archive,
+    file::FileError,
+    install::Starts,
     raft::Message,
     room::Room,
     rotation::Rotation,
+    start::{Start, StartError},
     writer::{Command, Writer},
 };
 use crate::host::Host;
@@ -70,6 +76,7 @@ struct Inner {
     commands: mpsc::Sender<Command>,
     carrier: Arc<OnceLock<Arc<dyn Carrier>>>,
     council: watch::Receiver<Council>,
+    starts: Arc<Starts>,
     lost: watch::Receiver<Arc<Vec<Lost>>>,
 }
 
@@ -97,6 +104,12 @@ pub enum LedgerError {
     /// It doesn't start with the genesis of a mesh.
     #[error("the ledger file doesn't start with a mesh: {0}")]
     Genesis(#[from] GenesisError),
+    /// The state that it begins with isn't right.
+    #[error(
+        "the state that the ledger file begins with is not right: {0}; move the state folder away \
+         and `agent join` with a new invite"
+    )]
+    Start(#[from] StartError),
     /// A stored batch doesn't follow from those before it.
     #[error("the ledger file is damaged: {0}")]
     Batch(#[from] BatchError),
@@ -147,12 +160,27 @@ impl Ledger {
     pub async fn open(host: &Host, key: Arc<dyn Sign>) -> Result<Self, LedgerError> {
         let loaded = file::load(&*host.disk).await?;
         let me = key.public().node_id();
-        let mut state = State::genesis(&loaded.genesis, &*host.keys)?;
+        let starts = Arc::new(Starts::default());
+        let mut state = match &loaded.start {
+            None => State::genesis(&loaded.genesis, &*host.keys)?,
+            Some(start) => start.open(&loaded.genesis, &*host.keys)?,
+        };
+        if let Some(start) = &loaded.start {
+            starts.note(&start.at, &Arc::new(state.clone()));
+        }
         let mut damage = loaded.damage;
         let mut kept = 0;
         for batch in &loaded.batches {
             match state.next(batch, &*host.keys) {
-                Ok((next, _)) => state = next,
+                Ok((next, _)) => {
+                    state = next;
+                    if batch
+                        .read_header()
+                        .is_ok_and(|header| header.state.is_some())
+                    {
+                        starts.note(batch, &Arc::new(state.clone()));
+                    }
+                }
                 Err(error) => {
                     tracing::error!(%error, "a stored batch doesn't apply");
                     damage = Some(loaded.offset(kept));
@@ -186,6 +214,7 @@ impl Ledger {
             host: host.clone(),
             key,
             genesis: genesis.clone(),
+            starts: starts.clone(),
             lost: lost_sender,
             issuers: Vec::new(),
             listed_issuers: None,
@@ -222,6 +251,7 @@ impl Ledger {
                 commands,
                 carrier,
                 council,
+                starts,
                 lost,
             }),
         })
@@ -401,13 +431,40 @@ impl Ledger {
     /// # Errors
     /// The disk's.
     pub async fn recoveries_from(&self, number: u32) -> std::io::Result<Vec<Batch>> {
-        let mut batches = Vec::new();
-        let found = self.inner.archive.recoveries_from(number);
-        for index in found.into_iter().rev().take(limits::RECOVERIES) {
-            batches.extend(self.range(index, 1).await?.into_iter().next());
-        }
-        batches.reverse();
-        Ok(batches)
+        let archive = &self.inner.archive;
+        archive.recoveries_from(number, limits::RECOVERIES).await
+    }
+
+    /// The newest state that others may start from, of a batch up to `most`.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn start_for(&self, most: u64) -> std::io::Result<Option<Arc<Start>>> {
+        self.inner.starts.newest(&self.inner.archive, most).await
+    }
+
+    /// The one that was asked for last, if it is of this batch.
+    pub fn start_at(&self, index: u64) -> Option<Arc<Start>> {
+        self.inner.starts.made(index)
+    }
+
+    /// After which batch this node's file begins.
+    pub fn base(&self) -> u64 {
+        self.inner.archive.base()
+    }
+
+    /// Begins anew from a peer's state, which is further.
+    ///
+    /// # Errors
+    /// [`InstallError`]; nothing was changed.
+    pub async fn install(&self, start: Start) -> Result<Position, InstallError> {
+        let (reply, answer) = oneshot::channel();
+        let asked = self
+            .inner
+            .commands
+            .send(Command::Start(Box::new(start), reply));
+        asked.await.map_err(|_| InstallError::Stopped)?;
+        answer.await.unwrap_or(Err(InstallError::Stopped))
     }
 
     /// Tells the leader what its peers' clocks say: wall time in milliseconds,

@@ -14,7 +14,7 @@ use innermesh_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{file::LEDGER, writer::Writer};
+use super::{file::LEDGER, start, writer::Writer};
 use crate::host::Disk;
 
 /// What this node held that is no part of the ledger any more, in short.
@@ -105,7 +105,9 @@ impl Writer {
             ?position,
             "the root gave the ledger a new roster: this node"
         );
-        self.store(vec![batch], Some(Arc::new(after))).await?;
+        let after = Arc::new(after);
+        self.starts.note(&batch, &after);
+        self.store(vec![batch], Some(after)).await?;
         self.follow_roster().await?;
         Ok(Ok(position))
     }
@@ -134,7 +136,8 @@ impl Writer {
             .filter(|(_, at, _)| self.archive.hash_at(at.index) != Some(at.hash))
             .collect();
         let parts = |(_, at, led): &&(&Batch, Position, Led)| {
-            let here = self.archive.hash_at(led.place.index) == Some(led.place.hash);
+            let here = led.place.index >= self.archive.base()
+                && self.archive.hash_at(led.place.index) == Some(led.place.hash);
             here && self.archive.hash_at(at.index).is_some()
         };
         let Some((batch, at, first)) = led.iter().find(parts) else {
@@ -182,7 +185,14 @@ impl Writer {
     /// The state after the batch at `index`, which this node holds.
     async fn state_at(&mut self, index: u64) -> io::Result<State> {
         let keys = &*self.host.keys;
-        let mut state = State::genesis(&self.genesis, keys).map_err(io::Error::other)?;
+        let start = match self.archive.base() {
+            0 => None,
+            _ => start::load(&*self.host.disk).await?,
+        };
+        let mut state = match start {
+            None => State::genesis(&self.genesis, keys).map_err(io::Error::other)?,
+            Some(start) => start.open(&self.genesis, keys).map_err(io::Error::other)?,
+        };
         while state.position.index < index {
             let page = self.archive.range(state.position.index + 1, PAGE).await?;
             if page.is_empty() {

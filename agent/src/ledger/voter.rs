@@ -12,7 +12,7 @@ use innermesh_proto::{
 };
 
 use super::{
-    file::Archive,
+    archive::Archive,
     raft::{
         Base, Body, Conf, DiskLog, Engine, Hard, LOG, LogError, Message, Payload, Saved, VoterId,
     },

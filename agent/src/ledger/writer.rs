@@ -20,12 +20,15 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::{
     Council, ProposeError, TakeError,
+    archive::Archive,
     council::{Flight, Unproved},
-    file::{Appender, Archive},
+    file::Appender,
+    install::{InstallError, Starts},
     raft::Message,
     recover::Lost,
     room::Room,
     rotation::Rotation,
+    start::Start,
     voter::{Barred, Early, TICK, Voter},
 };
 use crate::{
@@ -48,6 +51,8 @@ pub(super) enum Command {
     Keys(oneshot::Sender<Result<IssuerKeys, String>>),
     /// Asks how deciding goes.
     Deciding(oneshot::Sender<Deciding>),
+    /// Begins anew from a peer's state.
+    Start(Box<Start>, oneshot::Sender<Result<Position, InstallError>>),
     /// Goes on alone by what the root signed.
     Recover(SignedRecovery, oneshot::Sender<Result<Position, TakeError>>),
 }
@@ -75,6 +80,8 @@ pub(super) struct Writer {
     pub state: watch::Sender<Arc<State>>,
     pub durable: watch::Sender<Position>,
     pub batches: broadcast::Sender<Arc<Batch>>,
+    /// The newest states that others may start from.
+    pub starts: Arc<Starts>,
     /// What a recovery by the root left behind.
     pub lost: watch::Sender<Arc<Vec<Lost>>>,
     pub clocks: Vec<u64>,
@@ -169,6 +176,9 @@ impl Writer {
                 let _ = reply.send(self.deciding());
             }
             Command::Take(batches, reply) => self.take(batches, reply).await?,
+            Command::Start(start, reply) => {
+                let _ = reply.send(self.install(*start).await?);
+            }
             Command::Recover(signed, reply) => {
                 let done = self.recover(&signed).await?;
                 let _ = reply.send(done.map_err(TakeError::Batch));
@@ -255,6 +265,7 @@ impl Writer {
                 Ok(None) => {}
                 Ok(Some(next)) => {
                     state = Arc::new(next);
+                    self.starts.note(&batch, &state);
                     taken.push(batch);
                 }
                 Err(error) => {
@@ -357,6 +368,9 @@ impl Writer {
                 }
                 Command::Take(_, reply) | Command::Recover(_, reply) => {
                     let _ = reply.send(Err(TakeError::Stopped));
+                }
+                Command::Start(_, reply) => {
+                    let _ = reply.send(Err(InstallError::Stopped));
                 }
                 Command::Keys(reply) => {
                     let _ = reply.send(Err(error.to_string()));

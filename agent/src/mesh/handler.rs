@@ -16,7 +16,7 @@ use innermesh_proto::{
     limits,
     message::{
         Batches, BodyQuery, Decided, HeadsQuery, JoinHello, JoinQuery, Joined, LedgerQuery,
-        Propose, Push, RecoveryQuery, Renew,
+        Propose, Push, RecoveryQuery, Renew, SnapshotHead, SnapshotPartQuery, SnapshotQuery,
     },
     rpc::{Failure, method},
 };
@@ -75,6 +75,8 @@ impl Handler for PeerHandler {
             (method::PROPOSE, _) => self.propose(&body).await,
             (method::GENESIS, _) => Ok(codec::encode(self.0.ledger.genesis())),
             (method::ISSUER_KEYS, Some(node)) => self.issuer_keys(node).await,
+            (method::SNAPSHOT, _) => self.snapshot(&body).await,
+            (method::SNAPSHOT_PART, _) => self.snapshot_part(&body),
             (method::RECOVERY, _) => self.recovery(&body).await,
             (method::COUNCIL, _) => Ok(codec::encode(&self.0.ledger.deciding().await)),
             (method::ADMISSION, Some(node)) => {
@@ -133,6 +135,29 @@ impl PeerHandler {
         let batches = self.0.ledger.range(query.from, follow::RANGE_BYTES).await;
         let batches = batches.map_err(|e| Failure::Internal(e.to_string()))?;
         Ok(codec::encode(&Batches { batches }))
+    }
+
+    async fn snapshot(&self, body: &[u8]) -> Result<Vec<u8>, Failure> {
+        let query: SnapshotQuery = read(body)?;
+        let start = self.0.ledger.start_for(query.most).await;
+        let start = start.map_err(|e| Failure::Internal(e.to_string()))?;
+        let head = start.map(|start| SnapshotHead {
+            ends: start.ends.clone(),
+            at: Some(start.at.clone()),
+            length: start.bytes.len() as u64,
+        });
+        Ok(codec::encode(&head.unwrap_or_default()))
+    }
+
+    fn snapshot_part(&self, body: &[u8]) -> Result<Vec<u8>, Failure> {
+        let query: SnapshotPartQuery = read(body)?;
+        let start = self.0.ledger.start_at(query.index);
+        let start = start.ok_or_else(|| {
+            Failure::Unavailable("that state isn't at hand any more; ask for the newest".into())
+        })?;
+        let from = usize::try_from(query.from).unwrap_or(usize::MAX);
+        let rest = start.bytes.get(from..).unwrap_or_default();
+        Ok(rest[..rest.len().min(limits::SNAPSHOT_PART_BYTES)].to_vec())
     }
 
     async fn recovery(&self, body: &[u8]) -> Result<Vec<u8>, Failure> {

@@ -18,6 +18,7 @@ use crate::{
     ledger::{
         file::{self, LEDGER},
         history::{self, Checked},
+        start::{self, Start},
     },
 };
 
@@ -91,6 +92,8 @@ impl When {
 struct Printed {
     /// Batches that were checked and are right.
     verified: u64,
+    /// The batch behind which this machine's copy begins; 0 for the genesis.
+    base: u64,
     index: u64,
     hash: String,
     /// What is wrong after them; null when nothing is.
@@ -121,7 +124,12 @@ pub fn log(arguments: &Arguments, paths: &Paths) -> Result<(), Failure> {
             file.display()
         )),
     })?;
-    let loaded = file::parse(bytes).map_err(Failure::failed)?;
+    let start = match &arguments.file {
+        None => fs::read(paths.state.join(start::FILE)).ok(),
+        Some(_) => None,
+    };
+    let start = start.and_then(|bytes| Start::decode(&bytes));
+    let loaded = file::parse(bytes).map_err(Failure::failed)?.from(start);
     let wanted = Wanted::new(arguments);
     let mut told = Vec::new();
     let checked = history::check(&loaded, &SystemKeys, |sentence| {
@@ -142,6 +150,7 @@ fn print(output: Output, checked: Checked, told: Vec<Sentence>) -> Result<(), Fa
     };
     let printed = Printed {
         verified: checked.batches,
+        base: checked.base,
         index: checked.position.index,
         hash: checked.position.hash.to_string(),
         problem: checked.problem.clone(),
@@ -149,7 +158,14 @@ fn print(output: Output, checked: Checked, told: Vec<Sentence>) -> Result<(), Fa
     };
     output.print(&printed, text)?;
     if !output.is_json() {
-        note(&format!("verified {} batches", checked.batches));
+        note(&match checked.base {
+            0 => format!("verified {} batches", checked.batches),
+            base => format!(
+                "verified {} batches, and the state after batch {base} that this machine began \
+                 with; what came before is told on machines that are longer in the mesh",
+                checked.batches
+            ),
+        });
     }
     let Some(problem) = checked.problem else {
         return Ok(());

@@ -1,0 +1,154 @@
+//! The states that others may start from, and starting from another's.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use innermesh_proto::ledger::{Batch, Position, Snapshot, State};
+
+use super::{
+    archive::Archive,
+    file::Appender,
+    start::{self, Start, StartError},
+    writer::Writer,
+};
+
+/// States that are kept for others: the newest may be of a later batch than a
+/// joining machine can use.
+const KEPT: usize = 2;
+
+/// The newest states whose hashes are proved. Each costs what it doesn't share
+/// with later ones.
+#[derive(Default)]
+pub struct Starts {
+    states: Mutex<VecDeque<(Batch, Arc<State>)>>,
+    made: Mutex<Option<(u64, Arc<Start>)>>,
+}
+
+impl Starts {
+    /// Keeps the state after `batch`, if its header has the hash of it.
+    pub fn note(&self, batch: &Batch, state: &Arc<State>) {
+        if batch
+            .read_header()
+            .is_ok_and(|header| header.state.is_some())
+        {
+            let mut states = lock(&self.states);
+            states.push_back((batch.clone(), state.clone()));
+            while states.len() > KEPT {
+                states.pop_front();
+            }
+        }
+    }
+
+    fn forget(&self) {
+        lock(&self.states).clear();
+    }
+
+    /// The newest that isn't of a later batch than `most`.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn newest(&self, archive: &Archive, most: u64) -> io::Result<Option<Arc<Start>>> {
+        let found = {
+            let states = lock(&self.states);
+            let mut states = states.iter().rev();
+            states
+                .find(|(_, state)| state.position.index <= most)
+                .cloned()
+        };
+        let Some((at, state)) = found else {
+            return Ok(None);
+        };
+        let index = state.position.index;
+        if let Some(made) = self.made(index) {
+            return Ok(Some(made));
+        }
+        let start = Arc::new(Start {
+            ends: archive.ends(index).await?,
+            at,
+            bytes: Snapshot::of(&state).bytes,
+        });
+        *lock(&self.made) = Some((index, start.clone()));
+        Ok(Some(start))
+    }
+
+    /// The one that was asked for last, if it is of this batch.
+    pub fn made(&self, index: u64) -> Option<Arc<Start>> {
+        let made = lock(&self.made);
+        let made = made.as_ref().filter(|(at, _)| *at == index);
+        made.map(|(_, start)| start.clone())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+/// Why a node doesn't start from a peer's state. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InstallError {
+    /// It isn't what it says.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// It isn't further than this node is.
+    #[error("it is of an earlier batch than this node's newest")]
+    Old,
+    /// It lacks what this node knows: an eviction, or a recovery by the root.
+    #[error("it is of another history than the one held here")]
+    Fork,
+    /// This node takes part in deciding, and needs every batch.
+    #[error("a CA node takes every batch")]
+    Voter,
+    /// The writer stopped after a failure of the disk.
+    #[error("the ledger can't be written")]
+    Stopped,
+}
+
+impl Writer {
+    /// Begins anew from a peer's state, which is further.
+    pub async fn install(&mut self, start: Start) -> io::Result<Result<Position, InstallError>> {
+        let now = self.current();
+        let state = match start.open(&self.genesis, &*self.host.keys) {
+            Ok(state) => state,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        if state.position.index <= now.position.index {
+            return Ok(Err(InstallError::Old));
+        }
+        if self.voter.is_some() || now.roster.contains(&self.me()) {
+            return Ok(Err(InstallError::Voter));
+        }
+        // Where the root led the ledger on from an earlier place, this node
+        // goes back there first.
+        let leads_back = |batch: &Batch| {
+            let recovery = batch.read_header().ok().and_then(|header| header.recovery);
+            recovery
+                .and_then(|signed| signed.claims())
+                .is_some_and(|(number, place)| {
+                    number > now.recovery
+                        && place != now.position
+                        && place.index <= now.position.index
+                })
+        };
+        if state.recovery < now.recovery
+            || start.ends.iter().chain([&start.at]).any(leads_back)
+            || !now.revoked_beyond(&state).0.is_empty()
+        {
+            return Ok(Err(InstallError::Fork));
+        }
+        let disk = self.host.disk.clone();
+        start::store(&*disk, &start).await?;
+        self.file = Appender::anew(&*disk, &self.genesis).await?;
+        self.archive.restart(&start).map_err(io::Error::other)?;
+        let (position, state) = (state.position, Arc::new(state));
+        tracing::info!(?position, "the ledger begins anew from a peer's state");
+        self.starts.forget();
+        self.starts.note(&start.at, &state);
+        self.state.send_replace(state);
+        self.durable.send_replace(self.archive.position());
+        self.follow_roster().await?;
+        Ok(Ok(position))
+    }
+}
