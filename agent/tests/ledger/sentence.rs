@@ -62,6 +62,7 @@ fn each_entry_is_told_as_who_did_what_by_whose_authority() {
     mesh.ask(&*founder, Content::RemoveRecords(remove));
     mesh.promote(1);
     mesh.promote(2);
+    mesh.promote(2);
     mesh.become_roster(&[0, 1, 2]);
     mesh.admit_as(&*key(3), "three", &*key(0), |grant| {
         grant.roles = [Role::Admin].into();
@@ -90,6 +91,7 @@ fn each_entry_is_told_as_who_did_what_by_whose_authority() {
         "founder removed the A records of tv.lab.internal.",
         "founder made one a CA node, by one issuer that the root signed",
         "founder made two a CA node, by one issuer that the root signed",
+        "founder gave two one issuer more, signed by the root",
         "founder brought the roster to ",
         "three joined as admin, by an invite of founder",
         "one asked to evict two; a second admin is awaited",

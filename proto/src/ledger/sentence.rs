@@ -300,6 +300,11 @@ impl Teller<'_> {
                 list(certify.names.iter()),
                 self.issued(entry)
             ),
+            Content::Promote(promote) if self.before.is_voter(promote.node) => format!(
+                "{who} gave {} {} more, signed by the root",
+                self.node(promote.node),
+                count(promote.issuers.len(), "issuer")
+            ),
             Content::Promote(promote) => format!(
                 "{who} made {} a CA node, by {} that the root signed",
                 self.node(promote.node),

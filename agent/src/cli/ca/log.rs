@@ -159,6 +159,7 @@ fn print(output: Output, checked: Checked, told: Vec<Sentence>) -> Result<(), Fa
     output.print(&printed, text)?;
     if !output.is_json() {
         note(&match checked.base {
+            0 if checked.batches == 1 => "verified one batch".into(),
             0 => format!("verified {} batches", checked.batches),
             base => format!(
                 "verified {} batches, and the state after batch {base} that this machine began \

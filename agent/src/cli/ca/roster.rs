@@ -137,12 +137,8 @@ fn promoted(changed: &Changed<'_>, size: usize) -> String {
         count => format!("{node} has {count} issuers more"),
     };
     let place = match changed.waits_for {
-        None => format!(
-            "it decides with {} CA node{}: {}",
-            size,
-            if size == 1 { "" } else { "s" },
-            roster.join(", ")
-        ),
+        None if size == 1 => "it decides alone".to_string(),
+        None => format!("it decides with {size} CA nodes: {}", roster.join(", ")),
         Some(_) if size % 2 == 1 => {
             "it doesn't decide yet: waiting for one more: promote another".to_string()
         }
