@@ -20,8 +20,9 @@ use innermesh_proto::{
 use super::{Ledger, ProposeError, follow::Nudge};
 use crate::{host::Host, quic::Transport};
 
-/// How long one attempt may take.
-const ATTEMPT: Duration = Duration::from_secs(5);
+/// How long one node may take to answer. A leader that died says nothing, and
+/// the others know better by then.
+const ATTEMPT: Duration = Duration::from_secs(2);
 /// Time between attempts.
 const PAUSE: Duration = Duration::from_millis(250);
 /// How long a request is good for, in milliseconds of ledger time.
@@ -142,7 +143,11 @@ impl Client {
                     }
                     Err(failed) => error = failed,
                 },
-                () = clock.sleep(end.saturating_sub(clock.now())) => return Err(error),
+                () = clock.sleep(end.saturating_sub(clock.now())) => {
+                    // The next request doesn't begin with who was silent.
+                    self.remember(None);
+                    return Err(error);
+                }
             }
             if clock.now() >= end {
                 return Err(error);
