@@ -13,7 +13,8 @@ use innermesh_agent::{
 use innermesh_proto::{
     codec,
     crypto::Purpose,
-    ledger::{Content, Outcome, SignedRecovery, request::Promote},
+    ledger::{Content, Outcome, Recovery, SignedRecovery, request::Promote},
+    limits,
     zone::{DomainName, RecordType},
 };
 
@@ -82,10 +83,7 @@ pub async fn recover(agent: &Agent, root: &Root) -> Result<(), String> {
         if let Ok(asked) = asked
             && asked.ahead.is_empty()
         {
-            let bytes = asked.recovery.0;
-            let message = Purpose::Recovery.message(&root.mesh(), &bytes);
-            let signature = root.sign(&message).map_err(|e| e.to_string())?;
-            let signed = codec::encode(&SignedRecovery { bytes, signature });
+            let signed = codec::encode(&signed(root, &asked.recovery.0)?);
             let done = control.ca_recover(Der(signed)).await;
             return done.map_err(|e| e.to_string());
         }
@@ -93,6 +91,26 @@ pub async fn recover(agent: &Agent, root: &Root) -> Result<(), String> {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     Err("others are ahead, or a leader still answers".into())
+}
+
+/// A recovery with the root's signature. How long that is in DER depends on the
+/// numbers in it, and those on what TLS drew at each join; so that a run is the
+/// same each time, the number of the recovery is raised until it has the usual
+/// length.
+fn signed(root: &Root, recovery: &[u8]) -> Result<SignedRecovery, String> {
+    const USUAL: usize = 71;
+    let words = |error: &dyn std::fmt::Display| error.to_string();
+    let mut recovery: Recovery =
+        codec::decode(recovery, limits::HEADER_BYTES).map_err(|error| words(&error))?;
+    loop {
+        let bytes = codec::encode(&recovery);
+        let message = Purpose::Recovery.message(&root.mesh(), &bytes);
+        let signature = root.sign(&message).map_err(|error| words(&error))?;
+        if signature.len() == USUAL {
+            return Ok(SignedRecovery { bytes, signature });
+        }
+        recovery.number += 1;
+    }
 }
 
 /// Has the ledger decide what a member asks.

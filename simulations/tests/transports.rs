@@ -468,10 +468,7 @@ async fn the_ledger_is_asked_anew_about_those_who_are_connected() {
         a.transport.review();
         until(|| !a.transport.is_connected(b.id()) && !b.transport.is_connected(a.id())).await;
         let again = b.transport.dial(a.address(), None).await;
-        assert!(
-            matches!(again, Err(DialError::Refused(_))),
-            "{profile}: {again:?}"
-        );
+        assert_eq!(again, Err(DialError::Evicted), "{profile}");
     }
 }
 

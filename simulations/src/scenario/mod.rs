@@ -20,7 +20,8 @@ pub struct Scenario {
     pub promises: &'static [&'static str],
     /// Whether no running node may ever be taken for dead (S6).
     pub nobody_dies: bool,
-    /// Whether it needs datagrams, which the message profile doesn't have.
+    /// Whether it needs what the message profile doesn't have: datagrams, or two
+    /// connections of one pair.
     pub needs_datagrams: bool,
     make: fn(&mut Draft),
 }

@@ -73,7 +73,7 @@ pub(super) const ALL: &[Scenario] = &[
         about: "a copy of a machine's disk runs somewhere else",
         promises: &["clone"],
         nobody_dies: false,
-        needs_datagrams: false,
+        needs_datagrams: true,
         make: cloned,
     },
     Scenario {

@@ -251,7 +251,7 @@ fn chosen(name: &str, profile: Profile) -> Result<Vec<&'static Scenario>, String
         return match scenario.is_for(profile) {
             true => Ok(vec![scenario]),
             false => Err(format!(
-                "{name} is about datagrams: it is for the wire profile only"
+                "{name} is about packets and connections: it is for the wire profile only"
             )),
         };
     }
