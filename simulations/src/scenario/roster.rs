@@ -157,8 +157,9 @@ fn leader_killed(draft: &mut Draft) {
         draft.at(when.saturating_sub(100), Act::Issue(node));
         // In which write of a commit, or when between two.
         let act = match round.is_multiple_of(2) {
-            true => Act::LeaderStops(draft.random.range(1, 9)),
-            false => Act::LeaderCrash,
+            // At the first one it is certain that somebody leads.
+            true => Act::LeaderCrash,
+            false => Act::LeaderStops(draft.random.range(1, 9)),
         };
         draft.at(at, act);
         if draft.random.chance(0.4) {
