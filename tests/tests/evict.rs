@@ -205,10 +205,18 @@ fn the_fourth_machine_within_an_hour_waits_and_can_be_let_in_again() {
         wait_cut_off(agent, "gamma", &address, Instant::now());
         assert_eq!(row(agent, "gamma").expect("a member")["held"], true);
     }
+    const TOLD: &str = "turned this machine away";
+    let warnings = || gamma.status()["warnings"].to_string();
+    wait_for("gamma to hear of it", PATIENCE, || {
+        ensure(warnings().contains(TOLD), warnings())
+    });
     let _ = alpha.json(&["evict", "gamma", "--undo"]);
     for agent in [&alpha, &beta, &gamma] {
         agent.wait_nodes(3);
     }
+    wait_for("gamma to be let in again", PATIENCE, || {
+        ensure(!warnings().contains(TOLD), warnings())
+    });
     alpha.wait_answer(&["gamma.lab.internal", "A"], &[&address]);
 }
 

@@ -81,6 +81,7 @@ pub async fn run(inner: Arc<Inner>) {
                 Ok(PeerEvent::Up(node)) => {
                     dialer.lacking.remove(&node);
                     dialer.attempts.remove(&Target::Member(node));
+                    inner.membership.note(node, false);
                     let gossip = inner.gossip.clone();
                     inner.host.tasks.spawn(async move { gossip.greet(node).await });
                 }
@@ -204,9 +205,8 @@ impl Dialer {
     fn done(&mut self, target: Target, result: Result<NodeId, DialError>) {
         self.dialing.remove(&target);
         match result {
-            Ok(node) => {
+            Ok(_) => {
                 self.attempts.remove(&target);
-                self.inner.membership.note(node, false);
             }
             Err(error) => {
                 tracing::debug!(?target, %error, "a peer could not be dialed");
