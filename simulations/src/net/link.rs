@@ -151,27 +151,34 @@ impl Links {
         }
     }
 
-    /// What becomes of so many bytes, in packets that pass every link, and
-    /// after which time the last one arrives; nothing when one is lost.
+    /// What becomes of so many bytes, in packets that pass every link: after
+    /// which time the last one arrives, or how many bytes were lost.
     pub(super) fn pass_all(
         &mut self,
         from: HostId,
         to: HostId,
         length: usize,
-    ) -> (Fate, Option<Duration>) {
+    ) -> (Fate, Result<Duration, usize>) {
         let packets = match self.between(from, to).loss > 0.0 {
             true => length.div_ceil(PACKET).clamp(1, PACKETS),
             false => 1,
         };
-        let mut worst = (Fate::Sent, None);
+        let (mut worst, mut last, mut lost) = (Fate::Sent, Duration::ZERO, 0);
         for _ in 0..packets {
             let (fate, times) = self.pass(from, to, length.min(PACKET));
-            let Some(time) = times.into_iter().min() else {
-                return (fate, None);
+            match times.into_iter().min() {
+                Some(time) => last = last.max(time),
+                None => lost += 1,
+            }
+            worst = match (worst, fate) {
+                (Fate::Lost, _) | (_, Fate::Lost) => Fate::Lost,
+                (worst, fate) => worst.max(fate),
             };
-            worst = (worst.0.max(fate), worst.1.max(Some(time)));
         }
-        worst
+        match lost {
+            0 => (worst, Ok(last)),
+            _ => (worst, Err((length * lost).div_ceil(packets))),
+        }
     }
 
     /// What becomes of a datagram, and after which times it arrives.

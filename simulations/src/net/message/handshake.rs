@@ -136,7 +136,7 @@ impl State {
             }
             Ok(host)
         });
-        if let Some(due) = self.carry(host, from, to, receiver, length) {
+        if let Ok(due) = self.carry(host, from, to, receiver, length) {
             flight.sent = true;
             self.talk.at(due, Event::Flight(flight));
         } else {

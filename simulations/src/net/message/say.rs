@@ -33,6 +33,15 @@ pub(super) const DATAGRAM: usize = 1200;
 /// those that have one.
 const NOTICES: u32 = limits::NOTICE_QUEUE as u32 + limits::STREAMS_PER_PEER;
 
+/// What of a message is still to be carried.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Effort {
+    /// In bytes.
+    length: usize,
+    /// How often nothing of it arrived.
+    tries: u32,
+}
+
 impl State {
     /// Queues a one-way message, or doesn't.
     pub(super) fn notify(&mut self, desk: DeskId, to: &NodeId, method: u16, body: Vec<u8>) -> bool {
@@ -67,7 +76,11 @@ impl State {
 
     /// Says something; `false` when the connection is over at that side.
     pub(super) fn send(&mut self, connection: ConnectionId, side: Side, frame: Frame) -> bool {
-        self.say(connection, side, frame, 0)
+        let effort = Effort {
+            length: frame.length() + ENVELOPE,
+            tries: 0,
+        };
+        self.say(connection, side, frame, effort)
     }
 
     pub(super) fn say(
@@ -75,7 +88,7 @@ impl State {
         connection: ConnectionId,
         side: Side,
         frame: Frame,
-        tries: u32,
+        effort: Effort,
     ) -> bool {
         let Some(end) = self.talk.end(connection, side) else {
             return false;
@@ -83,18 +96,27 @@ impl State {
         if end.phase == Phase::Over {
             return false;
         }
-        let length = frame.length() + ENVELOPE;
-        end.sent += length as u64;
-        match self.pass(connection, side, length) {
-            Some(due) => self
+        end.sent += effort.length as u64;
+        match self.pass(connection, side, effort.length) {
+            Ok(due) => self
                 .talk
                 .at(due, Event::Arrives(connection, side.other(), frame)),
-            None if matches!(frame, Frame::Datagram(_)) => {}
-            None => {
+            Err(_) if matches!(frame, Frame::Datagram(_)) => {}
+            Err(lost) => {
+                // Where something was acknowledged, the probe timeout isn't
+                // doubled (RFC 9002, section 6.2.1).
+                let tries = match lost < effort.length {
+                    true => 0,
+                    false => effort.tries,
+                };
                 let wait = self.round_trip(connection, side) + PATIENCE;
                 let again = clock::now() + wait * 2u32.saturating_pow(tries.min(10));
-                let event = Event::Again(connection, side, frame, tries + 1);
-                self.talk.at(again, event);
+                let effort = Effort {
+                    length: lost,
+                    tries: tries + 1,
+                };
+                self.talk
+                    .at(again, Event::Again(connection, side, frame, effort));
             }
         }
         true
@@ -114,19 +136,25 @@ impl State {
     }
 
     /// Has `length` bytes pass from one end to the other; gives when they
-    /// arrive, or nothing.
-    fn pass(&mut self, connection: ConnectionId, side: Side, length: usize) -> Option<Instant> {
-        let (from, receiver) = self.way(connection, side)?;
+    /// arrive, or how many are lost.
+    fn pass(
+        &mut self,
+        connection: ConnectionId,
+        side: Side,
+        length: usize,
+    ) -> Result<Instant, usize> {
+        let (from, receiver) = self.way(connection, side).ok_or(length)?;
         let (desk, to) = {
-            let end = self.talk.end(connection, side)?;
+            let end = self.talk.end(connection, side).ok_or(length)?;
             (end.desk, end.remote)
         };
-        let place = self.talk.desk(desk)?.place;
+        let place = self.talk.desk(desk).ok_or(length)?.place;
         self.carry(place, from, to, receiver, length)
     }
 
     /// Has `length` bytes pass from a host to another, as so many packets as
-    /// they need; tells the observer.
+    /// they need; tells the observer. Gives when the last one arrives, or how
+    /// many bytes are lost.
     pub(super) fn carry(
         &mut self,
         place: HostId,
@@ -134,10 +162,10 @@ impl State {
         to: SocketAddr,
         receiver: Result<HostId, Fate>,
         length: usize,
-    ) -> Option<Instant> {
+    ) -> Result<Instant, usize> {
         let now = clock::now();
         let (fate, due) = match receiver {
-            Err(fate) => (fate, None),
+            Err(fate) => (fate, Err(length)),
             Ok(receiver) => {
                 let begin = self.ready(place, now);
                 let (fate, time) = self.links.pass_all(place, receiver, length);
@@ -214,7 +242,7 @@ impl State {
         if !self.talk.end(connection, side).is_some_and(up) {
             return;
         }
-        if let Some(due) = self.pass(connection, side, ENVELOPE) {
+        if let Ok(due) = self.pass(connection, side, ENVELOPE) {
             let event = Event::Closed(connection, side.other(), code, why.into());
             self.talk.at(due, event);
         } else {

@@ -63,8 +63,8 @@ async fn deliver(wire: Weak<Shared>) {
 fn happen(wire: &Weak<Shared>, event: Event) {
     let work = locked(wire, |state| match event {
         Event::Arrives(connection, side, frame) => state.arrives(connection, side, frame),
-        Event::Again(connection, side, frame, tries) => {
-            state.say(connection, side, frame, tries);
+        Event::Again(connection, side, frame, effort) => {
+            state.say(connection, side, frame, effort);
             None
         }
         Event::Closed(connection, side, code, why) => {

@@ -29,6 +29,7 @@ use tokio::{
 use super::{
     ConnectionId,
     handshake::{Dialed, Flight},
+    say::Effort,
 };
 use crate::{
     clock,
@@ -198,7 +199,7 @@ pub(super) enum Event {
     /// What was said arrives at that side.
     Arrives(ConnectionId, Side, Frame),
     /// That side says again what was lost, for the so manieth time.
-    Again(ConnectionId, Side, Frame, u32),
+    Again(ConnectionId, Side, Frame, Effort),
     /// The other end's close arrives at that side.
     Closed(ConnectionId, Side, u32, String),
     /// The time of a connection that isn't registered is up.
