@@ -196,7 +196,7 @@ impl<'a> Course<'a> {
         let recent = self.trace.recent();
         self.asked.abort_all();
         for node in 0..self.machines.len() {
-            self.act(&Act::Stop(node)).await;
+            self.act(&Act::Crash(node)).await;
         }
         Outcome {
             scenario: self.schedule.scenario.clone(),
