@@ -196,6 +196,7 @@ impl Writer {
     /// Sends, writes, applies and proves until there is nothing more to do.
     pub async fn work(&mut self) -> std::io::Result<()> {
         loop {
+            self.note_committed();
             let Some(voter) = &mut self.voter else {
                 return self.prove().await;
             };
@@ -214,6 +215,28 @@ impl Writer {
         self.compact().await?;
         self.check_flight();
         Ok(())
+    }
+
+    /// Whoever signed a change of the roster had applied it, so one that is
+    /// proved is committed, and as its request was drawn for it, no other entry
+    /// has it. A voter that never heard so, as its power failed, may have nobody
+    /// left to tell it: of two the other one goes as soon as this is proved.
+    fn note_committed(&mut self) {
+        let Some(voter) = &mut self.voter else { return };
+        if voter.position.index >= self.archive.position().index {
+            return;
+        }
+        let is_proved = |entry: &Entry| {
+            let Payload::Roster { context, .. } = &entry.payload else {
+                return false;
+            };
+            let position = read_batch(context).and_then(|batch| batch.position().ok());
+            position.is_some_and(|at| self.archive.hash_at(at.index) == Some(at.hash))
+        };
+        let entries = voter.engine.uncommitted();
+        if let Some(entry) = entries.iter().rfind(|entry| is_proved(entry)) {
+            voter.engine.is_committed(entry.index);
+        }
     }
 
     async fn carry_out(&mut self, work: Work) -> std::io::Result<()> {

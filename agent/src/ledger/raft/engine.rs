@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use innermesh_proto::{codec, crypto::Hash, ledger::Position, limits};
-use raft::{Config, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
+use raft::{
+    Config, GetEntriesContext, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole,
+};
 
 use super::{
     check::{self, Own, Rejected},
@@ -310,6 +312,27 @@ impl Engine {
         self.node.mut_store().set_applied(index, conf, position);
         self.node.advance_apply_to(index);
         self.leave_joint();
+    }
+
+    /// What the log holds and this voter doesn't know to be committed.
+    pub fn uncommitted(&self) -> Vec<Entry> {
+        let log = &self.node.raft.raft_log;
+        let rest = (log.committed + 1, log.last_index() + 1);
+        let entries = match rest.0 < rest.1 {
+            true => log.slice(rest.0, rest.1, None, GetEntriesContext::empty(false)),
+            false => return Vec::new(),
+        };
+        let entries = entries.unwrap_or_default();
+        entries.iter().map(convert::entry_out).collect()
+    }
+
+    /// The entry at `index`, which the log holds, is committed: its voters have
+    /// said so outside the log.
+    pub fn is_committed(&mut self, index: u64) {
+        let log = &mut self.node.raft.raft_log;
+        if index <= log.last_index() {
+            log.commit_to(index);
+        }
     }
 
     /// Forgets what is applied, if the ledger is proved and on disk as far as
