@@ -29,6 +29,9 @@ pub const SNAPSHOT_BYTES: usize = 64 * 1024 * 1024;
 pub const SNAPSHOT_PART_BYTES: usize = 2 * 1024 * 1024;
 /// Batches that a snapshot must spare to be fetched instead of them.
 pub const SNAPSHOT_SPARES: u64 = 1024;
+/// Batches that a ledger's file keeps behind the state that it begins with, for
+/// those who were away for a while; as many at least are dropped at once.
+pub const LEDGER_KEPT: u64 = 1024;
 /// Entries in one batch.
 pub const BATCH_ENTRIES: usize = 256;
 /// Largest batch, in bytes of its encoding.

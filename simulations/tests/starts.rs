@@ -67,7 +67,7 @@ async fn a_new_node_begins_with_a_state_and_goes_on_as_any_other() {
     }
     let loaded = file::load(&*node.machine.host.disk).await.unwrap();
     let mut told = Vec::new();
-    let checked = history::check(&loaded, &*node.machine.host.keys, |s| told.push(s.text));
+    let checked = history::check(&[loaded], &*node.machine.host.keys, |s| told.push(s.text));
     assert_eq!(
         (checked.problem, checked.base, checked.batches),
         (None, position.index, 1)

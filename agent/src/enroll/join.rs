@@ -422,8 +422,8 @@ pub(super) struct Fetched {
 }
 
 /// Fetches and checks the ledger: a state that the rosters since the genesis
-/// vouch for, where that spares enough batches and the inviter's place comes
-/// behind it, and every batch from there on.
+/// vouch for, where that spares enough batches, and every batch from there on.
+/// One that isn't later than what the inviter knew is preferred.
 async fn fetch(
     host: &Host,
     channel: &Channel,
@@ -439,15 +439,20 @@ async fn fetch(
         batches: Vec::new(),
     };
     let spares = limits::SNAPSHOT_SPARES;
-    fetched.begin(host, channel, genesis, known, spares).await?;
-    loop {
+    fetched
+        .begin(host, channel, genesis, known.index, spares)
+        .await?;
+    'ranges: loop {
         let from = fetched.state.position.index + 1;
         let range: Batches = ask(channel, method::LEDGER, &LedgerQuery { from }, STEP).await?;
         if range.batches.is_empty() {
             // The seed's own ledger may begin with a state.
-            let begins = from == 1 && known.index > 0;
-            if begins && fetched.begin(host, channel, genesis, known, 1).await? {
-                continue;
+            if from == 1 {
+                for most in [known.index, u64::MAX] {
+                    if fetched.begin(host, channel, genesis, most, 1).await? {
+                        continue 'ranges;
+                    }
+                }
             }
             return Ok(fetched);
         }
@@ -480,11 +485,11 @@ impl Fetched {
         host: &Host,
         channel: &Channel,
         genesis: &SignedGenesis,
-        known: &Position,
+        most: u64,
         spared: u64,
     ) -> Result<bool, JoinError> {
         // A seed of another version has none.
-        let found = start::fetch(&Seed(channel), known.index, spared).await;
+        let found = start::fetch(&Seed(channel), most, spared).await;
         let found = found.ok().flatten();
         let Some(start) = found else {
             return Ok(false);
@@ -498,13 +503,15 @@ impl Fetched {
         Ok(true)
     }
 
-    /// It must know this machine, and what the inviter knew.
+    /// It must know this machine, and what the inviter knew: a state that is
+    /// later than that is the rosters' own word for it.
     pub fn check(&self, known: &Position, key: &PublicKey) -> Result<(), JoinError> {
-        let at = known.index.checked_sub(self.base);
-        let at = at.and_then(|at| usize::try_from(at).ok());
-        let held = at.and_then(|at| self.hashes.get(at));
-        if held != Some(&known.hash) {
-            return Err(JoinError::Stale);
+        if let Some(at) = known.index.checked_sub(self.base) {
+            let at = usize::try_from(at).ok();
+            let held = at.and_then(|at| self.hashes.get(at));
+            if held != Some(&known.hash) {
+                return Err(JoinError::Stale);
+            }
         }
         match self.state.member_by_key(key) {
             Some(_) => Ok(()),

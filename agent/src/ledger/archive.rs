@@ -32,6 +32,7 @@ struct Listed {
 }
 
 /// One batch in the file.
+#[derive(Clone)]
 pub struct Held {
     hash: Hash,
     payload: Range<u64>,
@@ -51,6 +52,13 @@ impl Held {
             recovery: recovery_of(batch),
             ends: header.is_some_and(|header| header.next.is_some()),
         }
+    }
+}
+
+impl Held {
+    /// The same batch elsewhere.
+    pub fn at(self, payload: Range<u64>) -> Self {
+        Self { payload, ..self }
     }
 }
 
@@ -186,9 +194,20 @@ impl Archive {
 
     /// As [`super::Ledger::range`].
     pub async fn range(&self, from: u64, bytes: usize) -> io::Result<Vec<Batch>> {
+        loop {
+            let payloads = self.payloads(from, bytes);
+            match self.batches(&payloads).await {
+                // The file was written anew meanwhile.
+                Err(_) if self.payloads(from, bytes) != payloads => {}
+                done => return done,
+            }
+        }
+    }
+
+    async fn batches(&self, payloads: &[Range<u64>]) -> io::Result<Vec<Batch>> {
         let mut out = Vec::new();
-        for payload in self.payloads(from, bytes) {
-            out.push(self.batch(payload).await?);
+        for payload in payloads {
+            out.push(self.batch(payload.clone()).await?);
         }
         Ok(out)
     }
@@ -208,6 +227,31 @@ impl Archive {
         let listed = self.listed();
         let held = listed.held.get(listed.at(index)?);
         held.map(|held| held.payload.clone())
+    }
+
+    /// Those up to `index`, and those behind it.
+    pub fn parted(&self, index: u64) -> (Vec<Held>, Vec<Held>) {
+        let listed = self.listed();
+        let middle = listed.at(index + 1).unwrap_or(0).min(listed.held.len());
+        let (before, after) = listed.held.split_at(middle);
+        (before.to_vec(), after.to_vec())
+    }
+
+    /// The encoded batches, which follow each other in the file.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn encoded(&self, held: &[Held]) -> io::Result<Vec<Vec<u8>>> {
+        let (Some(first), Some(last)) = (held.first(), held.last()) else {
+            return Ok(Vec::new());
+        };
+        let from = first.payload.start;
+        let bytes = self.read(from..last.payload.end).await?;
+        let slice = |held: &Held| {
+            let range = held.payload.start - from..held.payload.end - from;
+            bytes[range.start as usize..range.end as usize].to_vec()
+        };
+        Ok(held.iter().map(slice).collect())
     }
 
     /// Lists no batch behind this one any more.

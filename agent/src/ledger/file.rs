@@ -1,7 +1,7 @@
 //! The ledger's file: frames, append-only. The genesis first, then one batch a
 //! frame. Only a torn tail is ever cut off.
 
-use std::{io, path::Path};
+use std::{io, ops::Range, path::Path};
 
 use innermesh_proto::{
     codec,
@@ -12,6 +12,7 @@ use innermesh_proto::{
 use super::{
     archive::{Archive, Held},
     frames::{self, Check, Frame, frame, scan},
+    past,
     start::{self, Start},
 };
 use crate::host::{AppendFile, Disk};
@@ -55,13 +56,28 @@ pub async fn create(disk: &dyn Disk, genesis: &SignedGenesis) -> Result<(), File
 
 /// The bytes of a file that holds these.
 pub fn encode(genesis: &SignedGenesis, batches: &[Batch]) -> Vec<u8> {
-    let (mut out, mut check) = frame(&FIRST, &codec::encode(genesis));
+    encode_all(genesis, batches.iter().map(codec::encode)).0
+}
+
+/// The bytes of a file that holds batches, each encoded, and where each is.
+pub(super) fn encode_all(
+    genesis: &SignedGenesis,
+    batches: impl Iterator<Item = impl AsRef<[u8]>>,
+) -> (Vec<u8>, Vec<Range<u64>>) {
+    let (mut out, mut check) = begin(genesis);
+    let mut places = Vec::new();
     for batch in batches {
-        let (bytes, next) = frame(&check, &codec::encode(batch));
+        let (bytes, next) = frame(&check, batch.as_ref());
         out.extend(bytes);
         check = next;
+        places.push((out.len() - batch.as_ref().len()) as u64..out.len() as u64);
     }
-    out
+    (out, places)
+}
+
+/// The first frame, and its checksum.
+fn begin(genesis: &SignedGenesis) -> (Vec<u8>, Check) {
+    frame(&FIRST, &codec::encode(genesis))
 }
 
 /// What a file holds.
@@ -89,8 +105,33 @@ pub async fn load(disk: &dyn Disk) -> Result<Loaded, FileError> {
         .read(Path::new(LEDGER))
         .await?
         .ok_or(FileError::Absent)?;
+    let own = parse(bytes)?;
     let start = start::load(disk).await?;
-    Ok(parse(bytes)?.from(start))
+    if start.is_some() || own.first() == Some(1) {
+        return Ok(own.from(start));
+    }
+    // The state that it goes on from is damaged or gone. A CA node has all that
+    // led to it.
+    match past::whole(past::load(disk).await?, own, None) {
+        mut files if files.len() > 1 => {
+            tracing::error!("the state that the ledger's file begins with is damaged; made anew");
+            let last = files.last().and_then(|own| own.damage);
+            let genesis = files[0].genesis.clone();
+            let mut batches: Vec<Batch> = Vec::new();
+            for batch in files.drain(..).flat_map(|file| file.batches) {
+                let index = batch.read_header().map_or(0, |header| header.index);
+                if index == batches.len() as u64 + 1 {
+                    batches.push(batch);
+                }
+            }
+            let bytes = encode(&genesis, &batches);
+            disk.replace(Path::new(LEDGER), &bytes).await?;
+            let mut loaded = parse(bytes)?;
+            loaded.damage = last.map(|_| loaded.bytes.len() as u64);
+            Ok(loaded)
+        }
+        mut alone => Ok(alone.remove(0)),
+    }
 }
 
 /// Reads the bytes of a file.
@@ -152,6 +193,11 @@ impl Loaded {
         self
     }
 
+    /// The index of the first of [`Loaded::batches`].
+    pub fn first(&self) -> Option<u64> {
+        Some(self.batches.first()?.read_header().ok()?.index)
+    }
+
     /// Where batch number `n` of [`Loaded::batches`] starts, in bytes.
     pub fn offset(&self, n: usize) -> u64 {
         self.frames
@@ -211,12 +257,29 @@ impl Appender {
     /// # Errors
     /// The disk's: the caller stops writing for good.
     pub async fn anew(disk: &dyn Disk, genesis: &SignedGenesis) -> io::Result<Self> {
-        let (bytes, check) = frame(&FIRST, &codec::encode(genesis));
+        let (bytes, check) = begin(genesis);
         disk.replace(Path::new(LEDGER), &bytes).await?;
         Ok(Self {
             file: disk.append(Path::new(LEDGER)).await?,
             check,
             end: bytes.len() as u64,
+        })
+    }
+
+    /// Goes on at the end of the file that is there, which `archive` lists.
+    ///
+    /// # Errors
+    /// The disk's: the caller stops writing for good.
+    pub async fn go_on(
+        disk: &dyn Disk,
+        genesis: &SignedGenesis,
+        archive: &Archive,
+    ) -> io::Result<Self> {
+        let (end, check) = end_at(genesis, archive.position().index, archive).await?;
+        Ok(Self {
+            file: disk.append(Path::new(LEDGER)).await?,
+            check,
+            end,
         })
     }
 
@@ -231,16 +294,7 @@ impl Appender {
         index: u64,
         archive: &Archive,
     ) -> io::Result<()> {
-        let (first, check) = frame(&FIRST, &codec::encode(genesis));
-        let (end, check) = match archive.payload_at(index) {
-            None => (first.len() as u64, check),
-            Some(payload) => {
-                // A frame's head ends with its checksum.
-                let bytes = archive.read(payload.start - 8..payload.start).await?;
-                let check = bytes.try_into().map_err(|_| io::ErrorKind::UnexpectedEof)?;
-                (payload.end, check)
-            }
-        };
+        let (end, check) = end_at(genesis, index, archive).await?;
         archive.truncate(index);
         self.file.truncate(end).await?;
         (self.end, self.check) = (end, check);
@@ -268,6 +322,23 @@ impl Appender {
         archive.list(listed);
         Ok(())
     }
+}
+
+/// Where the batch at `index` ends in the file, or the genesis where that batch
+/// isn't listed, and the checksum there.
+async fn end_at(
+    genesis: &SignedGenesis,
+    index: u64,
+    archive: &Archive,
+) -> io::Result<(u64, Check)> {
+    let Some(payload) = archive.payload_at(index) else {
+        let (first, check) = begin(genesis);
+        return Ok((first.len() as u64, check));
+    };
+    // A frame's head ends with its checksum.
+    let bytes = archive.read(payload.start - 8..payload.start).await?;
+    let check = bytes.try_into().map_err(|_| io::ErrorKind::UnexpectedEof)?;
+    Ok((payload.end, check))
 }
 
 #[cfg(test)]

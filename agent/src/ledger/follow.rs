@@ -119,9 +119,13 @@ async fn fetch(ledger: Ledger, transport: Transport, mut nudges: Nudges) {
                 continue;
             }
         };
+        let mut others = transport.peers();
+        others.retain(|other| *other != peer);
+        // CA nodes have every batch.
+        let roster = &ledger.state().roster;
+        others.sort_by_key(|other| !roster.contains(other));
         let mut sources = vec![peer];
-        let others = transport.peers().into_iter();
-        sources.extend(others.filter(|other| *other != peer).take(SOURCES - 1));
+        sources.extend(others.into_iter().take(SOURCES - 1));
         for source in sources {
             if ledger.state().position.index >= index {
                 break;
@@ -133,15 +137,15 @@ async fn fetch(ledger: Ledger, transport: Transport, mut nudges: Nudges) {
 
 /// Fetches ranges from one peer until `index`, or until it has no more.
 async fn fetch_from(ledger: &Ledger, transport: &Transport, source: NodeId, index: u64) {
-    let mut far = true;
+    // What a state must spare to be taken instead of batches.
+    let mut spares = Some(limits::SNAPSHOT_SPARES);
     loop {
         let from = ledger.state().position.index + 1;
         if from > index {
             return;
         }
-        if far && index - from >= limits::SNAPSHOT_SPARES {
-            far = false;
-            begin_anew(ledger, transport, source, from).await;
+        if let Some(least) = spares.take_if(|least| index - from >= *least) {
+            begin_anew(ledger, transport, source, from + least).await;
             continue;
         }
         let query = codec::encode(&LedgerQuery { from });
@@ -157,7 +161,12 @@ async fn fetch_from(ledger: &Ledger, transport: &Transport, source: NodeId, inde
             return;
         };
         if range.batches.is_empty() {
-            return;
+            // Its own file may begin with a state that is further.
+            let began = begin_anew(ledger, transport, source, from).await;
+            match began {
+                true => continue,
+                false => return,
+            }
         }
         if !take(ledger, source, range.batches).await
             && !follow_recovery(ledger, transport, source).await
@@ -180,23 +189,26 @@ impl start::Ask for Member<'_> {
     }
 }
 
-/// Takes a peer's state in place of many batches, if it has one.
-async fn begin_anew(ledger: &Ledger, transport: &Transport, source: NodeId, from: u64) {
+/// Takes a peer's state in place of batches, if it has one that is `least` or
+/// later; whether it did.
+async fn begin_anew(ledger: &Ledger, transport: &Transport, source: NodeId, least: u64) -> bool {
     if ledger.council().borrow().votes {
-        return;
+        return false;
     }
     let peer = Member(transport, source);
-    match start::fetch(&peer, u64::MAX, from + limits::SNAPSHOT_SPARES).await {
-        Ok(None) => {}
-        Ok(Some(start)) => {
-            if let Err(error) = ledger.install(start).await {
+    match start::fetch(&peer, u64::MAX, least).await {
+        Ok(None) => return false,
+        Ok(Some(start)) => match ledger.install(start).await {
+            Ok(_) => return true,
+            Err(error) => {
                 tracing::warn!(peer = ?source, %error, "a peer's state of the ledger was refused");
             }
-        }
+        },
         Err(error) => {
             tracing::debug!(peer = ?source, %error, "a peer's state could not be fetched");
         }
     }
+    false
 }
 
 /// Asks a peer with another history whether the root replaced a lost roster,

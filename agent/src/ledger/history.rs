@@ -22,9 +22,13 @@ pub struct Checked {
     pub problem: Option<String>,
 }
 
-/// Checks what a file holds from the genesis on, and tells `each` thing that
-/// happened, in order, as far as it is right.
-pub fn check(loaded: &Loaded, verify: &dyn Verify, mut each: impl FnMut(Sentence)) -> Checked {
+/// Checks what files that go on from each other hold, from the genesis on, and
+/// tells `each` thing that happened, in order, as far as it is right.
+///
+/// # Panics
+/// Without a file.
+pub fn check(files: &[Loaded], verify: &dyn Verify, mut each: impl FnMut(Sentence)) -> Checked {
+    let loaded = &files[0];
     let mut checked = Checked {
         base: 0,
         batches: 0,
@@ -54,14 +58,25 @@ pub fn check(loaded: &Loaded, verify: &dyn Verify, mut each: impl FnMut(Sentence
         checked.base = state.position.index;
         checked.position = state.position;
     }
-    for (n, batch) in loaded.batches.iter().enumerate() {
+    for (file, n) in files
+        .iter()
+        .flat_map(|file| (0..file.batches.len()).map(move |n| (file, n)))
+    {
+        let batch = &file.batches[n];
+        let held = batch
+            .position()
+            .is_ok_and(|at| at.index <= state.position.index);
+        if held && !std::ptr::eq(file, loaded) {
+            // Two files may have it.
+            continue;
+        }
         match next(&state, batch, verify, &mut each) {
             Ok(after) => state = after,
             Err(error) => {
                 checked.problem = Some(format!(
                     "batch {} at byte {} is not right: {error}",
                     state.position.index + 1,
-                    loaded.offset(n)
+                    file.offset(n)
                 ));
                 return checked;
             }
@@ -69,7 +84,8 @@ pub fn check(loaded: &Loaded, verify: &dyn Verify, mut each: impl FnMut(Sentence
         checked.batches += 1;
         checked.position = state.position;
     }
-    checked.problem = loaded.damage.map(|at| {
+    let damage = files.iter().find_map(|file| file.damage);
+    checked.problem = damage.map(|at| {
         format!(
             "the file is damaged at byte {at}, after batch {}",
             state.position.index

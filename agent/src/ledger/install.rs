@@ -6,7 +6,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use innermesh_proto::ledger::{Batch, Position, Snapshot, State};
+use innermesh_proto::{
+    ledger::{Batch, Position, Snapshot, State},
+    limits,
+};
 
 use super::{
     archive::Archive,
@@ -24,7 +27,24 @@ const KEPT: usize = 2;
 #[derive(Default)]
 pub struct Starts {
     states: Mutex<VecDeque<(Batch, Arc<State>)>>,
+    next: Mutex<Next>,
     made: Mutex<Option<(u64, Arc<Start>)>>,
+}
+
+/// The state that this node's own file is to begin with next.
+#[derive(Default)]
+struct Next {
+    /// After which batch it begins now.
+    base: u64,
+    found: Option<(Batch, Arc<State>)>,
+}
+
+impl Next {
+    fn note(&mut self, at: &Batch, state: &Arc<State>) {
+        if self.found.is_none() && state.position.index >= self.base + limits::LEDGER_KEPT {
+            self.found = Some((at.clone(), state.clone()));
+        }
+    }
 }
 
 impl Starts {
@@ -34,6 +54,7 @@ impl Starts {
             .read_header()
             .is_ok_and(|header| header.state.is_some())
         {
+            lock(&self.next).note(batch, state);
             let mut states = lock(&self.states);
             states.push_back((batch.clone(), state.clone()));
             while states.len() > KEPT {
@@ -42,8 +63,28 @@ impl Starts {
         }
     }
 
-    fn forget(&self) {
+    /// This node's file begins after batch `base`.
+    pub fn begin(&self, base: u64) {
+        let mut next = lock(&self.next);
+        *next = Next { base, found: None };
+        for (at, state) in &*lock(&self.states) {
+            next.note(at, state);
+        }
+    }
+
+    /// The state that the file is to begin with now, where its newest batch is
+    /// `newest`.
+    pub fn to_begin_with(&self, newest: u64) -> Option<(Batch, Arc<State>)> {
+        let next = lock(&self.next);
+        let found = next.found.as_ref()?;
+        let due = newest >= found.1.position.index + limits::LEDGER_KEPT;
+        due.then(|| found.clone())
+    }
+
+    /// None of them counts any more.
+    pub fn forget(&self) {
         lock(&self.states).clear();
+        lock(&self.next).found = None;
     }
 
     /// The newest that isn't of a later batch than `most`.
@@ -145,6 +186,7 @@ impl Writer {
         let (position, state) = (state.position, Arc::new(state));
         tracing::info!(?position, "the ledger begins anew from a peer's state");
         self.starts.forget();
+        self.starts.begin(position.index);
         self.starts.note(&start.at, &state);
         self.state.send_replace(state);
         self.durable.send_replace(self.archive.position());

@@ -13,6 +13,7 @@ mod frames;
 pub mod history;
 mod install;
 mod issuers;
+pub mod past;
 pub mod raft;
 mod recover;
 mod room;
@@ -39,8 +40,7 @@ use innermesh_proto::{
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-pub use self::room::ROOM;
-pub use self::{install::InstallError, recover::Lost, voter::Barred, writer::Carrier};
+pub use self::{install::InstallError, recover::Lost, room::ROOM, voter::Barred, writer::Carrier};
 
 use self::{
     archive::Archive,
@@ -52,7 +52,7 @@ use self::{
     start::{Start, StartError},
     writer::{Command, Writer},
 };
-use crate::host::Host;
+use crate::host::{Disk, Host};
 
 /// Proposals and fetched ranges that may wait for the writer.
 const QUEUE: usize = 1024;
@@ -69,6 +69,7 @@ pub struct Ledger {
 
 struct Inner {
     genesis: SignedGenesis,
+    disk: Arc<dyn Disk>,
     archive: Arc<Archive>,
     state: watch::Receiver<Arc<State>>,
     durable: watch::Receiver<Position>,
@@ -166,6 +167,7 @@ impl Ledger {
             Some(start) => start.open(&loaded.genesis, &*host.keys)?,
         };
         if let Some(start) = &loaded.start {
+            starts.begin(state.position.index);
             starts.note(&start.at, &Arc::new(state.clone()));
         }
         let mut damage = loaded.damage;
@@ -244,6 +246,7 @@ impl Ledger {
         Ok(Self {
             inner: Arc::new(Inner {
                 genesis,
+                disk: host.disk.clone(),
                 archive,
                 state,
                 durable,
@@ -334,7 +337,10 @@ impl Ledger {
     /// # Errors
     /// The disk's.
     pub async fn range(&self, from: u64, bytes: usize) -> std::io::Result<Vec<Batch>> {
-        self.inner.archive.range(from, bytes).await
+        match from <= self.base() {
+            true => past::range(&*self.inner.disk, from, bytes).await,
+            false => self.inner.archive.range(from, bytes).await,
+        }
     }
 
     /// The hash of the header at `index`, if that is held here.

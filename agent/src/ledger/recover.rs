@@ -255,6 +255,7 @@ impl Writer {
         self.file
             .rewind(&self.genesis, index, &self.archive)
             .await?;
+        self.starts.forget();
         self.state.send_replace(Arc::new(state));
         self.durable.send_replace(self.archive.position());
         Ok(())

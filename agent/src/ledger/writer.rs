@@ -161,6 +161,7 @@ impl Writer {
         while self.decide()? {
             self.work().await?;
         }
+        self.shorten().await?;
         self.tell_council();
         Ok(())
     }

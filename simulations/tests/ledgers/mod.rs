@@ -53,7 +53,7 @@ pub struct Mesh {
     pub root: Root,
     pub founder: Node,
     pub others: Vec<Node>,
-    pub requests: u8,
+    pub requests: u32,
 }
 
 impl Mesh {
@@ -100,12 +100,21 @@ impl Mesh {
     }
 
     pub async fn decide(&mut self, by: &dyn Sign, author: Author, content: &Content) -> Outcome {
+        let request = self.sealed(by, author, content);
+        self.founder.ledger.propose(request).await.unwrap()
+    }
+
+    /// A request of the founder's that nobody was asked yet.
+    pub fn request(&mut self, content: &Content) -> Sealed {
+        let key = self.founder.key.clone();
+        self.sealed(&*key, Author::Node(self.founder.id()), content)
+    }
+
+    fn sealed(&mut self, by: &dyn Sign, author: Author, content: &Content) -> Sealed {
         self.requests += 1;
-        let ledger = &self.founder.ledger;
-        let id = RequestId([self.requests; 16]);
-        let mesh = ledger.state().mesh;
-        let request = Request::seal(by, mesh, id, author, START_MS + 500_000, content);
-        ledger.propose(request).await.unwrap()
+        let id = RequestId(u128::from(self.requests).to_le_bytes());
+        let mesh = self.founder.ledger.state().mesh;
+        Request::seal(by, mesh, id, author, START_MS + 500_000, content)
     }
 
     pub async fn ask(&mut self, content: Content) {
@@ -186,7 +195,7 @@ impl Mesh {
         let request = Request::seal(
             &*self.founder.key,
             ledger.state().mesh,
-            RequestId([self.requests; 16]),
+            RequestId(u128::from(self.requests).to_le_bytes()),
             Author::Node(self.founder.id()),
             START_MS + 500_000,
             &Content::Claim(name.parse().unwrap()),

@@ -18,6 +18,7 @@ use crate::{
     ledger::{
         file::{self, LEDGER},
         history::{self, Checked},
+        past,
         start::{self, Start},
     },
 };
@@ -124,15 +125,16 @@ pub fn log(arguments: &Arguments, paths: &Paths) -> Result<(), Failure> {
             file.display()
         )),
     })?;
-    let start = match &arguments.file {
-        None => fs::read(paths.state.join(start::FILE)).ok(),
-        Some(_) => None,
+    let (past, start) = match &arguments.file {
+        None => (past(paths), fs::read(paths.state.join(start::FILE)).ok()),
+        Some(_) => (Vec::new(), None),
     };
     let start = start.and_then(|bytes| Start::decode(&bytes));
-    let loaded = file::parse(bytes).map_err(Failure::failed)?.from(start);
+    let own = file::parse(bytes).map_err(Failure::failed)?;
+    let files = past::whole(past, own, start);
     let wanted = Wanted::new(arguments);
     let mut told = Vec::new();
-    let checked = history::check(&loaded, &SystemKeys, |sentence| {
+    let checked = history::check(&files, &SystemKeys, |sentence| {
         if wanted.has(&sentence) {
             told.push(sentence);
         }
@@ -141,6 +143,20 @@ pub fn log(arguments: &Arguments, paths: &Paths) -> Result<(), Failure> {
         told.drain(..told.len().saturating_sub(limit));
     }
     print(arguments.output, checked, told)
+}
+
+/// What this machine keeps of the time before its file begins, as far as it can
+/// be read.
+fn past(paths: &Paths) -> Vec<file::Loaded> {
+    let folder = fs::read_dir(paths.state.join(past::FOLDER));
+    let mut files: Vec<PathBuf> = folder
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
+    files.sort();
+    let read = |path: &PathBuf| file::parse(fs::read(path).ok()?).ok();
+    files.iter().filter_map(read).collect()
 }
 
 fn print(output: Output, checked: Checked, told: Vec<Sentence>) -> Result<(), Failure> {
