@@ -24,7 +24,9 @@ pub fn measure(agents: usize, kills: usize, report: &mut Report) -> Result<(), S
     if agents < 5 {
         return Err("at least 5 agents".into());
     }
-    commits(agents, report)?;
+    for size in [ROSTER, agents] {
+        commits(size, report)?;
+    }
     rotation(report)?;
     leaders_killed(kills, report)
 }
