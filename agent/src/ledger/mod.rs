@@ -14,6 +14,7 @@ pub mod history;
 mod install;
 mod issuers;
 pub mod past;
+mod proof;
 pub mod raft;
 mod recover;
 mod room;

@@ -21,9 +21,10 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use super::{
     Council, ProposeError, TakeError,
     archive::Archive,
-    council::{Flight, Unproved},
+    council::Flight,
     file::Appender,
     install::{InstallError, Starts},
+    proof::Unproved,
     raft::Message,
     recover::Lost,
     room::Room,
