@@ -112,9 +112,12 @@ impl Disk for SystemDisk {
 async fn blocking<T: Send + 'static>(
     f: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(f)
-        .await
-        .map_err(io::Error::other)?
+    match tokio::task::spawn_blocking(f).await {
+        Ok(done) => done,
+        // The program ends, and the disk didn't fail.
+        Err(error) if error.is_cancelled() => std::future::pending().await,
+        Err(error) => Err(io::Error::other(error)),
+    }
 }
 
 fn private() -> OpenOptions {
