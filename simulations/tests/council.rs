@@ -499,6 +499,36 @@ async fn a_voter_with_a_damaged_or_lost_log_does_not_vote() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_voter_whose_state_is_older_than_what_it_did_does_not_vote() {
+    let mut council = Council::new(5).await;
+    let alone = council.air.ledger(council.nodes[0].id()).unwrap();
+    alone.roll_back().await;
+    council.claim("alone").await;
+    council.add("two").await;
+    council.add("three").await;
+    council.roster(3).await;
+    council.claim("a").await;
+    let leader = council.leader().expect("a leader");
+    council.air.ledger(leader).unwrap().roll_back().await;
+    council.claim("b").await;
+    council.agree().await;
+    assert_ne!(council.leader(), Some(leader));
+    let at = council.nodes.iter().position(|node| node.id() == leader);
+    let at = at.unwrap();
+    for name in ["c", "d"] {
+        council.claim(name).await;
+        council.agree().await;
+        let ledger = council.air.ledger(leader).unwrap();
+        let told = ledger.council().borrow().clone();
+        assert!(!told.votes && told.barred.is_some(), "{name}: {told:?}");
+        // A restart doesn't make it know more.
+        council.air.0.lock().unwrap().ledgers.remove(&leader);
+        council.nodes[at].machine.crash().await;
+        council.nodes[at].start(&council.air).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_disk_that_is_nearly_full_has_room_for_what_takes_something_away() {
     let mut council = Council::new(6).await;
     council.claim("kept").await;

@@ -588,6 +588,7 @@ impl Inner {
                 }
             };
             self.rolled_back.store(true, Ordering::Relaxed);
+            self.ledger.roll_back().await;
             tracing::warn!(
                 generation = next,
                 "this node's state is older than what it has announced, as after a restored \

@@ -16,7 +16,7 @@ use super::{
     Council, ProposeError,
     proof::Unproved,
     raft::{Change, Entry, Message, Payload, Rejected, Work},
-    voter::{self, Start, read_batch},
+    voter::{self, Barred, Start, read_batch},
     writer::{Reply, Writer},
 };
 
@@ -81,6 +81,21 @@ impl Writer {
         }
         self.tell_may_lead();
         Ok(())
+    }
+
+    /// Votes no more, also after a restart: its log lacks what it promised. One
+    /// that decides alone promised nobody anything.
+    pub async fn roll_back(&mut self) -> std::io::Result<()> {
+        let state = self.current();
+        if !state.roster.contains(&self.me()) || state.roster.len() == 1 || self.barred.is_some() {
+            return Ok(());
+        }
+        let why = Barred::RolledBack;
+        tracing::error!("{why}");
+        self.give_up();
+        (self.voter, self.barred) = (None, Some(why));
+        let log = std::path::Path::new(super::raft::LOG);
+        self.host.disk.remove(log).await
     }
 
     /// Whom to ask instead of this node.

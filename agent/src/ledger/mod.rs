@@ -380,6 +380,13 @@ impl Ledger {
         answer.await.unwrap_or(Err(TakeError::Stopped))
     }
 
+    /// This node's state is older than what it has done: a CA node votes no
+    /// more.
+    pub async fn roll_back(&self) {
+        // A writer that has ended votes no more either.
+        let _ = self.inner.commands.send(Command::RolledBack).await;
+    }
+
     /// The public keys of this node's issuers: those that it can sign with, and
     /// new ones for issuers that the root is to sign. The private ones stay in
     /// its folder.

@@ -54,6 +54,8 @@ pub(super) enum Command {
     Deciding(oneshot::Sender<Deciding>),
     /// Begins anew from a peer's state.
     Start(Box<Start>, oneshot::Sender<Result<Position, InstallError>>),
+    /// Votes no more: this node's state is older than what it has done.
+    RolledBack,
     /// Goes on alone by what the root signed.
     Recover(SignedRecovery, oneshot::Sender<Result<Position, TakeError>>),
 }
@@ -185,6 +187,7 @@ impl Writer {
                 let done = self.recover(&signed).await?;
                 let _ = reply.send(done.map_err(TakeError::Batch));
             }
+            Command::RolledBack => self.roll_back().await?,
             Command::Raft(from, message) => self.hear(from, message),
             Command::Endorse(from, endorse) => self.hear_endorsement(from, endorse).await?,
             Command::Propose(request, reply) => {
@@ -381,6 +384,7 @@ impl Writer {
                     let _ = reply.send(Deciding::default());
                 }
                 Command::Clocks(_)
+                | Command::RolledBack
                 | Command::Raft(..)
                 | Command::Endorse(..)
                 | Command::Term(_) => {}
