@@ -76,7 +76,8 @@ fn commits(size: usize, report: &mut Report) -> Result<(), String> {
         }
         let took = began.elapsed();
         answered.push(took.saturating_sub(nothing[round]));
-        everywhere.push(mesh.until(&name, 0..size, began, WITHIN, &present)? - nothing[round]);
+        let all = mesh.until(&name, 0..size, began, WITHIN, &present)?;
+        everywhere.push(all.saturating_sub(nothing[round]));
         thread::sleep(Duration::from_millis(100));
     }
     report.times(
