@@ -454,7 +454,13 @@ mod tests {
         for target in [lab.hosts[2].ipv4.to_string(), lab.hosts[2].ipv6.to_string()] {
             let _ = lab.hosts[0].run(&["ping", "-c1", "-W5", &target]).ok();
         }
-        let mut stray = lab.hosts[1].start("stray", &["sleep", "infinity"], &[]);
+        let words = ["sh", "-c", "echo up; exec sleep infinity"];
+        let mut stray = lab.hosts[1].start("stray", &words, &[]);
+        // Until then it may not have entered the host that is to end with it.
+        wait_for("stray", Duration::from_secs(10), || {
+            let up = stray.log().contains("up");
+            up.then_some(()).ok_or("it isn't up")
+        });
         let log = lab.hosts[1].directory.clone();
         drop(lab);
         let _ = stray.wait(Duration::from_secs(5));
