@@ -29,8 +29,9 @@ fn path(last: u64) -> PathBuf {
     Path::new(FOLDER).join(format!("{last:020}"))
 }
 
-/// The last batch in a file of that name; none for what is no such file.
-fn last_of(path: &Path) -> Option<u64> {
+/// The last batch in a file of that name; none for what is no such file, as what
+/// a write that was cut short left behind.
+pub fn last_of(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.parse().ok()
 }
 
@@ -40,8 +41,9 @@ fn last_of(path: &Path) -> Option<u64> {
 /// The disk's.
 pub async fn load(disk: &dyn Disk) -> io::Result<Vec<Loaded>> {
     let mut files = Vec::new();
-    for path in disk.list(Path::new(FOLDER)).await? {
-        let bytes = disk.read(&path).await?.unwrap_or_default();
+    let all = disk.list(Path::new(FOLDER)).await?;
+    for path in all.iter().filter(|path| last_of(path).is_some()) {
+        let bytes = disk.read(path).await?.unwrap_or_default();
         files.extend(file::parse(bytes).ok());
     }
     Ok(files)

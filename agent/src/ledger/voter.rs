@@ -54,7 +54,9 @@ pub enum Barred {
     Missing,
     /// It is of an earlier time than what this node has done since.
     #[error(
-        "this machine's state is older than what it has done, as after a restored snapshot or with          a second machine that has its key: it doesn't vote any more, as it may have promised what          it no longer knows; have an admin `agent ca demote` it and then `agent ca promote` it"
+        "this machine's state is older than what it has done, as after a restored snapshot or with \
+         a second machine that has its key: it doesn't vote any more, as it may have promised what \
+         it no longer knows; have an admin `agent ca demote` it and then `agent ca promote` it"
     )]
     RolledBack,
 }

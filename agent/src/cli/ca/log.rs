@@ -153,6 +153,7 @@ fn past(paths: &Paths) -> Vec<file::Loaded> {
         .into_iter()
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| past::last_of(path).is_some())
         .collect();
     files.sort();
     let read = |path: &PathBuf| file::parse(fs::read(path).ok()?).ok();
