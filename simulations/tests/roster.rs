@@ -1,79 +1,60 @@
-//! Whole agents that decide together: promoted while they run, and one of them
-//! lost.
+//! Whole agents that decide together: promoted while they run, and whoever
+//! leads lost again and again.
 
 use std::time::Duration;
 
-use innermesh_agent::{
-    ca::{Root, recovery},
-    enroll::{self, InitOptions, init::RECOVERY, keys},
-    host::Disk,
-    mesh::Agent,
-    services::Spec,
-};
-use innermesh_proto::ledger::{Content, Outcome, request::Promote};
+use innermesh_agent::{ca::Root, enroll::keys, ledger::Barred, mesh::Agent, services::Spec};
+use innermesh_proto::ledger::Content;
 use simulations::{
-    Machine, World,
-    mesh::{DOMAIN, join, start, until},
-    world::START_MS,
+    Machine, World, clock,
+    mesh::{ask, found_with_root, join, promote, start, until},
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A mesh, and its root.
-async fn found(machine: &Machine) -> (Agent, Root) {
-    let options = InitOptions {
-        domain: DOMAIN.parse().unwrap(),
-        name: machine.name.parse().unwrap(),
-        ipv4: None,
-        interface: "im0".into(),
-    };
-    let report = enroll::init(&machine.host, options).await.unwrap();
-    let sealed = machine.disk.read(RECOVERY.as_ref()).await.unwrap();
-    let sealed = String::from_utf8(sealed.unwrap()).unwrap();
-    let root = recovery::open(&sealed, &report.passphrase, &*machine.host.keys);
-    (start(machine).await, root.unwrap())
-}
-
-async fn promote(admin: &Agent, root: &Root, machine: &Machine) {
-    let host = &machine.host;
-    let issuer = host.keys.generate_p256();
-    keys::store_issuer(host, &*issuer).await.unwrap();
-    let der = root.issuer(&issuer.spki(), START_MS, &*host.keys).unwrap();
-    let node = keys::require_identity(host).await.unwrap();
-    let content = Content::Promote(Promote {
-        node: node.public().node_id(),
-        issuers: vec![der],
-    });
-    let outcome = admin.ask(&content, PATIENCE).await.unwrap();
-    assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
-}
+/// In which a request that is asked when the leader dies is decided.
+const GOES_ON: Duration = Duration::from_secs(3);
 
 fn roster(agent: &Agent) -> usize {
     agent.view().borrow().ledger.roster.len()
 }
 
-async fn granted(agent: &Agent, name: &str) -> bool {
-    let spec = Spec::new(name.parse().unwrap(), 8080);
-    let _ = agent.control().service_add(spec).await;
+fn holds(agent: &Agent, name: &str) -> bool {
     let label = name.parse().unwrap();
     agent.view().borrow().ledger.names.contains_key(&label)
 }
 
-#[tokio::test(start_paused = true)]
-async fn three_agents_decide_and_go_on_when_the_leader_is_lost() {
-    let mut world = World::new(1);
-    let mut machines = ["one", "two", "three", "four"].map(|name| world.machine(name));
-    let (first, root) = found(&machines[0]).await;
+/// Has a name asked for, once.
+async fn granted(agent: &Agent, name: &str) -> bool {
+    let spec = Spec::new(name.parse().unwrap(), 8080);
+    let _ = agent.control().service_add(spec).await;
+    holds(agent, name)
+}
+
+/// Three that decide, on the first three of the machines, and a member.
+async fn mesh(machines: &[Machine; 4]) -> ([Agent; 3], Agent, Root) {
+    let (first, root) = found_with_root(&machines[0]).await;
     let second = join(&machines[1], "one", &first).await;
     let third = join(&machines[2], "one", &first).await;
     let fourth = join(&machines[3], "one", &first).await;
-    promote(&first, &root, &machines[1]).await;
-    promote(&first, &root, &machines[2]).await;
-    let agents = [&first, &second, &third, &fourth];
+    for machine in &machines[1..3] {
+        promote(&first, &root, &machine.host).await.unwrap();
+    }
+    let agents = [first, second, third];
     until("all know a roster of three", PATIENCE, async || {
-        agents.iter().all(|agent| roster(agent) == 3)
+        agents
+            .iter()
+            .chain([&fourth])
+            .all(|agent| roster(agent) == 3)
     })
     .await;
+    (agents, fourth, root)
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_agents_decide_and_go_on_within_seconds_whoever_leads_is_lost() {
+    let mut world = World::new(1);
+    let mut machines = ["one", "two", "three", "four"].map(|name| world.machine(name));
+    let (mut agents, fourth, _) = mesh(&machines).await;
     until(
         "a member that decides nothing gets a name",
         PATIENCE,
@@ -81,19 +62,72 @@ async fn three_agents_decide_and_go_on_when_the_leader_is_lost() {
     )
     .await;
 
-    let leads = |agent: &Agent| agent.council().borrow().leads;
-    let leader = agents.iter().position(|agent| leads(agent));
-    let leader = leader.expect("one leads");
-    machines[leader].crash().await;
-    until("another decides", PATIENCE, async || {
-        granted(&fourth, "films").await
+    for lost in 0..6 {
+        let leader = agents
+            .iter()
+            .position(|agent| agent.council().borrow().leads);
+        let leader = leader.expect("one leads");
+        machines[leader].crash().await;
+        let begun = clock::now();
+        let name = format!("films{lost}");
+        assert!(
+            granted(&fourth, &name).await,
+            "{name} wasn't granted at once"
+        );
+        let took = clock::now() - begun;
+        assert!(took < GOES_ON, "{name} took {took:?}");
+
+        agents[leader] = start(&machines[leader]).await;
+        until("it takes part again", PATIENCE, async || {
+            let again = &agents[leader];
+            holds(again, &name) && again.council().borrow().leader.is_some()
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ca_node_that_was_put_back_votes_no_more_until_it_is_promoted_again() {
+    let mut world = World::new(2);
+    let mut machines = ["one", "two", "three", "four"].map(|name| world.machine(name));
+    let (mut agents, fourth, root) = mesh(&machines).await;
+    machines[2].disk.snapshot();
+    // What it announces from now on, it won't remember.
+    for name in ["photos", "films"] {
+        assert!(granted(&agents[2], name).await);
+    }
+    until("all have heard it", PATIENCE, async || {
+        [&agents[0], &agents[1], &fourth]
+            .iter()
+            .all(|agent| holds(agent, "films"))
     })
     .await;
-    let again = start(&machines[leader]).await;
-    until("it takes part again", PATIENCE, async || {
-        let label = "films".parse().unwrap();
-        let holds = again.view().borrow().ledger.names.contains_key(&label);
-        holds && again.council().borrow().leader.is_some()
+    machines[2].crash().await;
+    assert!(machines[2].disk.restore());
+    agents[2] = start(&machines[2]).await;
+    let barred = |agent: &Agent| agent.council().borrow().barred.clone();
+    until("it notices", PATIENCE, async || {
+        barred(&agents[2]) == Some(Barred::RolledBack)
+    })
+    .await;
+    assert!(!agents[2].council().borrow().votes);
+    let told = agents[2].control().ca_status().await;
+    assert!(
+        told.warnings
+            .iter()
+            .any(|why| why.contains("older than what it has done")),
+        "{:?}",
+        told.warnings
+    );
+    // The two others decide, and two are enough to put it right.
+    assert!(granted(&fourth, "music").await);
+    let third = keys::require_identity(&machines[2].host).await.unwrap();
+    let third = third.public().node_id();
+    ask(&agents[0], &Content::Demote(third)).await.unwrap();
+    promote(&agents[0], &root, &machines[2].host).await.unwrap();
+    until("it votes again", PATIENCE, async || {
+        let council = agents[2].council().borrow().clone();
+        council.votes && council.barred.is_none()
     })
     .await;
 }

@@ -2,7 +2,8 @@
 //! brings heads in and out. Heads are judged in [`innermesh_proto::head`];
 //! chitchat only carries them ([`carrier`]); liveness is theirs alone.
 
-pub mod carrier;
+mod ahead;
+mod carrier;
 pub mod generation;
 pub mod known;
 mod pace;
@@ -19,16 +20,18 @@ use std::{
 };
 
 use innermesh_proto::{
+    codec,
     crypto::{Hash, Sealed, Sign},
     head::{self, Announcement, Body, Head, HeadTable, Known, Offer},
     id::NodeId,
     ledger::Position,
     limits,
-    message::PushedHead,
+    message::{Push, PushedHead},
+    rpc::method,
 };
 use tokio::sync::{Notify, Semaphore, watch};
 
-use self::pace::Pace;
+use self::{ahead::TWIN, pace::Pace};
 use crate::{
     host::Host,
     ledger::{Ledger, follow::Nudge},
@@ -41,9 +44,6 @@ const GATHER: Duration = Duration::from_millis(50);
 /// A tick that comes this late says that this node stood still, not that the
 /// others fell silent (S6).
 const STANDSTILL: Duration = Duration::from_millis(750);
-/// How often a node goes on above what others know of it before it takes
-/// another machine for the cause.
-const RAISES: u32 = 3;
 /// How often liveness and renewal are looked at.
 const TICK: Duration = Duration::from_millis(250);
 /// Ticks between two looks at how far apart rounds are to be.
@@ -101,6 +101,9 @@ struct Own {
     renewed: Duration,
     /// The highest generation in which a peer knows this node.
     met: u64,
+    /// The furthest position of the ledger that an earlier run of this node
+    /// announced, where that is beyond what this run began with.
+    former: Option<Position>,
 }
 
 impl Own {
@@ -169,6 +172,7 @@ impl Gossip {
                     head: None,
                     renewed: Duration::ZERO,
                     met: 0,
+                    former: None,
                 },
                 fetching: BTreeSet::new(),
                 conflicts: BTreeSet::new(),
@@ -311,6 +315,9 @@ impl Gossip {
     /// Compares peers' ledger positions again, after the ledger went on.
     pub fn compare(&self) {
         let mut shared = self.inner.shared();
+        if shared.own.former.is_some() {
+            self.inner.overtaken.notify_one();
+        }
         if self.inner.compare(&mut shared.table) {
             drop(shared);
             self.inner.changed();
@@ -323,10 +330,6 @@ impl Gossip {
         self.inner.save().await;
     }
 }
-
-/// What to do about a second machine with this node's key.
-const TWIN: &str = "another machine runs with this node's key: a cloned disk or a restored snapshot. \
-     Stop one of the two, and `agent join` it anew with a fresh state folder";
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
@@ -522,12 +525,24 @@ impl Inner {
         }
         let now = self.now();
         let mut shared = self.shared();
+        let former = shared
+            .table
+            .get(&head.node)
+            .and_then(|known| put_back(known, &head));
         let offer = shared.table.offer(head.clone(), sealed, Some(now));
         if offer == Offer::Conflict {
             shared.conflicts.insert(head.node);
         }
         let compared = self.compare_one(&mut shared.table, &head.node);
         drop(shared);
+        if let Some(former) = former {
+            let heads = vec![PushedHead {
+                head: former,
+                body: None,
+            }];
+            let push = codec::encode(&Push { heads });
+            self.transport.notify(head.node, method::PUSH, push);
+        }
         if head.position.index > self.ledger.state().position.index {
             self.nudge.ahead(head.node, head.position.index);
         }
@@ -542,64 +557,6 @@ impl Inner {
             self.unsaved.notify_one();
         }
         Some((head, offer))
-    }
-
-    /// A head of this very node came back from a peer. Newer than anything
-    /// this process made: another machine runs with the same key (S10), or
-    /// this disk was rolled back.
-    fn meet_own(&self, head: &Head) {
-        let mut shared = self.shared();
-        let newest = shared
-            .own
-            .head
-            .as_ref()
-            .map_or((0, 0), |(head, _)| head.order());
-        if head.order() > newest {
-            shared.own.met = shared.own.met.max(head.generation);
-            drop(shared);
-            self.overtaken.notify_one();
-        }
-    }
-
-    /// Goes on above what this node has announced before, where its disk was
-    /// rolled back (S2). A second machine with its key does the same: after a
-    /// few times it is told, and nothing more is done.
-    async fn keep_ahead(self: Arc<Self>) {
-        let mut raised = 0;
-        loop {
-            self.overtaken.notified().await;
-            let met = self.shared().own.met;
-            if met < self.generation.load(Ordering::Relaxed) {
-                continue;
-            }
-            raised += 1;
-            if raised > RAISES {
-                if self.shared().conflicts.insert(self.me) {
-                    tracing::error!("{TWIN}");
-                }
-                return;
-            }
-            let next = match generation::raise(&*self.host.disk, met).await {
-                Ok(next) => next,
-                Err(error) => {
-                    tracing::error!(%error, "{TWIN}");
-                    self.shared().conflicts.insert(self.me);
-                    return;
-                }
-            };
-            self.rolled_back.store(true, Ordering::Relaxed);
-            self.ledger.roll_back().await;
-            tracing::warn!(
-                generation = next,
-                "this node's state is older than what it has announced, as after a restored \
-                 snapshot; it goes on above that"
-            );
-            if let Err(error) = self.carrier.restart(next).await {
-                return tracing::error!(%error, "gossip can't be started again");
-            }
-            self.generation.store(next, Ordering::Relaxed);
-            self.clone().renew().await;
-        }
     }
 
     /// Marks peers whose ledger position this node's ledger has reached.
@@ -639,6 +596,15 @@ impl Inner {
             })
             .collect()
     }
+}
+
+/// The newest head of a node's earlier run, where its new one follows the
+/// ledger less far than that: its state was put back, and it doesn't know.
+fn put_back(known: &Known, head: &Head) -> Option<Sealed> {
+    let before = &known.head;
+    let is_back =
+        before.generation < head.generation && before.position.index > head.position.index;
+    is_back.then(|| known.sealed.clone())
 }
 
 /// A head with its body, where that is small.

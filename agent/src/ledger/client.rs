@@ -2,11 +2,12 @@
 //! node that leads, again with the same id until there is an answer.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use innermesh_proto::{
     codec,
     crypto::{Sealed, Sign},
@@ -18,12 +19,17 @@ use innermesh_proto::{
 };
 
 use super::{Ledger, ProposeError, follow::Nudge};
-use crate::{host::Host, quic::Transport};
+use crate::{
+    host::{Host, Mono},
+    quic::Transport,
+};
 
-/// How long one node may take to answer. A leader that died says nothing, and
-/// the others know better by then.
+/// How long one node may take to answer.
 const ATTEMPT: Duration = Duration::from_secs(2);
-/// Time between attempts.
+/// How long a node may be silent until another one is asked beside it: a leader
+/// that died says nothing, and the others soon know better.
+const HEDGE: Duration = Duration::from_millis(300);
+/// How long a node that gave no decision isn't asked again.
 const PAUSE: Duration = Duration::from_millis(250);
 /// How long a request is good for, in milliseconds of ledger time.
 const LIFETIME_MS: u64 = limits::REQUEST_LIFETIME_MS / 2;
@@ -86,12 +92,11 @@ impl Client {
     pub fn request(&self, content: &Content, now_ms: u64) -> Sealed {
         let mut id = [0; 16];
         self.host.keys.random(&mut id);
-        let node = self.key.public().node_id();
         Request::seal(
             &*self.key,
             self.ledger.state().mesh,
             RequestId(id),
-            Author::Node(node),
+            Author::Node(self.me()),
             now_ms.saturating_add(LIFETIME_MS),
             content,
         )
@@ -129,79 +134,55 @@ impl Client {
         end: Duration,
     ) -> Result<(Outcome, Option<NodeId>), SubmitError> {
         let clock = &self.host.clock;
-        let mut error = SubmitError::Unreachable("it doesn't answer in time".into());
-        loop {
-            // A leader that has lost the others takes a while to know it, and
-            // whoever asks doesn't wait for that.
-            tokio::select! {
-                attempt = self.attempt(request) => match attempt {
-                    Ok(decided) => return Ok(decided),
-                    Err(SubmitError::Propose(
-                        stopped @ (ProposeError::Stopped(_) | ProposeError::Full),
-                    )) => {
-                        return Err(stopped.into());
-                    }
-                    Err(failed) => error = failed,
-                },
-                () = clock.sleep(end.saturating_sub(clock.now())) => {
-                    // The next request doesn't begin with who was silent.
-                    self.remember(None);
-                    return Err(error);
-                }
-            }
-            if clock.now() >= end {
-                return Err(error);
-            }
-            clock.sleep(PAUSE).await;
+        let mut asking = Asking::new(self, request);
+        // A leader that has lost the others takes a while to know it, and
+        // whoever asks doesn't wait for that.
+        let decided = tokio::select! {
+            decided = asking.until_decided() => Some(decided),
+            () = clock.sleep(end.saturating_sub(clock.now())) => None,
+        };
+        decided.unwrap_or_else(|| {
+            // The next request doesn't begin with who was silent.
+            self.remember(None);
+            Err(SubmitError::Unreachable(asking.why))
+        })
+    }
+
+    fn me(&self) -> NodeId {
+        self.key.public().node_id()
+    }
+
+    async fn decide_here(&self, request: Sealed) -> Told {
+        match self.ledger.propose(request).await {
+            Ok(outcome) => Told::Outcome(outcome),
+            Err(ProposeError::NotLeader(leader)) => Told::Elsewhere(leader),
+            Err(error @ (ProposeError::Stopped(_) | ProposeError::Full)) => Told::Stopped(error),
+            Err(error @ ProposeError::Busy) => Told::Failed(error.to_string()),
         }
     }
 
-    async fn attempt(&self, request: &Sealed) -> Result<(Outcome, Option<NodeId>), SubmitError> {
-        let state = self.ledger.state();
-        let me = self.key.public().node_id();
-        let mut hint = self.hint();
-        if state.roster.contains(&me) {
-            match self.ledger.propose(request.clone()).await {
-                Err(ProposeError::NotLeader(leader)) => hint = leader.or(hint),
-                other => return Ok((other?, None)),
-            }
+    /// One hop: whoever isn't the leader doesn't pass it on.
+    async fn pass_on(&self, node: NodeId, body: Vec<u8>) -> Told {
+        let answer = self
+            .transport
+            .call(node, method::PROPOSE, body, ATTEMPT)
+            .await;
+        match answer.map(|bytes| codec::decode::<Decided>(&bytes, limits::RPC_BYTES)) {
+            Ok(Ok(Decided::Outcome(outcome))) => Told::Outcome(outcome),
+            Ok(Ok(Decided::Elsewhere(leader))) => Told::Elsewhere(leader),
+            Ok(Err(error)) => Told::Failed(format!("its answer is {error}")),
+            Err(error) => Told::Failed(error.to_string()),
         }
-        let body = codec::encode(&Propose {
-            request: request.clone(),
-        });
-        let mut left: VecDeque<NodeId> = state.roster.iter().copied().collect();
-        left.retain(|node| *node != me);
-        let mut why = match left.is_empty() {
+    }
+
+    /// Why there is no decision where those who could be asked don't decide.
+    fn nobody_leads(&self) -> String {
+        let roster = &self.ledger.state().roster;
+        match roster.len() == 1 && roster.contains(&self.me()) {
             true => "this machine decides alone and can't now: `agent ca status` says why",
-            false => "it is offline",
+            false => "none of those that can be reached leads",
         }
-        .to_string();
-        // One hop each: to who leads, as far as it is known, else to any, who
-        // tells who does.
-        loop {
-            let known = hint.take().filter(|node| left.contains(node));
-            let Some(node) = known.or_else(|| left.pop_front()) else {
-                return Err(SubmitError::Unreachable(why));
-            };
-            left.retain(|other| *other != node);
-            let answer = self
-                .transport
-                .call(node, method::PROPOSE, body.clone(), ATTEMPT)
-                .await;
-            match answer.map(|bytes| codec::decode::<Decided>(&bytes, limits::RPC_BYTES)) {
-                Ok(Ok(Decided::Outcome(outcome))) => {
-                    self.remember(Some(node));
-                    return Ok((outcome, Some(node)));
-                }
-                Ok(Ok(Decided::Elsewhere(leader))) => {
-                    why = "none of those that can be reached leads".into();
-                    hint = leader;
-                }
-                Ok(Err(error)) => why = format!("its answer is {error}"),
-                Err(error) => why = error.to_string(),
-            }
-            self.remember(hint);
-        }
+        .into()
     }
 
     /// Who is likely to lead.
@@ -240,4 +221,127 @@ impl Client {
             }
         }
     }
+}
+
+/// A request under way with one or several of those who decide. Whoever isn't
+/// the leader says who may be; as the request has an id, it does no harm that
+/// several hold it.
+struct Asking<'a> {
+    client: &'a Client,
+    request: &'a Sealed,
+    body: Vec<u8>,
+    calls: FuturesUnordered<BoxFuture<'a, Answer>>,
+    /// Whom there is a call to.
+    busy: BTreeSet<NodeId>,
+    /// When whoever gave no decision may be asked again.
+    rests: BTreeMap<NodeId, Mono>,
+    /// Who is likely to lead, by the last who said.
+    hint: Option<NodeId>,
+    /// Why there is no decision yet.
+    why: String,
+}
+
+/// What a node made of a request.
+struct Answer {
+    node: NodeId,
+    told: Told,
+}
+
+enum Told {
+    Outcome(Outcome),
+    /// Another node leads, or none that it knew.
+    Elsewhere(Option<NodeId>),
+    /// This node's ledger can't be written.
+    Stopped(ProposeError),
+    Failed(String),
+}
+
+impl<'a> Asking<'a> {
+    fn new(client: &'a Client, request: &'a Sealed) -> Self {
+        let body = codec::encode(&Propose {
+            request: request.clone(),
+        });
+        Self {
+            client,
+            request,
+            body,
+            calls: FuturesUnordered::new(),
+            busy: BTreeSet::new(),
+            rests: BTreeMap::new(),
+            hint: client.hint(),
+            why: "it doesn't answer in time".into(),
+        }
+    }
+
+    async fn until_decided(&mut self) -> Result<(Outcome, Option<NodeId>), SubmitError> {
+        let me = self.client.me();
+        let clock = &self.client.host.clock;
+        loop {
+            let now = clock.now();
+            let free = self.ask_next(now);
+            let pause = match free {
+                Next::Asked => HEDGE,
+                Next::Rests(until) => until.saturating_sub(now),
+                Next::Nobody => ATTEMPT,
+            };
+            let answer = tokio::select! {
+                Some(answer) = self.calls.next() => answer,
+                () = clock.sleep(pause) => continue,
+            };
+            self.busy.remove(&answer.node);
+            self.rests.insert(answer.node, clock.now() + PAUSE);
+            match answer.told {
+                Told::Outcome(outcome) => {
+                    let from = Some(answer.node).filter(|node| *node != me);
+                    self.client.remember(from);
+                    return Ok((outcome, from));
+                }
+                Told::Elsewhere(leader) => {
+                    self.hint = leader;
+                    self.why = self.client.nobody_leads();
+                }
+                Told::Stopped(error) => return Err(error.into()),
+                Told::Failed(why) => self.why = why,
+            }
+        }
+    }
+
+    /// Asks one more node, if there is one: this one if it has a vote, then
+    /// whoever is likely to lead, else any.
+    fn ask_next(&mut self, now: Mono) -> Next {
+        let me = self.client.me();
+        let roster = &self.client.ledger.state().roster;
+        let idle = roster.iter().filter(|node| !self.busy.contains(node));
+        let rest = |node: &NodeId| self.rests.get(node).copied().unwrap_or_default();
+        let order = |node: &NodeId| (rest(node), *node != me, Some(*node) != self.hint);
+        let due = idle.clone().filter(|node| rest(node) <= now);
+        let likely = self
+            .hint
+            .filter(|hint| due.clone().any(|node| node == hint));
+        let own = due.clone().find(|node| **node == me).copied();
+        let any = || due.min_by_key(|node| order(node)).copied();
+        let Some(node) = own.or(likely).or_else(any) else {
+            let until = idle.map(rest).min();
+            return until.map_or(Next::Nobody, Next::Rests);
+        };
+        self.busy.insert(node);
+        let (client, request, body) = (self.client, self.request.clone(), self.body.clone());
+        self.calls.push(Box::pin(async move {
+            let told = match node == client.me() {
+                true => client.decide_here(request).await,
+                false => client.pass_on(node, body).await,
+            };
+            Answer { node, told }
+        }));
+        Next::Asked
+    }
+}
+
+/// Whether there was a node to ask.
+enum Next {
+    Asked,
+    /// Those without a call rest until then.
+    Rests(Mono),
+    /// There is a call to each.
+    Nobody,
 }

@@ -80,6 +80,9 @@ struct Inner {
     council: watch::Receiver<Council>,
     starts: Arc<Starts>,
     lost: watch::Receiver<Arc<Vec<Lost>>>,
+    /// Where the ledger stood when it was opened.
+    opened_at: u64,
+    was_damaged: bool,
 }
 
 /// This node's part in deciding.
@@ -204,6 +207,7 @@ impl Ledger {
         }
         let (archive, file) = loaded.reopen(&*host.disk, kept).await?;
         let archive = Arc::new(archive);
+        let opened_at = state.position.index;
         let (commands, queue) = mpsc::channel(QUEUE);
         let (state_sender, state) = watch::channel(Arc::new(state));
         let (durable_sender, durable) = watch::channel(archive.position());
@@ -257,6 +261,8 @@ impl Ledger {
                 council,
                 starts,
                 lost,
+                opened_at,
+                was_damaged: damage.is_some(),
             }),
         })
     }
@@ -378,6 +384,17 @@ impl Ledger {
             .await
             .map_err(|_| TakeError::Stopped)?;
         answer.await.unwrap_or(Err(TakeError::Stopped))
+    }
+
+    /// The index of the newest batch that was held when it was opened.
+    pub fn opened_at(&self) -> u64 {
+        self.inner.opened_at
+    }
+
+    /// Whether what this node held of it was damaged when it was opened, and
+    /// had to be taken from peers again.
+    pub fn was_damaged(&self) -> bool {
+        self.inner.was_damaged
     }
 
     /// This node's state is older than what it has done: a CA node votes no

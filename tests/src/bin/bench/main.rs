@@ -10,6 +10,7 @@ mod ledger;
 mod mesh;
 mod observe;
 mod restart;
+mod roster;
 mod serf;
 mod steady;
 
@@ -78,16 +79,21 @@ enum What {
         #[arg(long, default_value_t = 1000)]
         changes: usize,
     },
-    /// What three CA nodes decide: how fast, and what they keep when whoever
-    /// leads hands over or is killed
+    /// How fast three CA nodes decide, and while whoever leads hands over
     Ledger {
         /// How many agents, for the time until all know
         #[arg(long, default_value_t = 50)]
         agents: usize,
-        /// How often the leader is killed
+    },
+    /// What is lost, and for how long nothing is decided, when the leader is
+    /// killed
+    Kills {
+        /// How often
         #[arg(long, default_value_t = 50)]
         kills: usize,
     },
+    /// The same while CA nodes come and go, and when a majority is lost
+    Roster,
     /// Everything, as above
     All,
 }
@@ -122,14 +128,18 @@ fn main() -> ExitCode {
             loss,
             changes,
         } => steady::measure(agents, seconds, loss, changes, &mut report),
-        What::Ledger { agents, kills } => ledger::measure(agents, kills, &mut report),
+        What::Ledger { agents } => ledger::measure(agents, &mut report),
+        What::Kills { kills } => roster::kills(kills, &mut report),
+        What::Roster => roster::changes(&mut report),
         What::All => join::measure(10, &mut report)
             .and_then(|()| change::measure(&[3, 20, 50], 15, false, &mut report))
             .and_then(|()| death::measure(20, 5, &mut report))
             .and_then(|()| idle::measure(50, 60, &mut report))
             .and_then(|()| restart::measure(&[3, 50], &mut report))
             .and_then(|()| steady::measure(20, 600, 10, 1000, &mut report))
-            .and_then(|()| ledger::measure(50, 50, &mut report)),
+            .and_then(|()| ledger::measure(50, &mut report))
+            .and_then(|()| roster::kills(50, &mut report))
+            .and_then(|()| roster::changes(&mut report)),
     };
     report.table();
     match result {

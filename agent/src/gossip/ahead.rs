@@ -1,0 +1,115 @@
+//! What a node's own former heads tell it: that its state was put back to an
+//! earlier time, or that a second machine has its key.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use innermesh_proto::head::Head;
+
+use super::{Inner, generation};
+
+/// How often a node goes on above what others know of it before it takes
+/// another machine for the cause.
+const RAISES: u32 = 3;
+
+/// What to do about a second machine with this node's key.
+pub(super) const TWIN: &str = "another machine runs with this node's key: a cloned disk or a restored snapshot. \
+     Stop one of the two, and `agent join` it anew with a fresh state folder";
+
+impl Inner {
+    /// A head of this very node came back from a peer. Newer than anything
+    /// this process made: another machine runs with the same key (S10), or
+    /// this disk was rolled back. An earlier run's that followed the ledger
+    /// further than this one could when it began: it was rolled back.
+    pub(super) fn meet_own(&self, head: &Head) {
+        let mut shared = self.shared();
+        let newest = shared
+            .own
+            .head
+            .as_ref()
+            .map_or((0, 0), |(head, _)| head.order());
+        if head.order() > newest {
+            shared.own.met = shared.own.met.max(head.generation);
+        } else if head.generation < self.generation.load(Ordering::Relaxed)
+            && head.position.index > self.ledger.opened_at()
+            && !self.ledger.was_damaged()
+        {
+            let further = shared
+                .own
+                .former
+                .is_none_or(|former| former.index < head.position.index);
+            if further {
+                shared.own.former = Some(head.position);
+            }
+        } else {
+            return;
+        }
+        drop(shared);
+        self.overtaken.notify_one();
+    }
+
+    /// Goes on above what this node has announced before, where its disk was
+    /// rolled back (S2). A second machine with its key does the same: after a
+    /// few times it is told, and nothing more is done.
+    pub(super) async fn keep_ahead(self: Arc<Self>) {
+        let mut raised = 0;
+        loop {
+            self.overtaken.notified().await;
+            self.look_back().await;
+            let met = self.shared().own.met;
+            if met < self.generation.load(Ordering::Relaxed) {
+                continue;
+            }
+            raised += 1;
+            if raised > RAISES {
+                if self.shared().conflicts.insert(self.me) {
+                    tracing::error!("{TWIN}");
+                }
+                return;
+            }
+            let next = match generation::raise(&*self.host.disk, met).await {
+                Ok(next) => next,
+                Err(error) => {
+                    tracing::error!(%error, "{TWIN}");
+                    self.shared().conflicts.insert(self.me);
+                    return;
+                }
+            };
+            self.note_rolled_back().await;
+            if let Err(error) = self.carrier.restart(next).await {
+                return tracing::error!(%error, "gossip can't be started again");
+            }
+            self.generation.store(next, Ordering::Relaxed);
+            self.clone().renew().await;
+        }
+    }
+
+    /// Whether this node held more of the ledger, in an earlier run, than it
+    /// began with in this one. Where a recovery led back to an earlier place,
+    /// that may be right: what is held there now tells.
+    async fn look_back(&self) {
+        let Some(former) = self.shared().own.former else {
+            return;
+        };
+        let is_back = match self.ledger.hash_at(former.index) {
+            Some(hash) => hash == former.hash,
+            None if self.ledger.state().recovery == 0 => true,
+            // Until this node's ledger is as far.
+            None => return,
+        };
+        self.shared().own.former = None;
+        if is_back {
+            self.note_rolled_back().await;
+        }
+    }
+
+    async fn note_rolled_back(&self) {
+        if self.rolled_back.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.ledger.roll_back().await;
+        tracing::warn!(
+            "this node's state is older than what it has announced, as after a restored snapshot; \
+             it goes on above that"
+        );
+    }
+}

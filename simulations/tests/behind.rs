@@ -1,0 +1,90 @@
+//! Whole agents that come to a mesh whose ledger has grown past what the peers
+//! that they can reach still hold, batch by batch.
+
+use std::time::Duration;
+
+use innermesh_agent::{ledger::file, mesh::Agent};
+use innermesh_proto::{
+    ledger::{Content, batch::STATE_HASH_INTERVAL},
+    limits,
+};
+use simulations::{
+    Machine, World,
+    mesh::{ask, found, invite, join, join_with, start, until},
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The batch with which a ledger's file is made shorter.
+const GROWN: u64 = STATE_HASH_INTERVAL.next_multiple_of(limits::LEDGER_KEPT) + limits::LEDGER_KEPT;
+
+fn index(agent: &Agent) -> u64 {
+    agent.view().borrow().ledger.position.index
+}
+
+/// Where the ledger's file on a machine begins.
+async fn base(machine: &Machine) -> u64 {
+    let contents = file::load(&machine.disk).await.unwrap();
+    let at = contents.start.map(|start| start.at.position().unwrap());
+    at.map_or(0, |at| at.index)
+}
+
+/// Has one that decides alone decide, one batch each, until its ledger is so
+/// far.
+async fn grow(agent: &Agent, to: u64) {
+    for count in 0..to - index(agent) {
+        let name = "photos".parse().unwrap();
+        let content = match count % 2 {
+            0 => Content::Claim(name),
+            _ => Content::Release(name),
+        };
+        ask(agent, &content).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_away_or_asked_in_long_ago_takes_a_state_from_a_member() {
+    let mut world = World::new(1);
+    let mut machines = ["one", "two", "three", "four"].map(|name| world.machine(name));
+    let first = found(&machines[0]).await;
+    let second = join(&machines[1], "one", &first).await;
+    let away = join(&machines[2], "one", &first).await;
+    // The invite says where the ledger was: long before what is left of it.
+    let old = invite(&first).await.unwrap();
+    until("all have met", PATIENCE, async || {
+        [&first, &second, &away]
+            .iter()
+            .all(|agent| agent.heads().len() == 2)
+    })
+    .await;
+    machines[2].crash().await;
+    drop(away);
+    grow(&first, GROWN + 5).await;
+    until("the member follows", PATIENCE, async || {
+        index(&second) >= GROWN + 5
+    })
+    .await;
+    assert!(base(&machines[1]).await > 0);
+
+    let fourth = join_with(&machines[3], "two", old).await.unwrap();
+    assert!(base(&machines[3]).await > 0, "it began with a state");
+    until("they have met", PATIENCE, async || {
+        fourth.heads().len() == 2
+    })
+    .await;
+    until("the member knows it", PATIENCE, async || {
+        index(&second) == index(&first)
+    })
+    .await;
+
+    // Only the member that dropped the past is there for the one that was away.
+    let wanted = first.view().borrow().ledger.position;
+    machines[0].crash().await;
+    drop(first);
+    let back = start(&machines[2]).await;
+    assert!(index(&back) < GROWN);
+    until("it has caught up", PATIENCE, async || {
+        back.view().borrow().ledger.position == wanted
+    })
+    .await;
+    assert!(base(&machines[2]).await > 0, "it took a state");
+}
