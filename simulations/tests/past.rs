@@ -6,7 +6,7 @@ mod ledgers;
 
 use std::{collections::BTreeSet, path::Path};
 
-use innermesh_agent::ledger::{Ledger, file, history, past};
+use innermesh_agent::ledger::{Ledger, TakeError, file, history, past};
 use innermesh_proto::{
     ledger::{Content, batch::STATE_HASH_INTERVAL},
     limits,
@@ -179,4 +179,21 @@ async fn a_disk_with_little_room_keeps_its_file_and_goes_on() {
     assert!(mesh.founder.ledger.base() > BASE);
     let all = mesh.founder.ledger.state().position.index;
     assert_eq!(checked(&mesh.founder).await, (0, all));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_follows_with_a_full_disk_goes_on_once_there_is_room() {
+    let mut mesh = Mesh::new(5).await;
+    grow(&mut mesh, 5).await;
+    let wanted = mesh.founder.ledger.state();
+    let batches = mesh.founder.ledger.range(1, usize::MAX).await.unwrap();
+    let follower = &mesh.others[0];
+    let before = follower.ledger.state();
+    follower.machine.disk.set_free(Some(1000));
+    let taken = follower.ledger.take(batches.clone()).await;
+    assert_eq!(taken, Err(TakeError::Full));
+    assert_eq!(*follower.ledger.state(), *before);
+    follower.machine.disk.set_free(None);
+    follower.ledger.take(batches).await.unwrap();
+    assert_eq!(*follower.ledger.state(), *wanted);
 }

@@ -54,6 +54,13 @@ fn a_machine_that_leaves_hands_over_says_goodbye_and_does_not_run_again() {
     let freed = alpha.overlay_ipv4("alpha");
     beta.wait_answer(&["photos.lab.internal", "A"], &[&freed]);
 
+    let certificates = alpha.json(&["cert", "list"]);
+    let mut rows = certificates.as_array().into_iter().flatten();
+    assert!(
+        rows.any(|row| row["node"] == "gamma (gone)"),
+        "{certificates}"
+    );
+
     // Its agent has ended by itself, and nothing of it is left on the host.
     gamma.wait_stopped();
     let links = lab.hosts[2].run(&["ip", "-o", "link"]).ok();

@@ -21,7 +21,7 @@ use innermesh_proto::{
 use super::{Ledger, ProposeError, follow::Nudge};
 use crate::{
     host::{Host, Mono},
-    quic::Transport,
+    quic::{CallError, Transport},
 };
 
 /// How long one node may take to answer.
@@ -171,6 +171,10 @@ impl Client {
             Ok(Ok(Decided::Outcome(outcome))) => Told::Outcome(outcome),
             Ok(Ok(Decided::Elsewhere(leader))) => Told::Elsewhere(leader),
             Ok(Err(error)) => Told::Failed(format!("its answer is {error}")),
+            Err(CallError::NotConnected(node)) => Told::Failed(format!(
+                "no connection with {}",
+                self.ledger.state().name_of(node)
+            )),
             Err(error) => Told::Failed(error.to_string()),
         }
     }

@@ -236,6 +236,6 @@ pub async fn take(ledger: &Ledger, from: NodeId, batches: Vec<Batch>) -> bool {
             tracing::warn!(peer = ?from, %error, "a peer's batch was refused");
             false
         }
-        Err(TakeError::Stopped) => false,
+        Err(TakeError::Stopped | TakeError::Full) => false,
     }
 }

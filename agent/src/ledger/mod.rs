@@ -515,4 +515,7 @@ pub enum TakeError {
     /// The writer stopped after a failure of the disk; nothing was changed.
     #[error("the ledger can't be written")]
     Stopped,
+    /// The disk is full; nothing was changed.
+    #[error("the disk is full")]
+    Full,
 }

@@ -3,7 +3,12 @@
 
 use std::time::Duration;
 
-use innermesh_proto::{crypto::Sealed, ledger::Request, limits};
+use innermesh_proto::{
+    codec,
+    crypto::Sealed,
+    ledger::{Batch, Request},
+    limits,
+};
 
 use super::writer::Writer;
 use crate::host::Mono;
@@ -11,6 +16,8 @@ use crate::host::Mono;
 /// With less than so many free bytes a CA node only decides what takes
 /// something away: evictions, revocations, names and records that are given up.
 pub const ROOM: u64 = 16 << 20;
+/// What a node that follows leaves free for the rest of its state.
+const LEAST: u64 = 256 << 10;
 /// How long a look at the disk holds good.
 const LOOK: Duration = Duration::from_secs(5);
 /// How long leadership stays after it was handed on for want of room: another
@@ -57,6 +64,15 @@ impl Writer {
             );
         }
         self.room.tight = tight;
+    }
+
+    /// Whether what is to be written fits. A write that fails would end this
+    /// node's part in the ledger until it is started anew; what isn't taken is
+    /// there to be taken once there is room.
+    pub async fn has_room_to_take(&mut self, batches: &[Batch]) -> bool {
+        let bytes: usize = batches.iter().map(|batch| codec::encode(batch).len()).sum();
+        let free = self.host.disk.free().await.unwrap_or(u64::MAX);
+        free >= LEAST.saturating_add(bytes as u64)
     }
 
     /// Whether there is room for this request.

@@ -261,6 +261,10 @@ impl Writer {
         batches: Vec<Batch>,
         reply: oneshot::Sender<Result<Position, TakeError>>,
     ) -> std::io::Result<()> {
+        if !self.has_room_to_take(&batches).await {
+            let _ = reply.send(Err(TakeError::Full));
+            return Ok(());
+        }
         let mut result = self.follow_recovery(&batches).await?;
         let mut state = self.current();
         let mut taken = Vec::new();

@@ -20,17 +20,10 @@ pub fn list(state: &State) -> Vec<CertRow> {
         .map(|(serial, issued)| {
             // A node's id is the beginning of its key's hash.
             let is_member = issued.key_hash.0.starts_with(&issued.owner.0);
-            let gone = !state.members.contains_key(&issued.owner);
             CertRow {
                 serial: serial.to_string(),
                 names: issued.names.clone(),
-                node: match (gone && is_member, issued.names.first()) {
-                    (true, Some(name)) => {
-                        let label = name.split('.').next().unwrap_or(name);
-                        format!("{label} (gone)")
-                    }
-                    _ => state.name_of(issued.owner),
-                },
+                node: state.name_of(issued.owner),
                 not_before: UnixTime::from_ms(issued.not_before_ms),
                 not_after: UnixTime::from_ms(issued.not_after_ms),
                 kind: match is_member {

@@ -381,8 +381,8 @@ impl AgentControl {
             .ok()
             .filter(|free| *free < crate::ledger::ROOM)?;
         Some(format!(
-            "{} KiB are left on the disk of {}: free some space, or this machine stops following \
-             the ledger",
+            "{} KiB are left on the disk of {}: free some space; with none this machine doesn't \
+             follow the ledger",
             free >> 10,
             disk.root().display()
         ))

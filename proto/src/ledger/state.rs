@@ -219,10 +219,18 @@ impl State {
         (held.kind == NameKind::Node).then_some((held.owner, member))
     }
 
-    /// What a person calls a node: its name, or its id once it is no member.
+    /// What a person calls a node: its name; once it is no member, the one that
+    /// it had for as long as its certificate is kept, and then its id.
     pub fn name_of(&self, node: NodeId) -> String {
-        match self.members.get(&node) {
-            Some(member) => member.name.to_string(),
+        if let Some(member) = self.members.get(&node) {
+            return member.name.to_string();
+        }
+        // A node's id is the beginning of its key's hash.
+        let mut issued = self.certificates.values();
+        let membership =
+            issued.find(|issued| issued.owner == node && issued.key_hash.0.starts_with(&node.0));
+        match membership.and_then(|issued| issued.names.first()) {
+            Some(name) => format!("{} (gone)", name.split('.').next().unwrap_or(name)),
             None => node.to_string(),
         }
     }

@@ -57,19 +57,19 @@ impl CaControl for AgentControl {
         let voters = state.voters.keys().map(|node| {
             let seen = deciding.voters.get(node);
             VoterRow {
-                node: name_of(state, node),
+                node: state.name_of(*node),
                 decides: state.roster.contains(node),
                 behind: seen.map(|seen| seen.behind),
                 active: seen.map(|seen| seen.active),
             }
         });
         CaStatus {
-            leader: leader.map(|node| name_of(state, &node)),
+            leader: leader.map(|node| state.name_of(node)),
             term: deciding.term,
             roster: state
                 .roster
                 .iter()
-                .map(|node| name_of(state, node))
+                .map(|node| state.name_of(*node))
                 .collect(),
             waiting: waiting(state),
             voters: voters.collect(),
@@ -139,7 +139,7 @@ impl CaControl for AgentControl {
             return Err(refused(format!(
                 "{} leads the CA nodes and answers: nothing is lost; to take one out that is gone, \
                  use `agent ca demote NODE`",
-                name_of(state, &leader)
+                state.name_of(leader)
             )));
         }
         let keys = self.0.ledger.issuer_keys().await.map_err(unavailable)?;
@@ -156,7 +156,7 @@ impl CaControl for AgentControl {
             let further = table.iter().filter(|(_, known)| {
                 known.is_live(now) && known.head.position.index > position.index
             });
-            let nodes = further.map(|(node, _)| name_of(state, node));
+            let nodes = further.map(|(node, _)| state.name_of(*node));
             nodes.collect()
         });
         Ok(CaRecovery {
@@ -165,7 +165,7 @@ impl CaControl for AgentControl {
             roster: state
                 .roster
                 .iter()
-                .map(|node| name_of(state, node))
+                .map(|node| state.name_of(*node))
                 .collect(),
             index: position.index,
             ahead,
@@ -289,13 +289,13 @@ impl AgentControl {
         let mut issuers: Vec<&Issuer> = state.issuers.values().collect();
         issuers.sort_by_key(|issuer| {
             let certificate = &issuer.certificate;
-            (name_of(state, &issuer.node), certificate.not_before_ms)
+            (state.name_of(issuer.node), certificate.not_before_ms)
         });
         let row = |issuer: &Issuer| {
             let certificate = &issuer.certificate;
             let not_after = UnixTime::from_ms(certificate.not_after_ms);
             IssuerRow {
-                node: name_of(state, &issuer.node),
+                node: state.name_of(issuer.node),
                 serial: certificate.serial.to_string(),
                 state: match issuer.revoked {
                     Some(_) => IssuerState::Revoked,
@@ -343,7 +343,7 @@ impl AgentControl {
             .filter(|lost| files.contains(&PathBuf::from(lost.copy())));
         told.map(|lost| {
             let file = disk.root().join(lost.copy());
-            let nodes: Vec<String> = lost.nodes.iter().map(|node| name_of(&state, node)).collect();
+            let nodes: Vec<String> = lost.nodes.iter().map(|node| state.name_of(*node)).collect();
             let kept = match nodes.is_empty() {
                 true => String::new(),
                 false => format!(
@@ -378,7 +378,7 @@ impl AgentControl {
                     let certificate = &issuer.certificate;
                     (certificate.not_before_ms, certificate.not_after_ms)
                 });
-                (name_of(state, node), lives.collect())
+                (state.name_of(*node), lives.collect())
             })
             .collect();
         expiry::warnings(self.wall().ms(), state.root.not_after_ms, &issuers)
@@ -411,7 +411,7 @@ fn waiting(state: &State) -> Vec<WaitingRow> {
     let come = state.wanted_roster().unwrap_or_default();
     let full = state.roster.len() >= limits::ROSTER;
     let with_issuer = queued.iter().map(|node| WaitingRow {
-        node: name_of(state, node),
+        node: state.name_of(*node),
         reason: match (come.contains(node), full) {
             (true, _) => "it is taken into the roster once it has the ledger and can be reached",
             (false, true) => "the roster is full: demote another first",
@@ -427,12 +427,6 @@ fn waiting(state: &State) -> Vec<WaitingRow> {
             reason: format!("it has no issuer: `agent ca promote {}`", member.name),
         });
     with_issuer.chain(without).collect()
-}
-
-/// A member's name; the id of what is none any more.
-pub(super) fn name_of(state: &State, node: &NodeId) -> String {
-    let member = state.members.get(node);
-    member.map_or_else(|| node.to_string(), |member| member.name.to_string())
 }
 
 fn unavailable(why: impl std::fmt::Display) -> ControlError {
