@@ -11,6 +11,7 @@ use std::{
 };
 
 use innermesh_proto::limits;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -29,12 +30,18 @@ pub struct Config {
     /// Addresses under which peers reach this node from afar, such as a
     /// forwarded port of the router; see [`Config::advertised`].
     advertise: Vec<Address>,
+    /// Networks on this host that count as the host itself, such as a
+    /// container bridge: they see the mesh's names and may ask for
+    /// certificates.
+    pub local_sources: Vec<IpNet>,
     /// The WireGuard interface.
     pub tunnel: TunnelConfig,
     /// The resolver.
     pub dns: DnsConfig,
     /// What a CA node does.
     pub ca: CaConfig,
+    /// The server that ACME clients ask.
+    pub acme: AcmeConfig,
     /// What the agent writes about itself.
     pub log: LogConfig,
     /// The services that stand in `services.d`; not part of this file.
@@ -76,6 +83,33 @@ pub struct CaConfig {
     pub term: LeaderTerm,
 }
 
+/// `[acme]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AcmeConfig {
+    /// Where it listens, [`AcmeConfig::port`] unless said otherwise; empty for
+    /// the mesh's resolver addresses.
+    listen: Vec<Address>,
+    /// Its port.
+    pub port: u16,
+}
+
+impl Default for AcmeConfig {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            port: crate::acme::PORT,
+        }
+    }
+}
+
+impl AcmeConfig {
+    /// Where it listens; empty for the mesh's resolver addresses.
+    pub fn listens(&self) -> Vec<SocketAddr> {
+        with_port(&self.listen, self.port)
+    }
+}
+
 /// `[log]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -112,9 +146,11 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([0u16; 8], QUIC_PORT)),
             advertise: Vec::new(),
+            local_sources: Vec::new(),
             tunnel: TunnelConfig::default(),
             dns: DnsConfig::default(),
             ca: CaConfig::default(),
+            acme: AcmeConfig::default(),
             log: LogConfig::default(),
             services: Vec::new(),
         }
@@ -187,6 +223,7 @@ impl Config {
             ("advertise", &self.advertise),
             ("listen` of `[dns]", &self.dns.listen),
             ("upstream` of `[dns]", &self.dns.upstream),
+            ("listen` of `[acme]", &self.acme.listen),
         ];
         for (name, list) in lists {
             if list.len() > ADDRESSES {

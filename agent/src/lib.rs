@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+pub mod acme;
 pub mod ca;
 pub mod cli;
 pub mod config;

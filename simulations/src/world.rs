@@ -140,6 +140,9 @@ impl Machine {
             backend: BackendChoice::Auto,
             dns_listen: Vec::new(),
             dns_upstream: Vec::new(),
+            acme_port: innermesh_agent::acme::PORT,
+            acme_listen: Vec::new(),
+            local_sources: Vec::new(),
             ca_term: Duration::from_secs(6 * 3600),
             services: Vec::new(),
         }

@@ -194,6 +194,9 @@ fn agent_config(config: &Config) -> mesh::Config {
         dns_listen: config.dns.listens(),
         dns_upstream: config.dns.upstreams(),
         ca_term: config.ca.term.duration(),
+        acme_port: config.acme.port,
+        acme_listen: config.acme.listens(),
+        local_sources: config.local_sources.clone(),
         services: config.services.clone(),
     }
 }

@@ -91,6 +91,11 @@ pub trait Network: Send + Sync {
     /// # Errors
     /// The resolver's.
     async fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
+    /// Opens a TCP connection.
+    ///
+    /// # Errors
+    /// Why it could not be opened.
+    async fn connect(&self, address: SocketAddr) -> io::Result<Box<dyn Stream>>;
     /// Opens a TCP connection and closes it.
     ///
     /// # Errors
@@ -102,6 +107,11 @@ pub trait Network: Send + Sync {
     /// Why there was no answer.
     async fn probe_http(&self, address: SocketAddr, host: &str, path: &str) -> io::Result<u16>;
 }
+
+/// A connection.
+pub trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Files, all below one folder. Paths are relative to it.
 #[async_trait]

@@ -11,14 +11,15 @@ use std::{
 
 use async_trait::async_trait;
 use ipnet::IpNet;
+use socket2::{Domain, Socket, Type};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     time::{Instant, timeout},
 };
 
 use super::{
-    Clock, Host, Mono, Network, Tunnels, disk::SystemDisk, keys::SystemKeys, tasks::Tasks,
+    Clock, Host, Mono, Network, Stream, Tunnels, disk::SystemDisk, keys::SystemKeys, tasks::Tasks,
 };
 use crate::{
     dns::resolv,
@@ -124,6 +125,12 @@ impl Network for SystemNetwork {
         Ok(tokio::net::lookup_host((name, port)).await?.collect())
     }
 
+    async fn connect(&self, address: SocketAddr) -> io::Result<Box<dyn Stream>> {
+        Ok(Box::new(
+            timeout(PROBE, TcpStream::connect(address)).await??,
+        ))
+    }
+
     async fn probe_tcp(&self, address: SocketAddr) -> io::Result<()> {
         timeout(PROBE, TcpStream::connect(address)).await??;
         Ok(())
@@ -132,6 +139,23 @@ impl Network for SystemNetwork {
     async fn probe_http(&self, address: SocketAddr, host: &str, path: &str) -> io::Result<u16> {
         timeout(PROBE, http_status(address, host, path)).await?
     }
+}
+
+/// A TCP socket that listens; on IPv6 for that alone.
+///
+/// # Errors
+/// The operating system's.
+pub fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    const BACKLOG: i32 = 128;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
 }
 
 /// The host's own resolver configuration.

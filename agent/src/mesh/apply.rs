@@ -11,7 +11,7 @@ use std::{
 use innermesh_proto::{
     head::Announcement,
     hold::Held,
-    id::{NodeId, resolver_v4},
+    id::NodeId,
     ledger::State,
     view::{MeshView, NodeView},
     zone::Zone,
@@ -181,14 +181,14 @@ pub fn publish_zone(inner: &Inner) {
     let view = inner.view.borrow().clone();
     // A local client's packets come from the very address that they go to.
     let mut own = inner.own_addresses();
-    own.insert(IpAddr::V4(resolver_v4(view.ledger.ipv4)));
-    own.insert(IpAddr::V6(view.ledger.mesh.resolver_v6()));
+    own.extend(inner.resolvers());
+    let local = inner.config.local_sources.clone();
     inner.dns.publish(move || Served {
         zone: Arc::new(Zone::build(&view.zone_input())),
         sources: Arc::new(MemberSources {
             own,
             members: view.member_addresses(),
-            local: Vec::new(),
+            local,
         }),
     });
 }
@@ -202,9 +202,7 @@ pub fn serve_dns(inner: &Inner) -> Result<DnsServer, ListenError> {
     if !inner.config.dns_listen.is_empty() || inner.config.backend == BackendChoice::None {
         return start(&inner.config.dns_listen);
     }
-    let state = inner.ledger.state();
-    let v4 = SocketAddr::new(IpAddr::V4(resolver_v4(state.ipv4)), 53);
-    let v6 = SocketAddr::new(IpAddr::V6(state.mesh.resolver_v6()), 53);
+    let [v4, v6] = inner.resolvers().map(|ip| SocketAddr::new(ip, 53));
     match start(&[v4, v6]) {
         Ok(server) => Ok(server),
         Err(error) => match start(&[v4]) {

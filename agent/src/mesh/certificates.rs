@@ -1,8 +1,12 @@
 //! The certificates that the ledger knows, and the end of one before its time.
 
+use std::collections::BTreeSet;
+
 use innermesh_proto::{
-    certificate::Serial,
-    ledger::{Content, State},
+    certificate::{KeptCertificate, Serial},
+    crypto::Hash,
+    id::NodeId,
+    ledger::{Content, State, state::Issued},
 };
 
 use super::{Inner, control::decide};
@@ -36,6 +40,26 @@ pub fn list(state: &State) -> Vec<CertRow> {
         .collect();
     rows.sort_by(|a, b| (&a.node, &a.names, a.not_after).cmp(&(&b.node, &b.names, b.not_after)));
     rows
+}
+
+/// The newest of a node's certificates for a key, for exactly these names
+/// where some are given, and who signed it.
+pub fn newest<'a>(
+    state: &'a State,
+    node: NodeId,
+    spki: &[u8],
+    names: Option<&BTreeSet<String>>,
+) -> Option<(Serial, &'a Issued, &'a KeptCertificate)> {
+    let hash = Hash::of(spki);
+    let fits = |issued: &Issued| {
+        let is_same = |names: &BTreeSet<String>| issued.names.iter().eq(names);
+        issued.key_hash == hash && issued.owner == node && names.is_none_or(is_same)
+    };
+    let certificates = state.certificates.iter();
+    let (serial, issued) = certificates
+        .filter(|(_, issued)| fits(issued))
+        .max_by_key(|(_, issued)| issued.not_before_ms)?;
+    Some((*serial, issued, state.issuer_of(issued)?))
 }
 
 /// Revokes one, and with it its key.

@@ -2,6 +2,7 @@
 //! ledger and transport, makes one view of what they say, and has DNS, tunnel
 //! and certificates follow it. Everything outside comes in as a [`Host`].
 
+mod acme;
 mod admit;
 mod apply;
 mod certificates;
@@ -23,7 +24,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -32,17 +33,19 @@ use std::{
 use innermesh_proto::{
     crypto::Sealed,
     head::{Announcement, Head, HeadTable, Known, WireGuard},
-    id::NodeId,
+    id::{NodeId, resolver_v4},
     ledger::{Batch, Content, Outcome},
     rpc::method,
     view::MeshView,
     zone::Zone,
 };
+use ipnet::IpNet;
 use tokio::sync::{broadcast, watch};
 
 pub use self::{dialer::store_seeds, holds::parse as parse_holds, leave::said as said_on_leaving};
 
 use crate::{
+    acme::Acme,
     dns::{Dns, DnsServer, ListenError},
     enroll::keys::{self, KeyFileError},
     gossip::Gossip,
@@ -79,6 +82,12 @@ pub struct Config {
     pub dns_upstream: Vec<SocketAddr>,
     /// How long one CA node leads, of ledger time.
     pub ca_term: Duration,
+    /// The port that ACME is served on.
+    pub acme_port: u16,
+    /// Where ACME is served; the resolver's addresses when empty.
+    pub acme_listen: Vec<SocketAddr>,
+    /// Networks of this host that count as the host itself.
+    pub local_sources: Vec<IpNet>,
     /// Services from the configuration.
     pub services: Vec<Spec>,
 }
@@ -169,6 +178,10 @@ pub(crate) struct Inner {
     /// The newest ledger stamp, for TLS.
     pub stamp_ms: Arc<AtomicU64>,
     pub membership: membership::Membership,
+    /// The ACME server, once it is open.
+    pub acme: OnceLock<Arc<Acme>>,
+    /// Why ACME isn't served.
+    pub acme_trouble: watch::Sender<Option<String>>,
     server: Mutex<Option<DnsServer>>,
     own_addresses: Mutex<BTreeSet<IpAddr>>,
     _lock: Box<dyn Send + Sync>,
@@ -294,6 +307,8 @@ impl Agent {
             tunnel_key,
             started,
             stamp_ms,
+            acme: OnceLock::new(),
+            acme_trouble: watch::Sender::new(None),
             server: Mutex::new(None),
             own_addresses: Mutex::default(),
             _lock: lock,
@@ -328,6 +343,9 @@ impl Agent {
         tasks.spawn(names::run(inner.clone()));
         tasks.spawn(holds::run(inner.clone()));
         tasks.spawn(membership::run(inner.clone()));
+        acme::start(inner)
+            .await
+            .map_err(|error| BuildError::Io(inner.host.disk.root().display().to_string(), error))?;
         let services = inner.services.clone();
         tasks.spawn(async move { services.run().await });
         Ok(())
@@ -438,6 +456,28 @@ impl Inner {
     pub fn own_addresses(&self) -> BTreeSet<IpAddr> {
         let own = self.own_addresses.lock().unwrap_or_else(|e| e.into_inner());
         own.clone()
+    }
+
+    /// The addresses at which each machine has the mesh's resolver.
+    pub fn resolvers(&self) -> [IpAddr; 2] {
+        let state = self.ledger.state();
+        [
+            IpAddr::V4(resolver_v4(state.ipv4)),
+            IpAddr::V6(state.mesh.resolver_v6()),
+        ]
+    }
+
+    /// Whether a source is this machine, or counts as it. Packets from an
+    /// address of this machine's own come over loopback only.
+    pub fn is_local(&self, source: IpAddr) -> bool {
+        source.is_loopback()
+            || self.resolvers().contains(&source)
+            || self.own_addresses().contains(&source)
+            || self
+                .config
+                .local_sources
+                .iter()
+                .any(|net| net.contains(&source))
     }
 
     /// Looks at the host's own addresses.

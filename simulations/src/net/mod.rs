@@ -20,7 +20,7 @@ use std::{
 
 use async_trait::async_trait;
 use innermesh_agent::{
-    host::{Host, Network},
+    host::{Host, Network, Stream},
     quic::{Settings, Transport, TransportError},
 };
 use ipnet::IpNet;
@@ -422,6 +422,10 @@ impl Network for SimNetwork {
             .into_iter()
             .map(|ip| SocketAddr::new(ip, port))
             .collect())
+    }
+
+    async fn connect(&self, _: SocketAddr) -> io::Result<Box<dyn Stream>> {
+        Err(io::ErrorKind::ConnectionRefused.into())
     }
 
     async fn probe_tcp(&self, _: SocketAddr) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! Who may have a certificate for which names, and who may end it.
 
-use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use super::{Asking, Effect, Refusal};
 use crate::{
@@ -14,6 +14,9 @@ use crate::{
     limits,
     name::Label,
 };
+
+/// Every agent answers ACME at this name, and shows a certificate for it.
+const ACME: &str = "acme";
 
 pub(super) fn rule_certify(
     state: &State,
@@ -35,10 +38,15 @@ pub(super) fn rule_certify(
     if state.revoked_keys.contains_key(&Hash::of(&certify.spki)) {
         return Err(Refusal::KeyRevoked);
     }
+    let names = certify.names.iter();
     let plan = LeafPlan {
         kind: LeafKind::Service,
-        dns: certify.names.clone(),
-        ips: BTreeSet::new(),
+        dns: names
+            .clone()
+            .filter(|name| address(name).is_none())
+            .cloned()
+            .collect(),
+        ips: names.filter_map(|name| address(name)).collect(),
         spki: certify.spki.clone(),
         common_name: None,
         days: certify.days,
@@ -47,9 +55,28 @@ pub(super) fn rule_certify(
     Ok(Effect::Certify(plan, node))
 }
 
-/// Whether `node` may have a certificate for `name`: its own name, what is
-/// below it, and services that it owns or that are shared with it.
+/// The address that a name is, written as usual.
+fn address(name: &str) -> Option<IpAddr> {
+    let ip: IpAddr = name.parse().ok()?;
+    (ip.to_string() == name).then_some(ip)
+}
+
+impl State {
+    /// Whether a member may have a certificate for a name, perhaps with `*` as
+    /// its first label, or for an address.
+    pub fn may_certify(&self, node: NodeId, name: &str) -> bool {
+        let member = self.members.get(&node);
+        member.is_some_and(|member| may_certify(self, node, member, name))
+    }
+}
+
+/// Whether `node` may have a certificate for `name`: its own name and
+/// addresses, services that it owns or that are shared with it, what is below
+/// these, and the one at which every agent answers ACME.
 fn may_certify(state: &State, node: NodeId, member: &Member, name: &str) -> bool {
+    if let Some(ip) = address(name) {
+        return ip == member.ipv4 || ip == member.ipv6;
+    }
     let Some(relative) = name
         .strip_suffix(state.domain.as_str())
         .and_then(|rest| rest.strip_suffix('.'))
@@ -57,19 +84,19 @@ fn may_certify(state: &State, node: NodeId, member: &Member, name: &str) -> bool
         return false;
     };
     let labels: Vec<&str> = relative.split('.').collect();
-    let own = |label: &str| label == member.name.as_str();
+    let own = |label: &str| {
+        label == member.name.as_str()
+            || label.parse().is_ok_and(|label: Label| {
+                state.names.get(&label).is_some_and(|held| {
+                    held.kind == NameKind::Service
+                        && (held.owner == node || held.shared.contains(&node))
+                })
+            })
+    };
     let plain = |label: &str| label.parse::<Label>().is_ok_and(|l| l.as_str() == label);
     match labels[..] {
-        [label] if plain(label) => {
-            own(label)
-                || label.parse().is_ok_and(|label: Label| {
-                    state.names.get(&label).is_some_and(|held| {
-                        held.kind == NameKind::Service
-                            && (held.owner == node || held.shared.contains(&node))
-                    })
-                })
-        }
-        [sub, label] => own(label) && plain(sub),
+        [label] if plain(label) => label == ACME || own(label),
+        [sub, label] => plain(label) && own(label) && (sub == "*" || plain(sub)),
         _ => false,
     }
 }

@@ -1,0 +1,260 @@
+//! Public keys of ACME clients (RFC 7517, RFC 7518 §6, RFC 8037 §2), and what
+//! they sign.
+
+use aws_lc_rs::signature::{
+    self, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
+};
+use data_encoding::BASE64URL_NOPAD;
+use innermesh_proto::crypto::Hash;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::problem::{Kind, Problem};
+
+/// Bits of an RSA modulus that are accepted.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+
+/// A public key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Value", into = "Value")]
+pub enum Jwk {
+    /// NIST P-256: the coordinates.
+    P256([u8; 32], [u8; 32]),
+    /// NIST P-384: the coordinates.
+    P384([u8; 48], [u8; 48]),
+    /// RSA: modulus and exponent, big-endian, without leading zeros.
+    Rsa(Vec<u8>, Vec<u8>),
+    /// Ed25519.
+    Ed25519([u8; 32]),
+}
+
+impl Jwk {
+    /// Reads a key.
+    ///
+    /// # Errors
+    /// [`Kind::BadPublicKey`] for a kind of key that isn't accepted, one that
+    /// is too weak, or a private one.
+    pub fn parse(value: &Value) -> Result<Self, Problem> {
+        let bad = |detail: &str| Problem::new(Kind::BadPublicKey, detail);
+        let text = |name: &str| value[name].as_str().unwrap_or_default();
+        let bytes = |name: &str| {
+            BASE64URL_NOPAD
+                .decode(text(name).as_bytes())
+                .map_err(|_| bad(&format!("\"{name}\" of the key is not base64url")))
+        };
+        if value.get("d").is_some() {
+            return Err(bad(
+                "this is a private key; it has been shown, so make another",
+            ));
+        }
+        let kinds = "use P-256, P-384, Ed25519, or RSA with 2048 to 8192 bits";
+        match (text("kty"), text("crv")) {
+            ("EC", "P-256") => {
+                let sized = |b: Vec<u8>| b.try_into().map_err(|_| bad("a coordinate has 32 bytes"));
+                Ok(Self::P256(sized(bytes("x")?)?, sized(bytes("y")?)?))
+            }
+            ("EC", "P-384") => {
+                let sized = |b: Vec<u8>| b.try_into().map_err(|_| bad("a coordinate has 48 bytes"));
+                Ok(Self::P384(sized(bytes("x")?)?, sized(bytes("y")?)?))
+            }
+            ("OKP", "Ed25519") => {
+                let x = bytes("x")?.try_into();
+                x.map(Self::Ed25519)
+                    .map_err(|_| bad("the key has 32 bytes"))
+            }
+            ("RSA", _) => {
+                let (n, e) = (bytes("n")?, bytes("e")?);
+                let bits = n.len() * 8 - n.first().map_or(0, |b| b.leading_zeros() as usize);
+                // Base64urlUInt has no leading zeros (RFC 7518 §2).
+                let is_padded = [&n, &e]
+                    .iter()
+                    .any(|part| part.first().is_none_or(|b| *b == 0));
+                let is_small = e.len() > 8 || e.last().is_none_or(|b| b & 1 == 0) || e[..] == [1];
+                if is_padded || is_small || !RSA_BITS.contains(&bits) {
+                    return Err(bad(&format!("an RSA key that is not good enough; {kinds}")));
+                }
+                Ok(Self::Rsa(n, e))
+            }
+            _ => Err(bad(&format!("a kind of key that is not accepted; {kinds}"))),
+        }
+    }
+
+    /// As JSON, members in the order of RFC 7638 §3.
+    pub fn canonical(&self) -> String {
+        let b64 = |bytes: &[u8]| BASE64URL_NOPAD.encode(bytes);
+        match self {
+            Self::P256(x, y) => ec("P-256", &b64(x), &b64(y)),
+            Self::P384(x, y) => ec("P-384", &b64(x), &b64(y)),
+            Self::Rsa(n, e) => {
+                format!(r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#, b64(e), b64(n))
+            }
+            Self::Ed25519(x) => {
+                format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, b64(x))
+            }
+        }
+    }
+
+    /// SHA-256 of [`Jwk::canonical`] (RFC 7638).
+    pub fn thumbprint(&self) -> [u8; 32] {
+        Hash::of(self.canonical().as_bytes()).0
+    }
+
+    /// The algorithm that this key signs with.
+    pub fn algorithm(&self) -> &'static str {
+        match self {
+            Self::P256(..) => "ES256",
+            Self::P384(..) => "ES384",
+            Self::Rsa(..) => "RS256",
+            Self::Ed25519(_) => "EdDSA",
+        }
+    }
+
+    /// Whether `signature`, as a JWS has it (RFC 7518 §3), is this key's over
+    /// `message`.
+    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        let checked = match self {
+            Self::P256(x, y) => {
+                UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, point(x, y))
+                    .verify(message, signature)
+            }
+            Self::P384(x, y) => {
+                UnparsedPublicKey::new(&signature::ECDSA_P384_SHA384_FIXED, point(x, y))
+                    .verify(message, signature)
+            }
+            Self::Rsa(n, e) => RsaPublicKeyComponents { n, e }.verify(
+                &RSA_PKCS1_2048_8192_SHA256,
+                message,
+                signature,
+            ),
+            Self::Ed25519(x) => {
+                UnparsedPublicKey::new(&signature::ED25519, x).verify(message, signature)
+            }
+        };
+        checked.is_ok()
+    }
+
+    /// As SubjectPublicKeyInfo in DER (RFC 5480 §2, RFC 3279 §2.3.1,
+    /// RFC 8410 §4).
+    pub fn spki(&self) -> Vec<u8> {
+        const EC: &[u8] = &[0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
+        const P256: &[u8] = &[0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+        const P384: &[u8] = &[0x06, 5, 0x2b, 0x81, 4, 0, 34];
+        const RSA: &[u8] = &[0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 5, 0];
+        const ED25519: &[u8] = &[0x06, 3, 0x2b, 0x65, 0x70];
+        match self {
+            Self::P256(x, y) => spki(&[EC, P256].concat(), &point(x, y)),
+            Self::P384(x, y) => spki(&[EC, P384].concat(), &point(x, y)),
+            Self::Rsa(n, e) => {
+                let key = der(0x30, &[unsigned(n), unsigned(e)].concat());
+                spki(RSA, &key)
+            }
+            Self::Ed25519(x) => spki(ED25519, x),
+        }
+    }
+}
+
+impl TryFrom<Value> for Jwk {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        Self::parse(&value).map_err(|problem| problem.detail)
+    }
+}
+
+impl From<Jwk> for Value {
+    fn from(key: Jwk) -> Self {
+        serde_json::from_str(&key.canonical()).unwrap_or_default()
+    }
+}
+
+fn ec(curve: &str, x: &str, y: &str) -> String {
+    format!(r#"{{"crv":"{curve}","kty":"EC","x":"{x}","y":"{y}"}}"#)
+}
+
+/// An uncompressed point (SEC 1 §2.3.3).
+fn point(x: &[u8], y: &[u8]) -> Vec<u8> {
+    [&[4], x, y].concat()
+}
+
+fn spki(algorithm: &[u8], key: &[u8]) -> Vec<u8> {
+    let bits = der(0x03, &[&[0], key].concat());
+    der(0x30, &[der(0x30, algorithm), bits].concat())
+}
+
+fn unsigned(number: &[u8]) -> Vec<u8> {
+    let sign: &[u8] = match number.first() {
+        Some(first) if *first >= 0x80 => &[0],
+        _ => &[],
+    };
+    der(0x02, &[sign, number].concat())
+}
+
+fn der(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = content.len();
+    let bytes = length.to_be_bytes();
+    let from = bytes
+        .iter()
+        .position(|b| *b != 0)
+        .unwrap_or(bytes.len() - 1);
+    let mut out = vec![tag];
+    if length < 0x80 {
+        out.push(length as u8);
+    } else {
+        out.push(0x80 | (bytes.len() - from) as u8);
+        out.extend(&bytes[from..]);
+    }
+    out.extend(content);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_thumbprint_of_rfc_7638_and_of_rfc_8037() {
+        let rsa = serde_json::json!({
+            "kty": "RSA",
+            "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw",
+            "e": "AQAB", "alg": "RS256", "kid": "2011-04-29"
+        });
+        let thumbprint = Jwk::parse(&rsa).unwrap().thumbprint();
+        assert_eq!(
+            BASE64URL_NOPAD.encode(&thumbprint),
+            "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
+        );
+        let ed = serde_json::json!({
+            "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
+        });
+        let key = Jwk::parse(&ed).unwrap();
+        assert_eq!(
+            BASE64URL_NOPAD.encode(&key.thumbprint()),
+            "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
+        );
+        let again: Jwk = serde_json::from_str(&serde_json::to_string(&key).unwrap()).unwrap();
+        assert_eq!(again, key);
+    }
+
+    #[test]
+    fn weak_private_and_unknown_keys_are_refused() {
+        for key in [
+            serde_json::json!({"kty": "oct", "k": "AAAA"}),
+            serde_json::json!({"kty": "EC", "crv": "P-521", "x": "AA", "y": "AA"}),
+            serde_json::json!({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}),
+            serde_json::json!({"kty": "RSA", "n": "AQAB", "e": "AQAB"}),
+            serde_json::json!({"kty": "OKP", "crv": "Ed25519", "d": "AA",
+                "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}),
+            serde_json::json!("text"),
+            serde_json::json!(null),
+        ] {
+            let refused = Jwk::parse(&key).unwrap_err();
+            assert_eq!(refused.r#type, Kind::BadPublicKey, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_point_that_is_none_verifies_nothing() {
+        assert!(!Jwk::P256([1; 32], [2; 32]).verifies(b"m", &[0; 64]));
+        assert!(!Jwk::Ed25519([0xff; 32]).verifies(b"m", &[0; 64]));
+    }
+}

@@ -1,0 +1,1 @@
+//! The protocol, asked as a client asks it.
