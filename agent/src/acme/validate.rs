@@ -17,9 +17,9 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use innermesh_proto::crypto::Hash;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+    crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use tokio_rustls::TlsConnector;
@@ -398,6 +398,33 @@ fn any_server(protocols: &[&[u8]]) -> ClientConfig {
 #[derive(Debug)]
 struct AnyServer(Arc<CryptoProvider>);
 
+impl AnyServer {
+    /// rustls would refuse the certificate for its critical extension
+    /// acmeIdentifier, so the key is taken out here.
+    fn verify(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let (_, certificate) = X509Certificate::from_der(cert)
+            .map_err(|_| rustls::Error::from(CertificateError::BadEncoding))?;
+        let key = &certificate.public_key().subject_public_key.data;
+        let mapping = self.0.signature_verification_algorithms.mapping.iter();
+        let mut algorithms = mapping
+            .filter(|(scheme, _)| *scheme == signed.scheme)
+            .flat_map(|(_, algorithms)| algorithms.iter());
+        match algorithms.any(|algorithm| {
+            algorithm
+                .verify_signature(key, message, signed.signature())
+                .is_ok()
+        }) {
+            true => Ok(HandshakeSignatureValid::assertion()),
+            false => Err(CertificateError::BadSignature.into()),
+        }
+    }
+}
+
 impl ServerCertVerifier for AnyServer {
     fn verify_server_cert(
         &self,
@@ -416,12 +443,7 @@ impl ServerCertVerifier for AnyServer {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            signed,
-            &self.0.signature_verification_algorithms,
-        )
+        self.verify(message, cert, signed)
     }
 
     fn verify_tls13_signature(
@@ -430,12 +452,7 @@ impl ServerCertVerifier for AnyServer {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            signed,
-            &self.0.signature_verification_algorithms,
-        )
+        self.verify(message, cert, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

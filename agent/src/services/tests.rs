@@ -20,7 +20,9 @@ use tokio::{
 
 use super::{Registry, ServiceError, Spec};
 use crate::{
-    host::{AppendFile, Clock, Disk, Host, Mono, Network, ReadFile, Tunnels, keys::SystemKeys},
+    host::{
+        AppendFile, Clock, Disk, Host, Mono, Network, ReadFile, Stream, Tunnels, keys::SystemKeys,
+    },
     tunnel::{Tunnel, TunnelError, TunnelSettings},
 };
 
@@ -598,6 +600,10 @@ impl Network for World {
     }
 
     async fn resolve(&self, _: &str, _: u16) -> io::Result<Vec<SocketAddr>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    async fn connect(&self, _: SocketAddr) -> io::Result<Box<dyn Stream>> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

@@ -238,6 +238,10 @@ impl Network for Memory {
         unreachable!("the transport resolves nothing")
     }
 
+    async fn connect(&self, _: SocketAddr) -> io::Result<Box<dyn crate::host::Stream>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     async fn probe_tcp(&self, _: SocketAddr) -> io::Result<()> {
         unreachable!("the transport probes nothing")
     }
