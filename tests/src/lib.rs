@@ -5,7 +5,9 @@ pub mod agent;
 pub mod dns;
 pub mod lab;
 pub mod process;
+pub mod roster;
 pub mod wait;
+pub mod web;
 
 pub use self::{
     agent::Agent,
