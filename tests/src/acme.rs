@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{self, BufRead, BufReader, Write},
-    net::{Ipv6Addr, SocketAddr, TcpStream},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -31,7 +31,13 @@ use rustls::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::{Host, lab::inside};
+use crate::{
+    Agent, Host, Process,
+    agent::{DOMAIN, PATIENCE},
+    lab::inside,
+    wait_for,
+    web::Web,
+};
 
 /// What is put in place of a nonce that is to be refused.
 const SPOILT: &str = "c3BvaWx0";
@@ -272,6 +278,42 @@ impl Responder {
             body.len()
         )
     }
+}
+
+/// Starts pebble, in strict mode, on the host of an agent that has the service
+/// photos, under that name and on `port`; tells where it listens.
+///
+/// It neither waits nor refuses nonces by itself: see [`Way::spoil_nonces`].
+///
+/// # Panics
+/// When it doesn't answer.
+#[must_use]
+pub fn start_pebble(agent: &Agent, web: &Web<'_>, port: u16) -> (SocketAddr, Process) {
+    let certs = "/etc/innermesh/certs";
+    let issue = ["cert", "issue", "photos", "--out", certs];
+    let _ = agent.cli(&issue).ok();
+    let config = serde_json::json!({ "pebble": {
+        "listenAddress": format!("[::]:{port}"),
+        "managementListenAddress": "127.0.0.1:15000",
+        "certificate": format!("{certs}/photos.crt"),
+        "privateKey": format!("{certs}/photos.key"),
+        "httpPort": 80,
+        "tlsPort": 443,
+    }});
+    let path = "/etc/pebble.json";
+    web.put(path, &config.to_string());
+    let dns = agent.dns().to_string();
+    let words = ["pebble", "-strict", "-config", path, "-dnsserver", &dns];
+    let fixed = [
+        ("PEBBLE_VA_NOSLEEP", "1"),
+        ("PEBBLE_AUTHZREUSE", "0"),
+        ("PEBBLE_WFE_NONCEREJECT", "0"),
+    ];
+    let process = web.start("pebble", &words, &fixed);
+    let url = format!("https://photos.{DOMAIN}:{port}/dir");
+    wait_for("pebble", PATIENCE, || web.curl(&[&url]).result());
+    let overlay: Ipv4Addr = agent.overlay_ipv4(&agent.name).parse().expect("an address");
+    ((overlay, port).into(), process)
 }
 
 /// Brings an order for one name from its start to its certificate, PEM, by

@@ -9,9 +9,8 @@ use std::{
 
 use innermesh_tests::{
     Agent, Lab,
-    acme::{Exchange, Responder, Way, certificate},
+    acme::{Exchange, Responder, Way, certificate, start_pebble},
     agent::{DOMAIN, PATIENCE},
-    wait_for,
     web::{Web, add_service, directory, installed},
 };
 use instant_acme::{
@@ -131,39 +130,8 @@ fn the_agent_answers_as_pebble_does() {
     add_service(&alpha, "photos", 443);
     let web = Web::new(&alpha);
     let root = alpha.cli(&["ca", "root"]).ok();
-    let certs = "/etc/innermesh/certs";
-    let _ = alpha.cli(&["cert", "issue", "photos", "--out", certs]).ok();
-    web.put(
-        "/etc/pebble.json",
-        &serde_json::json!({ "pebble": {
-            "listenAddress": "[::]:14000",
-            "managementListenAddress": "127.0.0.1:15000",
-            "certificate": format!("{certs}/photos.crt"),
-            "privateKey": format!("{certs}/photos.key"),
-            "httpPort": 80,
-            "tlsPort": 443,
-        }})
-        .to_string(),
-    );
-    let dns = alpha.dns();
-    let server = dns.to_string();
-    let words = [
-        "pebble",
-        "-strict",
-        "-config",
-        "/etc/pebble.json",
-        "-dnsserver",
-        &server,
-    ];
-    let fixed = [
-        ("PEBBLE_VA_NOSLEEP", "1"),
-        ("PEBBLE_AUTHZREUSE", "0"),
-        // A third of all nonces is spoilt on the way instead, at both servers.
-        ("PEBBLE_WFE_NONCEREJECT", "0"),
-    ];
-    let _pebble = web.start("pebble", &words, &fixed);
+    let (pebble, _pebble) = start_pebble(&alpha, &web, 14000);
     let url = format!("https://photos.{DOMAIN}:14000/dir");
-    wait_for("pebble", PATIENCE, || web.curl(&[&url]).result());
 
     let responder = Responder::start(web.host).expect("port 80");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -174,9 +142,8 @@ fn the_agent_answers_as_pebble_does() {
         done.unwrap_or_else(|e| panic!("{url}: {e}: {:?}", way.seen().last()));
         shapes(&way.seen())
     };
-    let overlay = alpha.overlay_ipv4("alpha").parse().expect("an address");
-    let ours = run((dns.ip(), 7443).into(), &directory());
-    let theirs = run((std::net::Ipv4Addr::clone(&overlay), 14000).into(), &url);
+    let ours = run((alpha.dns().ip(), 7443).into(), &directory());
+    let theirs = run(pebble, &url);
 
     let found = differences(&ours, &theirs);
     let fits = |line: &str, (request, beginnings, _): &(&str, &[&str], &str)| {
