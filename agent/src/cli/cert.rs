@@ -148,7 +148,7 @@ fn text(printed: &Printed, kept: bool) -> String {
 
 /// What stands below the mesh's domain is a full name; any other gets the
 /// domain behind it, unless a final dot says that it is full.
-fn full_name(typed: &str, domain: &MeshDomain) -> Result<String, Failure> {
+pub(super) fn full_name(typed: &str, domain: &MeshDomain) -> Result<String, Failure> {
     let lower = typed.to_ascii_lowercase();
     let full = match lower.strip_suffix('.') {
         Some(full) => full.to_string(),

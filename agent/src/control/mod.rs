@@ -4,6 +4,7 @@
 //! socket, and a client. Must not know how the agent comes to its answers:
 //! it asks a [`Control`], and decides only who may ask what.
 
+pub mod acme;
 pub mod api;
 pub mod authority;
 mod ca;

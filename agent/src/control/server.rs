@@ -28,6 +28,7 @@ use tokio::{net::UnixStream, sync::Semaphore, task::JoinSet};
 use tracing::Instrument;
 
 use super::{
+    acme,
     api::{
         CertRequest, Control, ControlError, ErrorCode, Invite, InviteRequest, Issued, PingReply,
         QueryReport, ServiceAdded,
@@ -162,6 +163,7 @@ fn router(control: Arc<dyn Control>, clock: Arc<dyn Clock>) -> Router {
         .route("/v1/services", post(service_add))
         .route("/v1/services/{name}", delete(service_rm))
         .route("/v1/certificates", post(cert_issue))
+        .merge(acme::changing())
         .merge(ca::changing())
         .merge(routes::changing())
         .route_layer(middleware::from_fn(only_trusted));

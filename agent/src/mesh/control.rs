@@ -3,11 +3,14 @@
 
 mod ca;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use innermesh_proto::{
-    crypto::Hash,
     id::NodeId,
     ledger::{Content, Member, Outcome, Refusal, request::Certify, state::NameKind},
     name::Label,
@@ -264,7 +267,7 @@ impl Control for AgentControl {
 
     async fn cert_issue(&self, request: CertRequest) -> Result<Issued, ControlError> {
         let csr = Csr::parse(&request.csr.0).map_err(invalid)?;
-        let names: std::collections::BTreeSet<String> = request
+        let names: BTreeSet<String> = request
             .names
             .iter()
             .map(|name| name.to_ascii_lowercase())
@@ -276,11 +279,11 @@ impl Control for AgentControl {
         }
         let content = Content::Certify(Certify {
             spki: csr.spki.clone(),
-            names,
+            names: names.clone(),
             days: request.days,
         });
         decide(&self.0, &content).await?;
-        self.issued(&csr.spki)
+        self.issued(&csr.spki, &names)
     }
 
     async fn cert_list(&self) -> Vec<CertRow> {
@@ -435,6 +438,8 @@ impl AgentControl {
         }
         warnings.extend(holds::warnings(&view.ledger, &view.held, view.me));
         warnings.extend(self.0.services.warnings());
+        let trouble = self.0.acme_trouble.borrow().clone();
+        warnings.extend(trouble.map(|why| format!("ACME isn't served: {why}")));
         if let Some(why) = &*self
             .0
             .membership
@@ -463,22 +468,15 @@ impl AgentControl {
     }
 
     /// The newest certificate for the key, with what it hangs from.
-    fn issued(&self, spki: &[u8]) -> Result<Issued, ControlError> {
+    fn issued(&self, spki: &[u8], names: &BTreeSet<String>) -> Result<Issued, ControlError> {
         let state = self.0.ledger.state();
-        let hash = Hash::of(spki);
-        let newest = state
-            .certificates
-            .iter()
-            .filter(|(_, issued)| issued.key_hash == hash && issued.owner == self.0.me)
-            .max_by_key(|(_, issued)| issued.not_before_ms);
-        let behind = || {
+        let found = certificates::newest(&state, self.0.me, spki, Some(names));
+        let (serial, issued, issuer) = found.ok_or_else(|| {
             ControlError::new(
                 ErrorCode::Unavailable,
                 "issued, but not in the ledger here yet; ask again",
             )
-        };
-        let (serial, issued) = newest.ok_or_else(behind)?;
-        let issuer = state.issuer_of(issued).ok_or_else(behind)?;
+        })?;
         Ok(Issued {
             certificate: pem::encode("CERTIFICATE", &issued.der),
             issuer: pem::encode("CERTIFICATE", issuer.der()),

@@ -1,5 +1,6 @@
 //! `agent ca`.
 
+mod eab;
 mod log;
 mod recover;
 mod root_key;
@@ -19,6 +20,7 @@ pub enum Command {
     Promote(roster::PromoteArguments),
     Demote(roster::DemoteArguments),
     Log(log::Arguments),
+    Eab(eab::Arguments),
     Recover(recover::Arguments),
     /// The root's key: a copy elsewhere, and none on this machine.
     #[command(subcommand)]
@@ -49,6 +51,7 @@ pub async fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Root(arguments) => root(&arguments, &client).await,
         Command::Promote(arguments) => roster::promote(arguments, &context.paths, &client).await,
         Command::Demote(arguments) => roster::demote(arguments, &client).await,
+        Command::Eab(arguments) => eab::eab(arguments, &client).await,
         Command::Log(arguments) => log::log(&arguments, &context.paths),
         Command::Recover(arguments) => recover::recover(arguments, &context.paths, &client).await,
         Command::RootKey(command) => root_key::run(&command, &context.paths),
