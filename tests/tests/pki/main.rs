@@ -4,7 +4,9 @@
 
 mod authority;
 mod cases;
+mod clients;
 mod lint;
+mod mesh;
 mod names;
 mod profiles;
 mod serve;
