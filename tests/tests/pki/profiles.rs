@@ -66,11 +66,7 @@ pub fn all() -> Vec<Profile> {
         (" in 2049", &Authority::with("home.arpa", IN_2049_MS)),
         (" in 1970", &Authority::with("in.example.org", 0)),
     ] {
-        all.push(authority.profile(
-            Kind::Root,
-            &format!("root{what}"),
-            &authority.root.der().to_vec(),
-        ));
+        all.push(authority.profile(Kind::Root, &format!("root{what}"), authority.root.der()));
         all.push(authority.under_root(&format!("issuer{what}"), &authority.issuer));
     }
     all.extend(renewed(&plain));
