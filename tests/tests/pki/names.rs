@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::authority::Authority;
+use crate::authority::{Authority, DOMAIN};
 
 /// What a client wanted to reach.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +39,18 @@ impl Target {
             Self::Host(host) => host.into(),
             Self::Ip(address) => address.to_string(),
             Self::Inside => authority.ipv6().to_string(),
+        }
+    }
+
+    /// Whether it is within the domain and the ranges of the mesh.
+    pub fn is_of_mesh(self) -> bool {
+        match self {
+            Self::Host(host) => host
+                .strip_suffix(DOMAIN)
+                .is_some_and(|rest| rest.is_empty() || rest.ends_with('.')),
+            Self::Ip(IpAddr::V4(address)) => address.octets().starts_with(&[10, 77]),
+            Self::Ip(IpAddr::V6(_)) => false,
+            Self::Inside => true,
         }
     }
 

@@ -83,6 +83,9 @@ fn measure(authority: &Authority, case: &Case, verifiers: &[Verifier]) -> Measur
     }
 }
 
+/// The one case in which a client takes a host that isn't the mesh's.
+const EXCEPTION: (Verifier, &str) = (Verifier::Nss, "common name outside, address inside");
+
 /// What must not be.
 fn faults(one: &Measured, verifiers: &[Verifier]) -> Vec<String> {
     let (case, must) = (&one.case, one.case.must);
@@ -98,6 +101,13 @@ fn faults(one: &Measured, verifiers: &[Verifier]) -> Vec<String> {
                 case.title,
                 verifier.name()
             ));
+        }
+    }
+    for (verifier, verdict) in verifiers.iter().zip(&one.others) {
+        let taken = *verdict == Verdict::Accepts && !case.target.is_of_mesh();
+        if taken && (*verifier, case.title) != EXCEPTION {
+            let name = verifier.name();
+            faults.push(format!("{}: {name} takes a host outside", case.title));
         }
     }
     let let_through = must != Must::Accept && one.others.contains(&Verdict::Accepts);
