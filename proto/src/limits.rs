@@ -104,8 +104,9 @@ pub const TOKEN_LIFETIME_MS: u64 = 30 * 24 * 3600 * 1000;
 pub const CERTIFICATE_BYTES: usize = 8 * 1024;
 /// Names in one certificate.
 pub const CERTIFICATE_NAMES: usize = 32;
-/// Longest life of a leaf certificate, in days (Apple refuses more than 825).
-pub const LEAF_DAYS: u32 = 825;
+/// Longest life of a leaf certificate, in days. Apple refuses more than 825
+/// between `notBefore` and `notAfter`, and `notBefore` is set back.
+pub const LEAF_DAYS: u32 = 824;
 /// Life of a membership certificate, in days.
 pub const MEMBERSHIP_DAYS: u32 = 90;
 /// Days after the end of a membership certificate in which it may still renew.
