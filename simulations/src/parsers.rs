@@ -6,6 +6,14 @@ use std::{fmt::Debug, path::Path};
 
 use futures_util::FutureExt;
 use innermesh_agent::{
+    acme::{
+        self,
+        jwk::Jwk,
+        jws::{Jws, Signer},
+        order::Identifier,
+        renewal::CertificateId,
+    },
+    ca::csr::Csr,
     config::{self, Config},
     enroll::token::Token,
     gossip::{generation, known},
@@ -35,14 +43,39 @@ use crate::disk::SimDisk;
 pub type Reader = fn(&[u8]);
 
 /// The readers and their names, which are those of the fuzz targets.
-pub const ALL: [(&str, Reader); 6] = [
+pub const ALL: [(&str, Reader); 7] = [
     ("head", head),
     ("ledger", ledger),
     ("rpc", rpc),
     ("token", token),
     ("state", state),
     ("config", config),
+    ("acme", acme),
 ];
+
+/// A client's signed request and what is in it, a signing request, the
+/// certificate that answers a challenge, and the name of a certificate.
+pub fn acme(bytes: &[u8]) {
+    if let Ok(jws) = Jws::parse(bytes) {
+        let _ = jws.check_algorithm();
+        if let Signer::Key(key) = &jws.signer {
+            let _ = jws.check(key);
+            let again = Jwk::parse(&serde_json::from_str(&key.canonical()).expect("it is JSON"));
+            assert_eq!(again.as_ref(), Ok(&**key));
+        }
+        if let Ok(inner) = jws.json::<serde_json::Value>() {
+            let _ = Jws::inner(&inner);
+        }
+    }
+    if let Ok(csr) = Csr::parse(bytes) {
+        assert!(csr.dns.len() + csr.ips.len() > 0);
+    }
+    let name = Identifier::Dns("photos.home.example.com".into());
+    let _ = acme::check_certificate(bytes, &name, &[0; 32]);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = text.parse::<CertificateId>();
+    }
+}
 
 /// What is read says the same again, in the same bytes.
 fn canonical<T: Serialize + DeserializeOwned + Debug>(bytes: &[u8], limit: usize) -> Option<T> {
