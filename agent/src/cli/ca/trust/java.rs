@@ -1,0 +1,123 @@
+//! The keystore that Java runtimes trust, kept by their `keytool`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use async_trait::async_trait;
+
+use super::{
+    anchor::Anchor,
+    machine::{self, Barrier, Machine, is_program},
+    program::Call,
+    store::{Held, Kind, Store, StoreError},
+};
+use crate::ca::pem;
+
+/// The password that all runtimes are shipped with. It keeps no secret: there
+/// are only certificates in that keystore.
+const PASSWORD: &str = "changeit";
+
+/// The keystore of one runtime.
+pub struct Java {
+    /// The runtime's folder.
+    home: PathBuf,
+    keytool: PathBuf,
+    cacerts: PathBuf,
+}
+
+impl Java {
+    /// Those of JAVA_HOME and of the `keytool` on the PATH, once where they
+    /// are one.
+    pub fn find(machine: &Machine) -> Vec<Self> {
+        let named = machine
+            .java_home
+            .iter()
+            .map(|home| home.join("bin/keytool"));
+        let tools = named.chain(machine.find("keytool"));
+        let mut found: Vec<Self> = Vec::new();
+        for java in tools.filter_map(|keytool| Self::of(&keytool)) {
+            let real = |java: &Self| fs::canonicalize(&java.cacerts).ok();
+            if found.iter().all(|other| real(other) != real(&java)) {
+                found.push(java);
+            }
+        }
+        found
+    }
+
+    /// The one in this folder.
+    pub fn at(home: &Path) -> Option<Self> {
+        Self::of(&home.join("bin/keytool"))
+    }
+
+    fn of(keytool: &Path) -> Option<Self> {
+        let keytool = fs::canonicalize(keytool).ok()?;
+        let home = keytool.parent()?.parent()?;
+        // Those of Java 8 lie below the development kit's `jre`.
+        let places = ["lib/security/cacerts", "jre/lib/security/cacerts"];
+        let cacerts = places.iter().map(|place| home.join(place));
+        let cacerts = cacerts.into_iter().find(|file| file.exists())?;
+        is_program(&keytool).then(|| Self {
+            home: home.to_owned(),
+            keytool: keytool.clone(),
+            cacerts,
+        })
+    }
+
+    async fn keytool(&self, arguments: &[&str], input: &str) -> Result<String, StoreError> {
+        let call = Call::new(&self.keytool).with(&["-J-Duser.language=en"]);
+        let call = call.with(arguments).with(&["-storepass", PASSWORD]);
+        // Java 8 doesn't know -cacerts; from 9 on it is what is asked for.
+        let call = match self.home.join("lib/modules").exists() {
+            true => call.with(&["-cacerts"]),
+            false => call.with(&["-keystore"]).with(&[&self.cacerts]),
+        };
+        Ok(call.input(input).run().await?)
+    }
+}
+
+#[async_trait]
+impl Store for Java {
+    fn kind(&self) -> Kind {
+        Kind::Java
+    }
+
+    fn place(&self, _: &Anchor) -> String {
+        self.home.display().to_string()
+    }
+
+    fn barrier(&self, _: &Anchor) -> Option<Barrier> {
+        machine::barrier(&self.cacerts)
+    }
+
+    async fn held(&self) -> Result<Vec<Held>, StoreError> {
+        let list = self.keytool(&["-list", "-rfc"], "").await?;
+        let entries = list.split("Alias name: ").skip(1);
+        let held = entries.flat_map(|entry| {
+            let name = entry.lines().next().unwrap_or_default().trim();
+            let certificates = pem::bundle(entry).into_iter();
+            certificates.map(move |der| Held {
+                name: name.to_string(),
+                der,
+                trusted: true,
+            })
+        });
+        Ok(held.collect())
+    }
+
+    async fn add(&self, anchor: &Anchor) -> Result<(), StoreError> {
+        let name = anchor.name();
+        let arguments = ["-importcert", "-noprompt", "-alias", &name];
+        self.keytool(&arguments, &anchor.pem()).await?;
+        Ok(())
+    }
+
+    async fn remove(&self, anchor: &Anchor) -> Result<(), StoreError> {
+        if self.has(anchor, &self.held().await?) {
+            let name = anchor.name();
+            self.keytool(&["-delete", "-alias", &name], "").await?;
+        }
+        Ok(())
+    }
+}
