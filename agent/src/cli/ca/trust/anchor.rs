@@ -1,6 +1,6 @@
 //! The root that is to be trusted.
 
-use std::{fs, io, time::SystemTime};
+use std::{fs, time::SystemTime};
 
 use innermesh_proto::{certificate::Certificate, crypto::Hash, name::MeshDomain};
 
@@ -80,14 +80,15 @@ impl Anchor {
     }
 
     /// That of this machine's mesh: as the running agent tells it, or, where
-    /// none runs, as this machine's ledger begins with it.
+    /// none runs and the ledger can be read, as that begins with it.
     pub async fn of(paths: &Paths, client: &Client) -> Result<Self, Failure> {
         let asked = match client.ca_root().await {
             Ok(root) => Self::from_pem(&root.pem),
             Err(error @ ClientError::NotRunning(_)) => {
-                match fs::metadata(paths.state.join(LEDGER)) {
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(error.into()),
-                    _ => Self::new(Mesh::of(paths)?.root),
+                match fs::File::open(paths.state.join(LEDGER)) {
+                    Ok(_) => Self::new(Mesh::of(paths)?.root),
+                    // Without either it is the agent that is missed.
+                    Err(_) => return Err(error.into()),
                 }
             }
             Err(error) => return Err(error.into()),

@@ -46,11 +46,6 @@ impl Java {
         found
     }
 
-    /// The one in this folder.
-    pub fn at(home: &Path) -> Option<Self> {
-        Self::of(&home.join("bin/keytool"))
-    }
-
     fn of(keytool: &Path) -> Option<Self> {
         let keytool = fs::canonicalize(keytool).ok()?;
         let home = keytool.parent()?.parent()?;

@@ -14,7 +14,7 @@ mod work;
 use self::{
     anchor::Anchor,
     machine::Machine,
-    record::Record,
+    record::{Elsewhere, Record},
     report::{Changes, OtherRoot, Status},
     work::Stores,
 };
@@ -90,7 +90,11 @@ async fn install(
             anchor.domain, anchor.not_after
         )));
     }
-    let Stores { found, missing } = Stores::find(machine, &paths.state);
+    let Stores {
+        found,
+        missing,
+        unknown,
+    } = Stores::find(machine, &paths.state);
     let mut record = Record::open(paths, machine)?;
     let mut changes = Changes {
         stores: Vec::new(),
@@ -121,12 +125,8 @@ async fn install(
             .notes
             .push("no trust store was found on this machine".into());
     }
-    tell(
-        output,
-        changes,
-        "Nothing was installed.\n",
-        !found.is_empty(),
-    )
+    let all = !found.is_empty() && !unknown;
+    tell(output, changes, "Nothing was installed.\n", all)
 }
 
 async fn uninstall(output: Output, paths: &Paths, machine: &Machine) -> Result<(), Failure> {
@@ -152,17 +152,18 @@ async fn uninstall(output: Output, paths: &Paths, machine: &Machine) -> Result<(
             "what needs sudo is done by `sudo agent{option} ca trust uninstall`"
         ));
     }
-    changes.notes.extend(record::elsewhere(paths, machine));
-    tell(
-        output,
-        changes,
-        "Nothing is left that was installed from here.\n",
-        true,
-    )
+    let elsewhere = record::elsewhere(paths, machine);
+    let all = !matches!(elsewhere, Some(Elsewhere::Filled(_)));
+    if let Some(Elsewhere::Filled(how) | Elsewhere::Unseen(how)) = elsewhere {
+        changes.notes.push(how);
+    }
+    let nothing = "Nothing that was installed from here is left to undo.
+";
+    tell(output, changes, nothing, all)
 }
 
-/// Prints what was done; ends with 1 where that isn't all.
-fn tell(output: Output, mut changes: Changes, nothing: &str, found: bool) -> Result<(), Failure> {
+/// Prints what was done; ends with 1 where that isn't `all`.
+fn tell(output: Output, mut changes: Changes, nothing: &str, all: bool) -> Result<(), Failure> {
     if changes.concern_browsers() {
         changes
             .notes
@@ -177,7 +178,7 @@ fn tell(output: Output, mut changes: Changes, nothing: &str, found: bool) -> Res
             note(&format!("note: {text}"));
         }
     }
-    match changes.are_done() && found {
+    match changes.are_done() && all {
         true => Ok(()),
         false => Err(Failure::silent(FAILED)),
     }
@@ -189,7 +190,7 @@ async fn status(
     paths: &Paths,
     machine: &Machine,
 ) -> Result<(), Failure> {
-    let Stores { found, missing } = Stores::find(machine, &paths.state);
+    let Stores { found, missing, .. } = Stores::find(machine, &paths.state);
     let recorded: Vec<_> = record::look(paths, machine)
         .into_iter()
         .filter_map(|entry| Some((Anchor::from_pem(&entry.root).ok()?, entry)))

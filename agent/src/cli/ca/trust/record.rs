@@ -131,39 +131,55 @@ impl Record {
         self.folder.join(FILE)
     }
 
+    /// An empty one is no file at all.
     async fn save(&self) -> Result<(), Failure> {
+        let cannot = |e: io::Error| {
+            Failure::failed(format!("{} can't be written: {e}", self.file().display()))
+        };
+        if self.content.installed.is_empty() {
+            return self.disk.remove(Path::new(FILE)).await.map_err(cannot);
+        }
         let text = serde_json::to_string_pretty(&self.content).map_err(Failure::failed)? + "\n";
         let written = self.disk.replace(Path::new(FILE), text.as_bytes()).await;
-        written.map_err(|e| {
-            Failure::failed(format!("{} can't be written: {e}", self.file().display()))
-        })
+        written.map_err(cannot)
     }
 }
 
-/// Whether what was installed stands in a record that is another's to undo:
-/// how that is done.
-pub fn elsewhere(paths: &Paths, machine: &Machine) -> Option<String> {
+/// A record that isn't this process's to undo.
+pub enum Elsewhere {
+    /// Another user's, who installed something.
+    Filled(String),
+    /// Root's, which can't be seen.
+    Unseen(String),
+}
+
+/// The record that [`Record::existing`] leaves out, and how it is undone.
+pub fn elsewhere(paths: &Paths, machine: &Machine) -> Option<Elsewhere> {
     let used = folder(paths, machine);
-    let (state, own) = (&paths.state, own_folder(machine));
-    let option = paths.option();
-    if used == own && may_hold(&state.join(FILE)) {
-        return Some(format!(
-            "what was installed with sudo is undone by `sudo agent{option} ca trust uninstall`"
-        ));
+    let own = own_folder(machine);
+    let command = format!("agent{} ca trust uninstall", paths.option());
+    if used != own {
+        // Only looked at: root has no business in what a user may have put
+        // anything in for.
+        let filled = own.join(FILE).exists();
+        return filled.then(|| {
+            let how = format!("what was installed without sudo is undone by `{command}`");
+            Elsewhere::Filled(format!("{how}, without it"))
+        });
     }
-    (&used == state && used != own && own.join(FILE).exists()).then(|| {
-        format!("what was installed without sudo is undone by `agent{option} ca trust uninstall`, without it")
-    })
-}
-
-/// Whether a file is there, or can't be seen.
-fn may_hold(file: &Path) -> bool {
-    !matches!(fs::metadata(file), Err(e) if e.kind() == io::ErrorKind::NotFound)
+    match fs::metadata(paths.state.join(FILE)) {
+        Ok(_) => Some(Elsewhere::Filled(format!(
+            "what was installed with sudo is undone by `sudo {command}`"
+        ))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(_) => Some(Elsewhere::Unseen(format!(
+            "if anything was installed with sudo, `sudo {command}` undoes that"
+        ))),
+    }
 }
 
 /// The entries that can be read, for who only looks.
 pub fn look(paths: &Paths, machine: &Machine) -> Vec<Entry> {
-    // Root has no business in a file that a user may have put anything in for.
     let own = (!machine.is_root).then(|| own_folder(machine));
     let mut found = Vec::new();
     for folder in std::iter::once(paths.state.clone()).chain(own) {

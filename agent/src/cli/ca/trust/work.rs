@@ -23,32 +23,36 @@ pub struct Stores {
     pub found: Vec<Box<dyn Store>>,
     /// Why the system's store isn't among them, if it isn't.
     pub missing: Option<String>,
+    /// Whether the system has one all the same.
+    pub unknown: bool,
 }
 
 impl Stores {
     /// Those of `machine`. `scratch` is a folder that only this user writes in.
     pub fn find(machine: &Machine, scratch: &Path) -> Self {
-        let (system, missing) = match System::find(machine, scratch) {
-            Ok(Some(system)) => (Some(system), None),
-            Ok(None) => (
-                None,
-                Some(
-                    "the system's store has no tool here; install the package ca-certificates"
-                        .to_string(),
-                ),
-            ),
+        let (system, missing, unknown) = match System::find(machine, scratch) {
+            Ok(Some(system)) => (Some(system), None, false),
+            Ok(None) => {
+                let why =
+                    "the system's store has no tool here; install the package ca-certificates";
+                (None, Some(why.to_string()), false)
+            }
             Err(tools) => {
                 let tools: Vec<_> = tools.iter().map(|t| t.display().to_string()).collect();
                 let why = "reads its roots from nowhere that is known here; put `agent ca root` \
                            where its manual says";
-                (None, Some(format!("{} {why}", tools.join(", "))))
+                (None, Some(format!("{} {why}", tools.join(", "))), true)
             }
         };
         let mut found: Vec<Box<dyn Store>> = Vec::new();
         found.extend(system.map(|s| Box::new(s) as _));
         found.extend(Nss::find(machine).into_iter().map(|s| Box::new(s) as _));
         found.extend(Java::find(machine).into_iter().map(|s| Box::new(s) as _));
-        Self { found, missing }
+        Self {
+            found,
+            missing,
+            unknown,
+        }
     }
 }
 
@@ -195,10 +199,19 @@ fn store_of(
 ) -> Result<Option<Box<dyn Store>>, String> {
     let place = Path::new(&entry.place);
     match entry.kind {
-        Kind::Java => Ok(Java::at(place).map(|java| Box::new(java) as _)),
+        // Whatever a record says, only a `keytool` that this machine's own
+        // settings name is run.
+        Kind::Java => {
+            let mut found = Java::find(machine).into_iter();
+            match found.find(|java| java.place(anchor) == entry.place) {
+                Some(java) => Ok(Some(Box::new(java) as _)),
+                None if !place.exists() => Ok(None),
+                None => Err(format!("set JAVA_HOME to {} and try again", entry.place)),
+            }
+        }
         Kind::Chromium | Kind::Firefox => {
             let owner = entry.owner.unwrap_or(machine.caller.owner);
-            let there = !machine.is_root && !place.exists() || place.join(DATABASE).exists();
+            let there = place.join(DATABASE).exists();
             let nss = || Nss::new(entry.kind, place.to_owned(), owner, machine);
             Ok(there.then(|| Box::new(nss()) as _))
         }
