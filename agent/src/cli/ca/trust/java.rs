@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use super::{
     anchor::Anchor,
     machine::{self, Barrier, Machine, is_program},
-    program::Call,
+    program::{Call, ProgramError},
     store::{Held, Kind, Store, StoreError},
 };
 use crate::ca::pem;
@@ -68,8 +68,26 @@ impl Java {
             true => call.with(&["-cacerts"]),
             false => call.with(&["-keystore"]).with(&[&self.cacerts]),
         };
-        Ok(call.input(input).run().await?)
+        call.input(input).run().await.map_err(|error| match error {
+            ProgramError::Failed(_, why) if why.contains("password was incorrect") => {
+                StoreError::Files(format!(
+                    "its password isn't \"{PASSWORD}\"; with yours, `{} -importcert -cacerts` \
+                     takes what `agent ca root` prints",
+                    self.keytool.display()
+                ))
+            }
+            error => error.into(),
+        })
     }
+}
+
+/// The aliases that the root gets: here, and by the hook of Debian's
+/// `update-ca-certificates`, which puts in whatever the system trusts and
+/// never takes it out.
+fn aliases(anchor: &Anchor) -> [String; 2] {
+    let name = anchor.name();
+    let hooked = format!("debian:{name}.pem");
+    [name, hooked]
 }
 
 #[async_trait]
@@ -109,10 +127,18 @@ impl Store for Java {
     }
 
     async fn remove(&self, anchor: &Anchor) -> Result<(), StoreError> {
-        if self.has(anchor, &self.held().await?) {
-            let name = anchor.name();
-            self.keytool(&["-delete", "-alias", &name], "").await?;
+        let held = self.held().await?;
+        for alias in aliases(anchor) {
+            if held.iter().any(|h| h.name == alias && h.der == anchor.der) {
+                self.keytool(&["-delete", "-alias", &alias], "").await?;
+            }
         }
         Ok(())
+    }
+
+    fn has(&self, anchor: &Anchor, held: &[Held]) -> bool {
+        let aliases = aliases(anchor);
+        let mut ours = held.iter().filter(|h| h.der == anchor.der);
+        ours.any(|h| aliases.contains(&h.name))
     }
 }

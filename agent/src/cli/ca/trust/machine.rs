@@ -145,7 +145,7 @@ fn user(uid: Uid) -> Result<User, Failure> {
     match User::from_uid(uid) {
         Ok(Some(user)) => Ok(user),
         Ok(None) => Err(Failure::failed(format!(
-            "this machine knows no user with the id {uid}; without sudo, set HOME"
+            "this machine knows no user with the id {uid}; set HOME, and leave SUDO_UID unset"
         ))),
         Err(errno) => Err(Failure::failed(format!(
             "the user with the id {uid} can't be looked up: {}",

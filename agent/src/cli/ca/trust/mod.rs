@@ -96,10 +96,7 @@ async fn install(
         unknown,
     } = Stores::find(machine, &paths.state);
     let mut record = Record::open(paths, machine)?;
-    let mut changes = Changes {
-        stores: Vec::new(),
-        notes: Vec::new(),
-    };
+    let mut changes = Changes::default();
     let mut progress = Progress::default();
     for store in &found {
         if !output.is_json() {
@@ -109,8 +106,13 @@ async fn install(
                 store.place(anchor)
             ));
         }
-        let changed = work::install(&**store, anchor, machine, &mut record).await?;
-        changes.stores.push(changed);
+        match work::install(&**store, anchor, machine, &mut record).await {
+            Ok(changed) => changes.stores.push(changed),
+            Err(failure) => {
+                changes.stopped = Some(failure);
+                break;
+            }
+        }
     }
     drop(progress);
     changes.notes.extend(missing);
@@ -130,10 +132,7 @@ async fn install(
 }
 
 async fn uninstall(output: Output, paths: &Paths, machine: &Machine) -> Result<(), Failure> {
-    let mut changes = Changes {
-        stores: Vec::new(),
-        notes: Vec::new(),
-    };
+    let mut changes = Changes::default();
     if let Some(mut record) = Record::existing(paths, machine)? {
         let mut progress = Progress::default();
         // The last one first: what fed Java's keystore goes after it.
@@ -142,8 +141,13 @@ async fn uninstall(output: Output, paths: &Paths, machine: &Machine) -> Result<(
             if !output.is_json() {
                 progress.show(&format!("{}: {}", entry.kind.title(), entry.place));
             }
-            let changed = work::uninstall(entry, machine, &paths.state, &mut record).await?;
-            changes.stores.push(changed);
+            match work::uninstall(entry, machine, &paths.state, &mut record).await {
+                Ok(changed) => changes.stores.push(changed),
+                Err(failure) => {
+                    changes.stopped = Some(failure);
+                    break;
+                }
+            }
         }
     }
     if changes.need_root() {
@@ -177,6 +181,10 @@ fn tell(output: Output, mut changes: Changes, nothing: &str, all: bool) -> Resul
         for text in &changes.notes {
             note(&format!("note: {text}"));
         }
+    }
+    // All that was done before is told above.
+    if let Some(failure) = changes.stopped {
+        return Err(failure);
     }
     match changes.are_done() && all {
         true => Ok(()),
@@ -213,12 +221,12 @@ async fn status(
         .collect();
     let option = paths.option();
     let mut notes: Vec<String> = missing.into_iter().collect();
-    let sudo = |writable: bool| if writable { "" } else { "sudo " };
-    let lacking: Vec<_> = stores.iter().filter(|store| store.is_lacking()).collect();
+    let open: Vec<_> = stores.iter().filter(|store| store.is_open()).collect();
     if anchor.has_expired() {
         notes.push("the root has ended, and clients refuse all that it signed".into());
-    } else if !lacking.is_empty() {
-        let sudo = sudo(lacking.iter().all(|store| store.writable));
+    } else if !open.is_empty() {
+        let all = open.iter().all(|store| store.writable);
+        let sudo = if all { "" } else { "sudo " };
         notes.push(format!(
             "`{sudo}agent{option} ca trust install` installs it"
         ));

@@ -13,7 +13,7 @@ use nix::unistd::geteuid;
 use super::{
     anchor::Anchor,
     machine::{self, Barrier, Machine, Owner},
-    program::Call,
+    program::{Call, ProgramError},
     store::{Held, Kind, Store, StoreError},
 };
 use crate::ca::pem;
@@ -89,9 +89,22 @@ impl Nss {
         })?;
         let mut database = std::ffi::OsString::from("sql:");
         database.push(&self.folder);
-        let call = Call::new(program).with(arguments).with(&["-d"]);
-        let call = call.with(&[&database]).input(input).owner(self.owner);
-        Ok(call.run().await?)
+        // An empty password, so that it never waits for one on the terminal.
+        let call = Call::new(program)
+            .with(arguments)
+            .with(&["-f", "/dev/null"]);
+        let call = call.with(&["-d"]).with(&[&database]);
+        let call = call.input(input).owner(self.owner);
+        call.run().await.map_err(|error| match error {
+            ProgramError::Failed(_, why) if why.contains("SEC_ERROR_BAD_PASSWORD") => {
+                StoreError::Files(
+                    "it has a password, which only its browser may ask for: import what \
+                     `agent ca root` prints in the browser's settings, under Certificates"
+                        .into(),
+                )
+            }
+            error => error.into(),
+        })
     }
 }
 
@@ -192,4 +205,59 @@ fn advice(machine: &Machine) -> String {
     ];
     let way = ways.iter().find(|(tool, _)| machine.find(tool).is_some());
     way.map_or(ways[1].1, |(_, way)| way).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_spaces_and_flags_are_read_and_headers_are_none() {
+        let list = "\nCertificate Nickname                          Trust Attributes\n\
+                    \x20                                     SSL,S/MIME,JAR/XPI\n\n\
+                    My own CA - Me, Inc                           CT,C,C\n\
+                    DigiCert Intermediate                         ,,   \n";
+        let expected = [
+            ("My own CA - Me, Inc".to_string(), true),
+            ("DigiCert Intermediate".to_string(), false),
+        ];
+        assert_eq!(rows(list).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn profiles_are_found_wherever_firefox_and_chromium_keep_them() {
+        let home = tempfile::tempdir().unwrap();
+        let places = [
+            ".pki/nssdb",
+            "snap/chromium/current/.pki/nssdb",
+            ".var/app/org.chromium.Chromium/.pki/nssdb",
+            ".mozilla/firefox/a.default",
+            ".config/mozilla/firefox/b.default",
+            "snap/firefox/common/.mozilla/firefox/c.default",
+            ".var/app/org.mozilla.firefox/.mozilla/firefox/d.default",
+        ];
+        let at = |place: &str| home.path().join(place);
+        for place in places {
+            fs::create_dir_all(at(place)).unwrap();
+            fs::write(at(place).join(DATABASE), "").unwrap();
+        }
+        fs::create_dir_all(at(".mozilla/firefox/Crash Reports")).unwrap();
+        let uid = fs::metadata(at(places[0])).unwrap().uid();
+        let mut machine = Machine::this().unwrap();
+        machine.caller.home = home.path().to_owned();
+        machine.caller.owner = Owner { uid, gid: 0 };
+        let found = |machine: &Machine| -> Vec<PathBuf> {
+            Nss::find(machine)
+                .into_iter()
+                .map(|nss| nss.folder)
+                .collect()
+        };
+        assert_eq!(found(&machine), places.map(at));
+        // Somebody else's are left alone.
+        machine.caller.owner = Owner {
+            uid: uid + 1,
+            gid: 0,
+        };
+        assert!(found(&machine).is_empty());
+    }
 }

@@ -111,6 +111,13 @@ impl Record {
         &self.content.installed
     }
 
+    /// Whether the same root was put into the system's store from here, whose
+    /// tool may put it into Java's as well.
+    pub fn feeds(&self, entry: &Entry) -> bool {
+        let same = |other: &Entry| other.kind.is_system() && other.root == entry.root;
+        entry.kind == Kind::Java && self.content.installed.iter().any(same)
+    }
+
     /// Notes what is about to be installed.
     pub async fn note(&mut self, entry: Entry) -> Result<(), Failure> {
         if !self.content.installed.contains(&entry) {

@@ -3,7 +3,10 @@
 use serde::Serialize;
 
 use super::{
-    super::{super::output::table, fingerprint},
+    super::{
+        super::{failure::Failure, output::table},
+        fingerprint,
+    },
     anchor::Anchor,
     machine::Barrier,
     store::{Kind, Store},
@@ -87,12 +90,15 @@ impl Changed {
 }
 
 /// What `install` and `uninstall` print.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Changes {
     /// All stores, in the order in which they were changed.
     pub stores: Vec<Changed>,
     /// What else there is to say.
     pub notes: Vec<String>,
+    /// Why it ended before its end, if it did.
+    #[serde(skip)]
+    pub stopped: Option<Failure>,
 }
 
 impl Changes {
@@ -174,6 +180,9 @@ pub struct Looked {
     pub writable: bool,
     /// More about that, and what to do.
     pub detail: Option<String>,
+    /// Whether root may change it.
+    #[serde(skip)]
+    by_root: bool,
 }
 
 impl Looked {
@@ -194,6 +203,7 @@ impl Looked {
             recorded,
             writable: barrier.is_none(),
             detail: None,
+            by_root: matches!(barrier, None | Some(Barrier::Rights)),
         };
         let barrier = match barrier.filter(|_| looked.is_lacking()) {
             None => None,
@@ -205,8 +215,12 @@ impl Looked {
         looked
     }
 
-    /// Whether the root could be installed here.
-    pub fn is_lacking(&self) -> bool {
+    /// Whether `install`, perhaps with sudo, would put the root here.
+    pub fn is_open(&self) -> bool {
+        self.by_root && self.is_lacking()
+    }
+
+    fn is_lacking(&self) -> bool {
         matches!(self.state, State::Absent | State::Other)
     }
 }

@@ -116,12 +116,18 @@ impl System {
         Some(folder.join(format!("{}.crt", anchor.name())))
     }
 
-    async fn refresh(&self) -> Result<(), StoreError> {
+    /// Has the tool look into its folders again; `removed` when there is less
+    /// in them than before.
+    async fn refresh(&self, removed: bool) -> Result<(), StoreError> {
         let call = Call::new(&self.tool);
-        match self.kind {
-            Kind::Fedora => call.with(&["extract"]).run().await?,
-            _ => call.run().await?,
+        let call = match self.kind {
+            Kind::Fedora => call.with(&["extract"]),
+            // Debian's otherwise leaves links behind that lead nowhere, and
+            // others that are numbered after them aren't found any more.
+            Kind::Debian if removed => call.with(&["--fresh"]),
+            _ => call,
         };
+        call.run().await?;
         Ok(())
     }
 
@@ -194,7 +200,7 @@ impl Store for System {
         let written =
             written.and_then(|()| fs::set_permissions(&file, fs::Permissions::from_mode(0o644)));
         written.map_err(|e| cannot(&file, &e))?;
-        self.refresh().await
+        self.refresh(false).await
     }
 
     async fn remove(&self, anchor: &Anchor) -> Result<(), StoreError> {
@@ -205,7 +211,7 @@ impl Store for System {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(cannot(&file, &e)),
             _ => {}
         }
-        self.refresh().await
+        self.refresh(true).await
     }
 
     fn has(&self, anchor: &Anchor, held: &[Held]) -> bool {

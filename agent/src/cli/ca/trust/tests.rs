@@ -102,7 +102,7 @@ impl Fake {
     async fn uninstall(&self) -> Vec<Changed> {
         let mut record = self.record();
         let mut changed = Vec::new();
-        for entry in record.entries().to_vec() {
+        for entry in record.entries().iter().rev().cloned().collect::<Vec<_>>() {
             let scratch = self.at("state");
             let done = work::uninstall(&entry, &self.machine, &scratch, &mut record).await;
             changed.push(done.unwrap());
@@ -148,9 +148,9 @@ case "$1 $2" in
 "anchor --remove") grep -vxFf "$3" "$bundle" >"$bundle.new" || true; mv "$bundle.new" "$bundle" ;;
 esac"#;
 
-/// A whole life in one kind of system, whose first call is `command`, with the
-/// root in `file` in between.
-async fn lives(fake: &Fake, file: &str, command: &str) {
+/// A whole life in one kind of system, with the root in `file` in between,
+/// whose first call is `command`, and whose last one is `last`.
+async fn lives(fake: &Fake, file: &str, command: &str, last: &str) {
     let root = anchor("lab.internal");
     let name = root.name();
     assert_eq!(fake.state(&root).await, State::Absent);
@@ -169,6 +169,7 @@ async fn lives(fake: &Fake, file: &str, command: &str) {
     let undone = fake.uninstall().await;
     assert_eq!(results(&undone), [Change::Removed; 2]);
     assert!(!file.exists());
+    assert_eq!(fake.calls().last().unwrap(), last);
     assert_eq!(fake.state(&root).await, State::Absent);
     assert_eq!(fake.state(&new).await, State::Absent);
     assert!(fake.uninstall().await.is_empty());
@@ -184,7 +185,13 @@ async fn fedora_is_known_by_its_tool() {
     fake.folder("/etc/pki/trust/anchors");
     let anchors = "/etc/pki/ca-trust/source/anchors";
     fake.folder(anchors);
-    lives(&fake, anchors, "update-ca-trust extract").await;
+    lives(
+        &fake,
+        anchors,
+        "update-ca-trust extract",
+        "update-ca-trust extract",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -195,7 +202,13 @@ async fn suse_is_told_from_debian_by_what_its_tool_reads() {
         fake.tool("trust", TRUST);
         fake.folder("/usr/local/share/ca-certificates");
         fake.folder(anchors);
-        lives(&fake, anchors, "update-ca-certificates ").await;
+        lives(
+            &fake,
+            anchors,
+            "update-ca-certificates ",
+            "update-ca-certificates ",
+        )
+        .await;
     }
 }
 
@@ -207,7 +220,13 @@ async fn debian_is_known_by_its_tool_although_folders_of_others_are_there() {
     fake.folder("/etc/pki/ca-trust/source/anchors");
     fake.folder("/etc/pki/trust/anchors");
     let anchors = "/usr/local/share/ca-certificates";
-    lives(&fake, anchors, "update-ca-certificates ").await;
+    lives(
+        &fake,
+        anchors,
+        "update-ca-certificates ",
+        "update-ca-certificates --fresh",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -389,6 +408,38 @@ async fn old_and_new_java_are_found_once_each_and_asked_in_their_own_way() {
     assert!(imports[1].ends_with("-cacerts"), "{imports:?}");
     fake.machine.java_home = Some(fake.at("jdk17"));
     assert_eq!(fake.stores().found.len(), 1);
+}
+
+#[tokio::test]
+async fn what_the_systems_tool_put_into_java_goes_with_what_was_put_into_the_system() {
+    let fake = Fake::new();
+    fake.folder("/usr/local/share/ca-certificates");
+    // As Debian's hook, which never takes anything out.
+    let hook = r#"for f in "$root$LOCALCERTSDIR"/*.crt; do
+    [ ! -e "$f" ] || { echo "Alias name: debian:$(basename "$f" .crt).pem"; cat "$f"; } >"$root/held"
+done"#;
+    fake.tool("update-ca-certificates", &format!("{DEBIAN}\n{hook}"));
+    fake.folder("/jdk/bin");
+    fake.folder("/jdk/lib/modules");
+    fake.folder("/jdk/lib/security");
+    fs::write(fake.at("/jdk/lib/security/cacerts"), "").unwrap();
+    let keytool = "case $2 in -list) cat \"$root/held\" ;; -delete) : >\"$root/held\" ;; esac";
+    fake.tool("../jdk/bin/keytool", keytool);
+    fs::write(fake.at("/held"), "").unwrap();
+    std::os::unix::fs::symlink(fake.at("jdk/bin/keytool"), fake.at("bin/keytool")).unwrap();
+    let root = anchor("lab.internal");
+    let changed = fake.install(&root).await;
+    assert_eq!(results(&changed), [Change::Installed, Change::Already]);
+    let alias = format!("debian:{}.pem", root.name());
+    let detail = changed[1].detail.as_deref().unwrap();
+    assert!(detail.ends_with(&alias), "{detail}");
+    let undone = fake.uninstall().await;
+    assert_eq!(results(&undone), [Change::Removed; 2]);
+    let deleted = fake
+        .calls()
+        .iter()
+        .any(|c| c.contains(&format!("-delete -alias {alias}")));
+    assert!(deleted, "{:?}", fake.calls());
 }
 
 #[tokio::test]

@@ -72,9 +72,21 @@ pub async fn install(
         Ok(held) => held,
         Err(error) => return Ok(told(unusable(&error), Some(error.to_string()))),
     };
+    let entry = Entry {
+        kind: store.kind(),
+        place: place.clone(),
+        owner: (store.kind().is_nss()).then_some(machine.caller.owner),
+        root: anchor.pem(),
+    };
     match held.iter().find(|h| h.der == anchor.der) {
         Some(ours) if trusted(&held, anchor) => {
-            return Ok(told(Change::Already, called(store, anchor, ours)));
+            let named = called(store, anchor, ours);
+            // A hook of the system's tool put it there, as its consequence.
+            let ours = store.has(anchor, &held) && record.feeds(&entry);
+            if ours {
+                record.note(entry).await?;
+            }
+            return Ok(told(Change::Already, named));
         }
         Some(ours) => return Ok(told(Change::Failed, Some(distrusted(ours)))),
         None => {}
@@ -84,12 +96,6 @@ pub async fn install(
         Some(Barrier::Other(why)) => return Ok(told(Change::Failed, Some(why))),
         None => {}
     }
-    let entry = Entry {
-        kind: store.kind(),
-        place: place.clone(),
-        owner: (store.kind().is_nss()).then_some(machine.caller.owner),
-        root: anchor.pem(),
-    };
     record.note(entry.clone()).await?;
     let done = match store.add(anchor).await {
         Ok(()) => store.held().await,
