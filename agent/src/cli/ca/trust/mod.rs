@@ -116,12 +116,7 @@ async fn install(
     }
     drop(progress);
     changes.notes.extend(missing);
-    if changes.need_root() {
-        let option = paths.option();
-        changes.notes.push(format!(
-            "what needs sudo is done by `sudo agent{option} ca trust install`"
-        ));
-    }
+    changes.notes.extend(sudo(&changes, paths, "install"));
     if found.is_empty() {
         changes
             .notes
@@ -150,20 +145,22 @@ async fn uninstall(output: Output, paths: &Paths, machine: &Machine) -> Result<(
             }
         }
     }
-    if changes.need_root() {
-        let option = paths.option();
-        changes.notes.push(format!(
-            "what needs sudo is done by `sudo agent{option} ca trust uninstall`"
-        ));
-    }
+    changes.notes.extend(sudo(&changes, paths, "uninstall"));
     let elsewhere = record::elsewhere(paths, machine);
     let all = !matches!(elsewhere, Some(Elsewhere::Filled(_)));
     if let Some(Elsewhere::Filled(how) | Elsewhere::Unseen(how)) = elsewhere {
         changes.notes.push(how);
     }
-    let nothing = "Nothing that was installed from here is left to undo.
-";
+    let nothing = "Nothing that was installed from here is left to undo.\n";
     tell(output, changes, nothing, all)
+}
+
+/// How the rest is done, where only root may.
+fn sudo(changes: &Changes, paths: &Paths, command: &str) -> Option<String> {
+    let option = paths.option();
+    changes
+        .need_root()
+        .then(|| format!("what needs sudo is done by `sudo agent{option} ca trust {command}`"))
 }
 
 /// Prints what was done; ends with 1 where that isn't `all`.
