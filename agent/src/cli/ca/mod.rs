@@ -5,6 +5,7 @@ mod log;
 mod recover;
 mod root_key;
 mod roster;
+mod trust;
 
 use super::{
     Context,
@@ -25,6 +26,9 @@ pub enum Command {
     /// The root's key: a copy elsewhere, and none on this machine.
     #[command(subcommand)]
     RootKey(root_key::Command),
+    /// The root in the trust stores of this machine.
+    #[command(subcommand)]
+    Trust(trust::Command),
 }
 
 /// Show who decides the ledger and issues certificates, and for how long still.
@@ -55,6 +59,7 @@ pub async fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Log(arguments) => log::log(&arguments, &context.paths),
         Command::Recover(arguments) => recover::recover(arguments, &context.paths, &client).await,
         Command::RootKey(command) => root_key::run(&command, &context.paths),
+        Command::Trust(command) => trust::run(command, &context.paths, &client).await,
     }
 }
 
