@@ -9,6 +9,7 @@
 
 mod kept;
 mod profile;
+mod revocations;
 
 use std::{
     collections::BTreeSet,
@@ -31,6 +32,7 @@ use x509_parser::{
 pub use self::{
     kept::KeptCertificate,
     profile::{LeafKind, LeafPlan, check_issuer, check_leaf, check_root},
+    revocations::{RevocationList, RevocationListError},
 };
 use crate::{
     crypto::{Hash, PublicKey, Verify},

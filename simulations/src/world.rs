@@ -140,6 +140,8 @@ impl Machine {
             backend: BackendChoice::Auto,
             dns_listen: Vec::new(),
             dns_upstream: Vec::new(),
+            page_listen: Vec::new(),
+            page_port: 7480,
             ca_term: Duration::from_secs(6 * 3600),
             services: Vec::new(),
         }

@@ -435,6 +435,8 @@ impl AgentControl {
         }
         warnings.extend(holds::warnings(&view.ledger, &view.held, view.me));
         warnings.extend(self.0.services.warnings());
+        warnings.extend(self.0.page.warnings());
+        warnings.extend(self.0.lists.warnings(&view.ledger, self.0.now_ms()));
         if let Some(why) = &*self
             .0
             .membership

@@ -87,6 +87,7 @@ fn a_revoked_certificate_and_its_key_stay_revoked_until_it_is_over() {
     }
     at(&mut mesh, 32);
     assert!(mesh.state().revoked.is_empty() && mesh.state().revoked_keys.is_empty());
+    assert!(mesh.state().revocations().is_empty());
 }
 
 #[test]
@@ -113,6 +114,12 @@ fn a_revoked_key_gets_no_other_certificate() {
         "the same key"
     );
     assert!(state.revoked_keys.contains_key(&Hash::of(&spki)));
+    // A list names both, as those who read it know nothing of keys.
+    let listed = state.revocations();
+    let issuer = state.certificates[&y].issuer;
+    let at_ms = state.revoked[&y].at_ms;
+    assert_eq!(listed.keys().collect::<Vec<_>>(), [&issuer]);
+    assert_eq!(listed[&issuer], [(y, at_ms), (z, at_ms)].into());
     let again = mesh.request(&*key(1), &wish(&["w.one.lab.internal"]));
     mesh.assert_refused(again, Refusal::KeyRevoked);
 }
