@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn a_text_becomes_a_square_of_modules_and_one_that_is_too_long_becomes_nothing() {
         let code = svg("http://ca.lab.internal:7480/").unwrap();
-        assert!(code.contains("viewBox=\"0 0 33 33\""), "{code}");
+        assert!(code.contains("viewBox=\"0 0 37 37\""), "{code}");
         // The upper edge of the first finder pattern.
         assert!(code.contains("d=\"M4 4h7v1h-7z"), "{code}");
         assert_eq!(svg(&"x".repeat(4000)), None);

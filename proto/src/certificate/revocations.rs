@@ -43,7 +43,7 @@ pub enum RevocationListError {
     /// Not DER of a revocation list.
     #[error("not a revocation list: {0}")]
     Malformed(String),
-    /// Bytes that no signature covers.
+    /// Bytes that no signature covers, or an encoding that isn't DER's.
     #[error("there are other bytes in the revocation list, or after it")]
     Trailing,
     /// Not version 2.
@@ -94,7 +94,7 @@ impl RevocationList {
             return Err(RevocationListError::Algorithm);
         }
         let signature = &crl.signature_value;
-        if signature.unused_bits != 0 || der.len() != length(tbs.as_ref(), &signature.data) {
+        if signature.unused_bits != 0 || der != whole(tbs.as_ref(), &signature.data) {
             return Err(RevocationListError::Trailing);
         }
         let time = |time| milliseconds(time).map_err(|_| RevocationListError::Times);
@@ -193,13 +193,26 @@ fn no_critical(extensions: &[X509Extension<'_>]) -> Result<(), RevocationListErr
     }
 }
 
-/// How long a list of just these parts is, with ecdsa-with-SHA256 between them
-/// (12 bytes). Whatever else stood in it would not be signed.
-fn length(tbs: &[u8], signature: &[u8]) -> usize {
-    let framed = |content: usize| {
-        let digits = content.checked_ilog2().unwrap_or(0) / 8 + 1;
-        let extra = if content < 128 { 0 } else { digits as usize };
-        2 + extra + content
-    };
-    framed(tbs.len() + 12 + framed(1 + signature.len()))
+/// The one encoding of a list of these parts. Whatever else a frame could hold
+/// would not be signed.
+fn whole(tbs: &[u8], signature: &[u8]) -> Vec<u8> {
+    let signature = framed(0x03, &[&[0], signature].concat());
+    framed(0x30, &[tbs, &ECDSA_SHA256_DER, &signature].concat())
+}
+
+/// DER of an AlgorithmIdentifier: ecdsa-with-SHA256, without parameters.
+const ECDSA_SHA256_DER: [u8; 12] = [
+    0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02,
+];
+
+/// A DER element (X.690 §8.1).
+fn framed(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = content.len();
+    let digits = length.to_be_bytes();
+    let zeros = digits.iter().take_while(|digit| **digit == 0).count();
+    let digits = &digits[zeros..];
+    match u8::try_from(length) {
+        Ok(short) if short < 128 => [&[tag, short], content].concat(),
+        _ => [&[tag, 0x80 | digits.len() as u8], digits, content].concat(),
+    }
 }
