@@ -89,18 +89,12 @@ impl Lists {
     /// What is to be said of lists that have ended: servers that check them
     /// refuse what hangs from their issuers.
     pub fn warnings(&self, state: &State, now_ms: u64) -> Vec<String> {
-        let mut warnings = Vec::new();
-        for issuer in state.issuers.values().filter(|i| is_used(i, now_ms)) {
-            let held = self.of(&issuer.certificate.serial);
-            if held.is_some_and(|held| !held.list.holds_at(now_ms)) {
-                let node = state.name_of(issuer.node);
-                warnings.push(format!(
-                    "the revocation list of an issuer of {node} has ended: programs that check it \
-                     refuse certificates of that issuer; start {node}, or issue them anew"
-                ));
-            }
-        }
-        warnings
+        let used = state.issuers.values().filter(|i| is_used(i, now_ms));
+        used.filter_map(|issuer| {
+            let held = self.of(&issuer.certificate.serial)?;
+            warning(&held, &state.name_of(issuer.node), now_ms)
+        })
+        .collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Serial, Arc<Held>>> {
@@ -113,13 +107,24 @@ fn is_used(issuer: &Listed, now_ms: u64) -> bool {
     issuer.revoked.is_none() && issuer.certificate.not_after_ms > now_ms
 }
 
-/// Whether a list is to be made or fetched anew: it lacks what was revoked, or
-/// is half over. One that says more is that of a node whose ledger is ahead.
+/// Whether a list is to be made or fetched anew: it lacks what was revoked, is
+/// half over, or was made by a clock that was ahead. One that says more is that
+/// of a node whose ledger is ahead.
 fn is_due(held: Option<&Held>, revoked: &BTreeMap<Serial, u64>, now_ms: u64) -> bool {
     held.is_none_or(|held| {
-        let made_ms = held.list.this_update_ms + limits::BACKDATE_S * 1000;
+        let begin_ms = held.list.this_update_ms;
+        let made_ms = begin_ms.saturating_add(limits::BACKDATE_S * 1000);
         let lacks = |serial: &Serial| !held.list.revoked.contains_key(serial);
-        revoked.keys().any(lacks) || now_ms >= made_ms.saturating_add(RENEW_MS)
+        revoked.keys().any(lacks) || now_ms >= made_ms.saturating_add(RENEW_MS) || now_ms < begin_ms
+    })
+}
+
+fn warning(held: &Held, node: &str, now_ms: u64) -> Option<String> {
+    (!held.list.holds_at(now_ms)).then(|| {
+        format!(
+            "the revocation list of an issuer of {node} has ended: programs that check it refuse \
+             certificates of that issuer; start {node}, or issue them anew"
+        )
     })
 }
 
@@ -328,4 +333,73 @@ pub async fn load(inner: &Inner) {
 
 fn file(issuer: &Serial) -> PathBuf {
     Path::new(FOLDER).join(format!("{issuer}.crl"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ca::tests::{NOW, issuer, root},
+        host::keys::SystemKeys,
+    };
+
+    const HOUR: u64 = 3600 * 1000;
+
+    fn revoked(serials: &[u8]) -> BTreeMap<Serial, u64> {
+        serials.iter().map(|n| (Serial([*n; 16]), NOW)).collect()
+    }
+
+    fn held(serials: &[u8]) -> Held {
+        let plan = ListPlan {
+            number: 1,
+            now_ms: NOW,
+            revoked: revoked(serials),
+        };
+        let der = issuer(&root(), NOW).sign_list(&plan, &SystemKeys).unwrap();
+        Held {
+            list: RevocationList::parse(&der).unwrap(),
+            der: der.into(),
+        }
+    }
+
+    #[test]
+    fn a_list_is_due_when_it_lacks_something_or_is_half_over_or_is_of_tomorrow() {
+        let list = held(&[1, 2]);
+        assert!(is_due(None, &revoked(&[]), NOW));
+        assert!(!is_due(Some(&list), &revoked(&[1, 2]), NOW));
+        assert!(!is_due(Some(&list), &revoked(&[1]), NOW), "it says more");
+        assert!(is_due(Some(&list), &revoked(&[1, 3]), NOW));
+        let at = |hours: u64| is_due(Some(&list), &revoked(&[1, 2]), NOW + hours * HOUR);
+        assert!(!at(11) && at(12) && at(30));
+        assert!(is_due(Some(&list), &revoked(&[1, 2]), NOW - 2 * HOUR));
+    }
+
+    #[test]
+    fn the_end_of_a_list_is_told_with_what_to_do() {
+        let list = held(&[]);
+        assert_eq!(warning(&list, "alpha", NOW + 23 * HOUR), None);
+        let told = warning(&list, "alpha", NOW + 24 * HOUR).unwrap();
+        assert!(
+            told.contains("has ended") && told.contains("start alpha"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn a_peer_gets_a_list_only_if_it_is_newer_than_its_own() {
+        let lists = Lists::default();
+        let serial = Serial([9; 16]);
+        let ask = |above| {
+            lists.answer(&RevocationsQuery {
+                issuer: serial,
+                above,
+            })
+        };
+        assert!(ask(0).is_empty());
+        let list = held(&[1]);
+        let der = list.der.clone();
+        lists.lock().insert(serial, Arc::new(list));
+        assert_eq!(ask(0), der);
+        assert!(ask(1).is_empty() && ask(u64::MAX).is_empty());
+    }
 }

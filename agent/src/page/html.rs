@@ -42,17 +42,7 @@ pub fn install(input: &Input) -> String {
         r#"<h1>Trust the certificates of {domain}</h1>
 <p>Machines of the mesh <strong>{domain}</strong> show certificates that its own certificate authority
 signed. A device accepts them once it has the root certificate below.</p>
-<h2>1. Compare the fingerprint</h2>
-<div class="care">This page comes by plain HTTP: whoever is on the way between you and this machine can alter
-it, its links and the certificate. So compare the fingerprint of the file that you downloaded with what a
-machine of the mesh says, not with this page alone:
-<pre>agent ca root</pre>
-prints it there (SHA-256). If the two differ, install nothing.</div>
-<p id="sha256-{hex}">SHA-256 of the root certificate:</p>
-<pre class="print">{fingerprint}</pre>
-<p>The code holds this page's address with the fingerprint behind it, for a phone that is in the mesh:</p>
-{code}
-<h2>2. Download the root certificate</h2>
+<h2>1. Download the root certificate</h2>
 <ul class="files">
 <li><a href="/root.pem">root.pem</a></li>
 <li><a href="/root.crt">root.crt (DER)</a></li>
@@ -61,6 +51,16 @@ prints it there (SHA-256). If the two differ, install nothing.</div>
 </ul>
 <p>This root can only certify names below {domain} and the mesh's own addresses: that is written into it (name
 constraints), and OpenSSL, GnuTLS, Go, Chromium and Firefox hold it to that.</p>
+<h2>2. Compare the fingerprint</h2>
+<div class="care">This page comes by plain HTTP: whoever is on the way between you and this machine can alter
+it, its links and the certificate. So compare the fingerprint of the file that you downloaded with what a
+machine of the mesh says, not with this page alone:
+<pre>agent ca root</pre>
+prints it there (SHA-256). If the two differ, install nothing.</div>
+<p id="sha256-{hex}">SHA-256 of the root certificate:</p>
+<pre class="print">{fingerprint}</pre>
+<p>The code holds this page's address with the fingerprint behind it, for a phone that can reach it:</p>
+{code}
 <h2>3. Install it</h2>
 {steps}
 <h2>Revocation lists</h2>
