@@ -10,6 +10,7 @@
 mod kept;
 mod key;
 mod profile;
+mod revocations;
 
 use std::{
     collections::BTreeSet,
@@ -33,6 +34,7 @@ pub use self::{
     kept::KeptCertificate,
     key::{is_rsa, p256_point, p256_spki},
     profile::{LeafKind, LeafPlan, check_issuer, check_leaf, check_root},
+    revocations::{RevocationList, RevocationListError},
 };
 use crate::{
     crypto::{Hash, PublicKey, Verify},

@@ -23,6 +23,7 @@ use innermesh_agent::{
 };
 use innermesh_proto::{
     admission::{AdmissionAnswer, AdmissionQuery, Code, News},
+    certificate::RevocationList,
     codec,
     crypto::Sealed,
     head::{self, Announcement, Head},
@@ -30,8 +31,8 @@ use innermesh_proto::{
     limits,
     message::{
         Batches, BodyQuery, Decided, Deciding, HeadsQuery, IssuerKeys, JoinHello, JoinQuery,
-        Joined, LedgerQuery, Propose, Push, RecoveryQuery, Renew, SnapshotHead, SnapshotPartQuery,
-        SnapshotQuery,
+        Joined, LedgerQuery, Propose, Push, RecoveryQuery, Renew, RevocationsQuery, SnapshotHead,
+        SnapshotPartQuery, SnapshotQuery,
     },
     rpc::{Hello, RequestFrame, ResponseFrame},
 };
@@ -43,7 +44,7 @@ use crate::disk::SimDisk;
 pub type Reader = fn(&[u8]);
 
 /// The readers and their names, which are those of the fuzz targets.
-pub const ALL: [(&str, Reader); 7] = [
+pub const ALL: [(&str, Reader); 8] = [
     ("head", head),
     ("ledger", ledger),
     ("rpc", rpc),
@@ -51,6 +52,7 @@ pub const ALL: [(&str, Reader); 7] = [
     ("state", state),
     ("config", config),
     ("acme", acme),
+    ("revocations", revocations),
 ];
 
 /// A client's signed request and what is in it, a signing request, the
@@ -139,6 +141,7 @@ pub fn rpc(bytes: &[u8]) {
         canonical::<IssuerKeys>(body, limit);
         canonical::<Deciding>(body, limit);
         canonical::<RecoveryQuery>(body, limit);
+        canonical::<RevocationsQuery>(body, limit);
         canonical::<SnapshotHead>(body, limit);
         canonical::<SnapshotPartQuery>(body, limit);
         canonical::<SnapshotQuery>(body, limit);
@@ -205,4 +208,17 @@ pub fn config(bytes: &[u8]) {
         let _ = Config::parse(text, path);
     }
     let _ = config::parse_service(bytes, path);
+}
+
+/// A revocation list, as a peer hands it out and as it is kept on disk.
+pub fn revocations(bytes: &[u8]) {
+    if let Ok(list) = RevocationList::parse(bytes) {
+        assert!(bytes.len() <= limits::REVOCATION_LIST_BYTES);
+        assert!(list.this_update_ms < list.next_update_ms);
+        assert!(list.number.checked_add(1).is_some());
+        // Nothing stands behind what was signed.
+        let mut more = bytes.to_vec();
+        more.push(0);
+        assert!(RevocationList::parse(&more).is_err());
+    }
 }

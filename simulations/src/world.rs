@@ -143,6 +143,8 @@ impl Machine {
             acme_port: innermesh_agent::acme::PORT,
             acme_listen: Vec::new(),
             local_sources: Vec::new(),
+            page_listen: Vec::new(),
+            page_port: 7480,
             ca_term: Duration::from_secs(6 * 3600),
             services: Vec::new(),
         }

@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod dns;
 pub mod lab;
+pub mod page;
 pub mod process;
 pub mod wait;
 

@@ -55,17 +55,20 @@ pub fn params(
         params.distinguished_name.push(DnType::CommonName, name);
     }
     params.use_authority_key_identifier_extension = true;
-    let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    let at = |ms: u64| {
-        if ms > LAST_MS {
-            Err(CaError::Time)
-        } else {
-            Ok(epoch + Duration::from_secs(ms / 1000))
-        }
-    };
-    params.not_before = at(begin_ms.saturating_sub(limits::BACKDATE_S * 1000))?;
-    params.not_after = at(end_ms)?;
+    params.not_before = moment(begin_ms.saturating_sub(limits::BACKDATE_S * 1000))?;
+    params.not_after = moment(end_ms)?;
     Ok(params)
+}
+
+/// A time in milliseconds since 1970, in whole seconds.
+///
+/// # Errors
+/// [`CaError::Time`].
+pub fn moment(ms: u64) -> Result<time::OffsetDateTime, CaError> {
+    match ms > LAST_MS {
+        true => Err(CaError::Time),
+        false => Ok(rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(ms / 1000)),
+    }
 }
 
 /// The end of 9999, the last moment that X.509 can write (RFC 5280 §4.1.2.5).

@@ -49,7 +49,7 @@ fn root_at(now_ms: u64) -> Root {
     Root::generate(keys.generate_p256(), &domain(), v4(), now_ms, &keys).unwrap()
 }
 
-fn issuer(root: &Root, now_ms: u64) -> Issuer {
+pub fn issuer(root: &Root, now_ms: u64) -> Issuer {
     let keys = SystemKeys;
     let key = keys.generate_p256();
     let der = root.issuer(&key.spki(), now_ms, &keys).unwrap();

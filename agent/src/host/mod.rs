@@ -11,6 +11,7 @@
 pub mod disk;
 pub mod holder;
 pub mod keys;
+pub mod sockets;
 pub mod system;
 pub mod tasks;
 
@@ -77,7 +78,8 @@ pub trait Network: Send + Sync {
     fn transport(&self, host: &Host, settings: Settings) -> Result<Transport, TransportError> {
         Transport::quic(host, settings)
     }
-    /// Whether DNS is served on real sockets here (not in a simulation).
+    /// Whether DNS and the install page are served on real sockets here (not in
+    /// a simulation).
     fn has_sockets(&self) -> bool;
     /// Global unicast addresses of the host's interfaces that are up.
     async fn local_addresses(&self) -> Vec<(String, IpAddr)>;

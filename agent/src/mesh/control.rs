@@ -440,6 +440,8 @@ impl AgentControl {
         warnings.extend(self.0.services.warnings());
         let trouble = self.0.acme_trouble.borrow().clone();
         warnings.extend(trouble.map(|why| format!("ACME isn't served: {why}")));
+        warnings.extend(self.0.page.warnings());
+        warnings.extend(self.0.lists.warnings(&view.ledger, self.0.now_ms()));
         if let Some(why) = &*self
             .0
             .membership

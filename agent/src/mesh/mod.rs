@@ -14,8 +14,10 @@ mod handler;
 mod holds;
 mod invite;
 mod leave;
+mod lists;
 mod membership;
 mod names;
+mod page;
 mod records;
 mod requests;
 
@@ -80,6 +82,11 @@ pub struct Config {
     pub dns_listen: Vec<SocketAddr>,
     /// Name servers for other names; the host's own when empty.
     pub dns_upstream: Vec<SocketAddr>,
+    /// Where the install page is served; this node's overlay addresses and
+    /// loopback when empty.
+    pub page_listen: Vec<SocketAddr>,
+    /// Its port there.
+    pub page_port: u16,
     /// How long one CA node leads, of ledger time.
     pub ca_term: Duration,
     /// The port that ACME is served on.
@@ -182,6 +189,9 @@ pub(crate) struct Inner {
     pub acme: OnceLock<Arc<Acme>>,
     /// Why ACME isn't served.
     pub acme_trouble: watch::Sender<Option<String>>,
+    /// The issuers' revocation lists.
+    pub lists: lists::Lists,
+    pub page: page::Page,
     server: Mutex<Option<DnsServer>>,
     own_addresses: Mutex<BTreeSet<IpAddr>>,
     _lock: Box<dyn Send + Sync>,
@@ -286,6 +296,8 @@ impl Agent {
         ));
         let inner = Arc::new(Inner {
             membership: membership::Membership::default(),
+            lists: lists::Lists::default(),
+            page: page::Page::default(),
             config,
             host,
             me,
@@ -331,6 +343,9 @@ impl Agent {
         if inner.host.net.has_sockets() {
             let server = apply::serve_dns(inner)?;
             *inner.server.lock().unwrap_or_else(|e| e.into_inner()) = Some(server);
+            lists::load(inner).await;
+            page::start(inner);
+            inner.host.tasks.spawn(lists::run(inner.clone()));
         }
         inner
             .transport

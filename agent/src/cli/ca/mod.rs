@@ -12,7 +12,10 @@ use super::{
     failure::Failure,
     output::{self, Output, or_dash, table, warn, yes_no},
 };
-use crate::control::{Client, api::CaStatus};
+use crate::{
+    ca::fingerprint,
+    control::{Client, api::CaStatus},
+};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -132,17 +135,6 @@ fn text(status: &CaStatus) -> String {
     let header = ["ISSUER OF", "STATE", "BEGINS", "ENDS", "DAYS LEFT"];
     out.push_str(&table(header, &rows));
     out
-}
-
-/// As browsers show it: pairs of capitals with colons between.
-fn fingerprint(hex: &str) -> String {
-    let capitals = hex.to_ascii_uppercase();
-    let pairs: Vec<String> = capitals
-        .as_bytes()
-        .chunks(2)
-        .map(|pair| String::from_utf8_lossy(pair).into_owned())
-        .collect();
-    pairs.join(":")
 }
 
 #[cfg(test)]
