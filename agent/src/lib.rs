@@ -13,6 +13,7 @@ pub mod host;
 pub mod ledger;
 pub mod mesh;
 pub mod quic;
+pub mod renewal;
 pub mod services;
 pub mod telemetry;
 pub mod tls;

@@ -181,6 +181,7 @@ impl Control for FakeAgent {
             not_after: UnixTime::from_ms(86_400_000),
             kind: CertKind::Service,
             revoked: false,
+            renewal: None,
         }]
     }
     async fn dns_query(&self, name: String, rtype: String) -> Result<QueryReport, ControlError> {

@@ -1,15 +1,23 @@
-//! The certificates that the ledger knows, and the end of one before its time.
+//! The certificates that the ledger knows: how one is had, and its end before
+//! its time.
+
+use std::collections::BTreeSet;
 
 use innermesh_proto::{
     certificate::Serial,
-    ledger::{Content, State},
+    crypto::Hash,
+    id::NodeId,
+    ledger::{Content, State, request::Certify, state::Issued as Listed},
 };
 
 use super::{Inner, control::decide};
-use crate::control::{
-    ControlError, UnixTime,
-    api::{CertKind, CertRow},
-    authority::CertRevoked,
+use crate::{
+    ca::pem,
+    control::{
+        ControlError, ErrorCode, UnixTime,
+        api::{CertKind, CertRow, Issued},
+        authority::CertRevoked,
+    },
 };
 
 /// All of them, by node and name.
@@ -38,11 +46,61 @@ pub fn list(state: &State) -> Vec<CertRow> {
                     false => CertKind::Service,
                 },
                 revoked: state.is_revoked(serial, issued),
+                renewal: None,
             }
         })
         .collect();
     rows.sort_by(|a, b| (&a.node, &a.names, a.not_after).cmp(&(&b.node, &b.names, b.not_after)));
     rows
+}
+
+/// Has a certificate for a key of this node's issued.
+///
+/// # Errors
+/// Why there is none.
+pub async fn certify(
+    inner: &Inner,
+    spki: Vec<u8>,
+    names: BTreeSet<String>,
+    days: u32,
+) -> Result<Issued, ControlError> {
+    let content = Content::Certify(Certify {
+        spki: spki.clone(),
+        names,
+        days,
+    });
+    decide(inner, &content).await?;
+    let state = inner.ledger.state();
+    let newest = newest(&state, inner.me, &spki);
+    newest
+        .and_then(|(serial, listed)| issued(&state, serial, listed))
+        .ok_or_else(|| {
+            ControlError::new(
+                ErrorCode::Unavailable,
+                "issued, but not in the ledger here yet; ask again",
+            )
+        })
+}
+
+/// The newest certificate of a node for a key.
+pub fn newest<'a>(state: &'a State, node: NodeId, spki: &[u8]) -> Option<(Serial, &'a Listed)> {
+    let hash = Hash::of(spki);
+    let all = state.certificates.iter();
+    all.filter(|(_, issued)| issued.key_hash == hash && issued.owner == node)
+        .max_by_key(|(_, issued)| issued.not_before_ms)
+        .map(|(serial, issued)| (*serial, issued))
+}
+
+/// A certificate with what it hangs from; `None` where it isn't kept any more.
+pub fn issued(state: &State, serial: Serial, listed: &Listed) -> Option<Issued> {
+    let issuer = state.issuer_of(listed)?;
+    (!listed.der.is_empty()).then(|| Issued {
+        certificate: pem::encode(pem::CERTIFICATE, &listed.der),
+        issuer: pem::encode(pem::CERTIFICATE, issuer.der()),
+        root: pem::encode(pem::CERTIFICATE, state.root.der()),
+        serial: serial.to_string(),
+        not_after: UnixTime::from_ms(listed.not_after_ms),
+    })
 }
 
 /// Revokes one, and with it its key.

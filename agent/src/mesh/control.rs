@@ -7,18 +7,17 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use innermesh_proto::{
-    crypto::Hash,
     id::NodeId,
-    ledger::{Content, Member, Outcome, Refusal, request::Certify, state::NameKind},
+    ledger::{Content, Member, Outcome, Refusal, state::NameKind},
     name::Label,
     rpc::method,
     view::MeshView,
     zone::{DomainName, RecordType},
 };
 
-use super::{Inner, VERSION, certificates, holds, invite, names};
+use super::{Inner, VERSION, certificates, holds, invite, names, renewals};
 use crate::{
-    ca::{csr::Csr, pem},
+    ca::csr::Csr,
     control::{
         Control,
         api::{
@@ -274,17 +273,13 @@ impl Control for AgentControl {
                 "the signing request is for other names than those that were asked for",
             ));
         }
-        let content = Content::Certify(Certify {
-            spki: csr.spki.clone(),
-            names,
-            days: request.days,
-        });
-        decide(&self.0, &content).await?;
-        self.issued(&csr.spki)
+        certificates::certify(&self.0, csr.spki, names, request.days).await
     }
 
     async fn cert_list(&self) -> Vec<CertRow> {
-        certificates::list(&self.0.ledger.state())
+        let mut rows = certificates::list(&self.0.ledger.state());
+        renewals::join(&self.0, &mut rows);
+        rows
     }
 
     async fn dns_query(&self, name: String, rtype: String) -> Result<QueryReport, ControlError> {
@@ -446,6 +441,7 @@ impl AgentControl {
                 "the membership certificate could not be renewed: {why}"
             ));
         }
+        warnings.extend(self.0.renewals.warnings(self.wall().ms()));
         if view.ledger.members.len() > 2 {
             warnings.extend(ca::roster_advice(&view.ledger));
         }
@@ -459,32 +455,6 @@ impl AgentControl {
         Some(TunnelPing {
             handshake: peer.last_handshake.is_some_and(|age| age < SESSION),
             age_s: peer.last_handshake.map(|age| age.as_secs()),
-        })
-    }
-
-    /// The newest certificate for the key, with what it hangs from.
-    fn issued(&self, spki: &[u8]) -> Result<Issued, ControlError> {
-        let state = self.0.ledger.state();
-        let hash = Hash::of(spki);
-        let newest = state
-            .certificates
-            .iter()
-            .filter(|(_, issued)| issued.key_hash == hash && issued.owner == self.0.me)
-            .max_by_key(|(_, issued)| issued.not_before_ms);
-        let behind = || {
-            ControlError::new(
-                ErrorCode::Unavailable,
-                "issued, but not in the ledger here yet; ask again",
-            )
-        };
-        let (serial, issued) = newest.ok_or_else(behind)?;
-        let issuer = state.issuer_of(issued).ok_or_else(behind)?;
-        Ok(Issued {
-            certificate: pem::encode("CERTIFICATE", &issued.der),
-            issuer: pem::encode("CERTIFICATE", issuer.der()),
-            root: pem::encode("CERTIFICATE", state.root.der()),
-            serial: serial.to_string(),
-            not_after: UnixTime::from_ms(issued.not_after_ms),
         })
     }
 }

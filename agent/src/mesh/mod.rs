@@ -16,6 +16,7 @@ mod leave;
 mod membership;
 mod names;
 mod records;
+mod renewals;
 mod requests;
 
 use std::{
@@ -160,6 +161,8 @@ pub(crate) struct Inner {
     /// Whether this machine has left the mesh.
     pub left: watch::Sender<bool>,
     pub holds: holds::Holds,
+    /// Certificates of this machine's programs.
+    pub renewals: renewals::Renewals,
     /// Machines that ask this node to be let in.
     pub requests: requests::Requests,
     /// Requests at any node that this one has answered.
@@ -216,6 +219,8 @@ impl Agent {
             })
             .await?;
         let holds = holds::Holds::load(&*host.disk).await;
+        let renewals = renewals::Renewals::load(&*host.disk).await;
+        let renewals = renewals.map_err(|error| BuildError::Io(folder.clone(), error))?;
         let admission = Arc::new(handler::LedgerAdmission {
             ledger: ledger.clone(),
             held: holds.held(),
@@ -289,6 +294,7 @@ impl Agent {
             names: names::Names::default(),
             left: watch::Sender::new(false),
             holds,
+            renewals,
             requests: requests::Requests::default(),
             admissions: admit::Admissions::default(),
             tunnel_key,
@@ -328,6 +334,7 @@ impl Agent {
         tasks.spawn(names::run(inner.clone()));
         tasks.spawn(holds::run(inner.clone()));
         tasks.spawn(membership::run(inner.clone()));
+        tasks.spawn(renewals::run(inner.clone()));
         let services = inner.services.clone();
         tasks.spawn(async move { services.run().await });
         Ok(())
