@@ -313,12 +313,14 @@ fn read_file(fd: &OwnedFd, name: &str) -> io::Result<Vec<u8>> {
     }
 }
 
-/// A file that nobody but its writer could read before it had its owner and
-/// its mode.
+/// A file that has its owner and its mode before it has any content.
 fn write_file(fd: &OwnedFd, name: &OsStr, content: &[u8], access: Access) -> io::Result<()> {
     let flags =
         OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut file = File::from(openat(fd, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
+    // While it is empty, and while it is ours: who gave it away needs a
+    // privilege more to change its mode.
+    fchmod(&file, Mode::from_bits_truncate(access.mode))?;
     if access.uid.is_some() || access.gid.is_some() {
         fchown(
             &file,
@@ -326,8 +328,6 @@ fn write_file(fd: &OwnedFd, name: &OsStr, content: &[u8], access: Access) -> io:
             access.gid.map(Gid::from_raw),
         )?;
     }
-    // After the owner, as a new owner's file would lose bits.
-    fchmod(&file, Mode::from_bits_truncate(access.mode))?;
     file.write_all(content)?;
     file.sync_all()
 }
