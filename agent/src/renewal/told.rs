@@ -86,8 +86,8 @@ fn ends(now_ms: u64, end_ms: u64) -> String {
     let left_ms = end_ms.saturating_sub(now_ms);
     match (left_ms / DAY_MS, left_ms / HOUR_MS) {
         _ if left_ms == 0 => "expired: ".into(),
-        (0, hours) => format!("urgent, {} hours left: ", hours.max(1)),
-        (1..7, hours) => format!("urgent, {} days left: ", hours / 24),
+        (0..2, hours) => format!("urgent, {} hours left: ", hours.max(1)),
+        (2..7, hours) => format!("urgent, {} days left: ", hours / 24),
         (days, _) => format!("{days} days left: "),
     }
 }

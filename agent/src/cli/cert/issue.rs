@@ -44,8 +44,8 @@ use crate::{
 /// is there already is kept unless --new-key is given.
 ///
 /// The files are links into the hidden folder .NAME, and all of them change in
-/// one step, so that a server never reads a certificate and a key that don't fit
-/// each other. A container needs the whole folder mounted, not single files.
+/// one step, so that also after a crash there are a certificate and a key that
+/// fit each other. A container needs the whole folder mounted, not single files.
 ///
 /// From then on the running agent renews the certificate, at two thirds of its
 /// life. It must be able to write to the folder. systemd's unit lets it write to
