@@ -41,8 +41,8 @@ pub fn read(place: &SetPlace) -> Result<BTreeMap<String, Vec<u8>>, SetError> {
         return Ok(BTreeMap::new());
     };
     let suffixes = folder.suffixes()?;
+    // Links that lead nowhere are what is left of a set.
     let Some(current) = folder.current()? else {
-        // Links that lead nowhere are what is left of a set.
         return Ok(BTreeMap::new());
     };
     let failed = |error: io::Error| folder.error(&current, error);
@@ -164,10 +164,9 @@ impl<'a> Folder<'a> {
         let foreign = || SetError::Foreign(self.place.folder.join(&link));
         match readlinkat(&self.fd, link.as_str()) {
             Ok(target) => match target.to_str() {
-                Some(name) if self.number(name).is_some() => match self.stat(name) {
-                    Ok(stat) if is(&stat, SFlag::S_IFDIR) => Ok(Some(name.to_owned())),
-                    _ => Ok(None),
-                },
+                Some(name) if self.number(name).is_some() => {
+                    Ok(self.is_folder(name).then(|| name.to_owned()))
+                }
                 _ => Err(foreign()),
             },
             Err(Errno::ENOENT) => Ok(None),
@@ -182,8 +181,10 @@ impl<'a> Folder<'a> {
         rest.parse().ok()
     }
 
-    fn stat(&self, name: &str) -> nix::Result<FileStat> {
-        fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+    fn is_folder(&self, name: &str) -> bool {
+        let stat = fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+        let kind = |stat: FileStat| stat.st_mode & SFlag::S_IFMT.bits();
+        stat.is_ok_and(|stat| kind(stat) == SFlag::S_IFDIR.bits())
     }
 
     /// The suffixes of the set's links.
@@ -287,10 +288,6 @@ impl<'a> Folder<'a> {
 
 /// Every suffix that a set may have.
 const SUFFIXES: [&str; 4] = [".key", ".crt", ".chain.crt", ".pem"];
-
-fn is(stat: &FileStat, kind: SFlag) -> bool {
-    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == kind
-}
 
 fn open_folder(fd: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
     Ok(openat(fd, name, FOLDER | OFlag::O_NOFOLLOW, Mode::empty())?)
@@ -469,8 +466,8 @@ mod tests {
         assert!(check(&place).is_err());
         replace(&place, &set("one")).unwrap();
         check(&place).unwrap();
-        // Root may write everywhere.
         if !geteuid().is_root() {
+            // Root may write everywhere.
             fs::set_permissions(&place.folder, fs::Permissions::from_mode(0o500)).unwrap();
             assert!(check(&place).is_err());
             assert!(replace(&place, &set("two")).is_err());
