@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod mesh;
 pub mod page;
 pub mod quic;
+pub mod renewal;
 pub mod services;
 pub mod telemetry;
 pub mod tls;

@@ -33,7 +33,7 @@ use super::{
         CertRequest, Control, ControlError, ErrorCode, Invite, InviteRequest, Issued, PingReply,
         QueryReport, ServiceAdded,
     },
-    ca, routes,
+    ca, renewals, routes,
     socket::Socket,
 };
 use crate::{host::Clock, services::Spec, telemetry};
@@ -64,8 +64,8 @@ pub async fn serve(
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug)]
-struct Caller {
-    uid: u32,
+pub(super) struct Caller {
+    pub uid: u32,
     own: u32,
 }
 
@@ -166,6 +166,7 @@ fn router(control: Arc<dyn Control>, clock: Arc<dyn Clock>) -> Router {
         .merge(acme::changing())
         .merge(ca::changing())
         .merge(routes::changing())
+        .merge(renewals::changing())
         .route_layer(middleware::from_fn(only_trusted));
     reading
         .merge(changing)
@@ -380,6 +381,9 @@ mod tests {
             (Method::POST, "/v1/services"),
             (Method::DELETE, "/v1/services/photos"),
             (Method::POST, "/v1/certificates"),
+            (Method::POST, "/v1/renewals"),
+            (Method::POST, "/v1/renewals/now"),
+            (Method::POST, "/v1/renewals/remove"),
             (Method::POST, "/v1/ca/keys"),
             (Method::POST, "/v1/ca/promote"),
             (Method::POST, "/v1/ca/demote"),

@@ -9,8 +9,10 @@
 )]
 
 pub mod disk;
+mod file_set;
 pub mod holder;
 pub mod keys;
+pub mod outside;
 pub mod sockets;
 pub mod system;
 pub mod tasks;
@@ -26,7 +28,7 @@ use std::{
 use async_trait::async_trait;
 use ipnet::IpNet;
 
-use self::{keys::Keys, tasks::Tasks};
+use self::{keys::Keys, outside::Outside, tasks::Tasks};
 use crate::quic::{Settings, Transport, TransportError};
 
 /// Everything outside the agent.
@@ -40,6 +42,8 @@ pub struct Host {
     pub net: Arc<dyn Network>,
     /// Files.
     pub disk: Arc<dyn Disk>,
+    /// Files of other programs, and commands.
+    pub outside: Arc<dyn Outside>,
     /// Makes the tunnel interface.
     pub tunnels: Arc<dyn Tunnels>,
     /// What runs in the background.

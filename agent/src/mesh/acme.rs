@@ -179,14 +179,14 @@ async fn certify(inner: &Inner, wanted: Wanted, patience: Duration) -> Result<Ce
     decide(inner, &content, patience).await?;
     let state = inner.ledger.state();
     let found = certificates::newest(&state, inner.me, &wanted.spki, Some(&wanted.names));
-    let (serial, issued, issuer) = found.ok_or_else(|| {
+    let found = found.and_then(|(serial, listed)| certificates::issued(&state, serial, listed));
+    let issued = found.ok_or_else(|| {
         NotDone::Unavailable("issued, but not in the ledger here yet; ask again".into())
     })?;
-    let chain = [&issued.der, issuer.der()].map(|der| pem::encode("CERTIFICATE", der));
     Ok(Certified {
-        chain: chain.concat(),
-        serial: serial.to_string(),
-        not_after_ms: issued.not_after_ms,
+        chain: issued.certificate + &issued.issuer,
+        serial: issued.serial,
+        not_after_ms: issued.not_after.ms(),
     })
 }
 

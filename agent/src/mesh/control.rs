@@ -12,16 +12,16 @@ use std::{
 use async_trait::async_trait;
 use innermesh_proto::{
     id::NodeId,
-    ledger::{Content, Member, Outcome, Refusal, request::Certify, state::NameKind},
+    ledger::{Content, Member, Outcome, Refusal, state::NameKind},
     name::Label,
     rpc::method,
     view::MeshView,
     zone::{DomainName, RecordType},
 };
 
-use super::{Inner, VERSION, certificates, holds, invite, names};
+use super::{Inner, VERSION, certificates, holds, invite, names, renewals};
 use crate::{
-    ca::{csr::Csr, pem},
+    ca::csr::Csr,
     control::{
         Control,
         api::{
@@ -277,17 +277,13 @@ impl Control for AgentControl {
                 "the signing request is for other names than those that were asked for",
             ));
         }
-        let content = Content::Certify(Certify {
-            spki: csr.spki.clone(),
-            names: names.clone(),
-            days: request.days,
-        });
-        decide(&self.0, &content).await?;
-        self.issued(&csr.spki, &names)
+        certificates::certify(&self.0, csr.spki, names, request.days).await
     }
 
     async fn cert_list(&self) -> Vec<CertRow> {
-        certificates::list(&self.0.ledger.state())
+        let mut rows = certificates::list(&self.0.ledger.state());
+        renewals::join(&self.0, &mut rows);
+        rows
     }
 
     async fn dns_query(&self, name: String, rtype: String) -> Result<QueryReport, ControlError> {
@@ -453,6 +449,7 @@ impl AgentControl {
                 "the membership certificate could not be renewed: {why}"
             ));
         }
+        warnings.extend(self.0.renewals.warnings(self.wall().ms()));
         if view.ledger.members.len() > 2 {
             warnings.extend(ca::roster_advice(&view.ledger));
         }
@@ -466,25 +463,6 @@ impl AgentControl {
         Some(TunnelPing {
             handshake: peer.last_handshake.is_some_and(|age| age < SESSION),
             age_s: peer.last_handshake.map(|age| age.as_secs()),
-        })
-    }
-
-    /// The newest certificate for the key, with what it hangs from.
-    fn issued(&self, spki: &[u8], names: &BTreeSet<String>) -> Result<Issued, ControlError> {
-        let state = self.0.ledger.state();
-        let found = certificates::newest(&state, self.0.me, spki, Some(names));
-        let (serial, issued, issuer) = found.ok_or_else(|| {
-            ControlError::new(
-                ErrorCode::Unavailable,
-                "issued, but not in the ledger here yet; ask again",
-            )
-        })?;
-        Ok(Issued {
-            certificate: pem::encode("CERTIFICATE", &issued.der),
-            issuer: pem::encode("CERTIFICATE", issuer.der()),
-            root: pem::encode("CERTIFICATE", state.root.der()),
-            serial: serial.to_string(),
-            not_after: UnixTime::from_ms(issued.not_after_ms),
         })
     }
 }

@@ -19,6 +19,7 @@ mod membership;
 mod names;
 mod page;
 mod records;
+mod renewals;
 mod requests;
 
 use std::{
@@ -176,6 +177,8 @@ pub(crate) struct Inner {
     /// Whether this machine has left the mesh.
     pub left: watch::Sender<bool>,
     pub holds: holds::Holds,
+    /// Certificates of this machine's programs.
+    pub renewals: renewals::Renewals,
     /// Machines that ask this node to be let in.
     pub requests: requests::Requests,
     /// Requests at any node that this one has answered.
@@ -239,6 +242,8 @@ impl Agent {
             })
             .await?;
         let holds = holds::Holds::load(&*host.disk).await;
+        let renewals = renewals::Renewals::load(&*host.disk).await;
+        let renewals = renewals.map_err(|error| BuildError::Io(folder.clone(), error))?;
         let admission = Arc::new(handler::LedgerAdmission {
             ledger: ledger.clone(),
             held: holds.held(),
@@ -314,6 +319,7 @@ impl Agent {
             names: names::Names::default(),
             left: watch::Sender::new(false),
             holds,
+            renewals,
             requests: requests::Requests::default(),
             admissions: admit::Admissions::default(),
             tunnel_key,
@@ -361,6 +367,7 @@ impl Agent {
         acme::start(inner)
             .await
             .map_err(|error| BuildError::Io(inner.host.disk.root().display().to_string(), error))?;
+        tasks.spawn(renewals::run(inner.clone()));
         let services = inner.services.clone();
         tasks.spawn(async move { services.run().await });
         Ok(())

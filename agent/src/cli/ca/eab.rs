@@ -2,7 +2,7 @@
 
 use innermesh_proto::name::MeshDomain;
 
-use super::super::{cert, failure::Failure, output::Output};
+use super::super::{cert::full_name, failure::Failure, output::Output};
 use crate::control::Client;
 
 /// Let a program that isn't on this machine get certificates for a name of
@@ -25,7 +25,7 @@ pub struct Arguments {
 pub async fn eab(arguments: Arguments, client: &Client) -> Result<(), Failure> {
     let status = client.status().await?;
     let domain: MeshDomain = status.domain.parse().map_err(Failure::failed)?;
-    let name = cert::full_name(&arguments.name, &domain)?;
+    let name = full_name(&arguments.name, &domain)?;
     if arguments.rm {
         client.eab_rm(&name).await?;
         let told = serde_json::json!({ "name": name, "state": "removed" });
