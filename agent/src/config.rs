@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cli::duration::Span,
+    page,
     services::Spec,
     telemetry::LogFormat,
     tunnel::{BackendChoice, DEFAULT_MTU},
@@ -38,6 +39,8 @@ pub struct Config {
     pub tunnel: TunnelConfig,
     /// The resolver.
     pub dns: DnsConfig,
+    /// The install page.
+    pub page: PageConfig,
     /// What a CA node does.
     pub ca: CaConfig,
     /// The server that ACME clients ask.
@@ -73,6 +76,18 @@ pub struct DnsConfig {
     /// Who is asked for other names; empty for the host's name servers. See
     /// [`DnsConfig::upstreams`].
     upstream: Vec<Address>,
+}
+
+/// `[page]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PageConfig {
+    /// Where the install page is served, at `port` unless said otherwise; empty
+    /// for this node's overlay addresses and loopback. See
+    /// [`PageConfig::listens`].
+    listen: Vec<Address>,
+    /// Its TCP port.
+    pub port: u16,
 }
 
 /// `[ca]`.
@@ -149,6 +164,7 @@ impl Default for Config {
             local_sources: Vec::new(),
             tunnel: TunnelConfig::default(),
             dns: DnsConfig::default(),
+            page: PageConfig::default(),
             ca: CaConfig::default(),
             acme: AcmeConfig::default(),
             log: LogConfig::default(),
@@ -164,6 +180,15 @@ impl Default for TunnelConfig {
             listen_port: WIREGUARD_PORT,
             mtu: DEFAULT_MTU,
             backend: BackendChoice::default(),
+        }
+    }
+}
+
+impl Default for PageConfig {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            port: page::PORT,
         }
     }
 }
@@ -219,11 +244,15 @@ impl Config {
                 "`mtu` of [tunnel] is {mtu}; it must be {LEAST_MTU} to {MOST_MTU}"
             ));
         }
+        if self.page.port == 0 || self.page.listens().iter().any(|a| a.port() == 0) {
+            return Err("[page] has port 0; choose one of 1 to 65535, such as 7480".into());
+        }
         let lists = [
             ("advertise", &self.advertise),
             ("listen` of `[dns]", &self.dns.listen),
             ("upstream` of `[dns]", &self.dns.upstream),
             ("listen` of `[acme]", &self.acme.listen),
+            ("listen` of `[page]", &self.page.listen),
         ];
         for (name, list) in lists {
             if list.len() > ADDRESSES {
@@ -255,6 +284,13 @@ impl DnsConfig {
     /// Who to ask; empty for the host's name servers.
     pub fn upstreams(&self) -> Vec<SocketAddr> {
         with_port(&self.upstream, DNS_PORT)
+    }
+}
+
+impl PageConfig {
+    /// Where to listen; empty for this node's overlay addresses and loopback.
+    pub fn listens(&self) -> Vec<SocketAddr> {
+        with_port(&self.listen, self.port)
     }
 }
 
@@ -512,6 +548,9 @@ mod tests {
             [dns]
             listen = ["127.0.0.1:5353"]
             upstream = ["9.9.9.9"]
+            [page]
+            listen = ["192.0.2.1", "192.0.2.2:80"]
+            port = 4000
             [log]
             format = "json"
             "#,
@@ -528,6 +567,13 @@ mod tests {
         assert_eq!(config.tunnel.backend, BackendChoice::None);
         assert_eq!(config.dns.listens(), ["127.0.0.1:5353".parse().unwrap()]);
         assert_eq!(config.dns.upstreams(), ["9.9.9.9:53".parse().unwrap()]);
+        assert_eq!(
+            config.page.listens(),
+            [
+                "192.0.2.1:4000".parse().unwrap(),
+                "192.0.2.2:80".parse().unwrap()
+            ]
+        );
         assert_eq!(config.log.format, LogFormat::Json);
         assert_eq!(
             parse(&config.to_toml()),
@@ -551,6 +597,8 @@ mod tests {
     fn values_that_can_not_work_are_refused_with_the_reason() {
         for (text, reason) in [
             ("listen = \"[::]:51820\"", "both port 51820"),
+            ("[page]\nport = 0", "[page] has port 0"),
+            ("[page]\nlisten = [\"[::1]:0\"]", "[page] has port 0"),
             ("[tunnel]\nmtu = 1279", "1280 to 9000"),
             (
                 "[tunnel]\ninterface = \"a/b\"",

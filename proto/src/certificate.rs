@@ -8,7 +8,9 @@
 //! or an attack.
 
 mod kept;
+mod key;
 mod profile;
+mod revocations;
 
 use std::{
     collections::BTreeSet,
@@ -30,7 +32,9 @@ use x509_parser::{
 
 pub use self::{
     kept::KeptCertificate,
+    key::{is_rsa, p256_point, p256_spki},
     profile::{LeafKind, LeafPlan, check_issuer, check_leaf, check_root},
+    revocations::{RevocationList, RevocationListError},
 };
 use crate::{
     crypto::{Hash, PublicKey, Verify},
@@ -112,6 +116,8 @@ pub struct NameConstraints {
 pub struct KeyUsage {
     /// Signing handshakes.
     pub digital_signature: bool,
+    /// Carrying the secrets of old handshakes, with RSA.
+    pub key_encipherment: bool,
     /// Signing certificates.
     pub cert_sign: bool,
     /// Signing revocation lists.
@@ -319,10 +325,11 @@ impl Certificate {
             ParsedExtension::KeyUsage(usage) => {
                 self.key_usage = KeyUsage {
                     digital_signature: usage.digital_signature(),
+                    key_encipherment: usage.key_encipherment(),
                     cert_sign: usage.key_cert_sign(),
                     crl_sign: usage.crl_sign(),
-                    // Bits 0, 5 and 6 are the three above.
-                    others: usage.flags & !0b110_0001 != 0,
+                    // Bits 0, 2, 5 and 6 are the four above.
+                    others: usage.flags & !0b110_0101 != 0,
                 };
             }
             ParsedExtension::ExtendedKeyUsage(usage) => {
@@ -379,24 +386,6 @@ impl Certificate {
         Ok(())
     }
 }
-
-/// The uncompressed point within a P-256 SubjectPublicKeyInfo in DER
-/// (RFC 5480 §2), in the one encoding that is accepted.
-pub fn p256_point(spki: &[u8]) -> Option<&[u8; 65]> {
-    let point: &[u8; 65] = spki.strip_prefix(&P256_SPKI)?.try_into().ok()?;
-    (point[0] == 4).then_some(point)
-}
-
-/// A P-256 SubjectPublicKeyInfo in DER, from the uncompressed point.
-pub fn p256_spki(point: &[u8; 65]) -> Vec<u8> {
-    [&P256_SPKI[..], point].concat()
-}
-
-/// DER of a P-256 SubjectPublicKeyInfo up to the point.
-const P256_SPKI: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
-    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
-];
 
 /// Whether `name` is a host name in lower case (RFC 1123 §2.1), or one with
 /// `*` as its whole first label.

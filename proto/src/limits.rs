@@ -102,10 +102,15 @@ pub const TOKEN_USES: u32 = 1000;
 pub const TOKEN_LIFETIME_MS: u64 = 30 * 24 * 3600 * 1000;
 /// Largest certificate, in bytes of DER.
 pub const CERTIFICATE_BYTES: usize = 8 * 1024;
+/// Largest revocation list, in bytes of DER: room for about 50,000 entries.
+pub const REVOCATION_LIST_BYTES: usize = 2 * 1024 * 1024;
+/// How long a revocation list holds, in milliseconds.
+pub const REVOCATION_LIST_MS: u64 = 24 * 3600 * 1000;
 /// Names in one certificate.
 pub const CERTIFICATE_NAMES: usize = 32;
-/// Longest life of a leaf certificate, in days (Apple refuses more than 825).
-pub const LEAF_DAYS: u32 = 825;
+/// Longest life of a leaf certificate, in days. Apple refuses more than 825
+/// between `notBefore` and `notAfter`, and `notBefore` is set back.
+pub const LEAF_DAYS: u32 = 824;
 /// Life of a membership certificate, in days.
 pub const MEMBERSHIP_DAYS: u32 = 90;
 /// Days after the end of a membership certificate in which it may still renew.
@@ -259,3 +264,15 @@ pub const RAFT_LOG_ENTRIES: usize = 256;
 pub const RAFT_LOG_BYTES: usize = 8 * 1024 * 1024;
 /// Batches ahead of those applied here for which signatures are kept.
 pub const ENDORSEMENTS_AHEAD: u64 = 64;
+/// Connections to the install page at a time.
+pub const PAGE_CONNECTIONS: usize = 128;
+/// Of these, from one address: more than a browser opens.
+pub const PAGE_CONNECTIONS_PER_ADDRESS: usize = 16;
+/// Largest head of a request to the install page, in bytes.
+pub const PAGE_HEAD_BYTES: usize = 8 * 1024;
+/// Header fields of such a request.
+pub const PAGE_HEADERS: usize = 64;
+/// Longest wait for the head of a request to the install page, in milliseconds.
+pub const PAGE_IDLE_MS: u64 = 5_000;
+/// Longest life of one connection to the install page, in milliseconds.
+pub const PAGE_CONNECTION_MS: u64 = 60_000;

@@ -43,6 +43,16 @@ pub struct BodyQuery {
     pub hash: Hash,
 }
 
+/// REVOCATIONS: asks for an issuer's revocation list; the answer is its DER, or
+/// nothing where the peer holds none with a higher number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationsQuery {
+    /// The issuer's serial number.
+    pub issuer: Serial,
+    /// The number of the list that the asking node holds; 0 for none.
+    pub above: u64,
+}
+
 /// LEDGER: asks for batches from an index on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerQuery {

@@ -65,6 +65,8 @@ pub mod method {
     pub const SNAPSHOT: u16 = 23;
     /// A part of that state's bytes.
     pub const SNAPSHOT_PART: u16 = 24;
+    /// The newest revocation list of one issuer.
+    pub const REVOCATIONS: u16 = 28;
 
     /// A method's name, for traces and logs.
     pub fn name(method: u16) -> &'static str {
@@ -88,6 +90,7 @@ pub mod method {
             RECOVERY => "recovery",
             SNAPSHOT => "snapshot",
             SNAPSHOT_PART => "snapshot part",
+            REVOCATIONS => "revocations",
             ADMISSION => "admission",
             _ => "unknown",
         }

@@ -9,6 +9,7 @@ use std::{
 
 use innermesh_agent::mesh::Agent;
 use innermesh_proto::{
+    certificate::Serial,
     crypto::Hash,
     head::Head,
     id::NodeId,
@@ -343,11 +344,31 @@ pub struct Model {
     /// Keys for which a certificate was asked once, and whether it was said
     /// that there is one.
     pub issued: BTreeMap<Hash, bool>,
+    /// Certificates that were revoked, it was said, and their keys.
+    pub revoked: BTreeMap<Serial, Hash>,
     /// Who was evicted.
     pub evicted: BTreeSet<NodeId>,
+    /// Days that have passed since all above was new.
+    days: u64,
     /// Services that may be in force or not: their owner was asked and hasn't
     /// answered, or doesn't remember.
     pub unknown: BTreeMap<u32, usize>,
+}
+
+/// How long certificates are good that machines ask for, in days.
+pub const CERTIFICATE_DAYS: u32 = 90;
+
+impl Model {
+    /// So many days pass at once. What ends meanwhile, or may, is nobody's to
+    /// remember.
+    pub fn pass(&mut self, days: u64) {
+        self.days += days;
+        if self.days >= u64::from(CERTIFICATE_DAYS) / 2 {
+            self.days = 0;
+            self.issued.values_mut().for_each(|told| *told = false);
+            self.revoked.clear();
+        }
+    }
 }
 
 /// A machine that joined.
@@ -530,6 +551,16 @@ impl Model {
                 let words = format!("{count} certificates for a key that was asked for once");
                 return Some(("S15", words));
             }
+        }
+        let forgotten = self.revoked.iter().find(|(serial, key)| {
+            !view.ledger.revoked.contains_key(*serial)
+                || !view.ledger.revoked_keys.contains_key(*key)
+        });
+        if let Some((serial, _)) = forgotten {
+            return Some((
+                "S17",
+                format!("{serial} was revoked, and that is forgotten"),
+            ));
         }
         let gone = self
             .evicted

@@ -13,6 +13,7 @@ pub mod keys;
 pub mod memory;
 pub mod mesh;
 pub mod net;
+pub mod outside;
 pub mod panics;
 pub mod parsers;
 pub mod plot;

@@ -6,6 +6,14 @@ use std::{fmt::Debug, path::Path};
 
 use futures_util::FutureExt;
 use innermesh_agent::{
+    acme::{
+        self,
+        jwk::Jwk,
+        jws::{Jws, Signer},
+        order::Identifier,
+        renewal::CertificateId,
+    },
+    ca::csr::Csr,
     config::{self, Config},
     enroll::token::Token,
     gossip::{generation, known},
@@ -15,6 +23,7 @@ use innermesh_agent::{
 };
 use innermesh_proto::{
     admission::{AdmissionAnswer, AdmissionQuery, Code, News},
+    certificate::RevocationList,
     codec,
     crypto::Sealed,
     head::{self, Announcement, Head},
@@ -22,8 +31,8 @@ use innermesh_proto::{
     limits,
     message::{
         Batches, BodyQuery, Decided, Deciding, HeadsQuery, IssuerKeys, JoinHello, JoinQuery,
-        Joined, LedgerQuery, Propose, Push, RecoveryQuery, Renew, SnapshotHead, SnapshotPartQuery,
-        SnapshotQuery,
+        Joined, LedgerQuery, Propose, Push, RecoveryQuery, Renew, RevocationsQuery, SnapshotHead,
+        SnapshotPartQuery, SnapshotQuery,
     },
     rpc::{Hello, RequestFrame, ResponseFrame},
 };
@@ -35,14 +44,40 @@ use crate::disk::SimDisk;
 pub type Reader = fn(&[u8]);
 
 /// The readers and their names, which are those of the fuzz targets.
-pub const ALL: [(&str, Reader); 6] = [
+pub const ALL: [(&str, Reader); 8] = [
     ("head", head),
     ("ledger", ledger),
     ("rpc", rpc),
     ("token", token),
     ("state", state),
     ("config", config),
+    ("acme", acme),
+    ("revocations", revocations),
 ];
+
+/// A client's signed request and what is in it, a signing request, the
+/// certificate that answers a challenge, and the name of a certificate.
+pub fn acme(bytes: &[u8]) {
+    if let Ok(jws) = Jws::parse(bytes) {
+        let _ = jws.check_algorithm();
+        if let Signer::Key(key) = &jws.signer {
+            let _ = jws.check(key);
+            let again = Jwk::parse(&serde_json::from_str(&key.canonical()).expect("it is JSON"));
+            assert_eq!(again.as_ref(), Ok(&**key));
+        }
+        if let Ok(inner) = jws.json::<serde_json::Value>() {
+            let _ = Jws::inner(&inner);
+        }
+    }
+    if let Ok(csr) = Csr::parse(bytes) {
+        assert!(csr.dns.len() + csr.ips.len() > 0);
+    }
+    let name = Identifier::Dns("photos.home.example.com".into());
+    let _ = acme::check_certificate(bytes, &name, &[0; 32]);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = text.parse::<CertificateId>();
+    }
+}
 
 /// What is read says the same again, in the same bytes.
 fn canonical<T: Serialize + DeserializeOwned + Debug>(bytes: &[u8], limit: usize) -> Option<T> {
@@ -106,6 +141,7 @@ pub fn rpc(bytes: &[u8]) {
         canonical::<IssuerKeys>(body, limit);
         canonical::<Deciding>(body, limit);
         canonical::<RecoveryQuery>(body, limit);
+        canonical::<RevocationsQuery>(body, limit);
         canonical::<SnapshotHead>(body, limit);
         canonical::<SnapshotPartQuery>(body, limit);
         canonical::<SnapshotQuery>(body, limit);
@@ -172,4 +208,17 @@ pub fn config(bytes: &[u8]) {
         let _ = Config::parse(text, path);
     }
     let _ = config::parse_service(bytes, path);
+}
+
+/// A revocation list, as a peer hands it out and as it is kept on disk.
+pub fn revocations(bytes: &[u8]) {
+    if let Ok(list) = RevocationList::parse(bytes) {
+        assert!(bytes.len() <= limits::REVOCATION_LIST_BYTES);
+        assert!(list.this_update_ms < list.next_update_ms);
+        assert!(list.number.checked_add(1).is_some());
+        // Nothing stands behind what was signed.
+        let mut more = bytes.to_vec();
+        more.push(0);
+        assert!(RevocationList::parse(&more).is_err());
+    }
 }

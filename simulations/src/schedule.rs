@@ -150,6 +150,8 @@ pub enum Act {
     Rivals(Vec<usize>, u32),
     /// A machine asks for a certificate.
     Issue(usize),
+    /// A machine has one of its certificates revoked.
+    Revoke(usize),
     /// The ledger must decide what is asked, within a while.
     Decides,
     /// The first machine has another one evicted.
@@ -201,6 +203,7 @@ impl Act {
             Self::Claim(..) => "claim",
             Self::Rivals(..) => "rivals",
             Self::Issue(_) => "issue",
+            Self::Revoke(_) => "revoke",
             Self::Decides => "decides",
             Self::Evict(_) => "evict",
             Self::Clone(_) => "clone",
@@ -288,6 +291,7 @@ impl fmt::Display for Act {
                 write!(f, "{} ask for the name r{name}", group(nodes))
             }
             Self::Issue(node) => write!(f, "node{node} asks for a certificate"),
+            Self::Revoke(node) => write!(f, "node{node} has a certificate revoked"),
             Self::Decides => write!(f, "the ledger must decide"),
             Self::Evict(node) => write!(f, "node{node} is evicted"),
             Self::Lose(node) => write!(f, "node{node} is lost for good"),
@@ -384,6 +388,7 @@ impl Schedule {
             | Act::Demote(node)
             | Act::Claim(node, _)
             | Act::Issue(node)
+            | Act::Revoke(node)
             | Act::Evict(node)
             | Act::Lose(node)
             | Act::Recover(node)

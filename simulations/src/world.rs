@@ -18,6 +18,7 @@ use crate::{
     disk::SimDisk,
     keys::{SimKeys, Verified},
     net::{self, HostId, Wire},
+    outside::SimOutside,
     random::Random,
     schedule::Profile,
     tunnel::SimTunnels,
@@ -49,6 +50,8 @@ pub struct Machine {
     pub host: Host,
     /// Its state folder.
     pub disk: SimDisk,
+    /// Its files outside the state folder, and its programs.
+    pub outside: SimOutside,
     /// Its clock.
     pub clock: Arc<SimClock>,
     tunnels: SimTunnels,
@@ -80,6 +83,7 @@ impl World {
         let address = net::address(self.machines);
         let disk = SimDisk::torn(Random::named(self.seed, name));
         let tunnels = SimTunnels::default();
+        let outside = SimOutside::default();
         let clock = Arc::new(SimClock::new(START_MS));
         let place = self.wire.plug(name, &[address]);
         Machine {
@@ -91,10 +95,12 @@ impl World {
                 keys: Arc::new(SimKeys::new(self.seed, name, self.verified.clone())),
                 net: self.wire.network(place),
                 disk: Arc::new(disk.clone()),
+                outside: Arc::new(outside.clone()),
                 tunnels: Arc::new(tunnels.clone()),
                 tasks: Tasks::default(),
             },
             disk,
+            outside,
             clock,
             tunnels,
             wire: self.wire.clone(),
@@ -143,6 +149,8 @@ impl Machine {
             acme_port: innermesh_agent::acme::PORT,
             acme_listen: Vec::new(),
             local_sources: Vec::new(),
+            page_listen: Vec::new(),
+            page_port: 7480,
             ca_term: Duration::from_secs(6 * 3600),
             services: Vec::new(),
         }

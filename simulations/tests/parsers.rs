@@ -11,11 +11,18 @@ use std::{
     time::Duration,
 };
 
-use innermesh_agent::host::Disk;
+use innermesh_agent::{
+    ca::{Issuer, Root, revocations::ListPlan},
+    host::{
+        Disk,
+        keys::{Keys, SystemKeys},
+    },
+};
 use innermesh_proto::{
     admission::{
         AdmissionAnswer, AdmissionQuery, Ask, Asking, Ending, News, Offer, Reveal, Verdict, Wait,
     },
+    certificate::Serial,
     codec,
     crypto::{Hash, Sealed, Signature},
     head::Announcement,
@@ -168,6 +175,29 @@ async fn the_seeds_are_written_from_a_small_mesh() {
     let config = "listen = [\"[::]:51819\"]\n\n[log]\nformat = \"json\"\n";
     put("config", "short", config.as_bytes());
     put("config", "service", b"port = 443\nprotocol = \"tcp\"\n");
+    for (name, revoked) in [("empty", 0), ("three", 3)] {
+        put("revocations", name, &revocation_list(revoked));
+    }
+}
+
+/// A list of a new issuer with so many entries.
+fn revocation_list(revoked: u8) -> Vec<u8> {
+    let keys = SystemKeys;
+    let now_ms = 1_790_000_000_000;
+    let domain = "lab.internal".parse().expect("a domain");
+    let net = "10.77.0.0/16".parse().expect("a network");
+    let root = Root::generate(keys.generate_p256(), &domain, net, now_ms, &keys).expect("a root");
+    let key = keys.generate_p256();
+    let der = root.issuer(&key.spki(), now_ms, &keys).expect("an issuer");
+    let plan = ListPlan {
+        number: now_ms / 1000,
+        now_ms,
+        revoked: (0..revoked)
+            .map(|n| (Serial([n + 1; 16]), now_ms - 1000))
+            .collect(),
+    };
+    let issuer = Issuer::new(key, der).expect("its own certificate");
+    issuer.sign_list(&plan, &keys).expect("a list")
 }
 
 /// One of each message by which a machine is let in without a token.

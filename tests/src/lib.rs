@@ -5,6 +5,7 @@ pub mod acme;
 pub mod agent;
 pub mod dns;
 pub mod lab;
+pub mod page;
 pub mod process;
 pub mod roster;
 pub mod wait;

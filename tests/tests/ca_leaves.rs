@@ -120,6 +120,23 @@ fn members_of_a_ca_node_that_is_evicted_have_other_certificates_before_its_issue
         ended.clone().all(|row| row["state"] == "revoked"),
         "{issuers:?}"
     );
+    // What the founder signed is refused as a whole: its list is gone.
+    let lists = wait_for("the page to say so", PATIENCE, || {
+        let page = ["curl", "--silent", "--fail", "http://127.0.0.1:7480/crl/"];
+        let lists = delta.host.run(&page).result()?;
+        ensure(lists.contains("the issuer itself was revoked"), &lists).map(|()| lists)
+    });
+    let row = lists
+        .lines()
+        .find(|line| line.contains("itself was revoked"));
+    let serial = row.and_then(|row| row.split("<code>").nth(1)?.get(..32));
+    let url = format!(
+        "http://127.0.0.1:7480/crl/{}.crl",
+        serial.expect("a serial")
+    );
+    let code = ["curl", "--silent", "--write-out", "%{http_code}", &url];
+    let gone = delta.host.run(&code).ok();
+    assert!(gone.ends_with("410") && gone.contains("revoked"), "{gone}");
     decides(delta, "tv");
     // Two are left, and one alone can't go on without the other's word.
     delta.refused(&["evict", "beta"], "too few of the roster");

@@ -16,7 +16,7 @@ mod nonce;
 pub mod order;
 mod orders;
 pub mod problem;
-mod renewal;
+pub mod renewal;
 mod revoke;
 pub mod server;
 mod validate;

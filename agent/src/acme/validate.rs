@@ -317,6 +317,11 @@ impl Target {
                 format!("{self} redirects to {shown}: {why}"),
             )
         };
+        // RFC 3986 §4.2: of the same scheme.
+        if location.starts_with("//") {
+            let scheme = if self.tls { "https" } else { "http" };
+            return self.redirected(&format!("{scheme}:{location}"));
+        }
         let uri: Uri = location.parse().map_err(|_| refused("not a URL"))?;
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let path = path.to_owned();
@@ -478,6 +483,7 @@ mod tests {
             ("https://b.x/q?r", "https://b.x/q?r"),
             ("/other", "http://a.x/other"),
             ("http://B.x", "http://b.x/"),
+            ("//b.x/", "http://b.x/"),
             ("https://[fd00::1]:443/", "https://[fd00::1]/"),
         ] {
             let next = target().redirected(location).map_err(|p| p.detail).unwrap();
@@ -488,7 +494,7 @@ mod tests {
             "https://a.x:80/",
             "ftp://a.x/",
             "gopher://127.0.0.1:6379/",
-            "//b.x/",
+            "//b.x:22/",
             "other",
             "",
             "http://",

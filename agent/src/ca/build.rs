@@ -55,21 +55,42 @@ pub fn params(
         params.distinguished_name.push(DnType::CommonName, name);
     }
     params.use_authority_key_identifier_extension = true;
-    let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    let at = |ms: u64| {
-        if ms > LAST_MS {
-            Err(CaError::Time)
-        } else {
-            Ok(epoch + Duration::from_secs(ms / 1000))
-        }
-    };
-    params.not_before = at(begin_ms.saturating_sub(limits::BACKDATE_S * 1000))?;
-    params.not_after = at(end_ms)?;
+    params.not_before = moment(begin_ms.saturating_sub(limits::BACKDATE_S * 1000))?;
+    params.not_after = moment(end_ms)?;
     Ok(params)
+}
+
+/// A time in milliseconds since 1970, in whole seconds.
+///
+/// # Errors
+/// [`CaError::Time`].
+pub fn moment(ms: u64) -> Result<time::OffsetDateTime, CaError> {
+    match ms > LAST_MS {
+        true => Err(CaError::Time),
+        false => Ok(rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(ms / 1000)),
+    }
 }
 
 /// The end of 9999, the last moment that X.509 can write (RFC 5280 §4.1.2.5).
 const LAST_MS: u64 = 253_402_300_799_000;
+
+/// Most characters of a common name (RFC 5280 appendix A.1, ub-common-name).
+const COMMON_NAME: usize = 64;
+
+/// The common name of the mesh's root or of an issuer: `what`. A long domain
+/// loses its beginning.
+pub fn ca_name(domain: &str, what: &str) -> String {
+    let whole = format!("Innermesh {domain} {what}");
+    let Some(excess @ 1..) = whole.len().checked_sub(COMMON_NAME) else {
+        return whole;
+    };
+    // A domain is ASCII, so it can be cut anywhere.
+    let left = domain.get(excess + CUT.len()..).unwrap_or_default();
+    format!("Innermesh {CUT}{left} {what}")
+}
+
+/// Stands for what was cut.
+const CUT: &str = "...";
 
 /// What makes `params` those of a CA.
 pub fn make_ca(params: &mut CertificateParams, path_len: u8, constraints: &NameConstraints) {

@@ -4,7 +4,7 @@
 use std::{fmt, sync::Arc};
 
 use innermesh_proto::certificate::{
-    Certificate, CertificateError, LeafKind, LeafPlan, Serial, check_leaf,
+    Certificate, CertificateError, LeafKind, LeafPlan, Serial, check_leaf, is_rsa,
 };
 use rcgen::{CertificateParams, IsCa, KeyUsagePurpose, SerialNumber};
 
@@ -102,6 +102,10 @@ fn leaf_params(plan: &LeafPlan, serial: Serial, end_ms: u64) -> Result<Certifica
     // Basic constraints of a leaf: "not a CA", and with them its key identifier.
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    if is_rsa(&plan.spki) {
+        // NSS takes no RSA key for a server's without it.
+        params.key_usages.push(KeyUsagePurpose::KeyEncipherment);
+    }
     params.extended_key_usages = build::usages(plan.kind == LeafKind::Membership);
     params.subject_alt_names = build::names(&plan.dns, &plan.ips)?;
     Ok(params)

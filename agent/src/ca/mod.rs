@@ -9,9 +9,10 @@ pub mod expiry;
 pub mod issuer;
 pub mod pem;
 pub mod recovery;
+pub mod revocations;
 pub mod root;
 
-use innermesh_proto::certificate::{CertificateError, Serial};
+use innermesh_proto::certificate::{CertificateError, RevocationListError, Serial};
 
 pub use self::{issuer::Issuer, root::Root};
 use crate::host::keys::{KeyError, Keys};
@@ -25,6 +26,9 @@ pub enum CaError {
     /// The certificate would be one that the mesh refuses.
     #[error("no such certificate can be made: {0}")]
     Refused(#[from] CertificateError),
+    /// The revocation list would be one that the mesh refuses.
+    #[error("no such revocation list can be made: {0}")]
+    RefusedList(#[from] RevocationListError),
     /// The key belongs to another certificate.
     #[error("the certificate is for another key; is it a copy from another machine?")]
     Mismatch,
@@ -45,6 +49,18 @@ pub fn random_serial(keys: &dyn Keys) -> Serial {
         bytes[15] = 1;
     }
     Serial(bytes)
+}
+
+/// A SHA-256 fingerprint as browsers and `openssl x509 -fingerprint` show it:
+/// pairs of capitals with colons between.
+pub fn fingerprint(hex: &str) -> String {
+    let capitals = hex.to_ascii_uppercase();
+    let pairs: Vec<String> = capitals
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| String::from_utf8_lossy(pair).into_owned())
+        .collect();
+    pairs.join(":")
 }
 
 #[cfg(test)]

@@ -84,6 +84,21 @@ pub fn decode(text: &str) -> Result<Vec<Block>, PemError> {
     }
 }
 
+/// The certificates of a bundle that others made, in DER: however long it is,
+/// and without what in it can't be read.
+pub fn bundle(text: &str) -> Vec<Vec<u8>> {
+    let content = |piece: &str| {
+        let (base64, _) = piece.split_once("-----END CERTIFICATE-----")?;
+        let base64: Vec<u8> = base64
+            .bytes()
+            .filter(|b| !b.is_ascii_whitespace())
+            .collect();
+        BASE64.decode(&base64).ok()
+    };
+    let pieces = text.split("-----BEGIN CERTIFICATE-----").skip(1);
+    pieces.filter_map(content).collect()
+}
+
 /// The label of a boundary line.
 fn boundary(line: &str, word: &str) -> Option<String> {
     let label = line
@@ -116,6 +131,18 @@ mod tests {
             (blocks[1].label.as_str(), blocks[1].content.as_slice()),
             (CERTIFICATE, &b"x"[..])
         );
+    }
+
+    #[test]
+    fn a_bundle_gives_what_can_be_read_of_it() {
+        let good = encode(CERTIFICATE, &[7; 100]);
+        let text = format!(
+            "# one\n{good}# damaged\n{}# cut off\n{}\n{good}{}",
+            good.replace("Bw", "B*"),
+            &good[..40],
+            "#\n".repeat(FILE_BYTES)
+        );
+        assert_eq!(bundle(&text), [vec![7; 100], vec![7; 100]]);
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl Root {
         keys: &dyn Keys,
     ) -> Result<Self, CaError> {
         let ula = MeshId::of_root(&key.spki()).ula();
-        let name = format!("Innermesh {domain} root");
+        let name = build::ca_name(domain.as_str(), "root");
         let end = now_ms.saturating_add(u64::from(limits::ROOT_DAYS) * MS_PER_DAY);
         let mut params = build::params(Some(&name), now_ms, end)?;
         params.serial_number = Some(SerialNumber::from_slice(&random_serial(keys).0));
@@ -97,7 +97,7 @@ impl Root {
         // The name tells issuers apart where a client looks for one by name.
         let hash = Hash::of(spki).to_string();
         let domain = constraints.dns.first().map_or("", String::as_str);
-        let name = format!("Innermesh {domain} issuer {hash:.8}");
+        let name = build::ca_name(domain, &format!("issuer {hash:.8}"));
         let mut params = build::params(Some(&name), begin_ms, end)?;
         params.serial_number = Some(SerialNumber::from_slice(&random_serial(keys).0));
         build::make_ca(&mut params, 0, constraints);

@@ -26,6 +26,8 @@ use super::{
 };
 use crate::host::keys::{CaKey, Keys, NodeKey, SystemKeys};
 
+mod bounds;
+
 /// Some day in 2026, in milliseconds since 1970.
 pub const NOW: u64 = 1_790_000_000_123;
 const DAY: u64 = 24 * 3600 * 1000;
@@ -47,7 +49,7 @@ fn root_at(now_ms: u64) -> Root {
     Root::generate(keys.generate_p256(), &domain(), v4(), now_ms, &keys).unwrap()
 }
 
-fn issuer(root: &Root, now_ms: u64) -> Issuer {
+pub fn issuer(root: &Root, now_ms: u64) -> Issuer {
     let keys = SystemKeys;
     let key = keys.generate_p256();
     let der = root.issuer(&key.spki(), now_ms, &keys).unwrap();
@@ -294,6 +296,10 @@ fn every_difference_between_leaf_and_plan_is_found() {
         refused(&|p| p.key_usages.push(KeyUsagePurpose::KeyCertSign)),
         E::Usage
     );
+    assert_eq!(
+        refused(&|p| p.key_usages.push(KeyUsagePurpose::KeyEncipherment)),
+        E::Usage
+    );
     assert_eq!(refused(&|p| p.extended_key_usages.clear()), E::Usage);
     assert_eq!(
         refused(&|p| p
@@ -375,9 +381,13 @@ fn an_issuer_signs_no_plan_that_goes_beyond_the_mesh() {
         refused(&|p| p.ips = BTreeSet::from(["192.168.1.1".parse().unwrap()])),
         E::Outside("192.168.1.1".into())
     );
-    assert_eq!(refused(&|p| p.days = 826), E::Days(826));
+    assert_eq!(refused(&|p| p.days = 825), E::Days(825));
     assert_eq!(refused(&|p| p.days = 0), E::Days(0));
     assert_eq!(refused(&|p| p.dns.clear()), E::Names(0));
+    assert_eq!(
+        refused(&|p| p.common_name = Some("bank.example.org".into())),
+        E::CommonName
+    );
     assert_eq!(refused(&|p| p.spki = vec![1, 2, 3]), E::KeyKind);
     assert_eq!(refused(&|p| p.kind = LeafKind::Membership), E::KeyKind);
     assert_eq!(

@@ -17,6 +17,12 @@ check, address and share.
 .I /var/lib/innermesh
 The state: keys, the ledger, known peers. Mode 0700.
 .TP
+.I /var/lib/innermesh/trust.json
+What
+.B agent ca trust install
+put where; of what was installed without root,
+.IR ~/.local/state/innermesh/trust.json .
+.TP
 .I /run/innermesh/agent.sock
 Where the agent is asked: HTTP with JSON, for looking open to everybody on this
 machine, for changing to root and the agent's own user.
@@ -34,6 +40,13 @@ of
 .TP
 .B INNERMESH_ROOT_PASSPHRASE
 Opens the root's recovery file, where nobody is there to type it.
+.TP
+.B JAVA_HOME
+A Java runtime whose keystore
+.B agent ca trust
+looks at, besides that of the
+.B keytool
+on the PATH.
 .TP
 .B INNERMESH_LOG
 What is logged, such as

@@ -11,7 +11,7 @@ use super::failure::{FAILED, Failure};
 pub struct Output {
     /// Print JSON, with field names that don't change.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 impl Output {

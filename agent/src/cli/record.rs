@@ -37,7 +37,7 @@ pub struct AddArguments {
     /// What it says, as in a zone file: an address, a name, a text,
     /// `PRIORITY WEIGHT PORT HOST`, `PREFERENCE HOST` or `FLAGS TAG VALUE`.
     /// A host without a dot is one of the mesh.
-    #[arg(value_name = "VALUE", required = true, num_args = 1..)]
+    #[arg(value_name = "VALUE", required = true, num_args = 1.., allow_hyphen_values = true)]
     value: Vec<String>,
     /// Show it to strangers too, where they are answered.
     #[arg(long)]
@@ -85,7 +85,24 @@ async fn domain(client: &Client) -> Result<MeshDomain, Failure> {
     status.domain.parse().map_err(Failure::failed)
 }
 
+impl AddArguments {
+    /// A value may begin with a hyphen, as an ACME challenge's does now and
+    /// then, so options behind it come as a part of it.
+    fn settled(mut self) -> Result<Self, Failure> {
+        let is_option = |word: &String| matches!(word.as_str(), "--public" | "--json");
+        let (options, value): (Vec<String>, _) = self.value.into_iter().partition(is_option);
+        self.value = value;
+        self.public |= options.iter().any(|option| option == "--public");
+        self.output.json |= options.iter().any(|option| option == "--json");
+        match self.value.is_empty() {
+            true => Err(Failure::usage("what the record says is missing")),
+            false => Ok(self),
+        }
+    }
+}
+
 async fn add(arguments: AddArguments, client: &Client) -> Result<(), Failure> {
+    let arguments = arguments.settled()?;
     let domain = domain(client).await?;
     let name = owner(&arguments.name, &domain)?;
     let value = full_value(arguments.rtype, &arguments.value.join(" "), &domain);

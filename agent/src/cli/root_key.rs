@@ -54,6 +54,8 @@ pub struct Mesh {
     pub id: String,
     /// Its domain.
     pub domain: MeshDomain,
+    /// Its root certificate, in DER.
+    pub root: Vec<u8>,
 }
 
 impl Mesh {
@@ -73,6 +75,7 @@ impl Mesh {
         Ok(Self {
             id: MeshId::of_root(&root.spki).to_string(),
             domain: genesis.domain,
+            root: genesis.root,
         })
     }
 }

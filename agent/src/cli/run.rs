@@ -193,6 +193,8 @@ fn agent_config(config: &Config) -> mesh::Config {
         backend: config.tunnel.backend,
         dns_listen: config.dns.listens(),
         dns_upstream: config.dns.upstreams(),
+        page_listen: config.page.listens(),
+        page_port: config.page.port,
         ca_term: config.ca.term.duration(),
         acme_port: config.acme.port,
         acme_listen: config.acme.listens(),

@@ -48,6 +48,11 @@ fn the_lines_that_scripts_rely_on_are_taken() {
         "record rm tv A --json",
         "record list --json",
         "cert issue photos --out /x --days 30 --json",
+        "cert issue photos --also www --exec true --owner postgres:postgres --mode 600",
+        "cert issue photos --group postgres --renew-before 20d --new-key",
+        "cert issue photos --no-renew",
+        "cert renew photos --new-key --out /x --json",
+        "cert rm photos --out /x --json",
         "cert list",
         "cert revoke 00112233445566778899aabbccddeeff --json",
         "ca status --json",
@@ -59,6 +64,9 @@ fn the_lines_that_scripts_rely_on_are_taken() {
         "ca log --file /x",
         "ca root-key export /media/stick",
         "ca root-key export /media/stick --root-key /x --json",
+        "ca trust install --json",
+        "ca trust uninstall --json",
+        "ca trust status --json",
         "ca root-key seal --copy /media/stick/root-recovery.pem --json",
         "ca log --node beta --refused --json",
         "dns query alpha",
@@ -101,6 +109,8 @@ fn a_wrong_line_ends_with_2_and_says_what_would_be_right() {
         ("record add tv NS ns.example.org", "A, AAAA, CNAME"),
         ("cert revoke 12", "32 hexadecimal digits"),
         ("cert issue photos --days 826", "826 is not in"),
+        ("cert issue photos --mode 644", "600, 640"),
+        ("cert issue photos --no-renew --exec true", "cannot be used"),
     ] {
         let error = parse(line).expect_err(line);
         assert_eq!(error.exit_code(), i32::from(failure::USAGE), "{line}");

@@ -20,14 +20,19 @@ pub use super::ca::{
     CaControl, CaKeys, CaRecovery, CaRoot, CaStatus, IssuerRow, IssuerState, Life, PromoteRequest,
     VoterRow, WaitingRow,
 };
-use super::{authority::Authority, time::UnixTime};
+use super::{
+    acme::AcmeControl,
+    authority::Authority,
+    renewals::{RenewalRow, Renewals},
+    time::UnixTime,
+};
 pub use crate::dns::QueryReport;
 use crate::services::Spec;
 
 /// What the running agent can be asked. Implemented by the agent; whether the
 /// caller may ask is settled before.
 #[async_trait]
-pub trait Control: CaControl + Authority {
+pub trait Control: CaControl + Authority + Renewals + AcmeControl {
     /// All that this node concludes, for a person.
     async fn status(&self) -> Status;
     /// The other members, and how each is reached.
@@ -426,6 +431,8 @@ pub struct CertRow {
     pub kind: CertKind,
     /// Whether it was revoked: by itself, with its key, or with its issuer.
     pub revoked: bool,
+    /// How this machine renews it; null where it doesn't.
+    pub renewal: Option<RenewalRow>,
 }
 
 /// What a certificate is for.

@@ -4,11 +4,13 @@
 //! socket, and a client. Must not know how the agent comes to its answers:
 //! it asks a [`Control`], and decides only who may ask what.
 
+pub mod acme;
 pub mod api;
 pub mod authority;
 mod ca;
 mod calls;
 pub mod client;
+pub mod renewals;
 mod routes;
 pub mod server;
 pub mod socket;

@@ -28,11 +28,12 @@ use tokio::{net::UnixStream, sync::Semaphore, task::JoinSet};
 use tracing::Instrument;
 
 use super::{
+    acme,
     api::{
         CertRequest, Control, ControlError, ErrorCode, Invite, InviteRequest, Issued, PingReply,
         QueryReport, ServiceAdded,
     },
-    ca, routes,
+    ca, renewals, routes,
     socket::Socket,
 };
 use crate::{host::Clock, services::Spec, telemetry};
@@ -63,8 +64,8 @@ pub async fn serve(
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug)]
-struct Caller {
-    uid: u32,
+pub(super) struct Caller {
+    pub uid: u32,
     own: u32,
 }
 
@@ -162,8 +163,10 @@ fn router(control: Arc<dyn Control>, clock: Arc<dyn Clock>) -> Router {
         .route("/v1/services", post(service_add))
         .route("/v1/services/{name}", delete(service_rm))
         .route("/v1/certificates", post(cert_issue))
+        .merge(acme::changing())
         .merge(ca::changing())
         .merge(routes::changing())
+        .merge(renewals::changing())
         .route_layer(middleware::from_fn(only_trusted));
     reading
         .merge(changing)
@@ -378,6 +381,9 @@ mod tests {
             (Method::POST, "/v1/services"),
             (Method::DELETE, "/v1/services/photos"),
             (Method::POST, "/v1/certificates"),
+            (Method::POST, "/v1/renewals"),
+            (Method::POST, "/v1/renewals/now"),
+            (Method::POST, "/v1/renewals/remove"),
             (Method::POST, "/v1/ca/keys"),
             (Method::POST, "/v1/ca/promote"),
             (Method::POST, "/v1/ca/demote"),

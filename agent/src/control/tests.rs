@@ -181,6 +181,7 @@ impl Control for FakeAgent {
             not_after: UnixTime::from_ms(86_400_000),
             kind: CertKind::Service,
             revoked: false,
+            renewal: None,
         }]
     }
     async fn dns_query(&self, name: String, rtype: String) -> Result<QueryReport, ControlError> {
@@ -619,7 +620,7 @@ async fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
         json!([{
             "serial": "0a", "names": ["photos.in.example.org"], "node": "alpha",
             "not_before": "1970-01-01T00:00:00Z", "not_after": "1970-01-02T00:00:00Z",
-            "kind": "service", "revoked": false,
+            "kind": "service", "revoked": false, "renewal": null,
         }])
     );
 }

@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use hickory_server::{Server, net::xfer::Protocol, proto::op::MessageType, server::Request};
 use innermesh_proto::limits;
-use socket2::{Domain, Socket, Type};
+use socket2::Type;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -17,6 +17,7 @@ use super::responder::{Dns, Handler};
 use crate::host::{
     Clock,
     holder::{self, Kind},
+    sockets,
 };
 
 /// How long a TCP connection may be idle, and how long one message may take
@@ -148,7 +149,7 @@ fn bind(wanted: SocketAddr) -> Result<(SocketAddr, UdpSocket, TcpListener), List
 
 fn bind_once(wanted: SocketAddr) -> Result<(SocketAddr, UdpSocket, TcpListener), ListenError> {
     let udp = || -> io::Result<(UdpSocket, SocketAddr)> {
-        let socket = socket(wanted, Type::DGRAM)?;
+        let socket = sockets::socket(wanted, Type::DGRAM)?;
         // Best effort: the kernel caps it.
         let _ = socket.set_recv_buffer_size(UDP_BUFFER);
         socket.bind(&wanted.into())?;
@@ -157,26 +158,8 @@ fn bind_once(wanted: SocketAddr) -> Result<(SocketAddr, UdpSocket, TcpListener),
         Ok((socket, address))
     };
     let (udp, address) = udp().map_err(|error| listen_error(wanted, Kind::Udp, error))?;
-    let tcp = || -> io::Result<TcpListener> {
-        let socket = socket(address, Type::STREAM)?;
-        // A restart finds connections of its predecessor in TIME_WAIT.
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(128)?;
-        TcpListener::from_std(socket.into())
-    };
-    let tcp = tcp().map_err(|error| listen_error(address, Kind::Tcp, error))?;
+    let tcp = sockets::tcp(address).map_err(|error| listen_error(address, Kind::Tcp, error))?;
     Ok((address, udp, tcp))
-}
-
-fn socket(address: SocketAddr, kind: Type) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), kind, None)?;
-    socket.set_nonblocking(true)?;
-    if address.is_ipv6() {
-        // So that 0.0.0.0 and :: can be served side by side.
-        socket.set_only_v6(true)?;
-    }
-    Ok(socket)
 }
 
 fn listen_error(address: SocketAddr, transport: Kind, error: io::Error) -> ListenError {

@@ -1,6 +1,6 @@
 //! Gossip on this node: its own head, the table of the others', and what
 //! brings heads in and out. Heads are judged in [`innermesh_proto::head`];
-//! chitchat only carries them ([`carrier`]); liveness is theirs alone.
+//! chitchat only carries them (`carrier`); liveness is theirs alone.
 
 mod ahead;
 mod carrier;

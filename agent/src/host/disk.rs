@@ -109,7 +109,7 @@ impl Disk for SystemDisk {
 }
 
 /// Runs a blocking call off the async threads.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     f: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     match tokio::task::spawn_blocking(f).await {

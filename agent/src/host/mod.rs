@@ -9,8 +9,11 @@
 )]
 
 pub mod disk;
+mod file_set;
 pub mod holder;
 pub mod keys;
+pub mod outside;
+pub mod sockets;
 pub mod system;
 pub mod tasks;
 
@@ -25,7 +28,7 @@ use std::{
 use async_trait::async_trait;
 use ipnet::IpNet;
 
-use self::{keys::Keys, tasks::Tasks};
+use self::{keys::Keys, outside::Outside, tasks::Tasks};
 use crate::quic::{Settings, Transport, TransportError};
 
 /// Everything outside the agent.
@@ -39,6 +42,8 @@ pub struct Host {
     pub net: Arc<dyn Network>,
     /// Files.
     pub disk: Arc<dyn Disk>,
+    /// Files of other programs, and commands.
+    pub outside: Arc<dyn Outside>,
     /// Makes the tunnel interface.
     pub tunnels: Arc<dyn Tunnels>,
     /// What runs in the background.
@@ -77,7 +82,8 @@ pub trait Network: Send + Sync {
     fn transport(&self, host: &Host, settings: Settings) -> Result<Transport, TransportError> {
         Transport::quic(host, settings)
     }
-    /// Whether DNS is served on real sockets here (not in a simulation).
+    /// Whether DNS and the install page are served on real sockets here (not in
+    /// a simulation).
     fn has_sockets(&self) -> bool;
     /// Global unicast addresses of the host's interfaces that are up.
     async fn local_addresses(&self) -> Vec<(String, IpAddr)>;

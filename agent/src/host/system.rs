@@ -19,7 +19,8 @@ use tokio::{
 };
 
 use super::{
-    Clock, Host, Mono, Network, Stream, Tunnels, disk::SystemDisk, keys::SystemKeys, tasks::Tasks,
+    Clock, Host, Mono, Network, Stream, Tunnels, disk::SystemDisk, keys::SystemKeys,
+    outside::SystemOutside, tasks::Tasks,
 };
 use crate::{
     dns::resolv,
@@ -38,6 +39,7 @@ pub fn host(state: PathBuf) -> Host {
         keys: Arc::new(SystemKeys),
         net: Arc::new(SystemNetwork),
         disk: Arc::new(SystemDisk::new(state)),
+        outside: Arc::new(SystemOutside),
         tunnels: Arc::new(SystemTunnels),
         tasks: Tasks::default(),
     }

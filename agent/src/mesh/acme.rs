@@ -16,7 +16,7 @@ use innermesh_proto::{
     zone::{Answer, Caa, DomainName, Rdata, RecordType},
 };
 
-use super::{Inner, certificates};
+use super::{Inner, certificates, control::AgentControl};
 use crate::{
     acme::{
         self, Acme,
@@ -25,6 +25,10 @@ use crate::{
         server::{IsLocal, Shown},
     },
     ca::pem,
+    control::{
+        ControlError, ErrorCode,
+        acme::{AcmeControl, ExternalAccount},
+    },
     host::keys::CaKey,
 };
 
@@ -175,15 +179,57 @@ async fn certify(inner: &Inner, wanted: Wanted, patience: Duration) -> Result<Ce
     decide(inner, &content, patience).await?;
     let state = inner.ledger.state();
     let found = certificates::newest(&state, inner.me, &wanted.spki, Some(&wanted.names));
-    let (serial, issued, issuer) = found.ok_or_else(|| {
+    let found = found.and_then(|(serial, listed)| certificates::issued(&state, serial, listed));
+    let issued = found.ok_or_else(|| {
         NotDone::Unavailable("issued, but not in the ledger here yet; ask again".into())
     })?;
-    let chain = [&issued.der, issuer.der()].map(|der| pem::encode("CERTIFICATE", der));
     Ok(Certified {
-        chain: chain.concat(),
-        serial: serial.to_string(),
-        not_after_ms: issued.not_after_ms,
+        chain: issued.certificate + &issued.issuer,
+        serial: issued.serial,
+        not_after_ms: issued.not_after.ms(),
     })
+}
+
+#[async_trait]
+impl AcmeControl for AgentControl {
+    async fn eab_add(&self, name: String) -> Result<ExternalAccount, ControlError> {
+        let acme = self.acme()?;
+        let asked = Asked(Arc::downgrade(&self.0));
+        if !asked.may_have(&Identifier::Dns(name.clone())) {
+            return Err(ControlError::new(
+                ErrorCode::Refused,
+                format!("this machine doesn't hold the name {name}; `agent service add` gets it"),
+            ));
+        }
+        let (kid, binding) = acme.bind(&name).await.map_err(internal)?;
+        Ok(ExternalAccount {
+            name,
+            kid,
+            hmac_key: binding.key,
+            directory: acme.directory_url(),
+        })
+    }
+
+    async fn eab_rm(&self, name: String) -> Result<(), ControlError> {
+        match self.acme()?.unbind(&name).await.map_err(internal)? {
+            0 => Err(ControlError::new(
+                ErrorCode::NotFound,
+                format!("there is no key for {name}"),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl AgentControl {
+    fn acme(&self) -> Result<&Arc<Acme>, ControlError> {
+        let starting = || ControlError::new(ErrorCode::Unavailable, "the agent is starting");
+        self.0.acme.get().ok_or_else(starting)
+    }
+}
+
+fn internal(error: std::io::Error) -> ControlError {
+    ControlError::new(ErrorCode::Internal, error)
 }
 
 /// Opens ACME and serves it in the background.

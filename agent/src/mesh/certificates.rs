@@ -1,19 +1,23 @@
-//! The certificates that the ledger knows, and the end of one before its time.
+//! The certificates that the ledger knows: how one is had, and its end before
+//! its time.
 
 use std::collections::BTreeSet;
 
 use innermesh_proto::{
-    certificate::{KeptCertificate, Serial},
+    certificate::Serial,
     crypto::Hash,
     id::NodeId,
-    ledger::{Content, State, state::Issued},
+    ledger::{Content, State, request::Certify, state::Issued as Listed},
 };
 
 use super::{Inner, control::decide};
-use crate::control::{
-    ControlError, UnixTime,
-    api::{CertKind, CertRow},
-    authority::CertRevoked,
+use crate::{
+    ca::pem,
+    control::{
+        ControlError, ErrorCode, UnixTime,
+        api::{CertKind, CertRow, Issued},
+        authority::CertRevoked,
+    },
 };
 
 /// All of them, by node and name.
@@ -35,6 +39,7 @@ pub fn list(state: &State) -> Vec<CertRow> {
                     false => CertKind::Service,
                 },
                 revoked: state.is_revoked(serial, issued),
+                renewal: None,
             }
         })
         .collect();
@@ -42,24 +47,60 @@ pub fn list(state: &State) -> Vec<CertRow> {
     rows
 }
 
-/// The newest of a node's certificates for a key, for exactly these names
-/// where some are given, and who signed it.
+/// Has a certificate for a key of this node's issued.
+///
+/// # Errors
+/// Why there is none.
+pub async fn certify(
+    inner: &Inner,
+    spki: Vec<u8>,
+    names: BTreeSet<String>,
+    days: u32,
+) -> Result<Issued, ControlError> {
+    let content = Content::Certify(Certify {
+        spki: spki.clone(),
+        names: names.clone(),
+        days,
+    });
+    decide(inner, &content).await?;
+    let state = inner.ledger.state();
+    let newest = newest(&state, inner.me, &spki, Some(&names));
+    newest
+        .and_then(|(serial, listed)| issued(&state, serial, listed))
+        .ok_or_else(|| {
+            ControlError::new(
+                ErrorCode::Unavailable,
+                "issued, but not in the ledger here yet; ask again",
+            )
+        })
+}
+
+/// The newest certificate of a node for a key, and for exactly these names
+/// where some are given.
 pub fn newest<'a>(
     state: &'a State,
     node: NodeId,
     spki: &[u8],
     names: Option<&BTreeSet<String>>,
-) -> Option<(Serial, &'a Issued, &'a KeptCertificate)> {
+) -> Option<(Serial, &'a Listed)> {
     let hash = Hash::of(spki);
-    let fits = |issued: &Issued| {
-        let is_same = |names: &BTreeSet<String>| issued.names.iter().eq(names);
-        issued.key_hash == hash && issued.owner == node && names.is_none_or(is_same)
-    };
-    let certificates = state.certificates.iter();
-    let (serial, issued) = certificates
-        .filter(|(_, issued)| fits(issued))
-        .max_by_key(|(_, issued)| issued.not_before_ms)?;
-    Some((*serial, issued, state.issuer_of(issued)?))
+    let all = state.certificates.iter();
+    let has = |issued: &Listed| names.is_none_or(|names| issued.names.iter().eq(names));
+    all.filter(|(_, issued)| issued.key_hash == hash && issued.owner == node && has(issued))
+        .max_by_key(|(_, issued)| issued.not_before_ms)
+        .map(|(serial, issued)| (*serial, issued))
+}
+
+/// A certificate with what it hangs from; `None` where it isn't kept any more.
+pub fn issued(state: &State, serial: Serial, listed: &Listed) -> Option<Issued> {
+    let issuer = state.issuer_of(listed)?;
+    (!listed.der.is_empty()).then(|| Issued {
+        certificate: pem::encode(pem::CERTIFICATE, &listed.der),
+        issuer: pem::encode(pem::CERTIFICATE, issuer.der()),
+        root: pem::encode(pem::CERTIFICATE, state.root.der()),
+        serial: serial.to_string(),
+        not_after: UnixTime::from_ms(listed.not_after_ms),
+    })
 }
 
 /// Revokes one, and with it its key.

@@ -3,13 +3,14 @@
 use async_trait::async_trait;
 use innermesh_proto::{certificate::Serial, name::Label};
 
-use super::{admit, certificates, control::AgentControl, evict, leave, records};
+use super::{admit, certificates, control::AgentControl, evict, leave, records, renewals};
 use crate::control::{
     ControlError,
     authority::{
         Admitted, ApproveRequest, Authority, CertRevoked, Denied, EvictRequest, Evicted, Left,
         RecordAdd, RecordRow, RequestRow,
     },
+    renewals::{RenewNow, RenewalRow, RenewalWish, Renewals, WhichRenewal},
 };
 
 #[async_trait]
@@ -52,5 +53,20 @@ impl Authority for AgentControl {
 
     async fn evict_undo(&self, node: Label) -> Result<(), ControlError> {
         evict::undo(&self.0, &node).await
+    }
+}
+
+#[async_trait]
+impl Renewals for AgentControl {
+    async fn renewal_add(&self, wish: RenewalWish, uid: u32) -> Result<RenewalRow, ControlError> {
+        renewals::add(&self.0, wish, uid).await
+    }
+
+    async fn renewal_now(&self, request: RenewNow) -> Result<RenewalRow, ControlError> {
+        renewals::now(&self.0, request).await
+    }
+
+    async fn renewal_rm(&self, which: WhichRenewal) -> Result<RenewalRow, ControlError> {
+        renewals::remove(&self.0, which).await
     }
 }

@@ -3,22 +3,25 @@
 
 mod ca;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use innermesh_proto::{
-    crypto::Hash,
     id::NodeId,
-    ledger::{Content, Member, Outcome, Refusal, request::Certify, state::NameKind},
+    ledger::{Content, Member, Outcome, Refusal, state::NameKind},
     name::Label,
     rpc::method,
     view::MeshView,
     zone::{DomainName, RecordType},
 };
 
-use super::{Inner, VERSION, certificates, holds, invite, names};
+use super::{Inner, VERSION, certificates, holds, invite, names, renewals};
 use crate::{
-    ca::{csr::Csr, pem},
+    ca::csr::Csr,
     control::{
         Control,
         api::{
@@ -264,7 +267,7 @@ impl Control for AgentControl {
 
     async fn cert_issue(&self, request: CertRequest) -> Result<Issued, ControlError> {
         let csr = Csr::parse(&request.csr.0).map_err(invalid)?;
-        let names: std::collections::BTreeSet<String> = request
+        let names: BTreeSet<String> = request
             .names
             .iter()
             .map(|name| name.to_ascii_lowercase())
@@ -274,17 +277,13 @@ impl Control for AgentControl {
                 "the signing request is for other names than those that were asked for",
             ));
         }
-        let content = Content::Certify(Certify {
-            spki: csr.spki.clone(),
-            names,
-            days: request.days,
-        });
-        decide(&self.0, &content).await?;
-        self.issued(&csr.spki)
+        certificates::certify(&self.0, csr.spki, names, request.days).await
     }
 
     async fn cert_list(&self) -> Vec<CertRow> {
-        certificates::list(&self.0.ledger.state())
+        let mut rows = certificates::list(&self.0.ledger.state());
+        renewals::join(&self.0, &mut rows);
+        rows
     }
 
     async fn dns_query(&self, name: String, rtype: String) -> Result<QueryReport, ControlError> {
@@ -435,6 +434,10 @@ impl AgentControl {
         }
         warnings.extend(holds::warnings(&view.ledger, &view.held, view.me));
         warnings.extend(self.0.services.warnings());
+        let trouble = self.0.acme_trouble.borrow().clone();
+        warnings.extend(trouble.map(|why| format!("ACME isn't served: {why}")));
+        warnings.extend(self.0.page.warnings());
+        warnings.extend(self.0.lists.warnings(&view.ledger, self.0.now_ms()));
         if let Some(why) = &*self
             .0
             .membership
@@ -446,6 +449,7 @@ impl AgentControl {
                 "the membership certificate could not be renewed: {why}"
             ));
         }
+        warnings.extend(self.0.renewals.warnings(self.wall().ms()));
         if view.ledger.members.len() > 2 {
             warnings.extend(ca::roster_advice(&view.ledger));
         }
@@ -459,32 +463,6 @@ impl AgentControl {
         Some(TunnelPing {
             handshake: peer.last_handshake.is_some_and(|age| age < SESSION),
             age_s: peer.last_handshake.map(|age| age.as_secs()),
-        })
-    }
-
-    /// The newest certificate for the key, with what it hangs from.
-    fn issued(&self, spki: &[u8]) -> Result<Issued, ControlError> {
-        let state = self.0.ledger.state();
-        let hash = Hash::of(spki);
-        let newest = state
-            .certificates
-            .iter()
-            .filter(|(_, issued)| issued.key_hash == hash && issued.owner == self.0.me)
-            .max_by_key(|(_, issued)| issued.not_before_ms);
-        let behind = || {
-            ControlError::new(
-                ErrorCode::Unavailable,
-                "issued, but not in the ledger here yet; ask again",
-            )
-        };
-        let (serial, issued) = newest.ok_or_else(behind)?;
-        let issuer = state.issuer_of(issued).ok_or_else(behind)?;
-        Ok(Issued {
-            certificate: pem::encode("CERTIFICATE", &issued.der),
-            issuer: pem::encode("CERTIFICATE", issuer.der()),
-            root: pem::encode("CERTIFICATE", state.root.der()),
-            serial: serial.to_string(),
-            not_after: UnixTime::from_ms(issued.not_after_ms),
         })
     }
 }

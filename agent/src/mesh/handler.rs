@@ -78,6 +78,7 @@ impl Handler for PeerHandler {
             (method::SNAPSHOT, _) => self.snapshot(&body).await,
             (method::SNAPSHOT_PART, _) => self.snapshot_part(&body),
             (method::RECOVERY, _) => self.recovery(&body).await,
+            (method::REVOCATIONS, _) => Ok(self.0.lists.answer(&read(&body)?)),
             (method::COUNCIL, _) => Ok(codec::encode(&self.0.ledger.deciding().await)),
             (method::ADMISSION, Some(node)) => {
                 let answer = requests::admission(&self.0, node, read(&body)?)?;

@@ -14,9 +14,12 @@ mod handler;
 mod holds;
 mod invite;
 mod leave;
+mod lists;
 mod membership;
 mod names;
+mod page;
 mod records;
+mod renewals;
 mod requests;
 
 use std::{
@@ -80,6 +83,11 @@ pub struct Config {
     pub dns_listen: Vec<SocketAddr>,
     /// Name servers for other names; the host's own when empty.
     pub dns_upstream: Vec<SocketAddr>,
+    /// Where the install page is served; this node's overlay addresses and
+    /// loopback when empty.
+    pub page_listen: Vec<SocketAddr>,
+    /// Its port there.
+    pub page_port: u16,
     /// How long one CA node leads, of ledger time.
     pub ca_term: Duration,
     /// The port that ACME is served on.
@@ -169,6 +177,8 @@ pub(crate) struct Inner {
     /// Whether this machine has left the mesh.
     pub left: watch::Sender<bool>,
     pub holds: holds::Holds,
+    /// Certificates of this machine's programs.
+    pub renewals: renewals::Renewals,
     /// Machines that ask this node to be let in.
     pub requests: requests::Requests,
     /// Requests at any node that this one has answered.
@@ -182,6 +192,9 @@ pub(crate) struct Inner {
     pub acme: OnceLock<Arc<Acme>>,
     /// Why ACME isn't served.
     pub acme_trouble: watch::Sender<Option<String>>,
+    /// The issuers' revocation lists.
+    pub lists: lists::Lists,
+    pub page: page::Page,
     server: Mutex<Option<DnsServer>>,
     own_addresses: Mutex<BTreeSet<IpAddr>>,
     _lock: Box<dyn Send + Sync>,
@@ -229,6 +242,8 @@ impl Agent {
             })
             .await?;
         let holds = holds::Holds::load(&*host.disk).await;
+        let renewals = renewals::Renewals::load(&*host.disk).await;
+        let renewals = renewals.map_err(|error| BuildError::Io(folder.clone(), error))?;
         let admission = Arc::new(handler::LedgerAdmission {
             ledger: ledger.clone(),
             held: holds.held(),
@@ -286,6 +301,8 @@ impl Agent {
         ));
         let inner = Arc::new(Inner {
             membership: membership::Membership::default(),
+            lists: lists::Lists::default(),
+            page: page::Page::default(),
             config,
             host,
             me,
@@ -302,6 +319,7 @@ impl Agent {
             names: names::Names::default(),
             left: watch::Sender::new(false),
             holds,
+            renewals,
             requests: requests::Requests::default(),
             admissions: admit::Admissions::default(),
             tunnel_key,
@@ -331,6 +349,9 @@ impl Agent {
         if inner.host.net.has_sockets() {
             let server = apply::serve_dns(inner)?;
             *inner.server.lock().unwrap_or_else(|e| e.into_inner()) = Some(server);
+            lists::load(inner).await;
+            page::start(inner);
+            inner.host.tasks.spawn(lists::run(inner.clone()));
         }
         inner
             .transport
@@ -346,6 +367,7 @@ impl Agent {
         acme::start(inner)
             .await
             .map_err(|error| BuildError::Io(inner.host.disk.root().display().to_string(), error))?;
+        tasks.spawn(renewals::run(inner.clone()));
         let services = inner.services.clone();
         tasks.spawn(async move { services.run().await });
         Ok(())

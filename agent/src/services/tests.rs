@@ -479,6 +479,7 @@ impl World {
             keys: Arc::new(SystemKeys),
             net: this.clone(),
             disk: this.clone(),
+            outside: Arc::new(crate::host::outside::SystemOutside),
             tunnels: this,
             tasks: crate::host::tasks::Tasks::default(),
         }

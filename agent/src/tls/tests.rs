@@ -5,6 +5,7 @@ use innermesh_proto::{
     limits,
 };
 use quinn::Endpoint;
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, SanType};
 use rustls::{
     ClientConnection, NamedGroup, ServerConnection,
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
@@ -98,6 +99,43 @@ fn two_members_agree_on_a_post_quantum_group_and_know_each_other() {
     assert_eq!((outcome.client, outcome.server), (Ok(()), Ok(())));
     assert_eq!(outcome.group, Some(NamedGroup::X25519MLKEM768));
     assert_eq!(outcome.shown_by_client, 2);
+}
+
+#[test]
+fn a_member_whose_certificate_names_more_than_a_node_is_refused_at_either_end() {
+    type Change = fn(&mut CertificateParams);
+    let world = World::new();
+    let changes: [Change; 4] = [
+        |params| {
+            let uri = SanType::URI("https://bank.example.org/".try_into().unwrap());
+            params.subject_alt_names.push(uri);
+        },
+        |params| {
+            let mail = SanType::Rfc822Name("a@lab.internal".try_into().unwrap());
+            params.subject_alt_names.push(mail);
+        },
+        |params| {
+            let wildcard = SanType::DnsName("*.lab.internal".try_into().unwrap());
+            params.subject_alt_names.push(wildcard);
+        },
+        |params| {
+            let usages = &mut params.extended_key_usages;
+            usages.push(ExtendedKeyUsagePurpose::CodeSigning);
+        },
+    ];
+    for change in changes {
+        let key = SystemKeys.generate_ed25519();
+        let chain = world.chain(world.forge(&membership(&*key), change));
+        let forged = MeshTls::member(&chain, key, stamp(NOW), Arc::new(SystemKeys)).unwrap();
+        let shown_to_client = between(&world.member(NOW), &forged).client.unwrap_err();
+        let shown_to_server = between(&forged, &world.member(NOW)).server.unwrap_err();
+        for error in [shown_to_client, shown_to_server] {
+            assert!(
+                error.to_string().contains("not a node's membership"),
+                "{error}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -294,7 +294,11 @@ fn membership(
     let leaf = Certificate::parse(end_entity)?;
     let key = leaf.ed25519().ok_or(Refusal::NotMembership)?;
     let named = leaf.common_name == Some(key.node_id().to_string());
-    if leaf.is_ca || !leaf.server_auth || !leaf.client_auth || !named {
+    if leaf.is_ca || !leaf.server_auth || !leaf.client_auth || leaf.other_usage || !named {
+        return Err(Refusal::NotMembership);
+    }
+    // Name constraints reach neither of these (SAFETY S16).
+    if leaf.other_names > 0 || leaf.dns.iter().any(|name| name.starts_with('*')) {
         return Err(Refusal::NotMembership);
     }
     let mut all = vec![leaf];

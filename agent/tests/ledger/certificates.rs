@@ -87,6 +87,7 @@ fn a_revoked_certificate_and_its_key_stay_revoked_until_it_is_over() {
     }
     at(&mut mesh, 32);
     assert!(mesh.state().revoked.is_empty() && mesh.state().revoked_keys.is_empty());
+    assert!(mesh.state().revocations().is_empty());
 }
 
 #[test]
@@ -113,6 +114,41 @@ fn a_revoked_key_gets_no_other_certificate() {
         "the same key"
     );
     assert!(state.revoked_keys.contains_key(&Hash::of(&spki)));
+    // A list names both, as those who read it know nothing of keys.
+    let listed = state.revocations();
+    let issuer = state.certificates[&y].issuer;
+    let at_ms = state.revoked[&y].at_ms;
+    assert_eq!(listed.keys().collect::<Vec<_>>(), [&issuer]);
+    assert_eq!(listed[&issuer], [(y, at_ms), (z, at_ms)].into());
     let again = mesh.request(&*key(1), &wish(&["w.one.lab.internal"]));
     mesh.assert_refused(again, Refusal::KeyRevoked);
+}
+
+#[test]
+fn a_revoked_key_stays_revoked_until_the_last_of_its_certificates_is_over() {
+    let (mut mesh, _) = certified();
+    let spki = KEYS.generate_p256().spki();
+    let wish = |name: &str, days| {
+        Content::Certify(Certify {
+            spki: spki.clone(),
+            names: [name.to_owned()].into(),
+            days,
+        })
+    };
+    done(mesh.ask(&*key(1), wish("y.one.lab.internal", 30)));
+    done(mesh.ask(&*key(1), wish("z.one.lab.internal", 90)));
+    let (y, z) = (
+        serial_for(mesh.state(), "y.one.lab.internal"),
+        serial_for(mesh.state(), "z.one.lab.internal"),
+    );
+    done(mesh.ask(&*key(1), Content::Revoke(y)));
+    for days in [32, 90] {
+        at(&mut mesh, days);
+        let state = mesh.state();
+        assert!(state.is_revoked(&z, &state.certificates[&z]), "day {days}");
+        let listed = &state.revocations()[&state.certificates[&z].issuer];
+        assert_eq!(listed.keys().collect::<Vec<_>>(), [&z]);
+    }
+    at(&mut mesh, 92);
+    assert!(mesh.state().revoked_keys.is_empty());
 }

@@ -6,7 +6,9 @@ use std::{collections::BTreeSet, net::IpAddr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use super::{Certificate, CertificateError, KeyUsage, NameConstraints, is_dns_name, p256_point};
+use super::{
+    Certificate, CertificateError, KeyUsage, NameConstraints, is_dns_name, is_rsa, p256_point,
+};
 use crate::{
     crypto::{PublicKey, Verify},
     limits,
@@ -35,7 +37,7 @@ pub struct LeafPlan {
     pub ips: BTreeSet<IpAddr>,
     /// The subject's key: SubjectPublicKeyInfo in DER.
     pub spki: Vec<u8>,
-    /// The common name; none leaves the subject empty.
+    /// The common name, of a member only; none leaves the subject empty.
     pub common_name: Option<String>,
     /// Days from `stamp_ms` to the end, unless the issuer ends earlier.
     pub days: u32,
@@ -67,6 +69,8 @@ pub fn check_leaf(
     }
     let usage = KeyUsage {
         digital_signature: true,
+        // Other keys can't.
+        key_encipherment: leaf.key_usage.key_encipherment && is_rsa(&leaf.spki),
         ..KeyUsage::default()
     };
     let client = plan.kind == LeafKind::Membership;
@@ -123,11 +127,17 @@ fn check_plan(plan: &LeafPlan, issuer: &Certificate) -> Result<(), CertificateEr
             return Err(CertificateError::Outside(address.to_string()));
         }
     }
-    if plan.kind == LeafKind::Membership {
-        let key = PublicKey::from_spki(&plan.spki).ok_or(CertificateError::KeyKind)?;
-        if plan.common_name != Some(key.node_id().to_string()) {
-            return Err(CertificateError::CommonName);
+    let named = match plan.kind {
+        LeafKind::Membership => {
+            let key = PublicKey::from_spki(&plan.spki).ok_or(CertificateError::KeyKind)?;
+            plan.common_name == Some(key.node_id().to_string())
         }
+        // Name constraints don't reach a common name beside alternative names,
+        // and some clients still take it for a host's.
+        LeafKind::Service => plan.common_name.is_none(),
+    };
+    if !named {
+        return Err(CertificateError::CommonName);
     }
     Ok(())
 }

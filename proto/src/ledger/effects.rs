@@ -394,8 +394,12 @@ impl State {
         }
         self.revoked
             .retain(|_, revocation| !over(revocation.not_after_ms));
+        // Another certificate for the key may last longer than the one that it
+        // was revoked with.
+        let others = self.certificates.values();
+        let known: BTreeSet<Hash> = others.map(|issued| issued.key_hash).collect();
         self.revoked_keys
-            .retain(|_, not_after_ms| !over(*not_after_ms));
+            .retain(|key, not_after_ms| !over(*not_after_ms) || known.contains(key));
         // A membership may be looked at with its issuer for the grace period.
         self.issuers
             .retain(|_, issuer| !over(issuer.certificate.not_after_ms.saturating_add(grace_ms)));

@@ -270,6 +270,36 @@ impl State {
             || issuer.is_none_or(|issuer| issuer.revoked.is_some())
     }
 
+    /// The certificates of each issuer that were revoked by their serials or
+    /// their keys, and when, in milliseconds of ledger time: what its revocation
+    /// list is to hold.
+    pub fn revocations(&self) -> BTreeMap<Serial, BTreeMap<Serial, u64>> {
+        let mut keys: BTreeMap<Hash, u64> = BTreeMap::new();
+        for revocation in self.revoked.values() {
+            let at_ms = keys.entry(revocation.key_hash).or_insert(u64::MAX);
+            *at_ms = revocation.at_ms.min(*at_ms);
+        }
+        let at = |serial: &Serial, issued: &Issued| {
+            let by_serial = self.revoked.get(serial).map(|revocation| revocation.at_ms);
+            // What the key was revoked with may be forgotten; then all of the
+            // certificate's life counts.
+            let by_key = || {
+                let when = keys.get(&issued.key_hash).copied();
+                let revoked = self.revoked_keys.contains_key(&issued.key_hash);
+                revoked.then(|| when.unwrap_or(issued.not_before_ms))
+            };
+            by_serial.or_else(by_key)
+        };
+        let mut lists: BTreeMap<Serial, BTreeMap<Serial, u64>> = BTreeMap::new();
+        for (serial, issued) in self.certificates.iter() {
+            if let Some(at_ms) = at(serial, issued) {
+                let list = lists.entry(issued.issuer).or_default();
+                list.insert(*serial, at_ms);
+            }
+        }
+        lists
+    }
+
     /// Members whose membership certificate was revoked, by its serial or with
     /// its issuer: they are members still, and should renew.
     pub fn due_for_renewal(&self) -> impl Iterator<Item = NodeId> {

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use futures_util::future::join_all;
 use innermesh_agent::{host::Clock, mesh::Agent, services::Spec};
-use innermesh_proto::crypto::Hash;
+use innermesh_proto::{certificate::Serial, crypto::Hash};
 
 use super::{Course, EXCUSED, FRESH};
 use crate::{
@@ -36,6 +36,9 @@ pub(super) enum Asked {
     Claim(String),
     /// To ask for a certificate for the key with this hash.
     Issue(Hash),
+    /// To have the certificate with this serial number, for the key with this
+    /// hash, revoked.
+    Revoke(Serial, Hash),
     /// To have a machine promoted, or demoted.
     Roster,
     /// To have a machine evicted.
@@ -107,6 +110,7 @@ impl Course<'_> {
             Act::Days(days) => {
                 const DAY_MS: i64 = 24 * 3600 * 1000;
                 self.days += u64::from(*days);
+                self.model.pass(u64::from(*days));
                 for machine in &self.machines {
                     machine.clock.jump(i64::from(*days) * DAY_MS);
                 }
@@ -175,6 +179,7 @@ impl Course<'_> {
                 asked.fold(false, |one, other| one | other)
             }
             Act::Issue(node) => self.issue(*node),
+            Act::Revoke(node) => self.revoke(*node),
             Act::Decides => self.must_decide().await,
             Act::Evict(node) => self.evict(*node),
             Act::Clone(node) => self.copy(*node).await,
@@ -403,6 +408,9 @@ impl Course<'_> {
                 Asked::Roster => {}
                 Asked::Issue(key) => {
                     self.model.issued.insert(key, true);
+                }
+                Asked::Revoke(serial, key) => {
+                    self.model.revoked.insert(serial, key);
                 }
                 Asked::Evict(node) => {
                     self.model.evicted.insert(self.ids[node]);

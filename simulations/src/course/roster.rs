@@ -18,7 +18,11 @@ use super::{
     Course,
     acts::{Asked, Done},
 };
-use crate::{Machine, check::Seen, clock, mesh};
+use crate::{
+    Machine,
+    check::{CERTIFICATE_DAYS, Seen},
+    clock, mesh,
+};
 
 /// Within how long somebody must have told of a copy (S10).
 const TOLD: Duration = Duration::from_secs(30);
@@ -120,9 +124,29 @@ impl Course<'_> {
         let certify = Certify {
             spki,
             names: [format!("{}.{}", member.name, ledger.domain)].into(),
-            days: 1,
+            days: CERTIFICATE_DAYS,
         };
         self.ask(node, Asked::Issue(key), Content::Certify(certify))
+    }
+
+    /// The end of the newest certificate of the machine's, other than its
+    /// membership.
+    pub(super) fn revoke(&mut self, node: usize) -> bool {
+        let Some(agent) = &self.agents[node] else {
+            return false;
+        };
+        let ledger = agent.view().borrow().ledger.clone();
+        let owner = self.ids[node];
+        let issued = ledger.certificates.iter().filter(|(serial, issued)| {
+            issued.owner == owner
+                && self.model.issued.contains_key(&issued.key_hash)
+                && !ledger.is_revoked(serial, issued)
+        });
+        let newest = issued.max_by_key(|(serial, issued)| (issued.not_before_ms, **serial));
+        let Some((serial, key)) = newest.map(|(serial, issued)| (*serial, issued.key_hash)) else {
+            return false;
+        };
+        self.ask(node, Asked::Revoke(serial, key), Content::Revoke(serial))
     }
 
     /// The ledger decides now, or nothing is right.

@@ -2,6 +2,7 @@
 //! promises. How often what happens is drawn anew for each seed (swarm
 //! testing: Groce et al., ISSTA 2012).
 
+mod certificates;
 mod roster;
 mod usual;
 
@@ -28,7 +29,10 @@ pub struct Scenario {
 
 /// All of them, in the order in which they are listed.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
-    usual::ALL.iter().chain(roster::ALL)
+    usual::ALL
+        .iter()
+        .chain(roster::ALL)
+        .chain(certificates::ALL)
 }
 
 /// The scenario with this name.

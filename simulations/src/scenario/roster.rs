@@ -120,7 +120,7 @@ pub(super) const ALL: &[Scenario] = &[
 
 impl Draft {
     /// So many decide; there is at least one that doesn't.
-    fn roster(&mut self, ca: usize) {
+    pub(super) fn roster(&mut self, ca: usize) {
         self.ca = ca;
         self.nodes = self.nodes.max(ca + 1);
     }

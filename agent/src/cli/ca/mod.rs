@@ -1,16 +1,21 @@
 //! `agent ca`.
 
+mod eab;
 mod log;
 mod recover;
 mod root_key;
 mod roster;
+mod trust;
 
 use super::{
     Context,
     failure::Failure,
     output::{self, Output, or_dash, table, warn, yes_no},
 };
-use crate::control::{Client, api::CaStatus};
+use crate::{
+    ca::fingerprint,
+    control::{Client, api::CaStatus},
+};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -19,10 +24,14 @@ pub enum Command {
     Promote(roster::PromoteArguments),
     Demote(roster::DemoteArguments),
     Log(log::Arguments),
+    Eab(eab::Arguments),
     Recover(recover::Arguments),
     /// The root's key: a copy elsewhere, and none on this machine.
     #[command(subcommand)]
     RootKey(root_key::Command),
+    /// The root in the trust stores of this machine.
+    #[command(subcommand)]
+    Trust(trust::Command),
 }
 
 /// Show who decides the ledger and issues certificates, and for how long still.
@@ -49,9 +58,11 @@ pub async fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Root(arguments) => root(&arguments, &client).await,
         Command::Promote(arguments) => roster::promote(arguments, &context.paths, &client).await,
         Command::Demote(arguments) => roster::demote(arguments, &client).await,
+        Command::Eab(arguments) => eab::eab(arguments, &client).await,
         Command::Log(arguments) => log::log(&arguments, &context.paths),
         Command::Recover(arguments) => recover::recover(arguments, &context.paths, &client).await,
         Command::RootKey(command) => root_key::run(&command, &context.paths),
+        Command::Trust(command) => trust::run(command, &context.paths, &client).await,
     }
 }
 
@@ -124,17 +135,6 @@ fn text(status: &CaStatus) -> String {
     let header = ["ISSUER OF", "STATE", "BEGINS", "ENDS", "DAYS LEFT"];
     out.push_str(&table(header, &rows));
     out
-}
-
-/// As browsers show it: pairs of capitals with colons between.
-fn fingerprint(hex: &str) -> String {
-    let capitals = hex.to_ascii_uppercase();
-    let pairs: Vec<String> = capitals
-        .as_bytes()
-        .chunks(2)
-        .map(|pair| String::from_utf8_lossy(pair).into_owned())
-        .collect();
-    pairs.join(":")
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ pub enum Refusal {
     #[error("{0} is not a name that this machine holds; add the service first")]
     NotCertifiable(String),
     /// The asked life or number of names is out of bounds.
-    #[error("a certificate may have 1 to 32 names and live 1 to 825 days")]
+    #[error("a certificate may have 1 to 32 names and live 1 to 824 days")]
     CertificateBounds,
     /// The membership expired too long ago to renew.
     #[error("the membership expired too long ago to be renewed; join again with a new invite")]

@@ -1,1 +1,0 @@
-//! The protocol, asked as a client asks it.

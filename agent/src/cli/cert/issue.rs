@@ -1,0 +1,357 @@
+//! `agent cert issue`.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use innermesh_proto::{
+    certificate::{Certificate, is_dns_name},
+    limits,
+    name::MeshDomain,
+};
+use serde::Serialize;
+
+use super::{
+    super::{
+        duration::Span,
+        failure::Failure,
+        output::{self, Output},
+        paths::Paths,
+    },
+    command_done, owner, warn,
+};
+use crate::{
+    ca::{csr, pem},
+    control::{
+        Client, ClientError, ErrorCode, UnixTime,
+        api::{CertRequest, Der, Issued},
+        renewals::{RenewalWish, WhichRenewal},
+    },
+    host::{
+        keys::{CaKey, Keys, SystemKeys},
+        outside::{Outside, SetError, SetPlace, SystemOutside},
+    },
+    renewal::{files, kept},
+};
+
+/// Get a certificate for a name of this machine, and have it renewed.
+///
+/// Writes NAME.key, NAME.crt (the certificate and its issuer, as nginx and most
+/// servers want them), NAME.pem (certificate, issuer and key in one file, for
+/// HAProxy), NAME.chain.crt (issuer and root) and ca.crt (the root). A key that
+/// is there already is kept unless --new-key is given.
+///
+/// The files are links into the hidden folder .NAME, and all of them change in
+/// one step, so that also after a crash there are a certificate and a key that
+/// fit each other. A container needs the whole folder mounted, not single files.
+///
+/// From then on the running agent renews the certificate, at two thirds of its
+/// life. It must be able to write to the folder. systemd's unit lets it write to
+/// /etc/innermesh only; for another folder, `systemctl edit innermesh` and add:
+///
+///   [Service]
+///   ReadWritePaths=/etc/ssl/photos
+///
+/// Another `cert issue` of the same NAME to the same folder takes the place of
+/// this one, with all that is said here.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct IssueArguments {
+    /// A full name, or one that the mesh's domain is put behind.
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// One more name in the same certificate; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    also: Vec<String>,
+    /// Where to put the files [default: the folder certs beside the
+    /// configuration].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// How long each certificate is good for, in days.
+    #[arg(long, value_name = "N", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::LEAF_DAYS)))]
+    days: u32,
+    /// What to run after this and after each renewal, such as "systemctl reload
+    /// nginx".
+    ///
+    /// The agent runs it by `sh -c` as the user who asked, for a minute at most,
+    /// and again later when it fails. In its environment are INNERMESH_NAME and
+    /// INNERMESH_NAMES, INNERMESH_CERT, INNERMESH_KEY, INNERMESH_PEM,
+    /// INNERMESH_CHAIN and INNERMESH_CA (the files), INNERMESH_SERIAL and
+    /// INNERMESH_NOT_AFTER.
+    #[arg(long, value_name = "CMD", conflicts_with = "no_renew")]
+    exec: Option<String>,
+    /// Whom the files with the key belong to, by name or number.
+    #[arg(long, value_name = "USER[:GROUP]")]
+    owner: Option<String>,
+    /// The group of the files with the key, which may read them unless --mode or
+    /// --owner is given.
+    ///
+    /// PostgreSQL takes a key that belongs to its own user with mode 600
+    /// (--owner postgres:postgres), or to root with mode 640 (--group postgres).
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// Permissions of the files with the key: 600, 640, 400 or 440 [default:
+    /// 600; 640 with --group alone].
+    #[arg(long, value_parser = owner::mode)]
+    mode: Option<u32>,
+    /// Make a new key, now and at each renewal.
+    #[arg(long)]
+    new_key: bool,
+    /// Renew so long before the end, such as 20d, in place of a third of the
+    /// life.
+    #[arg(long, value_name = "TIME", conflicts_with = "no_renew")]
+    renew_before: Option<Span>,
+    /// Don't renew it; also ends the renewal of an earlier one.
+    #[arg(long)]
+    no_renew: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Serialize)]
+struct Printed {
+    cert: PathBuf,
+    key: PathBuf,
+    chain: PathBuf,
+    pem: PathBuf,
+    ca: PathBuf,
+    names: Vec<String>,
+    serial: String,
+    not_after: UnixTime,
+    renewed: Option<UnixTime>,
+    #[serde(skip)]
+    kept: bool,
+    #[serde(skip)]
+    once: bool,
+}
+
+pub async fn issue(
+    arguments: IssueArguments,
+    paths: &Paths,
+    client: &Client,
+) -> Result<(), Failure> {
+    let status = client.status().await?;
+    let domain: MeshDomain = status.domain.parse().map_err(Failure::failed)?;
+    let wish = wish(&arguments, &domain, paths)?;
+    let place = kept::place(&wish);
+    let root = client.ca_root().await?;
+    let there = key_of(&place, &root.pem).await?;
+    let kept = there.filter(|_| !arguments.new_key);
+    let was_kept = kept.is_some();
+    let key = kept.unwrap_or_else(|| SystemKeys.generate_p256());
+    let names: BTreeSet<String> = wish.names.iter().cloned().collect();
+    let csr = csr::make(&key, &names, &BTreeSet::new()).map_err(Failure::failed)?;
+    let ca = place.folder.join(files::CA);
+    may_write(&place, &ca, &root.pem).await?;
+    let request = CertRequest {
+        names: wish.names.clone(),
+        csr: Der(csr),
+        days: arguments.days,
+    };
+    let issued = client.cert_issue(&request).await?;
+    if !files::is_for(&issued, &*key, &names) {
+        return Err(Failure::failed(
+            "the agent answered with another certificate than was asked for; nothing was written",
+        ));
+    }
+    let shared = SystemOutside.share(&ca, root.pem.as_bytes()).await;
+    shared.map_err(|error| refused(&error))?;
+    let set = files::of(&issued, &*key, kept::access(&wish));
+    let written = SystemOutside.replace(&place, set).await;
+    written.map_err(|error| refused(&error))?;
+    let mut printed = printed(&place, &wish.names, &issued);
+    printed.kept = was_kept;
+    printed.once = arguments.no_renew;
+    if arguments.no_renew {
+        end(client, &arguments.name, &place).await?;
+        return arguments.output.print(&printed, || text(&printed));
+    }
+    let row = client.renewal_add(&wish).await?;
+    printed.renewed = row.next;
+    arguments.output.print(&printed, || text(&printed))?;
+    warn(&row);
+    command_done(client, row).await
+}
+
+/// What the arguments say, in full.
+fn wish(
+    arguments: &IssueArguments,
+    domain: &MeshDomain,
+    paths: &Paths,
+) -> Result<RenewalWish, Failure> {
+    let mut names = vec![full_name(&arguments.name, domain)?];
+    for also in &arguments.also {
+        let name = full_name(also, domain)?;
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let access = owner::access(
+        arguments.owner.as_deref(),
+        arguments.group.as_deref(),
+        arguments.mode,
+    )?;
+    let folder = arguments.out.clone();
+    let folder = folder.unwrap_or_else(|| paths.certificates.clone());
+    let wish = RenewalWish {
+        names,
+        days: arguments.days,
+        folder: std::path::absolute(&folder).map_err(Failure::failed)?,
+        stem: kept::stem(&arguments.name),
+        owner: access.uid,
+        group: access.gid,
+        mode: access.mode,
+        new_key: arguments.new_key,
+        renew_before_s: arguments.renew_before.map(|span| span.0),
+        exec: arguments.exec.clone(),
+        exec_now: true,
+    };
+    kept::check(&wish).map_err(Failure::usage)?;
+    Ok(wish)
+}
+
+/// Ends the renewal of an earlier certificate in this place.
+async fn end(client: &Client, name: &str, place: &SetPlace) -> Result<(), Failure> {
+    let which = WhichRenewal {
+        name: name.to_owned(),
+        folder: Some(place.folder.clone()),
+    };
+    match client.renewal_rm(&which).await {
+        Ok(_) => {
+            output::note("it was renewed by itself until now, and is so no more");
+            Ok(())
+        }
+        Err(ClientError::Refused(error)) if error.code == ErrorCode::NotFound => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn printed(place: &SetPlace, names: &[String], issued: &Issued) -> Printed {
+    Printed {
+        cert: place.file(files::CERT),
+        key: place.file(files::KEY),
+        chain: place.file(files::CHAIN),
+        pem: place.file(files::PEM),
+        ca: place.folder.join(files::CA),
+        names: names.to_vec(),
+        serial: issued.serial.clone(),
+        not_after: issued.not_after,
+        renewed: None,
+        kept: false,
+        once: false,
+    }
+}
+
+fn text(printed: &Printed) -> String {
+    let note = if printed.kept { " (kept)" } else { "" };
+    let renewed = match (printed.once, printed.renewed) {
+        (true, _) => "not by itself".into(),
+        (false, Some(at)) => format!("by the agent from {at} on"),
+        (false, None) => "not as things are".into(),
+    };
+    format!(
+        "{} until {}, serial {}\n\n  key          {}{note}\n  certificate  {}\n  both         {}\n  \
+         chain        {}\n  root         {}\n  renewed      {renewed}\n",
+        printed.names.join(", "),
+        printed.not_after,
+        printed.serial,
+        printed.key.display(),
+        printed.cert.display(),
+        printed.pem.display(),
+        printed.chain.display(),
+        printed.ca.display(),
+    )
+}
+
+/// What stands below the mesh's domain is a full name; any other gets the
+/// domain behind it, unless a final dot says that it is full.
+pub(in crate::cli) fn full_name(typed: &str, domain: &MeshDomain) -> Result<String, Failure> {
+    let lower = typed.to_ascii_lowercase();
+    let full = match lower.strip_suffix('.') {
+        Some(full) => full.to_string(),
+        None if domain.contains(&lower) => lower,
+        None => format!("{lower}.{domain}"),
+    };
+    if !is_dns_name(&full) {
+        return Err(Failure::usage(format!("\"{typed}\" is not a name")));
+    }
+    if !domain.contains(&full) {
+        return Err(Failure::usage(format!(
+            "{full} is not below {domain}, and this mesh certifies nothing else"
+        )));
+    }
+    Ok(full)
+}
+
+/// The key that is there already, if it is one that was made for this mesh;
+/// `None` when there are no files yet.
+///
+/// # Errors
+/// When there are files that somebody else made.
+async fn key_of(place: &SetPlace, root: &str) -> Result<Option<Arc<dyn CaKey>>, Failure> {
+    let there = SystemOutside.read(place).await;
+    let there = there.map_err(|error| refused(&error))?;
+    if !there.contains_key(files::KEY) && !there.contains_key(files::CERT) {
+        return Ok(None);
+    }
+    let root = pem::decode(root).map_err(Failure::failed)?;
+    let root = root
+        .first()
+        .and_then(|block| Certificate::parse(&block.content).ok());
+    let found = root.and_then(|root| files::found(&there, &root, &SystemKeys));
+    match found {
+        Some(found) => Ok(Some(found.key)),
+        None => Err(Failure::failed(format!(
+            "{} is there already and is not of this mesh; move it and its like away, or choose \
+             another --out",
+            place.file(files::KEY).display()
+        ))),
+    }
+}
+
+/// Refuses before the ledger is asked what could not be written after it.
+async fn may_write(place: &SetPlace, ca: &Path, root: &str) -> Result<(), Failure> {
+    if !place.folder.exists() {
+        return Ok(());
+    }
+    if ca.exists() {
+        let shared = SystemOutside.share(ca, root.as_bytes()).await;
+        shared.map_err(|error| refused(&error))?;
+    }
+    let checked = SystemOutside.check(place).await;
+    checked.map_err(|error| refused(&error))
+}
+
+fn refused(error: &SetError) -> Failure {
+    match error {
+        SetError::Foreign(path) => Failure::failed(format!(
+            "{} is there already and was made by somebody else; move it away, or choose another --out",
+            path.display()
+        )),
+        SetError::Io(..) => Failure::failed(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_name_gets_the_domain_and_a_foreign_one_is_refused() {
+        let domain = "in.example.org".parse().unwrap();
+        let full = |typed| full_name(typed, &domain);
+        assert_eq!(full("Photos").as_deref(), Ok("photos.in.example.org"));
+        assert_eq!(full("a.alpha").as_deref(), Ok("a.alpha.in.example.org"));
+        assert_eq!(full("a.in.example.org").as_deref(), Ok("a.in.example.org"));
+        assert_eq!(full("a.in.example.org.").as_deref(), Ok("a.in.example.org"));
+        for bad in ["a.example.com.", "", "a..b", "../x", "a b", "a/b"] {
+            assert_eq!(
+                full(bad).unwrap_err().code,
+                super::super::super::failure::USAGE,
+                "{bad}"
+            );
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! `agent cert`. The first private key is made here, in this process, and only
+//! the request for a certificate goes to the agent, which is then told to renew
+//! what stands in the files.
+
+mod issue;
+mod list;
+mod owner;
+
+pub(in crate::cli) use self::issue::full_name;
+
+use std::{path::PathBuf, time::Duration};
+
+use innermesh_proto::certificate::Serial;
+
+use self::{issue::IssueArguments, list::ListArguments};
+use super::{
+    failure::Failure,
+    output::{self, Output},
+    paths::Paths,
+};
+use crate::control::{
+    Client,
+    renewals::{RenewNow, RenewalRow, WhichRenewal},
+};
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    Issue(IssueArguments),
+    Renew(RenewArguments),
+    List(ListArguments),
+    Revoke(RevokeArguments),
+    Rm(RmArguments),
+}
+
+/// Renew a certificate of this machine now.
+///
+/// The agent renews each certificate by itself in time, and one that failed
+/// again and again; this is for when it should not wait, and for a new key after
+/// the old one was revoked.
+#[derive(Debug, clap::Args)]
+pub struct RenewArguments {
+    #[command(flatten)]
+    which: Which,
+    /// Make a new key, this time.
+    #[arg(long)]
+    new_key: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Renew a certificate of this machine no more.
+///
+/// Its files stay as they are, and it is good until its end; `agent cert
+/// revoke` ends it before.
+#[derive(Debug, clap::Args)]
+pub struct RmArguments {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+struct Which {
+    /// As it was issued, or a full name.
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// The folder of its files, where several are of that name.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+impl Which {
+    fn renewal(&self) -> Result<WhichRenewal, Failure> {
+        let out = self.out.as_ref().map(std::path::absolute).transpose();
+        Ok(WhichRenewal {
+            name: self.name.clone(),
+            folder: out.map_err(Failure::failed)?,
+        })
+    }
+}
+
+/// End a certificate before its time, and with it its key.
+///
+/// One of this machine's, or, on an admin's machine, any. A machine's
+/// membership ends by `agent evict`. The machine that renews the certificate
+/// makes no other in its place until somebody there asks for a new key with
+/// `agent cert renew NAME --new-key`.
+#[derive(Debug, clap::Args)]
+pub struct RevokeArguments {
+    /// Its serial number, as `agent cert list` shows it.
+    #[arg(value_name = "SERIAL")]
+    serial: Serial,
+    #[command(flatten)]
+    output: Output,
+}
+
+pub async fn run(command: Command, paths: &Paths, client: &Client) -> Result<(), Failure> {
+    match command {
+        Command::Issue(arguments) => issue::issue(arguments, paths, client).await,
+        Command::Renew(arguments) => renew(&arguments, client).await,
+        Command::List(arguments) => list::list(&arguments, client).await,
+        Command::Revoke(arguments) => revoke(&arguments, client).await,
+        Command::Rm(arguments) => remove(&arguments, client).await,
+    }
+}
+
+async fn renew(arguments: &RenewArguments, client: &Client) -> Result<(), Failure> {
+    let request = RenewNow {
+        which: arguments.which.renewal()?,
+        new_key: arguments.new_key,
+    };
+    let row = client.renewal_now(&request).await?;
+    arguments.output.print(&row, || {
+        format!(
+            "{} until {}, serial {}\n",
+            row.names.join(", "),
+            row.not_after,
+            row.serial
+        )
+    })?;
+    command_done(client, row).await
+}
+
+async fn remove(arguments: &RmArguments, client: &Client) -> Result<(), Failure> {
+    let row = client.renewal_rm(&arguments.which.renewal()?).await?;
+    arguments.output.print(&row, || {
+        format!(
+            "{} is not renewed any more; {} and the other files stay, and the certificate ends \
+             at {}\n",
+            row.names.join(", "),
+            row.cert.display(),
+            row.not_after
+        )
+    })
+}
+
+async fn revoke(arguments: &RevokeArguments, client: &Client) -> Result<(), Failure> {
+    let serial = arguments.serial;
+    let rows = client.cert_list().await?;
+    let revoked = client.cert_revoke(&serial).await?;
+    arguments.output.print(&revoked, || {
+        let own = rows.into_iter().find(|row| row.serial == serial.to_string());
+        let next = match own.and_then(|row| row.renewal) {
+            Some(renewal) => format!(
+                "no other is made in its place by itself: `agent cert renew {name} --new-key` makes \
+                 a new key and certificate, `agent cert rm {name}` ends its renewal",
+                name = renewal.name
+            ),
+            None => "a new one there needs a new key (`agent cert renew NAME --new-key`, or \
+                     `agent cert issue NAME --new-key`)"
+                .into(),
+        };
+        format!(
+            "the certificate of {} for {} is revoked; {next}\n",
+            revoked.node,
+            revoked.names.join(", ")
+        )
+    })
+}
+
+/// How often it is looked whether a command has ended.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Waits until the agent has run what it was asked to run after a renewal, and
+/// tells how that failed.
+async fn command_done(client: &Client, mut row: RenewalRow) -> Result<(), Failure> {
+    let Some(line) = row.exec.clone() else {
+        return Ok(());
+    };
+    // The agent ends it after a minute, and may run others before.
+    let mut looks = 0u32;
+    while row.exec_pending && row.exec_error.is_none() {
+        if looks > 1500 {
+            return Err(Failure::timed_out(format!(
+                "the agent hasn't run \"{line}\" yet; `agent cert list` tells when it has"
+            )));
+        }
+        tokio::time::sleep(PAUSE).await;
+        looks += 1;
+        let rows = client.cert_list().await?;
+        let renewals = rows.into_iter().filter_map(|row| row.renewal);
+        let Some(now) = renewals.into_iter().find(|now| now.key == row.key) else {
+            return Ok(());
+        };
+        row = now;
+    }
+    match row.exec_error {
+        Some(why) if row.exec_pending => Err(Failure::failed(format!(
+            "the certificate is in its files, and \"{line}\" failed: {why}; it is run again, and \
+             `agent cert list` tells how that goes"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Says what keeps a certificate from being renewed, beside the output.
+fn warn(row: &RenewalRow) {
+    if let Some(why) = &row.last_error {
+        output::warn(&[format!(
+            "the certificate can't be renewed as things are: {why}"
+        )]);
+    }
+}

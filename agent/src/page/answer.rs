@@ -1,0 +1,216 @@
+//! HTTP's rules on top of a [`Site`]: methods, conditional requests (RFC 9110
+//! §13), and what a browser may do with what it gets.
+
+use std::time::{Duration, SystemTime};
+
+use axum::http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
+    header::{
+        ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE,
+        IF_NONE_MATCH, LAST_MODIFIED, REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+    },
+};
+use bytes::Bytes;
+use http_body_util::Full;
+
+use super::{
+    html,
+    site::{Document, Site, TEXT},
+};
+
+/// The answer to one request; to HEAD it is that to GET, whose body the server
+/// leaves out.
+pub fn answer(
+    site: &Site,
+    method: &Method,
+    path: &str,
+    headers: &HeaderMap,
+) -> Response<Full<Bytes>> {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        let text = "Only GET and HEAD are answered here: nothing can be changed by this page.\n";
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, text);
+        set(&mut response, ALLOW, "GET, HEAD");
+        return response;
+    }
+    let Some(document) = site.document(path) else {
+        let text = "There is nothing at this address. The install page is at /, the root \
+                    certificate at /root.pem and /root.crt, its fingerprint at /fingerprint, the \
+                    revocation lists at /crl/.\n";
+        return plain(StatusCode::NOT_FOUND, text);
+    };
+    let fresh = document.status == StatusCode::OK && is_unchanged(document, headers);
+    let mut response = match fresh {
+        true => empty(StatusCode::NOT_MODIFIED),
+        false => {
+            let mut response = whole(document.status, document.body.clone());
+            set(&mut response, CONTENT_TYPE, document.content_type);
+            response
+        }
+    };
+    set(&mut response, ETAG, &document.etag);
+    if let Some(ms) = document.modified_ms {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(ms / 1000);
+        set(&mut response, LAST_MODIFIED, &httpdate::fmt_http_date(time));
+    }
+    // Kept copies are asked for again each time, which costs little.
+    set(&mut response, CACHE_CONTROL, "no-cache");
+    if document.status == StatusCode::SERVICE_UNAVAILABLE {
+        set(&mut response, RETRY_AFTER, "60");
+    }
+    guarded(response)
+}
+
+/// Whether the client holds just this (RFC 9110 §13.2.2): by its tag, else by
+/// its time.
+fn is_unchanged(document: &Document, headers: &HeaderMap) -> bool {
+    if headers.contains_key(IF_NONE_MATCH) {
+        let fields = headers.get_all(IF_NONE_MATCH).iter();
+        let mut tags = fields
+            .filter_map(|field| field.to_str().ok())
+            .flat_map(|field| field.split(','));
+        return tags.any(|tag| {
+            let tag = tag.trim();
+            tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == document.etag
+        });
+    }
+    let since = headers.get(IF_MODIFIED_SINCE);
+    let since = since.and_then(|field| httpdate::parse_http_date(field.to_str().ok()?).ok());
+    let modified = document
+        .modified_ms
+        .map(|ms| SystemTime::UNIX_EPOCH + Duration::from_secs(ms / 1000));
+    match (since, modified) {
+        (Some(since), Some(modified)) => modified <= since,
+        _ => false,
+    }
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    let mut response = whole(status, Bytes::from_static(text.as_bytes()));
+    set(&mut response, CONTENT_TYPE, TEXT);
+    guarded(response)
+}
+
+fn empty(status: StatusCode) -> Response<Full<Bytes>> {
+    whole(status, Bytes::new())
+}
+
+fn whole(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    response
+}
+
+/// No scripts, nothing from elsewhere, no frames, no guessing of types.
+fn guarded(mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    set(&mut response, CONTENT_SECURITY_POLICY, html::policy());
+    set(&mut response, X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(&mut response, REFERRER_POLICY, "no-referrer");
+    response
+}
+
+fn set(response: &mut Response<Full<Bytes>>, name: HeaderName, value: &str) {
+    // All values are our own and visible ASCII.
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page::{Input, List, ListState};
+    use innermesh_proto::certificate::Serial;
+
+    fn site() -> Site {
+        let list = |n, state| List {
+            issuer: Serial([n; 16]),
+            node: "alpha <&>".into(),
+            state,
+        };
+        let good = ListState::Good {
+            der: Bytes::from_static(b"list"),
+            number: 7,
+            revoked: 1,
+            this_update_ms: 1_790_000_000_000,
+            next_update_ms: 1_790_086_400_000,
+        };
+        Site::build(&Input {
+            domain: "lab.internal".into(),
+            port: 7480,
+            root: b"root".to_vec(),
+            root_begins_ms: 1_780_000_000_000,
+            lists: vec![
+                list(1, good),
+                list(2, ListState::IssuerRevoked),
+                list(3, ListState::Missing),
+            ],
+        })
+    }
+
+    fn ask(path: &str, fields: &[(HeaderName, &str)]) -> Response<Full<Bytes>> {
+        let fields = fields
+            .iter()
+            .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()));
+        answer(&site(), &Method::GET, path, &fields.collect())
+    }
+
+    fn list(n: u8) -> String {
+        crate::page::site::path(&Serial([n; 16]))
+    }
+
+    #[test]
+    fn a_list_that_is_not_there_is_told_apart_from_an_issuer_that_was_revoked() {
+        let good = ask(&list(1), &[]);
+        assert_eq!(good.status(), StatusCode::OK);
+        assert_eq!(good.headers()[CONTENT_TYPE], "application/pkix-crl");
+        assert_eq!(
+            good.headers()[LAST_MODIFIED],
+            "Mon, 21 Sep 2026 14:13:20 GMT"
+        );
+        assert_eq!(ask(&list(2), &[]).status(), StatusCode::GONE);
+        let missing = ask(&list(3), &[]);
+        assert_eq!(missing.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(missing.headers()[RETRY_AFTER], "60");
+        assert_eq!(ask(&list(4), &[]).status(), StatusCode::NOT_FOUND);
+        // What is no content of its own is never held to be unchanged.
+        assert_eq!(
+            ask(&list(2), &[(IF_NONE_MATCH, "*")]).status(),
+            StatusCode::GONE
+        );
+    }
+
+    #[test]
+    fn what_a_client_holds_is_not_sent_again() {
+        let good = ask(&list(1), &[]);
+        let tag = good.headers()[ETAG].to_str().unwrap();
+        for held in [tag.to_owned(), format!("W/{tag}"), format!("\"a\", {tag}")] {
+            let again = ask(&list(1), &[(IF_NONE_MATCH, &held)]);
+            assert_eq!(again.status(), StatusCode::NOT_MODIFIED, "{held}");
+            assert_eq!(again.headers()[ETAG], tag);
+        }
+        let later = "Mon, 21 Sep 2026 14:13:20 GMT";
+        let earlier = "Mon, 21 Sep 2026 14:13:19 GMT";
+        for (since, status) in [
+            (later, StatusCode::NOT_MODIFIED),
+            (earlier, StatusCode::OK),
+            ("yesterday", StatusCode::OK),
+        ] {
+            let again = ask(&list(1), &[(IF_MODIFIED_SINCE, since)]);
+            assert_eq!(again.status(), status, "{since}");
+        }
+        // The tag is the better judge where there are both.
+        let both = [(IF_NONE_MATCH, "\"x\""), (IF_MODIFIED_SINCE, later)];
+        assert_eq!(ask(&list(1), &both).status(), StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn names_can_not_break_out_of_the_page() {
+        use http_body_util::BodyExt;
+        let page = ask("/crl/", &[]).into_body().collect().await.unwrap();
+        let page = String::from_utf8(page.to_bytes().to_vec()).unwrap();
+        assert!(
+            page.contains("alpha &lt;&amp;&gt;") && !page.contains("<&>"),
+            "{page}"
+        );
+    }
+}

@@ -1,0 +1,21 @@
+//! The install page: the mesh's root certificate, how to trust it, and the
+//! issuers' revocation lists, over plain HTTP. A client can't check HTTPS before
+//! it has the root, and revocation lists are fetched without TLS so that checking
+//! one certificate never waits for another (RFC 5280 §8). All that is served is
+//! made beforehand, as a [`Site`]: a request looks one document up and changes
+//! nothing.
+
+mod answer;
+mod html;
+mod profile;
+mod qr;
+mod server;
+mod site;
+
+pub use self::{
+    server::{BindError, Server},
+    site::{Input, List, ListState, Site},
+};
+
+/// The port unless the configuration says otherwise.
+pub const PORT: u16 = 7480;
