@@ -1,5 +1,7 @@
 //! Certificates that end before their time.
 
+use std::collections::BTreeSet;
+
 use innermesh_tests::{Agent, Lab, agent::PATIENCE, wait::ensure, wait_for};
 use serde_json::Value;
 
@@ -66,4 +68,18 @@ fn its_owner_or_an_admin_revokes_a_certificate_and_its_key_is_not_certified_agai
         .expect("gamma's");
     let serial = member["serial"].as_str().expect("a serial");
     alpha.refused(&["cert", "revoke", serial], "evict the machine");
+}
+
+#[test]
+fn each_certificate_is_another_also_within_a_second() {
+    let Some(lab) = Lab::new(1) else { return };
+    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
+    let _ = alpha.init();
+    let out = alpha.dir.join("certs").to_string_lossy().into_owned();
+    let mut serials = BTreeSet::new();
+    for _ in 0..8 {
+        let told = alpha.json(&["cert", "issue", "alpha", "--out", &out]);
+        let serial = told["serial"].as_str().expect("a serial").to_owned();
+        assert!(serials.insert(serial), "told of an earlier one: {told}");
+    }
 }

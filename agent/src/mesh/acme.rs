@@ -176,9 +176,10 @@ async fn certify(inner: &Inner, wanted: Wanted, patience: Duration) -> Result<Ce
         names: wanted.names.clone(),
         days: wanted.days,
     });
+    let before = inner.ledger.state();
     decide(inner, &content, patience).await?;
     let state = inner.ledger.state();
-    let found = certificates::newest(&state, inner.me, &wanted.spki, Some(&wanted.names));
+    let found = certificates::added(&state, &before, inner.me, &wanted.spki, &wanted.names);
     let found = found.and_then(|(serial, listed)| certificates::issued(&state, serial, listed));
     let issued = found.ok_or_else(|| {
         NotDone::Unavailable("issued, but not in the ledger here yet; ask again".into())

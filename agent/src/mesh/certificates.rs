@@ -62,10 +62,11 @@ pub async fn certify(
         names: names.clone(),
         days,
     });
+    let before = inner.ledger.state();
     decide(inner, &content).await?;
     let state = inner.ledger.state();
-    let newest = newest(&state, inner.me, &spki, Some(&names));
-    newest
+    let added = added(&state, &before, inner.me, &spki, &names);
+    added
         .and_then(|(serial, listed)| issued(&state, serial, listed))
         .ok_or_else(|| {
             ControlError::new(
@@ -75,18 +76,35 @@ pub async fn certify(
         })
 }
 
-/// The newest certificate of a node for a key, and for exactly these names
-/// where some are given.
-pub fn newest<'a>(
+/// The newest certificate of a node for a key.
+pub fn newest<'a>(state: &'a State, node: NodeId, spki: &[u8]) -> Option<(Serial, &'a Listed)> {
+    select(state, node, spki, |_, _| true)
+}
+
+/// The newest for exactly these names that wasn't there `before`: of several
+/// that begin in the same second nothing else tells which came last.
+pub fn added<'a>(
+    state: &'a State,
+    before: &State,
+    node: NodeId,
+    spki: &[u8],
+    names: &BTreeSet<String>,
+) -> Option<(Serial, &'a Listed)> {
+    select(state, node, spki, |serial, issued| {
+        !before.certificates.contains_key(serial) && issued.names.iter().eq(names)
+    })
+}
+
+fn select<'a>(
     state: &'a State,
     node: NodeId,
     spki: &[u8],
-    names: Option<&BTreeSet<String>>,
+    counts: impl Fn(&Serial, &Listed) -> bool,
 ) -> Option<(Serial, &'a Listed)> {
     let hash = Hash::of(spki);
     let all = state.certificates.iter();
-    let has = |issued: &Listed| names.is_none_or(|names| issued.names.iter().eq(names));
-    all.filter(|(_, issued)| issued.key_hash == hash && issued.owner == node && has(issued))
+    all.filter(|(_, issued)| issued.key_hash == hash && issued.owner == node)
+        .filter(|(serial, issued)| counts(serial, issued))
         .max_by_key(|(_, issued)| issued.not_before_ms)
         .map(|(serial, issued)| (*serial, issued))
 }

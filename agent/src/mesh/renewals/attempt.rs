@@ -242,7 +242,7 @@ fn unused(
     spki: &[u8],
     leaf: &Certificate,
 ) -> Option<Issued> {
-    let (serial, listed) = certificates::newest(state, inner.me, spki, None)?;
+    let (serial, listed) = certificates::newest(state, inner.me, spki)?;
     let newer = listed.not_before_ms > leaf.not_before_ms || leaf.spki != spki;
     let names = kept.names();
     let same = listed.names.len() == names.len() && listed.names.iter().all(|n| names.contains(n));
