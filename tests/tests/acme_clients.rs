@@ -95,7 +95,7 @@ fn certbot_gets_renews_and_revokes_and_its_account_changes_and_ends() {
 
     let _ = web.certbot(&["unregister"]).ok();
     let gone = web.certbot(&["show_account"]);
-    assert!(gone.stdout.contains("Could not find"), "{gone}");
+    assert!(gone.to_string().contains("Could not find"), "{gone}");
 }
 
 #[test]

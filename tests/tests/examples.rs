@@ -40,15 +40,23 @@ struct Agents<'lab> {
 }
 
 impl Agents<'_> {
-    fn issue(&self, name: &str) {
+    fn issue(&self, name: &str, more: &[&str]) {
         let issue = ["cert", "issue", name, "--out", CERTS];
-        let _ = self.beta.cli(&issue).ok();
+        let _ = self.beta.cli(&[&issue, more].concat()).ok();
+    }
+
+    fn renew(&self, name: &str) {
+        let _ = self.beta.cli(&["cert", "renew", name]).ok();
     }
 }
 
 fn start_nginx(web: &Web<'_>) -> Process {
     let _ = web.run(&["nginx", "-t"]).ok();
-    web.start("nginx", &["nginx", "-g", "daemon off;"], &[])
+    let nginx = web.start("nginx", &["nginx", "-g", "daemon off;"], &[]);
+    wait_for("nginx", PATIENCE, || {
+        web.curl(&["http://localhost/"]).result()
+    });
+    nginx
 }
 
 fn wait_other(visitor: &Web<'_>, old: &str) {
@@ -66,14 +74,14 @@ fn nginx_with_the_files_of_cert_issue() {
     let Some(lab) = Lab::new(2) else { return };
     let (agents, web, visitor) = mesh(&lab, "photos", 443);
     let _backend = web.serve(TEXT);
-    agents.issue("photos");
-    web.put_example("nginx/photos.conf", "/etc/nginx/sites-enabled/photos.conf");
     let _nginx = start_nginx(&web);
+    agents.issue("photos", &["--exec", "nginx -s reload"]);
+    web.put_example("nginx/photos.conf", "/etc/nginx/sites-enabled/photos.conf");
+    let _ = web.run(&["nginx", "-s", "reload"]).ok();
     let url = format!("https://photos.{DOMAIN}/");
     visitor.wait_page(&url, TEXT);
     let old = visitor.serial(&format!("photos.{DOMAIN}"), 443);
-    agents.issue("photos");
-    let _ = web.run(&["nginx", "-s", "reload"]).ok();
+    agents.renew("photos");
     wait_other(&visitor, &old.expect("a certificate"));
     visitor.wait_page(&url, TEXT);
 }
@@ -89,9 +97,6 @@ fn nginx_with_certbot_which_renews_and_reloads() {
     let name = format!("photos.{DOMAIN}");
     // Debian's own site answers first, and has the folder of the example.
     let _nginx = start_nginx(&web);
-    wait_for("nginx", PATIENCE, || {
-        web.curl(&["http://localhost/"]).result()
-    });
     web.put_example("nginx-certbot/cli.ini", "/etc/letsencrypt/cli.ini");
     assert!(web.read("/etc/letsencrypt/cli.ini").contains(&directory()));
     let hook = "/etc/letsencrypt/renewal-hooks/deploy/reload-nginx";
@@ -132,29 +137,32 @@ fn nginx_with_certbot_which_renews_and_reloads() {
 }
 
 #[test]
-fn haproxy_with_one_file_made_of_two() {
+fn haproxy_with_the_one_file_of_cert_issue() {
     if !installed(&["haproxy", "python3"]) {
         return;
     }
     let Some(lab) = Lab::new(2) else { return };
     let (agents, web, visitor) = mesh(&lab, "photos", 443);
     let _backend = web.serve(TEXT);
-    web.put_example("haproxy/make-pem", "/usr/local/share/make-pem");
-    let make_pem = || web.shell("sh /usr/local/share/make-pem", &[]);
-    agents.issue("photos");
-    make_pem();
+    agents.issue("photos", &[]);
     let path = "/etc/haproxy/haproxy.cfg";
     web.put_example("haproxy/haproxy.cfg", path);
     let _ = web.run(&["haproxy", "-c", "-f", path]).ok();
-    let mut haproxy = web.start("haproxy", &["haproxy", "-W", "-f", path], &[]);
+    let haproxy = web.start("haproxy", &["haproxy", "-W", "-f", path], &[]);
     let url = format!("https://photos.{DOMAIN}/");
     visitor.wait_page(&url, TEXT);
-    let old = visitor.serial(&format!("photos.{DOMAIN}"), 443);
-    agents.issue("photos");
-    make_pem();
     // As `systemctl reload haproxy` does.
-    haproxy.signal(nix::sys::signal::Signal::SIGUSR2);
-    wait_other(&visitor, &old.expect("a certificate"));
+    let reload = format!("kill -USR2 {}", haproxy.id());
+    let shown = || {
+        let serial = visitor.serial(&format!("photos.{DOMAIN}"), 443);
+        serial.expect("a certificate")
+    };
+    let old = shown();
+    agents.issue("photos", &["--exec", &reload]);
+    wait_other(&visitor, &old);
+    let old = shown();
+    agents.renew("photos");
+    wait_other(&visitor, &old);
 }
 
 #[test]
@@ -166,9 +174,7 @@ fn postgresql_with_a_key_of_its_own_user() {
     let (agents, web, visitor) = mesh(&lab, "db", 5432);
     let versions = web.shell("ls /usr/lib/postgresql", &[]);
     let version = versions.split_whitespace().next_back().expect("a version");
-    agents.issue("db");
-    let key = format!("{CERTS}/db.key");
-    let _ = web.run(&["chown", "postgres:postgres", &key]).ok();
+    agents.issue("db", &["--owner", "postgres:postgres"]);
     // A cluster as Debian makes it, whatever the machine itself has.
     web.shell(
         r#"rm -rf /etc/postgresql/* /var/lib/postgresql/*
