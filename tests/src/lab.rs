@@ -317,7 +317,7 @@ impl Host {
     /// # Errors
     /// The operating system's.
     pub fn udp_to(&self, server: SocketAddr) -> io::Result<UdpSocket> {
-        self.inside(move || {
+        inside(self.network()?, move || {
             let any = if server.is_ipv4() {
                 "0.0.0.0:0"
             } else {
@@ -334,7 +334,9 @@ impl Host {
     /// # Errors
     /// The operating system's.
     pub fn tcp_to(&self, server: SocketAddr) -> io::Result<TcpStream> {
-        self.inside(move || TcpStream::connect_timeout(&server, Duration::from_secs(5)))
+        inside(self.network()?, move || {
+            TcpStream::connect_timeout(&server, Duration::from_secs(5))
+        })
     }
 
     /// A TCP socket of this host that listens.
@@ -342,7 +344,7 @@ impl Host {
     /// # Errors
     /// The operating system's.
     pub fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
-        self.inside(move || TcpListener::bind(address))
+        inside(self.network()?, move || TcpListener::bind(address))
     }
 
     /// A UDP socket of this host.
@@ -350,21 +352,15 @@ impl Host {
     /// # Errors
     /// The operating system's.
     pub fn udp(&self, address: SocketAddr) -> io::Result<UdpSocket> {
-        self.inside(move || UdpSocket::bind(address))
+        inside(self.network()?, move || UdpSocket::bind(address))
     }
 
-    /// Runs `work` on a thread of its own in this host's network: what it
-    /// opens stays there.
-    fn inside<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> io::Result<T> + Send + 'static,
-    ) -> io::Result<T> {
-        let network = File::open(format!("/proc/{}/ns/net", self.namespace.pid()))?;
-        let thread = std::thread::spawn(move || {
-            setns(&network, CloneFlags::CLONE_NEWNET)?;
-            work()
-        });
-        thread.join().expect("the work doesn't panic")
+    /// This host's network, to open sockets in it by [`inside`].
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn network(&self) -> io::Result<File> {
+        File::open(format!("/proc/{}/ns/net", self.namespace.pid()))
     }
 
     /// Bytes received and sent by this host's network card so far.
@@ -385,6 +381,21 @@ impl Host {
             .collect();
         (figures[0], figures[8])
     }
+}
+
+/// Runs `work` on a thread of its own in a network: what it opens stays there.
+///
+/// # Errors
+/// The operating system's.
+pub fn inside<T: Send + 'static>(
+    network: File,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let thread = std::thread::spawn(move || {
+        setns(&network, CloneFlags::CLONE_NEWNET)?;
+        work()
+    });
+    thread.join().expect("the work doesn't panic")
 }
 
 /// A network and a mount namespace, held by a process that waits.

@@ -1,12 +1,15 @@
 //! A laboratory for end-to-end tests and benchmarks: hosts that are network
 //! namespaces of this machine, and real agents on them.
 
+pub mod acme;
 pub mod agent;
 pub mod dns;
 pub mod lab;
 pub mod page;
 pub mod process;
+pub mod roster;
 pub mod wait;
+pub mod web;
 
 pub use self::{
     agent::Agent,

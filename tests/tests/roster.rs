@@ -2,49 +2,13 @@
 
 use std::fs;
 
-use innermesh_tests::{Agent, Lab, agent::PATIENCE, wait_for};
+use innermesh_tests::{
+    Agent, Lab,
+    agent::PATIENCE,
+    roster::{mesh, roster, wait_leader, wait_roster},
+    wait_for,
+};
 use serde_json::Value;
-
-/// A mesh of agents, the first its founder, and what opens its root's key.
-fn mesh<'lab>(lab: &'lab Lab, names: &[&str]) -> (Vec<Agent<'lab>>, String) {
-    let mut agents: Vec<Agent> = names
-        .iter()
-        .zip(&lab.hosts)
-        .map(|(name, host)| Agent::new(host, name))
-        .collect();
-    let (first, others) = agents.split_first_mut().expect("a first");
-    let told = first.init();
-    let passphrase = told["passphrase"].as_str().expect("one").to_owned();
-    first.set("INNERMESH_ROOT_PASSPHRASE", &passphrase);
-    for other in others {
-        other.join(first);
-    }
-    let file = told["recovery_file"].as_str().expect("a file").to_owned();
-    (agents, file)
-}
-
-fn roster(agent: &Agent) -> Vec<String> {
-    let status = agent.json(&["ca", "status"]);
-    let roster = status["roster"].as_array().expect("a roster");
-    let names = roster.iter().filter_map(Value::as_str);
-    names.map(str::to_owned).collect()
-}
-
-/// Waits until each of the agents knows this roster, in any order.
-fn wait_roster(agents: &[Agent], names: &[&str]) {
-    let mut expected: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    expected.sort();
-    for agent in agents {
-        wait_for(&format!("the roster at {}", agent.name), PATIENCE, || {
-            let mut got = roster(agent);
-            got.sort();
-            match got == expected {
-                true => Ok(()),
-                false => Err(format!("{got:?}")),
-            }
-        });
-    }
-}
 
 /// Has the agent add a service, and waits until its name is granted.
 fn wait_granted(agent: &Agent, service: &str) {
@@ -151,11 +115,7 @@ fn the_mesh_decides_on_when_its_leader_is_killed() {
             .ok();
     }
     wait_roster(&agents, &["alpha", "beta", "gamma"]);
-    let status = agents[0].json(&["ca", "status"]);
-    let leader = agents
-        .iter()
-        .position(|agent| status["leader"] == agent.name.as_str());
-    let leader = leader.expect("one of them");
+    let leader = wait_leader(&agents, &agents[0]);
     agents[leader].kill();
     wait_granted(&agents[3], "photos");
     agents[leader].start();

@@ -105,19 +105,7 @@ fn usage(lab: &Lab, ids: &[u32]) -> Result<Usage, String> {
         };
         sum.resident_kib += field("VmRSS:");
         sum.private_kib += field("RssAnon:");
-        let stat = read(&format!("/proc/{id}/stat"))?;
-        // The second field, the name, may have spaces and ends with the last
-        // parenthesis; user and system time are fields 14 and 15.
-        let rest = stat
-            .rsplit_once(')')
-            .map(|(_, rest)| rest)
-            .unwrap_or_default();
-        sum.ticks += rest
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|f| f.parse::<u64>().ok())
-            .sum::<u64>();
+        sum.ticks += processor_ticks(*id)?;
     }
     for host in &lab.hosts {
         let (received, sent) = host.traffic();
@@ -125,6 +113,19 @@ fn usage(lab: &Lab, ids: &[u32]) -> Result<Usage, String> {
         sum.sent += sent;
     }
     Ok(sum)
+}
+
+/// Processor time of a process so far, in units of 10 ms.
+pub fn processor_ticks(id: u32) -> Result<u64, String> {
+    let stat = read(&format!("/proc/{id}/stat"))?;
+    // The second field, the name, may have spaces and ends with the last
+    // parenthesis; user and system time are fields 14 and 15.
+    let rest = stat
+        .rsplit_once(')')
+        .map(|(_, rest)| rest)
+        .unwrap_or_default();
+    let fields = rest.split_whitespace().skip(11).take(2);
+    Ok(fields.filter_map(|f| f.parse::<u64>().ok()).sum())
 }
 
 fn read(path: &str) -> Result<String, String> {

@@ -1,10 +1,11 @@
 //! Measures agents in network namespaces of this machine, and beside them, in
-//! the same run, what a person would compare them with: Serf.
+//! the same run, what a person would compare them with: Serf and pebble.
 
 mod change;
 mod death;
 mod figures;
 mod idle;
+mod issue;
 mod join;
 mod ledger;
 mod mesh;
@@ -21,7 +22,10 @@ use clap::{Args, Parser, Subcommand};
 use crate::figures::Report;
 
 #[derive(Parser)]
-#[command(name = "ops/bench", about = "Measures Innermesh, and Serf beside it")]
+#[command(
+    name = "ops/bench",
+    about = "Measures Innermesh, and beside it Serf and pebble"
+)]
 struct Arguments {
     #[command(subcommand)]
     what: What,
@@ -85,6 +89,15 @@ enum What {
         #[arg(long, default_value_t = 50)]
         agents: usize,
     },
+    /// What a certificate costs with three CA nodes, and pebble beside it
+    Issue {
+        /// How many certificates of each kind
+        #[arg(long, default_value_t = 100)]
+        rounds: usize,
+        /// How often the leader is killed before an order
+        #[arg(long, default_value_t = 5)]
+        kills: usize,
+    },
     /// What is lost, and for how long nothing is decided, when the leader is
     /// killed
     Kills {
@@ -129,6 +142,7 @@ fn main() -> ExitCode {
             changes,
         } => steady::measure(agents, seconds, loss, changes, &mut report),
         What::Ledger { agents } => ledger::measure(agents, &mut report),
+        What::Issue { rounds, kills } => issue::measure(rounds, kills, &mut report),
         What::Kills { kills } => roster::kills(kills, &mut report),
         What::Roster => roster::changes(&mut report),
         What::All => join::measure(10, &mut report)
@@ -138,6 +152,7 @@ fn main() -> ExitCode {
             .and_then(|()| restart::measure(&[3, 50], &mut report))
             .and_then(|()| steady::measure(20, 600, 10, 1000, &mut report))
             .and_then(|()| ledger::measure(50, &mut report))
+            .and_then(|()| issue::measure(100, 5, &mut report))
             .and_then(|()| roster::kills(50, &mut report))
             .and_then(|()| roster::changes(&mut report)),
     };
