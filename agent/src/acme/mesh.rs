@@ -12,8 +12,6 @@ use super::order::{Certified, Identifier};
 pub trait Mesh: Send + Sync {
     /// The mesh's domain.
     fn domain(&self) -> String;
-    /// The ledger's time, in milliseconds.
-    fn now_ms(&self) -> u64;
     /// Whether this node may have a certificate for it.
     fn may_have(&self, identifier: &Identifier) -> bool;
     /// The overlay addresses that the zone gives a name, this node's first.

@@ -9,6 +9,9 @@
 
 mod accounts;
 mod book;
+mod challenges;
+mod client_tls;
+mod finalize;
 pub mod jwk;
 pub mod jws;
 pub mod mesh;

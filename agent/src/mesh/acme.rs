@@ -77,10 +77,6 @@ impl Mesh for Asked {
             .map_or_else(String::new, |state| state.domain.to_string())
     }
 
-    fn now_ms(&self) -> u64 {
-        self.0.upgrade().map_or(0, |inner| inner.now_ms())
-    }
-
     fn may_have(&self, identifier: &Identifier) -> bool {
         let Some(inner) = self.0.upgrade() else {
             return false;

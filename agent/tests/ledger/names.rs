@@ -139,10 +139,21 @@ fn a_certificate_names_what_its_owner_holds_and_nothing_else() {
     mesh.ask(&*two, claim("mail"));
     mesh.ask(&*two, share("mail", &*one));
     mesh.ask(&*two, claim("shop"));
+    let address = |node: &dyn Sign| {
+        let member = &mesh.state().members[&id(node)];
+        (member.ipv4.to_string(), member.ipv6.to_string())
+    };
+    let ((v4, v6), (other, _)) = (address(&*one), address(&*two));
+    let padded = format!("0{v4}");
     for good in [
         &["one.lab.internal"][..],
         &["photos.lab.internal", "anything.one.lab.internal"],
         &["mail.lab.internal"],
+        &["x.photos.lab.internal", "*.photos.lab.internal"],
+        &["*.one.lab.internal"],
+        // Every agent shows a certificate for it.
+        &["acme.lab.internal"],
+        &[&v4, &v6],
     ] {
         let outcome = mesh.ask(&*one, certify(good, 90));
         let Outcome::Done(_) = outcome else {
@@ -153,11 +164,16 @@ fn a_certificate_names_what_its_owner_holds_and_nothing_else() {
         "two.lab.internal",
         "shop.lab.internal",
         "x.two.lab.internal",
-        "x.photos.lab.internal",
+        "x.shop.lab.internal",
+        "*.shop.lab.internal",
+        "*.free.lab.internal",
+        "*.x.photos.lab.internal",
+        "x.acme.lab.internal",
+        "*.acme.lab.internal",
         "a.b.one.lab.internal",
         "lab.internal",
         "free.lab.internal",
-        "acme.lab.internal",
+        "ca.lab.internal",
         "one.example.com",
         "onelab.internal",
         "One.lab.internal",
@@ -165,6 +181,9 @@ fn a_certificate_names_what_its_owner_holds_and_nothing_else() {
         "one.lab.internal.",
         "",
         "192.0.2.1",
+        &other,
+        &padded,
+        "127.0.0.1",
         "\u{0}.one.lab.internal",
     ] {
         let with = certify(&["one.lab.internal", bad], 90);

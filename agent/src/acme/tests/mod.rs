@@ -55,9 +55,6 @@ impl Mesh for FakeMesh {
     fn domain(&self) -> String {
         DOMAIN.into()
     }
-    fn now_ms(&self) -> u64 {
-        0
-    }
     fn may_have(&self, identifier: &Identifier) -> bool {
         match identifier {
             Identifier::Dns(name) => {
