@@ -21,8 +21,8 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use instant_acme::{
-    Account, BodyWrapper, BytesResponse, ChallengeType, Error, HttpClient, Identifier, NewOrder,
-    RetryPolicy,
+    Account, AuthorizationStatus, BodyWrapper, BytesResponse, ChallengeType, Error, HttpClient,
+    Identifier, NewOrder, RetryPolicy,
 };
 use rustls::{
     ClientConfig, RootCertStore,
@@ -334,6 +334,10 @@ pub async fn certificate(
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
+        if authorization.status == AuthorizationStatus::Valid {
+            // Used again by the server.
+            continue;
+        }
         let challenge = authorization.challenge(ChallengeType::Http01);
         let mut challenge = challenge.ok_or(Error::Str("no http-01"))?;
         let answer = challenge.key_authorization();
