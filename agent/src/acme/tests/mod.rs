@@ -1,6 +1,7 @@
 //! A client and a mesh to ask with, and what is asked.
 
 mod protocol;
+mod revocation;
 mod validation;
 
 use std::{
