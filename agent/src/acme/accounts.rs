@@ -68,7 +68,7 @@ impl Acme {
             }
         };
         let id = account_id(&key);
-        {
+        let idle = {
             let mut book = self.book();
             if book.accounts.contains_key(&id) {
                 // It began with this key, and has another one by now.
@@ -76,6 +76,7 @@ impl Acme {
                     "this key was an account's before; use another one",
                 ));
             }
+            let mut gone = None;
             if book.accounts.len() >= ACCOUNTS {
                 // Room is made by those that never came to anything.
                 let idle = book.accounts.iter().find(|(_, account)| {
@@ -88,6 +89,7 @@ impl Acme {
                     ));
                 };
                 book.accounts.remove(&idle);
+                gone = Some(idle);
             }
             let account = Account {
                 key,
@@ -98,6 +100,10 @@ impl Acme {
                 orders: Default::default(),
             };
             book.accounts.insert(id.clone(), account);
+            gone
+        };
+        if let Some(idle) = idle {
+            self.forget(&idle).await;
         }
         if let Err(problem) = self.save(&id).await {
             self.book().accounts.remove(&id);

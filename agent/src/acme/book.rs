@@ -10,7 +10,10 @@ use data_encoding::HEXLOWER;
 use innermesh_proto::crypto::Hash;
 use serde::{Deserialize, Serialize};
 
-use super::{jwk::Jwk, order::Order};
+use super::{
+    jwk::Jwk,
+    order::{Order, Status},
+};
 use crate::host::Disk;
 
 /// The folder, below the state folder.
@@ -89,8 +92,9 @@ impl Book {
                 continue;
             };
             let bytes = disk.read(&file).await?.unwrap_or_default();
-            match serde_json::from_slice(&bytes) {
-                Ok(account) => {
+            match serde_json::from_slice::<Account>(&bytes) {
+                Ok(mut account) => {
+                    account.orders.values_mut().for_each(resume);
                     book.accounts.insert(id.to_owned(), account);
                 }
                 Err(error) => {
@@ -129,14 +133,32 @@ impl Book {
     /// Its file, and what is to be in it.
     pub fn file_of(&self, account: &str) -> Option<(PathBuf, Vec<u8>)> {
         let kept = self.accounts.get(account)?;
-        let file = Path::new(FOLDER).join(format!("account-{account}.json"));
-        Some((file, serde_json::to_vec(kept).ok()?))
+        Some((file_named(account), serde_json::to_vec(kept).ok()?))
     }
 
     /// The bindings' file, and what is to be in it.
     pub fn bindings_file(&self) -> (PathBuf, Vec<u8>) {
         let bytes = serde_json::to_vec(&self.bindings).unwrap_or_default();
         (BINDINGS.into(), bytes)
+    }
+}
+
+/// The file of an account.
+pub fn file_named(account: &str) -> PathBuf {
+    Path::new(FOLDER).join(format!("account-{account}.json"))
+}
+
+/// What was under way when the agent ended is nobody's work any more: the
+/// client asks for it again.
+fn resume(order: &mut Order) {
+    if order.status == Status::Processing {
+        order.status = Status::Ready;
+    }
+    let challenges = order.authorizations.iter_mut();
+    for challenge in challenges.flat_map(|authorization| &mut authorization.challenges) {
+        if challenge.status == Status::Processing {
+            challenge.status = Status::Pending;
+        }
     }
 }
 

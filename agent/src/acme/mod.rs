@@ -414,6 +414,15 @@ impl Acme {
         })
     }
 
+    /// Removes the file of an account that isn't kept any more. One that stays
+    /// does no harm but to be read again at the next start.
+    async fn forget(&self, account: &str) {
+        let _turn = self.writing.lock().await;
+        if let Err(error) = self.host.disk.remove(&book::file_named(account)).await {
+            tracing::warn!(%error, "the file of an ACME account can't be removed");
+        }
+    }
+
     /// Keys for sources that are no local process, by id.
     pub fn bindings(&self) -> Vec<(String, Binding)> {
         let book = self.book();

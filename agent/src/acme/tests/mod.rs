@@ -1,5 +1,6 @@
 //! A client and a mesh to ask with, and what is asked.
 
+mod keeping;
 mod protocol;
 mod revocation;
 mod validation;
