@@ -96,6 +96,10 @@ pub struct PageConfig {
 pub struct CaConfig {
     /// How long one CA node leads before the next does.
     pub term: LeaderTerm,
+    /// Goes along with these rules of the ledger at most; none for all that
+    /// this version knows. A CA node keeps the mesh from newer ones by it, so
+    /// that going back to the version before stays possible.
+    pub rules: Option<u32>,
 }
 
 /// `[acme]`.

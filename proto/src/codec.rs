@@ -104,6 +104,45 @@ pub fn decode_large<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> 
     decode_with(bytes, large)
 }
 
+/// Decodes one value from the beginning of `bytes`, of which at most `limit`
+/// are allowed, and gives what stands behind it.
+///
+/// # Errors
+/// As [`decode`], but for [`CodecError::Trailing`].
+pub fn decode_front<T: DeserializeOwned>(
+    bytes: &[u8],
+    limit: usize,
+) -> Result<(T, &[u8]), CodecError> {
+    if bytes.len() > limit.min(CEILING) {
+        return Err(CodecError::TooLong {
+            got: bytes.len(),
+            limit,
+        });
+    }
+    let (&format, rest) = bytes.split_first().ok_or(CodecError::Format(None))?;
+    if format != FORMAT {
+        return Err(CodecError::Format(Some(format)));
+    }
+    front(rest, config())
+}
+
+/// As [`decode_front`], of what that left over.
+///
+/// # Errors
+/// [`CodecError::Malformed`].
+pub fn decode_next<T: DeserializeOwned>(rest: &[u8]) -> Result<(T, &[u8]), CodecError> {
+    front(rest, config())
+}
+
+fn front<T: DeserializeOwned>(
+    rest: &[u8],
+    config: impl bincode::config::Config,
+) -> Result<(T, &[u8]), CodecError> {
+    let (value, read) = bincode::serde::decode_from_slice(rest, config)
+        .map_err(|e| CodecError::Malformed(e.to_string()))?;
+    Ok((value, &rest[read..]))
+}
+
 fn decode_with<T: DeserializeOwned>(
     bytes: &[u8],
     config: impl bincode::config::Config,
@@ -112,9 +151,8 @@ fn decode_with<T: DeserializeOwned>(
     if format != FORMAT {
         return Err(CodecError::Format(Some(format)));
     }
-    let (value, read) = bincode::serde::decode_from_slice(rest, config)
-        .map_err(|e| CodecError::Malformed(e.to_string()))?;
-    match rest.len() - read {
+    let (value, rest) = front(rest, config)?;
+    match rest.len() {
         0 => Ok(value),
         more => Err(CodecError::Trailing(more)),
     }

@@ -107,6 +107,8 @@ pub struct Announcement {
     pub services: BTreeMap<Label, Instance>,
     /// Members that it cuts off; they count where it is an admin.
     pub holds: Vec<Hold>,
+    /// The newest rules of the ledger that its build knows.
+    pub rules: u32,
 }
 
 /// A node's WireGuard interface.
@@ -145,6 +147,7 @@ mod kind {
     pub const WIREGUARD: u16 = 3;
     pub const SERVICE: u16 = 4;
     pub const HOLD: u16 = 5;
+    pub const RULES: u16 = 6;
 }
 
 impl Announcement {
@@ -170,6 +173,9 @@ impl Announcement {
                 .iter()
                 .map(|hold| item(kind::HOLD, codec::encode(hold))),
         );
+        if self.rules > 0 {
+            items.push(item(kind::RULES, codec::encode(&self.rules)));
+        }
         codec::encode(&items)
     }
 
@@ -211,6 +217,7 @@ impl Announcement {
             kind::HOLD if self.holds.len() < limits::HOLDS => {
                 self.holds.push(codec::decode(&item.data, 64).ok()?);
             }
+            kind::RULES => self.rules = codec::decode(&item.data, 8).ok()?,
             _ => {}
         }
         Some(())

@@ -80,11 +80,43 @@ pub const RECORDS: usize = 4096;
 pub const RECORDS_PER_NAME: usize = 32;
 /// Text of one record, in bytes with the length of each string.
 pub const RECORD_TEXT_BYTES: usize = 1024;
+/// How long nodes whose builds don't know the next rules of the ledger may keep
+/// a mesh from them, once all CA nodes know them, in milliseconds.
+pub const RULES_WAIT_MS: u64 = 24 * 3600 * 1000;
+/// From rules 1 on: names held by one node.
+pub const NAMES_SHARE: usize = 256;
+/// From rules 1 on: users' DNS records in all.
+pub const RECORDS_IN_ALL: usize = 16_384;
+/// From rules 1 on: users' DNS records that one node added.
+pub const RECORDS_PER_NODE: u32 = 512;
+/// As [`RECORDS_PER_NODE`], of an admin.
+pub const RECORDS_PER_ADMIN: u32 = 2048;
+/// From rules 1 on: certificates of one node in force, each with its own key or
+/// names; Caddy has two for each site while it renews.
+pub const CERTIFICATES_PER_NODE: usize = 512;
+/// From rules 1 on: tokens of one inviter that were used and haven't expired.
+pub const INVITES_PER_NODE: usize = 256;
+/// From rules 1 on: requests of one node that are remembered until they expire.
+pub const REQUESTS_PER_NODE: u32 = 1024;
+/// From rules 1 on: bytes of the state that are kept free for each member.
+pub const NODE_BYTES_RESERVED: u64 = 8 * 1024;
+/// From rules 1 on: bytes of the state that one node may take up.
+pub const NODE_BYTES: u64 = 512 * 1024;
+/// From rules 1 on: bytes of the state that all nodes together may take up.
+pub const STATE_BYTES: u64 = 48 * 1024 * 1024;
+/// Bytes of the state beyond what is reserved for as many members as a mesh may
+/// have.
+pub const STATE_BYTES_SHARED: u64 = STATE_BYTES - MEMBERS as u64 * NODE_BYTES_RESERVED;
+/// From rules 1 on: how long a membership certificate stands before its node is
+/// given another, in milliseconds of ledger time.
+pub const RENEWAL_GAP_MS: u64 = 3600 * 1000;
 /// How often certificates are compacted, in milliseconds of ledger time.
 pub const COMPACT_MS: u64 = 3600 * 1000;
 /// How long a certificate is kept whole, in milliseconds of ledger time from
 /// its begin: whoever asked for it has fetched it by then.
 pub const CERTIFICATE_WHOLE_MS: u64 = 7 * 24 * 3600 * 1000;
+/// As [`CERTIFICATE_WHOLE_MS`], from rules 1 on.
+pub const CERTIFICATE_FETCH_MS: u64 = 24 * 3600 * 1000;
 /// How long what is known of a certificate is kept beyond its end, in
 /// milliseconds of ledger time.
 pub const CERTIFICATE_SLACK_MS: u64 = 24 * 3600 * 1000;

@@ -27,7 +27,7 @@ use innermesh_proto::{
     codec,
     crypto::Sealed,
     head::{self, Announcement, Head},
-    ledger::{Batch, Content, Genesis, Recovery, SignedRecovery, Snapshot, State},
+    ledger::{Batch, Content, RULES, Recovery, SignedGenesis, SignedRecovery, Snapshot, State},
     limits,
     message::{
         Batches, BodyQuery, Decided, Deciding, HeadsQuery, IssuerKeys, JoinHello, JoinQuery,
@@ -105,9 +105,22 @@ pub fn head(bytes: &[u8]) {
 
 /// A genesis, a batch, the contents of requests, and a snapshot.
 pub fn ledger(bytes: &[u8]) {
-    canonical::<Genesis>(bytes, limits::GENESIS_BYTES);
+    let genesis = SignedGenesis {
+        bytes: bytes.to_vec(),
+        signature: Vec::new(),
+    };
+    if let Ok(genesis) = genesis.peek()
+        && genesis.rules <= RULES
+    {
+        assert_eq!(genesis.encode(), bytes);
+    }
     if let Some(batch) = canonical::<Batch>(bytes, limits::BATCH_BYTES) {
         let _ = batch.position();
+        if let Ok(header) = batch.read_header()
+            && header.rules <= RULES
+        {
+            assert_eq!(header.encode(), batch.header);
+        }
     }
     canonical::<SignedRecovery>(bytes, limits::HEADER_BYTES);
     canonical::<Recovery>(bytes, limits::HEADER_BYTES);
@@ -120,6 +133,11 @@ pub fn ledger(bytes: &[u8]) {
     if let Some(state) = canonical::<State>(bytes, limits::BATCH_BYTES) {
         let snapshot = Snapshot::of(&state);
         assert!(codec::decode_large::<State>(&snapshot.bytes).is_ok());
+    }
+    for rules in 0..=RULES {
+        if let Ok(state) = State::decode(bytes, rules) {
+            assert_eq!(state.encode(), bytes);
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use innermesh_agent::{
     mesh::Config,
     tunnel::{BackendChoice, DEFAULT_MTU},
 };
-use innermesh_proto::tunnel::TunnelPlan;
+use innermesh_proto::{ledger::RULES, tunnel::TunnelPlan};
 
 use crate::{
     clock::{self, SimClock},
@@ -152,6 +152,7 @@ impl Machine {
             page_listen: Vec::new(),
             page_port: 7480,
             ca_term: Duration::from_secs(6 * 3600),
+            known_rules: RULES,
             services: Vec::new(),
         }
     }

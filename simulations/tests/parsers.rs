@@ -161,7 +161,7 @@ async fn the_seeds_are_written_from_a_small_mesh() {
     }
     let ledger = two.disk.read(Path::new("ledger")).await.unwrap().unwrap();
     let loaded = innermesh_agent::ledger::file::parse(ledger).unwrap();
-    put("ledger", "genesis", &codec::encode(&loaded.genesis));
+    put("ledger", "genesis", &loaded.genesis.bytes);
     for (number, batch) in loaded.batches.iter().enumerate() {
         put("ledger", &format!("batch-{number}"), &codec::encode(batch));
         for (entry, sealed) in requests(batch).iter().enumerate() {

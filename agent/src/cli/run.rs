@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use innermesh_proto::ledger::RULES;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
@@ -196,6 +197,7 @@ fn agent_config(config: &Config) -> mesh::Config {
         page_listen: config.page.listens(),
         page_port: config.page.port,
         ca_term: config.ca.term.duration(),
+        known_rules: config.ca.rules.unwrap_or(RULES).min(RULES),
         acme_port: config.acme.port,
         acme_listen: config.acme.listens(),
         local_sources: config.local_sources.clone(),

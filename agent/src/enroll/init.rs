@@ -4,10 +4,9 @@
 use std::{net::IpAddr, path::PathBuf};
 
 use innermesh_proto::{
-    codec,
     crypto::Purpose,
     id::MeshId,
-    ledger::{Genesis, GenesisError, SignedGenesis, State},
+    ledger::{Genesis, GenesisError, RULES, SignedGenesis, State},
     name::{Label, MeshDomain},
     view::MeshView,
 };
@@ -143,10 +142,11 @@ pub async fn init(host: &Host, options: InitOptions) -> Result<InitReport, InitE
         issuer: issuer.der().to_vec(),
         membership: Vec::new(),
         stamp_ms: now_ms,
+        rules: RULES,
     };
     let plan = genesis.membership_plan(&mesh)?;
     genesis.membership = issuer.sign_leaf(&plan, ca::random_serial(&*host.keys), &*host.keys)?;
-    let bytes = codec::encode(&genesis);
+    let bytes = genesis.encode();
     let signature = root
         .sign(&Purpose::Genesis.message(&mesh, &bytes))
         .map_err(CaError::Key)?;

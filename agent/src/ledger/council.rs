@@ -122,6 +122,7 @@ impl Writer {
             term: standing.map_or(0, |standing| standing.term),
             votes: standing.is_some(),
             barred: self.barred.clone(),
+            unknown_rules: self.versions.beyond,
         };
         self.council.send_if_modified(|told| {
             let news = *told != council;

@@ -44,7 +44,7 @@ impl Writer {
         if !self.may_draft() {
             return Ok(false);
         }
-        if self.change_roster() {
+        if self.change_roster() || self.raise_rules() {
             return Ok(true);
         }
         let due = self.host.clock.now() >= self.beat;
@@ -95,22 +95,9 @@ impl Writer {
 
     /// Proposes another roster; `false` when it can't be now.
     pub fn propose_roster(&mut self, voters: BTreeSet<NodeId>) -> bool {
-        let mut draft = self.draft();
-        let mut id = [0; 16];
-        self.host.keys.random(&mut id);
-        let request = Request::seal(
-            &*self.key,
-            draft.state().mesh,
-            RequestId(id),
-            Author::Node(self.me()),
-            draft.state().stamp_ms + limits::REQUEST_LIFETIME_MS,
-            &Content::Roster(RosterChange { voters }),
-        );
-        let outcome = self.enter(&mut draft, request);
-        if let Outcome::Refused(refusal) = outcome {
-            tracing::warn!(%refusal, "the roster can't change as it should");
+        let Some(draft) = self.draft_own(&Content::Roster(RosterChange { voters })) else {
             return false;
-        }
+        };
         let (state, batch) = draft.finish();
         let steps = self.steps(&state);
         let Some(voter) = &mut self.voter else {
@@ -127,6 +114,51 @@ impl Writer {
             since: voter.ticks,
         });
         true
+    }
+
+    /// Proposes a batch of nothing but this node's own request.
+    pub fn propose_own(&mut self, content: &Content) -> bool {
+        let Some(draft) = self.draft_own(content) else {
+            return false;
+        };
+        let (state, batch) = draft.finish();
+        let Some(voter) = &mut self.voter else {
+            return false;
+        };
+        let Ok(entry) = voter.engine.propose(codec::encode(&batch)) else {
+            return false;
+        };
+        self.flight = Some(Flight {
+            entry,
+            position: state.position,
+            state: Arc::new(state),
+            replies: Vec::new(),
+            since: voter.ticks,
+        });
+        true
+    }
+
+    fn draft_own(&self, content: &Content) -> Option<Draft> {
+        let mut draft = self.draft();
+        let mut id = [0; 16];
+        self.host.keys.random(&mut id);
+        let request = Request::seal(
+            &*self.key,
+            draft.state().mesh,
+            RequestId(id),
+            Author::Node(self.me()),
+            draft.state().stamp_ms + limits::REQUEST_LIFETIME_MS,
+            content,
+        );
+        let entry = Entry {
+            request,
+            attachment: Vec::new(),
+        };
+        if let Outcome::Refused(refusal) = draft.add(entry, &*self.host.keys) {
+            tracing::warn!(%refusal, "what the leader proposes itself is refused");
+            return None;
+        }
+        Some(draft)
     }
 
     /// The next batch, stamped with the time that this node proposes.
@@ -148,6 +180,11 @@ impl Writer {
     /// isn't even a member.
     fn enter(&self, draft: &mut Draft, request: Sealed) -> Outcome {
         let keys = &*self.host.keys;
+        // Whether all voters know the rules is for who leads to see.
+        let is_early = |request: Request| request.raises_rules();
+        if request.peek(limits::REQUEST_BYTES).is_ok_and(is_early) {
+            return Outcome::Refused(Refusal::Rules);
+        }
         let attachment = match draft.decide(&request, keys) {
             Ok(Decision::Repeat(outcome)) => return outcome,
             Ok(Decision::Plain) => Vec::new(),

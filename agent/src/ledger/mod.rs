@@ -20,6 +20,7 @@ mod recover;
 mod room;
 mod rotation;
 pub mod start;
+mod versions;
 mod voter;
 mod writer;
 
@@ -41,7 +42,10 @@ use innermesh_proto::{
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-pub use self::{install::InstallError, recover::Lost, room::ROOM, voter::Barred, writer::Carrier};
+pub use self::{
+    install::InstallError, recover::Lost, room::ROOM, versions::Builds, voter::Barred,
+    writer::Carrier,
+};
 
 use self::{
     archive::Archive,
@@ -51,6 +55,7 @@ use self::{
     room::Room,
     rotation::Rotation,
     start::{Start, StartError},
+    versions::Versions,
     writer::{Command, Writer},
 };
 use crate::host::{Disk, Host};
@@ -98,6 +103,9 @@ pub struct Council {
     pub votes: bool,
     /// Why it doesn't although it is a CA node.
     pub barred: Option<Barred>,
+    /// The rules that the ledger follows, where this node doesn't know them and
+    /// so can't follow it.
+    pub unknown_rules: Option<u32>,
 }
 
 /// Why the ledger can't be opened. Nothing was changed.
@@ -240,6 +248,7 @@ impl Ledger {
             early: BTreeMap::new(),
             flight: None,
             waiting: VecDeque::new(),
+            versions: Versions::new(),
             rotation: Rotation {
                 term: TERM,
                 ..Rotation::default()
@@ -496,6 +505,18 @@ impl Ledger {
             .send(Command::Start(Box::new(start), reply));
         asked.await.map_err(|_| InstallError::Stopped)?;
         answer.await.unwrap_or(Err(InstallError::Stopped))
+    }
+
+    /// Tells the leader which rules other nodes' builds know.
+    pub fn set_builds(&self, builds: Builds) {
+        // When the queue is full the next look tells it again.
+        let _ = self.inner.commands.try_send(Command::Builds(builds));
+    }
+
+    /// Goes along with these rules at most, and tells nobody of newer ones.
+    pub fn set_known_rules(&self, rules: u32) {
+        // A queue that is full at the start can't be.
+        let _ = self.inner.commands.try_send(Command::KnownRules(rules));
     }
 
     /// Tells the leader what its peers' clocks say: wall time in milliseconds,

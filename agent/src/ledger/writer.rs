@@ -12,7 +12,7 @@ use innermesh_proto::{
     certificate::Serial,
     crypto::{Sealed, Sign},
     id::NodeId,
-    ledger::{Batch, BatchError, Outcome, Position, SignedGenesis, SignedRecovery, State},
+    ledger::{Batch, BatchError, Outcome, Position, RULES, SignedGenesis, SignedRecovery, State},
     limits,
     message::{Deciding, Endorse, IssuerKeys},
 };
@@ -30,6 +30,7 @@ use super::{
     room::Room,
     rotation::Rotation,
     start::Start,
+    versions::{Builds, Versions},
     voter::{Barred, Early, TICK, Voter},
 };
 use crate::{
@@ -45,6 +46,8 @@ pub(super) enum Command {
     Propose(Sealed, Reply),
     Take(Vec<Batch>, oneshot::Sender<Result<Position, TakeError>>),
     Clocks(Vec<u64>),
+    Builds(Builds),
+    KnownRules(u32),
     Raft(NodeId, Message),
     Endorse(NodeId, Endorse),
     Term(Duration),
@@ -103,6 +106,7 @@ pub(super) struct Writer {
     pub flight: Option<Flight>,
     /// Requests for the next one.
     pub waiting: VecDeque<(Sealed, Reply)>,
+    pub versions: Versions,
     pub rotation: Rotation,
     pub room: Room,
     /// When the next empty batch is due.
@@ -172,6 +176,8 @@ impl Writer {
     async fn take_in(&mut self, command: Command) -> std::io::Result<()> {
         match command {
             Command::Clocks(clocks) => self.clocks = clocks,
+            Command::Builds(builds) => self.note_builds(builds),
+            Command::KnownRules(rules) => self.versions.known = rules.min(RULES),
             Command::Term(term) => self.rotation.term = term,
             Command::Keys(reply) => {
                 let _ = reply.send(self.offer_keys().await);
@@ -319,7 +325,7 @@ impl Writer {
     }
 
     /// The state after `batch`; none when it is held already.
-    fn step(&self, state: &State, batch: &Batch) -> Result<Option<State>, BatchError> {
+    fn step(&mut self, state: &State, batch: &Batch) -> Result<Option<State>, BatchError> {
         let position = batch.position()?;
         if position.index <= state.position.index {
             if self
@@ -337,6 +343,11 @@ impl Writer {
                 }
             }
             return Ok(None);
+        }
+        let header = batch.read_header()?;
+        if header.rules > self.versions.known {
+            state.check_proof(batch, &*self.host.keys)?;
+            return Err(self.unknown_rules(header.rules));
         }
         // What this node applied itself needs only its proof checked.
         let applied = self
@@ -388,6 +399,8 @@ impl Writer {
                     let _ = reply.send(Deciding::default());
                 }
                 Command::Clocks(_)
+                | Command::Builds(_)
+                | Command::KnownRules(_)
                 | Command::RolledBack
                 | Command::Raft(..)
                 | Command::Endorse(..)

@@ -23,7 +23,7 @@ use crate::{
     dns::{DnsServer, ListenError, MemberSources, Served},
     gossip::Gossip,
     host::Mono,
-    ledger::Ledger,
+    ledger::{Builds, Ledger},
     tunnel::BackendChoice,
 };
 
@@ -262,6 +262,7 @@ pub async fn follow_host(inner: Arc<Inner>) {
             last = Some((upstream, own));
         }
         inner.ledger.set_peer_clocks(inner.gossip.peer_clocks());
+        inner.ledger.set_builds(Builds::of(&inner.view.borrow()));
         inner.host.clock.sleep(LOOK).await;
     }
 }
@@ -275,5 +276,6 @@ pub fn announce(inner: &Inner, endpoints: Option<Vec<SocketAddr>>) {
         wireguard: announced(&inner.config, inner.tunnel_key),
         services: inner.services.instances(),
         holds: inner.holds.own(),
+        rules: inner.config.known_rules,
     });
 }

@@ -427,6 +427,13 @@ impl AgentControl {
                 name.unwrap_or_else(|| node.to_string())
             ));
         }
+        let unknown = self.0.ledger.council().borrow().unknown_rules;
+        warnings.extend(unknown.map(|rules| {
+            format!(
+                "the ledger follows rules {rules}, which this version doesn't know: this node no \
+                 longer sees changes of members, names and certificates. Update the agent"
+            )
+        }));
         // Of a copy that runs all that is told is the copy.
         let twin = self.0.gossip.conflicts().contains(&view.me);
         if self.0.gossip.was_rolled_back() && !twin {

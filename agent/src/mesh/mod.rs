@@ -90,6 +90,8 @@ pub struct Config {
     pub page_port: u16,
     /// How long one CA node leads, of ledger time.
     pub ca_term: Duration,
+    /// The newest rules of the ledger that it goes along with.
+    pub known_rules: u32,
     /// The port that ACME is served on.
     pub acme_port: u16,
     /// Where ACME is served; the resolver's addresses when empty.
@@ -259,6 +261,7 @@ impl Agent {
             })
         })?;
         ledger.set_term(config.ca_term);
+        ledger.set_known_rules(config.known_rules);
         ledger.connect(Arc::new(transport.clone()));
         let services = Registry::load(host.clone(), config.services.clone()).await?;
         services.set_local_addresses(vec![IpAddr::V4(member.ipv4), IpAddr::V6(member.ipv6)]);
@@ -269,6 +272,7 @@ impl Agent {
             wireguard: announced(&config, tunnel_key),
             services: services.instances(),
             holds: holds.own(),
+            rules: config.known_rules,
         };
         let (nudge, nudges) = follow::nudges();
         let gossip = Gossip::start(

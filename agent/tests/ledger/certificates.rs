@@ -16,7 +16,10 @@ fn done(outcome: Outcome) {
 
 /// A mesh in which machine 1 has a service's certificate for 30 days.
 fn certified() -> (Mesh, Serial) {
-    let mut mesh = Mesh::new();
+    certified_in(Mesh::new())
+}
+
+fn certified_in(mut mesh: Mesh) -> (Mesh, Serial) {
     mesh.admit(&*key(1), "one");
     mesh.admit(&*key(2), "two");
     done(mesh.ask(&*key(1), certify(&["x.one.lab.internal"], 30)));
@@ -36,8 +39,8 @@ fn at(mesh: &mut Mesh, days: u64) {
 }
 
 #[test]
-fn a_certificate_is_kept_whole_while_it_is_asked_for_and_known_until_it_is_over() {
-    let (mut mesh, serial) = certified();
+fn under_the_first_rules_a_certificate_is_whole_for_a_week_and_known_until_it_is_over() {
+    let (mut mesh, serial) = certified_in(Mesh::with_rules(0));
     let membership = mesh.state().members[&id(&*key(1))].certificate.unwrap();
     let issued = mesh.state().certificates[&serial].clone();
     assert!(!issued.der.is_empty());

@@ -182,6 +182,7 @@ fn a_batch_is_no_larger_than_it_can_be_stored() {
             state: None,
             next: None,
             recovery: None,
+            rules: state.rules,
         };
         signed(&header, entries, &*founder)
     };
@@ -253,8 +254,8 @@ fn a_request_is_applied_once_however_often_it_is_sent() {
 }
 
 #[test]
-fn a_refusal_is_remembered_until_its_request_expires() {
-    let mut mesh = Mesh::new();
+fn under_the_first_rules_a_refusal_is_remembered_until_its_request_expires() {
+    let mut mesh = Mesh::with_rules(0);
     let founder = mesh.founder.clone();
     let request = mesh.request(&*founder, &Content::Release(label("nothing")));
     let read: Request = request.peek(limits::REQUEST_BYTES).unwrap();

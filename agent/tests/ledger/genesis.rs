@@ -120,6 +120,7 @@ fn an_overlay_without_room_for_a_node_makes_no_genesis() {
         issuer,
         membership: Vec::new(),
         stamp_ms: NOW,
+        rules: 0,
     };
     let refused = refusal(&sign_genesis(&genesis, &root));
     assert!(matches!(refused, GenesisError::Overlay(net) if net == small));

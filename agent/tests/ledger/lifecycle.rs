@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 
 use innermesh_proto::{
     certificate::Serial,
-    codec,
     id::NodeId,
     ledger::{
         Content, Role, State,
@@ -126,7 +125,7 @@ fn content(mesh: &Mesh, step: &Step) -> Option<(u8, Content)> {
 /// What must hold of each state, and of it after the one before.
 fn check(before: &State, state: &State) {
     assert!(state.agrees_with_itself());
-    let read: State = codec::decode_large(&codec::encode(state)).unwrap();
+    let read = State::decode(&state.encode(), state.rules).unwrap();
     assert_eq!(read, *state, "a snapshot is the whole state");
     for (node, member) in &state.members {
         assert_eq!(state.names[&member.name].owner, *node);

@@ -14,5 +14,7 @@ mod random;
 mod records;
 mod roster;
 mod sentence;
+mod shares;
 mod snapshot;
+mod versions;
 mod view;

@@ -12,7 +12,7 @@ use innermesh_proto::{
     crypto::{PublicKey, Purpose, Sealed, Sign},
     id::{MeshId, NodeId},
     ledger::{
-        Author, Batch, Content, Decision, Entry, Genesis, Grant, Header, Outcome, Position,
+        Author, Batch, Content, Decision, Entry, Genesis, Grant, Header, Outcome, Position, RULES,
         Recovery, Refusal, Request, RequestId, SignedGenesis, SignedRecovery, State,
         request::{Certify, Join, Promote, RosterChange},
     },
@@ -65,9 +65,18 @@ impl Mesh {
         Self::with_overlay("10.77.0.0/16")
     }
 
+    /// One that began before there were newer rules.
+    pub fn with_rules(rules: u32) -> Self {
+        Self::made("10.77.0.0/16", rules)
+    }
+
     pub fn with_overlay(ipv4: &str) -> Self {
+        Self::made(ipv4, RULES)
+    }
+
+    fn made(ipv4: &str, rules: u32) -> Self {
         let founder = key(0);
-        let (genesis, issuer, root) = founded(&*founder, ipv4.parse().expect("a range"));
+        let (genesis, issuer, root) = founded(&*founder, ipv4.parse().expect("a range"), rules);
         let state = State::genesis(&genesis, &KEYS).expect("a good genesis");
         Self {
             id: state.mesh,
@@ -307,11 +316,11 @@ impl Mesh {
 
 /// A genesis and the issuer in it.
 pub fn genesis(founder: &dyn Sign, ipv4: Ipv4Net) -> (SignedGenesis, Issuer) {
-    let (genesis, issuer, _) = founded(founder, ipv4);
+    let (genesis, issuer, _) = founded(founder, ipv4, RULES);
     (genesis, issuer)
 }
 
-fn founded(founder: &dyn Sign, ipv4: Ipv4Net) -> (SignedGenesis, Issuer, Root) {
+fn founded(founder: &dyn Sign, ipv4: Ipv4Net, rules: u32) -> (SignedGenesis, Issuer, Root) {
     let domain = "lab.internal".parse().expect("a domain");
     let root_key = KEYS.generate_p256();
     let root = Root::generate(root_key, &domain, ipv4, NOW, &KEYS).expect("a root");
@@ -329,6 +338,7 @@ fn founded(founder: &dyn Sign, ipv4: Ipv4Net) -> (SignedGenesis, Issuer, Root) {
         issuer: issuer.der().to_vec(),
         membership: Vec::new(),
         stamp_ms: NOW,
+        rules,
     };
     if let Ok(plan) = genesis.membership_plan(&root.mesh()) {
         genesis.membership = issuer
@@ -347,7 +357,7 @@ pub fn signed(header: &Header, entries: Vec<Entry>, key: &dyn Sign) -> Batch {
 }
 
 pub fn sign_genesis(genesis: &Genesis, root: &Root) -> SignedGenesis {
-    let bytes = codec::encode(genesis);
+    let bytes = genesis.encode();
     let message = Purpose::Genesis.message(&root.mesh(), &bytes);
     let signature = root.sign(&message).expect("a signature");
     SignedGenesis { bytes, signature }

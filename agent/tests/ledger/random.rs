@@ -11,7 +11,7 @@ use innermesh_proto::{
 };
 use proptest::prelude::*;
 
-use crate::mesh::{self, KEYS, MINUTE, Mesh, Token, certify, facts, id, key, label};
+use crate::mesh::{self, KEYS, MINUTE, Mesh, NOW, Token, certify, facts, id, key, label};
 
 const NAMES: [&str; 6] = ["founder", "a", "b", "c", "acme", "a-b"];
 /// Machines that may come to be members; the founder is machine 0.
@@ -78,13 +78,15 @@ struct Model {
     uses: BTreeMap<u8, u32>,
     members: usize,
     certificates: usize,
+    /// When each machine got its newest membership.
+    renewed: BTreeMap<u8, u64>,
     /// Requests that were done, which a copy doesn't do again.
     done: BTreeSet<usize>,
 }
 
 impl Model {
     /// What was granted must have been free to be granted.
-    fn grant(&mut self, number: usize, step: &Step) {
+    fn grant(&mut self, number: usize, step: &Step, now_ms: u64) {
         if !self.done.insert(number) {
             return;
         }
@@ -95,6 +97,7 @@ impl Model {
                 *self.uses.entry(token).or_default() += 1;
                 self.members += 1;
                 self.certificates += 1;
+                self.renewed.insert(who, now_ms);
             }
             Step::Claim { who, name } => {
                 // Also granted to who shares it: then it stays its owner's.
@@ -107,7 +110,15 @@ impl Model {
             Step::Share { who, name, .. } => {
                 assert_eq!(self.names.get(NAMES[name]), Some(&id(&*key(who))));
             }
-            Step::Certify { .. } | Step::Renew { .. } => self.certificates += 1,
+            Step::Certify { .. } => self.certificates += 1,
+            // Within an hour it is the one that it has.
+            Step::Renew { who } => {
+                let newest = self.renewed.entry(who).or_insert(NOW);
+                if now_ms - *newest >= limits::RENEWAL_GAP_MS {
+                    *newest = now_ms;
+                    self.certificates += 1;
+                }
+            }
             Step::Again { .. } | Step::Batch { .. } => {}
         }
     }
@@ -195,7 +206,7 @@ fn run(steps: &[Step]) -> Mesh {
                 let outcomes = mesh.batch(requests);
                 for (number, outcome) in open.drain(..).zip(outcomes) {
                     if let Outcome::Done(_) = outcome {
-                        model.grant(number, &sent[number].1);
+                        model.grant(number, &sent[number].1, mesh.now_ms);
                     }
                 }
                 model.check(mesh.state(), &tokens);

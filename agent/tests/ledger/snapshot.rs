@@ -136,7 +136,7 @@ fn epochs_are_followed_one_by_one_and_only_by_who_was_in_them() {
     let mut forged = ends[0].clone();
     let mut header = forged.read_header().unwrap();
     header.next = Some([innermesh_proto::crypto::Sign::public(&*key(66))].into());
-    forged.header = innermesh_proto::codec::encode(&header);
+    forged.header = header.encode();
     let (node, signature) = forged.endorse(&mesh.id, &*key(66));
     forged.proof.insert(node, signature);
     assert_eq!(follow(&start, &forged), Err(EpochError::Proof));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::recovery::SignedRecovery;
+use super::{recovery::SignedRecovery, version};
 use crate::{
     codec::{self, CodecError},
     crypto::{Hash, PublicKey, Purpose, Sealed, Sign, Signature, Verify},
@@ -48,6 +48,18 @@ pub struct Header {
     /// Where the root gave the ledger a new roster. Such a batch is empty, and
     /// the old roster, which is lost, doesn't sign it.
     pub recovery: Option<SignedRecovery>,
+    /// The rules in force after this batch. Of the first rules, 0, nothing is
+    /// encoded; a build that knows no others can't read the rest, and so stops
+    /// rather than go on by rules that don't hold any more.
+    #[serde(skip)]
+    pub rules: u32,
+}
+
+impl Header {
+    /// As it is signed.
+    pub fn encode(&self) -> Vec<u8> {
+        version::encode(self, self.rules)
+    }
 }
 
 /// How often a header carries the hash of the state: a file that begins with
@@ -86,7 +98,7 @@ impl Batch {
     /// A batch that nobody signed yet.
     pub fn unproved(header: &Header, entries: Vec<Entry>) -> Self {
         Self {
-            header: codec::encode(header),
+            header: header.encode(),
             entries,
             proof: BTreeMap::new(),
         }
@@ -115,7 +127,10 @@ impl Batch {
     /// # Errors
     /// [`CodecError`] when it isn't one.
     pub fn read_header(&self) -> Result<Header, CodecError> {
-        codec::decode(&self.header, limits::HEADER_BYTES)
+        let (mut header, rules): (Header, u32) =
+            version::decode(&self.header, limits::HEADER_BYTES)?;
+        header.rules = rules;
+        Ok(header)
     }
 
     /// The position after this batch, if its header can be read.
@@ -154,6 +169,16 @@ pub struct Genesis {
     pub membership: Vec<u8>,
     /// Ledger time at the start, in milliseconds since 1970.
     pub stamp_ms: u64,
+    /// The rules that it starts with.
+    #[serde(skip)]
+    pub rules: u32,
+}
+
+impl Genesis {
+    /// As it is signed.
+    pub fn encode(&self) -> Vec<u8> {
+        version::encode(self, self.rules)
+    }
 }
 
 /// An encoded [`Genesis`] and the root's signature over it (P-256, ASN.1 DER)
@@ -172,7 +197,10 @@ impl SignedGenesis {
     /// # Errors
     /// [`CodecError`] when it isn't one.
     pub fn peek(&self) -> Result<Genesis, CodecError> {
-        codec::decode(&self.bytes, limits::GENESIS_BYTES)
+        let (mut genesis, rules): (Genesis, u32) =
+            version::decode(&self.bytes, limits::GENESIS_BYTES)?;
+        genesis.rules = rules;
+        Ok(genesis)
     }
 
     /// Where a ledger with this genesis starts.

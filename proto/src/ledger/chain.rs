@@ -6,6 +6,7 @@ use super::{
     batch::{Batch, Entry, Header},
     rules::Outcome,
     state::State,
+    version,
 };
 use crate::{
     codec::CodecError,
@@ -55,6 +56,19 @@ pub enum BatchError {
     /// The state after it has another hash than its header says.
     #[error("the state after batch {0} is not the one that the roster signed")]
     State(u64),
+    /// It is decided by rules that this build doesn't know.
+    #[error(
+        "the ledger follows rules {needed}, and this version knows rules up to {known}: update the agent"
+    )]
+    Rules {
+        /// The rules in force after the batch.
+        needed: u32,
+        /// The newest that this build knows.
+        known: u32,
+    },
+    /// Its header names other rules than its entries lead to.
+    #[error("the rules that the batch names are not those that its entries lead to")]
+    OtherRules,
 }
 
 impl State {
@@ -93,6 +107,7 @@ impl State {
         if header.stamp_ms < self.stamp_ms {
             return Err(BatchError::Stamp);
         }
+        version::check(&header)?;
         let (mut state, outcomes) = match &header.recovery {
             None => self.with_entries(batch, &header, verify)?,
             Some(signed) => {
@@ -103,6 +118,9 @@ impl State {
                 (self.after(&recovery, header.stamp_ms, verify)?, Vec::new())
             }
         };
+        if header.rules != state.rules {
+            return Err(BatchError::OtherRules);
+        }
         // Where an epoch ends a late node's snapshot may start.
         if header.next.is_some() && header.state.is_none() {
             return Err(BatchError::State(header.index));

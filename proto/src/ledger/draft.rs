@@ -104,12 +104,15 @@ impl Draft {
         };
         // What came too late for this batch may be asked again in the next.
         let late = matches!(outcome, Outcome::Refused(Refusal::EpochEnded));
+        // From rules 1 on a refusal leaves no trace.
+        let late = late || self.state.rules > 0 && matches!(outcome, Outcome::Refused(_));
         if let Some((key, expires_ms)) = key
             && !late
         {
             let requests = &mut self.state.requests;
             if !requests.contains_key(&key) {
                 requests.insert(key, (expires_ms, outcome.clone()));
+                self.state.count_request(key.0);
             }
         }
         self.bytes += entry.size();
@@ -131,6 +134,7 @@ impl Draft {
             Effect::Nothing => {}
             Effect::Join(join) => {
                 let node = join.member.key.node_id();
+                let inviter = join.member.invited_by;
                 let serial = state
                     .take_leaf(&join.plan, node, attachment, verify)
                     .map_err(refuse)?;
@@ -138,6 +142,9 @@ impl Draft {
                 state.set_membership(node, serial);
                 if let Some((token, expires_ms)) = join.token {
                     state.spend(token, expires_ms);
+                    if let Some(inviter) = inviter {
+                        state.count_invite(inviter, token);
+                    }
                 }
             }
             Effect::Renew(plan, node) => {
@@ -148,14 +155,10 @@ impl Draft {
             }
             Effect::Claim(name, owner) => state.claim(name, owner, index),
             Effect::Share(share) => {
-                if let Some(held) = state.names.get_mut(&share.name) {
-                    held.shared.insert(share.with);
-                }
+                state.set_shared(&share.name, share.with, true);
             }
             Effect::Unshare(share) => {
-                if let Some(held) = state.names.get_mut(&share.name) {
-                    held.shared.remove(&share.with);
-                }
+                state.set_shared(&share.name, share.with, false);
             }
             Effect::Release(name) => state.release(&name),
             Effect::Certify(plan, node) => {
@@ -181,6 +184,7 @@ impl Draft {
             Effect::Revoke(serial) => state.revoke(serial, true),
             Effect::AddRecord(record, owner) => state.add_record(record, owner, index),
             Effect::RemoveRecords(remove) => state.remove_records(&remove),
+            Effect::Rules(rules) => state.raise_rules(rules),
         }
         Ok(Outcome::Done(index))
     }
@@ -209,6 +213,7 @@ impl Draft {
             state: None,
             next: self.next_roster(),
             recovery: None,
+            rules: self.state.rules,
         };
         if header.next.is_some() || header.index.is_multiple_of(STATE_HASH_INTERVAL) {
             header.state = Some(self.state.hash_at(header.index));

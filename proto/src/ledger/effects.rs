@@ -7,7 +7,7 @@ use super::{
     record::UserRecord,
     request::{AddRecord, HoldId, RemoveRecords, Role},
     rules::label_of,
-    state::{Issuer, Member, Name, NameKind, Revocation, State, TokenUse},
+    state::{Issued, Issuer, Member, Name, NameKind, Revocation, State, TokenUse},
 };
 use crate::{
     certificate::{KeptCertificate, Serial},
@@ -34,18 +34,20 @@ impl State {
         {
             self.inviters.insert(node, inviter);
         }
-        self.members.insert(node, member);
+        self.insert_member(node, member);
     }
 
     pub(super) fn give_name(&mut self, label: Label, name: Name) {
         let held = self.names_held_by(name.owner);
         self.held.insert(name.owner, held + 1);
+        self.count_name(&label, &name);
         self.names.insert(label, name);
     }
 
     pub(super) fn free_name(&mut self, label: &Label) {
-        if let Some(name) = self.names.get(label) {
+        if let Some(name) = self.names.get(label).cloned() {
             let owner = name.owner;
+            self.uncount_name(label, &name);
             match self.names_held_by(owner) {
                 0 | 1 => {
                     self.held.remove(&owner);
@@ -73,9 +75,20 @@ impl State {
     }
 
     pub(super) fn set_membership(&mut self, node: NodeId, serial: Serial) {
-        if let Some(member) = self.members.get_mut(&node) {
-            member.certificate = Some(serial);
+        let Some(member) = self.members.get_mut(&node) else {
+            return;
+        };
+        let earlier = member.certificate.replace(serial);
+        if self.rules > 0
+            && let Some(earlier) = earlier
+        {
+            self.shrink_certificate(earlier, false);
         }
+    }
+
+    pub(super) fn membership_serials(&self) -> BTreeSet<Serial> {
+        let members = self.members.values();
+        members.filter_map(|member| member.certificate).collect()
     }
 
     /// Takes a member out with all that was its own. What an evicted one had
@@ -85,7 +98,7 @@ impl State {
         let Some(member) = self.members.get(&node).cloned() else {
             return;
         };
-        self.members.remove(&node);
+        self.take_member(node);
         self.addresses.remove(&member.ipv4);
         if !self.roster.contains(&node) {
             self.voters.remove(&node);
@@ -138,10 +151,7 @@ impl State {
                 false => self.heir(node, &held),
             };
             match (held.owner == node, heir) {
-                (false, _) => {
-                    held.shared.remove(&node);
-                    self.names.insert(label, held);
-                }
+                (false, _) => self.set_shared(&label, node, false),
                 (true, Some(heir)) => {
                     self.free_name(&label);
                     held.owner = heir;
@@ -274,12 +284,14 @@ impl State {
             self.give_name(label, name);
         }
         let mut all = self.records.get(&record.name).cloned().unwrap_or_default();
-        all.push(UserRecord {
+        let added = UserRecord {
             data: record.data,
             public: record.public,
             owner,
             since: index,
-        });
+        };
+        self.count_record(&record.name, &added);
+        all.push(added);
         self.record_count += 1;
         self.records.insert(record.name, all);
     }
@@ -301,6 +313,9 @@ impl State {
             .collect();
         for (name, mut all) in touched {
             let before = all.len();
+            for record in all.iter().filter(|record| gone(&name, record)) {
+                self.uncount_record(&name, record);
+            }
             all.retain(|record| !gone(&name, record));
             self.record_count -= (before - all.len()) as u32;
             match all.is_empty() {
@@ -362,35 +377,41 @@ impl State {
             stamp_ms > not_after_ms.saturating_add(limits::CERTIFICATE_SLACK_MS)
         };
         let grace_ms = u64::from(limits::RENEWAL_GRACE_DAYS) * 86_400_000;
-        let memberships: BTreeSet<Serial> = self
-            .members
-            .values()
-            .filter_map(|member| member.certificate)
-            .collect();
-        self.certificates.retain(|serial, issued| {
-            let kept_ms = match memberships.contains(serial) {
-                true => issued.not_after_ms.saturating_add(grace_ms),
-                false => issued.not_after_ms,
+        let memberships = self.membership_serials();
+        let is_over = |(serial, issued): &(&Serial, &Issued)| {
+            let grace_ms = if memberships.contains(serial) {
+                grace_ms
+            } else {
+                0
             };
-            !over(kept_ms)
-        });
+            over(issued.not_after_ms.saturating_add(grace_ms))
+        };
+        let gone: Vec<Serial> = self
+            .certificates
+            .iter()
+            .filter(is_over)
+            .map(|(serial, _)| *serial)
+            .collect();
+        for serial in &gone {
+            self.remove_certificate(serial);
+        }
+        let whole_ms = if self.rules == 0 {
+            limits::CERTIFICATE_WHOLE_MS
+        } else {
+            limits::CERTIFICATE_FETCH_MS
+        };
         let old: Vec<Serial> = self
             .certificates
             .iter()
             .filter(|(serial, issued)| {
                 !issued.der.is_empty()
-                    && stamp_ms
-                        > issued
-                            .not_before_ms
-                            .saturating_add(limits::CERTIFICATE_WHOLE_MS)
+                    && stamp_ms > issued.not_before_ms.saturating_add(whole_ms)
                     && !memberships.contains(serial)
             })
             .map(|(serial, _)| *serial)
             .collect();
         for serial in old {
-            if let Some(issued) = self.certificates.get_mut(&serial) {
-                issued.der = Box::default();
-            }
+            self.shrink_certificate(serial, false);
         }
         self.revoked
             .retain(|_, revocation| !over(revocation.not_after_ms));

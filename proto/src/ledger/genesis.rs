@@ -6,9 +6,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
     batch::{Genesis, SignedGenesis},
+    extension::Extension,
     request::Role,
     rules,
     state::{Issuer, Member, State},
+    version::RULES,
 };
 use crate::{
     certificate::{self, CertificateError, KeptCertificate, LeafPlan},
@@ -25,6 +27,9 @@ pub enum GenesisError {
     /// Not an encoding of a genesis.
     #[error("the genesis is malformed: {0}")]
     Codec(#[from] CodecError),
+    /// It starts with rules that this build doesn't know.
+    #[error("the mesh follows rules {0}, which this version doesn't know: update the agent")]
+    Rules(u32),
     /// Not signed by its own root.
     #[error("the genesis is not signed by the mesh's root")]
     Signature,
@@ -82,6 +87,9 @@ impl State {
     /// [`GenesisError`].
     pub fn genesis(signed: &SignedGenesis, verify: &dyn Verify) -> Result<Self, GenesisError> {
         let genesis: Genesis = signed.peek()?;
+        if genesis.rules > RULES {
+            return Err(GenesisError::Rules(genesis.rules));
+        }
         let root = KeptCertificate::parse(&genesis.root)?;
         let mesh = MeshId::of_root(&root.spki);
         let message = Purpose::Genesis.message(&mesh, &signed.bytes);
@@ -131,12 +139,17 @@ impl State {
             record_count: 0,
             recovery: 0,
             requests: Map::default(),
+            rules: 0,
+            extension: Extension::default(),
         };
         state.admit(founder, genesis.founder_member(&mesh)?);
         let serial = state
             .take_leaf(&plan, founder, &membership, verify)
             .map_err(|error| GenesisError::Membership(error.to_string()))?;
         state.set_membership(founder, serial);
+        if genesis.rules > 0 {
+            state.raise_rules(genesis.rules);
+        }
         Ok(state)
     }
 }

@@ -12,6 +12,7 @@ pub mod content;
 mod draft;
 mod effects;
 pub mod evidence;
+mod extension;
 mod genesis;
 pub mod record;
 pub mod recovery;
@@ -20,9 +21,11 @@ mod role;
 mod roster;
 pub mod rules;
 pub mod sentence;
+mod shares;
 pub mod snapshot;
 pub mod stamp;
 pub mod state;
+mod version;
 
 pub use self::{
     batch::{Batch, Entry, Genesis, Header, Position, SignedGenesis},
@@ -35,4 +38,5 @@ pub use self::{
     sentence::Sentence,
     snapshot::{EpochError, Epochs, Snapshot, SnapshotError},
     state::{Member, State},
+    version::RULES,
 };

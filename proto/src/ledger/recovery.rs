@@ -88,6 +88,7 @@ impl State {
             state: Some(state.hash_at(index)),
             next: Some(recovery.roster),
             recovery: Some(signed.clone()),
+            rules: state.rules,
         };
         let batch = Batch::unproved(&header, Vec::new());
         state.position = Position {

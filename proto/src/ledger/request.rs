@@ -99,6 +99,8 @@ pub enum Content {
     AddRecord(AddRecord),
     /// DNS records less.
     RemoveRecords(RemoveRecords),
+    /// Raise the rules to these.
+    Rules(u32),
 }
 
 mod kind {
@@ -119,6 +121,7 @@ mod kind {
     pub const REVOKE: u16 = 15;
     pub const ADD_RECORD: u16 = 16;
     pub const REMOVE_RECORDS: u16 = 17;
+    pub const RULES: u16 = 18;
 }
 
 impl Content {
@@ -142,6 +145,7 @@ impl Content {
             Self::Revoke(serial) => (kind::REVOKE, codec::encode(serial)),
             Self::AddRecord(record) => (kind::ADD_RECORD, codec::encode(record)),
             Self::RemoveRecords(records) => (kind::REMOVE_RECORDS, codec::encode(records)),
+            Self::Rules(rules) => (kind::RULES, codec::encode(rules)),
         }
     }
 
@@ -169,6 +173,7 @@ impl Content {
             kind::REVOKE => Self::Revoke(read(bytes)?),
             kind::ADD_RECORD => Self::AddRecord(read(bytes)?),
             kind::REMOVE_RECORDS => Self::RemoveRecords(read(bytes)?),
+            kind::RULES => Self::Rules(read(bytes)?),
             _ => return None,
         })
     }
@@ -189,6 +194,11 @@ impl Request {
                 | kind::REVOKE
                 | kind::REMOVE_RECORDS
         )
+    }
+
+    /// Whether it raises the rules: only whoever leads knows when that may be.
+    pub fn raises_rules(&self) -> bool {
+        self.kind == kind::RULES
     }
 
     /// Makes and seals a request.

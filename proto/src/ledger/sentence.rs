@@ -218,7 +218,8 @@ impl Teller<'_> {
             | Content::Certify(_)
             | Content::Leave
             | Content::AddRecord(_)
-            | Content::RemoveRecords(_) => Vec::new(),
+            | Content::RemoveRecords(_)
+            | Content::Rules(_) => Vec::new(),
         }
     }
 
@@ -271,6 +272,7 @@ impl Teller<'_> {
                 crate::zone::RecordType(remove.rtype),
                 remove.name
             ),
+            Content::Rules(rules) => format!("raise the rules to {rules}"),
         }
     }
 
@@ -340,6 +342,9 @@ impl Teller<'_> {
                 crate::zone::RecordType(remove.rtype),
                 remove.name
             ),
+            Content::Rules(rules) => {
+                format!("{who} raised the rules to {rules}, which all CA nodes know")
+            }
         }
     }
 
@@ -416,6 +421,7 @@ fn kind(content: &Content) -> &'static str {
         Content::Revoke(_) => "revoke",
         Content::AddRecord(_) => "add-record",
         Content::RemoveRecords(_) => "remove-records",
+        Content::Rules(_) => "rules",
     }
 }
 

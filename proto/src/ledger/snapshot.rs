@@ -9,10 +9,11 @@ use super::{
     chain::Quorums,
     genesis::GenesisError,
     state::State,
+    version,
 };
 use crate::{
     certificate::KeptCertificate,
-    codec::{self, CodecError},
+    codec::CodecError,
     crypto::{Hash, PublicKey, Verify},
     id::{MeshId, NodeId},
     limits,
@@ -37,6 +38,9 @@ pub enum SnapshotError {
     /// Other bytes than those that the roster signed.
     #[error("the snapshot is not the state that the roster signed")]
     Hash,
+    /// By rules that this build doesn't know.
+    #[error("the state follows rules {0}, which this version doesn't know: update the agent")]
+    Rules(u32),
     /// Not an encoding of a state.
     #[error("the snapshot is malformed: {0}")]
     Codec(#[from] CodecError),
@@ -46,7 +50,7 @@ impl Snapshot {
     /// Of a state at a place where its header has a hash: [`Header::state`].
     pub fn of(state: &State) -> Self {
         Self {
-            bytes: codec::encode(&state.without_hash(state.position.index)),
+            bytes: state.without_hash(state.position.index).encode(),
         }
     }
 
@@ -66,7 +70,8 @@ impl Snapshot {
         if Hash::of(bytes) != hash {
             return Err(SnapshotError::Hash);
         }
-        let mut state: State = codec::decode_large(bytes)?;
+        version::check(&header).map_err(|_| SnapshotError::Rules(header.rules))?;
+        let mut state = State::decode(bytes, header.rules)?;
         state.position = batch.position()?;
         Ok(state)
     }

@@ -12,13 +12,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     batch::Position,
+    extension::Extension,
     record::UserRecord,
     request::{Author, HoldId, RequestId, Role},
     rules::{Outcome, RequestKey},
 };
 use crate::{
     certificate::{self, Certificate, CertificateError, KeptCertificate, LeafPlan, Serial},
-    codec,
+    codec::{self, CodecError},
     crypto::{Hash, PublicKey, Verify},
     id::{MeshId, NodeId},
     limits,
@@ -95,6 +96,12 @@ pub struct State {
     pub recovery: u32,
     /// Requests that were applied and haven't expired.
     pub(super) requests: Map<RequestKey, (u64, Outcome)>,
+    /// The rules in force.
+    #[serde(skip)]
+    pub rules: u32,
+    /// What only newer rules than the first keep; empty under rules 0.
+    #[serde(skip)]
+    pub(super) extension: Extension,
 }
 
 /// One member.
@@ -340,6 +347,7 @@ impl State {
         self.held.iter().eq(held.iter())
             && self.addresses.iter().eq(addresses.iter())
             && records == self.record_count as usize
+            && self.shares_agree()
             && self.roster_keys.keys().eq(self.roster.iter())
             && self
                 .roster
@@ -350,7 +358,11 @@ impl State {
 
     /// The hash of this state as of batch `index`.
     pub(super) fn hash_at(&self, index: u64) -> Hash {
-        codec::hash(&self.without_hash(index))
+        let state = self.without_hash(index);
+        if state.rules == 0 {
+            return codec::hash(&state);
+        }
+        codec::hash(&(&state, state.rules, &state.extension))
     }
 
     /// This state as a header's hash and snapshots have it: a header that
@@ -364,6 +376,31 @@ impl State {
         state
     }
 
+    /// As snapshots hold it.
+    pub fn encode(&self) -> Vec<u8> {
+        if self.rules == 0 {
+            return codec::encode(self);
+        }
+        codec::encode(&(self, self.rules, &self.extension))
+    }
+
+    /// Reads what [`State::encode`] wrote, of a state under `rules`.
+    ///
+    /// # Errors
+    /// [`CodecError`].
+    pub fn decode(bytes: &[u8], rules: u32) -> Result<Self, CodecError> {
+        if rules == 0 {
+            return codec::decode_large(bytes);
+        }
+        let (mut state, own, extension): (Self, u32, Extension) = codec::decode_large(bytes)?;
+        if own != rules {
+            return Err(CodecError::Malformed(format!("rules {own}")));
+        }
+        state.rules = own;
+        state.extension = extension;
+        Ok(state)
+    }
+
     /// Moves ledger time on, and forgets what is over by then.
     pub(super) fn advance(&mut self, stamp_ms: u64) {
         let before_ms = self.stamp_ms;
@@ -372,9 +409,20 @@ impl State {
         // Now and then only: it looks at all of them. An expired request is
         // refused in any case.
         if before_ms / limits::FORGET_MS != stamp_ms / limits::FORGET_MS {
-            self.requests
-                .retain(|_, (expires_ms, _)| *expires_ms >= stamp_ms);
+            let expired =
+                |(_, (expires_ms, _)): &(&RequestKey, &(u64, Outcome))| *expires_ms < stamp_ms;
+            let gone: Vec<RequestKey> = self
+                .requests
+                .iter()
+                .filter(expired)
+                .map(|(key, _)| *key)
+                .collect();
+            for key in gone {
+                self.requests.remove(&key);
+                self.uncount_request(key.0);
+            }
             self.tokens.retain(|_, used| used.expires_ms >= stamp_ms);
+            self.uncount_invites();
             let since = stamp_ms.saturating_sub(limits::EVICTION_AGREEMENT_MS);
             self.proposals.retain(|_, at_ms| *at_ms >= since);
         }
@@ -421,7 +469,7 @@ impl State {
             not_after_ms: leaf.not_after_ms,
             der: der.into(),
         };
-        self.certificates.insert(serial, issued);
+        self.insert_certificate(serial, issued);
         Ok(serial)
     }
 }

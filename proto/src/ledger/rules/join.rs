@@ -187,13 +187,20 @@ pub(in crate::ledger) fn membership_plan(
 pub(super) fn rule_renew(state: &State, author: Asking<'_>) -> Result<Effect, Refusal> {
     let Asking { node, member } = author;
     // A certificate that is forgotten ended before the grace period did.
-    let issued = member
-        .certificate
-        .and_then(|serial| state.certificates.get(&serial))
-        .ok_or(Refusal::GraceOver)?;
+    let serial = member.certificate.ok_or(Refusal::GraceOver)?;
+    let issued = state.certificates.get(&serial).ok_or(Refusal::GraceOver)?;
     let grace_ms = u64::from(limits::RENEWAL_GRACE_DAYS) * 86_400_000;
     if state.stamp_ms > issued.not_after_ms.saturating_add(grace_ms) {
         return Err(Refusal::GraceOver);
+    }
+    // Whoever asks again gets the one that it has: else a node could have any
+    // number of them.
+    let issued_ms = issued
+        .not_before_ms
+        .saturating_add(limits::BACKDATE_S * 1000);
+    let is_new = state.stamp_ms < issued_ms.saturating_add(limits::RENEWAL_GAP_MS);
+    if state.rules > 0 && is_new && !state.is_revoked(&serial, issued) {
+        return Ok(Effect::Nothing);
     }
     let plan = membership_plan(&state.domain, member, state.stamp_ms);
     Ok(Effect::Renew(plan, node))

@@ -22,6 +22,7 @@ pub(super) use self::{
 use super::{
     request::{AddRecord, Author, Content, HoldId, RemoveRecords, Request, RequestId, Role, Share},
     state::{Member, State},
+    version,
 };
 use crate::{
     certificate::{KeptCertificate, LeafPlan, Serial},
@@ -94,6 +95,7 @@ pub(super) enum Effect {
     Revoke(Serial),
     AddRecord(AddRecord, NodeId),
     RemoveRecords(RemoveRecords),
+    Rules(u32),
 }
 
 pub(super) struct JoinEffect {
@@ -152,7 +154,7 @@ fn rule_request(
         return Ok(Effect::Repeat(outcome.clone()));
     }
     let content = Content::decode(request.kind, &request.content).ok_or(Refusal::NotUnderstood)?;
-    match request.author {
+    let effect = match request.author {
         Author::Token(token) => match content {
             Content::Join(join) => join::rule_join(state, &token, &join, stamp_ms, verify),
             _ => Err(Refusal::NotMember),
@@ -162,7 +164,11 @@ fn rule_request(
             let author = Asking { node, member };
             rule_content(state, author, content, verify)
         }
+    }?;
+    if state.rules > 0 {
+        state.check_shares(request.author, &effect)?;
     }
+    Ok(effect)
 }
 
 /// The member that asks.
@@ -206,5 +212,9 @@ fn rule_content(
         Content::Unhold(unhold) => evict::rule_unhold(state, author, &unhold),
         Content::AddRecord(record) => records::rule_add(state, author, record),
         Content::RemoveRecords(records) => records::rule_remove(state, author, records),
+        Content::Rules(rules) => {
+            version::rule_rules(state, state.roster.contains(&author.node), rules)
+                .map(Effect::Rules)
+        }
     }
 }

@@ -35,7 +35,12 @@ pub(super) fn rule_add(
     if !beside.is_empty() && (alias(&record.data) || beside.iter().any(|held| alias(&held.data))) {
         return Err(Refusal::AliasAlone);
     }
-    if beside.len() >= limits::RECORDS_PER_NAME || state.record_count >= limits::RECORDS as u32 {
+    let most = if state.rules == 0 {
+        limits::RECORDS
+    } else {
+        limits::RECORDS_IN_ALL
+    };
+    if beside.len() >= limits::RECORDS_PER_NAME || state.record_count >= most as u32 {
         return Err(Refusal::TooManyRecords);
     }
     Ok(Effect::AddRecord(record, author.node))

@@ -176,6 +176,31 @@ pub enum Refusal {
     /// The leader attached a certificate that isn't what was asked for.
     #[error("the certificate is not what was asked for: {0}")]
     Certificate(String),
+    /// The rules can't be raised to these now.
+    #[error("the rules of the ledger can't be raised to these now")]
+    Rules,
+    /// The author has as many requests remembered as one may.
+    #[error("this node made too many requests within a few minutes; try again in 10 minutes")]
+    TooManyRequests,
+    /// The inviter has as many tokens in use as one may.
+    #[error("the inviting node has too many invites in use; wait until some expire")]
+    TooManyInvites,
+    /// As many certificates in force as one node may have.
+    #[error(
+        "this node has as many certificates in force as one may have; renew with the same key, or \
+         wait until some expire"
+    )]
+    TooManyCertificates,
+    /// The node's facts take up its whole share.
+    #[error(
+        "this node's names, records and certificates take up its share of the ledger; remove some first"
+    )]
+    ShareUsedUp,
+    /// What isn't reserved for others is taken.
+    #[error(
+        "the ledger has no room left beyond what is reserved for each node; remove something first"
+    )]
+    StateFull,
 }
 
 impl Refusal {

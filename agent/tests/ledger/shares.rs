@@ -1,0 +1,233 @@
+//! What one node may have of the state, and what stays for the others.
+
+use innermesh_proto::{
+    ledger::{
+        Content, Outcome, Refusal,
+        record::RecordData,
+        request::{AddRecord, RemoveRecords},
+    },
+    limits,
+    zone::RecordType,
+};
+
+use crate::mesh::{DAY, MINUTE, Mesh, certify, id, key, label};
+
+fn claim(name: &str) -> Content {
+    Content::Claim(label(name))
+}
+
+fn add(name: &str, text: &str) -> Content {
+    Content::AddRecord(AddRecord {
+        name: format!("{name}.lab.internal").parse().unwrap(),
+        data: RecordData::Txt(vec![text.as_bytes().to_vec()]),
+        public: false,
+    })
+}
+
+/// Asks for one thing after the other until one is refused: how many were
+/// done, and why no more.
+fn until_refused(
+    mesh: &mut Mesh,
+    by: &dyn innermesh_proto::crypto::Sign,
+    content: impl Fn(usize) -> Content,
+) -> (usize, Refusal) {
+    for number in 0.. {
+        // So that requests are forgotten and don't count.
+        mesh.now_ms += MINUTE;
+        if let Outcome::Refused(refusal) = mesh.ask(by, content(number)) {
+            assert!(mesh.state().agrees_with_itself());
+            return (number, refusal);
+        }
+    }
+    unreachable!()
+}
+
+fn mesh_of_three() -> Mesh {
+    let mut mesh = Mesh::new();
+    mesh.admit(&*key(1), "cedar");
+    mesh.admit(&*key(2), "maple");
+    mesh
+}
+
+#[test]
+fn one_node_cannot_have_all_names_or_records() {
+    let mut mesh = mesh_of_three();
+    let (cedar, maple) = (key(1), key(2));
+    let names = until_refused(&mut mesh, &*cedar, |n| claim(&format!("n{n}")));
+    // Its own is one of them.
+    assert_eq!(names, (limits::NAMES_SHARE - 1, Refusal::TooManyNames));
+    assert!(matches!(
+        mesh.ask(&*maple, claim("photos")),
+        Outcome::Done(_)
+    ));
+    let records = until_refused(&mut mesh, &*maple, |n| {
+        add(&format!("r{}.photos", n / 16), &n.to_string())
+    });
+    let most = limits::RECORDS_PER_NODE as usize;
+    assert_eq!(records, (most, Refusal::TooManyRecords));
+    let founder = mesh.founder.clone();
+    assert!(matches!(
+        mesh.ask(&*founder, add("tv", "x")),
+        Outcome::Done(_)
+    ));
+    // What was taken away is free again.
+    let remove = RemoveRecords {
+        name: "r0.photos.lab.internal".parse().unwrap(),
+        rtype: RecordType::TXT.0,
+    };
+    mesh.ask(&*maple, Content::RemoveRecords(remove));
+    assert!(matches!(
+        mesh.ask(&*maple, add("a.photos", "x")),
+        Outcome::Done(_)
+    ));
+    assert!(mesh.state().agrees_with_itself());
+}
+
+#[test]
+fn one_node_cannot_have_more_bytes_than_its_share() {
+    let mut mesh = mesh_of_three();
+    let (cedar, maple) = (key(1), key(2));
+    mesh.ask(&*cedar, claim("photos"));
+    let long = "x".repeat(255);
+    let names: Vec<String> = (0..32)
+        .map(|n| format!("{:x<63}.photos.lab.internal", format!("n{n}")))
+        .collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut asked = 0;
+    let refusal = loop {
+        mesh.now_ms += 30 * MINUTE;
+        asked += 1;
+        // Each with its own key.
+        if let Outcome::Refused(refusal) = mesh.ask(&*cedar, certify(&names, 90)) {
+            break refusal;
+        }
+    };
+    let expected = [Refusal::TooManyCertificates, Refusal::ShareUsedUp];
+    assert!(expected.contains(&refusal), "{refusal}");
+    assert!(asked > 100, "{asked}");
+    assert!(mesh.state().bytes_of(id(&*cedar)) <= limits::NODE_BYTES);
+    // What takes away goes on, and others have their own.
+    let serial = *mesh.state().certificates.keys().next().unwrap();
+    let founder = mesh.founder.clone();
+    assert!(matches!(
+        mesh.ask(&*founder, Content::Revoke(serial)),
+        Outcome::Done(_) | Outcome::Refused(Refusal::MembershipSerial(_))
+    ));
+    mesh.ask(&*maple, claim("mail"));
+    assert!(matches!(
+        mesh.ask(&*maple, add("a.mail", &long)),
+        Outcome::Done(_)
+    ));
+    assert!(mesh.state().agrees_with_itself());
+}
+
+#[test]
+fn a_certificate_with_the_same_names_and_key_takes_the_place_of_the_earlier_one() {
+    let mut mesh = mesh_of_three();
+    let cedar = key(1);
+    mesh.ask(&*cedar, claim("photos"));
+    let request = certify(&["photos.lab.internal"], 90);
+    let mut used = Vec::new();
+    for _ in 0..4 {
+        mesh.now_ms += MINUTE;
+        assert!(matches!(
+            mesh.ask(&*cedar, request.clone()),
+            Outcome::Done(_)
+        ));
+        used.push(mesh.state().bytes_of(id(&*cedar)));
+        assert!(mesh.state().agrees_with_itself());
+    }
+    let issued: Vec<_> = mesh
+        .state()
+        .certificates
+        .values()
+        .filter(|issued| issued.owner == id(&*cedar) && issued.der.is_empty())
+        .collect();
+    // Serial, key and end are kept, so that they can be revoked (S17).
+    assert_eq!(issued.len(), 3);
+    assert!(issued.iter().all(|issued| issued.is_superseded()));
+    let grown = used[3] - used[2];
+    assert!(grown < 500, "{grown} bytes");
+}
+
+#[test]
+fn a_certificate_is_whole_for_a_day() {
+    let mut mesh = mesh_of_three();
+    let cedar = key(1);
+    mesh.ask(&*cedar, claim("photos"));
+    mesh.ask(&*cedar, certify(&["photos.lab.internal"], 90));
+    let whole = |mesh: &Mesh| {
+        let issued = mesh.state().certificates.values();
+        issued.filter(|issued| !issued.der.is_empty()).count()
+    };
+    assert_eq!(whole(&mesh), 4, "three memberships beside it");
+    mesh.now_ms += DAY + 61 * MINUTE;
+    mesh.ask(&*cedar, claim("mail"));
+    assert_eq!(whole(&mesh), 3);
+    assert!(mesh.state().agrees_with_itself());
+}
+
+#[test]
+fn whoever_renews_again_and_again_has_one_membership() {
+    let mut mesh = mesh_of_three();
+    let cedar = key(1);
+    let memberships = |mesh: &Mesh| {
+        let issued = mesh.state().certificates.values();
+        issued.filter(|issued| issued.owner == id(&*cedar)).count()
+    };
+    for _ in 0..5 {
+        mesh.now_ms += MINUTE;
+        assert!(matches!(
+            mesh.ask(&*cedar, Content::Renew),
+            Outcome::Done(_)
+        ));
+    }
+    assert_eq!(memberships(&mesh), 1);
+    mesh.now_ms += 61 * MINUTE;
+    mesh.ask(&*cedar, Content::Renew);
+    assert_eq!(memberships(&mesh), 2);
+}
+
+#[test]
+fn one_author_has_so_many_requests_remembered_and_no_more() {
+    let mut mesh = mesh_of_three();
+    let (cedar, maple) = (key(1), key(2));
+    mesh.ask(&*cedar, claim("photos"));
+    let most = limits::REQUESTS_PER_NODE as usize;
+    let requests: Vec<_> = (1..most)
+        .map(|_| mesh.request(&*cedar, &claim("photos")))
+        .collect();
+    for requests in requests.chunks(limits::BATCH_ENTRIES) {
+        mesh.batch(requests.to_vec());
+    }
+    let refused = mesh.ask(&*cedar, claim("photos"));
+    assert_eq!(refused, Outcome::Refused(Refusal::TooManyRequests));
+    assert!(matches!(mesh.ask(&*maple, claim("mail")), Outcome::Done(_)));
+    // What takes something away isn't kept from it.
+    let release = Content::Release(label("photos"));
+    assert!(matches!(mesh.ask(&*cedar, release), Outcome::Done(_)));
+    mesh.now_ms += 30 * MINUTE;
+    assert!(matches!(
+        mesh.ask(&*cedar, claim("files")),
+        Outcome::Done(_)
+    ));
+    assert!(mesh.state().agrees_with_itself());
+}
+
+#[test]
+fn under_the_first_rules_nothing_is_counted() {
+    let mut mesh = Mesh::with_rules(0);
+    mesh.admit(&*key(1), "cedar");
+    for number in 0..limits::NAMES_SHARE {
+        let claimed = mesh.ask(&*key(1), claim(&format!("n{number}")));
+        assert!(matches!(claimed, Outcome::Done(_)));
+    }
+    assert_eq!(mesh.state().bytes_of(id(&*key(1))), 0);
+    // Who has more than its share when the rules change keeps it.
+    let founder = mesh.founder.clone();
+    mesh.ask(&*founder, Content::Rules(1));
+    assert!(mesh.state().agrees_with_itself());
+    assert!(mesh.state().names.contains_key(&label("n255")));
+    let refused = mesh.ask(&*key(1), claim("more"));
+    assert_eq!(refused, Outcome::Refused(Refusal::TooManyNames));
+}

@@ -1,0 +1,77 @@
+//! The version of the rules by which requests are decided and batches change
+//! the state. It is a fact of the ledger: all nodes change over at the same
+//! batch, and old batches replay by the rules of their time.
+//!
+//! | rules | what they brought |
+//! |---|---|
+//! | 0 | what a mesh began with |
+//! | 1 | shares of each node in the state, WireGuard keys, names that lead to their owners |
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{batch::Header, chain::BatchError, rules::Refusal, state::State};
+use crate::codec::{self, CodecError};
+
+/// The newest rules that this build knows.
+pub const RULES: u32 = 1;
+
+/// Encodes what says by which rules it is: those of rules 0 as builds before
+/// there were others did.
+pub(super) fn encode<T: Serialize>(value: &T, rules: u32) -> Vec<u8> {
+    if rules == 0 {
+        return codec::encode(value);
+    }
+    codec::encode(&(value, rules))
+}
+
+/// Reads what [`encode`] wrote. Of rules that this build doesn't know, what
+/// else they may have added is passed over.
+pub(super) fn decode<T: DeserializeOwned>(
+    bytes: &[u8],
+    limit: usize,
+) -> Result<(T, u32), CodecError> {
+    let (value, rest) = codec::decode_front(bytes, limit)?;
+    if rest.is_empty() {
+        return Ok((value, 0));
+    }
+    let (rules, rest): (u32, _) = codec::decode_next(rest)?;
+    match rules {
+        0 => Err(CodecError::Trailing(1)),
+        1..=RULES if !rest.is_empty() => Err(CodecError::Trailing(rest.len())),
+        _ => Ok((value, rules)),
+    }
+}
+
+impl State {
+    /// Raises the rules; what only the new ones keep is counted once.
+    pub(super) fn raise_rules(&mut self, rules: u32) {
+        self.rules = rules;
+        self.count_shares();
+    }
+}
+
+/// By one of the roster, one number after the other. That every voter knows
+/// them is for whoever leads to find out before it proposes.
+pub(super) fn rule_rules(state: &State, is_voter: bool, rules: u32) -> Result<u32, Refusal> {
+    if !is_voter {
+        return Err(Refusal::NotCa);
+    }
+    if rules != state.rules + 1 || rules > RULES {
+        return Err(Refusal::Rules);
+    }
+    Ok(rules)
+}
+
+/// Whether this build can follow a batch with this header.
+///
+/// # Errors
+/// [`BatchError::Rules`].
+pub(super) fn check(header: &Header) -> Result<(), BatchError> {
+    if header.rules > RULES {
+        return Err(BatchError::Rules {
+            needed: header.rules,
+            known: RULES,
+        });
+    }
+    Ok(())
+}
