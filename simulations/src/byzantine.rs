@@ -1,9 +1,14 @@
 //! A member that lies: it has a valid identity and certificate, speaks QUIC,
 //! and says what no agent of ours says.
 
+mod claims;
+mod spam;
+
 use std::{
-    collections::BTreeSet,
-    net::SocketAddr,
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
@@ -18,7 +23,7 @@ use innermesh_agent::{
 use innermesh_proto::{
     codec,
     crypto::{Hash, PublicKey, Purpose, Sealed},
-    head::Head,
+    head::{Head, WireGuard},
     id::NodeId,
     ledger::{Author, Content, Entry, Position, Request, RequestId, State, request::Evict},
     limits,
@@ -59,6 +64,14 @@ pub enum Lie {
     FalseEndorsement,
     /// Requests that the liar may not make, to whoever decides.
     NotAllowed,
+    /// As many requests at once as can be, of each kind, allowed or not.
+    Spam,
+    /// The WireGuard key of another as its own.
+    StolenKey,
+    /// Names of its own that lead to others, and out of the mesh.
+    NamesElsewhere,
+    /// A place far ahead, and a state there that comes a byte at a time.
+    EndlessSnapshot,
     /// No lie: what a later version may say, kinds and methods that this one
     /// doesn't know.
     Newer,
@@ -86,6 +99,16 @@ impl Lie {
         Self::Garbage,
     ];
 
+    /// Those of an ordinary member gone mad.
+    pub const OF_A_MEMBER: [Self; 6] = [
+        Self::Spam,
+        Self::StolenKey,
+        Self::NamesElsewhere,
+        Self::EndlessSnapshot,
+        Self::FarAhead,
+        Self::NotAllowed,
+    ];
+
     /// Its name in counters.
     pub fn name(self) -> &'static str {
         match self {
@@ -100,6 +123,10 @@ impl Lie {
             Self::Fork => "lie: fork",
             Self::FalseEndorsement => "lie: false endorsement",
             Self::NotAllowed => "lie: not allowed",
+            Self::Spam => "lie: spam",
+            Self::StolenKey => "lie: stolen key",
+            Self::NamesElsewhere => "lie: names elsewhere",
+            Self::EndlessSnapshot => "lie: endless snapshot",
             Self::Newer => "newer version",
         }
     }
@@ -113,7 +140,18 @@ pub struct Byzantine {
     transport: Transport,
     /// Heads of others as they once were, to be said again.
     old: Vec<(Head, Sealed)>,
+    /// The WireGuard interfaces of others.
+    tunnels: BTreeMap<NodeId, WireGuard>,
+    /// Where it is.
+    address: IpAddr,
     seq: u64,
+    /// Counts what it asks for, so that each time is another.
+    asked: u64,
+}
+
+/// A name, of whichever kind.
+fn text<T: FromStr<Err: Debug>>(name: &str) -> T {
+    name.parse().expect("a name")
 }
 
 /// It believes everybody.
@@ -134,8 +172,13 @@ impl Byzantine {
     pub async fn new(machine: &Machine, agent: &Agent) -> Self {
         let host = machine.host.clone();
         let key = keys::require_identity(&host).await.expect("a member");
-        let state = agent.view().borrow().ledger.clone();
+        let view = agent.view().borrow().clone();
+        let state = view.ledger.clone();
         let me = key.public().node_id();
+        let others = view.nodes.iter().filter(|(node, _)| **node != me);
+        let tunnels = others
+            .filter_map(|(node, seen)| Some((*node, seen.announcement.wireguard.clone()?)))
+            .collect();
         let member = state.members.get(&me).expect("a member");
         let serial = member.certificate.expect("a certificate");
         let issued = &state.certificates[&serial];
@@ -161,8 +204,11 @@ impl Byzantine {
             host,
             key,
             state,
+            tunnels,
+            address: machine.address,
             // Above what its agent has announced.
             seq: 1 << 32,
+            asked: 0,
         }
     }
 
@@ -232,6 +278,10 @@ impl Byzantine {
             Lie::Fork => self.fork(peer).await,
             Lie::FalseEndorsement => self.endorse(peer).await,
             Lie::NotAllowed => self.not_allowed(peer).await,
+            Lie::Spam => self.spam(peer).await,
+            Lie::StolenKey => self.stolen_key(peer),
+            Lie::NamesElsewhere => self.names_elsewhere(peer).await,
+            Lie::EndlessSnapshot => self.endless_snapshot(peer),
             Lie::Garbage => {
                 let mut noise = vec![0; 3000];
                 self.host.keys.random(&mut noise);

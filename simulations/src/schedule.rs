@@ -146,6 +146,8 @@ pub enum Act {
     Demote(usize),
     /// A machine asks the ledger for the name `n<number>`.
     Claim(usize, u32),
+    /// As [`Act::Claim`], `p<number>`; there must be an answer soon.
+    ClaimInTime(usize, u32),
     /// Machines ask the ledger for the name `r<number>` at the same time.
     Rivals(Vec<usize>, u32),
     /// A machine asks for a certificate.
@@ -201,6 +203,7 @@ impl Act {
             Self::Promote(_) => "promote",
             Self::Demote(_) => "demote",
             Self::Claim(..) => "claim",
+            Self::ClaimInTime(..) => "claim in time",
             Self::Rivals(..) => "rivals",
             Self::Issue(_) => "issue",
             Self::Revoke(_) => "revoke",
@@ -287,6 +290,9 @@ impl fmt::Display for Act {
             Self::Promote(node) => write!(f, "node{node} becomes a CA node"),
             Self::Demote(node) => write!(f, "node{node} is to be no CA node any more"),
             Self::Claim(node, name) => write!(f, "node{node} asks for the name n{name}"),
+            Self::ClaimInTime(node, name) => {
+                write!(f, "node{node} asks for the name p{name}, and waits")
+            }
             Self::Rivals(nodes, name) => {
                 write!(f, "{} ask for the name r{name}", group(nodes))
             }
@@ -387,6 +393,7 @@ impl Schedule {
             | Act::Promote(node)
             | Act::Demote(node)
             | Act::Claim(node, _)
+            | Act::ClaimInTime(node, _)
             | Act::Issue(node)
             | Act::Revoke(node)
             | Act::Evict(node)

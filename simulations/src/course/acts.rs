@@ -34,6 +34,8 @@ pub(super) enum Asked {
     Remove(u32),
     /// To ask for a name.
     Claim(String),
+    /// To ask for a name, with an answer soon.
+    ClaimInTime(String),
     /// To ask for a certificate for the key with this hash.
     Issue(Hash),
     /// To have the certificate with this serial number, for the key with this
@@ -171,6 +173,7 @@ impl Course<'_> {
             Act::Promote(node) => self.promote(*node),
             Act::Demote(node) => self.demote(*node),
             Act::Claim(node, name) => self.claim(*node, format!("n{name}")),
+            Act::ClaimInTime(node, name) => self.claim_in_time(*node, format!("p{name}")),
             Act::Rivals(nodes, name) => {
                 let asked = nodes
                     .iter()
@@ -385,6 +388,10 @@ impl Course<'_> {
             // Its machine crashed before it answered.
             let Ok(done) = joined else { continue };
             let Done { node, what, answer } = done;
+            if let (Asked::ClaimInTime(name), Err(error)) = (&what, &answer) {
+                let words = format!("{name} wasn't decided in time: {error}");
+                self.violated(node, ("S24", words));
+            }
             if let Err(error) = answer {
                 let words = format!("node{node}, {what:?}: {error}");
                 self.trace.event("refused", &words);
@@ -404,7 +411,7 @@ impl Course<'_> {
                         self.model.removed.insert(service, node);
                     }
                 }
-                Asked::Claim(name) => self.claimed(node, name),
+                Asked::Claim(name) | Asked::ClaimInTime(name) => self.claimed(node, name),
                 Asked::Roster => {}
                 Asked::Issue(key) => {
                     self.model.issued.insert(key, true);

@@ -29,6 +29,9 @@ const TOLD: Duration = Duration::from_secs(30);
 /// How long the mesh may take to decide at the end (L3), with all faults over.
 const DECIDES: Duration = Duration::from_secs(30);
 
+/// Within how long an honest request is decided, whatever a member does (S24).
+const IN_TIME: Duration = Duration::from_secs(3);
+
 /// A copy of a machine, with the same identity.
 pub(super) struct Copy {
     machine: Machine,
@@ -94,6 +97,25 @@ impl Course<'_> {
     pub(super) fn claim(&mut self, node: usize, name: String) -> bool {
         let label = name.parse().expect("a label");
         self.ask(node, Asked::Claim(name), Content::Claim(label))
+    }
+
+    /// As [`Self::claim`]: whatever others do, there is an answer soon (S24).
+    pub(super) fn claim_in_time(&mut self, node: usize, name: String) -> bool {
+        let Some(agent) = self.agents[node].clone() else {
+            return false;
+        };
+        let label = name.parse().expect("a label");
+        let asking = self.asked.spawn(async move {
+            let content = Content::Claim(label);
+            let answer = tokio::time::timeout(IN_TIME, mesh::ask(&agent, &content)).await;
+            Done {
+                node,
+                what: Asked::ClaimInTime(name),
+                answer: answer.unwrap_or_else(|_| Err(format!("no answer in {IN_TIME:?}"))),
+            }
+        });
+        self.asking.entry(node).or_default().push(asking);
+        true
     }
 
     /// The ledger gave a machine a name, it was told.

@@ -3,6 +3,7 @@
 //! testing: Groce et al., ISSTA 2012).
 
 mod certificates;
+mod hostile;
 mod roster;
 mod usual;
 
@@ -33,6 +34,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         .iter()
         .chain(roster::ALL)
         .chain(certificates::ALL)
+        .chain(hostile::ALL)
 }
 
 /// The scenario with this name.

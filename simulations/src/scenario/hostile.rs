@@ -1,0 +1,77 @@
+//! Scenarios of one ordinary member that is against the others, with nothing
+//! but its own valid key.
+
+use super::{Draft, Scenario};
+use crate::{byzantine::Lie, schedule::Act};
+
+/// All of them, in the order in which they are listed.
+pub(super) const ALL: &[Scenario] = &[Scenario {
+    name: "hostile-member",
+    about: "a member floods, claims what isn't its own, and keeps others from following",
+    promises: &[
+        "lie: spam",
+        "lie: stolen key",
+        "lie: names elsewhere",
+        "lie: endless snapshot",
+        "lie: far ahead",
+        "lie: not allowed",
+        "claim in time",
+    ],
+    nobody_dies: false,
+    needs_datagrams: false,
+    make: hostile,
+}];
+
+/// Voters, the liar, and at least two that only follow.
+const LEAST: usize = 6;
+
+fn hostile(draft: &mut Draft) {
+    draft.roster(3);
+    draft.nodes = draft.nodes.max(LEAST);
+    // The first that doesn't vote: an older member than all that only follow.
+    let liar = draft.ca;
+    let honest: Vec<usize> = (0..draft.nodes).filter(|node| *node != liar).collect();
+    draft.services(4);
+    for _ in 0..3 {
+        for lie in Lie::OF_A_MEMBER {
+            let at = draft.moment();
+            match lie {
+                // To all who may decide: one of them leads.
+                Lie::Spam | Lie::NotAllowed | Lie::NamesElsewhere => {
+                    for voter in 0..draft.ca {
+                        draft.at(at, Act::Lie(liar, voter, lie));
+                    }
+                }
+                _ => {
+                    let to = draft.random.pick(&honest).copied().unwrap_or(0);
+                    draft.at(at, Act::Lie(liar, to, lie));
+                }
+            }
+        }
+    }
+    behind(draft, liar, &honest);
+    // What others ask meanwhile.
+    for number in 0..8 {
+        let node = draft.random.pick(&honest[..draft.ca]).copied().unwrap_or(0);
+        let at = draft.moment();
+        draft.at(at, Act::ClaimInTime(node, number));
+    }
+}
+
+/// A machine comes back while it is behind, and meets the liar first.
+fn behind(draft: &mut Draft, liar: usize, honest: &[usize]) {
+    let victim = draft.nodes - 1;
+    let others: Vec<usize> = honest.iter().copied().filter(|n| *n != victim).collect();
+    let begin = draft.length_ms / 2 + draft.random.below(draft.length_ms / 4);
+    draft.at(begin, Act::Crash(victim));
+    for number in 0..3 {
+        draft.at(begin + 500, Act::Claim(others[0], number));
+    }
+    draft.at(begin + 3000, Act::Cut(vec![victim], others.clone()));
+    draft.at(begin + 3000, Act::Cut(others, vec![victim]));
+    draft.at(begin + 3000, Act::Start(victim));
+    for after in [3100, 3500] {
+        draft.at(begin + after, Act::Lie(liar, victim, Lie::EndlessSnapshot));
+    }
+    draft.at(begin + 4000, Act::Heal);
+}
