@@ -44,6 +44,12 @@ pub const GENESIS_BYTES: usize = 32 * 1024;
 /// How often requests and tokens that have expired are forgotten, in
 /// milliseconds of ledger time.
 pub const FORGET_MS: u64 = 60 * 1000;
+/// Requests that may wait for the leader's next batch.
+pub const WAITING: usize = 1024;
+/// Of these, delivered by one node.
+pub const WAITING_PER_NODE: usize = 512;
+/// Requests that the leader judges for one batch, with those that it refuses.
+pub const JUDGED: usize = 2 * BATCH_ENTRIES;
 /// Furthest a request may expire beyond the newest stamp, in milliseconds.
 pub const REQUEST_LIFETIME_MS: u64 = 10 * 60 * 1000;
 /// Members of one mesh.

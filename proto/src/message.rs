@@ -67,7 +67,8 @@ pub struct Batches {
     pub batches: Vec<Batch>,
 }
 
-/// PROPOSE: a request on its way to the leader.
+/// PROPOSE and SUBMIT: a request on its way to the leader. What PROPOSE refuses
+/// is written down, as earlier versions take any refusal for final.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Propose {
     /// The sealed [`crate::ledger::Request`].
@@ -116,6 +117,23 @@ pub enum Decided {
     Outcome(Outcome),
     /// The peer doesn't decide; this one does, as far as it knows.
     Elsewhere(Option<NodeId>),
+}
+
+/// The answer to SUBMIT.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Submitted {
+    /// What became of the request. A refusal isn't in the ledger: it is final
+    /// only for who knows that no other copy of the request is on its way.
+    Outcome(Outcome),
+    /// The peer doesn't lead; this one does, as far as it knows. It holds no
+    /// copy of the request any more, but for one in the voters' log.
+    Elsewhere(Option<NodeId>),
+    /// The author, or the asking node, has used up what it may have the ledger
+    /// do; nothing was changed.
+    Spent {
+        /// How long to wait, in milliseconds.
+        wait_ms: u64,
+    },
 }
 
 /// ENDORSE: a CA node's signature over the header of a batch that it applied.

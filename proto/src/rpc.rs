@@ -67,6 +67,8 @@ pub mod method {
     pub const SNAPSHOT_PART: u16 = 24;
     /// The newest revocation list of one issuer.
     pub const REVOCATIONS: u16 = 28;
+    /// As [`PROPOSE`], by who takes a refusal that isn't in the ledger.
+    pub const SUBMIT: u16 = 40;
 
     /// A method's name, for traces and logs.
     pub fn name(method: u16) -> &'static str {
@@ -91,6 +93,7 @@ pub mod method {
             SNAPSHOT => "snapshot",
             SNAPSHOT_PART => "snapshot part",
             REVOCATIONS => "revocations",
+            SUBMIT => "submit",
             ADMISSION => "admission",
             _ => "unknown",
         }

@@ -32,7 +32,7 @@ use innermesh_proto::{
     message::{
         Batches, BodyQuery, Decided, Deciding, HeadsQuery, IssuerKeys, JoinHello, JoinQuery,
         Joined, LedgerQuery, Propose, Push, RecoveryQuery, Renew, RevocationsQuery, SnapshotHead,
-        SnapshotPartQuery, SnapshotQuery,
+        SnapshotPartQuery, SnapshotQuery, Submitted,
     },
     rpc::{Hello, RequestFrame, ResponseFrame},
 };
@@ -153,6 +153,7 @@ pub fn rpc(bytes: &[u8]) {
         canonical::<Batches>(body, limit);
         canonical::<Propose>(body, limit);
         canonical::<Decided>(body, limit);
+        canonical::<Submitted>(body, limit);
         canonical::<JoinHello>(body, limit);
         canonical::<Joined>(body, limit);
         canonical::<Renew>(body, limit);

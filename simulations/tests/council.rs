@@ -403,6 +403,98 @@ async fn leadership_goes_round_and_a_minority_decides_nothing() {
     council.agree().await;
 }
 
+/// A claim by the member at a place.
+fn claim_by(council: &mut Council, at: usize, name: &str) -> Sealed {
+    let key = council.nodes[at].key.clone();
+    let author = Author::Node(council.nodes[at].id());
+    council.request(&*key, author, &Content::Claim(name.parse().unwrap()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_answered_and_written_nowhere_in_the_ledger() {
+    let mut council = Council::new(8).await;
+    council.claim("taken").await;
+    for size in [1, 3] {
+        if size == 3 {
+            council.add("two").await;
+            council.add("three").await;
+            council.roster(3).await;
+        }
+        let founder = council.nodes[0].id();
+        let before = council.air.all()[0].1.state().position;
+        for n in 0..20 {
+            let key = council.nodes[0].key.clone();
+            let share = Content::Release(format!("unknown{n}").parse().unwrap());
+            let request = council.request(&*key, Author::Node(founder), &share);
+            let outcome = council.decide(request).await;
+            assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+        }
+        assert_eq!(council.air.all()[0].1.state().position, before);
+    }
+    // One beside what is written waits for that.
+    let leader = council.leader().expect("a leader");
+    let leader = council.air.ledger(leader).unwrap();
+    let (good, bad) = (
+        claim_by(&mut council, 0, "good"),
+        claim_by(&mut council, 1, "taken"),
+    );
+    let (good, bad) = tokio::join!(leader.propose(good), leader.propose(bad));
+    assert!(matches!(good, Ok(Outcome::Done(_))), "{good:?}");
+    assert!(matches!(bad, Ok(Outcome::Refused(_))), "{bad:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_earlier_version_s_refusal_is_written_down_for_it() {
+    let mut council = Council::new(9).await;
+    council.claim("taken").await;
+    let before = council.air.all()[0].1.state().position.index;
+    let founder = council.nodes[0].id();
+    let key = council.nodes[0].key.clone();
+    let release = Content::Release("unknown".parse().unwrap());
+    let request = council.request(&*key, Author::Node(founder), &release);
+    let ledger = council.air.ledger(founder).unwrap();
+    let by = Some(NodeId([7; 16]));
+    let first = ledger.propose_by(by, request.clone(), true).await;
+    assert!(matches!(first, Ok(Outcome::Refused(_))), "{first:?}");
+    assert_eq!(ledger.state().position.index, before + 1);
+    let again = ledger.propose(request).await;
+    assert_eq!(again, first);
+    assert_eq!(ledger.state().position.index, before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deposed_leader_refuses_nothing() {
+    let mut council = Council::new(10).await;
+    council.add("two").await;
+    council.add("three").await;
+    council.roster(3).await;
+    council.claim("taken").await;
+    council.agree().await;
+    let deposed = council.leader().expect("a leader");
+    let ledger = council.air.ledger(deposed).unwrap();
+    let request = claim_by(&mut council, 1, "taken");
+    let refused = ledger.propose(request.clone()).await;
+    assert!(matches!(refused, Ok(Outcome::Refused(_))), "{refused:?}");
+
+    council.air.0.lock().unwrap().silent.insert(deposed);
+    // It still leads, as far as it knows, and would refuse it again.
+    assert!(ledger.council().borrow().leads);
+    let asked = ledger.propose(request.clone());
+    let key = council.nodes[0].key.clone();
+    let release = Content::Release("taken".parse().unwrap());
+    let release = council.request(&*key, Author::Node(council.nodes[0].id()), &release);
+    let (asked, outcome) = tokio::join!(asked, council.decide(release));
+    assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+    assert!(
+        matches!(asked, Err(ProposeError::NotLeader(_))),
+        "{asked:?}"
+    );
+    let outcome = council.decide(request).await;
+    assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+    council.air.0.lock().unwrap().silent.clear();
+    council.agree().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_was_acknowledged_stays_through_crashes_torn_writes_and_silence() {
     for seed in 10..22 {

@@ -234,7 +234,7 @@ async fn many_large_requests_at_once_make_batches_that_can_be_read_again() {
     let mut waiting = tokio::task::JoinSet::new();
     for n in 0..100 {
         let (ledger, request) = (ledger.clone(), request(n));
-        waiting.spawn(async move { ledger.propose(request).await });
+        waiting.spawn(async move { ledger.propose_by(None, request, true).await });
     }
     while let Some(answer) = waiting.join_next().await {
         let outcome = answer.unwrap().unwrap();

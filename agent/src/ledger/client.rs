@@ -1,36 +1,35 @@
 //! Asking the ledger for something: from any node, over at most one hop to the
 //! node that leads, again with the same id until there is an answer.
 
+mod asking;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use self::asking::Asking;
 use innermesh_proto::{
     codec,
     crypto::{Sealed, Sign},
     id::NodeId,
-    ledger::{Author, Content, Outcome, Request, RequestId, stamp},
+    ledger::{Author, Content, Outcome, Refusal, Request, RequestId, stamp},
     limits,
-    message::{Decided, Propose},
-    rpc::method,
+    message::{Decided, Submitted},
+    rpc::{Failure, method},
 };
 
 use super::{Ledger, ProposeError, follow::Nudge};
 use crate::{
-    host::{Host, Mono},
+    host::Host,
     quic::{CallError, Transport},
 };
 
 /// How long one node may take to answer.
 const ATTEMPT: Duration = Duration::from_secs(2);
-/// How long a node may be silent until another one is asked beside it: a leader
-/// that died says nothing, and the others soon know better.
-const HEDGE: Duration = Duration::from_millis(300);
-/// How long a node that gave no decision isn't asked again.
-const PAUSE: Duration = Duration::from_millis(250);
+/// How long a request waits at a node to be decided: it is told so before it
+/// counts as lost.
+pub const DECIDES: Duration = Duration::from_millis(1500);
 /// How long a request is good for, in milliseconds of ledger time.
 const LIFETIME_MS: u64 = limits::REQUEST_LIFETIME_MS / 2;
 
@@ -58,6 +57,13 @@ pub enum SubmitError {
     /// The node that decides can't write.
     #[error(transparent)]
     Propose(#[from] ProposeError),
+    /// It was refused, and another copy of the request is with a node that
+    /// didn't answer: where that leads next it may decide otherwise.
+    #[error(
+        "{0}; a CA node that doesn't answer may still decide otherwise within ten minutes: look \
+         again then"
+    )]
+    Unsettled(Refusal),
 }
 
 impl Client {
@@ -144,7 +150,7 @@ impl Client {
         decided.unwrap_or_else(|| {
             // The next request doesn't begin with who was silent.
             self.remember(None);
-            Err(SubmitError::Unreachable(asking.why))
+            Err(asking.give_up())
         })
     }
 
@@ -163,19 +169,31 @@ impl Client {
 
     /// One hop: whoever isn't the leader doesn't pass it on.
     async fn pass_on(&self, node: NodeId, body: Vec<u8>) -> Told {
-        let answer = self
-            .transport
-            .call(node, method::PROPOSE, body, ATTEMPT)
-            .await;
-        match answer.map(|bytes| codec::decode::<Decided>(&bytes, limits::RPC_BYTES)) {
-            Ok(Ok(Decided::Outcome(outcome))) => Told::Outcome(outcome),
-            Ok(Ok(Decided::Elsewhere(leader))) => Told::Elsewhere(leader),
-            Ok(Err(error)) => Told::Failed(format!("its answer is {error}")),
+        let call = |method| self.transport.call(node, method, body.clone(), ATTEMPT);
+        let answer = match call(method::SUBMIT).await {
+            // An earlier version, which writes refusals down.
+            Err(CallError::Failed(Failure::UnknownMethod)) => {
+                call(method::PROPOSE).await.map(|bytes| {
+                    let decided = codec::decode::<Decided>(&bytes, limits::RPC_BYTES);
+                    decided.map(|decided| match decided {
+                        Decided::Outcome(outcome) => Submitted::Outcome(outcome),
+                        Decided::Elsewhere(leader) => Submitted::Elsewhere(leader),
+                    })
+                })
+            }
+            answer => answer.map(|bytes| codec::decode(&bytes, limits::RPC_BYTES)),
+        };
+        match answer {
+            Ok(Ok(Submitted::Outcome(outcome))) => Told::Outcome(outcome),
+            Ok(Ok(Submitted::Elsewhere(leader))) => Told::Elsewhere(leader),
+            Ok(Ok(Submitted::Spent { .. })) => Told::Failed("its budget is spent".into()),
+            Ok(Err(error)) => Told::Lost(format!("its answer is {error}")),
             Err(CallError::NotConnected(node)) => Told::Failed(format!(
                 "no connection with {}",
                 self.ledger.state().name_of(node)
             )),
-            Err(error) => Told::Failed(error.to_string()),
+            Err(error) if holds_no_copy(&error) => Told::Failed(error.to_string()),
+            Err(error) => Told::Lost(error.to_string()),
         }
     }
 
@@ -227,125 +245,36 @@ impl Client {
     }
 }
 
-/// A request under way with one or several of those who decide. Whoever isn't
-/// the leader says who may be; as the request has an id, it does no harm that
-/// several hold it.
-struct Asking<'a> {
-    client: &'a Client,
-    request: &'a Sealed,
-    body: Vec<u8>,
-    calls: FuturesUnordered<BoxFuture<'a, Answer>>,
-    /// Whom there is a call to.
-    busy: BTreeSet<NodeId>,
-    /// When whoever gave no decision may be asked again.
-    rests: BTreeMap<NodeId, Mono>,
-    /// Who is likely to lead, by the last who said.
-    hint: Option<NodeId>,
-    /// Why there is no decision yet.
-    why: String,
-}
-
-/// What a node made of a request.
-struct Answer {
-    node: NodeId,
-    told: Told,
-}
-
 enum Told {
     Outcome(Outcome),
     /// Another node leads, or none that it knew.
     Elsewhere(Option<NodeId>),
     /// This node's ledger can't be written.
     Stopped(ProposeError),
+    /// The node doesn't decide it, and holds no copy of it but for one in the
+    /// voters' log.
     Failed(String),
+    /// The node may hold a copy of it.
+    Lost(String),
 }
 
-impl<'a> Asking<'a> {
-    fn new(client: &'a Client, request: &'a Sealed) -> Self {
-        let body = codec::encode(&Propose {
-            request: request.clone(),
-        });
-        Self {
-            client,
-            request,
-            body,
-            calls: FuturesUnordered::new(),
-            busy: BTreeSet::new(),
-            rests: BTreeMap::new(),
-            hint: client.hint(),
-            why: "it doesn't answer in time".into(),
-        }
+/// Whether the node that was called has no copy of the request that it may yet
+/// propose. What is in the voters' log already is decided or gone as soon as
+/// anybody leads, see [`asking`].
+fn holds_no_copy(error: &CallError) -> bool {
+    match error {
+        CallError::NotConnected(_) | CallError::TooLong(_) => true,
+        CallError::Deadline | CallError::Lost(_) | CallError::Garbled(_) => false,
+        CallError::Failed(failure) => match failure {
+            // A leader tells it once it has dropped what waited too long.
+            Failure::DeadlineExceeded
+            | Failure::Refused(_)
+            | Failure::UnknownMethod
+            | Failure::Malformed
+            | Failure::NotMember
+            | Failure::Busy
+            | Failure::Unavailable(_) => true,
+            Failure::Internal(_) | Failure::Other(..) => false,
+        },
     }
-
-    async fn until_decided(&mut self) -> Result<(Outcome, Option<NodeId>), SubmitError> {
-        let me = self.client.me();
-        let clock = &self.client.host.clock;
-        loop {
-            let now = clock.now();
-            let free = self.ask_next(now);
-            let pause = match free {
-                Next::Asked => HEDGE,
-                Next::Rests(until) => until.saturating_sub(now),
-                Next::Nobody => ATTEMPT,
-            };
-            let answer = tokio::select! {
-                Some(answer) = self.calls.next() => answer,
-                () = clock.sleep(pause) => continue,
-            };
-            self.busy.remove(&answer.node);
-            self.rests.insert(answer.node, clock.now() + PAUSE);
-            match answer.told {
-                Told::Outcome(outcome) => {
-                    let from = Some(answer.node).filter(|node| *node != me);
-                    self.client.remember(from);
-                    return Ok((outcome, from));
-                }
-                Told::Elsewhere(leader) => {
-                    self.hint = leader;
-                    self.why = self.client.nobody_leads();
-                }
-                Told::Stopped(error) => return Err(error.into()),
-                Told::Failed(why) => self.why = why,
-            }
-        }
-    }
-
-    /// Asks one more node, if there is one: this one if it has a vote, then
-    /// whoever is likely to lead, else any.
-    fn ask_next(&mut self, now: Mono) -> Next {
-        let me = self.client.me();
-        let roster = &self.client.ledger.state().roster;
-        let idle = roster.iter().filter(|node| !self.busy.contains(node));
-        let rest = |node: &NodeId| self.rests.get(node).copied().unwrap_or_default();
-        let order = |node: &NodeId| (rest(node), *node != me, Some(*node) != self.hint);
-        let due = idle.clone().filter(|node| rest(node) <= now);
-        let likely = self
-            .hint
-            .filter(|hint| due.clone().any(|node| node == hint));
-        let own = due.clone().find(|node| **node == me).copied();
-        let any = || due.min_by_key(|node| order(node)).copied();
-        let Some(node) = own.or(likely).or_else(any) else {
-            let until = idle.map(rest).min();
-            return until.map_or(Next::Nobody, Next::Rests);
-        };
-        self.busy.insert(node);
-        let (client, request, body) = (self.client, self.request.clone(), self.body.clone());
-        self.calls.push(Box::pin(async move {
-            let told = match node == client.me() {
-                true => client.decide_here(request).await,
-                false => client.pass_on(node, body).await,
-            };
-            Answer { node, told }
-        }));
-        Next::Asked
-    }
-}
-
-/// Whether there was a node to ask.
-enum Next {
-    Asked,
-    /// Those without a call rest until then.
-    Rests(Mono),
-    /// There is a call to each.
-    Nobody,
 }

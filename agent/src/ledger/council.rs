@@ -134,6 +134,18 @@ impl Writer {
         });
     }
 
+    /// Whose messages of the roster's log are taken in: whoever has, or had
+    /// lately, a number in it. Others' aren't even read.
+    pub fn tell_heard(&self) {
+        self.heard.send_if_modified(|heard| {
+            let news = self.voter.is_some() && !heard.iter().eq(self.numbers.keys());
+            if news {
+                *heard = Arc::new(self.numbers.keys().copied().collect());
+            }
+            news
+        });
+    }
+
     /// How deciding goes, as far as this node's part in it tells.
     pub fn deciding(&self) -> Deciding {
         let Some(voter) = &self.voter else {
@@ -215,6 +227,7 @@ impl Writer {
             self.carry_out(work).await?;
         }
         self.compact().await?;
+        self.answer_refusals();
         self.check_flight();
         Ok(())
     }
@@ -428,7 +441,8 @@ impl Writer {
         let leader = self.elsewhere();
         let flight = self.flight.take().map(|flight| flight.replies);
         let asked = flight.into_iter().flatten().map(|(reply, _)| reply);
-        for reply in asked.chain(self.waiting.drain(..).map(|(_, reply)| reply)) {
+        let waiting = self.waiting.drain().map(|asked| asked.reply);
+        for reply in asked.chain(waiting).chain(self.refusals.drain()) {
             let _ = reply.send(Err(ProposeError::NotLeader(leader)));
         }
     }

@@ -41,6 +41,9 @@ impl Writer {
     /// Proposes the next batch if there is something to decide; `true` if the
     /// roster's log has work of it.
     pub fn decide(&mut self) -> std::io::Result<bool> {
+        if self.confirm_refusals() {
+            return Ok(true);
+        }
         if !self.may_draft() {
             return Ok(false);
         }
@@ -53,19 +56,35 @@ impl Writer {
         }
         let mut draft = self.draft();
         let mut replies = Vec::new();
+        let mut refused = Vec::new();
+        let mut judged = 0;
         while draft.has_room()
-            && let Some((request, reply)) = self.waiting.pop_front()
+            && judged < limits::JUDGED
+            && let Some(asked) = self.waiting.pop()
         {
-            let outcome = self.enter(&mut draft, request);
-            replies.push((reply, outcome));
+            // Who asked may have turned to another by now.
+            if asked.reply.is_closed() {
+                continue;
+            }
+            judged += 1;
+            match self.enter(&mut draft, asked.request, asked.is_recorded) {
+                Ok(outcome) => replies.push((asked.reply, outcome)),
+                Err(refusal) => refused.push((asked.reply, refusal)),
+            }
         }
         if draft.is_empty() && !due {
             // Nothing of it is written down.
             for (reply, outcome) in replies {
                 let _ = reply.send(Ok(outcome));
             }
-            return Ok(!self.waiting.is_empty());
+            for (reply, refusal) in refused {
+                self.refusals.add(reply, refusal);
+            }
+            return Ok(self.confirm_refusals() || !self.waiting.is_empty());
         }
+        // Once this batch is decided, so is that it follows from all before it.
+        let refused = refused.into_iter();
+        replies.extend(refused.map(|(reply, refusal)| (reply, Outcome::Refused(refusal))));
         let (state, batch) = draft.finish();
         let data = codec::encode(&batch);
         let Some(voter) = &mut self.voter else {
@@ -175,41 +194,43 @@ impl Writer {
         state.draft(stamp_ms)
     }
 
-    /// Adds the request to the draft; what is refused before it costs a
-    /// signature or a place in the ledger isn't written down when its author
-    /// isn't even a member.
-    fn enter(&self, draft: &mut Draft, request: Sealed) -> Outcome {
+    /// Adds the request to the draft, or refuses it. What is refused isn't
+    /// written down, unless it `is_recorded`, its author is a member, and the
+    /// rules remember it.
+    fn enter(
+        &self,
+        draft: &mut Draft,
+        request: Sealed,
+        is_recorded: bool,
+    ) -> Result<Outcome, Refusal> {
         let keys = &*self.host.keys;
+        let is_recorded = is_recorded && draft.state().rules == 0;
         // Whether all voters know the rules is for who leads to see.
         let is_early = |request: Request| request.raises_rules();
         if request.peek(limits::REQUEST_BYTES).is_ok_and(is_early) {
-            return Outcome::Refused(Refusal::Rules);
+            return Err(Refusal::Rules);
         }
         let attachment = match draft.decide(&request, keys) {
-            Ok(Decision::Repeat(outcome)) => return outcome,
+            Ok(Decision::Repeat(outcome)) => return Ok(outcome),
             Ok(Decision::Plain) => Vec::new(),
             Ok(Decision::Certificate(plan)) => {
                 let Some(issuer) = self.issuer_at(draft.state().stamp_ms) else {
-                    return Outcome::Refused(Refusal::Certificate(
+                    return Err(Refusal::Certificate(
                         "the CA node that leads has no issuer in force; an admin renews it with \
                          `agent ca promote`"
                             .into(),
                     ));
                 };
-                match issuer.sign_leaf(&plan, ca::random_serial(keys), keys) {
-                    Ok(der) => der,
-                    Err(error) => return Outcome::Refused(Refusal::Certificate(error.to_string())),
-                }
+                let signed = issuer.sign_leaf(&plan, ca::random_serial(keys), keys);
+                signed.map_err(|error| Refusal::Certificate(error.to_string()))?
             }
-            Err(refusal) if refusal.is_anonymous() => return Outcome::Refused(refusal),
+            Err(refusal) if !is_recorded || refusal.is_anonymous() => return Err(refusal),
             Err(_) => Vec::new(),
         };
-        draft.add(
-            Entry {
-                request,
-                attachment,
-            },
-            keys,
-        )
+        let entry = Entry {
+            request,
+            attachment,
+        };
+        Ok(draft.add(entry, keys))
     }
 }

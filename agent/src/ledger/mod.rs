@@ -15,8 +15,10 @@ mod install;
 mod issuers;
 pub mod past;
 mod proof;
+mod queue;
 pub mod raft;
 mod recover;
+mod refuse;
 mod room;
 mod rotation;
 pub mod start;
@@ -51,16 +53,18 @@ use self::{
     archive::Archive,
     file::FileError,
     install::Starts,
+    queue::Queue,
     raft::Message,
+    refuse::Refusals,
     room::Room,
     rotation::Rotation,
     start::{Start, StartError},
     versions::Versions,
-    writer::{Command, Writer},
+    writer::{Asked, Command, Writer},
 };
 use crate::host::{Disk, Host};
 
-/// Proposals and fetched ranges that may wait for the writer.
+/// Commands that may wait for the writer.
 const QUEUE: usize = 1024;
 /// Batches that a slow subscriber may lag behind before it must look them up.
 const RECENT: usize = 256;
@@ -83,6 +87,7 @@ struct Inner {
     commands: mpsc::Sender<Command>,
     carrier: Arc<OnceLock<Arc<dyn Carrier>>>,
     council: watch::Receiver<Council>,
+    heard: watch::Receiver<Arc<BTreeSet<NodeId>>>,
     starts: Arc<Starts>,
     lost: watch::Receiver<Arc<Vec<Lost>>>,
     /// Where the ledger stood when it was opened.
@@ -222,6 +227,7 @@ impl Ledger {
         let (batches, _) = broadcast::channel(RECENT);
         let carrier = Arc::new(OnceLock::new());
         let (council_sender, council) = watch::channel(Council::default());
+        let (heard_sender, heard) = watch::channel(Arc::default());
         let lost = recover::load(&*host.disk).await.map_err(FileError::Io)?;
         let (lost_sender, lost) = watch::channel(Arc::new(lost));
         let genesis = loaded.genesis;
@@ -247,7 +253,9 @@ impl Ledger {
             unproved: VecDeque::new(),
             early: BTreeMap::new(),
             flight: None,
-            waiting: VecDeque::new(),
+            waiting: Queue::default(),
+            refusals: Refusals::default(),
+            heard: heard_sender,
             versions: Versions::new(),
             rotation: Rotation {
                 term: TERM,
@@ -268,6 +276,7 @@ impl Ledger {
                 commands,
                 carrier,
                 council,
+                heard,
                 starts,
                 lost,
                 opened_at,
@@ -295,7 +304,7 @@ impl Ledger {
     /// Takes in a message of the roster's log from the member `from`. What
     /// isn't one, or comes when too much waits, is dropped as if it were lost.
     pub fn hear_raft(&self, from: NodeId, bytes: &[u8]) {
-        if !self.inner.council.borrow().votes {
+        if !self.hears(&from) {
             return;
         }
         match Message::decode(bytes) {
@@ -310,7 +319,7 @@ impl Ledger {
 
     /// Takes in the signature of the member `from` over a batch.
     pub fn hear_endorsement(&self, from: NodeId, bytes: &[u8]) {
-        if !self.inner.council.borrow().votes {
+        if !self.hears(&from) {
             return;
         }
         if let Ok(endorse) = codec::decode(bytes, 1024) {
@@ -319,6 +328,12 @@ impl Ledger {
                 .commands
                 .try_send(Command::Endorse(from, endorse));
         }
+    }
+
+    /// Whether both take part in deciding. Any member can send such messages,
+    /// and they are not to cost anything, or take a voter's place in the queue.
+    fn hears(&self, from: &NodeId) -> bool {
+        self.inner.council.borrow().votes && self.inner.heard.borrow().contains(from)
     }
 
     /// The first entry.
@@ -370,10 +385,30 @@ impl Ledger {
     /// # Errors
     /// [`ProposeError`].
     pub async fn propose(&self, request: Sealed) -> Result<Outcome, ProposeError> {
+        self.propose_by(None, request, false).await
+    }
+
+    /// As [`Ledger::propose`], for a request that the member `by` delivered. A
+    /// refusal is written down if it `is_recorded`.
+    ///
+    /// # Errors
+    /// [`ProposeError`].
+    pub async fn propose_by(
+        &self,
+        by: Option<NodeId>,
+        request: Sealed,
+        is_recorded: bool,
+    ) -> Result<Outcome, ProposeError> {
         let (reply, answer) = oneshot::channel();
+        let asked = Asked {
+            request,
+            by,
+            is_recorded,
+            reply,
+        };
         self.inner
             .commands
-            .try_send(Command::Propose(request, reply))
+            .try_send(Command::Propose(asked))
             .map_err(|_| ProposeError::Busy)?;
         answer
             .await

@@ -3,7 +3,7 @@
 //! and it acknowledges nothing before that is durable (S20).
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -25,8 +25,10 @@ use super::{
     file::Appender,
     install::{InstallError, Starts},
     proof::Unproved,
+    queue::{Lane, Queue},
     raft::Message,
     recover::Lost,
+    refuse::Refusals,
     room::Room,
     rotation::Rotation,
     start::Start,
@@ -43,7 +45,7 @@ use crate::{
 const HEARTBEAT: Duration = Duration::from_secs(3600);
 
 pub(super) enum Command {
-    Propose(Sealed, Reply),
+    Propose(Asked),
     Take(Vec<Batch>, oneshot::Sender<Result<Position, TakeError>>),
     Clocks(Vec<u64>),
     Builds(Builds),
@@ -61,6 +63,16 @@ pub(super) enum Command {
     RolledBack,
     /// Goes on alone by what the root signed.
     Recover(SignedRecovery, oneshot::Sender<Result<Position, TakeError>>),
+}
+
+/// A request for the next batch.
+pub(super) struct Asked {
+    pub request: Sealed,
+    /// Who delivered it.
+    pub by: Lane,
+    /// Whether a refusal is written down.
+    pub is_recorded: bool,
+    pub reply: Reply,
 }
 
 pub(super) type Reply = oneshot::Sender<Result<Outcome, ProposeError>>;
@@ -105,7 +117,11 @@ pub(super) struct Writer {
     /// The batch that this node proposed.
     pub flight: Option<Flight>,
     /// Requests for the next one.
-    pub waiting: VecDeque<(Sealed, Reply)>,
+    pub waiting: Queue<Asked>,
+    /// Those that were refused, and wait for what shows that this node led.
+    pub refusals: Refusals,
+    /// Those whose messages of the roster's log are taken in.
+    pub heard: watch::Sender<Arc<BTreeSet<NodeId>>>,
     pub versions: Versions,
     pub rotation: Rotation,
     pub room: Room,
@@ -124,6 +140,7 @@ impl Writer {
         if let Err(error) = started {
             return self.stop(error, queue).await;
         }
+        self.tell_heard();
         self.tell_council();
         loop {
             let clock = self.host.clock.clone();
@@ -169,6 +186,7 @@ impl Writer {
             self.work().await?;
         }
         self.shorten().await?;
+        self.tell_heard();
         self.tell_council();
         Ok(())
     }
@@ -196,20 +214,25 @@ impl Writer {
             Command::RolledBack => self.roll_back().await?,
             Command::Raft(from, message) => self.hear(from, message),
             Command::Endorse(from, endorse) => self.hear_endorsement(from, endorse).await?,
-            Command::Propose(request, reply) => {
-                let answer = match self.will_decide() {
-                    false => ProposeError::NotLeader(self.elsewhere()),
-                    true if self.waiting.len() >= super::QUEUE => ProposeError::Busy,
-                    true if !self.has_room_for(&request).await => ProposeError::Full,
-                    true => {
-                        self.waiting.push_back((request, reply));
-                        return Ok(());
-                    }
-                };
-                let _ = reply.send(Err(answer));
-            }
+            Command::Propose(asked) => self.take_request(asked).await,
         }
         Ok(())
+    }
+
+    /// Has a request wait for the next batch, if this node decides it.
+    async fn take_request(&mut self, asked: Asked) {
+        let error = if !self.will_decide() {
+            ProposeError::NotLeader(self.elsewhere())
+        } else if !self.has_room_for(&asked.request).await {
+            ProposeError::Full
+        } else {
+            let left_out = self.waiting.push(asked.by, asked);
+            if let Some(asked) = left_out {
+                let _ = asked.reply.send(Err(ProposeError::Busy));
+            }
+            return;
+        };
+        let _ = asked.reply.send(Err(error));
     }
 
     /// When there is something to do without being told.
@@ -378,13 +401,14 @@ impl Writer {
         for (reply, _) in flight.into_iter().flatten() {
             let _ = reply.send(stopped());
         }
-        for (_, reply) in self.waiting.drain(..) {
+        let waiting = self.waiting.drain().map(|asked| asked.reply);
+        for reply in waiting.chain(self.refusals.drain()) {
             let _ = reply.send(stopped());
         }
         while let Some(command) = queue.recv().await {
             match command {
-                Command::Propose(_, reply) => {
-                    let _ = reply.send(stopped());
+                Command::Propose(asked) => {
+                    let _ = asked.reply.send(stopped());
                 }
                 Command::Take(_, reply) | Command::Recover(_, reply) => {
                     let _ = reply.send(Err(TakeError::Stopped));

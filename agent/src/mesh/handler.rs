@@ -17,6 +17,7 @@ use innermesh_proto::{
     message::{
         Batches, BodyQuery, Decided, HeadsQuery, JoinHello, JoinQuery, Joined, LedgerQuery,
         Propose, Push, RecoveryQuery, Renew, SnapshotHead, SnapshotPartQuery, SnapshotQuery,
+        Submitted,
     },
     rpc::{Failure, method},
 };
@@ -24,7 +25,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Inner, requests};
 use crate::{
-    ledger::{Ledger, ProposeError, follow},
+    ledger::{Ledger, ProposeError, client, follow},
     quic::{Admission, Caller, Handler, Standing},
 };
 
@@ -72,7 +73,8 @@ impl Handler for PeerHandler {
             (method::BODY, _) => self.body(&body),
             (method::HEADS, Some(node)) => self.heads(node, &body),
             (method::LEDGER, _) => self.ledger(&body).await,
-            (method::PROPOSE, _) => self.propose(&body).await,
+            (method::PROPOSE, Some(node)) => self.propose(node, &body).await,
+            (method::SUBMIT, Some(node)) => self.submitted(node, &body).await,
             (method::GENESIS, _) => Ok(codec::encode(self.0.ledger.genesis())),
             (method::ISSUER_KEYS, Some(node)) => self.issuer_keys(node).await,
             (method::SNAPSHOT, _) => self.snapshot(&body).await,
@@ -106,6 +108,14 @@ impl Handler for PeerHandler {
             method::ENDORSE => self.0.ledger.hear_endorsement(node, &body),
             _ => {}
         }
+    }
+}
+
+/// Why a request was not decided; no copy of it waits here.
+fn not_decided(error: ProposeError) -> Failure {
+    match error {
+        ProposeError::Busy => Failure::Busy,
+        error => Failure::Unavailable(error.to_string()),
     }
 }
 
@@ -209,19 +219,37 @@ impl PeerHandler {
         follow::take(&self.0.ledger, from, pushed.batches).await;
     }
 
-    /// A request that a member passes on to this node, which decides or says
-    /// that it doesn't: one hop, so that requests can't go in circles.
-    async fn propose(&self, body: &[u8]) -> Result<Vec<u8>, Failure> {
+    /// A request that a member of an earlier version passes on to this node,
+    /// which decides or says that it doesn't: one hop, so that requests can't go
+    /// in circles. As that member takes a refusal for final, it is written down.
+    async fn propose(&self, from: NodeId, body: &[u8]) -> Result<Vec<u8>, Failure> {
         let propose: Propose = read(body)?;
-        let decided = match self.0.ledger.propose(propose.request).await {
+        let asked = self.0.ledger.propose_by(Some(from), propose.request, true);
+        let decided = match asked.await {
             Ok(outcome) => Decided::Outcome(outcome),
             Err(ProposeError::NotLeader(leader)) => Decided::Elsewhere(leader),
-            Err(ProposeError::Busy) => return Err(Failure::Busy),
-            Err(error @ (ProposeError::Stopped(_) | ProposeError::Full)) => {
-                return Err(Failure::Unavailable(error.to_string()));
-            }
+            Err(error) => return Err(not_decided(error)),
         };
         Ok(codec::encode(&decided))
+    }
+
+    /// As [`PeerHandler::propose`], for a member that knows when a refusal is
+    /// final. Where it isn't decided in time it isn't any more: with the answer
+    /// no copy of the request waits here.
+    async fn submitted(&self, from: NodeId, body: &[u8]) -> Result<Vec<u8>, Failure> {
+        let propose: Propose = read(body)?;
+        let asked = self.0.ledger.propose_by(Some(from), propose.request, false);
+        let clock = &self.0.host.clock;
+        let decided = tokio::select! {
+            decided = asked => decided,
+            () = clock.sleep(client::DECIDES) => return Err(Failure::DeadlineExceeded),
+        };
+        let submitted = match decided {
+            Ok(outcome) => Submitted::Outcome(outcome),
+            Err(ProposeError::NotLeader(leader)) => Submitted::Elsewhere(leader),
+            Err(error) => return Err(not_decided(error)),
+        };
+        Ok(codec::encode(&submitted))
     }
 
     async fn join(&self, caller: &Caller, body: &[u8]) -> Result<Vec<u8>, Failure> {

@@ -209,6 +209,24 @@ impl Engine {
         Ok(self.node.raft.raft_log.last_index())
     }
 
+    /// Has the leader append an entry that says nothing; gives its index. Once
+    /// that is applied, and this voter leads in the same term still, nobody can
+    /// have led after it when this was called: what it knew then was all that
+    /// was ever decided (Raft, section 6.4). Library and paper ask by heartbeats
+    /// that carry a context, which earlier versions' don't.
+    ///
+    /// # Errors
+    /// [`Dropped`]; also afterwards the entry may be lost.
+    pub fn confirm(&mut self) -> Result<u64, Dropped> {
+        self.propose(Vec::new())
+    }
+
+    /// Whether nobody else votes: then whatever it knows is all there is.
+    pub fn votes_alone(&self) -> bool {
+        let conf = self.conf();
+        !conf.is_joint() && conf.voters.len() == 1 && conf.voters.contains(&self.id)
+    }
+
     /// Has the leader append a change of the voters; gives its index. With more
     /// than one step it goes through a joint configuration, which ends by
     /// itself.
