@@ -102,7 +102,7 @@ fn count(agent: &Agent, name: &str) -> usize {
     let state = agent.view().borrow().ledger.clone();
     let name = format!("{name}.{DOMAIN}");
     let all = state.certificates.iter();
-    all.filter(|(_, issued)| issued.names == [name.clone()] && issued.not_after_ms > 0)
+    all.filter(|(_, issued)| state.names_in(issued) == [name.clone()] && issued.not_after_ms > 0)
         .filter(|(_, issued)| {
             // A node's id is the beginning of its key's hash.
             !issued.key_hash.0.starts_with(&issued.owner.0)

@@ -141,7 +141,7 @@ impl Mesh for Asked {
         // Whoever signed it signs no more: its issuer may be revoked soon.
         let is_superseded = issuer.is_some_and(|issuer| !state.is_voter(issuer.node));
         Some(Known {
-            names: issued.names.clone(),
+            names: state.names_in(issued).to_vec(),
             not_before_ms: issued.not_before_ms,
             not_after_ms: issued.not_after_ms,
             is_revoked: state.is_revoked(serial, issued),

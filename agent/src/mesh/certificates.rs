@@ -30,7 +30,7 @@ pub fn list(state: &State) -> Vec<CertRow> {
             let is_member = issued.key_hash.0.starts_with(&issued.owner.0);
             CertRow {
                 serial: serial.to_string(),
-                names: issued.names.clone(),
+                names: state.names_in(issued).to_vec(),
                 node: state.name_of(issued.owner),
                 not_before: UnixTime::from_ms(issued.not_before_ms),
                 not_after: UnixTime::from_ms(issued.not_after_ms),
@@ -132,7 +132,7 @@ pub async fn revoke(inner: &Inner, serial: Serial) -> Result<CertRevoked, Contro
     Ok(CertRevoked {
         serial: serial.to_string(),
         names: issued
-            .map(|issued| issued.names.clone())
+            .map(|issued| state.names_in(issued).to_vec())
             .unwrap_or_default(),
         node: issued
             .map(|issued| state.name_of(issued.owner))

@@ -242,6 +242,21 @@ impl State {
         }
     }
 
+    /// The names in a certificate; of one that gave way to a newer one for the
+    /// same key and names, those of that one.
+    pub fn names_in<'s>(&'s self, issued: &'s Issued) -> &'s [String] {
+        if !issued.is_superseded() {
+            return &issued.names;
+        }
+        let mut others = self.certificates.values();
+        let newer = others.find(|other| {
+            other.key_hash == issued.key_hash
+                && other.owner == issued.owner
+                && !other.is_superseded()
+        });
+        newer.map(|newer| &newer.names[..]).unwrap_or_default()
+    }
+
     /// The issuers of a CA node, in no particular order.
     pub fn issuers_of(&self, node: NodeId) -> impl Iterator<Item = &Issuer> {
         self.issuers
