@@ -4,6 +4,7 @@
 mod change;
 mod death;
 mod figures;
+mod hostile;
 mod idle;
 mod issue;
 mod join;
@@ -107,6 +108,25 @@ enum What {
     },
     /// The same while CA nodes come and go, and when a majority is lost
     Roster,
+    /// What one member, with its own valid key, can do to four others
+    Hostile {
+        /// For how many minutes
+        #[arg(long, default_value_t = 10.0)]
+        minutes: f64,
+        /// Only one kind of request, such as certificates
+        #[arg(long, default_value = hostile::member::ALL)]
+        only: String,
+    },
+    /// The hostile member's own program
+    #[command(hide = true)]
+    HostileMember {
+        /// What it does: connect or ask
+        what: String,
+        /// For how long
+        seconds: u64,
+        /// Its folder, and whom it does it to
+        places: Vec<String>,
+    },
     /// Everything, as above
     All,
 }
@@ -145,6 +165,12 @@ fn main() -> ExitCode {
         What::Issue { rounds, kills } => issue::measure(rounds, kills, &mut report),
         What::Kills { kills } => roster::kills(kills, &mut report),
         What::Roster => roster::changes(&mut report),
+        What::Hostile { minutes, only } => hostile::measure(minutes, &only, &mut report),
+        What::HostileMember {
+            what,
+            seconds,
+            places,
+        } => return ended(hostile::member::run(&what, seconds, &places)),
         What::All => join::measure(10, &mut report)
             .and_then(|()| change::measure(&[3, 20, 50], 15, false, &mut report))
             .and_then(|()| death::measure(20, 5, &mut report))
@@ -154,9 +180,14 @@ fn main() -> ExitCode {
             .and_then(|()| ledger::measure(50, &mut report))
             .and_then(|()| issue::measure(100, 5, &mut report))
             .and_then(|()| roster::kills(50, &mut report))
-            .and_then(|()| roster::changes(&mut report)),
+            .and_then(|()| roster::changes(&mut report))
+            .and_then(|()| hostile::measure(10.0, hostile::member::ALL, &mut report)),
     };
     report.table();
+    ended(result)
+}
+
+fn ended(result: Result<(), String>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
