@@ -27,6 +27,11 @@ pub const ROSTER: usize = 5;
 pub const SNAPSHOT_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes of a snapshot in one answer.
 pub const SNAPSHOT_PART_BYTES: usize = 2 * 1024 * 1024;
+/// Longest time in which all of a snapshot is fetched, in milliseconds, before
+/// its length is counted.
+pub const STATE_MS: u64 = 10_000;
+/// The least that a peer gives of a snapshot, in bytes a second.
+pub const STATE_BYTES_PER_S: u64 = 256 * 1024;
 /// Batches that a snapshot must spare to be fetched instead of them.
 pub const SNAPSHOT_SPARES: u64 = 1024;
 /// Batches that a ledger's file keeps behind the state that it begins with, for

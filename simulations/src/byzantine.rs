@@ -33,6 +33,7 @@ use innermesh_proto::{
 
 use serde::{Deserialize, Serialize};
 
+pub use self::claims::Asked;
 use crate::{Machine, world::PORT};
 
 /// How long a liar waits for an answer.
@@ -147,6 +148,8 @@ pub struct Byzantine {
     seq: u64,
     /// Counts what it asks for, so that each time is another.
     asked: u64,
+    /// What it was asked for of a state that it claims to have.
+    was_asked: Asked,
 }
 
 /// A name, of whichever kind.
@@ -209,7 +212,13 @@ impl Byzantine {
             // Above what its agent has announced.
             seq: 1 << 32,
             asked: 0,
+            was_asked: Asked::default(),
         }
+    }
+
+    /// How often it was asked for a state that it claims to have.
+    pub fn asked(&self) -> Asked {
+        self.was_asked.clone()
     }
 
     /// Lies to the agent at an address; `false` when that can't be reached.

@@ -31,6 +31,15 @@ impl ExtendedError {
         )
     }
 
+    /// The name may be in a part of the ledger that isn't here yet (code 14, Not
+    /// Ready).
+    pub fn behind() -> Self {
+        Self::new(
+            14,
+            "this agent is fetching what it lacks of the mesh's ledger; ask again in a moment",
+        )
+    }
+
     /// The answer is beyond its TTL (code 3, Stale Answer, and 19, Stale NXDOMAIN).
     pub fn stale(rcode: ResponseCode) -> Self {
         let code = if rcode == ResponseCode::NXDomain {

@@ -3,7 +3,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
-        Arc, LazyLock, Mutex, PoisonError,
+        Arc, LazyLock, Mutex, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -48,7 +48,11 @@ pub struct Dns {
     resolver: [IpAddr; 2],
     clock: Arc<dyn Clock>,
     turn: AtomicUsize,
+    behind: OnceLock<Behind>,
 }
+
+/// Whether names may be in force that aren't known here.
+type Behind = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// What is answered, and to whom. Made when the first question needs it: views
 /// change more often than anybody asks, and a large mesh's zone takes
@@ -139,7 +143,14 @@ impl Dns {
             resolver: [resolver_v4(ipv4).into(), IpAddr::V6(resolver_v6.into())],
             clock,
             turn: AtomicUsize::new(0),
+            behind: OnceLock::new(),
         }
+    }
+
+    /// Has names that the zone lacks answered with SERVFAIL while `behind` says
+    /// so. It is asked at each such question; only the first call counts.
+    pub fn unsure_while(&self, behind: impl Fn() -> bool + Send + Sync + 'static) {
+        let _ = self.behind.set(Box::new(behind));
     }
 
     /// Answers from this view from now on; it is made when it is needed.
@@ -291,6 +302,11 @@ impl Dns {
             Answer::NoData(soa) => {
                 let mut reply = empty(ResponseCode::NoError);
                 reply.authorities = vec![convert::record(soa)];
+                reply
+            }
+            Answer::NxDomain(_) if self.behind.get().is_some_and(|behind| behind()) => {
+                let mut reply = empty(ResponseCode::ServFail);
+                reply.error = Some(ExtendedError::behind());
                 reply
             }
             Answer::NxDomain(soa) => {

@@ -34,7 +34,7 @@ use crate::{
     host::{Host, keys::NodeKey},
     ledger::{
         file::{self, FileError, LEDGER},
-        start::{self, Start},
+        start::{self, AskError, Start, Wanted},
     },
     mesh::{said_on_leaving, store_seeds},
     quic::{Admission, CallError, Channel, Settings, Standing, Transport, TransportError},
@@ -472,9 +472,9 @@ struct Seed<'c>(&'c Channel);
 
 #[async_trait]
 impl start::Ask for Seed<'_> {
-    async fn ask(&self, method: u16, body: Vec<u8>) -> Result<Vec<u8>, String> {
+    async fn ask(&self, method: u16, body: Vec<u8>) -> Result<Vec<u8>, AskError> {
         let answer = self.0.call(method, body, STEP).await;
-        answer.map_err(|error| error.to_string())
+        answer.map_err(|error| AskError::Failed(error.to_string()))
     }
 }
 
@@ -488,10 +488,18 @@ impl Fetched {
         most: u64,
         spared: u64,
     ) -> Result<bool, JoinError> {
+        let seed = Seed(channel);
+        let wanted = Wanted {
+            genesis,
+            least: spared,
+            most,
+        };
         // A seed of another version has none.
-        let found = start::fetch(&Seed(channel), most, spared).await;
-        let found = found.ok().flatten();
-        let Some(start) = found else {
+        let offer = start::ask(&seed, &wanted, &*host.keys).await;
+        let Some(offer) = offer.ok().flatten() else {
+            return Ok(false);
+        };
+        let Ok(start) = start::fetch(&seed, &*host.clock, offer).await else {
             return Ok(false);
         };
         self.state = start

@@ -12,9 +12,10 @@ use innermesh_proto::{
 };
 
 use super::{
+    Ledger,
     archive::Archive,
     file::Appender,
-    start::{self, Start, StartError},
+    start::{self, Offer, Start, StartError},
     writer::Writer,
 };
 
@@ -147,6 +148,40 @@ pub enum InstallError {
     Stopped,
 }
 
+/// Whether a state to which these batches led lacks what `now` knows of the
+/// root's recoveries. Where the root led the ledger on from an earlier place
+/// than this node's, the node goes back there first.
+fn is_fork<'b>(now: &State, recovery: u32, mut led: impl Iterator<Item = &'b Batch>) -> bool {
+    let leads_back = |batch: &Batch| {
+        let recovery = batch.read_header().ok().and_then(|header| header.recovery);
+        recovery
+            .and_then(|signed| signed.claims())
+            .is_some_and(|(number, place)| {
+                number > now.recovery && place != now.position && place.index <= now.position.index
+            })
+    };
+    recovery < now.recovery || led.any(leads_back)
+}
+
+impl Ledger {
+    /// Whether the state that a peer offers could be begun with, as far as its
+    /// header tells: what isn't asked for costs nothing.
+    ///
+    /// # Errors
+    /// [`InstallError`].
+    pub(super) fn would_install(&self, offer: &Offer) -> Result<(), InstallError> {
+        let now = self.state();
+        if offer.index() <= now.position.index {
+            return Err(InstallError::Old);
+        }
+        let led = offer.ends.iter().chain([&offer.at]);
+        match is_fork(&now, offer.recovery(), led) {
+            true => Err(InstallError::Fork),
+            false => Ok(()),
+        }
+    }
+}
+
 impl Writer {
     /// Begins anew from a peer's state, which is further.
     pub async fn install(&mut self, start: Start) -> io::Result<Result<Position, InstallError>> {
@@ -161,20 +196,7 @@ impl Writer {
         if self.voter.is_some() || now.roster.contains(&self.me()) {
             return Ok(Err(InstallError::Voter));
         }
-        // Where the root led the ledger on from an earlier place, this node
-        // goes back there first.
-        let leads_back = |batch: &Batch| {
-            let recovery = batch.read_header().ok().and_then(|header| header.recovery);
-            recovery
-                .and_then(|signed| signed.claims())
-                .is_some_and(|(number, place)| {
-                    number > now.recovery
-                        && place != now.position
-                        && place.index <= now.position.index
-                })
-        };
-        if state.recovery < now.recovery
-            || start.ends.iter().chain([&start.at]).any(leads_back)
+        if is_fork(&now, state.recovery, start.ends.iter().chain([&start.at]))
             || !now.revoked_beyond(&state).0.is_empty()
         {
             return Ok(Err(InstallError::Fork));

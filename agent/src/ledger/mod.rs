@@ -4,6 +4,8 @@
 //! between nodes is [`follow`]'s.
 
 mod archive;
+mod behind;
+mod claims;
 pub mod client;
 mod council;
 mod decide;
@@ -21,6 +23,7 @@ mod recover;
 mod refuse;
 mod room;
 mod rotation;
+mod source;
 pub mod start;
 mod versions;
 mod voter;
@@ -51,6 +54,7 @@ pub use self::{
 
 use self::{
     archive::Archive,
+    behind::Proved,
     file::FileError,
     install::Starts,
     queue::Queue,
@@ -90,6 +94,7 @@ struct Inner {
     heard: watch::Receiver<Arc<BTreeSet<NodeId>>>,
     starts: Arc<Starts>,
     lost: watch::Receiver<Arc<Vec<Lost>>>,
+    proved: Proved,
     /// Where the ledger stood when it was opened.
     opened_at: u64,
     was_damaged: bool,
@@ -279,6 +284,7 @@ impl Ledger {
                 heard,
                 starts,
                 lost,
+                proved: Proved::default(),
                 opened_at,
                 was_damaged: damage.is_some(),
             }),

@@ -134,6 +134,8 @@ impl Writer {
             .iter()
             .filter_map(|batch| Led::of(batch).map(|(at, led)| (batch, at, led)))
             .filter(|(_, at, _)| self.archive.hash_at(at.index) != Some(at.hash))
+            // Each may cost the check of a signature.
+            .take(limits::RECOVERIES)
             .collect();
         let parts = |(_, at, led): &&(&Batch, Position, Led)| {
             let here = led.place.index >= self.archive.base()

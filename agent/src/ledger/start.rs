@@ -2,11 +2,11 @@
 //! batches that ended epochs, one whose header holds the state's hash, and the
 //! state. It travels from any peer, and is checked from the genesis on.
 
-use std::{io, path::Path};
+use std::{io, path::Path, time::Duration};
 
 use async_trait::async_trait;
 use innermesh_proto::{
-    codec,
+    codec::{self, CodecError},
     crypto::Verify,
     ledger::{
         Batch, EpochError, Epochs, GenesisError, SignedGenesis, Snapshot, SnapshotError, State,
@@ -17,7 +17,10 @@ use innermesh_proto::{
 };
 
 use super::frames::{frame, scan};
-use crate::host::Disk;
+use crate::{
+    host::{Clock, Disk},
+    quic::within,
+};
 
 /// The file, below the state folder.
 pub const FILE: &str = "ledger.snapshot";
@@ -49,17 +52,25 @@ pub enum StartError {
     Snapshot(#[from] SnapshotError),
 }
 
+impl StartError {
+    /// Whether it can't be read here, as where it is of a later version.
+    pub fn is_unreadable(&self) -> bool {
+        matches!(
+            self,
+            Self::Genesis(_)
+                | Self::Epoch(EpochError::Codec(_))
+                | Self::Snapshot(SnapshotError::Codec(_) | SnapshotError::TooLarge)
+        )
+    }
+}
+
 impl Start {
     /// The state, after checking all that leads to it.
     ///
     /// # Errors
     /// [`StartError`].
     pub fn open(&self, genesis: &SignedGenesis, verify: &dyn Verify) -> Result<State, StartError> {
-        let mut epochs = Epochs::genesis(genesis, verify)?;
-        for end in &self.ends {
-            epochs.follow(end, verify)?;
-        }
-        epochs.check(&self.at, verify)?;
+        epochs(genesis, &self.ends, &self.at, verify)?;
         Ok(Snapshot::open(&self.bytes, &self.at)?)
     }
 
@@ -108,43 +119,208 @@ pub trait Ask: Send + Sync {
     ///
     /// # Errors
     /// Why there is none.
-    async fn ask(&self, method: u16, body: Vec<u8>) -> Result<Vec<u8>, String>;
+    async fn ask(&self, method: u16, body: Vec<u8>) -> Result<Vec<u8>, AskError>;
 }
 
-/// Fetches a peer's newest state that isn't of a later batch than `most`; none
-/// when it has none that spares `spared` batches. Nothing of it is checked.
+/// Why a peer gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// It took too long.
+    #[error("no answer in time")]
+    Slow,
+    /// It isn't connected, or answered that it doesn't.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Which state is wanted.
+pub struct Wanted<'a> {
+    /// What mesh it must be of.
+    pub genesis: &'a SignedGenesis,
+    /// The first batch that it may be of.
+    pub least: u64,
+    /// The last batch that it may be of.
+    pub most: u64,
+}
+
+/// A state that a peer says it has. The rosters since the genesis vouch for its
+/// header; how long it is, is the peer's word.
+pub struct Offer {
+    /// As in [`Start`].
+    pub ends: Vec<Batch>,
+    /// As in [`Start`].
+    pub at: Batch,
+    index: u64,
+    recovery: u32,
+    length: usize,
+}
+
+/// Why a state can't be had from a peer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// It wasn't answered.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// The answer can't be read.
+    #[error("the answer can't be read: {0}")]
+    Codec(#[from] CodecError),
+    /// The header isn't proved.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// It is longer than a state may be.
+    #[error("the snapshot is larger than one may be")]
+    TooLarge,
+    /// A part is shorter or longer than the peer gives at a time.
+    #[error("a part of the snapshot has {got} bytes and not {expected}")]
+    Part {
+        /// Bytes that it has.
+        got: usize,
+        /// Bytes that it should have.
+        expected: usize,
+    },
+    /// The whole takes longer than one of its length may.
+    #[error("the snapshot doesn't come in time")]
+    Slow,
+}
+
+impl Offer {
+    /// The batch that the state is of.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// The number of the newest recovery by the root that led to it.
+    pub fn recovery(&self) -> u32 {
+        self.recovery
+    }
+
+    /// How long all of it may take.
+    fn time(&self) -> Duration {
+        let length = self.length as u64;
+        Duration::from_millis(limits::STATE_MS)
+            + Duration::from_secs(length / limits::STATE_BYTES_PER_S)
+    }
+
+    fn prove(
+        head: SnapshotHead,
+        wanted: &Wanted<'_>,
+        verify: &dyn Verify,
+    ) -> Result<Option<Self>, FetchError> {
+        let Some(at) = head.at else {
+            return Ok(None);
+        };
+        let header = at.read_header()?;
+        if header.index > wanted.most || header.index < wanted.least {
+            return Ok(None);
+        }
+        let length = usize::try_from(head.length).unwrap_or(usize::MAX);
+        if length > limits::SNAPSHOT_BYTES {
+            return Err(FetchError::TooLarge);
+        }
+        let epochs = epochs(wanted.genesis, &head.ends, &at, verify)?;
+        if header.state.is_none() {
+            return Err(StartError::from(SnapshotError::NoHash).into());
+        }
+        Ok(Some(Self {
+            ends: head.ends,
+            at,
+            index: header.index,
+            recovery: epochs.recovery(),
+            length,
+        }))
+    }
+}
+
+/// Asks a peer for its newest state of a batch up to `wanted.most`; none when it
+/// has none of `wanted.least` or later. Its header is proved.
 ///
 /// # Errors
-/// Why it can't be had.
-pub async fn fetch(peer: &dyn Ask, most: u64, spared: u64) -> Result<Option<Start>, String> {
-    let query = codec::encode(&SnapshotQuery { most });
+/// [`FetchError`].
+pub async fn ask(
+    peer: &dyn Ask,
+    wanted: &Wanted<'_>,
+    verify: &dyn Verify,
+) -> Result<Option<Offer>, FetchError> {
+    let query = codec::encode(&SnapshotQuery { most: wanted.most });
     let answer = peer.ask(method::SNAPSHOT, query).await?;
-    let head: SnapshotHead =
-        codec::decode(&answer, limits::RPC_BYTES).map_err(|error| error.to_string())?;
-    let Some(at) = head.at else {
-        return Ok(None);
-    };
-    let index = at.read_header().map_err(|error| error.to_string())?.index;
-    if index > most || index < spared {
-        return Ok(None);
-    }
-    let length = usize::try_from(head.length).unwrap_or(usize::MAX);
-    if length > limits::SNAPSHOT_BYTES {
-        return Err(SnapshotError::TooLarge.to_string());
-    }
+    let head: SnapshotHead = codec::decode(&answer, limits::RPC_BYTES)?;
+    Offer::prove(head, wanted, verify)
+}
+
+/// Fetches the state that was offered, within one deadline for all of it.
+/// Whether it is the one that its header names is for [`Start::open`].
+///
+/// # Errors
+/// [`FetchError`].
+pub async fn fetch(peer: &dyn Ask, clock: &dyn Clock, offer: Offer) -> Result<Start, FetchError> {
+    let all = parts(peer, offer.index, offer.length);
+    let bytes = within(clock, offer.time(), all).await;
+    Ok(Start {
+        bytes: bytes.ok_or(FetchError::Slow)??,
+        ends: offer.ends,
+        at: offer.at,
+    })
+}
+
+async fn parts(peer: &dyn Ask, index: u64, length: usize) -> Result<Vec<u8>, FetchError> {
     let mut bytes = Vec::new();
     while bytes.len() < length {
         let from = bytes.len() as u64;
         let query = codec::encode(&SnapshotPartQuery { index, from });
         let part = peer.ask(method::SNAPSHOT_PART, query).await?;
-        if part.is_empty() || bytes.len() + part.len() > length {
-            return Err("a part of the snapshot has another length than it should".into());
+        let expected = limits::SNAPSHOT_PART_BYTES.min(length - bytes.len());
+        if part.len() != expected {
+            let got = part.len();
+            return Err(FetchError::Part { got, expected });
         }
         bytes.extend(part);
     }
-    Ok(Some(Start {
-        ends: head.ends,
-        at,
-        bytes,
-    }))
+    Ok(bytes)
+}
+
+/// The rosters from the genesis to the one that vouches for `at`.
+fn epochs(
+    genesis: &SignedGenesis,
+    ends: &[Batch],
+    at: &Batch,
+    verify: &dyn Verify,
+) -> Result<Epochs, StartError> {
+    let mut epochs = Epochs::genesis(genesis, verify)?;
+    for end in ends {
+        epochs.follow(end, verify)?;
+    }
+    epochs.check(at, verify)?;
+    Ok(epochs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Gives(usize);
+
+    #[async_trait]
+    impl Ask for Gives {
+        async fn ask(&self, _: u16, body: Vec<u8>) -> Result<Vec<u8>, AskError> {
+            let query: SnapshotPartQuery = codec::decode(&body, 100).unwrap();
+            let left = limits::SNAPSHOT_BYTES - usize::try_from(query.from).unwrap();
+            Ok(vec![7; self.0.min(left)])
+        }
+    }
+
+    #[tokio::test]
+    async fn a_part_is_whole_or_the_last_one() {
+        let length = 2 * limits::SNAPSHOT_PART_BYTES + 5;
+        let gives = async |bytes| parts(&Gives(bytes), 1, length).await.map(|all| all.len());
+        for bytes in [0, 1, limits::SNAPSHOT_PART_BYTES - 1] {
+            let expected = limits::SNAPSHOT_PART_BYTES;
+            let got = bytes;
+            assert_eq!(gives(bytes).await, Err(FetchError::Part { got, expected }));
+        }
+        let too_long = gives(limits::SNAPSHOT_PART_BYTES).await;
+        let (got, expected) = (limits::SNAPSHOT_PART_BYTES, 5);
+        assert_eq!(too_long, Err(FetchError::Part { got, expected }));
+        let short = parts(&Gives(5), 1, 5).await;
+        assert_eq!(short.map(|all| all.len()), Ok(5));
+    }
 }

@@ -213,10 +213,14 @@ impl PeerHandler {
             }
             return;
         }
+        let keys = &*self.0.host.keys;
         if first.index > held + 1 {
+            if let Some(last) = pushed.batches.last() {
+                self.0.ledger.note_proved(last, keys);
+            }
             return self.0.nudge.ahead(from, last.index);
         }
-        follow::take(&self.0.ledger, from, pushed.batches).await;
+        let _ = follow::take(&self.0.ledger, keys, from, pushed.batches).await;
     }
 
     /// A request that a member of an earlier version passes on to this node,

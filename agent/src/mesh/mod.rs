@@ -274,7 +274,7 @@ impl Agent {
             holds: holds.own(),
             rules: config.known_rules,
         };
-        let (nudge, nudges) = follow::nudges();
+        let nudge = Nudge::default();
         let gossip = Gossip::start(
             &host,
             key.clone(),
@@ -285,7 +285,7 @@ impl Agent {
         )
         .await
         .map_err(|error| BuildError::Io(folder, error))?;
-        follow::start(&host, me, ledger.clone(), transport.clone(), nudges);
+        follow::start(&host, me, ledger.clone(), transport.clone(), nudge.clone());
         let client = Client::new(
             &host,
             key.clone(),
@@ -303,6 +303,8 @@ impl Agent {
             state.ipv4,
             state.mesh.ula(),
         ));
+        let followed = ledger.clone();
+        dns.unsure_while(move || followed.behind().is_some());
         let inner = Arc::new(Inner {
             membership: membership::Membership::default(),
             lists: lists::Lists::default(),

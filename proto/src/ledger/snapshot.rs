@@ -188,6 +188,11 @@ impl Epochs {
         self.epoch
     }
 
+    /// The number of the root's newest recovery; 0 before the first.
+    pub fn recovery(&self) -> u32 {
+        self.recovery
+    }
+
     /// A later batch of the newest epoch, proved.
     fn read(&self, batch: &Batch, verify: &dyn Verify) -> Result<Header, EpochError> {
         let header = batch.read_header()?;

@@ -5,7 +5,10 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -144,6 +147,7 @@ impl Byzantine {
         self.transport.serve(Arc::new(Endless {
             forged: codec::encode(&forged),
             clock: self.host.clock.clone(),
+            asked: self.was_asked.clone(),
         }));
         self.seq += 1;
         let position = at.position().unwrap_or(Position {
@@ -190,14 +194,35 @@ impl Byzantine {
 struct Endless {
     forged: Vec<u8>,
     clock: Arc<dyn Clock>,
+    asked: Asked,
+}
+
+/// How often a liar was asked for the state that it claims to have.
+#[derive(Clone, Default)]
+pub struct Asked(Arc<[AtomicU64; 2]>);
+
+impl Asked {
+    /// Questions for its header.
+    pub fn heads(&self) -> u64 {
+        self.0[0].load(Ordering::Relaxed)
+    }
+
+    /// Questions for bytes of it.
+    pub fn parts(&self) -> u64 {
+        self.0[1].load(Ordering::Relaxed)
+    }
 }
 
 #[async_trait]
 impl Handler for Endless {
     async fn call(&self, _: &Caller, method: u16, _: Vec<u8>) -> Result<Vec<u8>, Failure> {
         match method {
-            method::SNAPSHOT => Ok(self.forged.clone()),
+            method::SNAPSHOT => {
+                self.asked.0[0].fetch_add(1, Ordering::Relaxed);
+                Ok(self.forged.clone())
+            }
             method::SNAPSHOT_PART => {
+                self.asked.0[1].fetch_add(1, Ordering::Relaxed);
                 self.clock.sleep(PER_BYTE).await;
                 Ok(vec![0])
             }
