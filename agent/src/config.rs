@@ -45,6 +45,8 @@ pub struct Config {
     pub ca: CaConfig,
     /// The server that ACME clients ask.
     pub acme: AcmeConfig,
+    /// Containers on this host.
+    pub containers: ContainersConfig,
     /// What the agent writes about itself.
     pub log: LogConfig,
     /// The services that stand in `services.d`; not part of this file.
@@ -129,6 +131,21 @@ impl AcmeConfig {
     }
 }
 
+/// `[containers]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ContainersConfig {
+    /// Whether containers reach other nodes, as this node. This node's own
+    /// overlay addresses and its resolver they reach always.
+    pub mesh: bool,
+}
+
+impl Default for ContainersConfig {
+    fn default() -> Self {
+        Self { mesh: true }
+    }
+}
+
 /// `[log]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -171,6 +188,7 @@ impl Default for Config {
             page: PageConfig::default(),
             ca: CaConfig::default(),
             acme: AcmeConfig::default(),
+            containers: ContainersConfig::default(),
             log: LogConfig::default(),
             services: Vec::new(),
         }

@@ -13,6 +13,7 @@ pub mod gossip;
 pub mod host;
 pub mod ledger;
 pub mod mesh;
+pub mod overlay;
 pub mod page;
 pub mod quic;
 pub mod renewal;

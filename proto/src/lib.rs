@@ -4,7 +4,8 @@
 //! randomness, no IO. Time and keys come in from the shell (`innermesh-agent`).
 //!
 //! Facts come in through [`ledger`] (who may) and [`head`] (who is), meet in
-//! [`view::MeshView`], and leave as [`zone::Zone`] and [`tunnel::TunnelPlan`].
+//! [`view::MeshView`], and leave as [`zone::Zone`], [`tunnel::TunnelPlan`]
+//! and [`filter::FilterPlan`].
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
@@ -12,6 +13,7 @@ pub mod admission;
 pub mod certificate;
 pub mod codec;
 pub mod crypto;
+pub mod filter;
 pub mod gate;
 pub mod head;
 pub mod hold;

@@ -319,3 +319,13 @@ pub const PAGE_HEADERS: usize = 64;
 pub const PAGE_IDLE_MS: u64 = 5_000;
 /// Longest life of one connection to the install page, in milliseconds.
 pub const PAGE_CONNECTION_MS: u64 = 60_000;
+/// Container subnets that reach this host's overlay addresses.
+pub const CONTAINER_NETWORKS: usize = 1024;
+/// Addresses of a LAN that are excepted from an overlay with the same range.
+pub const LAN_EXCEPTIONS: usize = 64;
+/// Largest stored plan of the overlay's filter, in bytes.
+pub const FILTER_PLAN_BYTES: usize = 512 * 1024;
+/// Most that is read of what `nft` prints, in bytes.
+pub const NFT_OUTPUT_BYTES: u64 = 4 * 1024 * 1024;
+/// Longest time that `nft` may take, in milliseconds.
+pub const NFT_MS: u64 = 20_000;

@@ -10,6 +10,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
+    filter::{FilterPlan, HostNetworks, Interface},
     head::{Announcement, HeadTable, Known},
     hold::{self, Held},
     id::{self, NodeId},
@@ -163,6 +164,28 @@ impl MeshView {
             resolver_v6: Some(self.ledger.mesh.resolver_v6()),
             peers: self.tunnel_peers(),
         }
+    }
+
+    /// What the host's filter and routing must be for the overlay to belong to
+    /// `interface` (S25); `None` when this node is no member any more, and has
+    /// no tunnel.
+    pub fn filter_plan(&self, interface: &Interface, host: &HostNetworks) -> Option<FilterPlan> {
+        let own = self.own_member()?;
+        Some(FilterPlan::new(
+            interface.clone(),
+            [IpNet::V4(self.ledger.ipv4.trunc()), IpNet::V6(self.ula())].into(),
+            Self::addresses(own).into_iter().collect(),
+            [
+                IpAddr::V4(id::resolver_v4(self.ledger.ipv4)),
+                IpAddr::V6(self.ledger.mesh.resolver_v6()),
+            ]
+            .into(),
+            host,
+            |address| {
+                let mut members = self.ledger.members.values();
+                members.any(|member| Self::addresses(member).contains(&address))
+            },
+        ))
     }
 
     /// What this node's zone is made from.

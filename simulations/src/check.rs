@@ -21,6 +21,7 @@ use innermesh_proto::{
 use crate::{
     Machine,
     mesh::{is_denied, resolve},
+    tunnel::left_open,
 };
 
 /// Up to so many machines all is looked at; of more a part, another each time.
@@ -235,6 +236,11 @@ fn routes(view: &MeshView, machine: &Machine) -> Result<(), Seen> {
     let plan = machine.tunnel_plan();
     if let Some(words) = machine.tunnel_overlap() {
         return Err(("S11", words));
+    }
+    // Not only now: at no moment since the machine was there.
+    let open = machine.tunnel_open();
+    if let Some(words) = open.or_else(|| left_open(&plan, machine.filter_plan().as_ref())) {
+        return Err(("S25", words));
     }
     let members: BTreeMap<IpAddr, _> = view
         .ledger

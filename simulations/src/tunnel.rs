@@ -3,20 +3,26 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
 use innermesh_agent::{
     host::Tunnels,
+    overlay::RecordedOverlay,
     tunnel::{Applied, PeerState, Tunnel, TunnelError, TunnelSettings, TunnelState},
 };
+use innermesh_proto::filter::{FilterPlan, OverlayRoute};
 use innermesh_proto::tunnel::{InstalledPeer, Step, TunnelKey, TunnelPlan, steps};
 use ipnet::IpNet;
 
 /// The tunnels of one machine: one, which survives nothing.
 #[derive(Clone, Default)]
-pub struct SimTunnels(Arc<Mutex<State>>);
+pub struct SimTunnels {
+    state: Arc<Mutex<State>>,
+    overlay: RecordedOverlay,
+}
 
 #[derive(Default)]
 struct State {
@@ -25,10 +31,25 @@ struct State {
     /// How many peers have each address.
     holders: BTreeMap<IpNet, usize>,
     overlap: Option<String>,
+    open: Option<String>,
     listen_port: u16,
 }
 
 impl SimTunnels {
+    /// Those of a host whose packet filter and routing are `overlay`.
+    pub fn behind(overlay: RecordedOverlay) -> Self {
+        Self {
+            overlay,
+            ..Self::default()
+        }
+    }
+
+    /// The first moment at which the tunnel had an address that the host's
+    /// filter and routing left open, if there was one (S25).
+    pub fn open_to_others(&self) -> Option<String> {
+        self.lock().open.clone()
+    }
+
     /// What it was last told to be; empty before the agent runs.
     pub fn plan(&self) -> Arc<TunnelPlan> {
         self.lock().plan.clone()
@@ -41,7 +62,7 @@ impl SimTunnels {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -51,6 +72,7 @@ impl Tunnels for SimTunnels {
         *self.lock() = State {
             listen_port: settings.listen_port,
             overlap: self.overlap(),
+            open: self.open_to_others(),
             ..State::default()
         };
         Ok(Arc::new(self.clone()))
@@ -60,7 +82,11 @@ impl Tunnels for SimTunnels {
 #[async_trait]
 impl Tunnel for SimTunnels {
     async fn apply(&self, plan: &TunnelPlan) -> Result<Applied, TunnelError> {
+        let filter = self.overlay.plan();
         let mut state = self.lock();
+        if let Some(words) = left_open(plan, filter.as_ref()) {
+            state.open.get_or_insert(words);
+        }
         let steps = steps(plan, &state.installed, &BTreeMap::new());
         for step in &steps {
             state.take(step);
@@ -92,6 +118,29 @@ impl Tunnel for SimTunnels {
         state.holders.clear();
         Ok(())
     }
+}
+
+/// What of a tunnel others can reach beside it.
+pub fn left_open(plan: &TunnelPlan, filter: Option<&FilterPlan>) -> Option<String> {
+    let closed = |address: &IpAddr| {
+        filter.is_some_and(|filter| {
+            let routes = filter.routes();
+            filter.networks.iter().any(|net| {
+                net.contains(address) && routes.contains(&OverlayRoute::Unreachable(*net))
+            })
+        })
+    };
+    let own = plan.addresses.iter().map(IpNet::addr);
+    let resolver = plan.resolver_v4.map(IpAddr::from);
+    let resolver = resolver
+        .into_iter()
+        .chain(plan.resolver_v6.map(IpAddr::from));
+    let peers = plan.peers.values().flat_map(|peer| &peer.allowed_ips);
+    let mut all = own.chain(resolver).chain(peers.map(IpNet::addr));
+    let open = all.find(|address| !closed(address))?;
+    Some(format!(
+        "{open} is in the tunnel, and open to other networks"
+    ))
 }
 
 impl State {

@@ -9,9 +9,11 @@ use std::{
 use innermesh_agent::{
     host::{Host, tasks::Tasks},
     mesh::Config,
+    overlay::RecordedOverlay,
     tunnel::{BackendChoice, DEFAULT_MTU},
 };
 use innermesh_proto::{ledger::RULES, tunnel::TunnelPlan};
+use innermesh_proto::{filter::FilterPlan, tunnel::TunnelPlan};
 
 use crate::{
     clock::{self, SimClock},
@@ -55,6 +57,7 @@ pub struct Machine {
     /// Its clock.
     pub clock: Arc<SimClock>,
     tunnels: SimTunnels,
+    overlay: RecordedOverlay,
     wire: Wire,
     /// Places it has been at.
     stays: u32,
@@ -82,7 +85,8 @@ impl World {
         self.machines += 1;
         let address = net::address(self.machines);
         let disk = SimDisk::torn(Random::named(self.seed, name));
-        let tunnels = SimTunnels::default();
+        let overlay = RecordedOverlay::default();
+        let tunnels = SimTunnels::behind(overlay.clone());
         let outside = SimOutside::default();
         let clock = Arc::new(SimClock::new(START_MS));
         let place = self.wire.plug(name, &[address]);
@@ -97,12 +101,14 @@ impl World {
                 disk: Arc::new(disk.clone()),
                 outside: Arc::new(outside.clone()),
                 tunnels: Arc::new(tunnels.clone()),
+                overlay: Arc::new(overlay.clone()),
                 tasks: Tasks::default(),
             },
             disk,
             outside,
             clock,
             tunnels,
+            overlay,
             wire: self.wire.clone(),
             stays: 1,
         }
@@ -116,6 +122,7 @@ impl Machine {
         self.wire.unplug(self.place);
         self.host.tasks.end().await;
         self.disk.crash();
+        self.overlay.forget();
         self.host.tasks = Tasks::default();
     }
 
@@ -149,6 +156,7 @@ impl Machine {
             acme_port: innermesh_agent::acme::PORT,
             acme_listen: Vec::new(),
             local_sources: Vec::new(),
+            containers_reach_mesh: true,
             page_listen: Vec::new(),
             page_port: 7480,
             ca_term: Duration::from_secs(6 * 3600),
@@ -160,6 +168,17 @@ impl Machine {
     /// What its tunnel was last told to be; empty before the agent runs.
     pub fn tunnel_plan(&self) -> Arc<TunnelPlan> {
         self.tunnels.plan()
+    }
+
+    /// By what its overlay is closed to other networks; `None` while packets
+    /// aren't both filtered and routed by one plan.
+    pub fn filter_plan(&self) -> Option<FilterPlan> {
+        self.overlay.plan()
+    }
+
+    /// When its tunnel had an address that others could reach, if it ever did.
+    pub fn tunnel_open(&self) -> Option<String> {
+        self.tunnels.open_to_others()
     }
 
     /// When two peers of its tunnel had one address, if they ever did.

@@ -200,6 +200,7 @@ fn agent_config(config: &Config) -> mesh::Config {
         known_rules: config.ca.rules.unwrap_or(RULES).min(RULES),
         acme_port: config.acme.port,
         acme_listen: config.acme.listens(),
+        containers_reach_mesh: config.containers.mesh,
         local_sources: config.local_sources.clone(),
         services: config.services.clone(),
     }

@@ -2,6 +2,8 @@
 
 use std::{io::IsTerminal, time::Duration};
 
+use innermesh_proto::filter::nft::Dropped;
+
 use super::{
     duration::Span,
     failure::Failure,
@@ -39,6 +41,9 @@ pub async fn status(arguments: &Arguments, client: &Client) -> Result<(), Failur
         // These rise with every look, which is no news.
         let mut told = status;
         (told.uptime_s, told.counters) = (0, Default::default());
+        if let Some(overlay) = &mut told.overlay {
+            overlay.dropped.clear();
+        }
         let news = arguments
             .output
             .render(&told, || format!("{}{:?}", text(&told), told.warnings))?;
@@ -116,7 +121,27 @@ fn text(status: &Status) -> String {
         out.push('\n');
         out.push_str(&table(["PENDING", "BECAUSE"], &rows));
     }
+    out.push_str(&dropped(status));
     out
+}
+
+/// What was kept out of the overlay; nothing where nothing was.
+fn dropped(status: &Status) -> String {
+    let counted = status.overlay.iter().flat_map(|overlay| &overlay.dropped);
+    let rows: Vec<_> = counted
+        .filter(|(_, packets)| **packets > 0)
+        .map(|(name, packets)| {
+            let why = Dropped::ALL.into_iter().find(|d| d.counter() == name);
+            [
+                packets.to_string(),
+                why.map_or_else(|| name.clone(), |why| why.to_string()),
+            ]
+        })
+        .collect();
+    match rows.is_empty() {
+        true => String::new(),
+        false => format!("\n{}", table(["DROPPED", "PACKETS"], &rows)),
+    }
 }
 
 /// Beside the output; in JSON they are part of it.

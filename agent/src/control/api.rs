@@ -179,6 +179,27 @@ pub struct Status {
     pub pending: Vec<Pending>,
     /// Numbers that only rise, by name.
     pub counters: BTreeMap<String, u64>,
+    /// How the overlay is closed to other networks; absent where this node has
+    /// no tunnel.
+    #[serde(default)]
+    pub overlay: Option<OverlayStatus>,
+}
+
+/// How the overlay is closed to other networks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverlayStatus {
+    /// The tunnel's interface.
+    pub interface: String,
+    /// Whether the packet filter is in force.
+    pub filter: bool,
+    /// Whether the overlay's own routing table is in force.
+    pub routes: bool,
+    /// Container bridges and their subnets, which reach this node.
+    pub containers: Vec<String>,
+    /// Addresses within the overlay's range that are reached on a LAN.
+    pub exceptions: Vec<String>,
+    /// Packets that were dropped, by reason.
+    pub dropped: BTreeMap<String, u64>,
 }
 
 /// Where DNS is answered.

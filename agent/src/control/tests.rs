@@ -86,6 +86,7 @@ pub(crate) fn sample_status() -> Status {
             reason: "the CA is not reached".into(),
         }],
         counters: BTreeMap::from([("dns_queries".into(), 5)]),
+        overlay: None,
     }
 }
 

@@ -46,6 +46,8 @@ pub struct Host {
     pub outside: Arc<dyn Outside>,
     /// Makes the tunnel interface.
     pub tunnels: Arc<dyn Tunnels>,
+    /// Packet filter and routing: what closes the overlay to other networks.
+    pub overlay: Arc<dyn crate::overlay::Overlay>,
     /// What runs in the background.
     pub tasks: Tasks,
 }

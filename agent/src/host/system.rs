@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     dns::resolv,
+    overlay::SystemOverlay,
     tunnel::{self, Tunnel, TunnelError, TunnelSettings},
 };
 
@@ -41,6 +42,7 @@ pub fn host(state: PathBuf) -> Host {
         disk: Arc::new(SystemDisk::new(state)),
         outside: Arc::new(SystemOutside),
         tunnels: Arc::new(SystemTunnels),
+        overlay: Arc::new(SystemOverlay::default()),
         tasks: Tasks::default(),
     }
 }

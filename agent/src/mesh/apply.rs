@@ -18,7 +18,7 @@ use innermesh_proto::{
 };
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
-use super::{Inner, announced, endpoints};
+use super::{Inner, announced, endpoints, overlay};
 use crate::{
     dns::{DnsServer, ListenError, MemberSources, Served},
     gossip::Gossip,
@@ -38,6 +38,9 @@ const GATHER_MEMBERS: u32 = 20;
 /// How often the tunnel is held against its plan although nothing changed: an
 /// interface that somebody deleted comes back.
 const RECHECK: Duration = Duration::from_secs(10);
+/// How long after news of the host's network more is gathered: what starts a
+/// container comes in many pieces.
+const NEWS: Duration = Duration::from_millis(100);
 /// How long a member that left may take to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(3);
 /// How often the host's own addresses and name servers are looked at.
@@ -182,7 +185,8 @@ pub fn publish_zone(inner: &Inner) {
     // A local client's packets come from the very address that they go to.
     let mut own = inner.own_addresses();
     own.extend(inner.resolvers());
-    let local = inner.config.local_sources.clone();
+    let mut local = inner.config.local_sources.clone();
+    local.extend(inner.enforced.containers());
     inner.dns.publish(move || Served {
         zone: Arc::new(Zone::build(&view.zone_input())),
         sources: Arc::new(MemberSources {
@@ -215,15 +219,24 @@ pub fn serve_dns(inner: &Inner) -> Result<DnsServer, ListenError> {
     }
 }
 
-/// Makes the tunnel match each plan.
+/// Makes the tunnel match each plan, and before it what keeps all others out
+/// of the overlay.
 pub async fn follow_tunnel(inner: Arc<Inner>) {
     let mut views = inner.view.subscribe();
     let mut plan = views.borrow_and_update().tunnel_plan();
-    let mut applied = false;
+    let (mut applied, mut check) = (false, true);
     loop {
+        overlay::enforce(&inner, check).await;
+        check = false;
         if !applied {
             match inner.tunnel.apply(&plan).await {
-                Ok(_) => applied = true,
+                Ok(done) => {
+                    applied = true;
+                    if done.changed() {
+                        // Routes lead through an interface that is there.
+                        overlay::enforce(&inner, true).await;
+                    }
+                }
                 Err(error) => {
                     tracing::error!(%error, "the tunnel isn't as it should be; trying again")
                 }
@@ -238,9 +251,13 @@ pub async fn follow_tunnel(inner: Arc<Inner>) {
                 let next = views.borrow_and_update().tunnel_plan();
                 applied &= next == plan;
                 plan = next;
+                continue;
             }
+            () = inner.host.overlay.changed() => clock.sleep(NEWS).await,
             () = clock.sleep(RECHECK) => applied = false,
         }
+        overlay::look(&inner).await;
+        check = true;
     }
 }
 

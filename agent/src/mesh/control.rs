@@ -19,7 +19,7 @@ use innermesh_proto::{
     zone::{DomainName, RecordType},
 };
 
-use super::{Inner, VERSION, certificates, holds, invite, names, renewals};
+use super::{Inner, VERSION, certificates, holds, invite, names, overlay, renewals};
 use crate::{
     ca::csr::Csr,
     control::{
@@ -96,6 +96,7 @@ impl Control for AgentControl {
                 })
                 .collect(),
             counters: self.counters(),
+            overlay: overlay::status(&self.0).await,
         }
     }
 
@@ -443,6 +444,7 @@ impl AgentControl {
         warnings.extend(self.0.services.warnings());
         let trouble = self.0.acme_trouble.borrow().clone();
         warnings.extend(trouble.map(|why| format!("ACME isn't served: {why}")));
+        warnings.extend(self.0.enforced.warnings());
         warnings.extend(self.0.page.warnings());
         warnings.extend(self.0.lists.warnings(&view.ledger, self.0.now_ms()));
         if let Some(why) = &*self

@@ -17,6 +17,7 @@ mod leave;
 mod lists;
 mod membership;
 mod names;
+mod overlay;
 mod page;
 mod records;
 mod renewals;
@@ -98,6 +99,8 @@ pub struct Config {
     pub acme_listen: Vec<SocketAddr>,
     /// Networks of this host that count as the host itself.
     pub local_sources: Vec<IpNet>,
+    /// Whether this host's containers reach other nodes, as this node.
+    pub containers_reach_mesh: bool,
     /// Services from the configuration.
     pub services: Vec<Spec>,
 }
@@ -197,6 +200,7 @@ pub(crate) struct Inner {
     /// The issuers' revocation lists.
     pub lists: lists::Lists,
     pub page: page::Page,
+    pub enforced: overlay::Enforced,
     server: Mutex<Option<DnsServer>>,
     own_addresses: Mutex<BTreeSet<IpAddr>>,
     _lock: Box<dyn Send + Sync>,
@@ -309,6 +313,7 @@ impl Agent {
             membership: membership::Membership::default(),
             lists: lists::Lists::default(),
             page: page::Page::default(),
+            enforced: overlay::Enforced::default(),
             config,
             host,
             me,
@@ -345,11 +350,14 @@ impl Agent {
     /// Brings up what follows the view, then answers peers.
     async fn start(&self) -> Result<(), BuildError> {
         let inner = &self.inner;
+        overlay::look(inner).await;
+        overlay::enforce(inner, true).await;
         // The resolver's addresses exist once the interface has them.
         inner
             .tunnel
             .apply(&inner.view.borrow().tunnel_plan())
             .await?;
+        overlay::enforce(inner, true).await;
         inner.look_at_addresses().await;
         apply::publish_zone(inner);
         if inner.host.net.has_sockets() {
@@ -460,6 +468,9 @@ impl Agent {
             && let Err(error) = self.inner.tunnel.down().await
         {
             tracing::warn!(%error, "the tunnel could not be taken down");
+        }
+        if *self.inner.left.borrow() {
+            overlay::give_up(&self.inner).await;
         }
         self.inner.host.tasks.end().await;
     }

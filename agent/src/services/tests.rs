@@ -481,6 +481,7 @@ impl World {
             disk: this.clone(),
             outside: Arc::new(crate::host::outside::SystemOutside),
             tunnels: this,
+            overlay: Arc::new(crate::overlay::RecordedOverlay::default()),
             tasks: crate::host::tasks::Tasks::default(),
         }
     }

@@ -29,8 +29,8 @@ use rtnetlink::{
 };
 use tokio::task::JoinHandle;
 
-/// Marks our routes among those of the main table (`ip route` shows `proto 105`).
-const PROTOCOL: u8 = 105;
+/// Marks our routes and rules among those of others (`ip route` shows `proto 105`).
+pub(crate) const PROTOCOL: u8 = 105;
 
 /// Above every metric that address configuration gives (NetworkManager's
 /// highest is 1,000 plus; IPv6's kernel default 1,024), so that at home the
@@ -38,28 +38,28 @@ const PROTOCOL: u8 = 105;
 const METRIC: u32 = 5000;
 
 /// A connection to the kernel's routing.
-pub(super) struct Netlink {
+pub(crate) struct Netlink {
     handle: Handle,
     connection: JoinHandle<()>,
 }
 
 /// A network interface.
 #[derive(Clone, Debug)]
-pub(super) struct Link {
-    pub(super) index: u32,
-    pub(super) name: String,
-    pub(super) mtu: u32,
-    pub(super) up: bool,
-    pub(super) loopback: bool,
-    pub(super) wireguard: bool,
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    pub(crate) mtu: u32,
+    pub(crate) up: bool,
+    pub(crate) loopback: bool,
+    pub(crate) wireguard: bool,
 }
 
 /// How many addresses or routes changed, and the first refusal of an IPv6 one
 /// on a host where IPv6 is switched off.
 #[derive(Debug, Default)]
-pub(super) struct Changed {
-    pub(super) count: usize,
-    pub(super) no_ipv6: Option<io::Error>,
+pub(crate) struct Changed {
+    pub(crate) count: usize,
+    pub(crate) no_ipv6: Option<io::Error>,
 }
 
 /// An address as it should stand on the interface.
@@ -71,14 +71,14 @@ struct Address {
 }
 
 impl Netlink {
-    pub(super) fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let (connection, handle, _) = rtnetlink::new_connection()?;
         let connection = tokio::spawn(connection);
         Ok(Self { handle, connection })
     }
 
     /// The interface of that name, if there is one.
-    pub(super) async fn link(&self, name: &str) -> io::Result<Option<Link>> {
+    pub(crate) async fn link(&self, name: &str) -> io::Result<Option<Link>> {
         let request = self.handle.link().get().match_name(name.to_owned());
         match collect(request.execute()).await {
             Ok(links) => Ok(links.first().map(link)),
@@ -88,7 +88,7 @@ impl Netlink {
     }
 
     /// All interfaces by index.
-    pub(super) async fn links(&self) -> io::Result<BTreeMap<u32, Link>> {
+    pub(crate) async fn links(&self) -> io::Result<BTreeMap<u32, Link>> {
         let links = collect(self.handle.link().get().execute()).await?;
         Ok(links
             .iter()
@@ -97,18 +97,18 @@ impl Netlink {
             .collect())
     }
 
-    pub(super) async fn create_wireguard(&self, name: &str) -> io::Result<()> {
+    pub(crate) async fn create_wireguard(&self, name: &str) -> io::Result<()> {
         let message = LinkWireguard::new(name).build();
         done(self.handle.link().add(message).execute().await)
     }
 
-    pub(super) async fn bring_up(&self, index: u32, mtu: u32) -> io::Result<()> {
+    pub(crate) async fn bring_up(&self, index: u32, mtu: u32) -> io::Result<()> {
         let message = LinkUnspec::new_with_index(index).mtu(mtu).up().build();
         done(self.handle.link().set(message).execute().await)
     }
 
     /// Deletes the interface; fine when it isn't there.
-    pub(super) async fn delete(&self, name: &str) -> io::Result<()> {
+    pub(crate) async fn delete(&self, name: &str) -> io::Result<()> {
         let Some(link) = self.link(name).await? else {
             return Ok(());
         };
@@ -118,13 +118,23 @@ impl Netlink {
         }
     }
 
+    /// All interfaces, as the kernel describes them.
+    pub(crate) async fn link_messages(&self) -> io::Result<Vec<LinkMessage>> {
+        collect(self.handle.link().get().execute()).await
+    }
+
+    /// For requests that have nothing to do with the tunnel's interface.
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// Every address of the host.
-    pub(super) async fn addresses(&self) -> io::Result<Vec<AddressMessage>> {
+    pub(crate) async fn addresses(&self) -> io::Result<Vec<AddressMessage>> {
         collect(self.handle.address().get().execute()).await
     }
 
     /// Every route of the host, of all tables.
-    pub(super) async fn routes(&self) -> io::Result<Vec<RouteMessage>> {
+    pub(crate) async fn routes(&self) -> io::Result<Vec<RouteMessage>> {
         let mut routes = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut message = RouteMessage::default();
@@ -136,7 +146,7 @@ impl Netlink {
 
     /// Makes the interface's addresses those of `plan`; only link-local ones
     /// are left alone.
-    pub(super) async fn set_addresses(&self, index: u32, plan: &TunnelPlan) -> io::Result<Changed> {
+    pub(crate) async fn set_addresses(&self, index: u32, plan: &TunnelPlan) -> io::Result<Changed> {
         let wanted = planned_addresses(plan);
         let mut changed = Changed::default();
         for message in self.addresses_of(index).await? {
@@ -165,7 +175,7 @@ impl Netlink {
     }
 
     /// Makes our routes through the interface those of `plan`.
-    pub(super) async fn set_routes(&self, index: u32, plan: &TunnelPlan) -> io::Result<Changed> {
+    pub(crate) async fn set_routes(&self, index: u32, plan: &TunnelPlan) -> io::Result<Changed> {
         let wanted = plan.routes();
         let mut changed = Changed::default();
         let mut present = BTreeSet::new();
@@ -211,18 +221,7 @@ impl Changed {
         match result {
             Ok(()) => self.count += 1,
             Err(error) if is(&error, Errno::EEXIST) => {}
-            Err(error)
-                if matches!(net, IpNet::V6(_))
-                    && [
-                        Errno::EACCES,
-                        Errno::EAFNOSUPPORT,
-                        Errno::EOPNOTSUPP,
-                        Errno::ENETDOWN,
-                        Errno::ENODEV,
-                    ]
-                    .iter()
-                    .any(|code| is(&error, *code)) =>
-            {
+            Err(error) if matches!(net, IpNet::V6(_)) && is_no_ipv6(&error) => {
                 self.no_ipv6.get_or_insert(error);
             }
             Err(error) => return Err(error),
@@ -231,8 +230,21 @@ impl Changed {
     }
 }
 
+/// Whether a refusal says that IPv6 is switched off on this host.
+pub(crate) fn is_no_ipv6(error: &io::Error) -> bool {
+    [
+        Errno::EACCES,
+        Errno::EAFNOSUPPORT,
+        Errno::EOPNOTSUPP,
+        Errno::ENETDOWN,
+        Errno::ENODEV,
+    ]
+    .iter()
+    .any(|code| is(error, *code))
+}
+
 /// The address of a message with its prefix, host bits kept.
-pub(super) fn address(message: &AddressMessage) -> Option<IpNet> {
+pub(crate) fn address(message: &AddressMessage) -> Option<IpNet> {
     let find = |local: bool| {
         message
             .attributes
@@ -248,7 +260,7 @@ pub(super) fn address(message: &AddressMessage) -> Option<IpNet> {
 }
 
 /// All flags of an address; the header has room for the first eight only.
-pub(super) fn flags(message: &AddressMessage) -> AddressFlags {
+pub(crate) fn flags(message: &AddressMessage) -> AddressFlags {
     message
         .attributes
         .iter()
@@ -260,7 +272,7 @@ pub(super) fn flags(message: &AddressMessage) -> AddressFlags {
 }
 
 /// Where a route leads; a default route has no destination attribute.
-pub(super) fn destination(message: &RouteMessage) -> Option<IpNet> {
+pub(crate) fn destination(message: &RouteMessage) -> Option<IpNet> {
     let ip = message
         .attributes
         .iter()
@@ -274,7 +286,7 @@ pub(super) fn destination(message: &RouteMessage) -> Option<IpNet> {
 }
 
 /// The interface that a route leaves by.
-pub(super) fn output_interface(message: &RouteMessage) -> Option<u32> {
+pub(crate) fn output_interface(message: &RouteMessage) -> Option<u32> {
     message
         .attributes
         .iter()
@@ -357,7 +369,7 @@ fn route(index: u32, net: IpNet) -> RouteMessage {
     message
 }
 
-fn link(message: &LinkMessage) -> Link {
+pub(crate) fn link(message: &LinkMessage) -> Link {
     let mut link = Link {
         index: message.header.index,
         name: String::new(),
@@ -379,12 +391,14 @@ fn link(message: &LinkMessage) -> Link {
     link
 }
 
-async fn collect<T>(stream: impl Stream<Item = Result<T, rtnetlink::Error>>) -> io::Result<Vec<T>> {
+pub(crate) async fn collect<T>(
+    stream: impl Stream<Item = Result<T, rtnetlink::Error>>,
+) -> io::Result<Vec<T>> {
     stream.try_collect().await.map_err(system)
 }
 
 /// An acknowledgement reaches some callers of the library as an error of code 0.
-fn done(result: Result<(), rtnetlink::Error>) -> io::Result<()> {
+pub(crate) fn done(result: Result<(), rtnetlink::Error>) -> io::Result<()> {
     match result {
         Err(rtnetlink::Error::NetlinkError(message)) if message.code.is_none() => Ok(()),
         other => other.map_err(system),
@@ -398,6 +412,6 @@ fn system(error: rtnetlink::Error) -> io::Error {
     }
 }
 
-fn is(error: &io::Error, code: Errno) -> bool {
+pub(crate) fn is(error: &io::Error, code: Errno) -> bool {
     error.raw_os_error() == Some(code as i32)
 }

@@ -12,7 +12,7 @@
 mod device;
 mod embedded;
 mod error;
-mod interface;
+pub(crate) mod interface;
 mod kernel;
 mod keys;
 mod recorded;

@@ -1,0 +1,203 @@
+//! The host's filter and routing follow the view, always a step before the
+//! tunnel does: what the tunnel is given is closed to all others already.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use innermesh_proto::filter::{FilterPlan, HostNetworks, Interface, nft::Dropped};
+use ipnet::IpNet;
+
+use super::{Inner, apply};
+use crate::{
+    control::api::OverlayStatus,
+    overlay::{OverlayError, stored},
+    tunnel::BackendChoice,
+};
+
+/// What is enforced here.
+#[derive(Default)]
+pub struct Enforced(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    networks: HostNetworks,
+    /// The newest plan, in force but for what `filter` and `routes` say.
+    plan: Option<FilterPlan>,
+    filter: Option<OverlayError>,
+    routes: Option<OverlayError>,
+    stored: Option<FilterPlan>,
+}
+
+impl Enforced {
+    /// Subnets of this host's containers.
+    pub fn containers(&self) -> Vec<IpNet> {
+        let state = self.lock();
+        let all = state.networks.containers.iter();
+        all.map(|containers| containers.subnet).collect()
+    }
+
+    /// What a person should do something about.
+    pub fn warnings(&self) -> Vec<String> {
+        let state = self.lock();
+        let filter = state.filter.as_ref().map(|error| {
+            format!(
+                "the overlay isn't closed to other networks: {error}. Until that is mended, hosts on \
+                 a LAN reach this node's overlay addresses and can pretend to be members, and what \
+                 this host forwards may enter the tunnel"
+            )
+        });
+        let routes = state.routes.as_ref().map(|error| {
+            format!(
+                "the overlay's routes aren't set: {error}. Until that is mended, overlay traffic may \
+                 leave this host unencrypted while the tunnel is down"
+            )
+        });
+        let near = state.plan.as_ref().and_then(lan_warning);
+        filter.into_iter().chain(routes).chain(near).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn lan_warning(plan: &FilterPlan) -> Option<String> {
+    let own = plan.lan_own.first()?;
+    let near: Vec<String> = plan
+        .lan_neighbours
+        .iter()
+        .map(|lan| lan.address.to_string())
+        .collect();
+    let reached = match near.is_empty() {
+        true => "none of its hosts is reached".to_owned(),
+        false => format!("of its hosts only {} is reached", near.join(", ")),
+    };
+    Some(format!(
+        "the LAN on {} has the overlay's address range: {reached} from here; give that LAN another \
+         range",
+        own.interface
+    ))
+}
+
+/// Looks at the host's own networks.
+pub async fn look(inner: &Inner) {
+    let Some(interface) = interface(inner) else {
+        return;
+    };
+    let resolvers = inner.host.net.upstream_resolvers().await;
+    let resolvers: Vec<_> = resolvers.into_iter().map(|server| server.ip()).collect();
+    match inner.host.overlay.networks(&interface, &resolvers).await {
+        Ok(networks) => {
+            let before = std::mem::replace(&mut inner.enforced.lock().networks, networks.clone());
+            if before.containers != networks.containers {
+                apply::publish_zone(inner);
+            }
+        }
+        Err(error) => tracing::warn!(%error, "container networks aren't known"),
+    }
+}
+
+/// Makes filter and routing match the newest view. Where the plan is the same
+/// as before, only on `check`.
+pub async fn enforce(inner: &Inner, check: bool) {
+    let Some(interface) = interface(inner) else {
+        return;
+    };
+    let Some(plan) = plan(inner, &interface) else {
+        return;
+    };
+    {
+        let state = inner.enforced.lock();
+        let sound = state.filter.is_none() && state.routes.is_none();
+        if !check && sound && state.plan.as_ref() == Some(&plan) {
+            return;
+        }
+    }
+    let overlay = &inner.host.overlay;
+    let filter = overlay.filter(&plan).await.err();
+    let routes = overlay.route(&plan).await.err();
+    let store = {
+        let mut state = inner.enforced.lock();
+        warn_of(&state.filter, &filter);
+        warn_of(&state.routes, &routes);
+        let store = state.stored.as_ref() != Some(&plan);
+        state.stored = Some(plan.clone());
+        (state.filter, state.routes) = (filter, routes);
+        state.plan = Some(plan.clone());
+        store
+    };
+    if store && let Err(error) = stored::write(&*inner.host.disk, &plan).await {
+        inner.enforced.lock().stored = None;
+        tracing::warn!(%error, "the overlay's filter can't be stored for the next boot");
+    }
+}
+
+/// Tells of a trouble once, and not each time that it is tried again.
+fn warn_of(before: &Option<OverlayError>, now: &Option<OverlayError>) {
+    let text = |error: &Option<OverlayError>| error.as_ref().map(ToString::to_string);
+    if let Some(error) = now
+        && text(before) != text(now)
+    {
+        tracing::error!(%error, "the overlay isn't closed to other networks");
+    }
+}
+
+/// Takes all of it away, as this machine has left the mesh.
+pub async fn give_up(inner: &Inner) {
+    if interface(inner).is_none() {
+        return;
+    }
+    if let Err(error) = inner.host.overlay.remove().await {
+        tracing::warn!(%error, "the overlay's filter could not be taken away");
+    }
+    if let Err(error) = stored::remove(&*inner.host.disk).await {
+        tracing::warn!(%error, "the stored filter could not be removed");
+    }
+}
+
+/// What `status` tells.
+pub async fn status(inner: &Inner) -> Option<OverlayStatus> {
+    interface(inner)?;
+    let counted = inner.host.overlay.dropped().await.unwrap_or_default();
+    let state = inner.enforced.lock();
+    let plan = state.plan.as_ref()?;
+    Some(OverlayStatus {
+        interface: plan.interface.to_string(),
+        filter: state.filter.is_none(),
+        routes: state.routes.is_none(),
+        containers: plan
+            .containers
+            .iter()
+            .map(|c| format!("{} {}", c.bridge, c.subnet))
+            .collect(),
+        exceptions: plan
+            .lan_own
+            .iter()
+            .chain(&plan.lan_neighbours)
+            .map(|lan| format!("{} {}", lan.interface, lan.address))
+            .collect(),
+        dropped: Dropped::ALL
+            .into_iter()
+            .map(|why| {
+                let packets = counted.get(&why).copied().unwrap_or_default();
+                (why.counter().to_owned(), packets)
+            })
+            .collect::<BTreeMap<_, _>>(),
+    })
+}
+
+fn plan(inner: &Inner, interface: &Interface) -> Option<FilterPlan> {
+    let view = inner.view.borrow().clone();
+    let networks = inner.enforced.lock().networks.clone();
+    let mut plan = view.filter_plan(interface, &networks)?;
+    plan.containers_reach_mesh = inner.config.containers_reach_mesh;
+    Some(plan)
+}
+
+/// The tunnel's interface; `None` where there is no tunnel.
+fn interface(inner: &Inner) -> Option<Interface> {
+    let name = inner.config.interface.clone().try_into().ok();
+    name.filter(|_| inner.config.backend != BackendChoice::None)
+}

@@ -1,0 +1,92 @@
+//! An overlay without a host: what was applied is kept in memory.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use innermesh_proto::filter::{FilterPlan, HostNetworks, Interface, nft::Dropped};
+
+use super::{Overlay, OverlayError};
+
+/// Remembers the plans that it was last given. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct RecordedOverlay(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    networks: HostNetworks,
+    filter: Option<FilterPlan>,
+    route: Option<FilterPlan>,
+    missing: bool,
+}
+
+impl RecordedOverlay {
+    /// The plan in force: the one by which packets are both filtered and
+    /// routed, if they are by the same.
+    pub fn plan(&self) -> Option<FilterPlan> {
+        let state = self.lock();
+        let filter = state.filter.clone();
+        filter.filter(|_| state.filter == state.route)
+    }
+
+    /// Has the host start anew, as after a loss of power.
+    pub fn forget(&self) {
+        let mut state = self.lock();
+        (state.filter, state.route) = (None, None);
+    }
+
+    /// Has the host's networks be these from now on.
+    pub fn set_networks(&self, networks: HostNetworks) {
+        self.lock().networks = networks;
+    }
+
+    /// Has the host be one without nftables from now on, or no more.
+    pub fn set_missing(&self, missing: bool) {
+        self.lock().missing = missing;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Overlay for RecordedOverlay {
+    async fn networks(
+        &self,
+        _tunnel: &Interface,
+        _resolvers: &[IpAddr],
+    ) -> Result<HostNetworks, OverlayError> {
+        Ok(self.lock().networks.clone())
+    }
+
+    async fn filter(&self, plan: &FilterPlan) -> Result<(), OverlayError> {
+        let mut state = self.lock();
+        if state.missing {
+            return Err(OverlayError::NoNft);
+        }
+        state.filter = Some(plan.clone());
+        Ok(())
+    }
+
+    async fn route(&self, plan: &FilterPlan) -> Result<(), OverlayError> {
+        self.lock().route = Some(plan.clone());
+        Ok(())
+    }
+
+    async fn dropped(&self) -> Result<BTreeMap<Dropped, u64>, OverlayError> {
+        Ok(BTreeMap::new())
+    }
+
+    async fn changed(&self) {
+        std::future::pending().await
+    }
+
+    async fn remove(&self) -> Result<(), OverlayError> {
+        self.forget();
+        Ok(())
+    }
+}

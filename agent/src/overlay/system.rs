@@ -1,0 +1,153 @@
+//! The real host: nftables by its program, routes and rules by rtnetlink.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use async_trait::async_trait;
+use innermesh_proto::filter::{
+    FilterPlan, HostNetworks, Interface,
+    nft::{self as ruleset, Dropped},
+};
+use tokio::sync::{Mutex, OnceCell};
+
+use super::{Overlay, OverlayError, networks, nft, routing, watch::Watch};
+use crate::tunnel::interface::Netlink;
+
+/// This host's.
+#[derive(Default)]
+pub struct SystemOverlay {
+    open: OnceCell<Open>,
+    /// What was last written, and how it was listed then.
+    applied: Mutex<Option<Applied>>,
+    /// Whether something may have changed our tables since they were listed.
+    suspect: AtomicBool,
+}
+
+struct Open {
+    netlink: Netlink,
+    routing: Option<Watch>,
+    nftables: Option<Watch>,
+}
+
+struct Applied {
+    text: String,
+    listed: String,
+}
+
+impl SystemOverlay {
+    async fn open(&self) -> Result<&Open, OverlayError> {
+        let open = || async {
+            let netlink = Netlink::open().map_err(OverlayError::routing("ask for routes"))?;
+            let warn = |error: &std::io::Error| {
+                tracing::warn!(%error, "changes of the host's network are only looked for now and then");
+            };
+            Ok(Open {
+                netlink,
+                routing: Watch::of_routing().inspect_err(warn).ok(),
+                nftables: Watch::of_nftables().inspect_err(warn).ok(),
+            })
+        };
+        self.open.get_or_try_init(open).await
+    }
+
+    /// Whether both tables are as they were listed after `text` was applied.
+    async fn stands(&self, open: &Open, applied: Option<&Applied>, text: &str) -> bool {
+        let Some(applied) = applied.filter(|applied| applied.text == text) else {
+            return false;
+        };
+        let news = open.nftables.as_ref().is_none_or(Watch::drain);
+        if !news && !self.suspect.load(Ordering::Relaxed) {
+            return true;
+        }
+        // Before the look: what changes after it is suspect again.
+        self.suspect.store(false, Ordering::Relaxed);
+        nft::list()
+            .await
+            .is_ok_and(|listed| listed == applied.listed)
+    }
+}
+
+#[async_trait]
+impl Overlay for SystemOverlay {
+    async fn networks(
+        &self,
+        tunnel: &Interface,
+        resolvers: &[IpAddr],
+    ) -> Result<HostNetworks, OverlayError> {
+        let open = self.open().await?;
+        networks::read(&open.netlink, tunnel, resolvers)
+            .await
+            .map_err(OverlayError::routing("read the host's networks"))
+    }
+
+    async fn filter(&self, plan: &FilterPlan) -> Result<(), OverlayError> {
+        let open = self.open().await?;
+        let mut applied = self.applied.lock().await;
+        let text = ruleset::render(plan, false);
+        if self.stands(open, applied.as_ref(), &text).await {
+            return Ok(());
+        }
+        *applied = None;
+        if let Err(error) = nft::apply(&text).await {
+            // Tables of another build may have parts of the same names that
+            // can't be changed into these.
+            match error {
+                OverlayError::Nft(_) => nft::apply(&ruleset::render(plan, true)).await?,
+                other => return Err(other),
+            }
+        }
+        self.suspect.store(false, Ordering::Relaxed);
+        let listed = nft::list().await?;
+        *applied = Some(Applied { text, listed });
+        Ok(())
+    }
+
+    async fn route(&self, plan: &FilterPlan) -> Result<(), OverlayError> {
+        let open = self.open().await?;
+        routing::apply(&open.netlink, plan)
+            .await
+            .map_err(OverlayError::routing("set the overlay's routes"))
+    }
+
+    async fn dropped(&self) -> Result<BTreeMap<Dropped, u64>, OverlayError> {
+        nft::counters().await
+    }
+
+    async fn changed(&self) {
+        let Ok(open) = self.open().await else {
+            return std::future::pending().await;
+        };
+        let routing = async {
+            match &open.routing {
+                Some(watch) if watch.news().await.is_ok() => {}
+                _ => std::future::pending().await,
+            }
+        };
+        let nftables = async {
+            match &open.nftables {
+                Some(watch) if watch.news().await.is_ok() => {
+                    self.suspect.store(true, Ordering::Relaxed);
+                }
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = routing => {}
+            () = nftables => {}
+        }
+    }
+
+    async fn remove(&self) -> Result<(), OverlayError> {
+        let open = self.open().await?;
+        *self.applied.lock().await = None;
+        let routes = routing::remove(&open.netlink).await;
+        match nft::apply(ruleset::REMOVE).await {
+            Ok(()) | Err(OverlayError::NoNft) => {}
+            Err(error) => return Err(error),
+        }
+        routes.map_err(OverlayError::routing("take the overlay's routes away"))
+    }
+}

@@ -1,0 +1,375 @@
+//! A [`FilterPlan`] as one transaction for `nft -f -`: the whole state of two
+//! tables of ours, which no other table's rules depend on.
+//!
+//! Rules are flushed and made anew within the transaction, so that no packet
+//! sees the tables half done, and counters go on.
+
+use std::{collections::BTreeSet, fmt, fmt::Write, net::IpAddr};
+
+use ipnet::IpNet;
+
+use super::{FilterPlan, LanAddress};
+
+/// The name of both tables.
+pub const TABLE: &str = "innermesh";
+
+/// Takes both tables away, also where they aren't there.
+pub const REMOVE: &str = "\
+add table inet innermesh
+delete table inet innermesh
+add table arp innermesh
+delete table arp innermesh
+";
+
+/// Why a packet was dropped; each reason has a counter of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dropped {
+    /// To an overlay address, by another way than the tunnel.
+    LanToOverlay,
+    /// From an overlay address, by another way than the tunnel.
+    LanSpoofed,
+    /// By the tunnel, from outside the overlay.
+    TunnelSource,
+    /// By the tunnel, for somebody else than this node.
+    TunnelThrough,
+    /// Forwarded into the tunnel or out of it.
+    Forwarded,
+    /// An overlay packet that would have left this host in plaintext.
+    Leak,
+    /// A question by ARP for an overlay address.
+    Arp,
+}
+
+impl Dropped {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::LanToOverlay,
+        Self::LanSpoofed,
+        Self::TunnelSource,
+        Self::TunnelThrough,
+        Self::Forwarded,
+        Self::Leak,
+        Self::Arp,
+    ];
+
+    /// The name of its counter.
+    pub fn counter(self) -> &'static str {
+        match self {
+            Self::LanToOverlay => "lan_to_overlay",
+            Self::LanSpoofed => "lan_spoofed",
+            Self::TunnelSource => "tunnel_source",
+            Self::TunnelThrough => "tunnel_through",
+            Self::Forwarded => "forwarded",
+            Self::Leak => "leak",
+            Self::Arp => "arp_asked",
+        }
+    }
+}
+
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LanToOverlay => "to an overlay address, not through the tunnel",
+            Self::LanSpoofed => "from an overlay address, not through the tunnel",
+            Self::TunnelSource => "through the tunnel, from outside the overlay",
+            Self::TunnelThrough => "through the tunnel, for another host",
+            Self::Forwarded => "forwarded into the tunnel or out of it",
+            Self::Leak => "would have left this host unencrypted",
+            Self::Arp => "asked a LAN for an overlay address",
+        })
+    }
+}
+
+/// The transaction. `anew` makes both tables from nothing, for tables of
+/// another build that can't be changed into these; counters are then zero.
+pub fn render(plan: &FilterPlan, anew: bool) -> String {
+    let mut text = String::new();
+    if anew {
+        text.push_str(REMOVE);
+    }
+    let mut inet = Table::begin(&mut text, "inet");
+    for dropped in Dropped::ALL.iter().filter(|d| **d != Dropped::Arp) {
+        inet.line(format_args!(
+            "add counter inet {TABLE} {}",
+            dropped.counter()
+        ));
+    }
+    sets(&mut inet, plan);
+    chains(&mut inet, plan);
+    let mut arp = Table::begin(&mut text, "arp");
+    arp.line(format_args!(
+        "add counter arp {TABLE} {}",
+        Dropped::Arp.counter()
+    ));
+    arp.chain("in", "filter hook input priority filter");
+    // A LAN isn't told that this host has them, and learns no name by asking.
+    let asked = plan.own.iter().chain(&plan.resolvers);
+    let asked: Vec<String> = asked
+        .filter(|ip| ip.is_ipv4())
+        .map(IpAddr::to_string)
+        .collect();
+    if !asked.is_empty() {
+        let (interface, asked) = (&plan.interface, asked.join(", "));
+        arp.rule(
+            "in",
+            &format!(
+                "iifname != \"{interface}\" arp daddr ip {{ {asked} }} {}",
+                drop(Dropped::Arp)
+            ),
+        );
+    }
+    text
+}
+
+fn sets(inet: &mut Table<'_>, plan: &FilterPlan) {
+    let nets = |v4: bool| {
+        plan.networks
+            .iter()
+            .filter(move |net| is_v4(net.addr()) == v4)
+    };
+    let own = |v4: bool| plan.own.iter().filter(move |ip| ip.is_ipv4() == v4);
+    let containers = |v4: bool| {
+        let all = plan.containers.iter();
+        all.filter(move |c| is_v4(c.subnet.addr()) == v4)
+            .map(|c| format!("\"{}\" . {}", c.bridge, element(c.subnet)))
+    };
+    let lan = |all: &BTreeSet<LanAddress>, v4: bool| -> Vec<String> {
+        let all = all.iter().filter(|lan| lan.address.is_ipv4() == v4);
+        all.map(|lan| format!("\"{}\" . {}", lan.interface, lan.address))
+            .collect()
+    };
+    for (suffix, kind, v4) in [("4", "ipv4_addr", true), ("6", "ipv6_addr", false)] {
+        let interval = "flags interval;";
+        let concat = format!("ifname . {kind}");
+        inet.set(
+            &format!("net{suffix}"),
+            kind,
+            interval,
+            nets(v4).map(|net| element(*net)),
+        );
+        inet.set(
+            &format!("own{suffix}"),
+            kind,
+            "",
+            own(v4).map(IpAddr::to_string),
+        );
+        inet.set(&format!("in{suffix}"), &concat, interval, containers(v4));
+        inet.set(
+            &format!("lan{suffix}"),
+            &concat,
+            "",
+            lan(&plan.lan_own, v4).into_iter(),
+        );
+        inet.set(
+            &format!("near{suffix}"),
+            &concat,
+            "",
+            lan(&plan.lan_neighbours, v4).into_iter(),
+        );
+    }
+}
+
+fn chains(inet: &mut Table<'_>, plan: &FilterPlan) {
+    // Before Docker's DNAT and before connections are tracked.
+    inet.chain("early", "filter hook prerouting priority raw");
+    inet.chain("entry", "filter hook input priority filter - 10");
+    inet.chain("across", "filter hook forward priority filter - 10");
+    // Behind every NAT: it sees what really leaves, whoever sent it.
+    inet.chain("leaving", "filter hook postrouting priority srcnat + 200");
+    let masquerades = plan.containers_reach_mesh && !plan.containers.is_empty();
+    // Absent where it isn't needed: a NAT chain has every connection tracked.
+    inet.chain("containers", "nat hook postrouting priority srcnat - 10");
+    if !masquerades {
+        inet.line(format_args!("delete chain inet {TABLE} containers"));
+    }
+    for chain in ["tunnel", "inside", "judge"] {
+        inet.line(format_args!("add chain inet {TABLE} {chain}"));
+    }
+    let tunnel = &plan.interface;
+
+    inet.rule("early", "iifname \"lo\" accept");
+    inet.rule("early", &format!("iifname \"{tunnel}\" goto tunnel"));
+    inet.both(
+        "early",
+        "IP saddr @netN iifname . IP saddr != @nearN",
+        drop(Dropped::LanSpoofed),
+    );
+    inet.both("early", "IP daddr != @netN", "accept");
+    inet.both("early", "iifname . IP daddr @lanN", "accept");
+    inet.both("early", "iifname . IP saddr @inN", "accept");
+    inet.rule("early", &drop(Dropped::LanToOverlay));
+
+    inet.both("tunnel", "IP saddr != @netN", drop(Dropped::TunnelSource));
+    inet.both("tunnel", "IP daddr @ownN", "accept");
+    inet.rule("tunnel", &drop(Dropped::TunnelThrough));
+
+    // Again, as rules in between may have given packets another destination.
+    inet.rule(
+        "entry",
+        &format!("iifname {{ \"lo\", \"{tunnel}\" }} accept"),
+    );
+    inet.both("entry", "IP daddr @netN", "jump inside");
+    inet.both("inside", "iifname . IP saddr @inN", "accept");
+    inet.both("inside", "iifname . IP daddr @lanN", "accept");
+    inet.rule("inside", &drop(Dropped::LanToOverlay));
+
+    inet.rule("across", &format!("iifname \"{tunnel}\" goto judge"));
+    inet.rule("across", &format!("oifname \"{tunnel}\" goto judge"));
+    inet.both("across", "IP saddr @netN", "goto judge");
+    inet.both("across", "IP daddr @netN", "goto judge");
+    judge(inet, plan);
+
+    inet.rule(
+        "leaving",
+        &format!("oifname {{ \"lo\", \"{tunnel}\" }} accept"),
+    );
+    inet.both("leaving", "IP saddr != @netN IP daddr != @netN", "accept");
+    inet.both("leaving", "oifname . IP daddr @inN", "accept");
+    inet.both(
+        "leaving",
+        "oifname . IP saddr @lanN IP daddr != @netN",
+        "accept",
+    );
+    inet.both(
+        "leaving",
+        "oifname . IP saddr @lanN oifname . IP daddr @nearN",
+        "accept",
+    );
+    inet.both(
+        "leaving",
+        "IP saddr != @netN oifname . IP daddr @nearN",
+        "accept",
+    );
+    inet.rule("leaving", &drop(Dropped::Leak));
+    if masquerades {
+        let way = format!("oifname \"{tunnel}\" iifname . IP saddr @inN");
+        inet.both("containers", &way, "masquerade");
+    }
+}
+
+/// What this host may forward from the tunnel and into it.
+fn judge(inet: &mut Table<'_>, plan: &FilterPlan) {
+    let tunnel = &plan.interface;
+    // ICMP from the far side of a tunnel may be lost on the way.
+    inet.rule("judge", "tcp flags syn tcp option maxseg size set rt mtu");
+    // A container's published port: the first packet was for this node's own
+    // address, and the host's rules have sent it on.
+    inet.both(
+        "judge",
+        &format!(
+            "iifname \"{tunnel}\" ct status dnat ct original IP daddr @ownN oifname . IP daddr @inN"
+        ),
+        "accept",
+    );
+    inet.both(
+        "judge",
+        &format!(
+            "oifname \"{tunnel}\" ct status dnat ct direction reply ct original IP daddr @ownN \
+             iifname . IP saddr @inN"
+        ),
+        "accept",
+    );
+    if plan.containers_reach_mesh {
+        inet.both(
+            "judge",
+            &format!("oifname \"{tunnel}\" iifname . IP saddr @inN"),
+            "accept",
+        );
+        inet.both(
+            "judge",
+            &format!(
+                "iifname \"{tunnel}\" ct status snat ct direction reply oifname . IP daddr @inN"
+            ),
+            "accept",
+        );
+    }
+    inet.both(
+        "judge",
+        "iifname . IP saddr @inN oifname . IP daddr @nearN",
+        "accept",
+    );
+    inet.both(
+        "judge",
+        "iifname . IP saddr @nearN oifname . IP daddr @inN",
+        "accept",
+    );
+    inet.rule("judge", &drop(Dropped::Forwarded));
+}
+
+/// The verdict that counts.
+fn drop(why: Dropped) -> String {
+    format!("counter name {} drop", why.counter())
+}
+
+/// A set's element: a single address without its length.
+fn element(net: IpNet) -> String {
+    if net.prefix_len() == net.max_prefix_len() {
+        net.addr().to_string()
+    } else {
+        net.trunc().to_string()
+    }
+}
+
+fn is_v4(ip: IpAddr) -> bool {
+    ip.is_ipv4()
+}
+
+/// One of our tables, line by line.
+struct Table<'t> {
+    text: &'t mut String,
+    family: &'static str,
+}
+
+impl<'t> Table<'t> {
+    fn begin(text: &'t mut String, family: &'static str) -> Self {
+        let mut table = Self { text, family };
+        table.line(format_args!("add table {family} {TABLE}"));
+        // The rules of all its chains, those of another build too.
+        table.line(format_args!("flush table {family} {TABLE}"));
+        table
+    }
+
+    fn line(&mut self, line: fmt::Arguments<'_>) {
+        // A string takes everything.
+        let _ = writeln!(self.text, "{line}");
+    }
+
+    fn set(&mut self, name: &str, kind: &str, flags: &str, elements: impl Iterator<Item = String>) {
+        let family = self.family;
+        self.line(format_args!(
+            "add set {family} {TABLE} {name} {{ type {kind}; {flags} }}"
+        ));
+        self.line(format_args!("flush set {family} {TABLE} {name}"));
+        let elements: Vec<String> = elements.collect();
+        if !elements.is_empty() {
+            let elements = elements.join(", ");
+            self.line(format_args!(
+                "add element {family} {TABLE} {name} {{ {elements} }}"
+            ));
+        }
+    }
+
+    fn chain(&mut self, name: &str, hook: &str) {
+        let family = self.family;
+        self.line(format_args!(
+            "add chain {family} {TABLE} {name} {{ type {hook}; policy accept; }}"
+        ));
+    }
+
+    fn rule(&mut self, chain: &str, rule: &str) {
+        let family = self.family;
+        self.line(format_args!("add rule {family} {TABLE} {chain} {rule}"));
+    }
+
+    /// A rule for each address family: `IP` stands for its word, `N` behind a
+    /// set's name for its number.
+    fn both(&mut self, chain: &str, rule: &str, verdict: impl fmt::Display) {
+        for (word, number) in [("ip", "4"), ("ip6", "6")] {
+            let mut rule = rule.replace("IP ", &format!("{word} "));
+            for set in ["net", "own", "in", "lan", "near"] {
+                rule = rule.replace(&format!("@{set}N"), &format!("@{set}{number}"));
+            }
+            self.rule(chain, &format!("{rule} {verdict}"));
+        }
+    }
+}

@@ -1,0 +1,214 @@
+use proptest::prelude::*;
+
+use super::{nft::render, *};
+
+fn interface(name: &str) -> Interface {
+    name.to_owned().try_into().unwrap()
+}
+
+fn containers(bridge: &str, subnet: &str) -> Containers {
+    Containers {
+        bridge: interface(bridge),
+        subnet: subnet.parse().unwrap(),
+    }
+}
+
+fn lan(name: &str, address: &str) -> LanAddress {
+    LanAddress {
+        interface: interface(name),
+        address: address.parse().unwrap(),
+    }
+}
+
+fn plan(host: &HostNetworks) -> FilterPlan {
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    FilterPlan::new(
+        interface("im0"),
+        ["10.77.0.0/16", "fd77:77:77::/48"]
+            .map(|net| net.parse().unwrap())
+            .into(),
+        [ip("10.77.1.1"), ip("fd77:77:77::1")].into(),
+        [ip("10.77.0.53"), ip("fd77:77:77::53")].into(),
+        host,
+        |address| address == ip("10.77.9.9"),
+    )
+}
+
+fn docker() -> HostNetworks {
+    HostNetworks {
+        containers: [
+            containers("docker0", "172.17.0.0/16"),
+            containers("docker0", "fd00:d::/64"),
+        ]
+        .into(),
+        ..HostNetworks::default()
+    }
+}
+
+#[test]
+fn names_that_mean_something_in_a_ruleset_are_refused() {
+    for name in [
+        "",
+        "lo",
+        "-x",
+        "a b",
+        "a\"b",
+        "a*",
+        "a;b",
+        "a\nb",
+        "a/b",
+        "ü",
+        "sixteen-letters-",
+    ] {
+        assert!(Interface::try_from(name.to_owned()).is_err(), "{name:?}");
+    }
+    for name in ["im0", "br-0123456789ab", "eth0.7"] {
+        assert_eq!(interface(name).as_str(), name);
+    }
+}
+
+#[test]
+fn a_plan_is_rendered_the_same_each_time_and_with_every_counter() {
+    let plan = plan(&docker());
+    let text = render(&plan, false);
+    assert_eq!(text, render(&plan.clone(), false));
+    for dropped in nft::Dropped::ALL {
+        let rule = format!("counter name {} drop", dropped.counter());
+        assert!(text.contains(&rule), "{rule} in {text}");
+    }
+    assert!(text.contains("{ \"docker0\" . 172.17.0.0/16 }"), "{text}");
+    assert!(
+        text.contains("arp daddr ip { 10.77.1.1, 10.77.0.53 }"),
+        "{text}"
+    );
+    // Placeholders are all filled in.
+    for left in ["IP ", "@netN", "@ownN", "@inN", "@lanN", "@nearN"] {
+        assert!(!text.contains(left), "{left} in {text}");
+    }
+}
+
+#[test]
+fn containers_reach_other_nodes_only_where_the_plan_lets_them() {
+    let mut plan = plan(&docker());
+    assert!(render(&plan, false).contains("masquerade"));
+    plan.containers_reach_mesh = false;
+    let closed = render(&plan, false);
+    assert!(!closed.contains("masquerade") && !closed.contains("ct status snat"));
+    assert!(closed.contains("delete chain inet innermesh containers"));
+}
+
+#[test]
+fn only_the_overlays_own_addresses_come_by_the_tunnel() {
+    let text = render(&plan(&docker()), false);
+    let tunnel: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("add rule inet innermesh tunnel "))
+        .collect();
+    assert_eq!(
+        tunnel,
+        [
+            "ip saddr != @net4 counter name tunnel_source drop",
+            "ip6 saddr != @net6 counter name tunnel_source drop",
+            "ip daddr @own4 accept",
+            "ip6 daddr @own6 accept",
+            "counter name tunnel_through drop",
+        ]
+    );
+    assert!(text.contains("add element inet innermesh own4 { 10.77.1.1 }"));
+}
+
+#[test]
+fn a_subnet_within_another_of_its_bridge_is_left_out() {
+    let mut host = docker();
+    host.containers.extend([
+        containers("docker0", "172.17.3.0/24"),
+        containers("br-1", "172.17.3.0/24"),
+    ]);
+    host.containers.insert(containers("br-1", "fe80::/64"));
+    host.containers.insert(containers("im0", "192.0.2.0/24"));
+    let found = plan(&host).containers;
+    assert_eq!(
+        found,
+        [
+            containers("br-1", "172.17.3.0/24"),
+            containers("docker0", "172.17.0.0/16"),
+            containers("docker0", "fd00:d::/64"),
+        ]
+        .into()
+    );
+}
+
+#[test]
+fn s25_a_lan_with_the_overlays_range_has_its_gateway_and_no_member_s_address() {
+    let host = HostNetworks {
+        own: [
+            lan("eth0", "10.77.5.20"),
+            lan("eth0", "192.0.2.1"),
+            lan("im0", "10.77.5.21"),
+        ]
+        .into(),
+        neighbours: [
+            lan("eth0", "10.77.5.1"),
+            // A member's, the resolver's and this node's own.
+            lan("eth0", "10.77.9.9"),
+            lan("eth0", "10.77.0.53"),
+            lan("eth0", "10.77.1.1"),
+            lan("eth0", "9.9.9.9"),
+        ]
+        .into(),
+        ..HostNetworks::default()
+    };
+    let plan = plan(&host);
+    assert_eq!(plan.lan_own, [lan("eth0", "10.77.5.20")].into());
+    assert_eq!(plan.lan_neighbours, [lan("eth0", "10.77.5.1")].into());
+    let text = render(&plan, false);
+    assert!(text.contains("near4 { \"eth0\" . 10.77.5.1 }"), "{text}");
+    assert!(
+        plan.routes()
+            .contains(&OverlayRoute::Neighbour(lan("eth0", "10.77.5.1")))
+    );
+}
+
+#[test]
+fn each_network_has_a_route_through_the_tunnel_and_none_below_it() {
+    let routes = plan(&docker()).routes();
+    let net = |text: &str| -> IpNet { text.parse().unwrap() };
+    let tunnel = |text: &str, source: &str| OverlayRoute::Tunnel {
+        net: net(text),
+        source: source.parse().unwrap(),
+    };
+    let expected: BTreeSet<OverlayRoute> = [
+        OverlayRoute::Unreachable(net("10.77.0.0/16")),
+        OverlayRoute::Unreachable(net("fd77:77:77::/48")),
+        tunnel("10.77.0.0/16", "10.77.1.1"),
+        tunnel("fd77:77:77::/48", "fd77:77:77::1"),
+    ]
+    .into();
+    assert_eq!(routes, expected);
+}
+
+#[test]
+fn a_stored_plan_that_would_cut_the_host_off_is_out_of_bounds() {
+    let good = plan(&docker());
+    assert!(good.is_bounded());
+    for wide in ["0.0.0.0/0", "::/0", "10.77.0.1/16"] {
+        let mut plan = good.clone();
+        plan.networks = [wide.parse().unwrap()].into();
+        assert!(!plan.is_bounded(), "{wide}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_name_of_an_interface_adds_a_line_to_a_ruleset(name in "\\PC{0,20}") {
+        let Ok(bridge) = Interface::try_from(name) else { return Ok(()) };
+        let host = HostNetworks {
+            containers: [Containers { bridge, subnet: "172.17.0.0/16".parse().unwrap() }].into(),
+            ..HostNetworks::default()
+        };
+        let lines = |host: &HostNetworks| render(&plan(host), false).lines().count();
+        let mut one = docker();
+        one.containers.pop_last();
+        prop_assert_eq!(lines(&host), lines(&one));
+    }
+}
