@@ -12,8 +12,7 @@ use innermesh_agent::{
     overlay::RecordedOverlay,
     tunnel::{BackendChoice, DEFAULT_MTU},
 };
-use innermesh_proto::{ledger::RULES, tunnel::TunnelPlan};
-use innermesh_proto::{filter::FilterPlan, tunnel::TunnelPlan};
+use innermesh_proto::{filter::FilterPlan, ledger::RULES, tunnel::TunnelPlan};
 
 use crate::{
     clock::{self, SimClock},

@@ -180,6 +180,9 @@ photos   alpha  8080  yes
 
 PENDING  BECAUSE
 wiki     the CA is not reached
+
+DROPPED  PACKETS
+2        would have left this host unencrypted
 "
         );
     }

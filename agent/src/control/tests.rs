@@ -86,7 +86,14 @@ pub(crate) fn sample_status() -> Status {
             reason: "the CA is not reached".into(),
         }],
         counters: BTreeMap::from([("dns_queries".into(), 5)]),
-        overlay: None,
+        overlay: Some(super::api::OverlayStatus {
+            interface: "im0".into(),
+            filter: true,
+            routes: true,
+            containers: vec!["docker0 172.17.0.0/16".into()],
+            exceptions: Vec::new(),
+            dropped: BTreeMap::from([("arp_asked".into(), 0), ("leak".into(), 2)]),
+        }),
     }
 }
 
@@ -570,6 +577,11 @@ fn the_field_names_of_status_are_those_that_scripts_read() {
             "services": [{"name": "photos", "node": "alpha", "port": 8080, "healthy": true}],
             "pending": [{"name": "wiki", "reason": "the CA is not reached"}],
             "counters": {"dns_queries": 5},
+            "overlay": {
+                "interface": "im0", "filter": true, "routes": true,
+                "containers": ["docker0 172.17.0.0/16"], "exceptions": [],
+                "dropped": {"arp_asked": 0, "leak": 2},
+            },
         })
     );
 }
