@@ -55,6 +55,75 @@ pub const WAITING: usize = 1024;
 pub const WAITING_PER_NODE: usize = 512;
 /// Requests that the leader judges for one batch, with those that it refuses.
 pub const JUDGED: usize = 2 * BATCH_ENTRIES;
+/// What the leader has one author's requests do: so much at once, and how much
+/// of it comes back in an hour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Requests at once, those that are refused included.
+    pub requests: u64,
+    /// Requests in an hour, beyond those.
+    pub requests_per_hour: u64,
+    /// Bytes of the ledger at once.
+    pub bytes: u64,
+    /// Bytes in an hour, beyond those.
+    pub bytes_per_hour: u64,
+}
+
+/// Of what has no budget of its own. Half of it, which is what a new leader
+/// begins with, has room for 120 certificates, 100 records and 50 names.
+pub const BUDGET: Budget = Budget {
+    requests: 640,
+    requests_per_hour: 720,
+    bytes: 1024 * 1024,
+    bytes_per_hour: 36_000,
+};
+/// Of evictions, revocations, and what is given up.
+pub const BUDGET_REMOVALS: Budget = Budget {
+    requests: 512,
+    requests_per_hour: 720,
+    bytes: 256 * 1024,
+    bytes_per_hour: 7_200,
+};
+/// Of the author's own membership.
+pub const BUDGET_RENEWALS: Budget = Budget {
+    requests: 16,
+    requests_per_hour: 12,
+    bytes: 64 * 1024,
+    bytes_per_hour: 2_048,
+};
+/// Of promotions and demotions.
+pub const BUDGET_ROSTER: Budget = Budget {
+    requests: 128,
+    requests_per_hour: 120,
+    bytes: 512 * 1024,
+    bytes_per_hour: 64 * 1024,
+};
+/// Of new members, by who invites them; a token adds its uses to what may come
+/// at once.
+pub const BUDGET_JOINS: Budget = Budget {
+    requests: 64,
+    requests_per_hour: 360,
+    bytes: 512 * 1024,
+    bytes_per_hour: 512 * 1024,
+};
+/// Bytes of the ledger that one author has written in a day at most, with four
+/// leaders in it.
+pub const AUTHOR_DAY_BYTES: usize = 5 * 1024 * 1024;
+/// What an entry counts beyond its own bytes: header and proof of its batch.
+pub const ENTRY_OVERHEAD_BYTES: usize = 512;
+/// What a certificate is taken to have before it is signed, in bytes.
+pub const CERTIFICATE_LIKELY_BYTES: usize = 1024;
+/// Buckets that the leader keeps: of each member one for each kind.
+pub const BUDGETS: usize = 4 * MEMBERS;
+/// How long an admin is told of an author whose budget was spent.
+pub const BUDGET_TOLD: std::time::Duration = std::time::Duration::from_secs(600);
+/// Authors whose budget was spent that an admin is told of.
+pub const SPENDERS: usize = 16;
+/// Requests for the ledger that one node may deliver at once: each costs the
+/// check of a signature before it is known whose it is.
+pub const DELIVERIES: u64 = 1024;
+/// As [`DELIVERIES`], in an hour beyond those: 20 a second.
+pub const DELIVERIES_PER_HOUR: u64 = 72_000;
 /// Furthest a request may expire beyond the newest stamp, in milliseconds.
 pub const REQUEST_LIFETIME_MS: u64 = 10 * 60 * 1000;
 /// Members of one mesh.

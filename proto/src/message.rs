@@ -136,6 +136,16 @@ pub enum Submitted {
     },
 }
 
+/// The answer to SPENDERS, whose question is empty: members whose budget was
+/// spent lately, at most [`crate::limits::SPENDERS`]. Only who leads knows any.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spenders {
+    /// Whether the peer leads.
+    pub leads: bool,
+    /// Each with the milliseconds until it has half of its budget again.
+    pub nodes: Vec<(NodeId, u64)>,
+}
+
 /// ENDORSE: a CA node's signature over the header of a batch that it applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endorse {

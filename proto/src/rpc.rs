@@ -69,6 +69,8 @@ pub mod method {
     pub const REVOCATIONS: u16 = 28;
     /// As [`PROPOSE`], by who takes a refusal that isn't in the ledger.
     pub const SUBMIT: u16 = 40;
+    /// Whose requests the leader turns away, for admins.
+    pub const SPENDERS: u16 = 41;
 
     /// A method's name, for traces and logs.
     pub fn name(method: u16) -> &'static str {
@@ -94,6 +96,7 @@ pub mod method {
             SNAPSHOT_PART => "snapshot part",
             REVOCATIONS => "revocations",
             SUBMIT => "submit",
+            SPENDERS => "spenders",
             ADMISSION => "admission",
             _ => "unknown",
         }

@@ -347,6 +347,12 @@ pub struct Model {
     pub removed: BTreeMap<u32, usize>,
     /// Names that the ledger gave, and whom.
     pub claims: BTreeMap<String, NodeId>,
+    /// Names that were given back, it was said.
+    pub given_back: BTreeSet<String>,
+    /// How often a machine asked for a name.
+    pub asked: BTreeMap<(String, NodeId), u32>,
+    /// Names that a machine asked for once and was refused, it was told.
+    pub refused: BTreeSet<(String, NodeId)>,
     /// Keys for which a certificate was asked once, and whether it was said
     /// that there is one.
     pub issued: BTreeMap<Hash, bool>,
@@ -545,6 +551,16 @@ impl Model {
             if held.is_none_or(|held| held.owner != *owner) {
                 let words = format!("{name} was given to {owner}, and that is forgotten");
                 return Some(("S20", words));
+            }
+        }
+        for (name, asker) in &self.refused {
+            let label = name.parse().expect("a label");
+            let held = view.ledger.names.get(&label);
+            if held.is_some_and(|held| held.owner == *asker)
+                && self.asked.get(&(name.clone(), *asker)) == Some(&1)
+            {
+                let words = format!("{asker} was refused {name}, and has it");
+                return Some(("S8", words));
             }
         }
         let mut issued: BTreeMap<Hash, usize> = BTreeMap::new();

@@ -8,6 +8,7 @@ use innermesh_agent::{
     control::api::{Der, InviteRequest},
     enroll::{self, InitOptions, JoinOptions, init::RECOVERY, keys},
     host::{Disk, Host},
+    ledger::client::SubmitError,
     mesh::Agent,
 };
 use innermesh_proto::{
@@ -116,10 +117,18 @@ fn signed(root: &Root, recovery: &[u8]) -> Result<SignedRecovery, String> {
 /// Has the ledger decide what a member asks.
 ///
 /// # Errors
+/// Why there was no answer.
+pub async fn decided(agent: &Agent, content: &Content) -> Result<Outcome, SubmitError> {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    agent.ask(content, PATIENCE).await
+}
+
+/// Has the ledger do what a member asks.
+///
+/// # Errors
 /// The refusal, or why there was no answer.
 pub async fn ask(agent: &Agent, content: &Content) -> Result<(), String> {
-    const PATIENCE: Duration = Duration::from_secs(10);
-    match agent.ask(content, PATIENCE).await {
+    match decided(agent, content).await {
         Ok(Outcome::Done(_)) => Ok(()),
         Ok(Outcome::Refused(refusal)) => Err(refusal.to_string()),
         Ok(Outcome::Waiting(waiting)) => Err(format!("{waiting:?}")),

@@ -32,7 +32,7 @@ use innermesh_proto::{
     message::{
         Batches, BodyQuery, Decided, Deciding, HeadsQuery, IssuerKeys, JoinHello, JoinQuery,
         Joined, LedgerQuery, Propose, Push, RecoveryQuery, Renew, RevocationsQuery, SnapshotHead,
-        SnapshotPartQuery, SnapshotQuery, Submitted,
+        SnapshotPartQuery, SnapshotQuery, Spenders, Submitted,
     },
     rpc::{Hello, RequestFrame, ResponseFrame},
 };
@@ -154,6 +154,7 @@ pub fn rpc(bytes: &[u8]) {
         canonical::<Propose>(body, limit);
         canonical::<Decided>(body, limit);
         canonical::<Submitted>(body, limit);
+        canonical::<Spenders>(body, limit);
         canonical::<JoinHello>(body, limit);
         canonical::<Joined>(body, limit);
         canonical::<Renew>(body, limit);

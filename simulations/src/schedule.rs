@@ -148,6 +148,11 @@ pub enum Act {
     Claim(usize, u32),
     /// As [`Act::Claim`], `p<number>`; there must be an answer soon.
     ClaimInTime(usize, u32),
+    /// A machine gives the name `n<number>` back that it was given.
+    GiveBack(usize, u32),
+    /// The machine that leads the roster is reached by one other alone, from
+    /// now on.
+    LeaderOnlyFor(usize),
     /// Machines ask the ledger for the name `r<number>` at the same time.
     Rivals(Vec<usize>, u32),
     /// A machine asks for a certificate.
@@ -204,6 +209,8 @@ impl Act {
             Self::Demote(_) => "demote",
             Self::Claim(..) => "claim",
             Self::ClaimInTime(..) => "claim in time",
+            Self::GiveBack(..) => "give back",
+            Self::LeaderOnlyFor(_) => "leader alone",
             Self::Rivals(..) => "rivals",
             Self::Issue(_) => "issue",
             Self::Revoke(_) => "revoke",
@@ -293,6 +300,8 @@ impl fmt::Display for Act {
             Self::ClaimInTime(node, name) => {
                 write!(f, "node{node} asks for the name p{name}, and waits")
             }
+            Self::GiveBack(node, name) => write!(f, "node{node} gives the name n{name} back"),
+            Self::LeaderOnlyFor(node) => write!(f, "the leader is reached by node{node} alone"),
             Self::Rivals(nodes, name) => {
                 write!(f, "{} ask for the name r{name}", group(nodes))
             }
@@ -394,6 +403,8 @@ impl Schedule {
             | Act::Demote(node)
             | Act::Claim(node, _)
             | Act::ClaimInTime(node, _)
+            | Act::GiveBack(node, _)
+            | Act::LeaderOnlyFor(node)
             | Act::Issue(node)
             | Act::Revoke(node)
             | Act::Evict(node)

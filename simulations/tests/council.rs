@@ -18,7 +18,7 @@ use innermesh_proto::{
     crypto::{Purpose, Sealed, Sign},
     id::NodeId,
     ledger::{
-        Author, Content, Grant, Outcome, Position, Request, RequestId, SignedGenesis,
+        Author, Content, Grant, Outcome, Position, Refusal, Request, RequestId, SignedGenesis,
         request::{Join, Promote},
     },
     message::Batches,
@@ -444,25 +444,6 @@ async fn a_refusal_is_answered_and_written_nowhere_in_the_ledger() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_earlier_version_s_refusal_is_written_down_for_it() {
-    let mut council = Council::new(9).await;
-    council.claim("taken").await;
-    let before = council.air.all()[0].1.state().position.index;
-    let founder = council.nodes[0].id();
-    let key = council.nodes[0].key.clone();
-    let release = Content::Release("unknown".parse().unwrap());
-    let request = council.request(&*key, Author::Node(founder), &release);
-    let ledger = council.air.ledger(founder).unwrap();
-    let by = Some(NodeId([7; 16]));
-    let first = ledger.propose_by(by, request.clone(), true).await;
-    assert!(matches!(first, Ok(Outcome::Refused(_))), "{first:?}");
-    assert_eq!(ledger.state().position.index, before + 1);
-    let again = ledger.propose(request).await;
-    assert_eq!(again, first);
-    assert_eq!(ledger.state().position.index, before + 1);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_deposed_leader_refuses_nothing() {
     let mut council = Council::new(10).await;
     council.add("two").await;
@@ -493,6 +474,69 @@ async fn a_deposed_leader_refuses_nothing() {
     assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
     council.air.0.lock().unwrap().silent.clear();
     council.agree().await;
+}
+
+/// Has so many claims by the member at a place decided one after the other, as
+/// far as its budget goes; gives how many were, and how long to wait then.
+async fn claim_all(council: &mut Council, at: usize, most: usize) -> (usize, Duration) {
+    for n in 0..most {
+        let request = claim_by(council, at, &format!("of{at}-{n}"));
+        let leader = council.leader().expect("a leader");
+        let by = Some(council.nodes[at].id());
+        let leader = council.air.ledger(leader).unwrap();
+        match leader.propose_by(by, request, false).await {
+            Ok(Outcome::Done(_) | Outcome::Refused(Refusal::TooManyNames)) => {}
+            Err(ProposeError::Spent(wait)) => return (n, wait),
+            other => panic!("{other:?}"),
+        }
+    }
+    panic!("{most} claims passed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_author_without_end_is_told_to_wait_and_nobody_else_is() {
+    let mut council = Council::new(11).await;
+    council.add("two").await;
+    let (passed, wait) = claim_all(&mut council, 1, 1000).await;
+    assert!(passed > 100, "{passed}");
+    let (founder, mad) = (council.nodes[0].id(), council.nodes[1].id());
+    let ledger = council.air.ledger(founder).unwrap();
+    let spenders = ledger.spenders().await;
+    assert!(spenders.leads);
+    let nodes: Vec<NodeId> = spenders.nodes.iter().map(|(node, _)| *node).collect();
+    assert_eq!(nodes, [mad]);
+
+    council.claim("other").await;
+    // What takes something away has a budget of its own.
+    let key = council.nodes[1].key.clone();
+    let release = Content::Release("of1-0".parse().unwrap());
+    let release = council.request(&*key, Author::Node(mad), &release);
+    let outcome = council.decide(release).await;
+    assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+    // Who waits as it is told is taken again.
+    tokio::time::sleep(wait).await;
+    let claim = claim_by(&mut council, 1, "of1-0");
+    let outcome = ledger.propose(claim).await;
+    assert!(matches!(outcome, Ok(Outcome::Done(_))), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_spends_another_s_budget() {
+    let mut council = Council::new(12).await;
+    council.add("two").await;
+    let (founder, mad) = (council.nodes[0].id(), council.nodes[1].id());
+    let ledger = council.air.ledger(founder).unwrap();
+    let key = council.nodes[1].key.clone();
+    for n in 0..1000 {
+        let claim = Content::Claim(format!("forged{n}").parse().unwrap());
+        let request = council.request(&*key, Author::Node(founder), &claim);
+        let outcome = ledger.propose_by(Some(mad), request, n % 2 == 0).await;
+        assert_eq!(outcome, Ok(Outcome::Refused(Refusal::Signature)));
+    }
+    assert_eq!(ledger.spenders().await.nodes, []);
+    for n in 0..100 {
+        council.claim(&format!("n{n}")).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

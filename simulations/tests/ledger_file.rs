@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use innermesh_agent::{
+    ca::{self, Issuer, Root},
     enroll::{self, InitOptions, keys},
     host::{Disk, keys::NodeKey},
     ledger::{
@@ -11,8 +12,11 @@ use innermesh_agent::{
     },
 };
 use innermesh_proto::{
-    crypto::Sealed,
-    ledger::{Author, Batch, Content, Outcome, Request, RequestId, SignedGenesis},
+    codec,
+    crypto::{Purpose, Sealed},
+    id::NodeId,
+    ledger::{Author, Batch, Content, Entry, Genesis, Outcome, Request, RequestId, SignedGenesis},
+    limits,
 };
 use simulations::{Machine, World, disk::Fault, mesh::DOMAIN, world::START_MS};
 
@@ -214,7 +218,7 @@ async fn a_followers_disk_that_fails_tells_others_of_nothing_that_is_not_kept() 
 async fn many_large_requests_at_once_make_batches_that_can_be_read_again() {
     let (machine, key) = founder(&mut World::new(7)).await;
     let ledger = lead(&machine, &key).await.unwrap();
-    // Each is refused, recorded, and nearly as large as a request may be.
+    // Each is nearly as large as a request may be.
     let request = |n: u8| {
         let names = (0..450).map(|m| format!("{}{n}-{m}", "x".repeat(50)));
         let content = Content::Certify(innermesh_proto::ledger::request::Certify {
@@ -231,19 +235,89 @@ async fn many_large_requests_at_once_make_batches_that_can_be_read_again() {
             &content,
         )
     };
-    let mut waiting = tokio::task::JoinSet::new();
-    for n in 0..100 {
-        let (ledger, request) = (ledger.clone(), request(n));
-        waiting.spawn(async move { ledger.propose_by(None, request, true).await });
-    }
-    while let Some(answer) = waiting.join_next().await {
-        let outcome = answer.unwrap().unwrap();
+    let state = ledger.state();
+    let mut draft = state.draft(state.stamp_ms);
+    let mut left = (0..100).map(request);
+    while draft.has_room()
+        && let Some(request) = left.next()
+    {
+        let entry = Entry {
+            request,
+            attachment: Vec::new(),
+        };
+        let outcome = draft.add(entry, &*machine.host.keys);
         assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
     }
-    let position = ledger.state().position;
-    assert!((2..100).contains(&position.index), "{}", position.index);
-    let again = lead(&machine, &key).await.unwrap();
-    assert_eq!(again.state().position, position);
+    assert!((10..100).contains(&draft.len()), "{}", draft.len());
+    let (_, batch) = draft.finish();
+    let bytes = codec::encode(&batch);
+    assert_eq!(codec::decode(&bytes, limits::BATCH_BYTES), Ok(batch));
+}
+
+/// A founder of a mesh that began before there were newer rules.
+async fn earlier_founder(world: &mut World) -> (Machine, Arc<dyn NodeKey>) {
+    let machine = world.machine("old");
+    let host = &machine.host;
+    let root_key = host.keys.generate_p256();
+    let (domain, ipv4) = (DOMAIN.parse().unwrap(), "10.77.0.0/16".parse().unwrap());
+    let root = Root::generate(root_key, &domain, ipv4, START_MS, &*host.keys).unwrap();
+    let key = keys::identity_or_new(host).await.unwrap();
+    let issuer_key = host.keys.generate_p256();
+    keys::store_issuer(host, &*issuer_key).await.unwrap();
+    let der = root.issuer(&issuer_key.spki(), START_MS, &*host.keys);
+    let issuer = Issuer::new(issuer_key, der.unwrap()).unwrap();
+    let mut genesis = Genesis {
+        domain,
+        ipv4,
+        root: root.der().to_vec(),
+        founder: key.public(),
+        name: "old".parse().unwrap(),
+        issuer: issuer.der().to_vec(),
+        membership: Vec::new(),
+        stamp_ms: START_MS,
+        rules: 0,
+    };
+    let plan = genesis.membership_plan(&root.mesh()).unwrap();
+    let serial = ca::random_serial(&*host.keys);
+    genesis.membership = issuer.sign_leaf(&plan, serial, &*host.keys).unwrap();
+    let bytes = genesis.encode();
+    let message = Purpose::Genesis.message(&root.mesh(), &bytes);
+    let signature = root.sign(&message).unwrap();
+    let signed = SignedGenesis { bytes, signature };
+    Ledger::create(host, &signed).await.unwrap();
+    (machine, key)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_written_down_for_an_earlier_version_as_long_as_rules_0_are_in_force() {
+    for rules in [0, 1] {
+        let mut world = World::new(9);
+        let (machine, key) = match rules {
+            0 => earlier_founder(&mut world).await,
+            _ => founder(&mut world).await,
+        };
+        let ledger = lead(&machine, &key).await.unwrap();
+        let release = |id: u8| {
+            Request::seal(
+                &*key,
+                ledger.state().mesh,
+                RequestId([id; 16]),
+                Author::Node(key.public().node_id()),
+                START_MS + 300_000,
+                &Content::Release("unknown".parse().unwrap()),
+            )
+        };
+        let by = Some(NodeId([7; 16]));
+        let before = ledger.state().position.index;
+        let first = ledger.propose_by(by, release(1), true).await;
+        assert!(matches!(first, Ok(Outcome::Refused(_))), "{first:?}");
+        let written = u64::from(rules == 0);
+        assert_eq!(ledger.state().position.index, before + written);
+        assert_eq!(ledger.propose(release(1)).await, first);
+        let later = ledger.propose(release(2)).await;
+        assert!(matches!(later, Ok(Outcome::Refused(_))), "{later:?}");
+        assert_eq!(ledger.state().position.index, before + written);
+    }
 }
 
 #[tokio::test(start_paused = true)]

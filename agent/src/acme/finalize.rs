@@ -126,11 +126,16 @@ impl Acme {
             }
             Err(not_done) => {
                 tracing::warn!(%not_done, "an ACME order came to nothing");
-                order.status = Status::Invalid;
-                order.error = Some(match not_done {
-                    NotDone::Refused(why) => Problem::unauthorized(why),
-                    NotDone::Unavailable(why) => Problem::internal(why).with_status(503),
-                });
+                let (status, problem) = match not_done {
+                    NotDone::Refused(why) => (Status::Invalid, Problem::unauthorized(why)),
+                    NotDone::Unavailable(why) => {
+                        (Status::Invalid, Problem::internal(why).with_status(503))
+                    }
+                    // It may be finalized again after a while.
+                    NotDone::Spent(why, wait) => (Status::Ready, Problem::rate_limited(why, wait)),
+                };
+                order.status = status;
+                order.error = Some(problem);
             }
         });
         if changed.is_ok() {

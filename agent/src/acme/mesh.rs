@@ -50,6 +50,9 @@ pub enum NotDone {
     /// Nobody can be reached who decides.
     #[error("{0}")]
     Unavailable(String),
+    /// Too much was asked of the ledger; not before so long.
+    #[error("{0}")]
+    Spent(String, Duration),
 }
 
 /// What is known of a certificate.

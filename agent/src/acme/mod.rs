@@ -111,9 +111,13 @@ impl Answer {
 impl From<Problem> for Answer {
     fn from(problem: Problem) -> Self {
         let body = serde_json::to_value(&problem).unwrap_or_default();
-        Self {
+        let answer = Self {
             content_type: "application/problem+json",
             ..Self::json(problem.status, &body)
+        };
+        match problem.retry_after_s {
+            Some(seconds) => answer.with("retry-after", seconds),
+            None => answer,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What an ACME server answers instead of what was asked for: problem
 //! documents (RFC 8555 §6.7, RFC 9457).
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// The kinds of problems (RFC 8555 §6.7, RFC 9773 §7.4, and the profiles
@@ -75,6 +77,9 @@ pub struct Problem {
     /// What is wrong with which identifier (RFC 8555 §6.7.1).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subproblems: Vec<Subproblem>,
+    /// After how many seconds to ask again (RFC 8555 §6.6): a header of its own.
+    #[serde(skip)]
+    pub retry_after_s: Option<u64>,
 }
 
 /// What is wrong with one identifier.
@@ -98,6 +103,15 @@ impl Problem {
             status: kind.status(),
             algorithms: Vec::new(),
             subproblems: Vec::new(),
+            retry_after_s: None,
+        }
+    }
+
+    /// Too much was asked, and may be asked again after a while.
+    pub fn rate_limited(detail: impl ToString, wait: Duration) -> Self {
+        Self {
+            retry_after_s: Some(wait.as_secs() + 1),
+            ..Self::new(Kind::RateLimited, detail)
         }
     }
 

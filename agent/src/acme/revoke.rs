@@ -119,6 +119,7 @@ impl Acme {
             }),
             Err(NotDone::Refused(why)) => Err(Problem::unauthorized(why)),
             Err(NotDone::Unavailable(why)) => Err(Problem::internal(why).with_status(503)),
+            Err(NotDone::Spent(why, wait)) => Err(Problem::rate_limited(why, wait)),
         }
     }
 }

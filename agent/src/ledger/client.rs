@@ -64,6 +64,21 @@ pub enum SubmitError {
          again then"
     )]
     Unsettled(Refusal),
+    /// Too much was asked lately, and for so long it isn't taken. Nothing was
+    /// changed.
+    #[error("{}", spent(.0))]
+    Spent(Duration),
+}
+
+/// That a budget is spent, and how long to wait.
+pub(super) fn spent(wait: &Duration) -> String {
+    let seconds = wait.as_secs() + 1;
+    let wait = match seconds {
+        0..120 => format!("{seconds} seconds"),
+        120..7200 => format!("{} minutes", seconds.div_ceil(60)),
+        _ => format!("{} hours", seconds.div_ceil(3600)),
+    };
+    format!("too many requests to the ledger lately; try again in {wait}")
 }
 
 impl Client {
@@ -140,7 +155,7 @@ impl Client {
         end: Duration,
     ) -> Result<(Outcome, Option<NodeId>), SubmitError> {
         let clock = &self.host.clock;
-        let mut asking = Asking::new(self, request);
+        let mut asking = Asking::new(self, request, end);
         // A leader that has lost the others takes a while to know it, and
         // whoever asks doesn't wait for that.
         let decided = tokio::select! {
@@ -163,6 +178,7 @@ impl Client {
             Ok(outcome) => Told::Outcome(outcome),
             Err(ProposeError::NotLeader(leader)) => Told::Elsewhere(leader),
             Err(error @ (ProposeError::Stopped(_) | ProposeError::Full)) => Told::Stopped(error),
+            Err(ProposeError::Spent(wait)) => Told::Spent(wait),
             Err(error @ ProposeError::Busy) => Told::Failed(error.to_string()),
         }
     }
@@ -186,7 +202,7 @@ impl Client {
         match answer {
             Ok(Ok(Submitted::Outcome(outcome))) => Told::Outcome(outcome),
             Ok(Ok(Submitted::Elsewhere(leader))) => Told::Elsewhere(leader),
-            Ok(Ok(Submitted::Spent { .. })) => Told::Failed("its budget is spent".into()),
+            Ok(Ok(Submitted::Spent { wait_ms })) => Told::Spent(Duration::from_millis(wait_ms)),
             Ok(Err(error)) => Told::Lost(format!("its answer is {error}")),
             Err(CallError::NotConnected(node)) => Told::Failed(format!(
                 "no connection with {}",
@@ -251,6 +267,8 @@ enum Told {
     Elsewhere(Option<NodeId>),
     /// This node's ledger can't be written.
     Stopped(ProposeError),
+    /// Too much was asked lately; so long the leader doesn't take it.
+    Spent(Duration),
     /// The node doesn't decide it, and holds no copy of it but for one in the
     /// voters' log.
     Failed(String),

@@ -14,7 +14,13 @@ use innermesh_proto::{
     limits,
 };
 
-use super::{council::Flight, raft::Standing, voter::TICK, writer::Writer};
+use super::{
+    bill::{Bill, Left},
+    council::Flight,
+    raft::Standing,
+    voter::TICK,
+    writer::Writer,
+};
 use crate::ca;
 
 impl Writer {
@@ -54,6 +60,9 @@ impl Writer {
         if self.waiting.is_empty() && !due {
             return Ok(false);
         }
+        let now = self.host.clock.now();
+        let term = self.standing().map_or(0, |standing| standing.term);
+        self.budgets.lead(term, now);
         let mut draft = self.draft();
         let mut replies = Vec::new();
         let mut refused = Vec::new();
@@ -69,7 +78,10 @@ impl Writer {
             judged += 1;
             match self.enter(&mut draft, asked.request, asked.is_recorded) {
                 Ok(outcome) => replies.push((asked.reply, outcome)),
-                Err(refusal) => refused.push((asked.reply, refusal)),
+                Err(Left::Refused(refusal)) => refused.push((asked.reply, refusal)),
+                Err(Left::Spent(wait)) => {
+                    let _ = asked.reply.send(Err(super::ProposeError::Spent(wait)));
+                }
             }
         }
         if draft.is_empty() && !due {
@@ -196,36 +208,54 @@ impl Writer {
 
     /// Adds the request to the draft, or refuses it. What is refused isn't
     /// written down, unless it `is_recorded`, its author is a member, and the
-    /// rules remember it.
+    /// rules remember it. Whoever has spent its budget isn't worth the check of a
+    /// signature; only whose signature is right pays.
     fn enter(
-        &self,
+        &mut self,
         draft: &mut Draft,
         request: Sealed,
         is_recorded: bool,
-    ) -> Result<Outcome, Refusal> {
-        let keys = &*self.host.keys;
+    ) -> Result<Outcome, Left> {
+        let keys = self.host.keys.clone();
+        let keys = &*keys;
         let is_recorded = is_recorded && draft.state().rules == 0;
+        let bill = Bill::of(&request);
+        self.check_budget(bill.as_ref())?;
         // Whether all voters know the rules is for who leads to see.
         let is_early = |request: Request| request.raises_rules();
         if request.peek(limits::REQUEST_BYTES).is_ok_and(is_early) {
-            return Err(Refusal::Rules);
+            return Err(Refusal::Rules.into());
         }
         let attachment = match draft.decide(&request, keys) {
             Ok(Decision::Repeat(outcome)) => return Ok(outcome),
-            Ok(Decision::Plain) => Vec::new(),
+            Ok(Decision::Plain) => {
+                self.pay(bill.as_ref(), Some(0))?;
+                Vec::new()
+            }
             Ok(Decision::Certificate(plan)) => {
+                self.pay(bill.as_ref(), Some(limits::CERTIFICATE_LIKELY_BYTES))?;
                 let Some(issuer) = self.issuer_at(draft.state().stamp_ms) else {
                     return Err(Refusal::Certificate(
                         "the CA node that leads has no issuer in force; an admin renews it with \
                          `agent ca promote`"
                             .into(),
-                    ));
+                    )
+                    .into());
                 };
                 let signed = issuer.sign_leaf(&plan, ca::random_serial(keys), keys);
-                signed.map_err(|error| Refusal::Certificate(error.to_string()))?
+                let der = signed.map_err(|error| Refusal::Certificate(error.to_string()))?;
+                let more = der.len().saturating_sub(limits::CERTIFICATE_LIKELY_BYTES);
+                self.pay_more(bill.as_ref(), more);
+                der
             }
-            Err(refusal) if !is_recorded || refusal.is_anonymous() => return Err(refusal),
-            Err(_) => Vec::new(),
+            Err(refusal) if refusal.is_anonymous() => return Err(refusal.into()),
+            Err(refusal) => {
+                self.pay(bill.as_ref(), is_recorded.then_some(0))?;
+                if !is_recorded {
+                    return Err(refusal.into());
+                }
+                Vec::new()
+            }
         };
         let entry = Entry {
             request,

@@ -5,6 +5,8 @@
 
 mod archive;
 mod behind;
+mod bill;
+pub mod budget;
 mod claims;
 pub mod client;
 mod council;
@@ -43,7 +45,7 @@ use innermesh_proto::{
         Batch, BatchError, GenesisError, Outcome, Position, SignedGenesis, SignedRecovery, State,
     },
     limits,
-    message::{Deciding, IssuerKeys},
+    message::{Deciding, IssuerKeys, Spenders},
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -55,6 +57,7 @@ pub use self::{
 use self::{
     archive::Archive,
     behind::Proved,
+    budget::Budgets,
     file::FileError,
     install::Starts,
     queue::Queue,
@@ -160,6 +163,9 @@ pub enum ProposeError {
          what takes something away, such as an eviction"
     )]
     Full,
+    /// The author's budget is spent for so long.
+    #[error("{}", client::spent(.0))]
+    Spent(Duration),
     /// The ledger's disk failed, and it stopped writing.
     #[error("the ledger can't be written: {0}")]
     Stopped(String),
@@ -260,6 +266,7 @@ impl Ledger {
             flight: None,
             waiting: Queue::default(),
             refusals: Refusals::default(),
+            budgets: Budgets::default(),
             heard: heard_sender,
             versions: Versions::new(),
             rotation: Rotation {
@@ -475,6 +482,16 @@ impl Ledger {
         match asked {
             Ok(()) => answer.await.unwrap_or_default(),
             Err(_) => Deciding::default(),
+        }
+    }
+
+    /// Whose requests were turned away lately, if this node leads.
+    pub async fn spenders(&self) -> Spenders {
+        let (reply, answer) = oneshot::channel();
+        let asked = self.inner.commands.send(Command::Spenders(reply)).await;
+        match asked {
+            Ok(()) => answer.await.unwrap_or_default(),
+            Err(_) => Spenders::default(),
         }
     }
 

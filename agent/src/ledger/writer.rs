@@ -14,13 +14,14 @@ use innermesh_proto::{
     id::NodeId,
     ledger::{Batch, BatchError, Outcome, Position, RULES, SignedGenesis, SignedRecovery, State},
     limits,
-    message::{Deciding, Endorse, IssuerKeys},
+    message::{Deciding, Endorse, IssuerKeys, Spenders},
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::{
     Council, ProposeError, TakeError,
     archive::Archive,
+    budget::Budgets,
     council::Flight,
     file::Appender,
     install::{InstallError, Starts},
@@ -57,6 +58,8 @@ pub(super) enum Command {
     Keys(oneshot::Sender<Result<IssuerKeys, String>>),
     /// Asks how deciding goes.
     Deciding(oneshot::Sender<Deciding>),
+    /// Asks whose requests were turned away.
+    Spenders(oneshot::Sender<Spenders>),
     /// Begins anew from a peer's state.
     Start(Box<Start>, oneshot::Sender<Result<Position, InstallError>>),
     /// Votes no more: this node's state is older than what it has done.
@@ -120,6 +123,8 @@ pub(super) struct Writer {
     pub waiting: Queue<Asked>,
     /// Those that were refused, and wait for what shows that this node led.
     pub refusals: Refusals,
+    /// How much each author may have decided.
+    pub budgets: Budgets,
     /// Those whose messages of the roster's log are taken in.
     pub heard: watch::Sender<Arc<BTreeSet<NodeId>>>,
     pub versions: Versions,
@@ -202,6 +207,9 @@ impl Writer {
             }
             Command::Deciding(reply) => {
                 let _ = reply.send(self.deciding());
+            }
+            Command::Spenders(reply) => {
+                let _ = reply.send(self.spenders());
             }
             Command::Take(batches, reply) => self.take(batches, reply).await?,
             Command::Start(start, reply) => {
@@ -421,6 +429,9 @@ impl Writer {
                 }
                 Command::Deciding(reply) => {
                     let _ = reply.send(Deciding::default());
+                }
+                Command::Spenders(reply) => {
+                    let _ = reply.send(Spenders::default());
                 }
                 Command::Clocks(_)
                 | Command::Builds(_)

@@ -30,6 +30,7 @@ use crate::{
         acme::{AcmeControl, ExternalAccount},
     },
     host::keys::CaKey,
+    ledger::client::SubmitError,
 };
 
 /// The agent's own certificate for ACME, and its key, below the state folder.
@@ -162,6 +163,7 @@ async fn decide(inner: &Inner, content: &Content, patience: Duration) -> Result<
     match inner.client.submit(&request, patience).await {
         Ok(Outcome::Refused(refusal)) => Err(NotDone::Refused(refusal.to_string())),
         Ok(_) => Ok(()),
+        Err(error @ SubmitError::Spent(wait)) => Err(NotDone::Spent(error.to_string(), wait)),
         Err(error) => Err(NotDone::Unavailable(error.to_string())),
     }
 }

@@ -19,7 +19,7 @@ use innermesh_proto::{
     zone::{DomainName, RecordType},
 };
 
-use super::{Inner, VERSION, certificates, holds, invite, names, overlay, renewals};
+use super::{Inner, VERSION, certificates, holds, invite, names, overlay, renewals, spenders};
 use crate::{
     ca::csr::Csr,
     control::{
@@ -58,6 +58,7 @@ impl Control for AgentControl {
         let mut warnings = self.warnings(&view);
         warnings.extend(self.lost_warnings().await);
         warnings.extend(self.room_warning().await);
+        warnings.extend(spenders::warnings(&self.0, &view).await);
         Status {
             mesh: state.mesh.to_string(),
             domain: state.domain.to_string(),

@@ -31,6 +31,8 @@ use crate::{
 
 /// How long a request of a joining or renewing machine may take to be decided.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// How long a request of a member that delivers too many is held back.
+const HELD_BACK: Duration = Duration::from_secs(1);
 
 /// Who is a member, by the ledger held here and admins' holds.
 pub struct LedgerAdmission {
@@ -75,6 +77,7 @@ impl Handler for PeerHandler {
             (method::LEDGER, _) => self.ledger(&body).await,
             (method::PROPOSE, Some(node)) => self.propose(node, &body).await,
             (method::SUBMIT, Some(node)) => self.submitted(node, &body).await,
+            (method::SPENDERS, Some(node)) => self.spenders(node).await,
             (method::GENESIS, _) => Ok(codec::encode(self.0.ledger.genesis())),
             (method::ISSUER_KEYS, Some(node)) => self.issuer_keys(node).await,
             (method::SNAPSHOT, _) => self.snapshot(&body).await,
@@ -114,7 +117,7 @@ impl Handler for PeerHandler {
 /// Why a request was not decided; no copy of it waits here.
 fn not_decided(error: ProposeError) -> Failure {
     match error {
-        ProposeError::Busy => Failure::Busy,
+        ProposeError::Busy | ProposeError::Spent(_) => Failure::Busy,
         error => Failure::Unavailable(error.to_string()),
     }
 }
@@ -181,11 +184,7 @@ impl PeerHandler {
     /// Public keys only; making them costs this node something, and only an
     /// admin has a use for them.
     async fn issuer_keys(&self, node: NodeId) -> Result<Vec<u8>, Failure> {
-        let state = self.0.ledger.state();
-        let member = state.members.get(&node).ok_or(Failure::NotMember)?;
-        if !member.roles.contains(&Role::Admin) {
-            return Err(Failure::Refused("only an admin may ask this".into()));
-        }
+        self.require_admin(node)?;
         let keys = self.0.ledger.issuer_keys().await;
         Ok(codec::encode(&keys.map_err(Failure::Unavailable)?))
     }
@@ -223,10 +222,50 @@ impl PeerHandler {
         let _ = follow::take(&self.0.ledger, keys, from, pushed.batches).await;
     }
 
+    /// Counts a request that a member delivers. One that delivers too many waits
+    /// for each, and so for the end of its streams: that is all it costs here.
+    async fn deliver(&self, from: NodeId) -> Result<(), Duration> {
+        let clock = &self.0.host.clock;
+        let end = clock.now() + HELD_BACK;
+        loop {
+            let now = clock.now();
+            let counted = {
+                let deliveries = self.0.deliveries.lock();
+                deliveries
+                    .unwrap_or_else(|e| e.into_inner())
+                    .count(from, now)
+            };
+            let Err(wait) = counted else { return Ok(()) };
+            if now + wait > end {
+                clock.sleep(end.saturating_sub(now)).await;
+                return Err(wait);
+            }
+            clock.sleep(wait).await;
+        }
+    }
+
+    /// Whose requests were turned away: names for admins only.
+    async fn spenders(&self, node: NodeId) -> Result<Vec<u8>, Failure> {
+        self.require_admin(node)?;
+        Ok(codec::encode(&self.0.ledger.spenders().await))
+    }
+
+    fn require_admin(&self, node: NodeId) -> Result<(), Failure> {
+        let state = self.0.ledger.state();
+        let member = state.members.get(&node).ok_or(Failure::NotMember)?;
+        if member.roles.contains(&Role::Admin) {
+            return Ok(());
+        }
+        Err(Failure::Refused("only an admin may ask this".into()))
+    }
+
     /// A request that a member of an earlier version passes on to this node,
     /// which decides or says that it doesn't: one hop, so that requests can't go
     /// in circles. As that member takes a refusal for final, it is written down.
     async fn propose(&self, from: NodeId, body: &[u8]) -> Result<Vec<u8>, Failure> {
+        if self.deliver(from).await.is_err() {
+            return Err(Failure::Busy);
+        }
         let propose: Propose = read(body)?;
         let asked = self.0.ledger.propose_by(Some(from), propose.request, true);
         let decided = match asked.await {
@@ -241,6 +280,10 @@ impl PeerHandler {
     /// final. Where it isn't decided in time it isn't any more: with the answer
     /// no copy of the request waits here.
     async fn submitted(&self, from: NodeId, body: &[u8]) -> Result<Vec<u8>, Failure> {
+        if let Err(wait) = self.deliver(from).await {
+            let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            return Ok(codec::encode(&Submitted::Spent { wait_ms }));
+        }
         let propose: Propose = read(body)?;
         let asked = self.0.ledger.propose_by(Some(from), propose.request, false);
         let clock = &self.0.host.clock;
@@ -251,6 +294,9 @@ impl PeerHandler {
         let submitted = match decided {
             Ok(outcome) => Submitted::Outcome(outcome),
             Err(ProposeError::NotLeader(leader)) => Submitted::Elsewhere(leader),
+            Err(ProposeError::Spent(wait)) => Submitted::Spent {
+                wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            },
             Err(error) => return Err(not_decided(error)),
         };
         Ok(codec::encode(&submitted))

@@ -22,6 +22,7 @@ mod page;
 mod records;
 mod renewals;
 mod requests;
+mod spenders;
 
 use std::{
     collections::BTreeSet,
@@ -56,6 +57,7 @@ use crate::{
     host::{Host, Mono, keys::NodeKey},
     ledger::{
         Council, Ledger, LedgerError,
+        budget::Deliveries,
         client::{Client, SubmitError},
         follow::{self, Nudge},
     },
@@ -186,6 +188,8 @@ pub(crate) struct Inner {
     pub renewals: renewals::Renewals,
     /// Machines that ask this node to be let in.
     pub requests: requests::Requests,
+    /// What members deliver for the ledger.
+    pub deliveries: Mutex<Deliveries>,
     /// Requests at any node that this one has answered.
     pub admissions: admit::Admissions,
     pub tunnel_key: innermesh_proto::tunnel::TunnelKey,
@@ -332,6 +336,7 @@ impl Agent {
             holds,
             renewals,
             requests: requests::Requests::default(),
+            deliveries: Mutex::default(),
             admissions: admit::Admissions::default(),
             tunnel_key,
             started,

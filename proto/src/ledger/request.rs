@@ -196,6 +196,21 @@ impl Request {
         )
     }
 
+    /// Whether it is about who decides, and what they sign with.
+    pub fn is_for_roster(&self) -> bool {
+        matches!(self.kind, kind::PROMOTE | kind::DEMOTE | kind::ROSTER)
+    }
+
+    /// Whether it renews its author's membership.
+    pub fn is_renewal(&self) -> bool {
+        self.kind == kind::RENEW
+    }
+
+    /// Whether it lets a machine in.
+    pub fn makes_member(&self) -> bool {
+        matches!(self.kind, kind::JOIN | kind::ADMIT)
+    }
+
     /// Whether it raises the rules: only whoever leads knows when that may be.
     pub fn raises_rules(&self) -> bool {
         self.kind == kind::RULES

@@ -36,6 +36,11 @@ pub(super) enum Asked {
     Claim(String),
     /// To ask for a name, with an answer soon.
     ClaimInTime(String),
+    /// To ask for a name that it was refused. With it, whether it had been given
+    /// back before that was asked, and the refusal says that somebody has it.
+    RefusedClaim(String, bool),
+    /// To give a name back.
+    GiveBack(String),
     /// To ask for a certificate for the key with this hash.
     Issue(Hash),
     /// To have the certificate with this serial number, for the key with this
@@ -174,6 +179,21 @@ impl Course<'_> {
             Act::Demote(node) => self.demote(*node),
             Act::Claim(node, name) => self.claim(*node, format!("n{name}")),
             Act::ClaimInTime(node, name) => self.claim_in_time(*node, format!("p{name}")),
+            Act::GiveBack(node, name) => self.give_back(*node, format!("n{name}")),
+            Act::LeaderOnlyFor(node) => match self.leader() {
+                Some(leader) if leader != *node => {
+                    let others =
+                        (0..self.machines.len()).filter(|one| ![leader, *node].contains(one));
+                    let leader = self.machines[leader].place;
+                    for other in others {
+                        let other = self.machines[other].place;
+                        self.world.wire.cut(leader, other);
+                        self.world.wire.cut(other, leader);
+                    }
+                    true
+                }
+                _ => false,
+            },
             Act::Rivals(nodes, name) => {
                 let asked = nodes
                     .iter()
@@ -392,6 +412,9 @@ impl Course<'_> {
                 let words = format!("{name} wasn't decided in time: {error}");
                 self.violated(node, ("S24", words));
             }
+            if let Asked::RefusedClaim(name, is_stale) = &what {
+                self.refused_claim(node, name.clone(), *is_stale);
+            }
             if let Err(error) = answer {
                 let words = format!("node{node}, {what:?}: {error}");
                 self.trace.event("refused", &words);
@@ -412,7 +435,10 @@ impl Course<'_> {
                     }
                 }
                 Asked::Claim(name) | Asked::ClaimInTime(name) => self.claimed(node, name),
-                Asked::Roster => {}
+                Asked::GiveBack(name) => {
+                    self.model.given_back.insert(name);
+                }
+                Asked::Roster | Asked::RefusedClaim(..) => {}
                 Asked::Issue(key) => {
                     self.model.issued.insert(key, true);
                 }

@@ -10,7 +10,7 @@ use innermesh_agent::{
 use innermesh_proto::{
     crypto::Hash,
     id::NodeId,
-    ledger::{Content, request::Certify},
+    ledger::{Content, Outcome, Refusal, request::Certify},
 };
 use tokio::time::Instant;
 
@@ -95,8 +95,53 @@ impl Course<'_> {
     }
 
     pub(super) fn claim(&mut self, node: usize, name: String) -> bool {
+        let Some(agent) = self.agents[node].clone() else {
+            return false;
+        };
+        let content = Content::Claim(name.parse().expect("a label"));
+        let key = (name.clone(), self.ids[node]);
+        *self.model.asked.entry(key).or_default() += 1;
+        let is_free = self.model.given_back.contains(&name);
+        let asking = self.asked.spawn(async move {
+            let (what, answer) = match mesh::decided(&agent, &content).await {
+                Ok(Outcome::Refused(refusal)) => {
+                    let is_stale = is_free && matches!(refusal, Refusal::NameTaken { .. });
+                    let words = refusal.to_string();
+                    (Asked::RefusedClaim(name, is_stale), Err(words))
+                }
+                Ok(_) => (Asked::Claim(name), Ok(())),
+                Err(error) => (Asked::Claim(name), Err(error.to_string())),
+            };
+            Done { node, what, answer }
+        });
+        self.asking.entry(node).or_default().push(asking);
+        true
+    }
+
+    /// Gives a name back that the machine was told that it has.
+    pub(super) fn give_back(&mut self, node: usize, name: String) -> bool {
+        let id = self.ids[node];
+        if self.model.claims.get(&name) != Some(&id) {
+            return false;
+        }
+        self.model.claims.remove(&name);
         let label = name.parse().expect("a label");
-        self.ask(node, Asked::Claim(name), Content::Claim(label))
+        self.ask(node, Asked::GiveBack(name), Content::Release(label))
+    }
+
+    /// A machine was refused a name, it was told: it isn't given it later. Nor
+    /// has anybody a name that was given back and that no other asked for.
+    pub(super) fn refused_claim(&mut self, node: usize, name: String, is_stale: bool) {
+        let id = self.ids[node];
+        let has_other = |owner: &NodeId| *owner != id;
+        if is_stale && !self.model.claims.get(&name).is_some_and(has_other) {
+            let words = format!("it was told that {name} is taken, which was given back before");
+            self.violated(node, ("S8", words));
+        }
+        let key = (name, id);
+        if self.model.asked.get(&key) == Some(&1) {
+            self.model.refused.insert(key);
+        }
     }
 
     /// As [`Self::claim`]: whatever others do, there is an answer soon (S24).

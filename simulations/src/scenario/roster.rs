@@ -61,6 +61,14 @@ pub(super) const ALL: &[Scenario] = &[
         make: contest,
     },
     Scenario {
+        name: "stale-refusals",
+        about: "a leader that is cut off refuses a name that was given back meanwhile",
+        promises: &["claim", "leader alone", "give back", "heal"],
+        nobody_dies: false,
+        needs_datagrams: false,
+        make: stale_refusals,
+    },
+    Scenario {
         name: "token-race",
         about: "machines race for one token while the leader dies",
         promises: &["contest", "leader crash"],
@@ -321,6 +329,29 @@ fn contest(draft: &mut Draft) {
         let long = draft.random.range(1000, 20_000);
         draft.at(at + long, Act::Heal);
         at += long + draft.random.range(1000, 10_000);
+    }
+}
+
+fn stale_refusals(draft: &mut Draft) {
+    const ROUND_MS: u64 = 14_000;
+    draft.roster(3);
+    draft.nodes = draft.nodes.max(5);
+    // The last two follow: one had the name, the other asks for it.
+    let (first, second) = (draft.nodes - 2, draft.nodes - 1);
+    let mut at = 1000;
+    while at + ROUND_MS <= draft.length_ms.max(2 * ROUND_MS) {
+        let number = draft.service();
+        draft.at(at, Act::Claim(first, number));
+        draft.at(at + 2000, Act::LeaderOnlyFor(second));
+        draft.at(at + 2100, Act::GiveBack(first, number));
+        // The leader doesn't know for up to three seconds that it was deposed.
+        let mut asked = at + 2200 + draft.random.below(100);
+        while asked < at + 6000 {
+            draft.at(asked, Act::Claim(second, number));
+            asked += 100;
+        }
+        draft.at(at + 8000, Act::Heal);
+        at += ROUND_MS;
     }
 }
 

@@ -49,6 +49,8 @@ struct FakeMesh {
     texts: Mutex<Vec<Vec<u8>>>,
     caa: Mutex<Vec<Caa>>,
     down: AtomicBool,
+    /// Whether the ledger takes no more for a while.
+    spent: AtomicBool,
     issued: Mutex<Vec<Wanted>>,
 }
 
@@ -85,6 +87,10 @@ impl Mesh for FakeMesh {
     async fn certify(&self, wanted: Wanted, _: Duration) -> Result<Certified, NotDone> {
         if self.down.load(Ordering::Relaxed) {
             return Err(NotDone::Unavailable("no CA node can be reached".into()));
+        }
+        if self.spent.load(Ordering::Relaxed) {
+            let wait = Duration::from_secs(89);
+            return Err(NotDone::Spent("try again later".into(), wait));
         }
         self.issued.lock().unwrap().push(wanted);
         Ok(Certified {

@@ -425,6 +425,25 @@ async fn an_order_says_why_there_is_no_certificate() {
 }
 
 #[tokio::test]
+async fn who_asks_too_much_is_told_when_to_ask_again_and_keeps_its_order() {
+    let server = server().await;
+    let client = server.with_account().await;
+    let order = client.ready_order("photos.lab.internal").await;
+    let (path, csr) = (
+        format!("{order}/finalize"),
+        csr_for(&["photos.lab.internal"]),
+    );
+    server.mesh.spent.store(true, Ordering::Relaxed);
+    let told = client.post(&path, &csr).await;
+    assert_problem(&told, 429, "rateLimited");
+    assert_eq!(told.header("retry-after"), Some("90"));
+    assert_eq!(body(&client.get(&order).await)["status"], "ready");
+    server.mesh.spent.store(false, Ordering::Relaxed);
+    let done = client.post(&path, &csr).await;
+    assert_eq!(body(&done)["status"], "valid", "{}", body(&done));
+}
+
+#[tokio::test]
 async fn nobody_sees_or_uses_another_s_orders() {
     let server = server().await;
     let client = server.with_account().await;

@@ -45,6 +45,10 @@ pub(super) struct Asking<'a> {
     /// When whoever gave no decision may be asked again.
     rests: BTreeMap<NodeId, Mono>,
     copies: Copies,
+    /// When the asker's patience ends.
+    end: Mono,
+    /// Until when the leader takes nothing of the author's.
+    spent_until: Mono,
     /// Why it was refused, while that isn't final.
     refused: Option<Refusal>,
     states: watch::Receiver<std::sync::Arc<State>>,
@@ -89,7 +93,7 @@ impl Copies {
 }
 
 impl<'a> Asking<'a> {
-    pub fn new(client: &'a Client, request: &'a Sealed) -> Self {
+    pub fn new(client: &'a Client, request: &'a Sealed, end: Mono) -> Self {
         let body = codec::encode(&Propose {
             request: request.clone(),
         });
@@ -103,6 +107,8 @@ impl<'a> Asking<'a> {
             busy: BTreeSet::new(),
             rests: BTreeMap::new(),
             copies: Copies::default(),
+            end,
+            spent_until: Mono::ZERO,
             refused: None,
             states: client.ledger.subscribe(),
             hint: client.hint(),
@@ -156,6 +162,14 @@ impl<'a> Asking<'a> {
                     self.why = self.client.nobody_leads();
                 }
                 Told::Stopped(error) => return Err(error.into()),
+                Told::Spent(wait) => {
+                    // Once: of many that wait for one place most wait in vain.
+                    let until = clock.now().saturating_add(wait);
+                    if until >= self.end || self.spent_until > Mono::ZERO {
+                        return Err(SubmitError::Spent(wait));
+                    }
+                    self.spent_until = until;
+                }
                 Told::Failed(why) => self.why = why,
                 Told::Lost(why) => {
                     self.copies.is_one_lost = true;
@@ -180,6 +194,9 @@ impl<'a> Asking<'a> {
     fn ask_next(&mut self, now: Mono) -> Next {
         if self.refused.is_some() && (!self.busy.is_empty() || self.copies.is_one_lost) {
             return Next::Nobody;
+        }
+        if now < self.spent_until {
+            return Next::Rests(self.spent_until);
         }
         let me = self.client.me();
         let roster = &self.client.ledger.state().roster;
