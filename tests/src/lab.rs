@@ -360,7 +360,13 @@ impl Host {
     /// # Errors
     /// The operating system's.
     pub fn network(&self) -> io::Result<File> {
-        File::open(format!("/proc/{}/ns/net", self.namespace.pid()))
+        File::open(self.network_path())
+    }
+
+    /// As [`Host::network`], for a command that enters it.
+    #[must_use]
+    pub fn network_path(&self) -> String {
+        format!("/proc/{}/ns/net", self.namespace.pid())
     }
 
     /// Bytes received and sent by this host's network card so far.

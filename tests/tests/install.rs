@@ -46,11 +46,11 @@ fn it_installs_program_unit_manual_and_completions_twice_alike_and_takes_them_of
         .permissions()
         .mode();
     assert_eq!(mode & 0o7777, 0o755);
-    let unit = fs::read_to_string(prefix.join("lib/systemd/system/innermesh.service"));
-    assert!(
-        unit.expect("the unit")
-            .contains("\nExecStart=/usr/local/bin/agent run\n")
-    );
+    for (unit, starts) in [("innermesh", "run"), ("innermesh-overlay", "overlay load")] {
+        let unit = fs::read_to_string(prefix.join(format!("lib/systemd/system/{unit}.service")));
+        let starts = format!("\nExecStart=/usr/local/bin/agent {starts}\n");
+        assert!(unit.expect("the unit").contains(&starts));
+    }
 
     let before = files(&target);
     let second = install(&target, &["--binary", &binary]);
@@ -104,14 +104,21 @@ fn wrong_usage_is_told_apart_from_failure() {
 }
 
 #[test]
-fn systemd_accepts_the_unit_and_finds_it_confined() {
+fn systemd_accepts_the_units_and_finds_them_confined() {
     let scratch = TempDir::new().expect("a folder");
-    let unit = fs::read_to_string(ops().join("systemd/innermesh.service")).expect("the unit");
+    for name in ["innermesh-overlay.service", "innermesh.service"] {
+        accepts(&scratch, name);
+    }
+}
+
+fn accepts(scratch: &TempDir, name: &str) {
+    let unit = fs::read_to_string(ops().join("systemd").join(name)).expect("the unit");
     // Neither the program nor its manual is installed here.
     let unit = unit
         .replace("/usr/local/bin/agent run", "/bin/true")
+        .replace("/usr/local/bin/agent overlay load", "/bin/true")
         .replace("man:agent(1)", "man:true(1)");
-    let file = scratch.path().join("innermesh.service");
+    let file = scratch.path().join(name);
     fs::write(&file, unit).expect("a file");
     let file = file.to_string_lossy().into_owned();
 

@@ -25,6 +25,7 @@ mod man;
 mod network;
 mod notify;
 mod output;
+mod overlay;
 mod paths;
 mod record;
 mod requests;
@@ -93,6 +94,8 @@ enum Command {
     /// The mesh's names.
     #[command(subcommand)]
     Dns(dns::Command),
+    #[command(subcommand, hide = true)]
+    Overlay(overlay::Command),
     Demo(demo::Demo),
     /// Print a script that completes commands in a shell.
     Completions {
@@ -218,6 +221,7 @@ async fn execute(command: Command, context: &mut Context) -> Result<(), Failure>
         Command::Cert(command) => cert::run(command, &context.paths, &context.client()).await,
         Command::Ca(command) => ca::run(command, context).await,
         Command::Dns(command) => dns::run(&command, &context.client()).await,
+        Command::Overlay(command) => overlay::run(&command, context).await,
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();

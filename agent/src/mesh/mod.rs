@@ -474,10 +474,11 @@ impl Agent {
         {
             tracing::warn!(%error, "the tunnel could not be taken down");
         }
+        self.inner.host.tasks.end().await;
+        // Last, as a task would put it back.
         if *self.inner.left.borrow() {
             overlay::give_up(&self.inner).await;
         }
-        self.inner.host.tasks.end().await;
     }
 }
 

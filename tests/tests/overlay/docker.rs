@@ -1,0 +1,186 @@
+//! Docker itself, with its own rules on the host.
+
+use std::{path::PathBuf, time::Duration};
+
+use innermesh_tests::{
+    Agent, Finished, Host, Lab, Process, agent::PATIENCE, wait::ensure, wait_for, web::installed,
+};
+use nix::sys::signal::Signal;
+
+use crate::{LAN, SERVICE, Service, address, cable, dropped, overlay_of, reaches_not, shell};
+
+/// A dockerd in the network of one host. Its containers end with it.
+struct Docker<'lab> {
+    host: &'lab Host,
+    folder: PathBuf,
+    daemon: Process,
+}
+
+impl<'lab> Docker<'lab> {
+    /// `None` where this machine can't have one, after saying why.
+    fn start(host: &'lab Host) -> Option<Self> {
+        if !installed(&["dockerd", "docker", "iptables", "busybox"]) {
+            return None;
+        }
+        let folder = host.directory.join("docker");
+        let network = format!("--net={}", host.network_path());
+        let script = r#"
+            mkdir -p "$0/data" "$0/exec" "$0/image/bin" "$0/image/www"
+            cp "$(command -v busybox)" "$0/image/bin/busybox"
+            echo hello >"$0/image/www/index.html"
+            mount -t tmpfs none /run
+            mkdir -p /run/docker /run/netns
+            exec dockerd --data-root "$0/data" --exec-root "$0/exec" --pidfile "$0/dockerd.pid" \
+                -H "unix://$0/docker.sock" --bip 172.31.1.1/24"#;
+        // The host of the laboratory has a /sys of its own without control
+        // groups, so that only its network is entered.
+        let words = [
+            "nsenter",
+            &network,
+            "unshare",
+            "-m",
+            "--propagation",
+            "private",
+            "sh",
+            "-euc",
+            script,
+            &folder.to_string_lossy(),
+        ];
+        let log = host.directory.join("dockerd.log");
+        let daemon = Process::start("dockerd", None, &words, &[], &log).expect("nsenter");
+        let mut docker = Self {
+            host,
+            folder,
+            daemon,
+        };
+        wait_for("dockerd", PATIENCE, || {
+            if docker.daemon.ended().is_some() {
+                return Ok(());
+            }
+            docker.run(&["info"]).result().map(drop)
+        });
+        if docker.daemon.ended().is_some() {
+            eprintln!("skipped: dockerd doesn't run here: {}", docker.daemon.log());
+            return None;
+        }
+        let image = docker.folder.join("image");
+        let import = format!(
+            "tar -C {} -c . | docker -H unix://{}/docker.sock import - box",
+            image.display(),
+            docker.folder.display()
+        );
+        shell(host, &import);
+        Some(docker)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Finished {
+        let socket = format!("unix://{}/docker.sock", self.folder.display());
+        self.host
+            .run(&[&["docker", "-H", &socket], arguments].concat())
+    }
+
+    /// What a container of its own says before it ends.
+    fn in_container(&self, options: &[&str], command: &[&str]) -> Result<String, String> {
+        let words = [&["run", "--rm"], options, &["box", "/bin/busybox"], command].concat();
+        self.run(&words).result()
+    }
+}
+
+impl Drop for Docker<'_> {
+    fn drop(&mut self) {
+        let all = self.run(&["ps", "-aq"]).stdout;
+        for id in all.split_whitespace() {
+            let _ = self.run(&["rm", "-f", id]);
+        }
+        self.daemon.signal(Signal::SIGTERM);
+        if !std::thread::panicking() {
+            let _ = self.daemon.wait(Duration::from_secs(30));
+        }
+    }
+}
+
+/// The status of one HTTP request, 0 where nothing came.
+fn http(host: &Host, ip: std::net::IpAddr) -> String {
+    let url = match ip.is_ipv4() {
+        true => format!("http://{ip}:8080/"),
+        false => format!("http://[{ip}]:8080/"),
+    };
+    let curl = [
+        "curl",
+        "-s",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        "-m",
+        "5",
+        &url,
+    ];
+    host.run(&curl).stdout
+}
+
+#[test]
+fn docker_goes_on_published_ports_container_names_and_containers_to_the_mesh() {
+    let Some(lab) = Lab::new(3) else { return };
+    let [alpha, beta, stranger] = [0, 1, 2].map(|index| &lab.hosts[index]);
+    let mut alpha = Agent::new(alpha, "alpha");
+    let mut beta = Agent::new(beta, "beta");
+    let _ = alpha.init();
+    beta.join(&alpha);
+    alpha.wait_nodes(2);
+    let Some(docker) = Docker::start(alpha.host) else {
+        return;
+    };
+    let (own, far) = (overlay_of(&beta, "alpha"), overlay_of(&alpha, "beta"));
+    let resolver = alpha.dns().ip().to_string();
+    let _on_beta = Service::start(beta.host, SERVICE);
+    cable(&lab, stranger, alpha.host, &own);
+
+    let web = [
+        "-d",
+        "-p",
+        "8080:80",
+        "box",
+        "/bin/busybox",
+        "httpd",
+        "-f",
+        "-p",
+        "80",
+        "-h",
+        "/www",
+    ];
+    let _ = docker.run(&[&["run"], &web[..]].concat()).ok();
+    wait_for("the published port for a member", PATIENCE, || {
+        let status = http(beta.host, own[0]);
+        ensure(status == "200", status)
+    });
+    assert_eq!(
+        http(stranger, address(LAN[0])),
+        "200",
+        "for the LAN by its own address"
+    );
+    for ip in own {
+        reaches_not(stranger, ip, 8080);
+    }
+
+    let name = ["nslookup", "beta.lab.internal"];
+    let knows = |said: String| ensure(said.contains(&far[0].to_string()), said);
+    wait_for("a name, asked by a container", PATIENCE, || {
+        knows(docker.in_container(&["--dns", &resolver], &name)?)
+    });
+    // On a network of its own Docker's resolver asks for the container.
+    let _ = docker.run(&["network", "create", "backend"]).ok();
+    wait_for("a name, by Docker's resolver", PATIENCE, || {
+        knows(docker.in_container(&["--network", "backend", "--dns", &resolver], &name)?)
+    });
+    for network in ["bridge", "backend"] {
+        let to = far[0].to_string();
+        let port = SERVICE.to_string();
+        wait_for("another node from a container", PATIENCE, || {
+            let said = docker.in_container(&["--network", network], &["nc", &to, &port])?;
+            ensure(said.trim() == own[0].to_string(), said)
+        });
+    }
+    assert_eq!(dropped(&alpha, "leak"), 0);
+    assert_eq!(dropped(&alpha, "forwarded"), 0);
+}
