@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 pub mod acme;
+mod bucket;
 pub mod ca;
 pub mod cli;
 pub mod config;

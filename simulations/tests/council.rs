@@ -11,17 +11,20 @@ use innermesh_agent::{
     ca::{Root, recovery},
     enroll::{self, InitOptions, keys},
     host::{Clock, Disk, disk::SystemDisk, keys::NodeKey},
-    ledger::{self, Carrier, Ledger, ProposeError},
+    ledger::{
+        self, Carrier, Ledger, ProposeError,
+        raft::{Body, Message},
+    },
 };
 use innermesh_proto::{
     codec,
-    crypto::{Purpose, Sealed, Sign},
+    crypto::{Hash, Purpose, Sealed, Sign, Signature},
     id::NodeId,
     ledger::{
         Author, Content, Grant, Outcome, Position, Refusal, Request, RequestId, SignedGenesis,
         request::{Join, Promote},
     },
-    message::Batches,
+    message::{Batches, Endorse},
     name::NamePattern,
     rpc::method,
 };
@@ -474,6 +477,39 @@ async fn a_deposed_leader_refuses_nothing() {
     assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
     council.air.0.lock().unwrap().silent.clear();
     council.agree().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_member_that_does_not_vote_says_of_the_voters_log_is_not_read() {
+    let mut council = Council::new(14).await;
+    council.add("two").await;
+    council.add("three").await;
+    council.roster(3).await;
+    council.claim("before").await;
+    let leader = council.leader().expect("a leader");
+    let ledger = council.air.ledger(leader).unwrap();
+    let stranger = NodeId([9; 16]);
+    let message = Message {
+        from: 77,
+        to: 1,
+        term: 5,
+        body: Body::TimeoutNow,
+    };
+    let endorse = Endorse {
+        index: 1,
+        header: Hash::of(b"nobody's"),
+        signature: Signature::from_bytes(&[0; 64]),
+        wanting: true,
+    };
+    let (message, endorse) = (message.encode(), codec::encode(&endorse));
+    let request = claim_by(&mut council, 0, "meanwhile");
+    // More at once than may wait for the writer.
+    for _ in 0..5000 {
+        ledger.hear_raft(stranger, &message);
+        ledger.hear_endorsement(stranger, &endorse);
+    }
+    let outcome = ledger.propose(request).await;
+    assert!(matches!(outcome, Ok(Outcome::Done(_))), "{outcome:?}");
 }
 
 /// Has so many claims by the member at a place decided one after the other, as

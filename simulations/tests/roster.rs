@@ -3,8 +3,14 @@
 
 use std::time::Duration;
 
-use innermesh_agent::{ca::Root, enroll::keys, ledger::Barred, mesh::Agent, services::Spec};
-use innermesh_proto::ledger::Content;
+use innermesh_agent::{
+    ca::Root,
+    enroll::keys,
+    ledger::{Barred, client::SubmitError},
+    mesh::Agent,
+    services::Spec,
+};
+use innermesh_proto::ledger::{Content, Outcome, Refusal};
 use simulations::{
     Machine, World, clock,
     mesh::{ask, found_with_root, join, promote, start, until},
@@ -84,6 +90,49 @@ async fn three_agents_decide_and_go_on_within_seconds_whoever_leads_is_lost() {
         })
         .await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_not_the_last_word_while_a_silent_node_may_hold_the_request() {
+    let mut world = World::new(4);
+    let machines = ["one", "two", "three", "four"].map(|name| world.machine(name));
+    let (agents, fourth, _) = mesh(&machines).await;
+    until("one has it", PATIENCE, async || {
+        granted(&agents[0], "photos").await
+    })
+    .await;
+    let claim = Content::Claim("photos".parse().unwrap());
+    let refused = fourth.ask(&claim, PATIENCE).await;
+    assert!(
+        matches!(&refused, Ok(Outcome::Refused(Refusal::NameTaken { .. }))),
+        "{refused:?}"
+    );
+
+    let leader = agents
+        .iter()
+        .position(|agent| agent.council().borrow().leads);
+    let leader = leader.expect("one leads");
+    for other in (0..machines.len()).filter(|other| *other != leader) {
+        world
+            .wire
+            .cut(machines[leader].place, machines[other].place);
+        world
+            .wire
+            .cut(machines[other].place, machines[leader].place);
+    }
+    let refused = fourth.ask(&claim, PATIENCE).await;
+    assert!(
+        matches!(
+            &refused,
+            Err(SubmitError::Unsettled(Refusal::NameTaken { .. }))
+        ),
+        "{refused:?}"
+    );
+    world.wire.heal();
+    until("it is told for certain again", PATIENCE, async || {
+        matches!(fourth.ask(&claim, PATIENCE).await, Ok(Outcome::Refused(_)))
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,10 +2,8 @@
 //! deliver. Kept by whoever leads, before it proposes: it depends on clocks, so
 //! it can't be a rule.
 //!
-//! A bucket is a moment: until when what was taken out of it is paid off (the
-//! generic cell rate algorithm, ITU-T I.371). It holds nothing else, so one that
-//! is full again needs no place. After a change of leader every bucket is half
-//! full, and fills from there: who leads doesn't know what others counted.
+//! After a change of leader every bucket is half full, and fills from there: who
+//! leads doesn't know what others counted.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,7 +14,10 @@ use innermesh_proto::{
     limits::{self, Budget},
 };
 
-use crate::host::Mono;
+use crate::{
+    bucket::{Bucket, time},
+    host::Mono,
+};
 
 /// Whose budget it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -248,30 +249,6 @@ impl Account {
             budget.bytes_per_hour,
         ))
     }
-}
-
-/// One bucket: when all that was taken out is paid off.
-#[derive(Clone, Copy, Debug, Default)]
-struct Bucket {
-    paid_at: Mono,
-}
-
-impl Bucket {
-    /// How long until so much can be taken, of `most` at once.
-    fn wait(self, amount: u64, most: u64, per_hour: u64, now: Mono) -> Duration {
-        let then = self.paid_at.max(now) + time(amount.min(most), per_hour);
-        then.saturating_sub(now + time(most, per_hour))
-    }
-
-    fn take(&mut self, amount: u64, per_hour: u64, now: Mono) {
-        self.paid_at = self.paid_at.max(now) + time(amount, per_hour);
-    }
-}
-
-/// In which so much is paid off.
-fn time(amount: u64, per_hour: u64) -> Duration {
-    const HOUR_MICROS: u64 = 3600 * 1_000_000;
-    Duration::from_micros(amount.saturating_mul(HOUR_MICROS) / per_hour.max(1))
 }
 
 /// What each node delivers: before anything of a request is proved, whoever

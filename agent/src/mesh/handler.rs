@@ -69,7 +69,7 @@ impl Handler for PeerHandler {
     async fn call(&self, caller: &Caller, method: u16, body: Vec<u8>) -> Result<Vec<u8>, Failure> {
         match (method, caller.node) {
             (method::JOIN, _) => self.join(caller, &body).await,
-            (method::RENEW, _) => self.renew(&body).await,
+            (method::RENEW, node) => self.renew(node, &body).await,
             (_, None) => Err(Failure::NotMember),
             (method::PING, _) => Ok(body),
             (method::BODY, _) => self.body(&body),
@@ -91,6 +91,10 @@ impl Handler for PeerHandler {
             }
             _ => Err(Failure::UnknownMethod),
         }
+    }
+
+    fn is_free(&self, node: &NodeId) -> bool {
+        self.0.ledger.state().voters.contains_key(node)
     }
 
     async fn notice(&self, caller: &Caller, method: u16, body: Vec<u8>) {
@@ -364,7 +368,12 @@ impl PeerHandler {
         Ok((join.node, outcome))
     }
 
-    async fn renew(&self, body: &[u8]) -> Result<Vec<u8>, Failure> {
+    async fn renew(&self, from: Option<NodeId>, body: &[u8]) -> Result<Vec<u8>, Failure> {
+        if let Some(from) = from
+            && self.deliver(from).await.is_err()
+        {
+            return Err(Failure::Busy);
+        }
         let renew: Renew = read(body)?;
         let request: Request = renew
             .request

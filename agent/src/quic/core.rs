@@ -25,6 +25,7 @@ use super::{
     endpoint::Configs,
     error::DialError,
     link::{Link, Origin, plain},
+    pace::{self, Paces},
     registry::{Registry, StrangerSlot},
     serve,
     transport::{Admission, Caller, Handler, Standing},
@@ -49,6 +50,7 @@ pub(super) struct Core {
     pub(super) open: BTreeSet<u16>,
     pub(super) handler: OnceLock<Arc<dyn Handler>>,
     pub(super) registry: Arc<Registry>,
+    pub(super) paces: Paces,
     pub(super) tally: Arc<Tally>,
     pub(super) dials: Semaphore,
     pub(super) handshakes: AtomicUsize,
@@ -60,6 +62,34 @@ pub(super) struct Core {
 pub(super) struct Revoked;
 
 impl Core {
+    /// How long the next stream of this connection waits.
+    pub(super) fn pause(&self, link: &Link) -> Option<Duration> {
+        self.paced(link)
+            .and_then(|node| self.paces.wait(node, self.clock.now()))
+    }
+
+    /// Counts a stream.
+    pub(super) fn count_stream(&self, link: &Link) {
+        if let Some(node) = self.paced(link) {
+            self.paces.count(node, 1, self.clock.now());
+        }
+    }
+
+    /// Counts bytes on one.
+    pub(super) fn count_bytes(&self, link: &Link, bytes: usize) {
+        let work = pace::work(bytes);
+        if let Some(node) = self.paced(link).filter(|_| work > 0) {
+            self.paces.count(node, work, self.clock.now());
+        }
+    }
+
+    /// Whose work is counted: strangers have few streams and little time.
+    fn paced(&self, link: &Link) -> Option<NodeId> {
+        let node = link.node.filter(|_| link.is_registered())?;
+        let handler = self.handler.get()?;
+        (!handler.is_free(&node)).then_some(node)
+    }
+
     /// Takes connections in until the endpoint is closed.
     pub(super) async fn accept(self: Arc<Self>) {
         while let Some(incoming) = self.endpoint.accept().await {

@@ -13,6 +13,7 @@ mod error;
 mod frame;
 mod link;
 mod over_quinn;
+mod pace;
 mod pair;
 mod registry;
 mod serve;

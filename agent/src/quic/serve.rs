@@ -45,8 +45,10 @@ pub(super) async fn run(core: Arc<Core>, link: Arc<Link>, mut slot: Option<Stran
     let mut trial = timer(&core, Some(Duration::from_millis(limits::STRANGER_MS)));
     let mut leave = Leave::No;
     let mut leaving = timer(&core, None);
+    let mut pause = timer(&core, None);
+    let mut is_paused = false;
     loop {
-        let open = leave != Leave::Deaf;
+        let open = leave != Leave::Deaf && !is_paused;
         tokio::select! {
             biased;
             _ = link.connection.closed() => break,
@@ -65,15 +67,22 @@ pub(super) async fn run(core: Arc<Core>, link: Arc<Link>, mut slot: Option<Stran
                 leaving = timer(&core, leave.time());
             }
             Ok(stream) = link.connection.accept_uni(), if open => {
+                core.count_stream(&link);
                 work.spawn(notice(core.clone(), link.clone(), stream));
             }
             Ok((send, receive)) = link.connection.accept_bi(), if open => {
+                core.count_stream(&link);
                 work.spawn(request(core.clone(), link.clone(), send, receive));
             }
+            () = &mut pause, if is_paused => is_paused = false,
             Ok(datagram) = link.connection.read_datagram() => datagram_in(&core, &link, datagram),
         }
         if link.is_registered() {
             slot = None;
+        }
+        if !is_paused && let Some(wait) = core.pause(&link) {
+            is_paused = true;
+            pause = timer(&core, Some(wait));
         }
         if link.is_in_force() != (leave == Leave::No) {
             leave = if link.is_in_force() {
@@ -153,6 +162,7 @@ async fn request(core: Arc<Core>, link: Arc<Link>, send: SendStream, mut receive
         }
     };
     let frame = RequestFrame::decode(&bytes, limits::RPC_BYTES);
+    core.count_bytes(&link, bytes.len());
     drop(bytes);
     let result = match frame {
         Ok(frame) => match answer(&core, &link, frame).await {
@@ -167,6 +177,7 @@ async fn request(core: Arc<Core>, link: Arc<Link>, send: SendStream, mut receive
     drop(room);
     core.tally.requests.add();
     let bytes = ResponseFrame::new(fit(result)).encode();
+    core.count_bytes(&link, bytes.len());
     let limit = Duration::from_millis(limits::HANDLER_MS);
     let delivered = async {
         if send.0.write_chunk(bytes.into()).await.is_ok() && send.0.finish().is_ok() {
@@ -186,6 +197,7 @@ async fn notice(core: Arc<Core>, link: Arc<Link>, mut receive: RecvStream) {
             return;
         }
     };
+    core.count_bytes(&link, frame.bytes.len());
     let Ok(request) = RequestFrame::decode(&frame.bytes, limits::RPC_BYTES) else {
         return garbage(&core, &link);
     };

@@ -59,6 +59,14 @@ pub trait Handler: Send + Sync {
     /// way at the same time, in any order.
     async fn notice(&self, caller: &Caller, method: u16, body: Vec<u8>);
 
+    /// Whether a member's work isn't counted, see
+    /// [`PEER_WORK`](innermesh_proto::limits::PEER_WORK): those who decide tell each
+    /// other more than others do. Must answer at once.
+    fn is_free(&self, node: &NodeId) -> bool {
+        let _ = node;
+        false
+    }
+
     /// Takes in a member's datagram. Must return at once.
     fn datagram(&self, caller: &Caller, datagram: Bytes) {
         let _ = (caller, datagram);
