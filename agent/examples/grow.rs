@@ -35,7 +35,7 @@ use innermesh_proto::{
     crypto::{Purpose, Sealed, Sign},
     id::MeshId,
     ledger::{
-        Author, Content, Grant, Outcome, Request, RequestId,
+        Author, Content, Grant, Outcome, RULES, Request, RequestId,
         request::{Certify, Join},
     },
     name::NamePattern,
@@ -175,6 +175,7 @@ async fn main() {
         name: "one".parse().expect("a name"),
         ipv4: None,
         interface: "im0".into(),
+        rules: RULES,
     };
     enroll::init(&host, options).await.expect("a new mesh");
     let founder = keys::require_identity(&host).await.expect("a node's key");

@@ -1,6 +1,8 @@
 //! What must hold, by the numbers of SAFETY.md: after every event what may
 //! never be wrong, and at the end what the agents must have come to.
 
+mod authors;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -18,6 +20,7 @@ use innermesh_proto::{
     view::MeshView,
 };
 
+use self::authors::Authors;
 use crate::{
     Machine,
     mesh::{is_denied, resolve},
@@ -78,6 +81,8 @@ pub struct Checker {
     /// The highest place in the ledger at each machine, after the last recovery
     /// by the root that it knows.
     reached: BTreeMap<usize, (u32, u64)>,
+    /// What each author has added to the ledger.
+    authors: Authors,
     /// The last place whose members were compared with each other.
     compared: Option<Position>,
 }
@@ -114,6 +119,28 @@ impl Checker {
     pub fn signs(&mut self, agent: &Agent) {
         if let Some(head) = agent.own_head() {
             self.signed.insert(head.node, head.order());
+        }
+    }
+
+    /// The machine that led fails.
+    pub fn lost_leader(&mut self) {
+        self.authors.new_leader();
+    }
+
+    /// Newer rules are in force only where each of the roster knows them.
+    ///
+    /// # Errors
+    /// S22.
+    pub fn rules(&self, view: &MeshView, known: &BTreeMap<NodeId, u32>) -> Result<(), Seen> {
+        let rules = view.ledger.rules;
+        let knows = |node: &&NodeId| known.get(*node).is_none_or(|known| *known >= rules);
+        match view.ledger.roster.iter().find(|node| !knows(node)) {
+            Some(node) => {
+                let words =
+                    format!("rules {rules} are in force, and {node} decides by earlier ones");
+                Err(("S22", words))
+            }
+            None => Ok(()),
         }
     }
 
@@ -166,7 +193,8 @@ impl Checker {
     ///
     /// # Errors
     /// S8.
-    pub fn proved(&self, view: &MeshView, batch: &Batch) -> Result<(), Seen> {
+    pub fn proved(&mut self, view: &MeshView, batch: &Batch) -> Result<(), Seen> {
+        self.authors.take(view.ledger.recovery, batch)?;
         let Ok(header) = batch.read_header() else {
             return Err(("S8", "a batch without a header".into()));
         };
@@ -192,6 +220,9 @@ impl Checker {
         let epoch = (view.ledger.recovery, view.ledger.epoch);
         let roster = self.rosters.entry(epoch);
         roster.or_insert_with(|| view.ledger.roster.clone());
+        if !self.batches.contains_key(&place) {
+            authors::shares(&view.ledger)?;
+        }
         let known = *self.batches.entry(place).or_insert(hash);
         if known != hash {
             return Err(("S8", format!("place {index} of the ledger has two batches")));

@@ -143,6 +143,7 @@ async fn init(machine: &Machine) -> String {
         name: machine.name.parse().expect("a label"),
         ipv4: None,
         interface: INTERFACE.into(),
+        rules: machine.rules,
     };
     let report = enroll::init(&machine.host, options).await;
     report.expect("a mesh is made").passphrase

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use innermesh_proto::ledger::RULES;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -30,12 +31,20 @@ pub struct Schedule {
     /// What the agents talk over.
     #[serde(default)]
     pub profile: Profile,
+    /// The rules that the mesh begins with, which are all that the builds of its
+    /// machines know then.
+    #[serde(default = "newest")]
+    pub rules: u32,
     /// Of all randomness.
     pub seed: u64,
     /// How long things are done to the mesh after all have joined.
     pub length_ms: u64,
     /// What is done, in the order of time.
     pub steps: Vec<Step>,
+}
+
+fn newest() -> u32 {
+    RULES
 }
 
 fn one() -> usize {
@@ -169,6 +178,8 @@ pub enum Act {
     Recover(usize),
     /// A copy of a machine's disk is started on another machine.
     Clone(usize),
+    /// A machine that is down gets the newest build.
+    Upgrade(usize),
 }
 
 impl Act {
@@ -217,6 +228,7 @@ impl Act {
             Self::Decides => "decides",
             Self::Evict(_) => "evict",
             Self::Clone(_) => "clone",
+            Self::Upgrade(_) => "upgrade",
             Self::Lose(_) => "lose",
             Self::Recover(_) => "recover",
         }
@@ -312,6 +324,7 @@ impl fmt::Display for Act {
             Self::Lose(node) => write!(f, "node{node} is lost for good"),
             Self::Recover(node) => write!(f, "node{node} is to go on as the only CA node"),
             Self::Clone(node) => write!(f, "a copy of node{node} is started"),
+            Self::Upgrade(node) => write!(f, "node{node} gets the newest build"),
         }
     }
 }
@@ -410,7 +423,8 @@ impl Schedule {
             | Act::Evict(node)
             | Act::Lose(node)
             | Act::Recover(node)
-            | Act::Clone(node) => vec![*node],
+            | Act::Clone(node)
+            | Act::Upgrade(node) => vec![*node],
             Act::Rivals(nodes, _) => nodes.clone(),
             Act::Cut(from, to) => [from.clone(), to.clone()].concat(),
             Act::Lie(liar, to, _) => vec![*liar, *to],
@@ -450,6 +464,7 @@ mod tests {
             nodes: 3,
             ca: 1,
             profile: Profile::Wire,
+            rules: RULES,
             seed: 7,
             length_ms: 1000,
             steps: vec![Step {

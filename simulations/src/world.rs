@@ -55,6 +55,8 @@ pub struct Machine {
     pub outside: SimOutside,
     /// Its clock.
     pub clock: Arc<SimClock>,
+    /// The newest rules of the ledger that its build knows.
+    pub rules: u32,
     tunnels: SimTunnels,
     overlay: RecordedOverlay,
     wire: Wire,
@@ -106,6 +108,7 @@ impl World {
             disk,
             outside,
             clock,
+            rules: RULES,
             tunnels,
             overlay,
             wire: self.wire.clone(),
@@ -159,7 +162,7 @@ impl Machine {
             page_listen: Vec::new(),
             page_port: 7480,
             ca_term: Duration::from_secs(6 * 3600),
-            known_rules: RULES,
+            known_rules: self.rules,
             services: Vec::new(),
         }
     }

@@ -152,6 +152,7 @@ impl Council {
             name: "one".parse().unwrap(),
             ipv4: None,
             interface: "im0".into(),
+            rules: machine.rules,
         };
         let report = enroll::init(&machine.host, options).await.unwrap();
         let path = enroll::init::RECOVERY.as_ref();

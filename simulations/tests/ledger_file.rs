@@ -28,6 +28,7 @@ async fn founder(world: &mut World) -> (Machine, Arc<dyn NodeKey>) {
         name: "one".parse().unwrap(),
         ipv4: None,
         interface: "im0".into(),
+        rules: machine.rules,
     };
     enroll::init(&machine.host, options).await.unwrap();
     let key = keys::require_identity(&machine.host).await.unwrap();

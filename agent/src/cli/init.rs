@@ -2,7 +2,10 @@
 
 use std::{fs, net::IpAddr, path::PathBuf};
 
-use innermesh_proto::name::{Label, MeshDomain, NameError};
+use innermesh_proto::{
+    ledger::RULES,
+    name::{Label, MeshDomain, NameError},
+};
 use ipnet::Ipv4Net;
 use serde::Serialize;
 use tracing::Instrument;
@@ -64,6 +67,7 @@ pub async fn init(arguments: Arguments, context: &mut Context) -> Result<(), Fai
         name,
         ipv4: arguments.ipv4,
         interface: config.tunnel.interface.as_str().to_string(),
+        rules: config.ca.rules.unwrap_or(RULES).min(RULES),
     };
     let span = context.span("init", config.log.format)?;
     let report = enroll::init(&system::host(context.paths.state.clone()), options)

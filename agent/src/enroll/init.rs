@@ -6,7 +6,7 @@ use std::{net::IpAddr, path::PathBuf};
 use innermesh_proto::{
     crypto::Purpose,
     id::MeshId,
-    ledger::{Genesis, GenesisError, RULES, SignedGenesis, State},
+    ledger::{Genesis, GenesisError, SignedGenesis, State},
     name::{Label, MeshDomain},
     view::MeshView,
 };
@@ -39,6 +39,9 @@ pub struct InitOptions {
     pub ipv4: Option<Ipv4Net>,
     /// The tunnel's interface: routes on it don't clash with the overlay.
     pub interface: String,
+    /// The rules that its ledger begins with: the newest, or earlier ones where
+    /// machines with an earlier version are to join.
+    pub rules: u32,
 }
 
 /// What was made.
@@ -142,7 +145,7 @@ pub async fn init(host: &Host, options: InitOptions) -> Result<InitReport, InitE
         issuer: issuer.der().to_vec(),
         membership: Vec::new(),
         stamp_ms: now_ms,
-        rules: RULES,
+        rules: options.rules,
     };
     let plan = genesis.membership_plan(&mesh)?;
     genesis.membership = issuer.sign_leaf(&plan, ca::random_serial(&*host.keys), &*host.keys)?;

@@ -17,13 +17,23 @@ use innermesh_proto::{
 
 use super::{Byzantine, PATIENCE, text};
 
+/// Floods one after the other.
+const FLOODS: usize = 4;
 /// Requests of one flood, all under way at the same time.
 const AT_ONCE: usize = limits::CALLS_PER_PEER;
 
 impl Byzantine {
-    /// As many requests at once as one peer may have under way; whether any of
-    /// them had an answer, which a refusal is as well.
+    /// As many requests at once as one peer may have under way, again and again;
+    /// whether any of them had an answer, which a refusal is as well.
     pub(super) async fn spam(&mut self, to: NodeId) -> bool {
+        let mut answered = false;
+        for _ in 0..FLOODS {
+            answered |= self.flood(to).await;
+        }
+        answered
+    }
+
+    async fn flood(&mut self, to: NodeId) -> bool {
         self.follow(to).await;
         let own = self
             .state
@@ -37,23 +47,23 @@ impl Byzantine {
         let first = self.asked;
         self.asked += AT_ONCE as u64;
         let requests = (first..self.asked).map(|number| {
-            let content = match number % 4 {
+            let content = match number % 8 {
                 // Each for another key, with as many and as long names as there may be.
-                0 => Content::Certify(Certify {
+                0..=3 => Content::Certify(Certify {
                     spki: self.host.keys.generate_p256().spki(),
                     names: (0..limits::CERTIFICATE_NAMES)
                         .map(|n| format!("{n:0>40}{number:0>20}.{own}.{domain}"))
                         .collect(),
                     days: limits::LEAF_DAYS,
                 }),
-                1 => Content::AddRecord(AddRecord {
+                4 => Content::AddRecord(AddRecord {
                     name: text(&format!("x{number}.{own}.{domain}")),
                     data: RecordData::Txt(vec![vec![b'x'; 250]; 4]),
                     public: false,
                 }),
-                2 => Content::Claim(text(&format!("spam-{}-{number}", self.id()))),
+                5 => Content::Claim(text(&format!("spam-{}-{number}", self.id()))),
                 // Refused, each time anew.
-                _ if number % 8 == 3 => Content::Revoke(Serial(u128::from(number).to_be_bytes())),
+                6 => Content::Revoke(Serial(u128::from(number).to_be_bytes())),
                 _ => Content::Evict(Evict {
                     node: to,
                     hold: None,

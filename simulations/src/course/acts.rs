@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use futures_util::future::join_all;
 use innermesh_agent::{host::Clock, mesh::Agent, services::Spec};
-use innermesh_proto::{certificate::Serial, crypto::Hash};
+use innermesh_proto::{certificate::Serial, crypto::Hash, ledger::RULES};
 
 use super::{Course, EXCUSED, FRESH};
 use crate::{
@@ -143,7 +143,10 @@ impl Course<'_> {
                 self.contest(*rivals, Some(after)).await
             }
             Act::LeaderCrash => match self.leader() {
-                Some(node) => self.crash(node).await,
+                Some(node) => {
+                    self.checker.lost_leader();
+                    self.crash(node).await
+                }
                 None => false,
             },
             Act::LeaderStops(writes) => {
@@ -206,6 +209,10 @@ impl Course<'_> {
             Act::Decides => self.must_decide().await,
             Act::Evict(node) => self.evict(*node),
             Act::Clone(node) => self.copy(*node).await,
+            Act::Upgrade(node) => {
+                self.machines[*node].rules = RULES;
+                self.agents[*node].is_none()
+            }
             Act::Lose(node) => self.lose(*node).await,
             Act::Recover(node) => self.recover(*node).await,
         };

@@ -221,7 +221,7 @@ impl<'a> Course<'a> {
     /// Makes the mesh: all join the first machine, on a good network, a few at
     /// the same time.
     async fn gather(&mut self) {
-        let first = self.world.machine("node0");
+        let first = self.machine(0);
         let founder = match self.schedule.ca {
             1 => mesh::found(&first).await,
             _ => {
@@ -235,9 +235,7 @@ impl<'a> Course<'a> {
         while self.violation.is_none() && self.machines.len() < self.schedule.nodes {
             let from = self.machines.len();
             let to = self.schedule.nodes.min(from + together);
-            let machines: Vec<Machine> = (from..to)
-                .map(|number| self.world.machine(&format!("node{number}")))
-                .collect();
+            let machines: Vec<Machine> = (from..to).map(|number| self.machine(number)).collect();
             let joining = machines
                 .iter()
                 .map(|machine| mesh::try_join(machine, "node0", &founder));
@@ -261,6 +259,13 @@ impl<'a> Course<'a> {
         {
             self.violated(node, seen);
         }
+    }
+
+    /// One with the build that the mesh begins with.
+    fn machine(&mut self, number: usize) -> Machine {
+        let mut machine = self.world.machine(&format!("node{number}"));
+        machine.rules = self.schedule.rules;
+        machine
     }
 
     /// A machine has become a member.
@@ -449,6 +454,12 @@ impl<'a> Course<'a> {
             );
             self.trace.event("view", &words);
             let mut seen = self.checker.check(node, agent, &self.machines[node]);
+            if view.ledger.rules > self.schedule.rules {
+                let known = self.ids.iter().zip(&self.machines);
+                let known = known.map(|(id, machine)| (*id, machine.rules)).collect();
+                seen = seen.and_then(|()| self.checker.rules(&view, &known));
+                self.trace.count("newer rules");
+            }
             let batches = &mut self.batches[node];
             while let Ok(batch) = batches.try_recv() {
                 seen = seen.and_then(|()| self.checker.proved(&view, &batch));

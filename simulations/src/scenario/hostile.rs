@@ -16,6 +16,7 @@ pub(super) const ALL: &[Scenario] = &[Scenario {
         "lie: far ahead",
         "lie: not allowed",
         "claim in time",
+        "leader crash",
     ],
     nobody_dies: false,
     needs_datagrams: false,
@@ -24,6 +25,11 @@ pub(super) const ALL: &[Scenario] = &[Scenario {
 
 /// Voters, the liar, and at least two that only follow.
 const LEAST: usize = 6;
+
+/// Before a leader fails, what was asked is answered.
+const IN_TIME_MS: u64 = 4000;
+/// How long after its failure another one leads, and it follows.
+const LED_AGAIN_MS: u64 = 8000;
 
 fn hostile(draft: &mut Draft) {
     draft.roster(3);
@@ -50,12 +56,30 @@ fn hostile(draft: &mut Draft) {
         }
     }
     behind(draft, liar, &honest);
-    // What others ask meanwhile.
+    let crash = draft.length_ms / 4;
+    lead_anew(draft, liar, crash);
+    // What others ask meanwhile, while somebody leads.
     for number in 0..8 {
         let node = draft.random.pick(&honest[..draft.ca]).copied().unwrap_or(0);
-        let at = draft.moment();
+        let mut at = draft.moment();
+        if (crash.saturating_sub(IN_TIME_MS)..crash + LED_AGAIN_MS).contains(&at) {
+            at = crash + LED_AGAIN_MS;
+        }
         draft.at(at, Act::ClaimInTime(node, number));
     }
+}
+
+/// A new leader doesn't know what the liar had used up before, and is asked for
+/// as much again.
+fn lead_anew(draft: &mut Draft, liar: usize, crash: u64) {
+    for voter in 0..draft.ca {
+        draft.at(crash - 1000, Act::Lie(liar, voter, Lie::Spam));
+        for after in [LED_AGAIN_MS, LED_AGAIN_MS + 1500] {
+            draft.at(crash + after, Act::Lie(liar, voter, Lie::Spam));
+        }
+    }
+    draft.at(crash, Act::LeaderCrash);
+    draft.at(crash + LED_AGAIN_MS / 2, Act::StartAll);
 }
 
 /// A machine comes back while it is behind, and meets the liar first.

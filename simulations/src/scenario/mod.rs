@@ -6,6 +6,9 @@ mod certificates;
 mod hostile;
 mod roster;
 mod usual;
+mod versions;
+
+use innermesh_proto::ledger::RULES;
 
 use crate::{
     random::Random,
@@ -35,6 +38,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         .chain(roster::ALL)
         .chain(certificates::ALL)
         .chain(hostile::ALL)
+        .chain(versions::ALL)
 }
 
 /// The scenario with this name.
@@ -55,6 +59,7 @@ impl Scenario {
             nodes,
             length_ms,
             ca: 1,
+            rules: RULES,
             steps: Vec::new(),
             service: 0,
         };
@@ -66,6 +71,7 @@ impl Scenario {
             nodes: draft.nodes,
             ca: draft.ca,
             profile: Profile::default(),
+            rules: draft.rules,
             seed,
             length_ms: draft.length_ms,
             steps: draft.steps,
@@ -80,6 +86,8 @@ struct Draft {
     length_ms: u64,
     /// How many of them decide the ledger.
     ca: usize,
+    /// The rules that the mesh begins with.
+    rules: u32,
     steps: Vec<Step>,
     /// The number of the next service.
     service: u32,

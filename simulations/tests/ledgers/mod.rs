@@ -65,6 +65,7 @@ impl Mesh {
             name: "one".parse().unwrap(),
             ipv4: None,
             interface: "im0".into(),
+            rules: machine.rules,
         };
         let report = enroll::init(&machine.host, options).await.unwrap();
         let sealed = machine.disk.read(RECOVERY.as_ref()).await.unwrap().unwrap();
