@@ -148,6 +148,8 @@ pub struct Byzantine {
     seq: u64,
     /// Counts what it asks for, so that each time is another.
     asked: u64,
+    /// The key that it has a certificate for again and again.
+    again: Option<Vec<u8>>,
     /// What it was asked for of a state that it claims to have.
     was_asked: Asked,
 }
@@ -212,6 +214,7 @@ impl Byzantine {
             // Above what its agent has announced.
             seq: 1 << 32,
             asked: 0,
+            again: None,
             was_asked: Asked::default(),
         }
     }

@@ -32,6 +32,8 @@ pub struct Agent<'lab> {
     /// Its `--dir`.
     pub dir: PathBuf,
     environment: Vec<(String, String)>,
+    /// Another program than [`program`].
+    program: Option<PathBuf>,
     process: Option<Process>,
 }
 
@@ -58,6 +60,7 @@ impl<'lab> Agent<'lab> {
             name: name.to_owned(),
             dir,
             environment: Vec::new(),
+            program: None,
             process: None,
         }
     }
@@ -66,6 +69,12 @@ impl<'lab> Agent<'lab> {
     pub fn set(&mut self, variable: &str, value: &str) {
         self.environment
             .push((variable.to_owned(), value.to_owned()));
+    }
+
+    /// Runs this program from now on, in place of the one under test; none for
+    /// that again.
+    pub fn use_program(&mut self, program: Option<&Path>) {
+        self.program = program.map(Path::to_owned);
     }
 
     /// Runs a command of its command line, to the end.
@@ -370,7 +379,11 @@ impl<'lab> Agent<'lab> {
     fn words(&self, arguments: &[&str]) -> Vec<String> {
         let dir = self.dir.to_string_lossy().into_owned();
         let own = [
-            program().to_string_lossy().into_owned(),
+            self.program
+                .as_deref()
+                .unwrap_or_else(|| program())
+                .to_string_lossy()
+                .into_owned(),
             "--dir".into(),
             dir,
         ];

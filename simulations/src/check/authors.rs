@@ -10,11 +10,15 @@ use innermesh_proto::{
 
 use super::Seen;
 
-/// What one member's requests may add to the ledger in a run, in bytes: what a
-/// leader lets it have at once, and a little for the time since.
-const AT_ONCE: u64 = 1024 * 1024 + 64 * 1024;
-/// As much again for each new leader, which can't know what was used up.
-const PER_LEADER: u64 = 512 * 1024;
+/// What one member's requests may add to the ledger in a run, in bytes: half of
+/// what there may be at once, as each new leader allows that can't know what was
+/// used up before.
+const PER_LEADER: u64 = limits::BUDGET.bytes / 2;
+/// For the time since.
+const MEANWHILE: u64 = 64 * 1024;
+/// Beyond a member's share: its requests that are remembered until they expire,
+/// with those that take something away, which always fit.
+const REMEMBERED: u64 = limits::REQUESTS_PER_NODE as u64 * 128;
 /// Of so many batches the state after one is encoded, to see how large it is.
 const ENCODED: u64 = 64;
 
@@ -53,7 +57,7 @@ impl Authors {
             };
             let written = self.written.entry(author).or_default();
             *written += entry.size() as u64;
-            if *written > AT_ONCE + PER_LEADER * self.leaders {
+            if *written > MEANWHILE + PER_LEADER * (1 + self.leaders) {
                 let words = format!("{author} had {written} bytes written to the ledger");
                 return Err(("S24", words));
             }
@@ -119,7 +123,7 @@ pub fn shares(state: &State) -> Result<(), Seen> {
             return seen(format!("{} has {records} records", member.name));
         }
         let bytes = state.bytes_of(*node);
-        if bytes > limits::NODE_BYTES {
+        if bytes > limits::NODE_BYTES + REMEMBERED {
             return seen(format!(
                 "{} takes up {bytes} bytes of the state",
                 member.name

@@ -29,7 +29,7 @@ const LEAST: usize = 6;
 /// Before a leader fails, what was asked is answered.
 const IN_TIME_MS: u64 = 4000;
 /// How long after its failure another one leads, and it follows.
-const LED_AGAIN_MS: u64 = 8000;
+const LED_AGAIN_MS: u64 = 6000;
 
 fn hostile(draft: &mut Draft) {
     draft.roster(3);
@@ -56,14 +56,18 @@ fn hostile(draft: &mut Draft) {
         }
     }
     behind(draft, liar, &honest);
-    let crash = draft.length_ms / 4;
-    lead_anew(draft, liar, crash);
+    let crashes = [draft.length_ms / 6, draft.length_ms / 6 + 2 * LED_AGAIN_MS];
+    for crash in crashes {
+        lead_anew(draft, liar, crash);
+    }
     // What others ask meanwhile, while somebody leads.
     for number in 0..8 {
         let node = draft.random.pick(&honest[..draft.ca]).copied().unwrap_or(0);
         let mut at = draft.moment();
-        if (crash.saturating_sub(IN_TIME_MS)..crash + LED_AGAIN_MS).contains(&at) {
-            at = crash + LED_AGAIN_MS;
+        for crash in crashes {
+            if (crash.saturating_sub(IN_TIME_MS)..crash + LED_AGAIN_MS).contains(&at) {
+                at = crash + LED_AGAIN_MS;
+            }
         }
         draft.at(at, Act::ClaimInTime(node, number));
     }

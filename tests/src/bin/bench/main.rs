@@ -4,6 +4,8 @@
 mod change;
 mod death;
 mod figures;
+mod folder;
+mod generous;
 mod hostile;
 mod idle;
 mod issue;
@@ -15,6 +17,7 @@ mod restart;
 mod roster;
 mod serf;
 mod steady;
+mod upgrade;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -117,6 +120,24 @@ enum What {
         #[arg(long, default_value = hostile::member::ALL)]
         only: String,
     },
+    /// What honest nodes may do at once, none of which may be refused
+    Generous {
+        /// Sites that Caddy gets certificates for
+        #[arg(long, default_value_t = 120)]
+        sites: usize,
+        /// Nodes that join at once by one token
+        #[arg(long, default_value_t = 50)]
+        joins: usize,
+    },
+    /// Nodes upgraded one by one from an earlier version, under load
+    Upgrade {
+        /// The earlier version's program
+        #[arg(long, value_name = "PATH")]
+        old: PathBuf,
+        /// How many agents
+        #[arg(long, default_value_t = 20)]
+        agents: usize,
+    },
     /// The hostile member's own program
     #[command(hide = true)]
     HostileMember {
@@ -166,6 +187,8 @@ fn main() -> ExitCode {
         What::Kills { kills } => roster::kills(kills, &mut report),
         What::Roster => roster::changes(&mut report),
         What::Hostile { minutes, only } => hostile::measure(minutes, &only, &mut report),
+        What::Generous { sites, joins } => generous::measure(sites, joins, &mut report),
+        What::Upgrade { old, agents } => upgrade::measure(&old, agents, &mut report),
         What::HostileMember {
             what,
             seconds,

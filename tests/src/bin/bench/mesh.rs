@@ -1,6 +1,6 @@
 //! A mesh of agents, one on each host of a laboratory.
 
-use std::{net::UdpSocket, time::Duration, time::Instant};
+use std::{net::UdpSocket, path::Path, time::Duration, time::Instant};
 
 use innermesh_tests::{Agent, Lab, dns, wait_for};
 use serde_json::Value;
@@ -22,13 +22,20 @@ impl<'lab> Mesh<'lab> {
 
     /// As [`Mesh::start`]; tells also what `init` told.
     pub fn start_with_root(lab: &'lab Lab, config: &str) -> Result<(Self, Value), String> {
+        Self::start_by(lab, config, None)
+    }
+
+    /// As [`Mesh::start_with_root`], where all run another program.
+    pub fn start_by(
+        lab: &'lab Lab,
+        config: &str,
+        program: Option<&Path>,
+    ) -> Result<(Self, Value), String> {
         let mut agents = Vec::new();
         for host in &lab.hosts {
-            agents.push(Agent::with_config(
-                host,
-                &format!("node{}", host.index),
-                config,
-            ));
+            let mut agent = Agent::with_config(host, &format!("node{}", host.index), config);
+            agent.use_program(program);
+            agents.push(agent);
         }
         let size = agents.len();
         let Some((first, rest)) = agents.split_first_mut() else {

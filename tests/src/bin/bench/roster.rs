@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeSet,
+    path::Path,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -31,7 +32,16 @@ pub struct Rooted<'lab> {
 
 /// A mesh with a roster of three.
 pub fn start<'lab>(lab: &'lab Lab, config: &str) -> Result<Rooted<'lab>, String> {
-    let rooted = alone(lab, config)?;
+    start_by(lab, config, None)
+}
+
+/// As [`start`], where all run another program.
+pub fn start_by<'lab>(
+    lab: &'lab Lab,
+    config: &str,
+    program: Option<&Path>,
+) -> Result<Rooted<'lab>, String> {
+    let rooted = alone(lab, config, program)?;
     let key = rooted.key.clone();
     change(&rooted.mesh.agents, "promote", [1, 2], &key)?;
     wait_roster(&rooted.mesh.agents, ROSTER);
@@ -39,8 +49,12 @@ pub fn start<'lab>(lab: &'lab Lab, config: &str) -> Result<Rooted<'lab>, String>
 }
 
 /// A mesh whose first node decides alone.
-fn alone<'lab>(lab: &'lab Lab, config: &str) -> Result<Rooted<'lab>, String> {
-    let (mut mesh, told) = Mesh::start_with_root(lab, config)?;
+fn alone<'lab>(
+    lab: &'lab Lab,
+    config: &str,
+    program: Option<&Path>,
+) -> Result<Rooted<'lab>, String> {
+    let (mut mesh, told) = Mesh::start_by(lab, config, program)?;
     let text = |key: &str| told[key].as_str().unwrap_or_default().to_owned();
     mesh.agents[0].set("INNERMESH_ROOT_PASSPHRASE", &text("passphrase"));
     let key = text("recovery_file");
@@ -78,7 +92,7 @@ pub fn kills(kills: usize, report: &mut Report) -> Result<(), String> {
 /// One, three, five, three, one CA nodes under load; then two of three are lost.
 pub fn changes(report: &mut Report) -> Result<(), String> {
     let lab = Lab::build(6)?;
-    let Rooted { mut mesh, key } = alone(&lab, "")?;
+    let Rooted { mut mesh, key } = alone(&lab, "", None)?;
     let (roster, others) = mesh.agents.split_at_mut(5);
     let mut took = Vec::new();
     let load = Load::run(others, |load| {
@@ -137,14 +151,14 @@ pub fn changes(report: &mut Report) -> Result<(), String> {
 }
 
 /// Services that two agents and more add one after the other, without end.
-struct Load {
+pub struct Load {
     asked: AtomicU32,
     acknowledged: Mutex<Vec<(String, Instant)>>,
 }
 
 impl Load {
     /// Asks `askers` until `meanwhile` is over.
-    fn run(
+    pub fn run(
         askers: &[Agent],
         meanwhile: impl FnOnce(&Self) -> Result<(), String>,
     ) -> Result<Self, String> {
@@ -172,7 +186,7 @@ impl Load {
         result.map(|()| load)
     }
 
-    fn told(&self) -> std::sync::MutexGuard<'_, Vec<(String, Instant)>> {
+    pub fn told(&self) -> std::sync::MutexGuard<'_, Vec<(String, Instant)>> {
         self.acknowledged.lock().unwrap_or_else(|e| e.into_inner())
     }
 
@@ -193,7 +207,7 @@ impl Load {
     }
 
     /// Each name has one owner at each node, and none is missing.
-    fn report(&self, agents: &[Agent], after: &str, report: &mut Report) {
+    pub fn report(&self, agents: &[Agent], after: &str, report: &mut Report) {
         let acknowledged = std::mem::take(&mut *self.told());
         let mut lost = BTreeSet::new();
         for agent in agents {

@@ -12,8 +12,7 @@ use std::{
 use async_trait::async_trait;
 use innermesh_agent::{
     enroll::keys,
-    host::{Host, keys::NodeKey, system},
-    ledger::file,
+    host::{Host, keys::NodeKey},
     quic::{Admission, Caller, Handler, Settings, Standing, Transport},
     tls::{Chain, ClientTls, MeshTls},
 };
@@ -28,6 +27,8 @@ use innermesh_proto::{
     rpc::{Failure, method},
 };
 use innermesh_tests::agent::PORT;
+
+use crate::folder;
 
 /// How long it takes for each byte of its forged state.
 const PER_BYTE: Duration = Duration::from_secs(8);
@@ -64,11 +65,11 @@ impl Identity {
     /// Takes what is in the folder of an agent that has ended.
     pub async fn take(dir: &Path) -> Result<Self, String> {
         let words = |what: &str, e: &dyn std::fmt::Display| format!("{what}: {e}");
-        let host = system::host(dir.join("state"));
+        let host = folder::host(dir);
         let key = keys::require_identity(&host)
             .await
             .map_err(|e| words("its key", &e))?;
-        let state = ledger(&host).await?;
+        let state = folder::ledger(&host).await?;
         let (_, member) = state
             .member_by_key(&key.public())
             .ok_or("it is no member")?;
@@ -151,21 +152,6 @@ impl Identity {
             length: limits::SNAPSHOT_BYTES as u64,
         }
     }
-}
-
-/// The state that a folder holds.
-async fn ledger(host: &Host) -> Result<State, String> {
-    let loaded = file::load(&*host.disk).await.map_err(|e| e.to_string())?;
-    let keys = &*host.keys;
-    let begun = match &loaded.start {
-        None => State::genesis(&loaded.genesis, keys).map_err(|e| e.to_string()),
-        Some(start) => start.open(&loaded.genesis, keys).map_err(|e| e.to_string()),
-    };
-    let mut state = begun?;
-    for batch in &loaded.batches {
-        state = state.next(batch, keys).map_err(|e| e.to_string())?.0;
-    }
-    Ok(state)
 }
 
 /// What it answers: bodies that it announced, and a state that never ends.
