@@ -573,11 +573,14 @@ mod tests {
             [page]
             listen = ["192.0.2.1", "192.0.2.2:80"]
             port = 4000
+            [containers]
+            mesh = false
             [log]
             format = "json"
             "#,
         )
         .unwrap();
+        assert!(!config.containers.mesh && Config::default().containers.mesh);
         assert_eq!(config.listen(), ["192.0.2.1:1000".parse().unwrap()]);
         assert_eq!(
             config.advertised(),

@@ -20,12 +20,14 @@ use innermesh_agent::{
     host::Disk,
     ledger::{file, start::Start},
     mesh::parse_holds,
+    overlay,
 };
 use innermesh_proto::{
     admission::{AdmissionAnswer, AdmissionQuery, Code, News},
     certificate::RevocationList,
     codec,
     crypto::Sealed,
+    filter::nft::render,
     head::{self, Announcement, Head},
     ledger::{Batch, Content, RULES, Recovery, SignedGenesis, SignedRecovery, Snapshot, State},
     limits,
@@ -44,7 +46,7 @@ use crate::disk::SimDisk;
 pub type Reader = fn(&[u8]);
 
 /// The readers and their names, which are those of the fuzz targets.
-pub const ALL: [(&str, Reader); 8] = [
+pub const ALL: [(&str, Reader); 9] = [
     ("head", head),
     ("ledger", ledger),
     ("rpc", rpc),
@@ -53,6 +55,7 @@ pub const ALL: [(&str, Reader); 8] = [
     ("config", config),
     ("acme", acme),
     ("revocations", revocations),
+    ("overlay", overlay),
 ];
 
 /// A client's signed request and what is in it, a signing request, the
@@ -228,6 +231,24 @@ pub fn config(bytes: &[u8]) {
         let _ = Config::parse(text, path);
     }
     let _ = config::parse_service(bytes, path);
+}
+
+/// The stored plan of the overlay's filter, and what `nft` lists.
+pub fn overlay(bytes: &[u8]) {
+    if let Some(plan) = overlay::stored::parse(bytes) {
+        // No name in it says more to nftables than a name.
+        let text = render(&plan, true);
+        assert!(text.lines().all(|line| {
+            ["add ", "flush ", "delete "]
+                .iter()
+                .any(|word| line.starts_with(word))
+        }));
+        let again = serde_json::to_vec(&plan).expect("it is JSON");
+        assert_eq!(overlay::stored::parse(&again), Some(plan));
+    }
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = overlay::parse_counters(text);
+    }
 }
 
 /// A revocation list, as a peer hands it out and as it is kept on disk.

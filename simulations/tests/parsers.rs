@@ -175,6 +175,18 @@ async fn the_seeds_are_written_from_a_small_mesh() {
     let config = "listen = [\"[::]:51819\"]\n\n[log]\nformat = \"json\"\n";
     put("config", "short", config.as_bytes());
     put("config", "service", b"port = 443\nprotocol = \"tcp\"\n");
+    put(
+        "overlay",
+        "plan",
+        br#"{"interface": "im0", "networks": ["10.77.0.0/16"], "own": ["10.77.1.1"],
+            "resolvers": ["10.77.0.53"], "containers_reach_mesh": true,
+            "containers": [{"bridge": "docker0", "subnet": "172.17.0.0/16"}]}"#,
+    );
+    put(
+        "overlay",
+        "counters",
+        br#"{"nftables": [{"counter": {"name": "leak", "table": "innermesh", "packets": 7}}]}"#,
+    );
     for (name, revoked) in [("empty", 0), ("three", 3)] {
         put("revocations", name, &revocation_list(revoked));
     }

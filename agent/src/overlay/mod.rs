@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, io, net::IpAddr};
 use async_trait::async_trait;
 use innermesh_proto::filter::{FilterPlan, HostNetworks, Interface, nft::Dropped};
 
-pub use self::{recorded::RecordedOverlay, system::SystemOverlay};
+pub use self::{nft::parse_counters, recorded::RecordedOverlay, system::SystemOverlay};
 
 /// The effect: makes the host equal to a plan, whole and idempotently.
 #[async_trait]
