@@ -2,8 +2,9 @@
 # stranger, on one LAN. Says `ok NAME` or `FAILED NAME: what was seen`.
 # shellcheck shell=dash
 
+# What the console said before may have no end.
 judge() { # NAME SEEN PATTERN
-    if echo "$2" | grep -q "$3"; then echo "ok $1"; else echo "FAILED $1: $2"; fi
+    if echo "$2" | grep -q "$3"; then printf '\nok %s\n' "$1"; else printf '\nFAILED %s: %s\n' "$1" "$2"; fi
 }
 # Busybox's shell prefers an `ip` of its own, which can do less.
 ip() { /usr/bin/ip "$@"; }
@@ -46,7 +47,8 @@ for node in a b; do
 done
 
 agent_of a init --domain lab.internal --name a --no-start >/tmp/init 2>&1 || cat /tmp/init
-agent_of a run >/tmp/a.log 2>&1 &
+# Not by a function, which would be a shell with an id of its own.
+/usr/bin/ip netns exec a /usr/bin/agent --dir /tmp/a run >/tmp/a.log 2>&1 &
 agent=$!
 until_true agent_of a status
 token=$(agent_of a invite --json | sed 's/.*"token":"\([^"]*\)".*/\1/')
