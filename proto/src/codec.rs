@@ -74,6 +74,18 @@ impl bincode::enc::write::Writer for Hasher {
     }
 }
 
+/// The encoding of a list whose items are encoded already, or of a struct with
+/// nothing but such a list. What is no encoding is left out.
+pub fn encode_list(items: &[impl AsRef<[u8]>]) -> Vec<u8> {
+    let bare = |item: &'_ [u8]| item.first() == Some(&FORMAT);
+    let items = items.iter().map(AsRef::as_ref).filter(|item| bare(item));
+    let count = items.clone().count() as u64;
+    let mut out = encode(&count);
+    out.reserve(items.clone().map(<[u8]>::len).sum());
+    items.for_each(|item| out.extend_from_slice(&item[1..]));
+    out
+}
+
 /// Decodes exactly one value from `bytes`, of which at most `limit` are allowed.
 ///
 /// # Errors
@@ -88,19 +100,19 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, Code
     decode_with(bytes, config())
 }
 
-/// As [`decode`], for a value of up to [`limits::SNAPSHOT_BYTES`]: only for
+/// As [`decode`], for a value of up to [`limits::OWN_SNAPSHOT_BYTES`]: only for
 /// bytes whose hash was checked.
 ///
 /// # Errors
 /// As [`decode`].
 pub fn decode_large<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    if bytes.len() > limits::SNAPSHOT_BYTES {
+    if bytes.len() > limits::OWN_SNAPSHOT_BYTES {
         return Err(CodecError::TooLong {
             got: bytes.len(),
-            limit: limits::SNAPSHOT_BYTES,
+            limit: limits::OWN_SNAPSHOT_BYTES,
         });
     }
-    let large = bincode::config::standard().with_limit::<{ limits::SNAPSHOT_BYTES }>();
+    let large = bincode::config::standard().with_limit::<{ limits::OWN_SNAPSHOT_BYTES }>();
     decode_with(bytes, large)
 }
 

@@ -25,6 +25,9 @@ pub const HEADER_BYTES: usize = 8 * 1024;
 pub const ROSTER: usize = 5;
 /// Largest snapshot of the ledger's state, in bytes of its encoding.
 pub const SNAPSHOT_BYTES: usize = 64 * 1024 * 1024;
+/// Largest snapshot that a node reads of its own disk, in bytes: what it once
+/// took or made must not keep it from starting.
+pub const OWN_SNAPSHOT_BYTES: usize = 4 * SNAPSHOT_BYTES;
 /// Bytes of a snapshot in one answer.
 pub const SNAPSHOT_PART_BYTES: usize = 2 * 1024 * 1024;
 /// Longest time in which all of a snapshot is fetched, in milliseconds, before
@@ -37,6 +40,24 @@ pub const SNAPSHOT_SPARES: u64 = 1024;
 /// Batches that a ledger's file keeps behind the state that it begins with, for
 /// those who were away for a while; as many at least are dropped at once.
 pub const LEDGER_KEPT: u64 = 1024;
+/// A ledger's file of more bytes begins with a state as soon as there is a proved
+/// one, however few batches lie before and behind that.
+pub const LEDGER_FILE_BYTES: u64 = 16 * 1024 * 1024;
+/// Batches after which the next header has the hash of the state at the latest,
+/// in bytes of their encoding.
+pub const STATE_HASH_BYTES: u64 = 8 * 1024 * 1024;
+/// What a CA node keeps of the time before its ledger's file begins, in bytes;
+/// the oldest files go first.
+pub const PAST_BYTES: u64 = 1024 * 1024 * 1024;
+/// Files of the past whose index is kept in memory.
+pub const PAST_INDEXES: usize = 64;
+/// Bytes of batches in one answer.
+pub const LEDGER_ANSWER_BYTES: usize = RPC_BYTES / 2;
+/// What answers from the ledger's files may hold of memory until they are
+/// delivered, in bytes.
+pub const LEDGER_ANSWERS_BYTES: usize = 8 * LEDGER_ANSWER_BYTES;
+/// Of these, answers to one peer.
+pub const LEDGER_ANSWERS_BYTES_PER_PEER: usize = 2 * LEDGER_ANSWER_BYTES;
 /// Entries in one batch.
 pub const BATCH_ENTRIES: usize = 256;
 /// Largest batch, in bytes of its encoding.

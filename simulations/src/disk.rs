@@ -37,6 +37,8 @@ struct State {
     /// What a crash leaves of that which wasn't synced; nothing without it.
     torn: Option<Random>,
     snapshot: Option<BTreeMap<PathBuf, File>>,
+    /// Bytes that were read.
+    read: u64,
 }
 
 #[derive(Clone, Default)]
@@ -140,6 +142,11 @@ impl SimDisk {
         self.crash();
     }
 
+    /// Bytes that were read since this was last asked.
+    pub fn take_read(&self) -> u64 {
+        std::mem::take(&mut self.lock_state().read)
+    }
+
     /// Changes a stored byte behind the agent's back.
     ///
     /// # Panics
@@ -225,8 +232,10 @@ impl Disk for SimDisk {
     }
 
     async fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
-        let state = self.lock_state();
-        Ok(state.files.get(path).map(|file| file.bytes.clone()))
+        let mut state = self.lock_state();
+        let bytes = state.files.get(path).map(|file| file.bytes.clone());
+        state.read += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        Ok(bytes)
     }
 
     async fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
@@ -332,10 +341,16 @@ impl ReadFile for Handle {
         let start = usize::try_from(range.start).map_err(io::Error::other)?;
         let end = usize::try_from(range.end).map_err(io::Error::other)?;
         let mut state = self.disk.lock_state();
+        state.read += range.end.saturating_sub(range.start);
         let bytes = state.file(&self.path)?.bytes.get(start..end);
         bytes
             .map(<[u8]>::to_vec)
             .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    async fn length(&self) -> io::Result<u64> {
+        let mut state = self.disk.lock_state();
+        Ok(state.file(&self.path)?.bytes.len() as u64)
     }
 }
 

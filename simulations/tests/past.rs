@@ -4,7 +4,7 @@
 
 mod ledgers;
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use innermesh_agent::ledger::{Ledger, TakeError, file, history, past};
 use innermesh_proto::{
@@ -21,6 +21,10 @@ fn name() -> Label {
 /// Has the founder decide, one batch each, until its ledger is so far.
 async fn grow(mesh: &mut Mesh, to: u64) {
     while mesh.founder.ledger.state().position.index < to {
+        // No faster than one author may.
+        if mesh.requests.is_multiple_of(100) {
+            tokio::time::sleep(Duration::from_secs(900)).await;
+        }
         let has = mesh.founder.ledger.state().names.contains_key(&name());
         mesh.ask(match has {
             true => Content::Release(name()),
@@ -163,6 +167,62 @@ async fn a_state_that_is_damaged_is_made_anew_from_the_past() {
     grow(&mut mesh, GROWN + 4).await;
     assert_eq!(mesh.founder.ledger.base(), BASE);
     assert_eq!(checked(&mesh.founder).await, (0, GROWN + 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_follows_starts_with_a_damaged_state_from_its_copy() {
+    let mut mesh = Mesh::new(6).await;
+    grow(&mut mesh, GROWN + 2).await;
+    let wanted = mesh.founder.ledger.state();
+    let follower = &mut mesh.others[0];
+    while follower.ledger.state().position != wanted.position {
+        let next = follower.ledger.state().position.index + 1;
+        let some = mesh.founder.ledger.range(next, 1 << 20).await.unwrap();
+        follower.ledger.take(some).await.unwrap();
+    }
+    assert_eq!(follower.ledger.base(), BASE);
+    follower.machine.disk.flip("ledger.snapshot", 500);
+    for _ in 0..2 {
+        follower.restart().await;
+        assert_eq!(*follower.ledger.state(), *wanted);
+        assert_eq!(follower.ledger.base(), BASE);
+    }
+    let kept = follower
+        .machine
+        .host
+        .disk
+        .read(Path::new("ledger.snapshot.damaged"));
+    assert!(kept.await.unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_some_of_the_past_has_no_more_read_than_that() {
+    const ASKED: usize = 16 * 1024;
+    let mut mesh = Mesh::new(7).await;
+    grow(&mut mesh, GROWN + 2).await;
+    let node = &mesh.founder;
+    let disk = &*node.machine.host.disk;
+    let files = disk.list(Path::new(past::FOLDER)).await.unwrap();
+    let whole = disk.reader(&files[0]).length().await.unwrap();
+    node.ledger.encoded_range(1, 1).await.unwrap();
+    node.machine.disk.take_read();
+    let queries = (0..32).map(|n| node.ledger.encoded_range(1 + n * 30, ASKED));
+    let answers = futures_util::future::join_all(queries).await;
+    let read = node.machine.disk.take_read();
+    for (n, answer) in answers.into_iter().enumerate() {
+        let from = 1 + n as u64 * 30;
+        let answer = answer.unwrap();
+        assert!(answer.len() > 1);
+        let wanted = node.ledger.range(from, ASKED).await.unwrap();
+        let encoded: Vec<_> = wanted.iter().map(innermesh_proto::codec::encode).collect();
+        assert_eq!(answer, encoded);
+        assert_eq!(wanted[0].read_header().unwrap().index, from);
+        let batches = innermesh_proto::message::Batches { batches: wanted };
+        let sent = innermesh_proto::codec::encode_list(&answer);
+        assert_eq!(sent, innermesh_proto::codec::encode(&batches));
+    }
+    let most = 32 * 3 * ASKED as u64;
+    assert!(read < most && read < 32 * whole / 4, "{read} of {whole}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -190,6 +190,11 @@ impl ReadFile for SystemRead {
         })
         .await
     }
+
+    async fn length(&self) -> io::Result<u64> {
+        let path = self.0.clone();
+        blocking(move || Ok(fs::metadata(path)?.len())).await
+    }
 }
 
 /// The whole file at `path`, which needn't be below a state folder; at most

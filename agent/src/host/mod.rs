@@ -194,6 +194,11 @@ pub trait ReadFile: Send + Sync {
     /// # Errors
     /// The operating system's, also when the file is shorter.
     async fn read(&self, range: std::ops::Range<u64>) -> io::Result<Vec<u8>>;
+    /// Bytes of the file now.
+    ///
+    /// # Errors
+    /// The operating system's.
+    async fn length(&self) -> io::Result<u64>;
 }
 
 /// Makes the tunnel interface; see [`crate::tunnel`].

@@ -40,6 +40,8 @@ pub struct Held {
     recovery: u32,
     /// Whether it ends an epoch.
     ends: bool,
+    /// Whether its header has the hash of the state.
+    hashed: bool,
 }
 
 impl Held {
@@ -50,7 +52,8 @@ impl Held {
             hash: Hash::of(&batch.header),
             payload,
             recovery: recovery_of(batch),
-            ends: header.is_some_and(|header| header.next.is_some()),
+            ends: header.as_ref().is_some_and(|header| header.next.is_some()),
+            hashed: header.is_some_and(|header| header.state.is_some()),
         }
     }
 }
@@ -190,6 +193,37 @@ impl Archive {
             out.push(self.batch(payload).await?);
         }
         Ok(out)
+    }
+
+    /// Bytes of the batches behind the last one whose header has the hash of the
+    /// state, as far as the file goes back.
+    pub fn unhashed(&self) -> u64 {
+        let listed = self.listed();
+        let Some(last) = listed.held.last() else {
+            return 0;
+        };
+        let behind = listed.held.iter().rev().take_while(|held| !held.hashed);
+        let first = behind.last();
+        first.map_or(0, |first| last.payload.end - first.payload.start)
+    }
+
+    /// As [`super::Ledger::encoded_range`].
+    pub async fn encoded_range(&self, from: u64, bytes: usize) -> io::Result<Vec<Vec<u8>>> {
+        loop {
+            let payloads = self.payloads(from, bytes);
+            let mut out = Vec::new();
+            let mut failed = None;
+            for payload in &payloads {
+                match self.reader.read(payload.clone()).await {
+                    Ok(raw) => out.push(raw),
+                    Err(error) => failed = failed.or(Some(error)),
+                }
+            }
+            // The file may have been written anew meanwhile.
+            if self.payloads(from, bytes) == payloads {
+                return failed.map_or(Ok(out), Err);
+            }
+        }
     }
 
     /// As [`super::Ledger::range`].

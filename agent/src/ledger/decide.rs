@@ -9,7 +9,7 @@ use innermesh_proto::{
     id::NodeId,
     ledger::{
         Author, Content, Decision, Draft, Entry, Outcome, Refusal, Request, RequestId, State,
-        content::RosterChange, stamp,
+        content::RosterChange,
     },
     limits,
 };
@@ -196,14 +196,19 @@ impl Writer {
     fn draft(&self) -> Draft {
         let state: Arc<State> = self.current();
         let wall_ms = self.host.clock.wall_ms();
-        let stamp_ms = stamp::propose(state.stamp_ms, wall_ms, &self.clocks);
+        let stamp_ms = self.next_stamp(&state);
         if stamp_ms < wall_ms {
             tracing::warn!(
                 ahead_s = (wall_ms - stamp_ms) / 1000,
                 "this machine's clock is ahead of its peers'; ledger time follows theirs"
             );
         }
-        state.draft(stamp_ms)
+        let mut draft = state.draft(stamp_ms);
+        // So that a file that grows by bytes can begin anew.
+        if self.archive.unhashed() >= limits::STATE_HASH_BYTES {
+            draft.hash_state();
+        }
+        draft
     }
 
     /// Adds the request to the draft, or refuses it. What is refused isn't

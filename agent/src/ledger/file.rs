@@ -301,6 +301,11 @@ impl Appender {
         Ok(())
     }
 
+    /// Bytes of the file.
+    pub fn length(&self) -> u64 {
+        self.end
+    }
+
     /// Appends batches and makes them durable, all or none acknowledged; only
     /// then does `archive` list them.
     ///

@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use innermesh_proto::{
-    codec, crypto::Verify, id::NodeId, ledger::Batch, limits, message::Batches, rpc::method,
+    codec, crypto::Verify, id::NodeId, ledger::Batch, message::Batches, rpc::method,
 };
 use tokio::sync::Notify;
 
@@ -22,8 +22,6 @@ impl Carrier for Transport {
     }
 }
 
-/// Bytes of batches in one answer.
-pub const RANGE_BYTES: usize = limits::RPC_BYTES / 2;
 /// To how many peers a pushed batch that was new is passed on.
 const FAN_OUT: usize = 3;
 

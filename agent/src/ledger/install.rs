@@ -1,7 +1,7 @@
 //! The states that others may start from, and starting from another's.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io,
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -29,7 +29,7 @@ const KEPT: usize = 2;
 pub struct Starts {
     states: Mutex<VecDeque<(Batch, Arc<State>)>>,
     next: Mutex<Next>,
-    made: Mutex<Option<(u64, Arc<Start>)>>,
+    made: tokio::sync::Mutex<BTreeMap<u64, Arc<Start>>>,
 }
 
 /// The state that this node's own file is to begin with next.
@@ -74,12 +74,23 @@ impl Starts {
     }
 
     /// The state that the file is to begin with now, where its newest batch is
-    /// `newest`.
-    pub fn to_begin_with(&self, newest: u64) -> Option<(Batch, Arc<State>)> {
+    /// `newest` and it has `bytes`: once enough batches lie behind one, or the
+    /// file is long, whatever lies behind it.
+    pub fn to_begin_with(&self, newest: u64, bytes: u64) -> Option<(Batch, Arc<State>)> {
         let next = lock(&self.next);
-        let found = next.found.as_ref()?;
-        let due = newest >= found.1.position.index + limits::LEDGER_KEPT;
-        due.then(|| found.clone())
+        let due =
+            |found: &&(Batch, Arc<State>)| newest >= found.1.position.index + limits::LEDGER_KEPT;
+        if let Some(found) = next.found.as_ref().filter(due) {
+            return Some(found.clone());
+        }
+        if bytes <= limits::LEDGER_FILE_BYTES {
+            return None;
+        }
+        let states = lock(&self.states);
+        let mut states = states.iter();
+        states
+            .find(|(_, state)| state.position.index > next.base)
+            .cloned()
     }
 
     /// None of them counts any more.
@@ -104,23 +115,27 @@ impl Starts {
             return Ok(None);
         };
         let index = state.position.index;
-        if let Some(made) = self.made(index) {
-            return Ok(Some(made));
+        // However many ask, each is made once.
+        let mut made = self.made.lock().await;
+        if let Some(made) = made.get(&index) {
+            return Ok(Some(made.clone()));
         }
-        let start = Arc::new(Start {
-            ends: archive.ends(index).await?,
-            at,
-            bytes: Snapshot::of(&state).bytes,
-        });
-        *lock(&self.made) = Some((index, start.clone()));
+        let bytes = Snapshot::of(&state).bytes;
+        if bytes.len() > limits::SNAPSHOT_BYTES {
+            return Ok(None);
+        }
+        let ends = archive.ends(index).await?;
+        let start = Arc::new(Start { ends, at, bytes });
+        while made.len() >= KEPT {
+            made.pop_first();
+        }
+        made.insert(index, start.clone());
         Ok(Some(start))
     }
 
-    /// The one that was asked for last, if it is of this batch.
-    pub fn made(&self, index: u64) -> Option<Arc<Start>> {
-        let made = lock(&self.made);
-        let made = made.as_ref().filter(|(at, _)| *at == index);
-        made.map(|(_, start)| start.clone())
+    /// The one that was asked for and is of this batch.
+    pub async fn made(&self, index: u64) -> Option<Arc<Start>> {
+        self.made.lock().await.get(&index).cloned()
     }
 }
 

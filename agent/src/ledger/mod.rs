@@ -18,6 +18,7 @@ pub mod history;
 mod install;
 mod issuers;
 pub mod past;
+mod past_index;
 mod proof;
 mod queue;
 pub mod raft;
@@ -98,6 +99,7 @@ struct Inner {
     starts: Arc<Starts>,
     lost: watch::Receiver<Arc<Vec<Lost>>>,
     proved: Proved,
+    past: past_index::Past,
     /// Where the ledger stood when it was opened.
     opened_at: u64,
     was_damaged: bool,
@@ -192,7 +194,7 @@ impl Ledger {
         let starts = Arc::new(Starts::default());
         let mut state = match &loaded.start {
             None => State::genesis(&loaded.genesis, &*host.keys)?,
-            Some(start) => start.open(&loaded.genesis, &*host.keys)?,
+            Some(start) => start.open_own(&loaded.genesis, &*host.keys)?,
         };
         if let Some(start) = &loaded.start {
             starts.begin(state.position.index);
@@ -275,6 +277,7 @@ impl Ledger {
             },
             room: Room::default(),
             beat: Duration::ZERO,
+            stamped: Duration::ZERO,
         };
         host.tasks.spawn(writer.run(queue));
         Ok(Self {
@@ -292,6 +295,7 @@ impl Ledger {
                 starts,
                 lost,
                 proved: Proved::default(),
+                past: past_index::Past::default(),
                 opened_at,
                 was_damaged: damage.is_some(),
             }),
@@ -381,10 +385,32 @@ impl Ledger {
     /// # Errors
     /// The disk's.
     pub async fn range(&self, from: u64, bytes: usize) -> std::io::Result<Vec<Batch>> {
-        match from <= self.base() {
-            true => past::range(&*self.inner.disk, from, bytes).await,
-            false => self.inner.archive.range(from, bytes).await,
+        if from > self.base() {
+            return self.inner.archive.range(from, bytes).await;
         }
+        let encoded = self
+            .inner
+            .past
+            .range(&*self.inner.disk, from, bytes)
+            .await?;
+        let batches = encoded
+            .iter()
+            .map(|raw| codec::decode(raw, limits::BATCH_BYTES));
+        batches
+            .collect::<Result<_, _>>()
+            .map_err(std::io::Error::other)
+    }
+
+    /// As [`Ledger::range`], each batch as it is stored. No more is read than
+    /// what is given, but for an index of the file it is in.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn encoded_range(&self, from: u64, bytes: usize) -> std::io::Result<Vec<Vec<u8>>> {
+        if from > self.base() {
+            return self.inner.archive.encoded_range(from, bytes).await;
+        }
+        self.inner.past.range(&*self.inner.disk, from, bytes).await
     }
 
     /// The hash of the header at `index`, if that is held here.
@@ -542,8 +568,8 @@ impl Ledger {
     }
 
     /// The one that was asked for last, if it is of this batch.
-    pub fn start_at(&self, index: u64) -> Option<Arc<Start>> {
-        self.inner.starts.made(index)
+    pub async fn start_at(&self, index: u64) -> Option<Arc<Start>> {
+        self.inner.starts.made(index).await
     }
 
     /// After which batch this node's file begins.

@@ -8,8 +8,8 @@ use std::{
 };
 
 use innermesh_proto::{
-    codec,
-    ledger::{Batch, Snapshot, State},
+    ledger::{Batch, Snapshot, SnapshotError, State},
+    limits,
 };
 
 use super::{
@@ -49,32 +49,22 @@ pub async fn load(disk: &dyn Disk) -> io::Result<Vec<Loaded>> {
     Ok(files)
 }
 
-/// Stored batches from index `from` on, about `bytes` of them at most.
-///
-/// # Errors
-/// The disk's.
-pub(super) async fn range(disk: &dyn Disk, from: u64, bytes: usize) -> io::Result<Vec<Batch>> {
+/// Removes the oldest files until what is kept has `most` bytes.
+async fn trim(disk: &dyn Disk, most: u64) -> io::Result<()> {
     let files = disk.list(Path::new(FOLDER)).await?;
-    let has = |path: &&PathBuf| last_of(path).is_some_and(|last| last >= from);
-    let Some(path) = files.iter().find(has) else {
-        return Ok(Vec::new());
-    };
-    let whole = disk.read(path).await?.unwrap_or_default();
-    let loaded = file::parse(whole).map_err(io::Error::other)?;
-    let index = |batch: &Batch| batch.read_header().map_or(0, |header| header.index);
-    let mut batches = loaded.batches;
-    batches.retain(|batch| index(batch) >= from);
-    if batches.first().map(index) != Some(from) {
-        return Ok(Vec::new());
+    let mut left = most;
+    for path in files.iter().rev().filter(|path| last_of(path).is_some()) {
+        let length = disk.reader(path).length().await?;
+        match left.checked_sub(length) {
+            Some(rest) => left = rest,
+            None => {
+                left = 0;
+                tracing::info!(file = %path.display(), "the oldest of the ledger's past is dropped");
+                disk.remove(path).await?;
+            }
+        }
     }
-    let mut sum = 0;
-    let fits = batches.iter().take_while(|batch| {
-        sum += codec::encode(*batch).len();
-        sum <= bytes
-    });
-    let fits = fits.count().max(1);
-    batches.truncate(fits);
-    Ok(batches)
+    Ok(())
 }
 
 /// The files whose batches lead from the first one to the newest, in order:
@@ -104,7 +94,8 @@ impl Writer {
     /// The file can't be appended to any more: the caller stops writing.
     pub async fn shorten(&mut self) -> io::Result<()> {
         let newest = self.archive.position().index;
-        let Some((at, state)) = self.starts.to_begin_with(newest) else {
+        let length = self.file.length();
+        let Some((at, state)) = self.starts.to_begin_with(newest, length) else {
             return Ok(());
         };
         // After a restart the roster's log is applied from its own start on.
@@ -143,6 +134,9 @@ impl Writer {
             at: at.clone(),
             bytes: Snapshot::of(state).bytes,
         };
+        if start.bytes.len() > limits::SNAPSHOT_BYTES {
+            return Err(io::Error::other(SnapshotError::TooLarge));
+        }
         let kept = self.archive.encoded(&after).await?;
         let (bytes, places) = file::encode_all(&self.genesis, kept.iter());
         let past = match self.current().voters.contains_key(&self.me()) {
@@ -151,14 +145,15 @@ impl Writer {
         };
         let past = file::encode_all(&self.genesis, past.iter()).0;
         let encoded = start.encode();
-        let needed = (bytes.len() + past.len() + encoded.len()) as u64;
+        let needed = (bytes.len() + past.len() + 2 * encoded.len()) as u64;
         if disk.free().await? < needed + ROOM {
             return Err(io::ErrorKind::StorageFull.into());
         }
         if self.current().voters.contains_key(&self.me()) {
             disk.replace(&path(index), &past).await?;
+            trim(disk, limits::PAST_BYTES).await?;
         }
-        disk.replace(Path::new(start::FILE), &encoded).await?;
+        start::store(disk, &start).await?;
         disk.replace(Path::new(file::LEDGER), &bytes).await?;
         let held = after.into_iter().zip(places);
         let held = held.map(|(held, place)| held.at(place)).collect();

@@ -9,7 +9,7 @@ use innermesh_proto::{
     certificate::Serial,
     codec,
     id::NodeId,
-    ledger::{Batch, BatchError, Position, SignedRecovery, State, stamp},
+    ledger::{Batch, BatchError, Position, SignedRecovery, State},
     limits,
 };
 use serde::{Deserialize, Serialize};
@@ -87,8 +87,7 @@ impl Writer {
         signed: &SignedRecovery,
     ) -> io::Result<Result<Position, BatchError>> {
         let state = self.current();
-        let wall_ms = self.host.clock.wall_ms();
-        let stamp_ms = stamp::propose(state.stamp_ms, wall_ms, &self.clocks);
+        let stamp_ms = self.next_stamp(&state);
         let recovered = state.recovered(signed, stamp_ms, &*self.host.keys);
         let (after, mut batch) = match recovered {
             Ok((after, _)) if after.roster != BTreeSet::from([self.me()]) => {
@@ -193,7 +192,9 @@ impl Writer {
         };
         let mut state = match start {
             None => State::genesis(&self.genesis, keys).map_err(io::Error::other)?,
-            Some(start) => start.open(&self.genesis, keys).map_err(io::Error::other)?,
+            Some(start) => start
+                .open_own(&self.genesis, keys)
+                .map_err(io::Error::other)?,
         };
         while state.position.index < index {
             let page = self.archive.range(state.position.index + 1, PAGE).await?;

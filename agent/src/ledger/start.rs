@@ -24,6 +24,10 @@ use crate::{
 
 /// The file, below the state folder.
 pub const FILE: &str = "ledger.snapshot";
+/// The same once more: a node that follows has nothing else to begin with.
+const COPY: &str = "ledger.snapshot.copy";
+/// Where one that can't be used is put.
+const DAMAGED: &str = "ledger.snapshot.damaged";
 /// What the first frame's checksum covers in place of a predecessor's.
 const FIRST: [u8; 8] = *b"snapshot";
 
@@ -70,8 +74,23 @@ impl Start {
     /// # Errors
     /// [`StartError`].
     pub fn open(&self, genesis: &SignedGenesis, verify: &dyn Verify) -> Result<State, StartError> {
+        if self.bytes.len() > limits::SNAPSHOT_BYTES {
+            return Err(SnapshotError::TooLarge.into());
+        }
+        self.open_own(genesis, verify)
+    }
+
+    /// As [`Start::open`], of one from this node's own disk, which may be larger.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn open_own(
+        &self,
+        genesis: &SignedGenesis,
+        verify: &dyn Verify,
+    ) -> Result<State, StartError> {
         epochs(genesis, &self.ends, &self.at, verify)?;
-        Ok(Snapshot::open(&self.bytes, &self.at)?)
+        Ok(Snapshot::open_own(&self.bytes, &self.at)?)
     }
 
     /// The bytes of a file that holds it.
@@ -84,7 +103,7 @@ impl Start {
 
     /// Reads the bytes of a file; none when they aren't whole.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (frames, _) = scan(bytes, FIRST, limits::SNAPSHOT_BYTES);
+        let (frames, _) = scan(bytes, FIRST, limits::OWN_SNAPSHOT_BYTES);
         let [head, state] = &frames[..] else {
             return None;
         };
@@ -98,10 +117,29 @@ impl Start {
     }
 }
 
-/// Where this node's ledger begins, if that isn't its genesis.
+/// Where this node's ledger begins, if that isn't its genesis. Of one that can't
+/// be read the copy counts, and what was there is put aside.
 pub(super) async fn load(disk: &dyn Disk) -> io::Result<Option<Start>> {
-    let bytes = disk.read(Path::new(FILE)).await?;
-    Ok(bytes.and_then(|bytes| Start::decode(&bytes)))
+    let (first, copy) = (Path::new(FILE), Path::new(COPY));
+    let Some(bytes) = disk.read(first).await? else {
+        return Ok(None);
+    };
+    if let Some(start) = Start::decode(&bytes) {
+        return Ok(Some(start));
+    }
+    disk.replace(Path::new(DAMAGED), &bytes).await?;
+    let bytes = disk.read(copy).await?;
+    let start = bytes.and_then(|bytes| Start::decode(&bytes));
+    match &start {
+        Some(start) => {
+            tracing::error!(
+                "the state that the ledger's file begins with is damaged; its copy counts"
+            );
+            disk.replace(first, &start.encode()).await?;
+        }
+        None => tracing::error!("the state that the ledger's file begins with is damaged"),
+    }
+    Ok(start)
 }
 
 /// Writes it down.
@@ -109,7 +147,9 @@ pub(super) async fn load(disk: &dyn Disk) -> io::Result<Option<Start>> {
 /// # Errors
 /// The disk's; what was there before stands.
 pub async fn store(disk: &dyn Disk, start: &Start) -> io::Result<()> {
-    disk.replace(Path::new(FILE), &start.encode()).await
+    let bytes = start.encode();
+    disk.replace(Path::new(FILE), &bytes).await?;
+    disk.replace(Path::new(COPY), &bytes).await
 }
 
 /// A peer that can be asked.

@@ -12,7 +12,9 @@ use innermesh_proto::{
     certificate::Serial,
     crypto::{Sealed, Sign},
     id::NodeId,
-    ledger::{Batch, BatchError, Outcome, Position, RULES, SignedGenesis, SignedRecovery, State},
+    ledger::{
+        Batch, BatchError, Outcome, Position, RULES, SignedGenesis, SignedRecovery, State, stamp,
+    },
     limits,
     message::{Deciding, Endorse, IssuerKeys, Spenders},
 };
@@ -132,11 +134,14 @@ pub(super) struct Writer {
     pub room: Room,
     /// When the next empty batch is due.
     pub beat: Mono,
+    /// When the newest stamp was first seen here, or this process began.
+    pub stamped: Mono,
 }
 
 impl Writer {
     pub async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
         self.beat = self.first_beat();
+        self.stamped = self.host.clock.now();
         let started = match self.follow_roster().await {
             // One who decides alone does so from the first request on.
             Ok(()) => self.work().await,
@@ -284,6 +289,14 @@ impl Writer {
         clock.now() + HEARTBEAT.saturating_sub(Duration::from_millis(age_ms))
     }
 
+    /// The stamp that this node would give a batch after `state` now.
+    pub fn next_stamp(&self, state: &State) -> u64 {
+        let elapsed = self.host.clock.now().saturating_sub(self.stamped);
+        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        let wall_ms = self.host.clock.wall_ms();
+        stamp::propose(state.stamp_ms, wall_ms, &self.clocks, elapsed_ms)
+    }
+
     /// The newest proved state.
     pub fn current(&self) -> Arc<State> {
         self.state.borrow().clone()
@@ -351,7 +364,8 @@ impl Writer {
             // Nobody listening is fine: positions in heads repair.
             let _ = self.batches.send(Arc::new(batch));
         }
-        self.beat = self.host.clock.now() + HEARTBEAT;
+        self.stamped = self.host.clock.now();
+        self.beat = self.stamped + HEARTBEAT;
         Ok(())
     }
 

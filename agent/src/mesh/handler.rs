@@ -26,7 +26,7 @@ use serde::de::DeserializeOwned;
 use super::{Inner, requests};
 use crate::{
     ledger::{Ledger, ProposeError, client, follow},
-    quic::{Admission, Caller, Handler, Standing},
+    quic::{Admission, Caller, Handler, Held, Standing},
 };
 
 /// How long a request of a joining or renewing machine may take to be decided.
@@ -81,7 +81,7 @@ impl Handler for PeerHandler {
             (method::GENESIS, _) => Ok(codec::encode(self.0.ledger.genesis())),
             (method::ISSUER_KEYS, Some(node)) => self.issuer_keys(node).await,
             (method::SNAPSHOT, _) => self.snapshot(&body).await,
-            (method::SNAPSHOT_PART, _) => self.snapshot_part(&body),
+            (method::SNAPSHOT_PART, _) => self.snapshot_part(&body).await,
             (method::RECOVERY, _) => self.recovery(&body).await,
             (method::REVOCATIONS, _) => Ok(self.0.lists.answer(&read(&body)?)),
             (method::COUNCIL, _) => Ok(codec::encode(&self.0.ledger.deciding().await)),
@@ -95,6 +95,16 @@ impl Handler for PeerHandler {
 
     fn is_free(&self, node: &NodeId) -> bool {
         self.0.ledger.state().voters.contains_key(node)
+    }
+
+    async fn make_room(&self, caller: &Caller, method: u16) -> Held {
+        match (method, caller.node) {
+            (
+                method::LEDGER | method::SNAPSHOT | method::SNAPSHOT_PART | method::RECOVERY,
+                Some(node),
+            ) => self.0.answers.room(node).await,
+            _ => Box::new(()),
+        }
     }
 
     async fn notice(&self, caller: &Caller, method: u16, body: Vec<u8>) {
@@ -150,9 +160,10 @@ impl PeerHandler {
 
     async fn ledger(&self, body: &[u8]) -> Result<Vec<u8>, Failure> {
         let query: LedgerQuery = read(body)?;
-        let batches = self.0.ledger.range(query.from, follow::RANGE_BYTES).await;
+        let most = limits::LEDGER_ANSWER_BYTES;
+        let batches = self.0.ledger.encoded_range(query.from, most).await;
         let batches = batches.map_err(|e| Failure::Internal(e.to_string()))?;
-        Ok(codec::encode(&Batches { batches }))
+        Ok(codec::encode_list(&batches))
     }
 
     async fn snapshot(&self, body: &[u8]) -> Result<Vec<u8>, Failure> {
@@ -167,9 +178,9 @@ impl PeerHandler {
         Ok(codec::encode(&head.unwrap_or_default()))
     }
 
-    fn snapshot_part(&self, body: &[u8]) -> Result<Vec<u8>, Failure> {
+    async fn snapshot_part(&self, body: &[u8]) -> Result<Vec<u8>, Failure> {
         let query: SnapshotPartQuery = read(body)?;
-        let start = self.0.ledger.start_at(query.index);
+        let start = self.0.ledger.start_at(query.index).await;
         let start = start.ok_or_else(|| {
             Failure::Unavailable("that state isn't at hand any more; ask for the newest".into())
         })?;

@@ -4,6 +4,7 @@
 
 mod acme;
 mod admit;
+mod answers;
 mod apply;
 mod certificates;
 mod commands;
@@ -176,6 +177,7 @@ pub(crate) struct Inner {
     pub transport: Transport,
     pub gossip: Gossip,
     pub nudge: Nudge,
+    pub answers: answers::Answers,
     pub services: Registry,
     pub dns: Arc<Dns>,
     pub tunnel: Arc<dyn Tunnel>,
@@ -327,6 +329,7 @@ impl Agent {
             transport,
             gossip,
             nudge,
+            answers: answers::Answers::default(),
             services,
             dns,
             tunnel,

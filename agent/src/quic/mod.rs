@@ -27,7 +27,9 @@ pub use self::{
     counters::Counters,
     error::{CallError, DialError, TransportError},
     registry::{PeerEvent, PeerInfo},
-    transport::{Admission, Caller, Carry, Channel, Handler, Line, Settings, Standing, Transport},
+    transport::{
+        Admission, Caller, Carry, Channel, Handler, Held, Line, Settings, Standing, Transport,
+    },
 };
 use crate::host::Clock;
 

@@ -25,7 +25,7 @@ use super::{
     frame::{self, ReadFrame, ReadFrameError},
     link::{Link, Unfinished},
     registry::{PeerEvent, StrangerSlot},
-    transport::{Caller, Standing},
+    transport::{Caller, Held, Standing},
     within,
 };
 use crate::telemetry;
@@ -164,8 +164,10 @@ async fn request(core: Arc<Core>, link: Arc<Link>, send: SendStream, mut receive
     let frame = RequestFrame::decode(&bytes, limits::RPC_BYTES);
     core.count_bytes(&link, bytes.len());
     drop(bytes);
+    // What the answer holds of shared memory, until it is delivered.
+    let mut held: Option<Held> = None;
     let result = match frame {
-        Ok(frame) => match answer(&core, &link, frame).await {
+        Ok(frame) => match answer(&core, &link, frame, &mut held).await {
             Some(result) => result,
             None => return,
         },
@@ -186,6 +188,7 @@ async fn request(core: Arc<Core>, link: Arc<Link>, send: SendStream, mut receive
         }
     };
     within(&*core.clock, limit, delivered).await;
+    drop(held);
 }
 
 /// Takes one one-way message in.
@@ -292,6 +295,7 @@ async fn answer(
     core: &Core,
     link: &Arc<Link>,
     request: RequestFrame,
+    held: &mut Option<Held>,
 ) -> Option<Result<Vec<u8>, Failure>> {
     let caller = judge(core, link, request.method)?;
     if caller.node.is_none() && !core.open.contains(&request.method) {
@@ -309,6 +313,7 @@ async fn answer(
     let started = AtomicBool::new(false);
     let work = async {
         let _turn = link.calls.acquire().await;
+        *held = Some(handler.make_room(&caller, request.method).await);
         started.store(true, Ordering::Relaxed);
         handler.call(&caller, request.method, request.body).await
     };

@@ -44,6 +44,9 @@ pub trait Admission: Send + Sync {
     fn standing(&self, key: &PublicKey) -> Standing;
 }
 
+/// What is given back when it is dropped.
+pub type Held = Box<dyn std::any::Any + Send>;
+
 /// Answers peers.
 #[async_trait]
 pub trait Handler: Send + Sync {
@@ -54,6 +57,14 @@ pub trait Handler: Send + Sync {
     /// # Errors
     /// The [`Failure`] that the caller is told.
     async fn call(&self, caller: &Caller, method: u16, body: Vec<u8>) -> Result<Vec<u8>, Failure>;
+
+    /// Waits for what the answer needs of memory that callers share. It is held
+    /// until the answer was delivered, and waiting for it is part of the
+    /// deadline.
+    async fn make_room(&self, caller: &Caller, method: u16) -> Held {
+        let _ = (caller, method);
+        Box::new(())
+    }
 
     /// Takes in a member's one-way message. Several of one peer may be under
     /// way at the same time, in any order.

@@ -23,6 +23,7 @@ impl State {
             bytes: 0,
             previous: self.position,
             epoch: self.epoch,
+            with_hash: false,
         }
     }
 }
@@ -34,9 +35,15 @@ pub struct Draft {
     bytes: usize,
     previous: Position,
     epoch: u32,
+    with_hash: bool,
 }
 
 impl Draft {
+    /// Has the header say the hash of the state, wherever the batch is.
+    pub fn hash_state(&mut self) {
+        self.with_hash = true;
+    }
+
     /// The state with all entries so far.
     pub fn state(&self) -> &State {
         &self.state
@@ -215,7 +222,8 @@ impl Draft {
             recovery: None,
             rules: self.state.rules,
         };
-        if header.next.is_some() || header.index.is_multiple_of(STATE_HASH_INTERVAL) {
+        let is_due = self.with_hash || header.index.is_multiple_of(STATE_HASH_INTERVAL);
+        if header.next.is_some() || is_due {
             header.state = Some(self.state.hash_at(header.index));
         }
         let batch = Batch::unproved(&header, self.entries);

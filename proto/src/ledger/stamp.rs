@@ -3,16 +3,23 @@
 /// How far a leader's clock may be ahead of its peers' before it is their time
 /// that counts, in milliseconds.
 pub const SKEW_MS: u64 = 2 * 60 * 1000;
+/// One part in so many by which a monotonic clock may be too fast.
+const DRIFT: u64 = 1000;
 
 /// The stamp for the next batch: the leader's own clock, but never below the
 /// `last` stamp, and never more than [`SKEW_MS`] beyond what the middle one of
 /// its live peers' clocks says (S19). With no peer to compare with, its own
 /// clock is all there is.
-pub fn propose(last: u64, own_ms: u64, peers_ms: &[u64]) -> u64 {
+///
+/// `elapsed_ms` is how much time has passed since the last stamp was seen, by
+/// the leader's monotonic clock. So much, but for [`DRIFT`], ledger time may go
+/// on whatever the peers say: the only peer can't make it stand still.
+pub fn propose(last: u64, own_ms: u64, peers_ms: &[u64], elapsed_ms: u64) -> u64 {
     let mut clocks = peers_ms.to_vec();
     clocks.sort_unstable();
+    let went_on = last.saturating_add(elapsed_ms - elapsed_ms / DRIFT);
     let ceiling = match clocks.get(clocks.len() / 2) {
-        Some(middle) => middle.saturating_add(SKEW_MS),
+        Some(middle) => middle.saturating_add(SKEW_MS).max(went_on),
         None => u64::MAX,
     };
     own_ms.min(ceiling).max(last)
@@ -37,7 +44,10 @@ mod tests {
     #[test]
     fn a_clock_in_2106_moves_ledger_time_by_two_minutes_at_most() {
         let year_2106 = 4_300_000_000_000;
-        assert_eq!(propose(NOW, year_2106, &[NOW, NOW + 5, NOW]), NOW + SKEW_MS);
+        assert_eq!(
+            propose(NOW, year_2106, &[NOW, NOW + 5, NOW], 0),
+            NOW + SKEW_MS
+        );
     }
 
     #[test]
@@ -48,13 +58,29 @@ mod tests {
 
     #[test]
     fn ledger_time_never_goes_back() {
-        assert_eq!(propose(NOW, 0, &[]), NOW);
-        assert_eq!(propose(NOW, NOW + 9, &[0, 0, 0]), NOW);
+        assert_eq!(propose(NOW, 0, &[], 0), NOW);
+        assert_eq!(propose(NOW, NOW + 9, &[0, 0, 0], 0), NOW);
     }
 
     #[test]
     fn one_peer_with_a_wrong_clock_among_three_changes_nothing() {
-        assert_eq!(propose(NOW, NOW + 7, &[0, NOW, NOW]), NOW + 7);
-        assert_eq!(propose(NOW, NOW + 7, &[u64::MAX, NOW, NOW]), NOW + 7);
+        assert_eq!(propose(NOW, NOW + 7, &[0, NOW, NOW], 0), NOW + 7);
+        assert_eq!(propose(NOW, NOW + 7, &[u64::MAX, NOW, NOW], 0), NOW + 7);
+    }
+
+    #[test]
+    fn the_only_peers_clock_does_not_make_ledger_time_stand_still() {
+        const HOUR_MS: u64 = 3_600_000;
+        // It says 1970, or always the newest stamp.
+        for peer in [0, NOW - SKEW_MS, NOW] {
+            let own = NOW + HOUR_MS;
+            let stamp = propose(NOW, own, &[peer], HOUR_MS);
+            assert!(stamp > NOW + HOUR_MS * 99 / 100, "{peer}: {stamp}");
+            assert!(stamp <= own, "{peer}: {stamp}");
+        }
+        // Nor does the leader's own clock go further than time does.
+        let year_2106 = 4_300_000_000_000;
+        let stamp = propose(NOW, year_2106, &[0], HOUR_MS);
+        assert!(stamp <= NOW + HOUR_MS, "{stamp}");
     }
 }

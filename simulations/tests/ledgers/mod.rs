@@ -115,7 +115,8 @@ impl Mesh {
         self.requests += 1;
         let id = RequestId(u128::from(self.requests).to_le_bytes());
         let mesh = self.founder.ledger.state().mesh;
-        Request::seal(by, mesh, id, author, START_MS + 500_000, content)
+        let now_ms = self.founder.machine.host.clock.wall_ms();
+        Request::seal(by, mesh, id, author, now_ms + 500_000, content)
     }
 
     pub async fn ask(&mut self, content: Content) {

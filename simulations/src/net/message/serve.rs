@@ -298,8 +298,10 @@ impl Work {
                 deadline_ms,
                 body,
             } => {
-                let mut running: Running<_> =
-                    Box::pin(async move { handler.call(&caller, method, body).await });
+                let mut running: Running<_> = Box::pin(async move {
+                    let _held = handler.make_room(&caller, method).await;
+                    handler.call(&caller, method, body).await
+                });
                 let answer = move |wire: &Weak<Shared>, result| {
                     let result = fit(result);
                     let frame = Frame::Answer { number, result };

@@ -188,4 +188,8 @@ impl ReadFile for Handle {
         let part = bytes.get(range.start as usize..range.end as usize);
         Ok(part.unwrap_or_default().to_vec())
     }
+
+    async fn length(&self) -> io::Result<u64> {
+        Ok(self.0.bytes(&self.1.display().to_string()).len() as u64)
+    }
 }
