@@ -117,6 +117,7 @@ fn input(domain: &str) -> ZoneInput {
         ]
         .into(),
         records: Default::default(),
+        member_aliases: Default::default(),
     }
 }
 

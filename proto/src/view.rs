@@ -15,13 +15,16 @@ use crate::{
     hold::{self, Held},
     id::{self, NodeId},
     ledger::{
-        Member, State,
-        record::UserRecord,
+        Member, Role, State,
+        record::{RecordData, UserRecord},
         state::{Name, NameKind},
     },
     name::Label,
     tunnel::{TunnelKey, TunnelPeer, TunnelPlan},
-    zone::{self, InstanceRecord, NodeRecords, Record, ServiceRecords, ServiceState, ZoneInput},
+    zone::{
+        self, DomainName, InstanceRecord, NodeRecords, Record, ServiceRecords, ServiceState,
+        ZoneInput,
+    },
 };
 
 /// All that a node concludes from, as one immutable value.
@@ -221,7 +224,22 @@ impl MeshView {
                 })
                 .filter(|(_, data)| !data.is_empty())
                 .collect(),
+            member_aliases: self.member_aliases(),
         }
+    }
+
+    /// Names whose alias a member added that is no admin.
+    fn member_aliases(&self) -> BTreeSet<DomainName> {
+        let by_member = |record: &UserRecord| {
+            let owner = self.ledger.members.get(&record.owner);
+            matches!(record.data, RecordData::Cname(_))
+                && owner.is_none_or(|owner| !owner.roles.contains(&Role::Admin))
+        };
+        let records = self.ledger.records.iter();
+        records
+            .filter(|(_, all)| all.iter().any(by_member))
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     /// Users' records that strangers may see, too.
