@@ -216,9 +216,7 @@ impl MeshView {
                 .records
                 .iter()
                 .map(|(name, all)| {
-                    let served = all
-                        .iter()
-                        .filter(|record| !self.held.contains_key(&record.owner));
+                    let served = all.iter().filter(|record| self.is_served(record));
                     let data: Vec<_> = served.map(|record| record.data.rdata()).collect();
                     (name.clone(), data)
                 })
@@ -246,8 +244,7 @@ impl MeshView {
     pub fn public_records(&self) -> Vec<Record> {
         let all = self.ledger.records.iter();
         all.flat_map(|(name, all)| {
-            let served =
-                |record: &&UserRecord| record.public && !self.held.contains_key(&record.owner);
+            let served = |record: &&UserRecord| record.public && self.is_served(record);
             let public = all.iter().filter(served);
             public.map(|record| Record {
                 name: name.clone(),
@@ -256,6 +253,10 @@ impl MeshView {
             })
         })
         .collect()
+    }
+
+    fn is_served(&self, record: &UserRecord) -> bool {
+        !self.held.contains_key(&record.owner) && self.ledger.record_counts(record)
     }
 
     fn node_records(&self, node: &NodeId, member: &Member) -> NodeRecords {
@@ -307,6 +308,12 @@ impl MeshView {
         let member = self.ledger.members.get(node)?;
         let view = self.nodes.get(node)?;
         let instance = view.announcement.services.get(name)?;
+        // An address that it may not have makes it none: elsewhere nothing runs.
+        if let Some(address) = instance.address
+            && !self.ledger.instance_counts(*node, name, address)
+        {
+            return None;
+        }
         Some(InstanceRecord {
             node: member.name.clone(),
             addresses: match instance.address {

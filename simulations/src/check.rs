@@ -22,7 +22,7 @@ use innermesh_proto::{
 
 use self::authors::Authors;
 use crate::{
-    Machine,
+    Machine, leads,
     mesh::{is_denied, resolve},
     tunnel::left_open,
 };
@@ -161,6 +161,7 @@ impl Checker {
             let mut heads = table.iter().map(|(_, known)| &known.head);
             heads.try_for_each(|head| self.head(node, head))
         })?;
+        leads::names(&view)?;
         routes(&view, machine)
     }
 

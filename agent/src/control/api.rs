@@ -315,6 +315,9 @@ pub struct InviteRequest {
     /// Networks that they may bring.
     #[serde(default)]
     pub routes: Vec<IpNet>,
+    /// Networks outside the mesh to whose addresses their names may lead.
+    #[serde(default)]
+    pub addresses: Vec<IpNet>,
 }
 
 /// A token.
@@ -322,8 +325,12 @@ pub struct InviteRequest {
 pub struct Invite {
     /// The token.
     pub token: String,
-    /// The whole command that spends it.
+    /// The whole command that spends it, for a shell: the token goes through a
+    /// pipe, as other users see what stands on a command line.
     pub command: String,
+    /// The command without the token, which it asks for.
+    #[serde(default)]
+    pub asking: String,
     /// When it ends.
     pub expires: UnixTime,
     /// The same, in milliseconds since 1970.

@@ -135,7 +135,8 @@ impl Control for FakeAgent {
         let expires = UnixTime::from_ms(request.ttl_s * 1000);
         Ok(Invite {
             token: "tok".into(),
-            command: "agent join 192.0.2.1 --token tok".into(),
+            command: "printf %s tok | agent join 192.0.2.1 --token -".into(),
+            asking: "agent join 192.0.2.1 --token -".into(),
             expires,
             expires_ms: expires.ms(),
         })
@@ -325,6 +326,7 @@ async fn every_request_gets_its_answer() {
         roles: vec![],
         names: vec!["web-*".parse().unwrap()],
         routes: vec![],
+        addresses: Vec::new(),
     };
     assert_eq!(client.invite(&request).await.unwrap().expires_ms, 60_000);
     assert_eq!(client.service_list().await.unwrap().len(), 1);
@@ -613,11 +615,13 @@ async fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
         roles: vec![],
         names: vec![],
         routes: vec![],
+        addresses: Vec::new(),
     };
     assert_eq!(
         value(serde_json::to_value(agent.invite(request).await.unwrap())),
         json!({
-            "token": "tok", "command": "agent join 192.0.2.1 --token tok",
+            "token": "tok", "command": "printf %s tok | agent join 192.0.2.1 --token -",
+            "asking": "agent join 192.0.2.1 --token -",
             "expires": "1970-01-01T00:00:01Z", "expires_ms": 1000,
         })
     );

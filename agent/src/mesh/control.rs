@@ -183,17 +183,22 @@ impl Control for AgentControl {
             .map_err(service_error)?;
         super::apply::announce(&self.0, None);
         let secured = names::secure(&self.0, &service).await;
+        let leads = names::leads(&self.0, &service).is_ok();
         let domain = &self.view().ledger.domain;
         let mut reachable = vec![format!("{}.{}", service.name, domain.join(&own.name))];
         let granted = names::is_granted(&self.0, &service.name);
         if granted {
             reachable.insert(0, domain.join(&service.name));
         }
+        if !leads {
+            reachable.clear();
+        }
         Ok(ServiceAdded {
             name: service.name.to_string(),
-            state: match granted {
-                true => ServiceState::Granted,
-                false => ServiceState::Pending,
+            state: if granted && leads {
+                ServiceState::Granted
+            } else {
+                ServiceState::Pending
             },
             reason: secured.err(),
             reachable,

@@ -6,6 +6,7 @@ mod chain;
 mod evict;
 mod genesis;
 mod join;
+mod leads;
 mod lifecycle;
 mod measure;
 mod mesh;

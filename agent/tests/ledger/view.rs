@@ -343,7 +343,7 @@ fn a_member_that_an_admin_holds_loses_its_routes_its_names_and_its_records() {
     seen.mesh.ask(&*key(1), Content::Share(share));
     let record = AddRecord {
         name: "cam.one.lab.internal".parse().unwrap(),
-        data: RecordData::A("192.0.2.5".parse().unwrap()),
+        data: RecordData::A(seen.mesh.state().members[&id(&*key(1))].ipv4),
         public: true,
     };
     seen.mesh.ask(&*key(1), Content::AddRecord(record));

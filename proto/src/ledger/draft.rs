@@ -139,6 +139,7 @@ impl Draft {
                     .take_leaf(&join.plan, node, attachment, verify)
                     .map_err(refuse)?;
                 state.admit(node, join.member);
+                state.grant_addresses(node, join.addresses);
                 state.set_membership(node, serial);
                 if let Some((token, expires_ms)) = join.token {
                     state.spend(token, expires_ms);
@@ -184,7 +185,7 @@ impl Draft {
             Effect::Revoke(serial) => state.revoke(serial, true),
             Effect::AddRecord(record, owner) => state.add_record(record, owner, index),
             Effect::RemoveRecords(remove) => state.remove_records(&remove),
-            Effect::Rules(rules) => state.raise_rules(rules),
+            Effect::Rules(rules) => state.raise_rules(rules, index),
         }
         Ok(Outcome::Done(index))
     }

@@ -99,6 +99,7 @@ impl State {
             return;
         };
         self.take_member(node);
+        self.forget_addresses(node);
         self.addresses.remove(&member.ipv4);
         if !self.roster.contains(&node) {
             self.voters.remove(&node);

@@ -14,6 +14,7 @@ mod effects;
 pub mod evidence;
 mod extension;
 mod genesis;
+mod leads;
 pub mod record;
 pub mod recovery;
 pub mod request;

@@ -9,6 +9,8 @@ use super::{
     rules::{Outcome, Refusal},
     state::State,
 };
+use ipnet::IpNet;
+
 use crate::{certificate::Certificate, crypto::Verify, id::NodeId, limits};
 
 /// One thing that happened.
@@ -194,7 +196,7 @@ impl Teller<'_> {
     fn concerned(&self, content: &Content) -> Vec<String> {
         match content {
             Content::Join(join) => {
-                let grant = join.grant.peek::<Grant>(limits::REQUEST_BYTES).ok();
+                let grant = Grant::peek(&join.grant).ok();
                 let inviter = grant.map(|grant| self.node(grant.inviter));
                 inviter.into_iter().chain([join.name.to_string()]).collect()
             }
@@ -349,13 +351,15 @@ impl Teller<'_> {
     }
 
     fn joined(&self, join: &Join) -> String {
-        let grant = join.grant.peek::<Grant>(limits::REQUEST_BYTES).ok();
+        let grant = Grant::peek(&join.grant).ok();
         let inviter = grant.as_ref().map(|grant| self.node(grant.inviter));
-        let roles = grant.map(|grant| with_roles(&grant.roles));
+        let addresses = grant.as_ref().map(|grant| with_addresses(&grant.addresses));
+        let roles = grant.as_ref().map(|grant| with_roles(&grant.roles));
         format!(
-            "{} joined{}, by an invite of {}",
+            "{} joined{}{}, by an invite of {}",
             join.name,
             roles.unwrap_or_default(),
+            addresses.unwrap_or_default(),
             inviter.unwrap_or_else(|| "nobody known".into())
         )
     }
@@ -423,6 +427,14 @@ fn kind(content: &Content) -> &'static str {
         Content::RemoveRecords(_) => "remove-records",
         Content::Rules(_) => "rules",
     }
+}
+
+fn with_addresses(addresses: &BTreeSet<IpNet>) -> String {
+    if addresses.is_empty() {
+        return String::new();
+    }
+    let nets: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    format!(", its names may lead to {}", nets.join(", "))
 }
 
 fn with_roles(roles: &BTreeSet<Role>) -> String {

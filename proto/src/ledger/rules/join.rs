@@ -32,10 +32,11 @@ pub(super) fn rule_join(
     if !verify.ed25519(&join.node, &possession, &join.possession) {
         return Err(Refusal::Signature);
     }
-    let stated: Grant = join
-        .grant
-        .peek(limits::REQUEST_BYTES)
-        .map_err(|_| Refusal::Grant)?;
+    let stated = Grant::peek(&join.grant).map_err(|_| Refusal::Grant)?;
+    // To rules 0 such a grant is none.
+    if !stated.addresses.is_empty() && state.rules == 0 {
+        return Err(Refusal::Grant);
+    }
     let inviter = state.members.get(&stated.inviter).ok_or(Refusal::Inviter)?;
     let grant = Grant::open(&join.grant, &inviter.key, &state.mesh, verify)
         .filter(|grant| grant.token == *token)
@@ -46,6 +47,7 @@ pub(super) fn rule_join(
     if grant.uses > limits::TOKEN_USES {
         return Err(Refusal::GrantTooWide);
     }
+    check_addresses(state, &grant.addresses)?;
     if grant.expires_ms < stamp_ms
         || grant.expires_ms > stamp_ms.saturating_add(limits::TOKEN_LIFETIME_MS)
     {
@@ -60,6 +62,7 @@ pub(super) fn rule_join(
         roles: grant.roles,
         names: grant.names,
         routes: grant.routes,
+        addresses: grant.addresses,
     };
     let inviter = Asking {
         node: stated.inviter,
@@ -85,6 +88,7 @@ pub(super) fn rule_admit(
         roles: admit.roles.clone(),
         names: admit.names.clone(),
         routes: admit.routes.clone(),
+        addresses: BTreeSet::new(),
     };
     admission(state, author, wish, None)
 }
@@ -96,6 +100,7 @@ struct Wish<'w> {
     roles: BTreeSet<Role>,
     names: BTreeSet<NamePattern>,
     routes: BTreeSet<IpNet>,
+    addresses: BTreeSet<IpNet>,
 }
 
 fn admission(
@@ -138,6 +143,7 @@ fn admission(
     let plan = membership_plan(&state.domain, &member, state.stamp_ms);
     Ok(Effect::Join(Box::new(JoinEffect {
         member,
+        addresses: wish.addresses,
         token,
         plan,
     })))
@@ -163,6 +169,20 @@ fn check_grant(state: &State, inviter: &Member, wish: &Wish<'_>) -> Result<(), R
         |route: &&IpNet| route.trunc() != **route || overlay.iter().any(|net| net.contains(*route));
     match wish.routes.iter().find(wrong) {
         Some(route) => Err(Refusal::Route(*route)),
+        None => Ok(()),
+    }
+}
+
+/// An admin's names may lead to any address outside the mesh, and so may those
+/// of whom it invites.
+fn check_addresses(state: &State, addresses: &BTreeSet<IpNet>) -> Result<(), Refusal> {
+    if addresses.len() > limits::GRANT_ADDRESSES {
+        return Err(Refusal::GrantTooWide);
+    }
+    let overlay = [IpNet::V4(state.ipv4), IpNet::V6(state.mesh.ula())];
+    let wrong = |net: &&IpNet| net.trunc() != **net || overlay.iter().any(|own| own.contains(*net));
+    match addresses.iter().find(wrong) {
+        Some(net) => Err(Refusal::Route(*net)),
         None => Ok(()),
     }
 }

@@ -12,6 +12,7 @@ mod roster;
 
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use self::{evict::Eviction, refusal::Refusal};
@@ -100,6 +101,8 @@ pub(super) enum Effect {
 
 pub(super) struct JoinEffect {
     pub member: Member,
+    /// Addresses outside the mesh that its names may lead to.
+    pub addresses: BTreeSet<IpNet>,
     /// The token that it spends, and until when that counts.
     pub token: Option<(PublicKey, u64)>,
     pub plan: LeafPlan,
