@@ -171,6 +171,11 @@ impl Dns {
         self.view.load().zone.clone()
     }
 
+    /// Whether a source is this host, a member or counts as such.
+    pub fn is_internal(&self, source: IpAddr) -> bool {
+        self.view.load().sources.class(source) == Source::Internal
+    }
+
     /// Forwards other names to these servers from now on, but never to this
     /// service itself. `own` are the host's addresses: a service that listens
     /// on all of them is reached by each.

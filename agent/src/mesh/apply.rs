@@ -199,9 +199,11 @@ pub fn publish_zone(inner: &Inner) {
 
 /// Listens for DNS: where the configuration says, else on the resolver's
 /// addresses, of which IPv6's may be missing where the host has none.
-pub fn serve_dns(inner: &Inner) -> Result<DnsServer, ListenError> {
+pub fn serve_dns(inner: &Arc<Inner>) -> Result<DnsServer, ListenError> {
+    let sources = inner.listen_sources();
     let start = |listen: &[SocketAddr]| {
-        DnsServer::start(inner.dns.clone(), inner.host.clock.clone(), listen)
+        let clock = inner.host.clock.clone();
+        DnsServer::start(inner.dns.clone(), clock, &sources, listen)
     };
     if !inner.config.dns_listen.is_empty() || inner.config.backend == BackendChoice::None {
         return start(&inner.config.dns_listen);

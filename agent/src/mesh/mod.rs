@@ -61,6 +61,7 @@ use crate::{
         client::{Client, SubmitError},
         follow::{self, Nudge},
     },
+    listen::{Class, Sources},
     quic::{Settings, Transport, TransportError},
     services::{Registry, ServiceError, Spec},
     tls::TlsError,
@@ -257,6 +258,7 @@ impl Agent {
         let admission = Arc::new(handler::LedgerAdmission {
             ledger: ledger.clone(),
             held: holds.held(),
+            keys: host.keys.clone(),
         });
         let transport = open_transport(&host, &config, |listen| {
             Ok(Settings {
@@ -523,6 +525,17 @@ impl Inner {
                 .local_sources
                 .iter()
                 .any(|net| net.contains(&source))
+    }
+
+    /// What an address is to whatever listens here. Members are those of the
+    /// zone that is being served.
+    pub fn listen_sources(self: &Arc<Self>) -> Arc<dyn Sources> {
+        let inner = Arc::downgrade(self);
+        Arc::new(move |address: IpAddr| match inner.upgrade() {
+            Some(inner) if inner.is_local(address) => Class::Local,
+            Some(inner) if inner.dns.is_internal(address) => Class::Member,
+            _ => Class::Other,
+        })
     }
 
     /// Looks at the host's own addresses.
