@@ -10,6 +10,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
+    endpoint::{self, is_plausible},
     filter::{FilterPlan, HostNetworks, Interface},
     head::{Announcement, HeadTable, Known},
     hold::{self, Held},
@@ -353,7 +354,7 @@ impl MeshView {
                     .into_iter()
                     .map(IpNet::from)
                     .collect(),
-                endpoint: tunnel_endpoint(view, wireguard.port),
+                endpoint: tunnel_endpoint(view, wireguard.port, &self.ledger),
                 keepalive_s: Some(KEEPALIVE_S),
                 preshared_key: None,
             };
@@ -364,11 +365,11 @@ impl MeshView {
 }
 
 /// Where WireGuard should look for a peer: the address by which QUIC reaches
-/// it, else the first that it announces.
-fn tunnel_endpoint(view: &NodeView, port: u16) -> Option<SocketAddr> {
-    let ip = view
-        .path
-        .or_else(|| view.announcement.quic.first().copied())?
-        .ip();
+/// it, else the first that it announces and where it can be.
+fn tunnel_endpoint(view: &NodeView, port: u16, state: &State) -> Option<SocketAddr> {
+    let overlay = endpoint::overlay(state);
+    let announced = view.announcement.quic.iter().copied();
+    let mut announced = announced.filter(|address| is_plausible(address, &overlay, true));
+    let ip = view.path.or_else(|| announced.next())?.ip();
     Some(SocketAddr::new(ip.to_canonical(), port))
 }
