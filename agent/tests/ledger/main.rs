@@ -6,6 +6,7 @@ mod chain;
 mod evict;
 mod genesis;
 mod join;
+mod keys;
 mod leads;
 mod lifecycle;
 mod measure;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::shares::Shares;
+use super::{shares::Shares, tunnel_keys::TunnelKeys};
 use crate::{id::NodeId, map::Map};
 
 /// Facts that rules 1 brought.
@@ -20,4 +20,6 @@ pub(super) struct Extension {
     /// Index of the batch that brought rules 1: names and records from before
     /// it lead where they led.
     pub stands_until: u64,
+    /// WireGuard keys.
+    pub tunnel: TunnelKeys,
 }

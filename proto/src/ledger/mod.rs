@@ -26,6 +26,7 @@ mod shares;
 pub mod snapshot;
 pub mod stamp;
 pub mod state;
+mod tunnel_keys;
 mod version;
 
 pub use self::{
@@ -39,5 +40,6 @@ pub use self::{
     sentence::Sentence,
     snapshot::{EpochError, Epochs, Snapshot, SnapshotError},
     state::{Member, State},
+    tunnel_keys::NodeKeys,
     version::RULES,
 };

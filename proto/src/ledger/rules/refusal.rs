@@ -223,6 +223,9 @@ pub enum Refusal {
         "{0} is outside the mesh, and only an admin may point a name there: ask one to add the record"
     )]
     ForeignName(String),
+    /// Another node has the WireGuard key.
+    #[error("that WireGuard key can't be had: another node has it; use a new one")]
+    TunnelKey,
 }
 
 impl Refusal {
