@@ -18,9 +18,9 @@ use innermesh_proto::{
     },
     limits,
     message::{
-        Batches, BodyQuery, CutOff, CutOffQuery, Decided, HeadsQuery, JoinHello, JoinQuery, Joined, LedgerQuery,
-        Propose, Push, RecoveryQuery, Renew, SnapshotHead, SnapshotPartQuery, SnapshotQuery,
-        Submitted,
+        Batches, BodyQuery, CutOff, CutOffQuery, Decided, HeadsQuery, JoinHello, JoinQuery, Joined,
+        LedgerQuery, Propose, Push, RecoveryQuery, Renew, SnapshotHead, SnapshotPartQuery,
+        SnapshotQuery, Submitted,
     },
     rpc::{Failure, method},
 };
@@ -101,13 +101,12 @@ fn is_invited(state: &State, sealed: &Sealed, caller: &Caller, verify: &dyn Veri
     let Ok(request) = sealed.peek::<Request>(limits::REQUEST_BYTES) else {
         return false;
     };
-    let (Some(Content::Join(join)), Author::Token(token)) = (
-        Content::decode(request.kind, &request.content),
-        request.author,
-    ) else {
+    let content = Content::decode(request.kind, &request.content);
+    let join = content.as_ref().and_then(Content::join);
+    let (Some(join), Author::Token(token)) = (join, request.author) else {
         return false;
     };
-    let grant = join.grant.peek::<Grant>(limits::REQUEST_BYTES).ok();
+    let grant = Grant::peek(&join.grant).ok();
     let inviter = grant.and_then(|stated| state.members.get(&stated.inviter));
     let Some(inviter) = inviter.filter(|inviter| inviter.roles.contains(&Role::Admin)) else {
         return false;
@@ -417,9 +416,7 @@ impl PeerHandler {
         };
         let state = self.0.ledger.state();
         let message = match &tunnel {
-            Some(key) => {
-                KeyedJoin::possession_message(&state.mesh, &token, &join.exporter, key)
-            }
+            Some(key) => KeyedJoin::possession_message(&state.mesh, &token, &join.exporter, key),
             None => Join::possession_message(&state.mesh, &token, &join.exporter),
         };
         let possesses = self
