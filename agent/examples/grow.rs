@@ -103,6 +103,7 @@ impl Grow {
             roles: BTreeSet::new(),
             names: BTreeSet::from([NamePattern::any()]),
             routes: BTreeSet::new(),
+            addresses: BTreeSet::new(),
             uses: 1,
             expires_ms: self.host.clock.wall_ms() + 3_600_000,
             position: self.ledger.state().position,

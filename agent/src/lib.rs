@@ -13,6 +13,7 @@ pub mod enroll;
 pub mod gossip;
 pub mod host;
 pub mod ledger;
+pub mod listen;
 pub mod mesh;
 pub mod overlay;
 pub mod page;

@@ -290,3 +290,36 @@ fn strangers_may_look_only(agent: &Agent) {
         );
     }
 }
+
+#[test]
+fn a_token_goes_by_standard_input_and_is_never_on_a_command_line() {
+    let mut alpha = Agent::new();
+    alpha.ok("init --domain in.example.org --name alpha --no-start");
+    alpha.start();
+    let invite: serde_json::Value = serde_json::from_str(&alpha.ok("invite --json")).unwrap();
+    let text = |field: &str| invite[field].as_str().unwrap().to_owned();
+    let beta = Agent::new();
+    // What a shell runs is the pipe's right side; the left side is its own.
+    let ours = format!("{PROGRAM} --dir {} join", beta.folder.path().display());
+    let line = text("command").replace("agent join", &ours) + " --name beta --no-start";
+    let (left, right) = line.split_once(" | ").unwrap();
+    assert!(left.starts_with("printf ") && !right.contains(&text("token")));
+    let joined = Command::new("sh").args(["-c", &line]).output().unwrap();
+    assert_eq!(code(&joined), 0, "{}", stderr(&joined));
+    // A person pastes it; it isn't in the command that is printed.
+    let printed = alpha.ok("invite");
+    let mut lines = printed.lines().map(str::trim);
+    let command = lines.find(|line| line.starts_with("agent join ")).unwrap();
+    assert!(command.ends_with(" --token -"), "{printed}");
+    assert!(lines.any(|line| line.starts_with("imt1")), "{printed}");
+    // Nothing on standard input is no token.
+    let gamma = Agent::new();
+    let mut join = gamma.command("join 127.0.0.1:1 --token - --name gamma --no-start");
+    let refused = join.stdin(Stdio::null()).output().unwrap();
+    assert_eq!(code(&refused), 2, "{}", stderr(&refused));
+    assert!(
+        stderr(&refused).contains("no token"),
+        "{}",
+        stderr(&refused)
+    );
+}

@@ -13,6 +13,7 @@ pub mod admission;
 pub mod certificate;
 pub mod codec;
 pub mod crypto;
+pub mod endpoint;
 pub mod filter;
 pub mod gate;
 pub mod head;

@@ -7,6 +7,19 @@ pub const HEAD_BYTES: usize = 512;
 pub const BODY_BYTES: usize = 64 * 1024;
 /// Largest body that travels inline with a pushed head, in bytes.
 pub const INLINE_BODY_BYTES: usize = 1024;
+/// Bodies of one author that a node fetches without a pause, in bytes.
+pub const BODY_FETCH_BURST: usize = 512 * 1024;
+/// What it fetches of them after that, in bytes a second.
+pub const BODY_FETCH_BYTES_PER_S: u64 = 16 * 1024;
+/// Runs that one author may begin at once: each is another generation, which
+/// gossip keeps for ten minutes.
+pub const RUNS_BURST: i64 = 16;
+/// What has to pass between two runs after that, in milliseconds.
+pub const RUN_MS: u64 = 20_000;
+/// Addresses of one node that are dialed in one attempt.
+pub const DIALED_ADDRESSES: usize = 6;
+/// Of these, ports of one address from which no agent ever answered.
+pub const DIALED_PORTS: usize = 2;
 /// Items in one head body.
 pub const BODY_ITEMS: usize = 1024;
 /// Endpoints that one node may announce for one transport.
@@ -162,6 +175,10 @@ pub const NAMES_PER_NODE: usize = 1024;
 pub const GRANT_NAMES: usize = 64;
 /// Networks in one grant.
 pub const GRANT_ROUTES: usize = 64;
+/// Networks outside the mesh to whose addresses one node's names may lead by
+/// its invite. They stand beside what a node's share of the state counts: 1.2 MB
+/// with 4,096 members.
+pub const GRANT_ADDRESSES: usize = 16;
 /// CA nodes of one mesh, waiting ones too.
 pub const CA_NODES: usize = 64;
 /// Issuers of one CA node, with those that have expired of late.
@@ -292,6 +309,9 @@ pub const ISSUER_DAYS: u32 = 730;
 pub const ROOT_DAYS: u32 = 3652;
 /// Clients of the embedded tunnel's control socket at a time.
 pub const TUNNEL_SOCKET_CONNECTIONS: usize = 8;
+/// Peers that are asked at an eviction whether they have cut the node off; the
+/// rest is told as not asked.
+pub const CUT_OFF_ASKED: usize = 64;
 /// What one such client may send, in bytes: twice a request that names every
 /// member of the largest mesh with a few networks each.
 pub const TUNNEL_SOCKET_BYTES: u64 = 4 * 1024 * 1024;
@@ -329,6 +349,14 @@ pub const LINKS_PER_MEMBER: usize = 16;
 pub const STRANGERS: usize = 64;
 /// Connections with peers that are not members, from one address.
 pub const STRANGERS_PER_ADDRESS: usize = 16;
+/// Requests on one connection with a peer that is not a member; a join needs
+/// less than ten.
+pub const STRANGER_REQUESTS: usize = 64;
+/// Answers to one member that it hasn't taken yet, in bytes; more are refused
+/// as busy.
+pub const ANSWER_BYTES_PER_PEER: usize = 16 * 1024 * 1024;
+/// The same on one connection with a peer that is not a member.
+pub const ANSWER_BYTES_PER_STRANGER: usize = 512 * 1024;
 /// Longest life of a connection with a peer that is not a member, in milliseconds.
 pub const STRANGER_MS: u64 = 30_000;
 /// Handshakes towards us at the same time.
@@ -349,8 +377,12 @@ pub const DNS_FORWARDS: usize = 512;
 pub const DNS_CACHE_ENTRIES: usize = 8192;
 /// Answers kept from upstream, in bytes of their encoding.
 pub const DNS_CACHE_BYTES: usize = 8 * 1024 * 1024;
-/// TCP connections to the DNS server at one time; beyond it the newest is closed.
+/// TCP connections to the DNS server at one time.
 pub const DNS_TCP_CONNECTIONS: usize = 128;
+/// Of these, from one address.
+pub const DNS_TCP_PER_ADDRESS: usize = 16;
+/// Of these, from one user of this host: a resolver asks for all of its users.
+pub const DNS_TCP_PER_USER: usize = 64;
 /// Largest DNS message that is sent over UDP, in bytes: it passes everywhere
 /// without fragments (RFC 9715 §3).
 pub const DNS_UDP_BYTES: u16 = 1232;
@@ -358,10 +390,10 @@ pub const DNS_UDP_BYTES: u16 = 1232;
 pub const SERVICE_PROBES: usize = 16;
 /// Nodes that one service may be shared with by its description.
 pub const SERVICE_SHARES: usize = 64;
-/// Connections to the control socket from users that may only read, at a time.
-pub const CONTROL_OTHERS: usize = 32;
-/// Connections to the control socket from users that may change, at a time.
-pub const CONTROL_TRUSTED: usize = 32;
+/// Connections to the control socket at a time.
+pub const CONTROL_CONNECTIONS: usize = 64;
+/// Of these, from one user.
+pub const CONTROL_PER_USER: usize = 24;
 /// Largest request to the control socket, in bytes.
 pub const CONTROL_BODY_BYTES: usize = 64 * 1024;
 /// Largest answer that the command line takes, in bytes.
@@ -408,6 +440,8 @@ pub const ENDORSEMENTS_AHEAD: u64 = 64;
 pub const PAGE_CONNECTIONS: usize = 128;
 /// Of these, from one address: more than a browser opens.
 pub const PAGE_CONNECTIONS_PER_ADDRESS: usize = 16;
+/// Of these, from one user of this host.
+pub const PAGE_CONNECTIONS_PER_USER: usize = 48;
 /// Largest head of a request to the install page, in bytes.
 pub const PAGE_HEAD_BYTES: usize = 8 * 1024;
 /// Header fields of such a request.
@@ -426,3 +460,38 @@ pub const FILTER_PLAN_BYTES: usize = 512 * 1024;
 pub const NFT_OUTPUT_BYTES: u64 = 4 * 1024 * 1024;
 /// Longest time that `nft` may take, in milliseconds.
 pub const NFT_MS: u64 = 20_000;
+/// One place in so many of a listener is kept for members, and one for programs
+/// of this host.
+pub const KEPT_PLACES: usize = 4;
+/// How long an idle connection has its place for certain, in milliseconds;
+/// after that a source that holds less may take it when all are taken.
+pub const PLACE_IDLE_MS: u64 = 500;
+/// The same while a request of it is being answered, in milliseconds.
+pub const PLACE_BUSY_MS: u64 = 2_000;
+/// Longest wait for a place, in milliseconds; as many may wait as there are places.
+pub const PLACE_WAIT_MS: u64 = 10_000;
+/// Pause after a connection couldn't be accepted, in milliseconds.
+pub const ACCEPT_PAUSE_MS: u64 = 100;
+/// Connections that the kernel holds before they are accepted.
+pub const BACKLOG: i32 = 1024;
+/// ACME accounts at one agent.
+pub const ACME_ACCOUNTS: usize = 256;
+/// Of these, of one user of this host or one binding.
+pub const ACME_ACCOUNTS_PER_OWNER: usize = 128;
+/// Orders of one ACME account that are under way: a web server with 120 sites
+/// makes one for each at once.
+pub const ACME_OPEN_ORDERS: usize = 300;
+/// Orders of one ACME account that are kept.
+pub const ACME_KEPT_ORDERS: usize = 1000;
+/// What all ACME orders take together, in bytes.
+pub const ACME_BYTES: usize = 8 * 1024 * 1024;
+/// What the orders of one ACME account take, in bytes: some 400 certificates
+/// with one name each.
+pub const ACME_BYTES_PER_ACCOUNT: usize = 2 * 1024 * 1024;
+/// Connections to ACME at a time.
+pub const ACME_CONNECTIONS: usize = 192;
+/// Of these, from one address: a container's.
+pub const ACME_PER_ADDRESS: usize = 32;
+/// Of these, from one user of this host: a web server with 120 sites asks for
+/// all of them at once.
+pub const ACME_PER_USER: usize = 144;

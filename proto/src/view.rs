@@ -10,18 +10,22 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
+    endpoint::{self, is_plausible},
     filter::{FilterPlan, HostNetworks, Interface},
     head::{Announcement, HeadTable, Known},
     hold::{self, Held},
     id::{self, NodeId},
     ledger::{
-        Member, State,
-        record::UserRecord,
+        Member, Role, State,
+        record::{RecordData, UserRecord},
         state::{Name, NameKind},
     },
     name::Label,
     tunnel::{TunnelKey, TunnelPeer, TunnelPlan},
-    zone::{self, InstanceRecord, NodeRecords, Record, ServiceRecords, ServiceState, ZoneInput},
+    zone::{
+        self, DomainName, InstanceRecord, NodeRecords, Record, ServiceRecords, ServiceState,
+        ZoneInput,
+    },
 };
 
 /// All that a node concludes from, as one immutable value.
@@ -146,7 +150,7 @@ impl MeshView {
 
     /// What this node's tunnel interface should be. A peer is in it when it is
     /// a member, its position was compared with this node's, and it announced
-    /// a key; its allowed addresses are those that the ledger gives it and
+    /// that it has a tunnel; its allowed addresses are those that the ledger gives it and
     /// nothing else (S12), so they are disjoint (S11).
     pub fn tunnel_plan(&self) -> TunnelPlan {
         let Some(own) = self.own_member() else {
@@ -213,23 +217,35 @@ impl MeshView {
                 .records
                 .iter()
                 .map(|(name, all)| {
-                    let served = all
-                        .iter()
-                        .filter(|record| !self.held.contains_key(&record.owner));
+                    let served = all.iter().filter(|record| self.is_served(record));
                     let data: Vec<_> = served.map(|record| record.data.rdata()).collect();
                     (name.clone(), data)
                 })
                 .filter(|(_, data)| !data.is_empty())
                 .collect(),
+            member_aliases: self.member_aliases(),
         }
+    }
+
+    /// Names whose alias a member added that is no admin.
+    fn member_aliases(&self) -> BTreeSet<DomainName> {
+        let by_member = |record: &UserRecord| {
+            let owner = self.ledger.members.get(&record.owner);
+            matches!(record.data, RecordData::Cname(_))
+                && owner.is_none_or(|owner| !owner.roles.contains(&Role::Admin))
+        };
+        let records = self.ledger.records.iter();
+        records
+            .filter(|(_, all)| all.iter().any(by_member))
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     /// Users' records that strangers may see, too.
     pub fn public_records(&self) -> Vec<Record> {
         let all = self.ledger.records.iter();
         all.flat_map(|(name, all)| {
-            let served =
-                |record: &&UserRecord| record.public && !self.held.contains_key(&record.owner);
+            let served = |record: &&UserRecord| record.public && self.is_served(record);
             let public = all.iter().filter(served);
             public.map(|record| Record {
                 name: name.clone(),
@@ -238,6 +254,10 @@ impl MeshView {
             })
         })
         .collect()
+    }
+
+    fn is_served(&self, record: &UserRecord) -> bool {
+        !self.held.contains_key(&record.owner) && self.ledger.record_counts(record)
     }
 
     fn node_records(&self, node: &NodeId, member: &Member) -> NodeRecords {
@@ -289,6 +309,12 @@ impl MeshView {
         let member = self.ledger.members.get(node)?;
         let view = self.nodes.get(node)?;
         let instance = view.announcement.services.get(name)?;
+        // An address that it may not have makes it none: elsewhere nothing runs.
+        if let Some(address) = instance.address
+            && !self.ledger.instance_counts(*node, name, address)
+        {
+            return None;
+        }
         Some(InstanceRecord {
             node: member.name.clone(),
             addresses: match instance.address {
@@ -302,9 +328,11 @@ impl MeshView {
         })
     }
 
-    /// Of several nodes that announce one key, the one that has been a member
-    /// for longest keeps it, and this node its own: nobody can cut another off
-    /// by announcing its key.
+    /// Peers by the keys that the ledger gives them (S26). A node that it gives
+    /// none, as before all CA nodes are updated, is reached by the key that it
+    /// announces, where that is nobody else's: not by the ledger, not this
+    /// node's own, and of several such nodes that announce one key the one has
+    /// it that has been a member for longest.
     fn tunnel_peers(&self) -> BTreeMap<TunnelKey, TunnelPeer> {
         let announced = |view: &NodeView| view.announcement.wireguard.clone();
         let own = self.nodes.get(&self.me).and_then(announced);
@@ -313,14 +341,23 @@ impl MeshView {
         let mut others: Vec<_> = others
             .filter_map(|(node, view)| {
                 let member = self.ledger.members.get(node)?;
-                Some(((member.joined, node), member, view, announced(view)?))
+                let wireguard = announced(view)?;
+                let key = self.tunnel_key(node, wireguard.key)?;
+                let keyless = self.ledger.tunnel_keys(node).is_none();
+                Some((
+                    (keyless, member.joined, node),
+                    member,
+                    view,
+                    key,
+                    wireguard.port,
+                ))
             })
             .collect();
-        others.sort_by_key(|(seniority, ..)| *seniority);
+        others.sort_by_key(|(order, ..)| *order);
         let mut peers = BTreeMap::new();
-        for (seniority, member, view, wireguard) in others {
-            let held = self.held.contains_key(seniority.1);
-            if held || !taken.insert(wireguard.key) || !view.compared {
+        for ((_, _, node), member, view, key, port) in others {
+            let held = self.held.contains_key(node);
+            if held || !taken.insert(key) || !view.compared {
                 continue;
             }
             let peer = TunnelPeer {
@@ -328,22 +365,34 @@ impl MeshView {
                     .into_iter()
                     .map(IpNet::from)
                     .collect(),
-                endpoint: tunnel_endpoint(view, wireguard.port),
+                endpoint: tunnel_endpoint(view, port, &self.ledger),
                 keepalive_s: Some(KEEPALIVE_S),
                 preshared_key: None,
             };
-            peers.insert(wireguard.key, peer);
+            peers.insert(key, peer);
         }
         peers
+    }
+
+    /// The key by which a node is reached that announces `announced`; none
+    /// where that is another's.
+    fn tunnel_key(&self, node: &NodeId, announced: TunnelKey) -> Option<TunnelKey> {
+        match self.ledger.tunnel_keys(node) {
+            Some(keys) => Some(keys.in_use(announced)),
+            None => {
+                let holder = self.ledger.tunnel_key_holder(&announced);
+                holder.is_none().then_some(announced)
+            }
+        }
     }
 }
 
 /// Where WireGuard should look for a peer: the address by which QUIC reaches
-/// it, else the first that it announces.
-fn tunnel_endpoint(view: &NodeView, port: u16) -> Option<SocketAddr> {
-    let ip = view
-        .path
-        .or_else(|| view.announcement.quic.first().copied())?
-        .ip();
+/// it, else the first that it announces and where it can be.
+fn tunnel_endpoint(view: &NodeView, port: u16, state: &State) -> Option<SocketAddr> {
+    let overlay = endpoint::overlay(state);
+    let announced = view.announcement.quic.iter().copied();
+    let mut announced = announced.filter(|address| is_plausible(address, &overlay, true));
+    let ip = view.path.or_else(|| announced.next())?.ip();
     Some(SocketAddr::new(ip.to_canonical(), port))
 }

@@ -11,7 +11,11 @@ mod name;
 mod record;
 mod reverse;
 
-use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
@@ -54,6 +58,8 @@ pub struct ZoneInput {
     pub services: BTreeMap<Label, ServiceRecords>,
     /// What users added, by name.
     pub records: BTreeMap<DomainName, Vec<Rdata>>,
+    /// Names whose alias a member added that is no admin.
+    pub member_aliases: BTreeSet<DomainName>,
 }
 
 /// What is known of a member.
@@ -185,6 +191,8 @@ struct RrSet {
     rtype: RecordType,
     ttl_s: u32,
     data: Vec<Rdata>,
+    /// Of an alias: whether a member that is no admin added it.
+    by_member: bool,
 }
 
 /// What the zone says to a question.
@@ -207,6 +215,8 @@ pub enum Answer<'z> {
         records: Vec<Record>,
         /// Where it leads out of the mesh: to be resolved elsewhere.
         outside: Option<DomainName>,
+        /// Whether a member that is no admin added one of these aliases.
+        by_member: bool,
     },
     /// The name exists, but not with this type. The SOA goes with it.
     NoData(&'z Record),
@@ -264,12 +274,14 @@ impl Zone {
     /// Goes on where an alias leads, for as long as that is in the mesh.
     fn follow(&self, name: &DomainName, alias: &RrSet, rtype: RecordType) -> Answer<'_> {
         let mut records = Vec::new();
+        let mut by_member = false;
         let (mut name, mut alias) = (name.clone(), alias);
         // Aliases may lead in a circle.
         for _ in 0..ALIASES {
             let Some(Rdata::Cname(target)) = alias.data.first() else {
                 break;
             };
+            by_member |= alias.by_member;
             records.push(Record {
                 name,
                 ttl_s: alias.ttl_s,
@@ -280,6 +292,7 @@ impl Zone {
                 return Answer::Alias {
                     records,
                     outside: Some(name),
+                    by_member,
                 };
             }
             let Some((node, _)) = self.find(&name) else {
@@ -301,6 +314,7 @@ impl Zone {
         Answer::Alias {
             records,
             outside: None,
+            by_member,
         }
     }
 

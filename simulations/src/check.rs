@@ -22,7 +22,7 @@ use innermesh_proto::{
 
 use self::authors::Authors;
 use crate::{
-    Machine,
+    Machine, leads,
     mesh::{is_denied, resolve},
     tunnel::left_open,
 };
@@ -161,6 +161,7 @@ impl Checker {
             let mut heads = table.iter().map(|(_, known)| &known.head);
             heads.try_for_each(|head| self.head(node, head))
         })?;
+        leads::names(&view)?;
         routes(&view, machine)
     }
 
@@ -296,6 +297,11 @@ fn routes(view: &MeshView, machine: &Machine) -> Result<(), Seen> {
                 member.name
             );
             return Err(("S13", words));
+        }
+        let holder = view.ledger.tunnel_key_holder(key);
+        if let Some(holder) = holder.filter(|holder| holder != id) {
+            let words = format!("the key of {holder} leads to {}", member.name);
+            return Err(("S26", words));
         }
     }
     Ok(())

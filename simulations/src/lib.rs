@@ -10,6 +10,7 @@ pub mod disk;
 pub mod entropy;
 pub mod forge;
 pub mod keys;
+pub mod leads;
 pub mod memory;
 pub mod mesh;
 pub mod net;

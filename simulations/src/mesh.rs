@@ -160,6 +160,7 @@ pub async fn invite(admin: &Agent) -> Result<String, String> {
         roles: Vec::new(),
         names: Vec::new(),
         routes: Vec::new(),
+        addresses: Vec::new(),
     };
     let invite = admin.control().invite(invite).await;
     Ok(invite.map_err(|e| e.to_string())?.token)

@@ -76,6 +76,7 @@ async fn a_request_is_the_first_admin_s_that_looks_and_asked_again_it_is_another
         roles: vec!["admin".into()],
         names: Vec::new(),
         routes: Vec::new(),
+        addresses: Vec::new(),
     };
     let token = first.control().invite(invite).await.unwrap().token;
     let second = join_with(&two, "one", token).await.unwrap();

@@ -105,6 +105,7 @@ async fn fifty_machines_join_at_once_by_one_token() {
         roles: Vec::new(),
         names: Vec::new(),
         routes: Vec::new(),
+        addresses: Vec::new(),
     };
     let token = first.control().invite(invite).await.unwrap().token;
     let machines: Vec<Machine> = (0..50).map(|n| world.machine(&format!("m{n}"))).collect();

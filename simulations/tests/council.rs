@@ -226,6 +226,7 @@ impl Council {
             roles: BTreeSet::new(),
             names: BTreeSet::from([NamePattern::any()]),
             routes: BTreeSet::new(),
+            addresses: BTreeSet::new(),
             uses: 1,
             expires_ms: START_MS + 3_600_000,
             position: Position {

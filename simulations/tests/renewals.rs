@@ -436,6 +436,7 @@ async fn a_certificate_of_a_ca_node_that_is_evicted_is_renewed_early() {
         roles: vec!["admin".into()],
         names: Vec::new(),
         routes: Vec::new(),
+        addresses: Vec::new(),
     };
     let token = first.control().invite(admin).await.unwrap().token;
     let second = join_with(&machines[1], "one", token).await.unwrap();

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     Acme, Answer, Signed,
-    book::{ACCOUNTS, Account, AccountStatus, account_id},
+    book::{Account, AccountStatus, Owner, account_id},
     jwk::Jwk,
     jws::{Jws, Signer},
     order::Status,
@@ -44,6 +44,7 @@ impl Acme {
         jws: &Jws,
         key: Jwk,
         is_local: bool,
+        user: Option<u32>,
     ) -> Result<Answer, Problem> {
         let wanted: NewAccount = jws.json()?;
         if let Some(answer) = self.existing(&key, 200)? {
@@ -76,21 +77,8 @@ impl Acme {
                     "this key was an account's before; use another one",
                 ));
             }
-            let mut gone = None;
-            if book.accounts.len() >= ACCOUNTS {
-                // Room is made by those that never came to anything.
-                let idle = book.accounts.iter().find(|(_, account)| {
-                    account.status == AccountStatus::Deactivated || account.orders.is_empty()
-                });
-                let Some(idle) = idle.map(|(id, _)| id.clone()) else {
-                    return Err(Problem::new(
-                        Kind::RateLimited,
-                        format!("this agent has {ACCOUNTS} accounts; deactivate one"),
-                    ));
-                };
-                book.accounts.remove(&idle);
-                gone = Some(idle);
-            }
+            let owner = Owner::of(user, binding.as_ref());
+            let gone = book.room_for_account(&owner, self.now_ms())?;
             let account = Account {
                 key,
                 status: AccountStatus::Valid,
@@ -98,6 +86,8 @@ impl Acme {
                 binding,
                 bound: wanted.external_account_binding,
                 orders: Default::default(),
+                user,
+                created_ms: self.now_ms(),
             };
             book.accounts.insert(id.clone(), account);
             gone

@@ -2,17 +2,19 @@
 //! written before a client is told of a change.
 
 use std::{
-    collections::BTreeMap,
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
 use data_encoding::HEXLOWER;
-use innermesh_proto::crypto::Hash;
+use innermesh_proto::{crypto::Hash, limits};
 use serde::{Deserialize, Serialize};
 
 use super::{
     jwk::Jwk,
     order::{Order, Status},
+    problem::{Kind, Problem},
 };
 use crate::host::Disk;
 
@@ -20,12 +22,6 @@ use crate::host::Disk;
 pub const FOLDER: &str = "acme";
 /// Where keys for external accounts are.
 const BINDINGS: &str = "acme/bindings.json";
-/// Accounts at one agent.
-pub const ACCOUNTS: usize = 256;
-/// Orders of one account that are under way.
-pub const OPEN_ORDERS: usize = 100;
-/// Orders of one account that are kept.
-const KEPT_ORDERS: usize = 1000;
 
 /// Whether an account is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +48,28 @@ pub struct Account {
     pub bound: Option<serde_json::Value>,
     /// Its orders, by id.
     pub orders: BTreeMap<String, Order>,
+    /// The user of this machine that made it, where that could be told.
+    #[serde(default)]
+    pub user: Option<u32>,
+    /// When it was made, in milliseconds since 1970.
+    #[serde(default)]
+    pub created_ms: u64,
+}
+
+/// Whose accounts count together.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Owner {
+    /// A user of this machine; all that can't be told apart are one.
+    User(Option<u32>),
+    /// Whoever has this binding's key.
+    Bound(String),
+}
+
+impl Owner {
+    /// Of an account that this user makes, perhaps with a binding.
+    pub fn of(user: Option<u32>, binding: Option<&String>) -> Self {
+        binding.map_or(Self::User(user), |id| Self::Bound(id.clone()))
+    }
 }
 
 /// A key by which a source that is no local process may have an account.
@@ -136,6 +154,82 @@ impl Book {
         Some((file_named(account), serde_json::to_vec(kept).ok()?))
     }
 
+    /// Makes room for one more account of this owner, and says which one gave
+    /// way: one without a certificate, of whoever has the most accounts, and of
+    /// these one that never came to anything, else the oldest.
+    ///
+    /// # Errors
+    /// Every account that could give way has a certificate.
+    pub fn room_for_account(
+        &mut self,
+        owner: &Owner,
+        now_ms: u64,
+    ) -> Result<Option<String>, Problem> {
+        let mut counts: BTreeMap<Owner, usize> = BTreeMap::new();
+        for account in self.accounts.values() {
+            *counts.entry(account.owner()).or_default() += 1;
+        }
+        let own = counts.get(owner).copied().unwrap_or(0);
+        let is_over = own >= limits::ACME_ACCOUNTS_PER_OWNER;
+        if !is_over && self.accounts.len() < limits::ACME_ACCOUNTS {
+            return Ok(None);
+        }
+        let idle = self.accounts.iter().filter(|(_, account)| {
+            !account.has_certificate(now_ms) && (!is_over || account.owner() == *owner)
+        });
+        let first = idle.max_by_key(|(_, account)| {
+            let is_idle = account.status == AccountStatus::Deactivated || account.orders.is_empty();
+            let count = counts.get(&account.owner()).copied();
+            (count, is_idle, Reverse(account.created_ms))
+        });
+        let Some(first) = first.map(|(id, _)| id.clone()) else {
+            return Err(Problem::new(
+                Kind::RateLimited,
+                "this agent has as many accounts as it may; deactivate one",
+            ));
+        };
+        self.accounts.remove(&first);
+        Ok(Some(first))
+    }
+
+    /// Makes room for so many more bytes of an account's orders, and says whose
+    /// orders gave way: the account's own oldest that are over, then, where
+    /// there is too much in all, the oldest without a certificate of whoever has
+    /// the most. `None`: its share is taken.
+    pub fn room_for_order(&mut self, account: &str, bytes: usize) -> Option<BTreeSet<String>> {
+        let own = self.accounts.get_mut(account)?;
+        let owner = own.owner();
+        while own.bytes() + bytes > limits::ACME_BYTES_PER_ACCOUNT {
+            if !own.drop_oldest(|order| !order.is_open()) {
+                return None;
+            }
+        }
+        let mut changed = BTreeSet::new();
+        loop {
+            let mut sizes: BTreeMap<Owner, usize> = BTreeMap::new();
+            for account in self.accounts.values() {
+                *sizes.entry(account.owner()).or_default() += account.bytes();
+            }
+            if sizes.values().sum::<usize>() + bytes <= limits::ACME_BYTES {
+                return Some(changed);
+            }
+            let (greediest, _) = sizes.into_iter().max_by_key(|(_, size)| *size)?;
+            let may = |order: &Order| {
+                order.certified.is_none() && (greediest != owner || !order.is_open())
+            };
+            let theirs = self.accounts.iter_mut();
+            let theirs = theirs.filter(|(_, account)| account.owner() == greediest);
+            let oldest = |account: &Account| {
+                let orders = account.orders.values().filter(|order| may(order));
+                orders.map(|order| order.created_ms).min()
+            };
+            let theirs = theirs.filter_map(|(id, account)| Some((oldest(account)?, id, account)));
+            let (_, id, account) = theirs.min_by_key(|(oldest, ..)| *oldest)?;
+            account.drop_oldest(may);
+            changed.insert(id.clone());
+        }
+    }
+
     /// The bindings' file, and what is to be in it.
     pub fn bindings_file(&self) -> (PathBuf, Vec<u8>) {
         let bytes = serde_json::to_vec(&self.bindings).unwrap_or_default();
@@ -167,13 +261,33 @@ impl Account {
     /// there are too many.
     pub fn tidy(&mut self, now_ms: u64) {
         self.orders.retain(|_, order| !order.is_over(now_ms));
-        while self.orders.len() >= KEPT_ORDERS {
-            let closed = self.orders.iter().filter(|(_, order)| !order.is_open());
-            let Some((id, _)) = closed.min_by_key(|(_, order)| order.created_ms) else {
+        while self.orders.len() >= limits::ACME_KEPT_ORDERS {
+            if !self.drop_oldest(|order| !order.is_open()) {
                 return;
-            };
-            let id = id.clone();
-            self.orders.remove(&id);
+            }
         }
+    }
+
+    /// Whose it is.
+    pub fn owner(&self) -> Owner {
+        Owner::of(self.user, self.binding.as_ref())
+    }
+
+    /// Whether it has come to something that holds still.
+    fn has_certificate(&self, now_ms: u64) -> bool {
+        let mut certified = self.orders.values().filter_map(|o| o.certified.as_ref());
+        certified.any(|certified| certified.not_after_ms > now_ms)
+    }
+
+    /// What its orders take, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.orders.values().map(Order::bytes).sum()
+    }
+
+    fn drop_oldest(&mut self, may: impl Fn(&Order) -> bool) -> bool {
+        let orders = self.orders.iter().filter(|(_, order)| may(order));
+        let oldest = orders.min_by_key(|(_, order)| order.created_ms);
+        let id = oldest.map(|(id, _)| id.clone());
+        id.is_some_and(|id| self.orders.remove(&id).is_some())
     }
 }

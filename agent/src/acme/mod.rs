@@ -71,6 +71,8 @@ pub struct Asked {
     pub body: Vec<u8>,
     /// Whether it comes from this machine or a network that counts as it.
     pub is_local: bool,
+    /// The user of this machine that it comes from, where that can be told.
+    pub user: Option<u32>,
 }
 
 /// An answer.
@@ -286,7 +288,8 @@ impl Acme {
         match (parts, jws.signer.clone()) {
             (["new-account"], Signer::Key(key)) => {
                 self.check(&jws, &key, &url)?;
-                self.new_account(&jws, *key, asked.is_local).await
+                self.new_account(&jws, *key, asked.is_local, asked.user)
+                    .await
             }
             (["new-account"], Signer::Id(_)) => Err(Problem::malformed(
                 "an account is asked for with its key as \"jwk\"",

@@ -210,6 +210,29 @@ impl Order {
         )
     }
 
+    /// What it takes, in bytes: at least its file's, and about what it takes in
+    /// memory.
+    pub fn bytes(&self) -> usize {
+        const ORDER: usize = 1024;
+        const AUTHORIZATION: usize = 1024;
+        let problem = |problem: &Problem| {
+            let below = problem.subproblems.iter();
+            let below = below.map(|p| 512 + 2 * p.detail.len() + p.identifier.name().len());
+            256 + 2 * problem.detail.len() + below.sum::<usize>()
+        };
+        let authorizations = self.authorizations.iter().map(|authorization| {
+            let errors = authorization.challenges.iter();
+            let errors = errors.filter_map(|challenge| challenge.error.as_ref());
+            let name = authorization.identifier.name().len();
+            AUTHORIZATION + 2 * name + errors.map(problem).sum::<usize>()
+        });
+        ORDER
+            + authorizations.sum::<usize>()
+            + self.error.as_ref().map_or(0, problem)
+            + self.replaces.as_ref().map_or(0, String::len)
+            + self.certified.as_ref().map_or(0, |c| 2 * c.chain.len())
+    }
+
     /// Whether nobody will ask for it any more.
     pub fn is_over(&self, now_ms: u64) -> bool {
         let until = match self.certified {

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 
 use super::{
     Acme, Answer, PROFILES, Signed,
-    book::OPEN_ORDERS,
     order::{Identifier, Order, Status},
     problem::{Kind, Problem, Subproblem},
     renewal::CertificateId,
@@ -76,7 +75,7 @@ impl Acme {
         order.profile = wanted.profile;
         order.replaces = wanted.replaces;
         let id = self.random_id();
-        {
+        let gave_way = {
             let mut book = self.book();
             let Some(account) = book.accounts.get_mut(&signed.account) else {
                 return Err(Problem::not_found("there is no such account"));
@@ -86,13 +85,29 @@ impl Acme {
             }
             account.tidy(now_ms);
             let open = account.orders.values().filter(|order| order.is_open());
-            if open.count() >= OPEN_ORDERS {
+            if open.count() >= limits::ACME_OPEN_ORDERS {
                 return Err(Problem::new(
                     Kind::RateLimited,
-                    format!("{OPEN_ORDERS} orders of this account are open; finish some first"),
+                    format!(
+                        "{} orders of this account are open; finish some first",
+                        limits::ACME_OPEN_ORDERS
+                    ),
                 ));
             }
-            account.orders.insert(id.clone(), order);
+            let Some(gave_way) = book.room_for_order(&signed.account, order.bytes()) else {
+                return Err(Problem::new(
+                    Kind::RateLimited,
+                    "the open orders of this account take all that they may; finish some first",
+                ));
+            };
+            if let Some(account) = book.accounts.get_mut(&signed.account) {
+                account.orders.insert(id.clone(), order);
+            }
+            gave_way
+        };
+        // Should it fail, they are there again after a restart.
+        for account in gave_way {
+            let _ = self.save(&account).await;
         }
         if let Err(problem) = self.save(&signed.account).await {
             if let Some(account) = self.book().accounts.get_mut(&signed.account) {

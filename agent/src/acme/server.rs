@@ -1,12 +1,7 @@
 //! TLS and HTTP in front of [`Acme`]. A connection costs its client something
 //! and the agent little: few at a time, and none for long.
 
-use std::{
-    convert::Infallible,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use axum::http::{Request, Response, header};
@@ -14,6 +9,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use innermesh_proto::limits;
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs,
@@ -23,7 +19,6 @@ use rustls::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     task::JoinSet,
 };
 use tokio_rustls::TlsAcceptor;
@@ -32,17 +27,14 @@ use super::{Acme, Answer, Asked, BODY_BYTES, problem::Problem};
 use crate::{
     ca::pem,
     host::{Clock, keys::CaKey},
+    listen::{self, Class, Place, Room, Shares, Source, Sources, Who},
     quic::within,
 };
 
-/// Connections at a time.
-const CONNECTIONS: usize = 64;
 /// How long a handshake, and the head of a request, may take.
 const HEAD: Duration = Duration::from_secs(10);
 /// How long a connection may last.
 const CONNECTION: Duration = Duration::from_secs(120);
-/// Pause after an accept that failed.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// The certificate that is shown; none until the ledger has issued one.
 #[derive(Debug, Default)]
@@ -78,15 +70,12 @@ impl ResolvesServerCert for Shown {
     }
 }
 
-/// Tells whether a source counts as this machine.
-pub type IsLocal = dyn Fn(IpAddr) -> bool + Send + Sync;
-
 /// Serves on `listeners` for as long as it is polled.
 pub async fn serve(
     acme: Arc<Acme>,
     shown: Arc<Shown>,
     listeners: Vec<TcpListener>,
-    is_local: Arc<IsLocal>,
+    sources: Arc<dyn Sources>,
     clock: Arc<dyn Clock>,
 ) {
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -98,13 +87,26 @@ pub async fn serve(
     let server = Arc::new(Server {
         acme,
         tls: TlsAcceptor::from(Arc::new(config)),
-        places: Arc::new(Semaphore::new(CONNECTIONS)),
-        is_local,
-        clock,
+        clock: clock.clone(),
     });
+    let shares = Shares::new(
+        limits::ACME_CONNECTIONS,
+        limits::ACME_PER_ADDRESS,
+        limits::ACME_PER_USER,
+    );
+    let room = Room::new(shares, clock.clone());
     let mut accepting = JoinSet::new();
     for listener in listeners {
-        accepting.spawn(server.clone().accept(listener));
+        let listener = listen::Tcp::new(listener, sources.clone());
+        let server = server.clone();
+        let answer = move |stream, source, place| server.clone().answered(stream, source, place);
+        accepting.spawn(listen::serve(
+            "ACME",
+            listener,
+            room.clone(),
+            clock.clone(),
+            answer,
+        ));
     }
     while accepting.join_next().await.is_some() {}
 }
@@ -112,42 +114,27 @@ pub async fn serve(
 struct Server {
     acme: Arc<Acme>,
     tls: TlsAcceptor,
-    places: Arc<Semaphore>,
-    is_local: Arc<IsLocal>,
     clock: Arc<dyn Clock>,
 }
 
 impl Server {
-    async fn accept(self: Arc<Self>, listener: TcpListener) {
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, from)) => {
-                        // Who is too many waits in the kernel's queue no
-                        // longer than it takes to be turned away.
-                        let Ok(place) = self.places.clone().try_acquire_owned() else {
-                            tracing::warn!(%from, "too many ACME connections");
-                            continue;
-                        };
-                        let server = self.clone();
-                        connections.spawn(async move {
-                            let clock = server.clock.clone();
-                            within(&*clock, CONNECTION, server.connection(stream, from)).await;
-                            drop(place);
-                        });
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "no ACME connection can be accepted");
-                        self.clock.sleep(PAUSE).await;
-                    }
-                },
-                Some(_) = connections.join_next() => {}
-            }
-        }
+    async fn answered(
+        self: Arc<Self>,
+        (stream, from): (TcpStream, SocketAddr),
+        source: Source,
+        place: Arc<Place>,
+    ) {
+        let connection = self.connection(stream, from, source, &place);
+        within(&*self.clock, CONNECTION, connection).await;
     }
 
-    async fn connection(&self, stream: TcpStream, from: SocketAddr) {
+    async fn connection(
+        &self,
+        stream: TcpStream,
+        from: SocketAddr,
+        source: Source,
+        place: &Arc<Place>,
+    ) {
         let _ = stream.set_nodelay(true);
         let handshake = within(&*self.clock, HEAD, self.tls.accept(stream)).await;
         let stream = match handshake {
@@ -158,8 +145,7 @@ impl Server {
             }
             None => return,
         };
-        let is_local = (self.is_local)(from.ip().to_canonical());
-        let service = service_fn(|request| self.answer(request, is_local));
+        let service = service_fn(|request| self.answer(request, source, place));
         // A client that went away is no news.
         let _ = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -172,7 +158,8 @@ impl Server {
     async fn answer(
         &self,
         request: Request<Incoming>,
-        is_local: bool,
+        source: Source,
+        place: &Arc<Place>,
     ) -> Result<Response<Full<Bytes>>, Infallible> {
         let (parts, body) = request.into_parts();
         let content_type = parts.headers.get(header::CONTENT_TYPE);
@@ -185,8 +172,13 @@ impl Server {
                     path: parts.uri.path().to_owned(),
                     content_type: content_type.map(str::to_owned),
                     body: body.to_bytes().to_vec(),
-                    is_local,
+                    is_local: source.class == Class::Local,
+                    user: match source.who {
+                        Who::User(uid) => uid,
+                        Who::Address(_) => None,
+                    },
                 };
+                let _working = place.working();
                 self.acme.handle(&asked).await
             }
             Some(Err(_)) => Answer::from(

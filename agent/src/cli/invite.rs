@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use super::{duration::Span, failure::Failure, output::Output};
 use crate::control::{Client, api::InviteRequest};
 
-/// Print a token and the whole command with which another machine joins.
+/// Print a token, and the command with which another machine joins by it.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// How long the token is good for.
@@ -30,6 +30,11 @@ pub struct Arguments {
     /// once [default: all that this machine may give].
     #[arg(long, value_name = "PATTERN")]
     names: Vec<NamePattern>,
+    /// A network outside the mesh, such as 192.168.1.0/24, to whose addresses
+    /// their names may lead; may be given more than once. 0.0.0.0/0 with ::/0
+    /// lets them lead to names outside too.
+    #[arg(long, value_name = "NET")]
+    addresses: Vec<IpNet>,
     #[command(flatten)]
     output: Output,
 }
@@ -73,6 +78,7 @@ pub async fn invite(arguments: Arguments, client: &Client) -> Result<(), Failure
         roles: arguments.roles.iter().map(ToString::to_string).collect(),
         names: arguments.names,
         routes: arguments.routes,
+        addresses: arguments.addresses,
     };
     let invite = client.invite(&request).await?;
     let (ttl, uses) = (arguments.ttl, arguments.uses);
@@ -83,8 +89,9 @@ pub async fn invite(arguments: Arguments, client: &Client) -> Result<(), Failure
     };
     arguments.output.print(&invite, || {
         let mut out = format!(
-            "Run this on the machine that is to join; it is good for {times} and {ttl}:\n\n  {}\n\n",
-            invite.command
+            "Run this on the machine that is to join:\n\n  {}\n\n\
+             It asks for the token, which is good for {times} and {ttl}:\n\n{}\n\n",
+            invite.asking, invite.token
         );
         if is_ca {
             out.push_str(

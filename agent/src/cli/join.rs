@@ -1,6 +1,7 @@
 //! `agent join`.
 
 use std::{
+    io::{self, IsTerminal, Read},
     net::{IpAddr, SocketAddr},
     path::Path,
 };
@@ -15,9 +16,10 @@ use super::{
     files, init,
     output::{Output, note},
     start,
+    terminal::Terminal,
 };
 use crate::{
-    enroll::{self, AskOptions, JoinOptions, JoinReport, Step},
+    enroll::{self, AskOptions, JoinOptions, JoinReport, Step, token},
     host::system,
 };
 
@@ -34,10 +36,14 @@ pub struct Arguments {
     /// A machine of the mesh: a name or an address, with :PORT if it isn't 51819.
     #[arg(value_name = "SEED[:PORT]")]
     seed: String,
-    /// The token. In the variable, other users of this machine can't see it.
+    /// The token, or - to have it asked for or read from standard input.
+    ///
+    /// Other users of this machine see what stands on a command line, and the
+    /// shell keeps it in its history.
     #[arg(
         long,
         value_name = "TOKEN",
+        allow_hyphen_values = true,
         env = "INNERMESH_TOKEN",
         hide_env_values = true
     )]
@@ -72,7 +78,11 @@ pub async fn join(arguments: Arguments, context: &mut Context) -> Result<(), Fai
     }
     let span = context.span("join", config.log.format)?;
     let host = system::host(context.paths.state.clone());
-    let report = match arguments.token {
+    let token = match arguments.token {
+        Some(token) if token == "-" => Some(read_token()?),
+        other => other,
+    };
+    let report = match token {
         Some(token) => {
             let options = JoinOptions {
                 seed: arguments.seed,
@@ -111,6 +121,28 @@ pub async fn join(arguments: Arguments, context: &mut Context) -> Result<(), Fai
         return Ok(());
     }
     start::start(context).await
+}
+
+/// The token from standard input; asked for where that is a terminal.
+fn read_token() -> Result<String, Failure> {
+    const MOST: usize = token::TEXT + 64;
+    let stdin = io::stdin();
+    let text = match Terminal::open() {
+        Some(mut terminal) if stdin.is_terminal() => terminal.long_secret("token: ", MOST)?,
+        _ => {
+            let mut text = String::new();
+            let read = stdin.lock().take(MOST as u64).read_to_string(&mut text);
+            read.map_err(|error| Failure::failed(format!("standard input: {error}")))?;
+            text
+        }
+    };
+    let token = text.trim();
+    if token.is_empty() {
+        return Err(Failure::usage(
+            "there is no token on standard input; paste the one that `agent invite` printed",
+        ));
+    }
+    Ok(token.to_owned())
 }
 
 /// What the person at this machine is to know and do.

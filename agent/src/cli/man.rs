@@ -36,7 +36,8 @@ As
 As
 .B \-\-token
 of
-.BR "agent join" .
+.BR "agent join" ,
+where nobody is there to paste it.
 .TP
 .B INNERMESH_ROOT_PASSPHRASE
 Opens the root's recovery file, where nobody is there to type it.

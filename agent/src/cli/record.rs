@@ -25,6 +25,10 @@ pub enum Command {
 /// It is answered on every machine, and outlives this one. Several records of
 /// one name and type stand beside each other. A machine may add records at and
 /// below its own names, an admin everywhere.
+///
+/// A machine's records lead to its own addresses and names, and to names that
+/// their owners share with it; to what its invite granted with --addresses. An
+/// admin's lead anywhere.
 #[derive(Debug, clap::Args)]
 pub struct AddArguments {
     /// A full name, or one that the mesh's domain is put behind; @ is the

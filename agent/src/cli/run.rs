@@ -44,6 +44,9 @@ pub async fn run(arguments: &Arguments, context: &mut Context) -> Result<(), Fai
         return output::raw(&printed(&config, &context.paths));
     }
     context.log(config.log.format)?;
+    if let Err(error) = system::protect_memory() {
+        tracing::warn!(%error, "a crash of this process could write its keys to a core file");
+    }
     if !context.paths.state.join(LEDGER).exists() {
         let option = context.paths.option();
         return Err(Failure::failed(format!(

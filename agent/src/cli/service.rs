@@ -45,6 +45,11 @@ pub struct AddArguments {
     #[arg(long)]
     check: Option<Check>,
     /// Where it answers, if not on this machine's addresses in the mesh.
+    ///
+    /// An address outside the mesh, such as a printer's, is served on an admin's
+    /// word: where this machine is an admin or its invite granted it, or once an
+    /// admin adds a record with it to NAME. Another node's address isn't: share
+    /// NAME with that node, and run the service there.
     #[arg(long)]
     address: Option<IpAddr>,
     /// Another machine that may run it under the same name; may be given more
@@ -98,8 +103,13 @@ fn added_text(added: &ServiceAdded) -> String {
     let mut out = match added.state {
         ServiceState::Granted => format!("{} is added\n", added.name),
         ServiceState::Pending => format!(
-            "{} is added; its short name is pending: {}\n",
+            "{} is added; {} pending: {}\n",
             added.name,
+            if added.reachable.is_empty() {
+                "it is"
+            } else {
+                "its short name is"
+            },
             added.reason.as_deref().unwrap_or("the mesh decides")
         ),
     };

@@ -26,7 +26,7 @@ impl Terminal {
     /// Asks for a line.
     pub fn ask(&mut self, question: &str) -> Result<String, Failure> {
         self.say(question)?;
-        read_line(&mut self.0, |_| None)
+        read_line(&mut self.0, ANSWER, |_| None)
     }
 
     /// Asks a question that is answered `y` or else not.
@@ -37,10 +37,15 @@ impl Terminal {
 
     /// Asks for a line that isn't shown while it is typed.
     pub fn secret(&mut self, question: &str) -> Result<String, Failure> {
+        self.long_secret(question, ANSWER)
+    }
+
+    /// As [`Terminal::secret`], of up to `most` bytes.
+    pub fn long_secret(&mut self, question: &str, most: usize) -> Result<String, Failure> {
         let quiet = Quiet::on(&self.0).map_err(unusable)?;
         self.say(question)?;
         // Without the terminal's own handling a key's byte comes as it is.
-        let line = read_line(&mut self.0, key);
+        let line = read_line(&mut self.0, most, key);
         drop(quiet);
         self.say("\n")?;
         line
@@ -69,10 +74,14 @@ fn key(byte: u8) -> Option<Key> {
     }
 }
 
-fn read_line(input: &mut impl Read, key: impl Fn(u8) -> Option<Key>) -> Result<String, Failure> {
+fn read_line(
+    input: &mut impl Read,
+    most: usize,
+    key: impl Fn(u8) -> Option<Key>,
+) -> Result<String, Failure> {
     let mut line = Vec::new();
     let mut byte = [0];
-    while line.len() < ANSWER {
+    while line.len() < most {
         if input.read(&mut byte).map_err(unusable)? == 0 {
             break;
         }
@@ -128,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_line_ends_where_it_ends_and_keys_edit_it() {
-        let read = |bytes: &[u8]| read_line(&mut &bytes[..], key);
+        let read = |bytes: &[u8]| read_line(&mut &bytes[..], ANSWER, key);
         assert_eq!(read(b"abc\rd").as_deref(), Ok("abc"));
         assert_eq!(read(b"wrong\x15abd\x7fc\n").as_deref(), Ok("abc"));
         assert_eq!(read(b"abc").as_deref(), Ok("abc"));

@@ -294,6 +294,9 @@ pub struct PingReply {
 /// The tunnel to a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelPing {
+    /// Whether a packet came back through it during this ping.
+    #[serde(default)]
+    pub works: bool,
     /// Whether a handshake was made lately enough for packets to pass.
     pub handshake: bool,
     /// How long ago the last one was made, in seconds; null for never.
@@ -315,6 +318,9 @@ pub struct InviteRequest {
     /// Networks that they may bring.
     #[serde(default)]
     pub routes: Vec<IpNet>,
+    /// Networks outside the mesh to whose addresses their names may lead.
+    #[serde(default)]
+    pub addresses: Vec<IpNet>,
 }
 
 /// A token.
@@ -322,8 +328,12 @@ pub struct InviteRequest {
 pub struct Invite {
     /// The token.
     pub token: String,
-    /// The whole command that spends it.
+    /// The whole command that spends it, for a shell: the token goes through a
+    /// pipe, as other users see what stands on a command line.
     pub command: String,
+    /// The command without the token, which it asks for.
+    #[serde(default)]
+    pub asking: String,
     /// When it ends.
     pub expires: UnixTime,
     /// The same, in milliseconds since 1970.

@@ -5,7 +5,7 @@
 //! A web page can't reach a Unix socket, so there is no guard against
 //! cross-site requests.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json, Router,
@@ -18,13 +18,17 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
+use hyper::{
+    body::Incoming,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
 use innermesh_proto::{limits, name::Label};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tokio::{net::UnixStream, sync::Semaphore, task::JoinSet};
+use tokio::net::UnixStream;
 use tracing::Instrument;
 
 use super::{
@@ -36,7 +40,12 @@ use super::{
     ca, renewals, routes,
     socket::Socket,
 };
-use crate::{host::Clock, services::Spec, telemetry};
+use crate::{
+    host::Clock,
+    listen::{self, Class, Listener, Place, Room, Shares, Source, Who},
+    services::Spec,
+    telemetry,
+};
 
 /// The header that carries a trace (W3C Trace Context §3.2).
 pub(super) const TRACEPARENT: &str = "traceparent";
@@ -51,13 +60,22 @@ pub async fn serve(
     let own = nix::unistd::geteuid().as_raw();
     let server = Server {
         router: router(control, clock.clone()),
-        clock,
+        clock: clock.clone(),
         own,
-        trusted: Arc::new(Semaphore::new(limits::CONTROL_TRUSTED)),
-        others: Arc::new(Semaphore::new(limits::CONTROL_OTHERS)),
     };
+    // No member reaches this socket.
+    let shares = Shares {
+        kept_member: 0,
+        ..Shares::new(
+            limits::CONTROL_CONNECTIONS,
+            limits::CONTROL_PER_USER,
+            limits::CONTROL_PER_USER,
+        )
+    };
+    let room = Room::new(shares, clock.clone());
+    let answer = move |stream, source, place| server.clone().answer(stream, source, place);
     tokio::select! {
-        () = server.accept(&socket) => {}
+        () = listen::serve("the control socket", socket, room, clock, answer) => {}
         () = shutdown => {}
     }
 }
@@ -75,68 +93,57 @@ impl Caller {
     }
 }
 
+/// Whoever may change things has places of its own, so that no user can keep
+/// root out.
+impl Listener for Socket {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<(UnixStream, Source)> {
+        let (stream, _) = self.listener.accept().await?;
+        let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
+        let own = nix::unistd::geteuid().as_raw();
+        let class = if uid.is_some_and(|uid| Caller { uid, own }.may_change()) {
+            Class::Local
+        } else {
+            Class::Other
+        };
+        let who = Who::User(uid);
+        Ok((stream, Source { class, who }))
+    }
+}
+
+#[derive(Clone)]
 struct Server {
     router: Router,
     clock: Arc<dyn Clock>,
     own: u32,
-    /// Places apart, so that no user can keep root out.
-    trusted: Arc<Semaphore>,
-    others: Arc<Semaphore>,
 }
 
-/// Pause after an accept that failed, which it does again at once while the
-/// process is out of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 impl Server {
-    async fn accept(&self, socket: &Socket) {
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                accepted = socket.listener.accept() => match accepted {
-                    Ok((stream, _)) => self.open(stream, &mut connections),
-                    Err(error) => {
-                        tracing::warn!(%error, "the control socket accepts nothing");
-                        self.clock.sleep(ACCEPT_PAUSE).await;
-                    }
-                },
-                Some(_) = connections.join_next() => {}
-            }
-        }
-    }
-
-    /// Serves one connection, unless its caller has too many.
-    fn open(&self, stream: UnixStream, connections: &mut JoinSet<()>) {
-        let Ok(credentials) = stream.peer_cred() else {
+    async fn answer(self, stream: UnixStream, source: Source, place: Arc<Place>) {
+        let Who::User(Some(uid)) = source.who else {
             return;
         };
-        let caller = Caller {
-            uid: credentials.uid(),
-            own: self.own,
-        };
-        let places = if caller.may_change() {
-            &self.trusted
-        } else {
-            &self.others
-        };
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            tracing::warn!(uid = caller.uid, "too many control connections");
-            return;
-        };
-        let clock = self.clock.clone();
-        let router = self.router.clone().layer(Extension(caller));
-        connections.spawn(async move {
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(Duration::from_millis(limits::CONTROL_IDLE_MS))
-                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-            tokio::select! {
-                // A caller that went away is no news.
-                _ = connection => {}
-                () = clock.sleep(Duration::from_millis(limits::CONTROL_CONNECTION_MS)) => {}
+        let caller = Caller { uid, own: self.own };
+        let router = self.router.layer(Extension(caller));
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
+            let working = place.working();
+            let answer = TowerToHyperService::new(router.clone()).call(request);
+            async move {
+                let answer = answer.await;
+                drop(working);
+                answer
             }
-            drop(place);
         });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(Duration::from_millis(limits::CONTROL_IDLE_MS))
+            .serve_connection(TokioIo::new(stream), service);
+        tokio::select! {
+            // A caller that went away is no news.
+            _ = connection => {}
+            () = self.clock.sleep(Duration::from_millis(limits::CONTROL_CONNECTION_MS)) => {}
+        }
     }
 }
 
@@ -355,7 +362,6 @@ impl IntoResponse for ControlError {
 #[cfg(test)]
 mod tests {
     use axum::{body::Body, http::Method};
-    use hyper::service::Service;
 
     use super::*;
     use crate::control::tests::{FakeAgent, TokioClock};

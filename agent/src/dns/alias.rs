@@ -11,9 +11,9 @@ use hickory_server::{
 use innermesh_proto::zone::{DomainName, RecordType, Zone};
 
 use super::{
-    convert,
+    convert, private,
     reply::{ExtendedError, Reply},
-    responder::{Dns, Inside},
+    responder::{Dns, Inside, Outside},
 };
 
 /// How often an answer may be looked for outside: aliases of the mesh and of
@@ -23,20 +23,34 @@ const ROUNDS: usize = 4;
 const ALIASES: usize = 16;
 
 impl Dns {
-    /// Goes on from `reply`, whose last alias leads to `target`.
+    /// Goes on from `reply`, whose last alias leads to `target`. Where a
+    /// member's alias leads out, addresses of local networks are dropped: it
+    /// could have a page read what is beside each who opens it.
     pub(super) async fn follow(
         &self,
         request: &Request,
         zone: &Zone,
         mut reply: Reply,
-        mut target: DomainName,
+        Outside {
+            mut target,
+            mut by_member,
+        }: Outside,
         rtype: RecordType,
     ) -> Reply {
         for _ in 0..ROUNDS {
             let query = Query::query(convert::hickory_name(&target), rtype.0.into());
-            let heard = self
+            let mut heard = self
                 .other_reply(request, target.clone(), &query, rtype)
                 .await;
+            let received = heard.answers.len();
+            if by_member {
+                let answers = &mut heard.answers;
+                answers.retain(|record| !private::leads(record, &private::is_private));
+            }
+            if heard.answers.len() < received {
+                heard.authentic = false;
+                heard.error = Some(ExtendedError::private());
+            }
             // The code is that of the last name (RFC 6604 §3).
             reply.rcode = heard.rcode;
             reply.authoritative &= heard.rcode != ResponseCode::ServFail;
@@ -61,7 +75,10 @@ impl Dns {
             reply.error = last.error;
             reply.answers.extend(last.answers);
             match outside {
-                Some(outside) => target = outside,
+                Some(outside) => {
+                    target = outside.target;
+                    by_member |= outside.by_member;
+                }
                 None => {
                     reply.authorities = last.authorities;
                     return reply;

@@ -4,28 +4,20 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use hickory_server::proto::{
-    op::{Message, ResponseCode},
-    rr::{
-        RData, Record,
-        rdata::{
-            A, AAAA,
-            svcb::{IpHint, SVCB, SvcParamValue},
-        },
-    },
-};
+use hickory_server::proto::op::{Message, ResponseCode};
 use innermesh_proto::limits;
 use ipnet::IpNet;
 use tokio::sync::{Semaphore, watch};
 
 use super::{
     cache::{Cache, Cached, Heard, Key},
+    private,
     reply::{ExtendedError, Origin},
     upstream::{Question, Upstream, UpstreamError},
 };
@@ -185,62 +177,19 @@ impl Inner {
             authorities: message.authorities,
             error: None,
         };
-        heard.answers.retain(|record| !self.points_inside(record));
+        let overlay = |address: IpAddr| self.overlay.iter().any(|net| net.contains(&address));
+        heard
+            .answers
+            .retain(|record| !private::leads(record, &overlay));
         heard
             .authorities
-            .retain(|record| !self.points_inside(record));
+            .retain(|record| !private::leads(record, &overlay));
         if heard.answers.len() < received {
             heard.authentic = false;
             heard.error = Some(ExtendedError::rebinding());
         }
         heard
     }
-
-    /// Whether a record leads a client to an address of the mesh: a web page
-    /// could read services inside under its own name (DNS rebinding).
-    fn points_inside(&self, record: &Record) -> bool {
-        match &record.data {
-            RData::A(A(address)) => self.is_inside((*address).into()),
-            RData::AAAA(AAAA(address)) => self.is_inside((*address).into()),
-            RData::HTTPS(https) => self.hints_inside(&https.0),
-            RData::SVCB(svcb) => self.hints_inside(svcb),
-            _ => false,
-        }
-    }
-
-    fn hints_inside(&self, svcb: &SVCB) -> bool {
-        svcb.svc_params.iter().any(|(_, value)| match value {
-            SvcParamValue::Ipv4Hint(IpHint(hints)) => {
-                hints.iter().any(|A(a)| self.is_inside((*a).into()))
-            }
-            SvcParamValue::Ipv6Hint(IpHint(hints)) => {
-                hints.iter().any(|AAAA(a)| self.is_inside((*a).into()))
-            }
-            _ => false,
-        })
-    }
-
-    fn is_inside(&self, address: IpAddr) -> bool {
-        let embedded = match address {
-            IpAddr::V4(_) => None,
-            IpAddr::V6(v6) => embedded_ipv4(v6),
-        };
-        self.overlay.iter().any(|net| {
-            net.contains(&address) || embedded.is_some_and(|embedded| net.contains(&embedded))
-        })
-    }
-}
-
-/// The IPv4 address that an IPv6 address stands for: mapped or compatible
-/// (RFC 4291 §2.5.5), or by NAT64's well-known prefix (RFC 6052 §2.1).
-fn embedded_ipv4(address: Ipv6Addr) -> Option<IpAddr> {
-    const NAT64: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
-    if let Some(v4) = address.to_ipv4() {
-        return Some(v4.into());
-    }
-    let bits = u128::from(address);
-    (address.segments()[..6] == NAT64)
-        .then(|| IpAddr::from(((bits & 0xffff_ffff) as u32).to_be_bytes()))
 }
 
 /// Takes a question off the list of those being asked, come what may.
@@ -258,22 +207,4 @@ impl Drop for Asking {
 /// No lock here is held across anything that can panic half-way.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ipv4_hides_in_ipv6_in_known_ways() {
-        let v4: IpAddr = "10.77.0.1".parse().unwrap();
-        for disguise in ["::ffff:10.77.0.1", "::10.77.0.1", "64:ff9b::10.77.0.1"] {
-            assert_eq!(
-                embedded_ipv4(disguise.parse().unwrap()),
-                Some(v4),
-                "{disguise}"
-            );
-        }
-        assert_eq!(embedded_ipv4("2001:db8::1".parse().unwrap()), None);
-    }
 }

@@ -6,6 +6,8 @@ mod alias;
 mod cache;
 mod convert;
 mod forward;
+mod private;
+mod relevant;
 mod reply;
 pub mod resolv;
 mod responder;

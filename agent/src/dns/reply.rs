@@ -61,6 +61,14 @@ impl ExtendedError {
         )
     }
 
+    /// A member's alias led to an address of a local network (code 15, Blocked).
+    pub fn private() -> Self {
+        Self::new(
+            15,
+            "an address of a local network was dropped, because a node that is no admin added the alias that leads to it",
+        )
+    }
+
     /// There is nobody to ask (code 22, No Reachable Authority).
     pub fn no_upstream() -> Self {
         Self::new(

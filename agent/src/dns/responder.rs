@@ -94,7 +94,15 @@ pub(super) struct Inside {
     /// That.
     pub reply: Reply,
     /// Where an alias at its end leads out of the mesh.
-    pub outside: Option<DomainName>,
+    pub outside: Option<Outside>,
+}
+
+/// A name elsewhere that an alias leads to.
+pub(super) struct Outside {
+    /// The name.
+    pub target: DomainName,
+    /// Whether a member that is no admin added one of the aliases.
+    pub by_member: bool,
 }
 
 /// A question answered in process, for a person.
@@ -161,6 +169,11 @@ impl Dns {
     /// The zone that is being served.
     pub fn zone(&self) -> Arc<Zone> {
         self.view.load().zone.clone()
+    }
+
+    /// Whether a source is this host, a member or counts as such.
+    pub fn is_internal(&self, source: IpAddr) -> bool {
+        self.view.load().sources.class(source) == Source::Internal
     }
 
     /// Forwards other names to these servers from now on, but never to this
@@ -293,8 +306,12 @@ impl Dns {
                 reply.additionals = additional.iter().map(convert::record).collect();
                 reply
             }
-            Answer::Alias { records, outside } => {
-                leads = outside;
+            Answer::Alias {
+                records,
+                outside,
+                by_member,
+            } => {
+                leads = outside.map(|target| Outside { target, by_member });
                 let mut reply = empty(ResponseCode::NoError);
                 reply.answers = records.iter().map(convert::record).collect();
                 reply

@@ -9,15 +9,17 @@ use socket2::Type;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
-    sync::Semaphore,
     task::JoinSet,
 };
 
 use super::responder::{Dns, Handler};
-use crate::host::{
-    Clock,
-    holder::{self, Kind},
-    sockets,
+use crate::{
+    host::{
+        Clock,
+        holder::{self, Kind},
+        sockets,
+    },
+    listen::{self, Place, Room, Shares, Sources},
 };
 
 /// How long a TCP connection may be idle, and how long one message may take
@@ -25,8 +27,6 @@ use crate::host::{
 const TCP_IDLE: Duration = Duration::from_secs(10);
 /// Receive buffer of a UDP socket, in bytes: room for a burst.
 const UDP_BUFFER: usize = 1 << 20;
-/// Pause after accepting failed, such as for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why the service doesn't listen. Nothing is left bound.
 #[derive(Debug, thiserror::Error)]
@@ -89,12 +89,18 @@ impl DnsServer {
     pub fn start(
         dns: Arc<Dns>,
         clock: Arc<dyn Clock>,
+        sources: &Arc<dyn Sources>,
         listen: &[SocketAddr],
     ) -> Result<Self, ListenError> {
         let mut udp = Server::new(Handler(dns.clone()));
         let mut tasks = JoinSet::new();
         let mut addresses = Vec::new();
-        let connections = Arc::new(Semaphore::new(limits::DNS_TCP_CONNECTIONS));
+        let shares = Shares::new(
+            limits::DNS_TCP_CONNECTIONS,
+            limits::DNS_TCP_PER_ADDRESS,
+            limits::DNS_TCP_PER_USER,
+        );
+        let room = Room::new(shares, clock.clone());
         for &address in listen {
             let (address, socket, listener) = bind(address)?;
             addresses.push(address);
@@ -102,9 +108,9 @@ impl DnsServer {
             let tcp = Tcp {
                 dns: dns.clone(),
                 clock: clock.clone(),
-                connections: connections.clone(),
             };
-            tasks.spawn(tcp.serve(listener));
+            let listener = listen::Tcp::new(listener, sources.clone());
+            tasks.spawn(tcp.serve(listener, room.clone()));
         }
         if !listen.is_empty() {
             tasks.spawn(async move {
@@ -184,40 +190,30 @@ fn listen_error(address: SocketAddr, transport: Kind, error: io::Error) -> Liste
 struct Tcp {
     dns: Arc<Dns>,
     clock: Arc<dyn Clock>,
-    connections: Arc<Semaphore>,
 }
 
 impl Tcp {
-    async fn serve(self, listener: TcpListener) {
-        let mut clients = JoinSet::new();
-        loop {
-            match listener.accept().await {
-                Ok((stream, source)) => {
-                    // Beyond the cap a connection is closed at once: better
-                    // than one that is accepted and then never served.
-                    if let Ok(permit) = self.connections.clone().try_acquire_owned() {
-                        let tcp = self.clone();
-                        clients.spawn(async move {
-                            let ended = tcp.converse(stream, source).await;
-                            if let Err(error) = ended {
-                                tracing::debug!(%source, %error, "DNS over TCP ended");
-                            }
-                            drop(permit);
-                        });
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "can't accept a DNS connection");
-                    self.clock.sleep(ACCEPT_PAUSE).await;
+    async fn serve(self, listener: listen::Tcp, room: Arc<Room>) {
+        let clock = self.clock.clone();
+        let answer = move |(stream, source): (TcpStream, SocketAddr), _, place: Arc<Place>| {
+            let tcp = self.clone();
+            async move {
+                if let Err(error) = tcp.converse(stream, source, &place).await {
+                    tracing::debug!(%source, %error, "DNS over TCP ended");
                 }
             }
-            while clients.try_join_next().is_some() {}
-        }
+        };
+        listen::serve("DNS over TCP", listener, room, clock, answer).await;
     }
 
     /// Answers one question after the other (RFC 7766), until the client
     /// closes, is idle, or sends what is no question.
-    async fn converse(&self, mut stream: TcpStream, source: SocketAddr) -> io::Result<()> {
+    async fn converse(
+        &self,
+        mut stream: TcpStream,
+        source: SocketAddr,
+        place: &Arc<Place>,
+    ) -> io::Result<()> {
         let _ = stream.set_nodelay(true);
         while let Some(question) = self.in_time(read_message(&mut stream)).await? {
             let request =
@@ -225,7 +221,9 @@ impl Tcp {
             if request.metadata.message_type == MessageType::Response {
                 return Ok(());
             }
+            let working = place.working();
             let mut reply = self.dns.respond(&request).await;
+            drop(working);
             let Some(answer) = reply.encode(&request, Protocol::Tcp) else {
                 return Ok(());
             };

@@ -2,8 +2,12 @@
 //! server beside one that is slow, so that a dead one costs little.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,12 +27,18 @@ use hickory_server::{
 };
 use innermesh_proto::limits;
 
-use crate::host::Clock;
+use super::relevant;
+use crate::host::{Clock, Mono};
 
 /// How long all servers together have. A stub resolver asks again after 5 s.
 const DEADLINE: Duration = Duration::from_secs(3);
 /// How long one server has before the next is asked beside it.
 const HEAD_START: Duration = Duration::from_millis(600);
+/// How long a connection over TCP has that checks an answer in another case.
+const CHECK: Duration = Duration::from_millis(800);
+/// For how long a server that changes the case of names is asked without
+/// mixing it.
+const FOLDS: Duration = Duration::from_secs(3600);
 
 /// What is asked of upstream.
 #[derive(Clone, Debug)]
@@ -66,6 +76,18 @@ pub(super) struct Upstream {
     provider: TokioRuntimeProvider,
     /// Place in the list of the server that answered last.
     preferred: AtomicUsize,
+    /// Servers that change the case of names, and until when that counts.
+    folding: Mutex<BTreeMap<SocketAddr, Mono>>,
+}
+
+/// How a question is asked.
+#[derive(Clone, Copy)]
+struct Way {
+    edns: bool,
+    /// In a case chosen at random, which the answer must have: 1 bit for each
+    /// letter that a forger has to guess beside port and id
+    /// (draft-vixie-dnsext-dns0x20).
+    mixed: bool,
 }
 
 impl Upstream {
@@ -88,7 +110,9 @@ impl Upstream {
         loop {
             if let Some((place, server)) = waiting.next() {
                 names.push(server.to_string());
-                asked.push(async move { (place, server, self.exchange(server, question).await) });
+                asked.push(
+                    async move { (place, server, self.exchange(clock, server, question).await) },
+                );
             }
             if asked.is_empty() {
                 return Err(error);
@@ -108,20 +132,25 @@ impl Upstream {
     }
 
     /// One server's usable answer, or in words why there is none.
-    async fn exchange(&self, server: SocketAddr, question: &Question) -> Result<Message, String> {
+    async fn exchange(
+        &self,
+        clock: &dyn Clock,
+        server: SocketAddr,
+        question: &Question,
+    ) -> Result<Message, String> {
         let words = |error: NetError| error.to_string();
-        let mut response = self.udp(server, question, true).await.map_err(words)?;
+        let mut response = self.checked(clock, server, question, true).await?;
         // A server from before EDNS (RFC 6891 §7).
         if matches!(
             response.response_code,
             ResponseCode::FormErr | ResponseCode::NotImp | ResponseCode::BADVERS
         ) {
-            response = self.udp(server, question, false).await.map_err(words)?;
+            response = self.checked(clock, server, question, false).await?;
         }
         if response.truncation {
-            response = self.tcp(server, question).await.map_err(words)?;
+            response = self.tcp(server, question, DEADLINE).await.map_err(words)?;
         }
-        let message = response.into_message();
+        let mut message = response.into_message();
         if message.queries != [question.query.clone()] {
             return Err("it answered another question".into());
         }
@@ -138,35 +167,89 @@ impl Upstream {
         if referral {
             return Err("it doesn't recurse for this host".into());
         }
+        if !relevant::keep(&mut message, question) {
+            return Err("its answer is about other names".into());
+        }
         Ok(message)
+    }
+
+    /// An answer by UDP in the case in which it was asked for. One in another
+    /// case is a forgery, or the server's way: it is had again over TCP, which
+    /// can't be forged blindly, and only where that fails too, and the case is
+    /// wrong a second time, the server is taken at its word.
+    async fn checked(
+        &self,
+        clock: &dyn Clock,
+        server: SocketAddr,
+        question: &Question,
+        edns: bool,
+    ) -> Result<DnsResponse, String> {
+        let words = |error: NetError| error.to_string();
+        let mixed = !self.folds(server, clock.now());
+        let way = Way { edns, mixed };
+        match self.udp(server, question, way).await {
+            Err(NetError::QueryCaseMismatch) => {}
+            other => return other.map_err(words),
+        }
+        if let Ok(response) = self.tcp(server, question, CHECK).await {
+            return Ok(response);
+        }
+        match self.udp(server, question, way).await {
+            Err(NetError::QueryCaseMismatch) => {}
+            other => return other.map_err(words),
+        }
+        tracing::debug!(%server, "the name server changes the case of names");
+        self.folding().insert(server, clock.now() + FOLDS);
+        let way = Way { edns, mixed: false };
+        self.udp(server, question, way).await.map_err(words)
+    }
+
+    fn folds(&self, server: SocketAddr, now: Mono) -> bool {
+        let mut folding = self.folding();
+        folding.retain(|_, until| now < *until);
+        folding.contains_key(&server)
+    }
+
+    fn folding(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Mono>> {
+        self.folding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn udp(
         &self,
         server: SocketAddr,
         question: &Question,
-        edns: bool,
+        way: Way,
     ) -> Result<DnsResponse, NetError> {
         // A new socket, and so a new random port, for each question (RFC 5452 §9.2).
         let mut stream = UdpClientStream::builder(server, self.provider.clone())
             .with_timeout(Some(DEADLINE))
             .build();
         stream
-            .send_message(request(question, edns))
+            .send_message(request(question, way))
             .first_answer()
             .await
     }
 
-    async fn tcp(&self, server: SocketAddr, question: &Question) -> Result<DnsResponse, NetError> {
+    async fn tcp(
+        &self,
+        server: SocketAddr,
+        question: &Question,
+        patience: Duration,
+    ) -> Result<DnsResponse, NetError> {
         let provider = self.provider.clone();
-        let exchange = TcpClientStream::exchange(server, None, DEADLINE, None, provider).await?;
-        exchange.send(request(question, true)).first_answer().await
+        let exchange = TcpClientStream::exchange(server, None, patience, None, provider).await?;
+        let way = Way {
+            edns: true,
+            mixed: false,
+        };
+        exchange.send(request(question, way)).first_answer().await
     }
 }
 
-fn request(question: &Question, edns: bool) -> DnsRequest {
+fn request(question: &Question, way: Way) -> DnsRequest {
     let mut options = DnsRequestOptions::default();
-    options.use_edns = edns;
+    options.use_edns = way.edns;
+    options.case_randomization = way.mixed;
     options.edns_payload_len = limits::DNS_UDP_BYTES;
     options.edns_set_dnssec_ok = question.dnssec_ok;
     let mut request = DnsRequest::from_query(question.query.clone(), options);

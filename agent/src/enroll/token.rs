@@ -6,10 +6,9 @@ use std::{collections::BTreeSet, sync::Arc};
 use data_encoding::BASE64URL_NOPAD;
 use innermesh_proto::{
     codec,
-    crypto::{Purpose, Sealed, Sign},
+    crypto::{Sealed, Sign},
     id::MeshId,
     ledger::{Grant, Position, Role},
-    limits,
     name::NamePattern,
 };
 use ipnet::IpNet;
@@ -21,8 +20,8 @@ use crate::host::{
 };
 
 const PREFIX: &str = "imt1";
-/// Longest text of a token.
-const TEXT: usize = 8192;
+/// Longest text of a token, in bytes.
+pub const TEXT: usize = 8192;
 /// DER of an Ed25519 private key in PKCS #8 up to its seed (RFC 8410 §7).
 const PKCS8: [u8; 16] = [
     0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
@@ -50,6 +49,8 @@ pub struct InviteOptions {
     pub names: BTreeSet<NamePattern>,
     /// Networks that they may bring.
     pub routes: BTreeSet<IpNet>,
+    /// Addresses outside the mesh that their names may lead to.
+    pub addresses: BTreeSet<IpNet>,
     /// How many may join by it.
     pub uses: u32,
     /// When it is void, in milliseconds of ledger time.
@@ -61,7 +62,7 @@ pub struct InviteOptions {
 pub enum TokenError {
     /// Not a token at all, or one that was cut or changed on its way.
     #[error(
-        "this is not a token, or not a whole one; copy all of what `agent invite` printed after --token"
+        "this is not a token, or not a whole one; copy the whole line that `agent invite` printed, from imt1 on"
     )]
     Malformed,
 }
@@ -89,11 +90,12 @@ impl Token {
             uses: options.uses,
             expires_ms: options.expires_ms,
             position,
+            addresses: options.addresses,
         };
         Self {
             mesh,
             seed,
-            grant: Sealed::new(key, Purpose::Grant, &mesh, &grant),
+            grant: grant.seal(key),
             seeds,
         }
     }
@@ -128,9 +130,7 @@ impl Token {
     /// # Errors
     /// [`TokenError`].
     pub fn stated_grant(&self) -> Result<Grant, TokenError> {
-        self.grant
-            .peek(limits::REQUEST_BYTES)
-            .map_err(|_| TokenError::Malformed)
+        Grant::peek(&self.grant).map_err(|_| TokenError::Malformed)
     }
 }
 
@@ -152,6 +152,7 @@ mod tests {
             roles: BTreeSet::new(),
             names: BTreeSet::from([NamePattern::any()]),
             routes: BTreeSet::new(),
+            addresses: BTreeSet::new(),
             uses: 1,
             expires_ms: 5,
         };

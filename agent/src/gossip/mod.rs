@@ -3,6 +3,7 @@
 //! chitchat only carries them (`carrier`); liveness is theirs alone.
 
 mod ahead;
+mod budget;
 mod carrier;
 pub mod generation;
 pub mod known;
@@ -84,8 +85,12 @@ pub(crate) struct Inner {
 struct Shared {
     table: HeadTable,
     own: Own,
-    /// Bodies that are being fetched.
-    fetching: BTreeSet<Hash>,
+    /// Whose bodies are being fetched, one at a time each.
+    fetching: BTreeSet<NodeId>,
+    /// What may be fetched of each author that has spent some of it.
+    budgets: BTreeMap<NodeId, budget::Budget>,
+    /// How many runs each author may begin that has begun some.
+    runs: BTreeMap<NodeId, budget::Budget>,
     /// Nodes whose key was seen in use twice.
     conflicts: BTreeSet<NodeId>,
     /// When each owner's change was last passed on.
@@ -93,6 +98,23 @@ struct Shared {
     roll: Arc<push::Roll>,
     /// Until when no peer is asked for its heads: the last one knew no more.
     sated: Option<Duration>,
+}
+
+impl Shared {
+    /// Whether a head is of the run that is known, or its author may begin
+    /// another: whoever begins one after the other would fill what gossip keeps
+    /// of all. Its newest one counts as soon as it may.
+    fn may_begin(&mut self, head: &Head, now: Duration) -> bool {
+        let known = self.table.get(&head.node);
+        if known.is_none_or(|known| head.generation <= known.head.generation) {
+            return true;
+        }
+        self.runs
+            .retain(|node, runs| *node == head.node || !runs.is_full(now));
+        let runs = self.runs.entry(head.node);
+        runs.or_insert_with(|| budget::Budget::of_runs(now))
+            .begin_run(now)
+    }
 }
 
 struct Own {
@@ -175,6 +197,8 @@ impl Gossip {
                     former: None,
                 },
                 fetching: BTreeSet::new(),
+                budgets: BTreeMap::new(),
+                runs: BTreeMap::new(),
                 conflicts: BTreeSet::new(),
                 passed_on: BTreeMap::new(),
                 roll: Arc::new(push::Roll::new(&state)),
@@ -195,6 +219,11 @@ impl Gossip {
         host.tasks.spawn(inner.clone().keep());
         host.tasks.spawn(inner.clone().keep_ahead());
         Ok(Self { inner })
+    }
+
+    /// Where this node says that it can be dialed.
+    pub fn own_endpoints(&self) -> Vec<SocketAddr> {
+        self.inner.shared().own.body.announcement.quic.clone()
     }
 
     /// Announces something else from now on; it goes out within 50 ms.
@@ -525,6 +554,11 @@ impl Inner {
         }
         let now = self.now();
         let mut shared = self.shared();
+        if !shared.may_begin(&head, self.host.clock.now()) {
+            drop(shared);
+            self.count(|counters| counters.refused += 1);
+            return None;
+        }
         let former = shared
             .table
             .get(&head.node)

@@ -12,7 +12,7 @@ use innermesh_proto::{
     codec,
     crypto::{Hash, Sealed},
     gate::{self, Short, compact::Unpacked},
-    head::{Head, Offer},
+    head::{Head, Known, Offer},
     id::NodeId,
     ledger::State,
     limits,
@@ -20,7 +20,7 @@ use innermesh_proto::{
     rpc::method,
 };
 
-use super::{Inner, carrier::Held};
+use super::{Inner, budget::Budget, carrier::Held};
 
 /// To how many peers a receiver passes on what was new to it, and with how many
 /// a round is held.
@@ -35,6 +35,8 @@ pub(super) const GREETINGS: usize = 2;
 const UNHEARD: usize = 8;
 /// How long a node asks no more after a peer knew nothing that was new to it.
 const SATED: Duration = Duration::from_secs(5);
+/// What a fetch costs an author of whom nothing came, in bytes.
+const UNANSWERED: usize = 1024;
 /// Peers that are asked for a body at most.
 const SOURCES: usize = 5;
 
@@ -91,7 +93,9 @@ impl Inner {
             .table
             .get(&head.node)
             .and_then(|known| known.missing_body());
-        let Some(hash) = missing else { return };
+        if missing.is_none() {
+            return;
+        }
         if let Some(bytes) = body
             && shared.table.put_body(&head.node, bytes)
         {
@@ -99,15 +103,54 @@ impl Inner {
             self.unsaved.notify_one();
             return self.changed();
         }
-        if shared.fetching.insert(hash) {
+        if shared.fetching.insert(head.node) {
             drop(shared);
-            let fetching = self.clone().fetch_body(from, head.node, hash);
+            let fetching = self.clone().fetch_bodies(from, head.node);
             self.host.tasks.spawn(fetching);
         }
     }
 
+    /// Fetches an author's newest body until it is there, one at a time and
+    /// within the author's budget: those in between are never asked for.
+    async fn fetch_bodies(self: Arc<Self>, from: NodeId, owner: NodeId) {
+        loop {
+            let now = self.host.clock.now();
+            let (hash, wait) = {
+                let mut shared = self.shared();
+                let missing = shared.table.get(&owner).and_then(Known::missing_body);
+                let Some(hash) = missing else {
+                    shared.fetching.remove(&owner);
+                    shared.budgets.retain(|_, budget| !budget.is_full(now));
+                    return;
+                };
+                let budget = shared.budgets.entry(owner);
+                (
+                    hash,
+                    budget.or_insert_with(|| Budget::of_bodies(now)).wait(now),
+                )
+            };
+            if !wait.is_zero() {
+                self.host.clock.sleep(wait).await;
+                continue;
+            }
+            let (bytes, is_had) = self.fetch_body(from, owner, hash).await;
+            let now = self.host.clock.now();
+            let mut shared = self.shared();
+            if let Some(budget) = shared.budgets.get_mut(&owner) {
+                budget.spend(bytes.max(UNANSWERED), now);
+            }
+            // Nobody has it, or there is a newer one, which its head asks for.
+            if !is_had && shared.table.get(&owner).and_then(Known::missing_body) == Some(hash) {
+                shared.fetching.remove(&owner);
+                return;
+            }
+        }
+    }
+
     /// Asks for a body: the one who sent the head, its owner, then others.
-    async fn fetch_body(self: Arc<Self>, from: NodeId, owner: NodeId, hash: Hash) {
+    /// Gives how much came, and whether it was the right one.
+    async fn fetch_body(&self, from: NodeId, owner: NodeId, hash: Hash) -> (usize, bool) {
+        let mut received = 0;
         let connected: BTreeSet<NodeId> = self.transport.peers().into_iter().collect();
         let others = connected
             .iter()
@@ -128,6 +171,7 @@ impl Inner {
                 .call(source, method::BODY, query.clone(), FETCH)
                 .await;
             let Ok(bytes) = answer else { continue };
+            received += bytes.len();
             if bytes.len() > limits::BODY_BYTES || Hash::of(&bytes) != hash {
                 self.count(|counters| counters.refused += 1);
                 continue;
@@ -136,9 +180,9 @@ impl Inner {
                 self.unsaved.notify_one();
                 self.changed();
             }
-            break;
+            return (received, true);
         }
-        self.shared().fetching.remove(&hash);
+        (received, false)
     }
 
     /// Passes a change on to a few peers that may not have it yet.

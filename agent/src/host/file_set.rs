@@ -8,8 +8,9 @@
 //! ```
 //!
 //! A new generation is written and synced, and then `.photos` is renamed to
-//! lead there. Everything is opened from the folder's descriptor without
-//! following links: the folder may belong to another user than this process.
+//! lead there. The folder is no link itself, and everything is opened from its
+//! descriptor without following links: it may belong to another user than this
+//! process.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +18,7 @@ use std::{
     fs::{self, File},
     io::{self, Read, Write},
     os::{fd::OwnedFd, unix::fs::DirBuilderExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use nix::{
@@ -79,6 +80,8 @@ pub fn check(place: &SetPlace) -> Result<(), SetError> {
 /// As [`super::outside::Outside::replace`].
 pub fn replace(place: &SetPlace, files: &[SetFile]) -> Result<(), SetError> {
     let at_folder = |error| SetError::Io(place.folder.clone(), error);
+    // Where a link leads nothing is made.
+    Folder::open(place)?;
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o755)
@@ -113,22 +116,58 @@ pub fn replace(place: &SetPlace, files: &[SetFile]) -> Result<(), SetError> {
     Ok(())
 }
 
+/// One file of a folder, `None` where there is none.
+pub fn get(folder: &Path, name: &OsStr) -> Result<Option<Vec<u8>>, SetError> {
+    let Some(fd) = open_place(folder)? else {
+        return Ok(None);
+    };
+    let path = || folder.join(name);
+    match read_file(&fd, name) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => {
+            Err(SetError::Foreign(path()))
+        }
+        Err(error) => Err(SetError::Io(path(), error)),
+    }
+}
+
 /// Writes one ordinary file that everybody may read: under a temporary name,
 /// synced, renamed, the folder synced.
-pub fn put(folder: &Path, name: &OsStr, content: &[u8]) -> io::Result<()> {
-    let fd = openat(AT_FDCWD, folder, FOLDER, Mode::empty())?;
+pub fn put(folder: &Path, name: &OsStr, content: &[u8]) -> Result<(), SetError> {
+    let failed = |error: io::Error| SetError::Io(folder.join(name), error);
+    let fd = open_place(folder)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+    put_in(&fd, name, content).map_err(failed)
+}
+
+fn put_in(fd: &OwnedFd, name: &OsStr, content: &[u8]) -> io::Result<()> {
     let mut temporary = OsString::from(".");
     temporary.push(name);
     temporary.push("@new");
-    unlink(&fd, &temporary)?;
+    unlink(fd, &temporary)?;
     let access = Access {
         mode: 0o644,
         uid: None,
         gid: None,
     };
-    write_file(&fd, &temporary, content, access)?;
-    renameat(&fd, temporary.as_os_str(), &fd, name)?;
-    Ok(fsync(&fd)?)
+    write_file(fd, &temporary, content, access)?;
+    renameat(fd, temporary.as_os_str(), fd, name)?;
+    Ok(fsync(fd)?)
+}
+
+/// Opens a folder that is no link; `None` where there is nothing.
+fn open_place(folder: &Path) -> Result<Option<OwnedFd>, SetError> {
+    // With a slash behind it a link would be followed.
+    let plain: PathBuf = folder.components().collect();
+    match openat(AT_FDCWD, &plain, FOLDER | OFlag::O_NOFOLLOW, Mode::empty()) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::ENOENT) => Ok(None),
+        // Of a link it is either, by the kernel's version.
+        Err(Errno::ENOTDIR | Errno::ELOOP) if plain.is_symlink() => {
+            Err(SetError::Link(folder.to_owned()))
+        }
+        Err(errno) => Err(SetError::Io(folder.to_owned(), errno.into())),
+    }
 }
 
 const FOLDER: OFlag = OFlag::O_RDONLY
@@ -143,11 +182,8 @@ struct Folder<'a> {
 impl<'a> Folder<'a> {
     /// `None` where there is none.
     fn open(place: &'a SetPlace) -> Result<Option<Self>, SetError> {
-        match openat(AT_FDCWD, &place.folder, FOLDER, Mode::empty()) {
-            Ok(fd) => Ok(Some(Self { place, fd })),
-            Err(Errno::ENOENT) => Ok(None),
-            Err(errno) => Err(SetError::Io(place.folder.clone(), errno.into())),
-        }
+        let fd = open_place(&place.folder)?;
+        Ok(fd.map(|fd| Self { place, fd }))
     }
 
     fn error(&self, name: &str, error: io::Error) -> SetError {
@@ -293,10 +329,10 @@ fn open_folder(fd: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
     Ok(openat(fd, name, FOLDER | OFlag::O_NOFOLLOW, Mode::empty())?)
 }
 
-fn read_file(fd: &OwnedFd, name: &str) -> io::Result<Vec<u8>> {
+fn read_file(fd: &OwnedFd, name: impl AsRef<OsStr>) -> io::Result<Vec<u8>> {
     // A pipe in its place must not make this wait.
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = File::from(openat(fd, name, flags, Mode::empty())?);
+    let file = File::from(openat(fd, name.as_ref(), flags, Mode::empty())?);
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is no file"));
     }
@@ -430,6 +466,39 @@ mod tests {
         symlink(&elsewhere, place.folder.join(".photos")).unwrap();
         foreign(replace(&place, &set("two")));
         assert!(names(&elsewhere).is_empty());
+    }
+
+    #[test]
+    fn a_folder_that_is_a_link_is_refused_and_nothing_is_written_where_it_leads() {
+        let scratch = tempfile::tempdir().unwrap();
+        let real = SetPlace {
+            folder: scratch.path().join("real"),
+            stem: "photos".into(),
+        };
+        replace(&real, &set("one")).unwrap();
+        symlink(&real.folder, scratch.path().join("certs")).unwrap();
+        let before = names(&real.folder);
+        for folder in ["certs", "certs/", "certs/."] {
+            let place = SetPlace {
+                folder: scratch.path().join(folder),
+                stem: "photos".into(),
+            };
+            let link = |done: Result<(), SetError>| match done {
+                Err(SetError::Link(path)) => path,
+                other => panic!("{folder}: {other:?}"),
+            };
+            assert_eq!(link(replace(&place, &set("two"))), place.folder);
+            link(check(&place));
+            link(read(&place).map(|_| ()));
+            link(put(&place.folder, OsStr::new("ca.crt"), b"root"));
+        }
+        assert_eq!(names(&real.folder), before);
+        // Nor is a folder made where one leads to nothing.
+        let nowhere = scratch.path().join("nowhere");
+        fs::remove_file(scratch.path().join("certs")).unwrap();
+        symlink(&nowhere, scratch.path().join("certs")).unwrap();
+        assert!(replace(&place(scratch.path()), &set("two")).is_err());
+        assert!(!nowhere.exists());
     }
 
     #[test]

@@ -5,10 +5,20 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-/// A process that holds a port.
+/// Who holds a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
-    /// Its process id.
+    /// The user whose socket it is.
+    pub uid: u32,
+    /// The process, where it can be seen: as a service with its own view of
+    /// /proc the agent sees its own only.
+    pub process: Option<Process>,
+}
+
+/// A process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
     pub pid: u32,
     /// Its name, as the kernel knows it.
     pub name: String,
@@ -16,7 +26,10 @@ pub struct Holder {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "pid {} ({})", self.pid, self.name)
+        match &self.process {
+            Some(Process { pid, name }) => write!(f, "pid {pid} ({name}) of user id {}", self.uid),
+            None => write!(f, "a program of user id {}", self.uid),
+        }
     }
 }
 
@@ -38,8 +51,8 @@ impl fmt::Display for Kind {
     }
 }
 
-/// The process that holds `port`, where /proc tells: without root only
-/// processes of the same user are visible.
+/// Who holds `port`, where /proc tells: without root only processes of the
+/// same user are visible.
 pub fn of_port(kind: Kind, port: u16) -> Option<Holder> {
     of_socket(kind, port, |_| true)
 }
@@ -60,27 +73,31 @@ fn of_socket(kind: Kind, port: u16, at: impl Fn(IpAddr) -> bool) -> Option<Holde
         Kind::Udp => ["udp", "udp6"],
         Kind::Tcp => ["tcp", "tcp6"],
     };
-    let inodes: Vec<String> = tables
+    let found: Vec<(u32, u64)> = tables
         .iter()
         .filter_map(|table| fs::read_to_string(format!("/proc/net/{table}")).ok())
-        .flat_map(|table| inodes(&table, kind, port, &at))
-        .map(|inode| format!("socket:[{inode}]"))
+        .flat_map(|table| sockets(&table, kind, port, &at))
         .collect();
-    if inodes.is_empty() {
-        return None;
-    }
+    let (uid, _) = *found.first()?;
+    let inodes: Vec<String> = found
+        .iter()
+        .map(|(_, inode)| format!("socket:[{inode}]"))
+        .collect();
     let mut pids: Vec<u32> = fs::read_dir("/proc")
         .ok()?
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect();
     pids.sort_unstable();
-    let pid = pids.into_iter().find(|pid| holds(*pid, &inodes))?;
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    Some(Holder {
-        pid,
-        name: name.trim().chars().filter(|c| !c.is_control()).collect(),
-    })
+    let pid = pids.into_iter().find(|pid| holds(*pid, &inodes));
+    let process = pid.map(|pid| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        Process {
+            pid,
+            name: name.trim().chars().filter(|c| !c.is_control()).collect(),
+        }
+    });
+    Some(Holder { uid, process })
 }
 
 fn holds(pid: u32, sockets: &[String]) -> bool {
@@ -91,8 +108,9 @@ fn holds(pid: u32, sockets: &[String]) -> bool {
     })
 }
 
-/// Inodes of the sockets on `port` in a table such as /proc/net/udp, see proc_pid_net(5).
-fn inodes(table: &str, kind: Kind, port: u16, at: impl Fn(IpAddr) -> bool) -> Vec<u64> {
+/// Users and inodes of the sockets on `port` in a table such as /proc/net/udp,
+/// see proc_pid_net(5).
+fn sockets(table: &str, kind: Kind, port: u16, at: impl Fn(IpAddr) -> bool) -> Vec<(u32, u64)> {
     /// TCP_LISTEN in the kernel's net/tcp_states.h.
     const LISTEN: &str = "0A";
     table
@@ -102,10 +120,11 @@ fn inodes(table: &str, kind: Kind, port: u16, at: impl Fn(IpAddr) -> bool) -> Ve
             let mut fields = line.split_whitespace();
             let (host, local_port) = fields.nth(1)?.rsplit_once(':')?;
             let state = fields.nth(1)?;
-            let inode = fields.nth(5)?.parse().ok()?;
+            let uid = fields.nth(3)?.parse().ok()?;
+            let inode = fields.nth(1)?.parse().ok()?;
             let here = u16::from_str_radix(local_port, 16) == Ok(port);
             let here = here && address(host).is_some_and(&at);
-            (here && (kind == Kind::Udp || state == LISTEN)).then_some(inode)
+            (here && (kind == Kind::Udp || state == LISTEN)).then_some((uid, inode))
         })
         .collect()
 }
@@ -136,23 +155,25 @@ mod tests {
     fn the_holder_of_a_udp_port_is_found() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let at = socket.local_addr().unwrap();
-        assert_eq!(of_address(Kind::Udp, at).unwrap().pid, std::process::id());
+        let holder = of_address(Kind::Udp, at).unwrap();
+        assert_eq!(holder.process.unwrap().pid, std::process::id());
+        assert_eq!(holder.uid, nix::unistd::geteuid().as_raw());
     }
 
     #[test]
     fn lines_that_are_no_socket_are_passed_over() {
-        let table = "head\n  1: 0100007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000 0 0 4242 2\nx\n\n1: zz";
-        assert_eq!(inodes(table, Kind::Udp, 53, |_| true), [4242]);
-        assert!(inodes(table, Kind::Udp, 54, |_| true).is_empty());
-        assert!(inodes(table, Kind::Tcp, 53, |_| true).is_empty());
+        let table = "head\n  1: 0100007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000 33 0 4242 2\nx\n\n1: zz";
+        assert_eq!(sockets(table, Kind::Udp, 53, |_| true), [(33, 4242)]);
+        assert!(sockets(table, Kind::Udp, 54, |_| true).is_empty());
+        assert!(sockets(table, Kind::Tcp, 53, |_| true).is_empty());
     }
 
     #[test]
     fn the_holder_at_one_address_is_told_from_one_at_another() {
         let table = "head\n  1: 0100007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000 0 0 4242 2\n";
-        let held = |host: &str| inodes(table, Kind::Udp, 53, in_the_way_of(host.parse().unwrap()));
-        assert_eq!(held("127.0.0.1"), [4242]);
-        assert_eq!(held("0.0.0.0"), [4242]);
+        let held = |host: &str| sockets(table, Kind::Udp, 53, in_the_way_of(host.parse().unwrap()));
+        assert_eq!(held("127.0.0.1"), [(0, 4242)]);
+        assert_eq!(held("0.0.0.0"), [(0, 4242)]);
         assert!(held("127.0.0.9").is_empty());
         assert!(held("::1").is_empty());
     }

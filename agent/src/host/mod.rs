@@ -13,6 +13,7 @@ mod file_set;
 pub mod holder;
 pub mod keys;
 pub mod outside;
+pub mod owner;
 pub mod sockets;
 pub mod system;
 pub mod tasks;

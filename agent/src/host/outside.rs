@@ -17,10 +17,7 @@ use nix::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::{
-    disk::{blocking, read_limited},
-    file_set,
-};
+use super::{disk::blocking, file_set};
 
 /// Largest file of a set, in bytes.
 pub const SET_FILE_BYTES: u64 = 256 * 1024;
@@ -71,6 +68,10 @@ pub enum SetError {
     /// A file of that name is there and isn't one of a set.
     #[error("{} is there already and was made by somebody else", .0.display())]
     Foreign(PathBuf),
+    /// The folder is a link: whoever can change it could have files written,
+    /// and another's replaced, in any place.
+    #[error("{} is a link, which is not followed; give the folder that it leads to", .0.display())]
+    Link(PathBuf),
     /// The operating system refuses.
     #[error("{}: {error}", .0.display(), error = .1)]
     Io(PathBuf, io::Error),
@@ -258,15 +259,15 @@ async fn last_of(said: Option<impl AsyncRead + Unpin>) -> String {
 
 fn share(path: &Path, content: &[u8]) -> Result<(), SetError> {
     let failed = |error| SetError::Io(path.to_owned(), error);
-    match read_limited(path, SET_FILE_BYTES) {
-        Ok(there) if there == content => return Ok(()),
-        Ok(_) => return Err(SetError::Foreign(path.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(failed(error)),
-    }
     let folder = path.parent().unwrap_or(Path::new("/"));
+    let name = path.file_name().unwrap_or_default();
+    match file_set::get(folder, name)? {
+        Some(there) if there == content => return Ok(()),
+        Some(_) => return Err(SetError::Foreign(path.to_owned())),
+        None => {}
+    }
     fs::create_dir_all(folder).map_err(failed)?;
-    file_set::put(folder, path.file_name().unwrap_or_default(), content).map_err(failed)
+    file_set::put(folder, name, content)
 }
 
 async fn off_thread<T: Send + 'static>(
@@ -357,5 +358,15 @@ mod tests {
         let refused = SystemOutside.share(&file, b"other").await;
         assert!(matches!(refused, Err(SetError::Foreign(_))));
         assert_eq!(fs::read(&file).unwrap(), b"root");
+        // Nor is one read by a link, nor by a folder that is one.
+        let link = folder.path().join("certs/linked.crt");
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let refused = SystemOutside.share(&link, b"root").await;
+        assert!(matches!(refused, Err(SetError::Foreign(_))), "{refused:?}");
+        let other = folder.path().join("other");
+        std::os::unix::fs::symlink(folder.path().join("certs"), &other).unwrap();
+        let refused = SystemOutside.share(&other.join("new.crt"), b"root").await;
+        assert!(matches!(refused, Err(SetError::Link(_))), "{refused:?}");
+        assert!(!folder.path().join("certs/new.crt").exists());
     }
 }

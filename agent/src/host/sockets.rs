@@ -2,11 +2,9 @@
 
 use std::{io, net::SocketAddr};
 
+use innermesh_proto::limits;
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
-
-/// Connections that the kernel holds before they are accepted.
-const BACKLOG: i32 = 128;
 
 /// A socket that doesn't block and isn't bound yet.
 ///
@@ -31,6 +29,6 @@ pub fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
     // A restart finds connections of its predecessor in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(limits::BACKLOG)?;
     TcpListener::from_std(socket.into())
 }

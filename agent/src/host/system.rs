@@ -28,6 +28,15 @@ use crate::{
     tunnel::{self, Tunnel, TunnelError, TunnelSettings},
 };
 
+/// Keeps the memory of this process, with its keys, out of core files, and
+/// from debuggers of the same user (PR_SET_DUMPABLE of prctl(2)).
+///
+/// # Errors
+/// The operating system's.
+pub fn protect_memory() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_dumpable(false)?)
+}
+
 /// How long a probe may take.
 const PROBE: Duration = Duration::from_secs(3);
 

@@ -22,14 +22,14 @@ use crate::{
         self, Acme,
         mesh::{Known, Mesh, NotDone, Wanted},
         order::{Certified, Identifier},
-        server::{IsLocal, Shown},
+        server::Shown,
     },
     ca::pem,
     control::{
         ControlError, ErrorCode,
         acme::{AcmeControl, ExternalAccount},
     },
-    host::keys::CaKey,
+    host::{holder, keys::CaKey},
     ledger::client::SubmitError,
 };
 
@@ -271,9 +271,8 @@ async fn listen(inner: Arc<Inner>, acme: Arc<Acme>, shown: Arc<Shown>) {
     };
     inner.acme_trouble.send_replace(None);
     tracing::info!(directory = %acme.directory_url(), "ACME is served");
-    let sources = inner.clone();
-    let is_local: Arc<IsLocal> = Arc::new(move |source| sources.is_local(source));
-    acme::server::serve(acme, shown, listeners, is_local, clock).await;
+    let sources = inner.listen_sources();
+    acme::server::serve(acme, shown, listeners, sources, clock).await;
 }
 
 fn addresses(inner: &Inner) -> Vec<SocketAddr> {
@@ -301,12 +300,16 @@ fn bind(addresses: &[SocketAddr]) -> Result<Vec<tokio::net::TcpListener>, String
         .iter()
         .find(|(address, _)| address.is_ipv4() || listeners.is_empty());
     match missing {
-        Some((address, error)) => Err(format!(
-            "port {} on {} can't be had ({error}): stop the program that has it, or set \
-             `acme.port` in the configuration, on all machines alike",
-            address.port(),
-            address.ip()
-        )),
+        Some((address, error)) => {
+            let holder = holder::of_address(holder::Kind::Tcp, **address);
+            let by = holder.map_or_else(String::new, |holder| format!("; it is {holder}"));
+            Err(format!(
+                "port {} on {} can't be had ({error}{by}): stop the program that has it, or set \
+                 `acme.port` in the configuration, on all machines alike",
+                address.port(),
+                address.ip()
+            ))
+        }
         None => Ok(listeners),
     }
 }

@@ -4,13 +4,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::Path,
     sync::Arc,
     time::Duration,
 };
 
-use innermesh_proto::{codec, id::NodeId, ledger::State, limits};
+use innermesh_proto::{
+    codec,
+    endpoint::{self, is_plausible},
+    id::NodeId,
+    ledger::State,
+    limits,
+};
 use tokio::{sync::broadcast::error::RecvError, task::JoinSet};
 
 use super::Inner;
@@ -30,6 +36,8 @@ const PARALLEL: usize = 16;
 /// The first pause after a dial that failed; it doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How long an address that didn't answer is remembered after its pause.
+const FORGOTTEN: Duration = Duration::from_secs(120);
 /// How long the node with the greater id leaves the dialing to the other: one
 /// of two connections would be thrown away.
 const COURTESY: Duration = Duration::from_secs(1);
@@ -59,6 +67,7 @@ pub async fn run(inner: Arc<Inner>) {
         seeds: load_seeds(&*inner.host.disk).await,
         paths: known::paths(&*inner.host.disk).await,
         attempts: BTreeMap::new(),
+        silent: BTreeMap::new(),
         dialing: BTreeSet::new(),
         lacking: BTreeSet::new(),
         looked: None,
@@ -73,7 +82,8 @@ pub async fn run(inner: Arc<Inner>) {
         tokio::select! {
             () = clock.sleep(TICK) => dialer.dial(&mut dials),
             Some(done) = dials.join_next() => {
-                if let Ok((target, result)) = done {
+                if let Ok((target, result, silent)) = done {
+                    dialer.silent(&silent);
                     dialer.done(target, result);
                 }
             }
@@ -104,6 +114,9 @@ struct Dialer {
     seeds: Vec<SocketAddr>,
     paths: BTreeMap<NodeId, SocketAddr>,
     attempts: BTreeMap<Target, Attempt>,
+    /// Addresses from which no agent ever answered: whoever announces them,
+    /// they are left alone for longer and longer.
+    silent: BTreeMap<IpAddr, Attempt>,
     dialing: BTreeSet<Target>,
     /// Members that aren't connected, as of `looked`.
     lacking: BTreeSet<NodeId>,
@@ -117,7 +130,8 @@ struct Attempt {
     next: Mono,
 }
 
-type Done = (Target, Result<NodeId, DialError>);
+/// What came of a dial, and the addresses that didn't answer.
+type Done = (Target, Result<NodeId, DialError>, Vec<IpAddr>);
 
 impl Dialer {
     fn dial(&mut self, dials: &mut JoinSet<Done>) {
@@ -130,7 +144,11 @@ impl Dialer {
                 .attempts
                 .get(&target)
                 .is_none_or(|attempt| now >= attempt.next);
-            if due && !addresses.is_empty() && self.dialing.insert(target) {
+            if !due || self.dialing.contains(&target) {
+                continue;
+            }
+            let addresses = self.worth_dialing(addresses, now);
+            if !addresses.is_empty() && self.dialing.insert(target) {
                 let transport = self.inner.transport.clone();
                 dials.spawn(async move {
                     let expect = match target {
@@ -138,15 +156,72 @@ impl Dialer {
                         Target::Seed(_) => None,
                     };
                     let mut result = Err(DialError::Timeout);
+                    let mut silent = Vec::new();
                     for address in addresses {
                         result = transport.dial(address, expect).await;
-                        if result.is_ok() {
-                            break;
+                        match &result {
+                            Ok(_) => break,
+                            Err(DialError::Timeout) => silent.push(address.ip().to_canonical()),
+                            Err(_) => {}
                         }
                     }
-                    (target, result)
+                    (target, result, silent)
                 });
             }
+        }
+    }
+
+    /// A few of these addresses, each where a peer may be and none twice. One
+    /// that never answered is tried again after a pause, by whomever it is
+    /// announced: a member could name a stranger's, and all others would dial.
+    fn worth_dialing(&self, addresses: Vec<SocketAddr>, now: Mono) -> Vec<SocketAddr> {
+        let overlay = endpoint::overlay(&self.inner.ledger.state());
+        let own = self.inner.gossip.own_endpoints();
+        let loopback = own.iter().any(|own| own.ip().is_loopback());
+        let mut chosen: Vec<SocketAddr> = Vec::new();
+        let mut quiet: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        for address in addresses {
+            let ip = address.ip().to_canonical();
+            let waits = self.silent.get(&ip).is_some_and(|silent| now < silent.next);
+            let is_known = self
+                .paths
+                .values()
+                .any(|path| path.ip().to_canonical() == ip);
+            if chosen.len() < limits::DIALED_ADDRESSES
+                && is_plausible(&address, &overlay, loopback)
+                && (is_known
+                    || !waits
+                        && quiet
+                            .get(&ip)
+                            .is_none_or(|ports| *ports < limits::DIALED_PORTS))
+            {
+                *quiet.entry(ip).or_default() += 1;
+                chosen.push(address);
+            }
+        }
+        chosen
+    }
+
+    fn silent(&mut self, addresses: &[IpAddr]) {
+        let now = self.inner.host.clock.now();
+        let connected = self.inner.transport.paths();
+        self.silent
+            .retain(|_, silent| now < silent.next + FORGOTTEN);
+        for ip in addresses {
+            let answers = connected
+                .values()
+                .any(|path| path.ip().to_canonical() == *ip);
+            if answers || self.silent.len() >= limits::MEMBERS * limits::ENDPOINTS {
+                self.silent.remove(ip);
+                continue;
+            }
+            let failures = self.silent.get(ip).map_or(0, |silent| silent.failures);
+            let pause = (PAUSE_MIN * 2u32.saturating_pow(failures.min(8))).min(PAUSE_MAX);
+            let silent = Attempt {
+                failures: failures + 1,
+                next: now + self.jittered(pause),
+            };
+            self.silent.insert(*ip, silent);
         }
     }
 

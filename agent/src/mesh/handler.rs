@@ -10,21 +10,25 @@ use async_trait::async_trait;
 use innermesh_proto::{
     certificate::Serial,
     codec,
-    crypto::{PublicKey, Sealed},
+    crypto::{PublicKey, Purpose, Sealed, Verify},
     id::NodeId,
-    ledger::{Author, Batch, Content, Outcome, Request, Role, request::Join},
+    ledger::{
+        Author, Batch, Content, Outcome, Request, Role, State,
+        request::{Grant, Join, KeyedJoin},
+    },
     limits,
     message::{
-        Batches, BodyQuery, Decided, HeadsQuery, JoinHello, JoinQuery, Joined, LedgerQuery,
-        Propose, Push, RecoveryQuery, Renew, SnapshotHead, SnapshotPartQuery, SnapshotQuery,
-        Submitted,
+        Batches, BodyQuery, CutOff, CutOffQuery, Decided, HeadsQuery, JoinHello, JoinQuery, Joined,
+        LedgerQuery, Propose, Push, RecoveryQuery, Renew, SnapshotHead, SnapshotPartQuery,
+        SnapshotQuery, Submitted,
     },
     rpc::{Failure, method},
 };
 use serde::de::DeserializeOwned;
 
-use super::{Inner, requests};
+use super::{Inner, requests, tunnel};
 use crate::{
+    host::keys::Keys,
     ledger::{Ledger, ProposeError, client, follow},
     quic::{Admission, Caller, Handler, Held, Standing},
 };
@@ -40,6 +44,8 @@ pub struct LedgerAdmission {
     pub ledger: Ledger,
     /// Whom an admin holds.
     pub held: Arc<Mutex<BTreeSet<NodeId>>>,
+    /// Checks what strangers sign.
+    pub keys: Arc<dyn Keys>,
 }
 
 impl LedgerAdmission {
@@ -59,6 +65,56 @@ impl Admission for LedgerAdmission {
             None => Standing::Unknown,
         }
     }
+
+    /// A renewal is signed with a member's key; a join is for this session and
+    /// comes with a grant of an admin.
+    fn proves(&self, caller: &Caller, method: u16, body: &[u8]) -> bool {
+        let state = self.ledger.state();
+        let verify = &*self.keys;
+        match method {
+            method::RENEW => read::<Renew>(body)
+                .ok()
+                .is_some_and(|renew| renewing(&state, &renew.request, verify).is_some()),
+            method::JOIN => match read(body) {
+                Ok(JoinQuery::Join(sealed)) => is_invited(&state, &sealed, caller, verify),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+}
+
+/// The member that signed a request for its renewal.
+fn renewing(state: &State, sealed: &Sealed, verify: &dyn Verify) -> Option<NodeId> {
+    let request: Request = sealed.peek(limits::REQUEST_BYTES).ok()?;
+    let Author::Node(node) = request.author else {
+        return None;
+    };
+    let member = state.members.get(&node)?;
+    let signed = sealed.is_by(verify, &member.key, Purpose::Request, &state.mesh);
+    signed.then_some(node)
+}
+
+/// Whether a request to join is signed with the token of an admin's grant that
+/// holds still.
+fn is_invited(state: &State, sealed: &Sealed, caller: &Caller, verify: &dyn Verify) -> bool {
+    let Ok(request) = sealed.peek::<Request>(limits::REQUEST_BYTES) else {
+        return false;
+    };
+    let content = Content::decode(request.kind, &request.content);
+    let join = content.as_ref().and_then(Content::join);
+    let (Some(join), Author::Token(token)) = (join, request.author) else {
+        return false;
+    };
+    let grant = Grant::peek(&join.grant).ok();
+    let inviter = grant.and_then(|stated| state.members.get(&stated.inviter));
+    let Some(inviter) = inviter.filter(|inviter| inviter.roles.contains(&Role::Admin)) else {
+        return false;
+    };
+    join.exporter == caller.exporter
+        && sealed.is_by(verify, &token, Purpose::Request, &state.mesh)
+        && Grant::open(&join.grant, &inviter.key, &state.mesh, verify)
+            .is_some_and(|grant| grant.token == token && grant.expires_ms >= state.stamp_ms)
 }
 
 /// Answers peers.
@@ -84,6 +140,11 @@ impl Handler for PeerHandler {
             (method::SNAPSHOT_PART, _) => self.snapshot_part(&body).await,
             (method::RECOVERY, _) => self.recovery(&body).await,
             (method::REVOCATIONS, _) => Ok(self.0.lists.answer(&read(&body)?)),
+            (method::CUT_OFF, _) => {
+                let CutOffQuery { node } = read(&body)?;
+                let cut_off = tunnel::is_cut_off(&self.0, node).await;
+                Ok(codec::encode(&CutOff { cut_off }))
+            }
             (method::COUNCIL, _) => Ok(codec::encode(&self.0.ledger.deciding().await)),
             (method::ADMISSION, Some(node)) => {
                 let answer = requests::admission(&self.0, node, read(&body)?)?;
@@ -351,8 +412,10 @@ impl PeerHandler {
         let request: Request = sealed
             .peek(limits::REQUEST_BYTES)
             .map_err(|_| Failure::Malformed)?;
-        let Some(Content::Join(join)) = Content::decode(request.kind, &request.content) else {
-            return Err(Failure::Malformed);
+        let (join, tunnel) = match Content::decode(request.kind, &request.content) {
+            Some(Content::Join(join)) => (*join, None),
+            Some(Content::KeyedJoin(keyed)) => (keyed.join, Some(keyed.tunnel)),
+            _ => return Err(Failure::Malformed),
         };
         if join.exporter != caller.exporter {
             return Err(Failure::Refused(
@@ -363,7 +426,10 @@ impl PeerHandler {
             return Err(Failure::Malformed);
         };
         let state = self.0.ledger.state();
-        let message = Join::possession_message(&state.mesh, &token, &join.exporter);
+        let message = match &tunnel {
+            Some(key) => KeyedJoin::possession_message(&state.mesh, &token, &join.exporter, key),
+            None => Join::possession_message(&state.mesh, &token, &join.exporter),
+        };
         let possesses = self
             .0
             .host
@@ -400,6 +466,10 @@ impl PeerHandler {
         let member = state.members.get(&node).ok_or(Failure::NotMember)?;
         if self.0.view.borrow().held.contains_key(&node) {
             return Err(Failure::NotMember);
+        }
+        // Only what the member itself signed is worth the leader's time.
+        if renewing(&state, &renew.request, &*self.0.host.keys) != Some(node) {
+            return Err(Failure::Malformed);
         }
         let outcome = self.submit(&renew.request).await?;
         self.certificate_of(&member.key, outcome)

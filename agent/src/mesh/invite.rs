@@ -46,6 +46,7 @@ pub fn invite(inner: &Inner, request: InviteRequest) -> Result<Invite, ControlEr
         routes: request.routes,
     };
     let given = grants(&state, inner.me, &wanted)?;
+    let addresses = addresses(&state, request.addresses)?;
     let life_ms = request.ttl_s.saturating_mul(1000);
     if !(1..=limits::TOKEN_LIFETIME_MS).contains(&life_ms) {
         return Err(invalid("a token lives from a second to 30 days"));
@@ -60,6 +61,7 @@ pub fn invite(inner: &Inner, request: InviteRequest) -> Result<Invite, ControlEr
         roles: given.roles,
         names: given.names,
         routes: given.routes,
+        addresses,
         uses: request.uses,
         expires_ms: inner.now_ms().saturating_add(life_ms),
     };
@@ -80,8 +82,10 @@ pub fn invite(inner: &Inner, request: InviteRequest) -> Result<Invite, ControlEr
         .cloned()
         .unwrap_or_else(|| "ADDRESS-OF-THIS-MACHINE".into());
     let seed = seed.strip_suffix(":51819").unwrap_or(&seed);
+    let asking = format!("agent join {seed} --token -");
     Ok(Invite {
-        command: format!("agent join {seed} --token {token}"),
+        command: format!("printf %s {token} | {asking}"),
+        asking,
         token,
         expires: UnixTime::from_ms(expires_ms),
         expires_ms,
@@ -136,20 +140,49 @@ pub fn grants(state: &State, me: NodeId, wanted: &Grants) -> Result<Given, Contr
     })
 }
 
-fn check_routes(state: &State, own: &Member, routes: &BTreeSet<IpNet>) -> Result<(), ControlError> {
+/// Networks outside the mesh; an admin may give any.
+fn addresses(state: &State, wanted: Vec<IpNet>) -> Result<BTreeSet<IpNet>, ControlError> {
+    let addresses: BTreeSet<IpNet> = wanted.into_iter().collect();
+    if addresses.is_empty() {
+        return Ok(addresses);
+    }
+    if state.rules == 0 {
+        return Err(refused(
+            "not all CA nodes know such grants yet; update the agents on all CA nodes first",
+        ));
+    }
+    if addresses.len() > limits::GRANT_ADDRESSES {
+        return Err(invalid(format!(
+            "an invite gives the addresses of at most {} networks",
+            limits::GRANT_ADDRESSES
+        )));
+    }
+    for net in &addresses {
+        is_network(state, net)?;
+    }
+    Ok(addresses)
+}
+
+/// Whether it is a network, and not one within the overlay.
+fn is_network(state: &State, net: &IpNet) -> Result<(), ControlError> {
+    if net.trunc() != *net {
+        return Err(invalid(format!(
+            "{net} is not a network; {} is",
+            net.trunc()
+        )));
+    }
     let overlay = [IpNet::V4(state.ipv4), IpNet::V6(state.mesh.ula())];
+    match overlay.iter().find(|own| own.contains(net)) {
+        Some(own) => Err(invalid(format!(
+            "{net} lies within the mesh's own {own}, which every member has already"
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn check_routes(state: &State, own: &Member, routes: &BTreeSet<IpNet>) -> Result<(), ControlError> {
     for route in routes {
-        if route.trunc() != *route {
-            return Err(invalid(format!(
-                "{route} is not a network; {} is",
-                route.trunc()
-            )));
-        }
-        if let Some(net) = overlay.iter().find(|net| net.contains(route)) {
-            return Err(invalid(format!(
-                "{route} lies within the mesh's own {net}, which every member has already"
-            )));
-        }
+        is_network(state, route)?;
         let routed = |member: &Member| member.routes.iter().any(|net| net.contains(route));
         if !routed(own) {
             return Err(refused(format!(

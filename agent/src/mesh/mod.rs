@@ -24,6 +24,8 @@ mod records;
 mod renewals;
 mod requests;
 mod spenders;
+mod tunnel;
+mod tunnel_keys;
 
 use std::{
     collections::BTreeSet,
@@ -62,10 +64,11 @@ use crate::{
         client::{Client, SubmitError},
         follow::{self, Nudge},
     },
+    listen::{Class, Sources},
     quic::{Settings, Transport, TransportError},
     services::{Registry, ServiceError, Spec},
     tls::TlsError,
-    tunnel::{self, BackendChoice, Tunnel, TunnelError, TunnelSettings},
+    tunnel::{BackendChoice, Tunnel, TunnelError, TunnelSettings, public_key},
 };
 
 /// What an agent is told besides what its state folder holds.
@@ -194,7 +197,9 @@ pub(crate) struct Inner {
     pub deliveries: Mutex<Deliveries>,
     /// Requests at any node that this one has answered.
     pub admissions: admit::Admissions,
-    pub tunnel_key: innermesh_proto::tunnel::TunnelKey,
+    pub tunnel_key: tunnel_keys::OwnKey,
+    /// How far the tunnel is as planned.
+    pub progress: watch::Sender<tunnel::Progress>,
     pub started: Mono,
     /// The newest ledger stamp, for TLS.
     pub stamp_ms: Arc<AtomicU64>,
@@ -242,12 +247,13 @@ impl Agent {
         let stamp_ms = Arc::new(AtomicU64::new(state.stamp_ms));
         let tls = membership::tls(&state, &key, &stamp_ms, &host)?;
 
-        let private_key = keys::wireguard(&host).await?;
+        let (private_key, earlier_key) = tunnel_keys::at_start(&host, &state, me).await?;
         let tunnel = host
             .tunnels
             .open(TunnelSettings {
                 interface: config.interface.clone(),
                 private_key,
+                earlier_key,
                 listen_port: config.tunnel_port,
                 mtu: config.mtu,
                 backend: config.backend,
@@ -259,6 +265,7 @@ impl Agent {
         let admission = Arc::new(handler::LedgerAdmission {
             ledger: ledger.clone(),
             held: holds.held(),
+            keys: host.keys.clone(),
         });
         let transport = open_transport(&host, &config, |listen| {
             Ok(Settings {
@@ -275,7 +282,7 @@ impl Agent {
         ledger.connect(Arc::new(transport.clone()));
         let services = Registry::load(host.clone(), config.services.clone()).await?;
         services.set_local_addresses(vec![IpAddr::V4(member.ipv4), IpAddr::V6(member.ipv6)]);
-        let tunnel_key = tunnel::public_key(&private_key);
+        let tunnel_key = public_key(&private_key);
         let announcement = Announcement {
             version: VERSION.into(),
             quic: endpoints(&config, &host, &transport).await,
@@ -341,7 +348,8 @@ impl Agent {
             requests: requests::Requests::default(),
             deliveries: Mutex::default(),
             admissions: admit::Admissions::default(),
-            tunnel_key,
+            tunnel_key: tunnel_keys::OwnKey::new(tunnel_key),
+            progress: watch::Sender::default(),
             started,
             stamp_ms,
             acme: OnceLock::new(),
@@ -380,7 +388,8 @@ impl Agent {
             .serve(Arc::new(handler::PeerHandler(inner.clone())));
         let tasks = &inner.host.tasks;
         tasks.spawn(apply::follow_changes(inner.clone()));
-        tasks.spawn(apply::follow_tunnel(inner.clone()));
+        tasks.spawn(tunnel::follow(inner.clone()));
+        tasks.spawn(tunnel_keys::run(inner.clone()));
         tasks.spawn(apply::follow_host(inner.clone()));
         tasks.spawn(dialer::run(inner.clone()));
         tasks.spawn(names::run(inner.clone()));
@@ -526,6 +535,17 @@ impl Inner {
                 .local_sources
                 .iter()
                 .any(|net| net.contains(&source))
+    }
+
+    /// What an address is to whatever listens here. Members are those of the
+    /// zone that is being served.
+    pub fn listen_sources(self: &Arc<Self>) -> Arc<dyn Sources> {
+        let inner = Arc::downgrade(self);
+        Arc::new(move |address: IpAddr| match inner.upgrade() {
+            Some(inner) if inner.is_local(address) => Class::Local,
+            Some(inner) if inner.dns.is_internal(address) => Class::Member,
+            _ => Class::Other,
+        })
     }
 
     /// Looks at the host's own addresses.

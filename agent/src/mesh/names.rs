@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -62,6 +63,36 @@ pub fn is_granted(inner: &Inner, name: &Label) -> bool {
     })
 }
 
+/// Whether the service's address is one that its name may lead to; why not.
+///
+/// # Errors
+/// What to do about it.
+pub fn leads(inner: &Inner, spec: &Spec) -> Result<(), String> {
+    let state = inner.ledger.state();
+    let Some(address) = spec.address else {
+        return Ok(());
+    };
+    if state.instance_counts(inner.me, &spec.name, address) {
+        return Ok(());
+    }
+    let inside = match address {
+        IpAddr::V4(v4) => state.ipv4.contains(&v4),
+        IpAddr::V6(v6) => state.mesh.ula().contains(&v6),
+    };
+    let name = &spec.name;
+    if inside {
+        return Err(format!(
+            "{address} is not an address of this node: run the service on the node that has it, \
+             and share the name with that node (`agent service add {name} --share NODE`)"
+        ));
+    }
+    let rtype = if address.is_ipv4() { "A" } else { "AAAA" };
+    Err(format!(
+        "{address} is outside the mesh, and this node wasn't granted it; it is served once an \
+         admin runs `agent record add {name} {rtype} {address}`"
+    ))
+}
+
 /// Claims the name of a service and shares it as its description says.
 ///
 /// # Errors
@@ -98,7 +129,7 @@ async fn claim_and_share(inner: &Inner, spec: &Spec) -> Result<(), String> {
             ask(inner, Content::Share(share)).await?;
         }
     }
-    Ok(())
+    leads(inner, spec)
 }
 
 /// Gives a name back.
@@ -129,7 +160,8 @@ pub async fn run(inner: Arc<Inner>) {
                 .share
                 .iter()
                 .all(|node| is_shared(&inner, &status.spec.name, node));
-            if !is_granted(&inner, &status.spec.name) || !shared {
+            let leads = leads(&inner, &status.spec).is_ok();
+            if !is_granted(&inner, &status.spec.name) || !shared || !leads {
                 let _ = secure(&inner, &status.spec).await;
             } else {
                 // Its owner may have shared it without being asked.

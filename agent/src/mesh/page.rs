@@ -46,7 +46,8 @@ impl Page {
 /// for the agent not to run.
 pub fn start(inner: &Arc<Inner>) {
     publish(inner);
-    let server = Server::new(inner.page.site.subscribe(), inner.host.clock.clone());
+    let site = inner.page.site.subscribe();
+    let server = Server::new(site, inner.listen_sources(), inner.host.clock.clone());
     bind(inner, &server);
     inner.host.tasks.spawn(run(inner.clone(), server));
 }
@@ -87,6 +88,7 @@ fn input(inner: &Inner) -> Input {
     lists.sort_by(|a, b| (&a.node, a.issuer).cmp(&(&b.node, b.issuer)));
     Input {
         domain: state.domain.to_string(),
+        node: state.name_of(inner.me),
         port: port(inner),
         root: state.root.der().to_vec(),
         root_begins_ms: state.root.not_before_ms,

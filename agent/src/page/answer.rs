@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use axum::http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{
-        ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE,
+        ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HOST, IF_MODIFIED_SINCE,
         IF_NONE_MATCH, LAST_MODIFIED, REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
     },
 };
@@ -26,6 +26,12 @@ pub fn answer(
     path: &str,
     headers: &HeaderMap,
 ) -> Response<Full<Bytes>> {
+    let host = headers.get(HOST).map(|host| host.to_str().unwrap_or("?.?"));
+    if !host.is_none_or(|host| site.is_called(host)) {
+        let text = "This name isn't this page's. Ask for ca. below the mesh's domain, for this \
+                    node's name there, or for an address.\n";
+        return plain(StatusCode::MISDIRECTED_REQUEST, text);
+    }
     if !matches!(*method, Method::GET | Method::HEAD) {
         let text = "Only GET and HEAD are answered here: nothing can be changed by this page.\n";
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, text);
@@ -136,6 +142,7 @@ mod tests {
         };
         Site::build(&Input {
             domain: "lab.internal".into(),
+            node: "alpha".into(),
             port: 7480,
             root: b"root".to_vec(),
             root_begins_ms: 1_780_000_000_000,
@@ -152,6 +159,32 @@ mod tests {
             .iter()
             .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()));
         answer(&site(), &Method::GET, path, &fields.collect())
+    }
+
+    #[test]
+    fn only_its_own_names_and_addresses_are_answered() {
+        let status = |host: &str| ask("/fingerprint", &[(HOST, host)]).status();
+        for own in [
+            "ca.lab.internal:7480",
+            "CA.lab.internal",
+            "alpha.lab.internal.:7480",
+            "ca",
+            "localhost:7480",
+            "127.0.0.1:7480",
+            "10.77.0.53",
+            "[fd00::53]:7480",
+        ] {
+            assert_eq!(status(own), StatusCode::OK, "{own}");
+        }
+        for other in [
+            "evil.example",
+            "evil.example:7480",
+            "lab.internal.evil.example",
+            "x.y",
+        ] {
+            assert_eq!(status(other), StatusCode::MISDIRECTED_REQUEST, "{other}");
+        }
+        assert_eq!(ask("/fingerprint", &[]).status(), StatusCode::OK);
     }
 
     fn list(n: u8) -> String {

@@ -1,14 +1,7 @@
 //! The sockets of the install page. Whoever reaches them may be anybody: each
 //! connection has little room and little time, and nobody gets all of them.
 
-use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::http::Request;
 use hyper::{body::Incoming, service::service_fn};
@@ -17,18 +10,17 @@ use innermesh_proto::limits;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
-    task::JoinSet,
 };
 
 use super::{answer::answer, site::Site};
-use crate::host::{
-    Clock,
-    holder::{self, Kind},
-    sockets,
+use crate::{
+    host::{
+        Clock,
+        holder::{self, Kind},
+        sockets,
+    },
+    listen::{self, Place, Room, Shares, Sources, Tcp},
 };
-
-/// Pause after accepting failed, such as for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why the page isn't served at an address.
 #[derive(Debug, thiserror::Error)]
@@ -65,17 +57,28 @@ pub enum BindError {
 #[derive(Clone)]
 pub struct Server {
     site: watch::Receiver<Arc<Site>>,
+    sources: Arc<dyn Sources>,
     clock: Arc<dyn Clock>,
-    places: Arc<Places>,
+    room: Arc<Room>,
 }
 
 impl Server {
     /// Of this site, and those that follow it.
-    pub fn new(site: watch::Receiver<Arc<Site>>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        site: watch::Receiver<Arc<Site>>,
+        sources: Arc<dyn Sources>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let shares = Shares::new(
+            limits::PAGE_CONNECTIONS,
+            limits::PAGE_CONNECTIONS_PER_ADDRESS,
+            limits::PAGE_CONNECTIONS_PER_USER,
+        );
         Self {
             site,
+            sources,
+            room: Room::new(shares, clock.clone()),
             clock,
-            places: Arc::default(),
         }
     }
 
@@ -97,28 +100,16 @@ impl Server {
 
     /// Takes connections until it is dropped.
     pub async fn serve(self, listener: TcpListener) {
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    // Beyond the cap a connection is closed at once: better
-                    // than one that is accepted and then never served.
-                    Ok((stream, source)) => if let Some(place) = self.places.take(source.ip()) {
-                        connections.spawn(self.clone().converse(stream, place));
-                    },
-                    Err(error) => {
-                        tracing::warn!(%error, "can't accept a connection to the install page");
-                        self.clock.sleep(ACCEPT_PAUSE).await;
-                    }
-                },
-                Some(_) = connections.join_next() => {}
-            }
-        }
+        let listener = Tcp::new(listener, self.sources.clone());
+        let (room, clock) = (self.room.clone(), self.clock.clone());
+        let answer = move |(stream, _), _, place| self.clone().converse(stream, place);
+        listen::serve("the install page", listener, room, clock, answer).await;
     }
 
-    async fn converse(self, stream: TcpStream, place: Place) {
+    async fn converse(self, stream: TcpStream, place: Arc<Place>) {
         let site = self.site;
         let service = service_fn(move |request: Request<Incoming>| {
+            let _working = place.working();
             let site = site.borrow().clone();
             let (method, path) = (request.method(), request.uri().path());
             let response = answer(&site, method, path, request.headers());
@@ -135,63 +126,5 @@ impl Server {
             _ = connection => {}
             () = self.clock.sleep(Duration::from_millis(limits::PAGE_CONNECTION_MS)) => {}
         }
-        drop(place);
-    }
-}
-
-/// How many connections there are, by address.
-#[derive(Default)]
-struct Places(Mutex<BTreeMap<IpAddr, usize>>);
-
-/// One of them.
-struct Place {
-    places: Arc<Places>,
-    source: IpAddr,
-}
-
-impl Places {
-    fn take(self: &Arc<Self>, source: IpAddr) -> Option<Place> {
-        let source = source.to_canonical();
-        let mut taken = self.0.lock().unwrap_or_else(|e| e.into_inner());
-        let all: usize = taken.values().sum();
-        let own = taken.get(&source).copied().unwrap_or(0);
-        if all >= limits::PAGE_CONNECTIONS || own >= limits::PAGE_CONNECTIONS_PER_ADDRESS {
-            return None;
-        }
-        taken.insert(source, own + 1);
-        Some(Place {
-            places: self.clone(),
-            source,
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut taken = self.places.0.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(own) = taken.get_mut(&self.source) {
-            *own -= 1;
-            if *own == 0 {
-                taken.remove(&self.source);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_address_gets_some_places_all_together_get_a_few_more_and_each_comes_back() {
-        let places = Arc::new(Places::default());
-        let from = |n: u32| IpAddr::from(n.to_be_bytes());
-        let own: Vec<Place> = std::iter::from_fn(|| places.take(from(1))).collect();
-        assert_eq!(own.len(), limits::PAGE_CONNECTIONS_PER_ADDRESS);
-        let others: Vec<Place> = (2..1000).filter_map(|n| places.take(from(n))).collect();
-        assert_eq!(own.len() + others.len(), limits::PAGE_CONNECTIONS);
-        drop((own, others));
-        assert!(places.0.lock().unwrap().is_empty());
-        assert!(places.take(from(1)).is_some());
     }
 }

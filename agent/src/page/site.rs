@@ -1,6 +1,9 @@
 //! What is served, by path: made anew whenever what it says changes.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use axum::http::StatusCode;
 use bytes::Bytes;
@@ -15,6 +18,8 @@ use crate::ca::{self, pem};
 pub struct Input {
     /// The mesh's domain.
     pub domain: String,
+    /// What this node is called in it.
+    pub node: String,
     /// The port that links name.
     pub port: u16,
     /// The root certificate in DER.
@@ -61,6 +66,8 @@ pub enum ListState {
 /// All documents by path.
 #[derive(Debug, Default)]
 pub struct Site {
+    /// The names by which it may be asked, besides those without a dot.
+    names: BTreeSet<String>,
     documents: BTreeMap<String, Document>,
 }
 
@@ -94,7 +101,14 @@ impl Input {
 impl Site {
     /// The site that says this.
     pub fn build(input: &Input) -> Self {
-        let mut site = Self::default();
+        let mut site = Self {
+            names: [
+                format!("ca.{}", input.domain),
+                format!("{}.{}", input.node, input.domain),
+            ]
+            .into(),
+            ..Self::default()
+        };
         let begins = Some(input.root_begins_ms);
         let fingerprint = ca::fingerprint(&input.fingerprint());
         site.add("/", HTML, None, html::install(input));
@@ -122,6 +136,20 @@ impl Site {
             site.add_list(list);
         }
         site
+    }
+
+    /// Whether a request may be for this site by its `Host` field. A page of
+    /// another site whose name is made to lead here (DNS rebinding) is asked
+    /// for by that name; addresses and names without a dot are nobody's on the
+    /// internet.
+    pub fn is_called(&self, host: &str) -> bool {
+        let name = match host.rsplit_once(':') {
+            _ if host.starts_with('[') => return true,
+            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+            _ => host,
+        };
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        name.parse::<Ipv4Addr>().is_ok() || !name.contains('.') || self.names.contains(&name)
     }
 
     /// The document at a path.

@@ -1,10 +1,10 @@
 //! What the connections of one transport share, and the steps that make one.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -26,13 +26,14 @@ use super::{
     error::DialError,
     link::{Link, Origin, plain},
     pace::{self, Paces},
-    registry::{Registry, StrangerSlot},
+    registry::Registry,
     serve,
     transport::{Admission, Caller, Handler, Standing},
     within,
 };
 use crate::{
     host::{Clock, tasks::Tasks},
+    listen::{Place, Room, Source},
     tls,
 };
 
@@ -51,6 +52,10 @@ pub(super) struct Core {
     pub(super) handler: OnceLock<Arc<dyn Handler>>,
     pub(super) registry: Arc<Registry>,
     pub(super) paces: Paces,
+    /// Room for answers to each peer that has a key, see [`Core::answers`].
+    pub(super) answers: Mutex<BTreeMap<NodeId, Weak<Semaphore>>>,
+    /// Places of peers that are no members.
+    pub(super) strangers: Arc<Room>,
     pub(super) tally: Arc<Tally>,
     pub(super) dials: Semaphore,
     pub(super) handshakes: AtomicUsize,
@@ -114,8 +119,12 @@ impl Core {
                 self.tasks.spawn(async move {
                     let welcomed = core.welcome(incoming).await;
                     core.handshakes.fetch_sub(1, Ordering::AcqRel);
-                    if let Some((connection, slot)) = welcomed {
-                        core.start(connection, false, 0, slot);
+                    match welcomed {
+                        Some((connection, Standing::Member)) => {
+                            core.start(connection, false, 0, None);
+                        }
+                        Some((connection, _)) => core.seat(connection).await,
+                        None => {}
                     }
                 });
             }
@@ -123,7 +132,7 @@ impl Core {
     }
 
     /// One handshake by a peer, and whether there is room for who it is.
-    async fn welcome(&self, incoming: Incoming) -> Option<(Connection, Option<StrangerSlot>)> {
+    async fn welcome(&self, incoming: Incoming) -> Option<(Connection, Standing)> {
         let limit = Duration::from_millis(limits::HANDSHAKE_MS);
         let handshake = async { incoming.accept()?.await };
         let connection = match within(&*self.clock, limit, handshake).await {
@@ -142,20 +151,30 @@ impl Core {
                 connection.close(close::PARTED.into(), b"too many connections");
                 None
             }
-            Standing::Member => Some((connection, None)),
+            standing @ (Standing::Member | Standing::Unknown) => Some((connection, standing)),
             Standing::Revoked => {
                 self.tally.revoked.add();
                 connection.close(close::REVOKED.into(), b"");
                 None
             }
-            Standing::Unknown => {
-                let address = plain(connection.remote_address()).ip();
-                let Some(slot) = self.registry.stranger(address) else {
-                    self.tally.strangers_refused.add();
-                    connection.close(close::STRANGER.into(), b"no room");
-                    return None;
-                };
-                Some((connection, Some(slot)))
+        }
+    }
+
+    /// Serves a stranger once there is a place for it. It waits behind its
+    /// handshake, so that those who wait hold up nobody's.
+    async fn seat(self: &Arc<Self>, connection: Connection) {
+        let source = Source::other(plain(connection.remote_address()).ip());
+        let place = tokio::select! {
+            place = self.strangers.enter(source) => place,
+            _ = connection.closed() => return,
+        };
+        match place {
+            Some(place) => {
+                self.start(connection, false, 0, Some(Arc::new(place)));
+            }
+            None => {
+                self.tally.strangers_refused.add();
+                connection.close(close::STRANGER.into(), b"no room");
             }
         }
     }
@@ -188,7 +207,7 @@ impl Core {
         connection: Connection,
         dialed: bool,
         serial: u64,
-        slot: Option<StrangerSlot>,
+        place: Option<Arc<Place>>,
     ) -> Arc<Link> {
         let origin = Origin {
             dialed,
@@ -196,7 +215,8 @@ impl Core {
             ordinal: self.ordinals.fetch_add(1, Ordering::Relaxed),
             since: self.clock.now(),
         };
-        let (link, outgoing) = Link::new(connection, origin);
+        let answers = self.answers(tls::peer_key(&connection).map(|key| key.node_id()));
+        let (link, outgoing) = Link::new(connection, origin, place, answers);
         let hello = Hello {
             instance: self.instance,
             serial,
@@ -206,9 +226,25 @@ impl Core {
             link.clone()
                 .send_notices(hello, outgoing, self.tally.clone()),
         );
-        self.tasks
-            .spawn(serve::run(self.clone(), link.clone(), slot));
+        self.tasks.spawn(serve::run(self.clone(), link.clone()));
         link
+    }
+
+    /// Room for answers that the peer hasn't taken yet, in KiB: what a member
+    /// has is shared by all of its connections.
+    fn answers(&self, node: Option<NodeId>) -> Arc<Semaphore> {
+        let room = |bytes: usize| Arc::new(Semaphore::new(bytes / 1024));
+        let Some(node) = node else {
+            return room(limits::ANSWER_BYTES_PER_STRANGER);
+        };
+        let mut all = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(answers) = all.get(&node).and_then(Weak::upgrade) {
+            return answers;
+        }
+        all.retain(|_, answers| answers.strong_count() > 0);
+        let answers = room(limits::ANSWER_BYTES_PER_PEER);
+        all.insert(node, Arc::downgrade(&answers));
+        answers
     }
 
     /// Registers a connection whose peer is a member and has introduced itself.

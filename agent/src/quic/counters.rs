@@ -56,6 +56,8 @@ counters! {
     dials_failed,
     /// Connections closed because there were too many with strangers.
     strangers_refused,
+    /// Connections with strangers closed because others had more right to their places.
+    strangers_displaced,
     /// Connections closed because the stranger's time was up.
     strangers_expired,
     /// Connections closed because the peer's membership was revoked.

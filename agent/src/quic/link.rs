@@ -4,7 +4,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -18,7 +18,7 @@ use innermesh_proto::{
     rpc::{Hello, RequestFrame, ResponseFrame, method},
 };
 use quinn::{Connection, SendStream, VarInt};
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::{
     counters::Tally,
@@ -27,7 +27,7 @@ use super::{
     frame::{self, ReadFrame},
     registry::PeerInfo,
 };
-use crate::{host::Mono, tls};
+use crate::{host::Mono, listen::Place, tls};
 
 /// RFC 5705 exporter label by which a joiner binds its request to this session.
 const EXPORTER_LABEL: &[u8] = b"innermesh join";
@@ -57,6 +57,12 @@ pub(super) struct Link {
     registered: AtomicBool,
     in_force: AtomicBool,
     in_flight: AtomicUsize,
+    /// Room for answers that the peer hasn't taken yet, in KiB.
+    answers: Arc<Semaphore>,
+    /// Requests of a peer that is no member.
+    pub(super) asked: AtomicUsize,
+    /// The place of a peer that is no member.
+    place: Mutex<Option<Arc<Place>>>,
     queue: mpsc::Sender<Bytes>,
     /// One-way messages that the peer hasn't acknowledged yet.
     queued: watch::Sender<usize>,
@@ -77,6 +83,8 @@ impl Link {
     pub(super) fn new(
         connection: Connection,
         origin: Origin,
+        place: Option<Arc<Place>>,
+        answers: Arc<Semaphore>,
     ) -> (Arc<Self>, mpsc::Receiver<Bytes>) {
         let key = tls::peer_key(&connection);
         let (queue, outgoing) = mpsc::channel(limits::NOTICE_QUEUE);
@@ -99,6 +107,9 @@ impl Link {
             registered: AtomicBool::new(false),
             in_force: AtomicBool::new(true),
             in_flight: AtomicUsize::new(0),
+            answers,
+            asked: AtomicUsize::new(0),
+            place: Mutex::new(place),
             queue,
             queued: watch::Sender::new(0),
             queued_bytes: AtomicUsize::new(0),
@@ -117,6 +128,24 @@ impl Link {
 
     pub(super) fn is_registered(&self) -> bool {
         self.registered.load(Ordering::Acquire)
+    }
+
+    /// Room for an answer of so many bytes, until it was delivered.
+    pub(super) fn answer_room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let size = u32::try_from(bytes / 1024 + 1).ok()?;
+        self.answers.clone().try_acquire_many_owned(size).ok()
+    }
+
+    /// The place that a peer has that is no member.
+    pub(super) fn place(&self) -> Option<Arc<Place>> {
+        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        place.clone()
+    }
+
+    /// Gives the place back, as the peer is a member or gone: whether it had one.
+    pub(super) fn give_place_back(&self) -> bool {
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        place.take().is_some()
     }
 
     /// Marks the peer as a member and gives its streams a member's room.

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -35,6 +35,7 @@ use super::{
 };
 use crate::{
     host::Host,
+    listen::{Room, Shares},
     telemetry,
     tls::{self, ClientTls, ServerTls},
 };
@@ -57,6 +58,15 @@ impl Quinn {
     pub fn open(host: &Host, settings: Settings) -> Result<Self, TransportError> {
         let server = settings.server.map(|tls| tls.quic());
         let (endpoint, configs) = endpoint::open(host, settings.listen, server)?;
+        // A program of this host is a stranger like any other.
+        let strangers = Shares {
+            kept_local: 0,
+            ..Shares::new(
+                limits::STRANGERS,
+                limits::STRANGERS_PER_ADDRESS,
+                limits::STRANGERS_PER_ADDRESS,
+            )
+        };
         let mut instance = [0; 8];
         host.keys.random(&mut instance);
         Ok(Self(Arc::new(Core {
@@ -72,6 +82,8 @@ impl Quinn {
             handler: OnceLock::new(),
             registry: Arc::new(Registry::new(settings.me)),
             paces: Paces::default(),
+            strangers: Room::new(strangers, host.clock.clone()),
+            answers: Mutex::default(),
             tally: Arc::new(Tally::default()),
             dials: Semaphore::new(limits::DIALS),
             handshakes: AtomicUsize::new(0),

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -72,7 +72,6 @@ struct State {
     pairs: BTreeMap<NodeId, Pair<Arc<Link>>>,
     /// Every connection that is served, registered or not, by its ordinal.
     all: BTreeMap<u64, Arc<Link>>,
-    strangers: BTreeMap<IpAddr, usize>,
 }
 
 impl Registry {
@@ -239,21 +238,6 @@ impl Registry {
         self.of(node).len() < limits::LINKS_PER_MEMBER
     }
 
-    /// Room for one more stranger from `address`, or `None`.
-    pub(super) fn stranger(self: &Arc<Self>, address: IpAddr) -> Option<StrangerSlot> {
-        let mut state = self.lock();
-        let everywhere: usize = state.strangers.values().sum();
-        let here = state.strangers.get(&address).copied().unwrap_or(0);
-        if everywhere >= limits::STRANGERS || here >= limits::STRANGERS_PER_ADDRESS {
-            return None;
-        }
-        state.strangers.insert(address, here + 1);
-        Some(StrangerSlot {
-            registry: self.clone(),
-            address,
-        })
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -263,23 +247,5 @@ impl Registry {
 fn mark(pair: &Pair<Arc<Link>>) {
     for (place, link) in pair.links().enumerate() {
         link.set_in_force(place == 0);
-    }
-}
-
-/// One stranger's room, given back when dropped.
-pub(super) struct StrangerSlot {
-    registry: Arc<Registry>,
-    address: IpAddr,
-}
-
-impl Drop for StrangerSlot {
-    fn drop(&mut self) {
-        let mut state = self.registry.lock();
-        if let Some(here) = state.strangers.get_mut(&self.address) {
-            *here = here.saturating_sub(1);
-            if *here == 0 {
-                state.strangers.remove(&self.address);
-            }
-        }
     }
 }

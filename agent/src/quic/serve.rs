@@ -24,11 +24,14 @@ use super::{
     core::Core,
     frame::{self, ReadFrame, ReadFrameError},
     link::{Link, Unfinished},
-    registry::{PeerEvent, StrangerSlot},
+    registry::PeerEvent,
     transport::{Caller, Held, Standing},
     within,
 };
-use crate::telemetry;
+use crate::{
+    listen::{Class, Place},
+    telemetry,
+};
 
 /// How long a connection that is no longer in force stays after its last use:
 /// long enough for the other end to notice, too.
@@ -37,12 +40,13 @@ const LINGER: Duration = Duration::from_secs(1);
 /// force before its streams are left alone.
 const OUTSTAY: Duration = Duration::from_secs(10);
 
-/// Serves `link` until it ends. A stranger's `slot` is given back as soon as
+/// Serves `link` until it ends. A stranger's place is given back as soon as
 /// the peer is known as a member.
-pub(super) async fn run(core: Arc<Core>, link: Arc<Link>, mut slot: Option<StrangerSlot>) {
+pub(super) async fn run(core: Arc<Core>, link: Arc<Link>) {
     core.registry.track(&link);
     let mut work = JoinSet::new();
     let mut trial = timer(&core, Some(Duration::from_millis(limits::STRANGER_MS)));
+    let mut displaced = displacement(&link);
     let mut leave = Leave::No;
     let mut leaving = timer(&core, None);
     let mut pause = timer(&core, None);
@@ -62,6 +66,11 @@ pub(super) async fn run(core: Arc<Core>, link: Arc<Link>, mut slot: Option<Stran
                     break;
                 }
             }
+            () = &mut displaced, if !link.is_registered() => {
+                core.tally.strangers_displaced.add();
+                link.close(close::STRANGER, "no room");
+                break;
+            }
             () = &mut leaving => {
                 leave = leave.next();
                 leaving = timer(&core, leave.time());
@@ -77,8 +86,9 @@ pub(super) async fn run(core: Arc<Core>, link: Arc<Link>, mut slot: Option<Stran
             () = &mut pause, if is_paused => is_paused = false,
             Ok(datagram) = link.connection.read_datagram() => datagram_in(&core, &link, datagram),
         }
-        if link.is_registered() {
-            slot = None;
+        if link.is_registered() && link.give_place_back() {
+            // It would hold the place for as long as it waits.
+            displaced = timer(&core, None);
         }
         if !is_paused && let Some(wait) = core.pause(&link) {
             is_paused = true;
@@ -104,7 +114,7 @@ pub(super) async fn run(core: Arc<Core>, link: Arc<Link>, mut slot: Option<Stran
             break;
         }
     }
-    drop(slot);
+    link.give_place_back();
     core.registry.remove(&link);
 }
 
@@ -150,6 +160,14 @@ fn timer(core: &Arc<Core>, after: Option<Duration>) -> Timer {
     }
 }
 
+/// Ready when a stranger's place was given to another.
+fn displacement(link: &Link) -> Timer {
+    match link.place() {
+        Some(place) => Box::pin(async move { place.displaced().await }),
+        None => Box::pin(std::future::pending()),
+    }
+}
+
 /// Answers one request.
 async fn request(core: Arc<Core>, link: Arc<Link>, send: SendStream, mut receive: RecvStream) {
     let mut send = Unfinished(send);
@@ -178,7 +196,13 @@ async fn request(core: Arc<Core>, link: Arc<Link>, send: SendStream, mut receive
     };
     drop(room);
     core.tally.requests.add();
-    let bytes = ResponseFrame::new(fit(result)).encode();
+    let mut bytes = ResponseFrame::new(fit(result)).encode();
+    // Whoever asks and doesn't take the answers makes us hold only so many.
+    let answer_room = link.answer_room(bytes.len());
+    if answer_room.is_none() {
+        core.tally.busy.add();
+        bytes = ResponseFrame::new(Err(Failure::Busy)).encode();
+    }
     core.count_bytes(&link, bytes.len());
     let limit = Duration::from_millis(limits::HANDLER_MS);
     let delivered = async {
@@ -308,6 +332,19 @@ async fn answer(
     let Some(handler) = core.handler.get() else {
         return Some(Err(Failure::Unavailable("the agent is starting".into())));
     };
+    let place = link.place().filter(|_| caller.node.is_none());
+    if place.is_some() && link.asked.fetch_add(1, Ordering::Relaxed) >= limits::STRANGER_REQUESTS {
+        link.close(close::STRANGER, "too many requests");
+        return None;
+    }
+    if let Some(place) = &place
+        && core
+            .admission
+            .proves(&caller, request.method, &request.body)
+    {
+        place.prove(Class::Member);
+    }
+    let _working = place.as_ref().map(Place::working);
     let span = telemetry::span_from(request.traceparent.as_deref(), request.method);
     let limit = Duration::from_millis(limits::HANDLER_MS.min(request.deadline_ms.into()));
     let started = AtomicBool::new(false);

@@ -42,6 +42,13 @@ pub enum Standing {
 pub trait Admission: Send + Sync {
     /// What the ledger says of `key`.
     fn standing(&self, key: &PublicKey) -> Standing;
+
+    /// Whether a stranger's request shows that a member sent it or invited its
+    /// sender: such a connection keeps its place. It must cost little.
+    fn proves(&self, caller: &Caller, method: u16, body: &[u8]) -> bool {
+        let _ = (caller, method, body);
+        false
+    }
 }
 
 /// What is given back when it is dropped.

@@ -2,8 +2,9 @@
 
 use std::io;
 
+use innermesh_proto::tunnel::TunnelKey;
 use nix::errno::Errno;
-use wireguard_control::{Backend, DeviceUpdate, InterfaceName, Key};
+use wireguard_control::{DeviceUpdate, InterfaceName, Key};
 
 use super::{TunnelError, TunnelSettings, device, interface::Netlink, keys};
 
@@ -26,8 +27,9 @@ pub(super) async fn open(
         Some(link) if !link.wireguard => Err(taken("another program")),
         Some(_) => {
             let own = keys::public_key(&settings.private_key);
-            let reading = device::read(name, Backend::Kernel, 0).await?;
-            if reading.public_key.is_some_and(|key| key != own) {
+            let reading = device::read(name, 0).await?;
+            let ours = |key: TunnelKey| key == own || Some(key) == settings.earlier_key;
+            if reading.public_key.is_some_and(|key| !ours(key)) {
                 return Err(taken("another WireGuard configuration"));
             }
             configure(name, settings, reading.listen_port).await
@@ -47,6 +49,12 @@ pub(super) async fn open(
     }
 }
 
+/// Gives the interface another private key.
+pub(super) async fn set_private_key(name: InterfaceName, private_key: [u8; 32]) -> io::Result<()> {
+    let update = DeviceUpdate::new().set_private_key(Key(private_key));
+    device::update(name, update).await
+}
+
 /// The port is bound at once where the interface is up, else when it goes up.
 async fn configure(
     name: InterfaceName,
@@ -57,7 +65,7 @@ async fn configure(
     if listen_port != settings.listen_port {
         update = update.set_listen_port(settings.listen_port);
     }
-    device::update(name, Backend::Kernel, update)
+    device::update(name, update)
         .await
         .map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => TunnelError::PortInUse(settings.listen_port),

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, io, net::SocketAddr};
 use async_trait::async_trait;
 use innermesh_proto::tunnel::{Step, TunnelKey, TunnelPlan, steps};
 use tokio::sync::Mutex;
-use wireguard_control::{Backend, InterfaceName};
+use wireguard_control::InterfaceName;
 
 use super::{
     Applied, BackendChoice, Tunnel, TunnelError, TunnelSettings, TunnelState, WallClock,
@@ -20,6 +20,7 @@ use super::{
 
 pub(super) struct System {
     name: InterfaceName,
+    /// But for the private key, which is `Inner`'s.
     settings: TunnelSettings,
     clock: WallClock,
     netlink: Netlink,
@@ -29,6 +30,7 @@ pub(super) struct System {
 
 #[derive(Default)]
 struct Inner {
+    private_key: [u8; 32],
     carrier: Option<Carrier>,
     /// The endpoints of the last plan that was applied whole.
     set_before: BTreeMap<TunnelKey, SocketAddr>,
@@ -54,17 +56,26 @@ impl System {
                 .map_err(|source| TunnelError::system("ask the kernel for interfaces", source))?,
             inner: Mutex::default(),
         };
-        let carrier = system.make().await?;
-        system.inner.lock().await.carrier = Some(carrier);
+        let private_key = system.settings.private_key;
+        let carrier = system.make(private_key).await?;
+        {
+            let mut inner = system.inner.lock().await;
+            inner.private_key = private_key;
+            inner.carrier = Some(carrier);
+        }
         Ok(system)
     }
 
     /// Makes the interface and brings it up, so that a taken port shows at once.
-    async fn make(&self) -> Result<Carrier, TunnelError> {
+    async fn make(&self, private_key: [u8; 32]) -> Result<Carrier, TunnelError> {
+        let settings = TunnelSettings {
+            private_key,
+            ..self.settings.clone()
+        };
         let kernel = match self.settings.backend {
             BackendChoice::Embedded | BackendChoice::None => Err(TunnelError::NoKernelWireGuard),
             BackendChoice::Auto | BackendChoice::Kernel => {
-                kernel::open(&self.netlink, self.name, &self.settings).await
+                kernel::open(&self.netlink, self.name, &settings).await
             }
         };
         let carrier = match kernel {
@@ -72,7 +83,7 @@ impl System {
             Err(TunnelError::NoKernelWireGuard)
                 if self.settings.backend != BackendChoice::Kernel =>
             {
-                Carrier::Embedded(self.make_embedded().await?)
+                Carrier::Embedded(self.make_embedded(&settings).await?)
             }
             Err(error) => return Err(error),
         };
@@ -83,9 +94,9 @@ impl System {
         Ok(carrier)
     }
 
-    async fn make_embedded(&self) -> Result<Embedded, TunnelError> {
+    async fn make_embedded(&self, settings: &TunnelSettings) -> Result<Embedded, TunnelError> {
         self.refuse_foreign_link().await?;
-        let opened = Embedded::open(self.name, &self.settings).await;
+        let opened = Embedded::open(self.name, settings).await;
         match &opened {
             Ok(_) | Err(TunnelError::Taken { .. }) => {}
             // The device's tasks hold the interface for a moment longer, and
@@ -161,17 +172,20 @@ impl System {
             self.unmake(carrier).await?;
         }
         inner.set_before.clear();
-        inner.carrier = Some(self.make().await?);
+        inner.carrier = Some(self.make(inner.private_key).await?);
         Ok(true)
     }
 
     async fn read(&self, carrier: &Carrier) -> Result<Reading, TunnelError> {
-        device::read(self.name, carrier.backend(), (self.clock)()).await
+        match carrier {
+            Carrier::Kernel => device::read(self.name, (self.clock)()).await,
+            Carrier::Embedded(embedded) => Ok(embedded.read().await),
+        }
     }
 
     async fn take_steps(&self, carrier: &Carrier, steps: &[Step]) -> Result<(), TunnelError> {
         match carrier {
-            Carrier::Kernel => device::take_steps(self.name, Backend::Kernel, steps).await,
+            Carrier::Kernel => device::take_steps(self.name, steps).await,
             Carrier::Embedded(embedded) => embedded.take_steps(steps).await,
         }
         .map_err(|source| TunnelError::system("change the tunnel's peers", source))
@@ -235,6 +249,18 @@ impl Tunnel for System {
         })
     }
 
+    async fn set_private_key(&self, private_key: [u8; 32]) -> Result<(), TunnelError> {
+        let mut inner = self.inner.lock().await;
+        let changed = match &inner.carrier {
+            Some(Carrier::Kernel) => kernel::set_private_key(self.name, private_key).await,
+            Some(Carrier::Embedded(embedded)) => embedded.set_private_key(private_key).await,
+            None => Ok(()),
+        };
+        changed.map_err(|source| TunnelError::system("change the tunnel's key", source))?;
+        inner.private_key = private_key;
+        Ok(())
+    }
+
     async fn down(&self) -> Result<(), TunnelError> {
         let mut inner = self.inner.lock().await;
         inner.set_before.clear();
@@ -265,13 +291,6 @@ impl Inner {
 }
 
 impl Carrier {
-    fn backend(&self) -> Backend {
-        match self {
-            Self::Kernel => Backend::Kernel,
-            Self::Embedded(_) => Backend::Userspace,
-        }
-    }
-
     fn name(&self) -> &'static str {
         match self {
             Self::Kernel => "kernel",

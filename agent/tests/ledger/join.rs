@@ -15,7 +15,7 @@ use crate::mesh::{DAY, MINUTE, Mesh, NOW, Token, id, key, label, owner};
 
 /// A grant as its inviter signed it.
 fn said(token: &Token) -> Grant {
-    token.grant.peek(limits::REQUEST_BYTES).unwrap()
+    Grant::peek(&token.grant).unwrap()
 }
 
 #[test]

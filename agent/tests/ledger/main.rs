@@ -6,6 +6,8 @@ mod chain;
 mod evict;
 mod genesis;
 mod join;
+mod keys;
+mod leads;
 mod lifecycle;
 mod measure;
 mod mesh;

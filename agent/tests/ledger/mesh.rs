@@ -134,12 +134,13 @@ impl Mesh {
             roles: BTreeSet::new(),
             names: BTreeSet::from([NamePattern::any()]),
             routes: BTreeSet::new(),
+            addresses: BTreeSet::new(),
             uses: 1,
             expires_ms: self.now_ms + 60 * MINUTE,
             position: self.state().position,
         };
         change(&mut grant);
-        let grant = Sealed::new(inviter, Purpose::Grant, &self.id, &grant);
+        let grant = grant.seal(inviter);
         Token { key, grant }
     }
 

@@ -197,12 +197,14 @@ fn what_an_evicted_machine_added_goes_with_it() {
     });
     done(mesh.ask(&*key(3), add("_dmarc", "TXT", "kept while it is here")));
     done(mesh.ask(&*key(3), add("printer", "A", "192.0.2.9")));
-    done(mesh.ask(&*key(1), add("x.photos", "A", "192.0.2.9")));
+    done(mesh.ask(&*key(1), add("x.photos", "TXT", "goes with it")));
     // Who leaves hands on what it kept for others.
     done(mesh.ask(&*key(3), Content::Leave));
     let left = mesh.state();
     assert_eq!(left.records.len(), 3);
     assert_eq!(owner(left, "printer"), Some(id(&*admin)));
+    let served = left.records.values().flatten();
+    assert!(served.into_iter().all(|record| left.record_counts(record)));
 
     let evict = Content::Evict(innermesh_proto::ledger::request::Evict {
         node: id(&*key(1)),

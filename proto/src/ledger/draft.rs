@@ -146,7 +146,11 @@ impl Draft {
                     .take_leaf(&join.plan, node, attachment, verify)
                     .map_err(refuse)?;
                 state.admit(node, join.member);
+                state.grant_addresses(node, join.addresses);
                 state.set_membership(node, serial);
+                if let Some(key) = join.tunnel {
+                    state.set_tunnel_key(node, key);
+                }
                 if let Some((token, expires_ms)) = join.token {
                     state.spend(token, expires_ms);
                     if let Some(inviter) = inviter {
@@ -191,7 +195,8 @@ impl Draft {
             Effect::Revoke(serial) => state.revoke(serial, true),
             Effect::AddRecord(record, owner) => state.add_record(record, owner, index),
             Effect::RemoveRecords(remove) => state.remove_records(&remove),
-            Effect::Rules(rules) => state.raise_rules(rules),
+            Effect::Rules(rules) => state.raise_rules(rules, index),
+            Effect::TunnelKey(node, key) => state.set_tunnel_key(node, key),
         }
         Ok(Outcome::Done(index))
     }

@@ -99,7 +99,9 @@ impl State {
             return;
         };
         self.take_member(node);
+        self.forget_addresses(node);
         self.addresses.remove(&member.ipv4);
+        self.free_tunnel_keys(&node);
         if !self.roster.contains(&node) {
             self.voters.remove(&node);
         }

@@ -148,7 +148,7 @@ impl State {
             .map_err(|error| GenesisError::Membership(error.to_string()))?;
         state.set_membership(founder, serial);
         if genesis.rules > 0 {
-            state.raise_rules(genesis.rules);
+            state.raise_rules(genesis.rules, 0);
         }
         Ok(state)
     }

@@ -14,6 +14,7 @@ mod effects;
 pub mod evidence;
 mod extension;
 mod genesis;
+mod leads;
 pub mod record;
 pub mod recovery;
 pub mod request;
@@ -25,6 +26,7 @@ mod shares;
 pub mod snapshot;
 pub mod stamp;
 pub mod state;
+mod tunnel_keys;
 mod version;
 
 pub use self::{
@@ -38,5 +40,6 @@ pub use self::{
     sentence::Sentence,
     snapshot::{EpochError, Epochs, Snapshot, SnapshotError},
     state::{Member, State},
+    tunnel_keys::NodeKeys,
     version::RULES,
 };

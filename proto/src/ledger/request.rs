@@ -7,17 +7,20 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::Position;
 pub use super::{
-    content::{Admit, Certify, Evict, HoldId, Join, Promote, RosterChange, Share, Unhold},
+    content::{
+        Admit, Certify, Evict, HoldId, Join, KeyedJoin, Promote, RosterChange, Share, Unhold,
+    },
     record::{AddRecord, RemoveRecords},
     role::{Role, RoleError},
 };
 use crate::{
     certificate::Serial,
-    codec,
+    codec::{self, CodecError},
     crypto::{PublicKey, Purpose, Sealed, Sign, Verify},
     id::{MeshId, NodeId},
     limits,
     name::{Label, NamePattern},
+    tunnel::TunnelKey,
 };
 
 /// Names a request, so that a retry does nothing twice: 128 random bits.
@@ -101,6 +104,10 @@ pub enum Content {
     RemoveRecords(RemoveRecords),
     /// Raise the rules to these.
     Rules(u32),
+    /// Make a machine a member that has this WireGuard key; from rules 1 on.
+    KeyedJoin(Box<KeyedJoin>),
+    /// The author's WireGuard key is this from now on; from rules 1 on.
+    TunnelKey(TunnelKey),
 }
 
 mod kind {
@@ -122,6 +129,8 @@ mod kind {
     pub const ADD_RECORD: u16 = 16;
     pub const REMOVE_RECORDS: u16 = 17;
     pub const RULES: u16 = 18;
+    pub const KEYED_JOIN: u16 = 24;
+    pub const TUNNEL_KEY: u16 = 25;
 }
 
 impl Content {
@@ -146,6 +155,26 @@ impl Content {
             Self::AddRecord(record) => (kind::ADD_RECORD, codec::encode(record)),
             Self::RemoveRecords(records) => (kind::REMOVE_RECORDS, codec::encode(records)),
             Self::Rules(rules) => (kind::RULES, codec::encode(rules)),
+            Self::KeyedJoin(join) => (kind::KEYED_JOIN, codec::encode(join)),
+            Self::TunnelKey(key) => (kind::TUNNEL_KEY, codec::encode(key)),
+        }
+    }
+
+    /// What a machine with a token asks, with or without its WireGuard key.
+    pub fn join(&self) -> Option<&Join> {
+        match self {
+            Self::Join(join) => Some(join),
+            Self::KeyedJoin(keyed) => Some(&keyed.join),
+            _ => None,
+        }
+    }
+
+    /// The first rules that know it: under earlier ones it counts as of an
+    /// unknown kind, as it is for builds of their time.
+    pub fn since_rules(&self) -> u32 {
+        match self {
+            Self::KeyedJoin(_) | Self::TunnelKey(_) => 1,
+            _ => 0,
         }
     }
 
@@ -174,6 +203,8 @@ impl Content {
             kind::ADD_RECORD => Self::AddRecord(read(bytes)?),
             kind::REMOVE_RECORDS => Self::RemoveRecords(read(bytes)?),
             kind::RULES => Self::Rules(read(bytes)?),
+            kind::KEYED_JOIN => Self::KeyedJoin(Box::new(read(bytes)?)),
+            kind::TUNNEL_KEY => Self::TunnelKey(read(bytes)?),
             _ => return None,
         })
     }
@@ -208,7 +239,7 @@ impl Request {
 
     /// Whether it lets a machine in.
     pub fn makes_member(&self) -> bool {
-        matches!(self.kind, kind::JOIN | kind::ADMIT)
+        matches!(self.kind, kind::JOIN | kind::KEYED_JOIN | kind::ADMIT)
     }
 
     /// Whether it raises the rules: only whoever leads knows when that may be.
@@ -260,9 +291,41 @@ pub struct Grant {
     pub expires_ms: u64,
     /// The inviter's ledger position: a seed that can't prove it is refused.
     pub position: Position,
+    /// Addresses outside the mesh that their names may lead to. A grant without
+    /// any is encoded as it was before there were such; one with some counts
+    /// from rules 1 on, and is no grant to a build that doesn't know those.
+    #[serde(skip)]
+    pub addresses: BTreeSet<IpNet>,
 }
 
 impl Grant {
+    /// The grant, signed by the inviter's `key`.
+    pub fn seal(&self, key: &dyn Sign) -> Sealed {
+        if self.addresses.is_empty() {
+            return Sealed::new(key, Purpose::Grant, &self.mesh, self);
+        }
+        Sealed::new(key, Purpose::Grant, &self.mesh, &(self, &self.addresses))
+    }
+
+    /// Reads a sealed grant **without** checking who signed it.
+    ///
+    /// # Errors
+    /// [`CodecError`] when the bytes are none.
+    pub fn peek(sealed: &Sealed) -> Result<Self, CodecError> {
+        let (mut grant, rest): (Self, _) =
+            codec::decode_front(&sealed.bytes, limits::REQUEST_BYTES)?;
+        if rest.is_empty() {
+            return Ok(grant);
+        }
+        let (addresses, rest): (BTreeSet<IpNet>, _) = codec::decode_next(rest)?;
+        // Else one grant would have several encodings.
+        if addresses.is_empty() || !rest.is_empty() {
+            return Err(CodecError::Trailing(rest.len()));
+        }
+        grant.addresses = addresses;
+        Ok(grant)
+    }
+
     /// Reads a sealed grant and checks that its inviter, with `key`, signed it.
     pub fn open(
         sealed: &Sealed,
@@ -270,9 +333,10 @@ impl Grant {
         mesh: &MeshId,
         verify: &dyn Verify,
     ) -> Option<Self> {
-        let grant: Self = sealed
-            .open(verify, key, Purpose::Grant, mesh, limits::REQUEST_BYTES)
-            .ok()?;
+        let grant = Self::peek(sealed).ok()?;
+        if !sealed.is_by(verify, key, Purpose::Grant, mesh) {
+            return None;
+        }
         (grant.mesh == *mesh && grant.inviter == key.node_id()).then_some(grant)
     }
 }

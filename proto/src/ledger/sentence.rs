@@ -9,6 +9,8 @@ use super::{
     rules::{Outcome, Refusal},
     state::State,
 };
+use ipnet::IpNet;
+
 use crate::{certificate::Certificate, crypto::Verify, id::NodeId, limits};
 
 /// One thing that happened.
@@ -193,11 +195,8 @@ impl Teller<'_> {
     /// Whom a request is about, beside its author.
     fn concerned(&self, content: &Content) -> Vec<String> {
         match content {
-            Content::Join(join) => {
-                let grant = join.grant.peek::<Grant>(limits::REQUEST_BYTES).ok();
-                let inviter = grant.map(|grant| self.node(grant.inviter));
-                inviter.into_iter().chain([join.name.to_string()]).collect()
-            }
+            Content::Join(join) => self.joining(join),
+            Content::KeyedJoin(keyed) => self.joining(&keyed.join),
             Content::Admit(admit) => vec![admit.name.to_string()],
             Content::Share(share) | Content::Unshare(share) => vec![self.node(share.with)],
             Content::Promote(promote) => vec![self.node(promote.node)],
@@ -219,8 +218,15 @@ impl Teller<'_> {
             | Content::Leave
             | Content::AddRecord(_)
             | Content::RemoveRecords(_)
-            | Content::Rules(_) => Vec::new(),
+            | Content::Rules(_)
+            | Content::TunnelKey(_) => Vec::new(),
         }
+    }
+
+    fn joining(&self, join: &Join) -> Vec<String> {
+        let grant = Grant::peek(&join.grant).ok();
+        let inviter = grant.map(|grant| self.node(grant.inviter));
+        inviter.into_iter().chain([join.name.to_string()]).collect()
     }
 
     fn refusal(&self, who: &str, content: &Content, refusal: &Refusal) -> String {
@@ -231,6 +237,8 @@ impl Teller<'_> {
     fn wish(&self, content: &Content) -> String {
         match content {
             Content::Join(join) => format!("join as {}", join.name),
+            Content::KeyedJoin(keyed) => format!("join as {}", keyed.join.name),
+            Content::TunnelKey(key) => format!("have the WireGuard key {key}"),
             Content::Admit(admit) => format!("let {} in", admit.name),
             Content::Renew => "renew its membership".into(),
             Content::Claim(name) => format!("have the name {name}"),
@@ -279,6 +287,8 @@ impl Teller<'_> {
     fn done(&self, who: &str, content: &Content, entry: &Entry) -> String {
         match content {
             Content::Join(join) => self.joined(join),
+            Content::KeyedJoin(keyed) => self.joined(&keyed.join),
+            Content::TunnelKey(key) => format!("{who} has the WireGuard key {key} from now on"),
             Content::Admit(admit) => format!(
                 "{who} let {} in{}, by its code",
                 admit.name,
@@ -349,13 +359,15 @@ impl Teller<'_> {
     }
 
     fn joined(&self, join: &Join) -> String {
-        let grant = join.grant.peek::<Grant>(limits::REQUEST_BYTES).ok();
+        let grant = Grant::peek(&join.grant).ok();
         let inviter = grant.as_ref().map(|grant| self.node(grant.inviter));
-        let roles = grant.map(|grant| with_roles(&grant.roles));
+        let addresses = grant.as_ref().map(|grant| with_addresses(&grant.addresses));
+        let roles = grant.as_ref().map(|grant| with_roles(&grant.roles));
         format!(
-            "{} joined{}, by an invite of {}",
+            "{} joined{}{}, by an invite of {}",
             join.name,
             roles.unwrap_or_default(),
+            addresses.unwrap_or_default(),
             inviter.unwrap_or_else(|| "nobody known".into())
         )
     }
@@ -404,7 +416,8 @@ impl Teller<'_> {
 
 fn kind(content: &Content) -> &'static str {
     match content {
-        Content::Join(_) => "join",
+        Content::Join(_) | Content::KeyedJoin(_) => "join",
+        Content::TunnelKey(_) => "tunnel-key",
         Content::Renew => "renew",
         Content::Claim(_) => "claim",
         Content::Share(_) => "share",
@@ -423,6 +436,14 @@ fn kind(content: &Content) -> &'static str {
         Content::RemoveRecords(_) => "remove-records",
         Content::Rules(_) => "rules",
     }
+}
+
+fn with_addresses(addresses: &BTreeSet<IpNet>) -> String {
+    if addresses.is_empty() {
+        return String::new();
+    }
+    let nets: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    format!(", its names may lead to {}", nets.join(", "))
 }
 
 fn with_roles(roles: &BTreeSet<Role>) -> String {

@@ -44,7 +44,10 @@ pub(super) fn decode<T: DeserializeOwned>(
 
 impl State {
     /// Raises the rules; what only the new ones keep is counted once.
-    pub(super) fn raise_rules(&mut self, rules: u32) {
+    pub(super) fn raise_rules(&mut self, rules: u32, index: u64) {
+        if self.rules == 0 {
+            self.let_stand(index);
+        }
         self.rules = rules;
         self.count_shares();
     }

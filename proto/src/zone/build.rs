@@ -183,6 +183,13 @@ impl Builder<'_> {
                 self.add(name, self.ttl(true), [data.clone()]);
             }
         }
+        if self.input.member_aliases.contains(name)
+            && let Some(node) = self.names.get_mut(name)
+        {
+            for set in &mut node.sets {
+                set.by_member = set.rtype == RecordType::CNAME;
+            }
+        }
     }
 
     /// `<service>.<parent>` and its SRV records.
@@ -336,6 +343,7 @@ fn add_to(sets: &mut Vec<RrSet>, ttl_s: u32, rdata: Rdata) {
             rtype,
             ttl_s,
             data: vec![rdata],
+            by_member: false,
         }),
         Some(set) => {
             set.ttl_s = set.ttl_s.min(ttl_s);

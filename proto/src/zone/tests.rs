@@ -64,6 +64,7 @@ fn input() -> ZoneInput {
         )]
         .into(),
         records: BTreeMap::new(),
+        member_aliases: BTreeSet::new(),
     }
 }
 
@@ -74,7 +75,9 @@ fn ask(zone: &Zone, question: &str, rtype: RecordType) -> String {
             let data: Vec<String> = data.iter().map(ToString::to_string).collect();
             format!("{ttl_s}: {}", data.join(", "))
         }
-        Answer::Alias { records, outside } => {
+        Answer::Alias {
+            records, outside, ..
+        } => {
             let mut words: Vec<String> = records.iter().map(ToString::to_string).collect();
             words.extend(outside.map(|name| format!("then {name}")));
             words.join(", ")

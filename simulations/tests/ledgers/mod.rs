@@ -137,6 +137,7 @@ impl Mesh {
             roles: BTreeSet::new(),
             names: BTreeSet::from([NamePattern::any()]),
             routes: BTreeSet::new(),
+            addresses: BTreeSet::new(),
             uses: 1,
             expires_ms: START_MS + 3_600_000,
             position: state.position,

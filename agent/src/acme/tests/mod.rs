@@ -277,6 +277,7 @@ impl Server {
                 content_type: Some("application/jose+json".into()),
                 body: bytes.to_vec(),
                 is_local,
+                ..Asked::default()
             })
             .await
     }

@@ -479,7 +479,7 @@ async fn open_orders_are_bounded_and_survive_a_restart() {
     let server = server().await;
     let client = server.with_account().await;
     let wanted = json!({ "identifiers": [{ "type": "dns", "value": "photos.lab.internal" }] });
-    for _ in 0..book::OPEN_ORDERS {
+    for _ in 0..innermesh_proto::limits::ACME_OPEN_ORDERS {
         assert_eq!(client.post("/new-order", &wanted).await.status, 201);
     }
     assert_problem(

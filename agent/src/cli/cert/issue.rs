@@ -65,8 +65,8 @@ pub struct IssueArguments {
     /// One more name in the same certificate; may be given several times.
     #[arg(long, value_name = "NAME")]
     also: Vec<String>,
-    /// Where to put the files [default: the folder certs beside the
-    /// configuration].
+    /// Where to put the files, a folder and no link to one [default: the
+    /// folder certs beside the configuration].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// How long each certificate is good for, in days.
@@ -330,7 +330,7 @@ fn refused(error: &SetError) -> Failure {
             "{} is there already and was made by somebody else; move it away, or choose another --out",
             path.display()
         )),
-        SetError::Io(..) => Failure::failed(error),
+        SetError::Link(_) | SetError::Io(..) => Failure::failed(error),
     }
 }
 

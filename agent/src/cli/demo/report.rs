@@ -4,11 +4,15 @@
 use std::{
     fs,
     io::Write,
-    process::Output,
+    process::{Output, Stdio},
     time::{Duration, Instant},
 };
 
-use tokio::time::{sleep, timeout};
+use tokio::{
+    io::AsyncWriteExt,
+    process::Command,
+    time::{sleep, timeout},
+};
 
 use super::{DemoError, Tried, host::Host};
 
@@ -28,6 +32,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Step {
     words: Vec<String>,
     typed: String,
+    input: Option<String>,
     file: Option<String>,
     patient: bool,
     silent: bool,
@@ -41,6 +46,7 @@ impl Step {
         Self {
             words: typed.split(' ').map(str::to_owned).collect(),
             typed: typed.to_owned(),
+            input: None,
             file: None,
             patient: false,
             silent: false,
@@ -49,13 +55,9 @@ impl Step {
         }
     }
 
-    /// `$NAME` in the command stands for `value`, which isn't shown.
-    pub fn with(mut self, name: &str, value: &str) -> Self {
-        for word in &mut self.words {
-            if *word == name {
-                value.clone_into(word);
-            }
-        }
+    /// It reads this, which isn't shown.
+    pub fn reads(mut self, input: &str) -> Self {
+        self.input = Some(input.to_owned());
         self
     }
 
@@ -208,10 +210,26 @@ impl Report {
     }
 }
 
+/// Runs a command to its end, which may read `input`.
+async fn run(command: &mut Command, input: Option<&str>) -> std::io::Result<Output> {
+    let Some(input) = input else {
+        return command.output().await;
+    };
+    command.stdin(Stdio::piped());
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes()).await?;
+    }
+    child.wait_with_output().await
+}
+
 /// Whether it went well, and what it printed.
 async fn attempt(host: &Host, step: &Step) -> Result<(bool, String), DemoError> {
     let mut command = host.command(&step.words);
-    let Ok(output) = timeout(LIMIT, command.output()).await else {
+    let Ok(output) = timeout(LIMIT, run(&mut command, step.input.as_deref())).await else {
         return Ok((false, format!("no end within {} s", LIMIT.as_secs())));
     };
     let Output {

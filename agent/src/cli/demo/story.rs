@@ -43,11 +43,11 @@ pub async fn play(hosts: &[Host], report: &Report) -> Result<(), DemoError> {
         let invited: Invited = json("agent invite --json", &invited)?;
         let began = Instant::now();
         let join = format!(
-            "agent join {} --token $TOKEN --name {} --no-start",
+            "agent join {} --token - --name {} --no-start",
             birch.address, host.name
         );
         report
-            .run(host, Step::new(&join).with("$TOKEN", &invited.token))
+            .run(host, Step::new(&join).reads(&invited.token))
             .await?;
         report.background(host, "agent run")?;
         let ping = Step::new(&format!("ping -n -c 1 -W 0.3 {first}"));

@@ -181,7 +181,7 @@ fn words(error: &SetError) -> String {
             "{} was replaced by somebody and is left alone; move it away and `agent cert issue` again",
             path.display()
         ),
-        SetError::Io(..) => error.to_string(),
+        SetError::Link(_) | SetError::Io(..) => error.to_string(),
     }
 }
 

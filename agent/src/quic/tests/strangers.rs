@@ -8,8 +8,8 @@ use innermesh_proto::{
 };
 
 use super::{
-    super::{CallError, Carry, DialError, Line, Standing},
-    world::{ECHO, World, all},
+    super::{CallError, Carry, DialError, Line, Standing, over_quinn::QuinnLine},
+    world::{ECHO, LARGE, Node, PROOF, World, all},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -81,37 +81,130 @@ async fn a_stranger_has_small_frames_few_streams_and_little_time() {
     assert_eq!(node.transport.counters().strangers_expired, 1);
 }
 
+/// As many connections by each of five addresses as it likes.
+async fn crowd(world: &World, node: &Node) -> Vec<QuinnLine> {
+    let mut held = Vec::new();
+    for host in 100..105 {
+        let joiner = world.joiner(host);
+        let dials = (0..30).map(|_| joiner.dial_unregistered(node.address, None));
+        held.extend(all(dials).await.into_iter().flatten());
+    }
+    held
+}
+
 #[tokio::test(start_paused = true)]
-async fn strangers_leave_room_for_others_and_for_members() {
+async fn five_addresses_that_hold_all_places_keep_neither_a_joiner_nor_a_member_out() {
     let world = World::new();
     let (a, b) = world.two();
     let (a, b) = (world.start(&a), world.start(&b));
-    let mut held = Vec::new();
-    for host in 100..106 {
-        let joiner = world.joiner(host);
-        let dials = (0..20).map(|_| joiner.dial_unregistered(a.address, None));
-        held.extend(all(dials).await.into_iter().flatten());
-        let here = held
-            .iter()
-            .filter(|c| c.connection.close_reason().is_none())
-            .count();
-        assert!(here <= usize::from(host - 99) * limits::STRANGERS_PER_ADDRESS.max(20));
-    }
-    a.until(|a| a.transport.counters().strangers_refused == 6 * 20 - limits::STRANGERS as u64)
+    let held = crowd(&world, &a).await;
+    a.until(|a| a.transport.counters().strangers_refused > 0)
         .await;
-    assert_eq!(a.links(), limits::STRANGERS);
+    assert!(a.links() <= limits::STRANGERS);
     assert!(
         a.transport.counters().retries_sent > 0,
         "the crowd had to prove its addresses"
     );
-    assert_eq!(b.transport.dial(a.address, None).await, Ok(a.id));
+    let joined = async {
+        let again = world.joiner(120);
+        let channel = again.dial_unregistered(a.address, None).await.unwrap();
+        channel.call(method::JOIN, Vec::new(), 3 * SECOND).await
+    };
+    let joined = tokio::time::timeout(3 * SECOND, joined).await;
+    assert_eq!(joined, Ok(Ok(Vec::new())));
+    let reconnected = tokio::time::timeout(3 * SECOND, b.transport.dial(a.address, None));
+    assert_eq!(reconnected.await, Ok(Ok(a.id)));
     assert!(b.echo(&a, "").await.is_ok());
-
+    assert!(a.transport.counters().strangers_displaced > 0);
     drop(held);
     a.until(|a| a.links() == 1).await;
-    let again = world.joiner(120);
-    let channel = again.dial_unregistered(a.address, None).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_proved_a_membership_or_an_invite_keeps_its_place_in_a_crowd() {
+    let world = World::new();
+    let node = world.start(&world.member(1));
+    let channel = world
+        .joiner(120)
+        .dial_unregistered(node.address, None)
+        .await
+        .unwrap();
+    let proved = channel.call(method::JOIN, PROOF.to_vec(), SECOND).await;
+    assert_eq!(proved, Ok(PROOF.to_vec()));
+    let _held = crowd(&world, &node).await;
+    node.until(|node| node.transport.counters().strangers_displaced >= 32)
+        .await;
+    assert_eq!(channel.connection.close_reason(), None);
     assert!(channel.call(method::JOIN, Vec::new(), SECOND).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_that_asks_on_and_on_is_closed() {
+    let world = World::new();
+    let node = world.start(&world.member(1));
+    let joiner = world.joiner(50);
+    let channel = joiner.dial_unregistered(node.address, None).await.unwrap();
+    for _ in 0..limits::STRANGER_REQUESTS {
+        assert!(channel.call(method::JOIN, Vec::new(), SECOND).await.is_ok());
+    }
+    let next = channel.call(method::JOIN, Vec::new(), SECOND).await;
+    assert!(matches!(next, Err(CallError::Lost(_))), "{next:?}");
+    assert!(channel.connection.close_reason().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_member_asks_for_and_does_not_take_is_bounded() {
+    const MIB: usize = 1 << 20;
+    let world = World::new();
+    let (a, b) = world.two();
+    let (a, b) = (world.start(&a), world.start(&b));
+    b.transport.dial(a.address, None).await.unwrap();
+    let link = b.transport.0.registry.active(&a.id).unwrap();
+    let mut unread = Vec::new();
+    for _ in 0..40 {
+        let (mut send, receive) = link.link().connection.open_bi().await.unwrap();
+        let size = MIB.to_string().into_bytes();
+        let frame = innermesh_proto::rpc::RequestFrame::new(LARGE, 10_000, None, size);
+        send.write_all(&frame.encode()).await.unwrap();
+        send.finish().unwrap();
+        unread.push(receive);
+    }
+    let over = 40 - limits::ANSWER_BYTES_PER_PEER / MIB;
+    a.until(|a| a.transport.counters().busy >= over as u64)
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_of_a_byte_each_few_seconds_end_and_others_are_served_meanwhile() {
+    let world = World::new();
+    let (a, b) = world.two();
+    let (a, b) = (world.start(&a), world.start(&b));
+    b.transport.dial(a.address, None).await.unwrap();
+    let link = b.transport.0.registry.active(&a.id).unwrap();
+    let mut slow = Vec::new();
+    for _ in 0..limits::STREAMS_PER_PEER {
+        let (mut send, receive) = link.link().connection.open_bi().await.unwrap();
+        send.write_all(&[1]).await.unwrap();
+        slow.push((send, receive));
+    }
+    let other = world.start(&world.member(9));
+    other.transport.dial(a.address, None).await.unwrap();
+    assert!(other.echo(&a, "meanwhile").await.is_ok());
+    let begin = tokio::time::Instant::now();
+    for _ in 0..8 {
+        tokio::time::sleep(2 * SECOND).await;
+        for (send, _) in &mut slow {
+            let _ = send.write_all(&[1]).await;
+        }
+    }
+    a.until(|a| a.transport.counters().frames_too_slow >= u64::from(limits::STREAMS_PER_PEER))
+        .await;
+    assert!(begin.elapsed() < Duration::from_millis(2 * limits::FRAME_READ_MS));
+    drop(slow);
+    assert!(
+        b.echo(&a, "again").await.is_ok(),
+        "its streams are free again"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,6 +222,8 @@ async fn a_join_that_just_committed_works_without_a_new_connection() {
         Ok(late.id.to_string().into_bytes())
     );
     assert!(node.transport.is_connected(late.id));
+    node.until(|node| node.transport.0.strangers.served() == 0)
+        .await;
     assert!(node.echo(&joined, "").await.is_ok());
     tokio::time::sleep(2 * Duration::from_millis(limits::STRANGER_MS)).await;
     assert_eq!(

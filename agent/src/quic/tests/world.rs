@@ -43,6 +43,9 @@ pub const LARGE: u16 = 103;
 /// Answers the trace context in which it runs.
 pub const TRACE: u16 = 104;
 
+/// A stranger's request that proves something.
+pub const PROOF: &[u8] = b"signed by a member";
+
 pub struct World {
     ca: ca::World,
     pub net: Arc<Net>,
@@ -262,6 +265,10 @@ pub async fn all<T>(work: impl IntoIterator<Item = impl Future<Output = T>>) -> 
 }
 
 impl Admission for Ledger {
+    fn proves(&self, _: &Caller, _: u16, body: &[u8]) -> bool {
+        body == PROOF
+    }
+
     fn standing(&self, key: &PublicKey) -> Standing {
         let ledger = self.0.lock().unwrap();
         ledger.get(key).copied().unwrap_or(Standing::Unknown)

@@ -13,29 +13,35 @@ use crate::{
     crypto::{PublicKey, Verify},
     id::NodeId,
     ledger::{
-        request::{Admit, Grant, Join, Role},
+        request::{Admit, Grant, Join, KeyedJoin, Role},
         state::{Member, State},
     },
     limits,
     map::Map,
     name::{Label, MeshDomain, NamePattern},
+    tunnel::TunnelKey,
 };
 
 pub(super) fn rule_join(
     state: &State,
     token: &PublicKey,
     join: &Join,
+    tunnel: Option<TunnelKey>,
     stamp_ms: u64,
     verify: &dyn Verify,
 ) -> Result<Effect, Refusal> {
-    let possession = Join::possession_message(&state.mesh, token, &join.exporter);
+    let possession = match &tunnel {
+        Some(key) => KeyedJoin::possession_message(&state.mesh, token, &join.exporter, key),
+        None => Join::possession_message(&state.mesh, token, &join.exporter),
+    };
     if !verify.ed25519(&join.node, &possession, &join.possession) {
         return Err(Refusal::Signature);
     }
-    let stated: Grant = join
-        .grant
-        .peek(limits::REQUEST_BYTES)
-        .map_err(|_| Refusal::Grant)?;
+    let stated = Grant::peek(&join.grant).map_err(|_| Refusal::Grant)?;
+    // To rules 0 such a grant is none.
+    if !stated.addresses.is_empty() && state.rules == 0 {
+        return Err(Refusal::Grant);
+    }
     let inviter = state.members.get(&stated.inviter).ok_or(Refusal::Inviter)?;
     let grant = Grant::open(&join.grant, &inviter.key, &state.mesh, verify)
         .filter(|grant| grant.token == *token)
@@ -46,6 +52,7 @@ pub(super) fn rule_join(
     if grant.uses > limits::TOKEN_USES {
         return Err(Refusal::GrantTooWide);
     }
+    check_addresses(state, &grant.addresses)?;
     if grant.expires_ms < stamp_ms
         || grant.expires_ms > stamp_ms.saturating_add(limits::TOKEN_LIFETIME_MS)
     {
@@ -60,6 +67,8 @@ pub(super) fn rule_join(
         roles: grant.roles,
         names: grant.names,
         routes: grant.routes,
+        addresses: grant.addresses,
+        tunnel,
     };
     let inviter = Asking {
         node: stated.inviter,
@@ -85,6 +94,8 @@ pub(super) fn rule_admit(
         roles: admit.roles.clone(),
         names: admit.names.clone(),
         routes: admit.routes.clone(),
+        addresses: BTreeSet::new(),
+        tunnel: None,
     };
     admission(state, author, wish, None)
 }
@@ -96,6 +107,8 @@ struct Wish<'w> {
     roles: BTreeSet<Role>,
     names: BTreeSet<NamePattern>,
     routes: BTreeSet<IpNet>,
+    addresses: BTreeSet<IpNet>,
+    tunnel: Option<TunnelKey>,
 }
 
 fn admission(
@@ -115,6 +128,9 @@ fn admission(
     if state.members.len() >= limits::MEMBERS {
         return Err(Refusal::MeshFull);
     }
+    if let Some(key) = wish.tunnel {
+        state.check_tunnel_key(node, key)?;
+    }
     // An admin that lets a machine in by its code has chosen the name itself.
     let allowed = match token {
         Some(_) => &wish.names,
@@ -122,6 +138,7 @@ fn admission(
     };
     let name = free_name(state, allowed, wish.name)?;
     let ipv4 = free_ipv4(state.ipv4, &state.addresses, node).ok_or(Refusal::AddressesExhausted)?;
+    let tunnel = wish.tunnel;
     let member = Member {
         key: wish.key,
         name,
@@ -138,8 +155,10 @@ fn admission(
     let plan = membership_plan(&state.domain, &member, state.stamp_ms);
     Ok(Effect::Join(Box::new(JoinEffect {
         member,
+        addresses: wish.addresses,
         token,
         plan,
+        tunnel,
     })))
 }
 
@@ -163,6 +182,20 @@ fn check_grant(state: &State, inviter: &Member, wish: &Wish<'_>) -> Result<(), R
         |route: &&IpNet| route.trunc() != **route || overlay.iter().any(|net| net.contains(*route));
     match wish.routes.iter().find(wrong) {
         Some(route) => Err(Refusal::Route(*route)),
+        None => Ok(()),
+    }
+}
+
+/// An admin's names may lead to any address outside the mesh, and so may those
+/// of whom it invites.
+fn check_addresses(state: &State, addresses: &BTreeSet<IpNet>) -> Result<(), Refusal> {
+    if addresses.len() > limits::GRANT_ADDRESSES {
+        return Err(Refusal::GrantTooWide);
+    }
+    let overlay = [IpNet::V4(state.ipv4), IpNet::V6(state.mesh.ula())];
+    let wrong = |net: &&IpNet| net.trunc() != **net || overlay.iter().any(|own| own.contains(*net));
+    match addresses.iter().find(wrong) {
+        Some(net) => Err(Refusal::Route(*net)),
         None => Ok(()),
     }
 }

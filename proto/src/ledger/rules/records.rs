@@ -24,6 +24,7 @@ pub(super) fn rule_add(
         .check()
         .map_err(|error| Refusal::Record(error.to_string()))?;
     check_type(state, &place, &record.name, &record.data)?;
+    state.check_lead(author.node, &record.data)?;
     let beside: &[UserRecord] = state.records.get(&record.name).map_or(&[], |all| all);
     if beside
         .iter()

@@ -1,5 +1,7 @@
 //! Why requests are refused.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -201,6 +203,29 @@ pub enum Refusal {
         "the ledger has no room left beyond what is reserved for each node; remove something first"
     )]
     StateFull,
+    /// The record's address is another node's.
+    #[error(
+        "{0} is not an address of this node: add the record on the node that has it, share the          name with that node (`agent service add NAME --share NODE`) and run the service there,          or ask an admin to add the record"
+    )]
+    OthersAddress(IpAddr),
+    /// The record's address is outside the mesh.
+    #[error(
+        "{0} is outside the mesh, and this node wasn't granted it: ask an admin to add the record,          or for an invite with --addresses"
+    )]
+    ForeignAddress(IpAddr),
+    /// The alias leads to a name of another node's.
+    #[error(
+        "{0} is not this node's name: ask its owner to share it (`agent service add NAME --share          NODE`), or an admin to add the record"
+    )]
+    OthersName(String),
+    /// The alias leads to a name outside the mesh.
+    #[error(
+        "{0} is outside the mesh, and only an admin may point a name there: ask one to add the record"
+    )]
+    ForeignName(String),
+    /// Another node has the WireGuard key.
+    #[error("that WireGuard key can't be had: another node has it; use a new one")]
+    TunnelKey,
 }
 
 impl Refusal {

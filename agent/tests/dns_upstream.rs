@@ -1,0 +1,252 @@
+//! What a hostile or peculiar name server elsewhere can do to those who ask.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use innermesh_agent::{
+    dns::{Dns, QueryReport, Served, Source},
+    host::{Clock, Mono},
+};
+use innermesh_proto::zone::{Rdata, RecordType, Zone, ZoneInput};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, UdpSocket},
+};
+
+/// Stands still; waits are real.
+struct TestClock;
+
+#[async_trait]
+impl Clock for TestClock {
+    fn now(&self) -> Mono {
+        Duration::ZERO
+    }
+    fn wall_ms(&self) -> u64 {
+        1_000_000_000_000
+    }
+    async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+}
+
+/// A resolver with this zone, which forwards to `upstream`.
+fn resolver(input: &ZoneInput, upstream: SocketAddr) -> Dns {
+    let zone = Zone::build(input);
+    let served = zone.clone();
+    let dns = Dns::new(Arc::new(TestClock), || zone, input.ipv4, input.ula);
+    dns.publish(|| Served {
+        zone: Arc::new(served),
+        sources: Arc::new(|_: IpAddr| Source::Internal),
+    });
+    dns.set_upstreams(&[upstream], &[]);
+    dns
+}
+
+fn inside() -> ZoneInput {
+    ZoneInput {
+        domain: "lab.internal".parse().unwrap(),
+        ipv4: "10.77.0.0/16".parse().unwrap(),
+        ula: "fd00:1:2::/48".parse().unwrap(),
+        version: 1,
+        loading: false,
+        nodes: Default::default(),
+        services: Default::default(),
+        records: Default::default(),
+        member_aliases: Default::default(),
+    }
+}
+
+async fn ask(dns: &Dns, name: &str) -> QueryReport {
+    dns.query(&name.parse().unwrap(), RecordType::A).await
+}
+
+/// The data of the answers.
+fn data(report: &QueryReport) -> Vec<&str> {
+    let lines = report.answers.iter();
+    lines
+        .filter_map(|line| line.split_whitespace().last())
+        .collect()
+}
+
+/// One record in wire form, its name compressed to the question's unless
+/// another is given.
+fn record(owner: Option<&[u8]>, rtype: u8, rdata: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(rdata.len()).unwrap();
+    let owner = owner.unwrap_or(b"\xc0\x0c");
+    let fixed = [0, rtype, 0, 1, 0, 0, 0, 60, 0, length];
+    [owner, &fixed, rdata].concat()
+}
+
+fn address(last: u8) -> Vec<u8> {
+    record(None, 1, &[192, 0, 2, last])
+}
+
+/// Answers, authorities and additional records.
+type Sections = [Vec<Vec<u8>>; 3];
+
+/// The response to a question; `fold` has its name in lower case.
+fn response(question: &[u8], fold: bool, sections: &Sections) -> Vec<u8> {
+    let end = 12 + question[12..].iter().position(|b| *b == 0).unwrap() + 5;
+    let mut message = question[..2].to_vec();
+    message.extend([0x81, 0x80, 0, 1]);
+    for section in sections {
+        message.extend([0, u8::try_from(section.len()).unwrap()]);
+    }
+    let mut name = question[12..end].to_vec();
+    if fold {
+        name.make_ascii_lowercase();
+    }
+    message.extend(name);
+    message.extend(sections.concat().concat());
+    message
+}
+
+/// The name that a question asks for, as it was written.
+fn asked(question: &[u8]) -> Vec<u8> {
+    let end = question[12..].iter().position(|b| *b == 0).unwrap();
+    question[12..12 + end].to_vec()
+}
+
+type Seen = Arc<Mutex<Vec<Vec<u8>>>>;
+
+/// A name server that gives one answer to all over UDP, and tells what it was
+/// asked; over TCP another one, if it has that.
+async fn upstream(udp: (bool, Sections), tcp: Option<Sections>) -> (SocketAddr, Seen) {
+    let seen = Seen::default();
+    // TCP first: its port must be free for UDP, and hardly anything uses that.
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let socket = UdpSocket::bind(address).await.unwrap();
+    let names = seen.clone();
+    tokio::spawn(async move {
+        let mut buffer = [0; 1500];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+            names.lock().unwrap().push(asked(&buffer[..length]));
+            let message = response(&buffer[..length], udp.0, &udp.1);
+            let _ = socket.send_to(&message, from).await;
+        }
+    });
+    if let Some(sections) = tcp {
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let length = stream.read_u16().await.unwrap();
+                let mut question = vec![0; length.into()];
+                stream.read_exact(&mut question).await.unwrap();
+                let message = response(&question, false, &sections);
+                stream.write_u16(message.len() as u16).await.unwrap();
+                stream.write_all(&message).await.unwrap();
+            }
+        });
+    }
+    (address, seen)
+}
+
+fn only(answers: Vec<Vec<u8>>) -> Sections {
+    [answers, Vec::new(), Vec::new()]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_server_is_asked_in_a_case_that_nobody_can_guess() {
+    let (upstream, seen) = upstream((false, only(vec![address(1)])), None).await;
+    let dns = resolver(&inside(), upstream);
+    for first in ["a", "b", "c", "d"] {
+        let name = format!("{first}.a-name-with-many-letters.example.org");
+        let report = ask(&dns, &name).await;
+        assert_eq!(data(&report), ["192.0.2.1"], "{report:?}");
+        // The client doesn't see it.
+        assert!(report.answers[0].starts_with(&name), "{report:?}");
+    }
+    let seen = seen.lock().unwrap();
+    let upper = |name: &Vec<u8>| name.iter().any(u8::is_ascii_uppercase);
+    assert_eq!(seen.len(), 4);
+    assert!(seen.iter().all(upper), "each has 32 letters: {seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_in_another_case_is_checked_over_tcp() {
+    let forged = (true, only(vec![address(66)]));
+    let (upstream, seen) = upstream(forged, Some(only(vec![address(1)]))).await;
+    let dns = resolver(&inside(), upstream);
+    let report = ask(&dns, "www.a-name-with-many-letters.example.org").await;
+    assert_eq!(data(&report), ["192.0.2.1"], "{report:?}");
+    assert_eq!(seen.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_server_that_folds_case_and_has_no_tcp_goes_on_being_used() {
+    let folding = (true, only(vec![address(1)]));
+    let (upstream, seen) = upstream(folding, None).await;
+    let dns = resolver(&inside(), upstream);
+    let report = ask(&dns, "www.a-name-with-many-letters.example.org").await;
+    assert_eq!(data(&report), ["192.0.2.1"], "{report:?}");
+    let before = seen.lock().unwrap().len();
+    let name = "other.a-name-with-many-letters.example.org";
+    let report = ask(&dns, name).await;
+    assert_eq!(data(&report), ["192.0.2.1"], "{report:?}");
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.len(), before + 1, "it is known to do so: {seen:?}");
+    assert!(!seen[before].iter().any(u8::is_ascii_uppercase), "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_nobody_asked_for_are_not_passed_on() {
+    let bank: &[u8] = b"\x03www\x04bank\x04test\0";
+    let evil = b"\x02ns\x04evil\x04test\0";
+    let sections = [
+        vec![
+            record(Some(bank), 1, &[192, 0, 2, 66]),
+            address(1),
+            record(Some(b"\x04bank\x04test\0"), 5, bank),
+        ],
+        vec![record(Some(b"\x04bank\x04test\0"), 2, evil)],
+        vec![record(Some(bank), 1, &[192, 0, 2, 67])],
+    ];
+    let (address, _) = upstream((false, sections), None).await;
+    let dns = resolver(&inside(), address);
+    let report = ask(&dns, "www.example.org").await;
+    assert_eq!(data(&report), ["192.0.2.1"], "{report:?}");
+    assert!(report.authorities.is_empty(), "{report:?}");
+    assert!(report.additionals.is_empty(), "{report:?}");
+    // What is about others alone is no answer.
+    let others = only(vec![record(Some(bank), 1, &[192, 0, 2, 66])]);
+    let (address, _) = upstream((false, others), None).await;
+    dns.set_upstreams(&[address], &[]);
+    let report = ask(&dns, "other.example.org").await;
+    assert_eq!(report.rcode, "SERVFAIL", "{report:?}");
+    assert!(report.error.unwrap().contains("other names"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_s_alias_leads_to_no_address_of_a_local_network() {
+    let lan = vec![record(None, 1, &[192, 168, 1, 9]), address(1)];
+    let (upstream, _) = upstream((false, only(lan)), None).await;
+    let mut input = inside();
+    let alias = |to: &str| vec![Rdata::Cname(to.parse().unwrap())];
+    for (name, to) in [
+        ("member.lab.internal", "a.example.org"),
+        ("admin.lab.internal", "b.example.org"),
+        ("mixed.lab.internal", "member.lab.internal"),
+    ] {
+        input.records.insert(name.parse().unwrap(), alias(to));
+    }
+    input.member_aliases = [("member.lab.internal").parse().unwrap()].into();
+    let dns = resolver(&input, upstream);
+    for name in ["member.lab.internal", "mixed.lab.internal"] {
+        let report = ask(&dns, name).await;
+        assert_eq!(data(&report).last(), Some(&"192.0.2.1"), "{report:?}");
+        assert!(
+            !report.answers.concat().contains("192.168.1.9"),
+            "{report:?}"
+        );
+        assert!(report.error.unwrap().contains("local network"));
+    }
+    let report = ask(&dns, "admin.lab.internal").await;
+    assert!(
+        report.answers.concat().contains("192.168.1.9"),
+        "{report:?}"
+    );
+}

@@ -1,0 +1,65 @@
+//! Which announced addresses are worth a packet: a member may announce what it
+//! likes, also what is somebody else's.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use crate::ledger::State;
+
+/// The overlay's own ranges, in which no peer is below the overlay.
+pub fn overlay(state: &State) -> [IpNet; 2] {
+    [IpNet::V4(state.ipv4), IpNet::V6(state.mesh.ula())]
+}
+
+/// Whether a peer can be at this address at all: a unicast address outside of
+/// the overlay, and one of this host only where `loopback` says that this node
+/// itself is found there.
+pub fn is_plausible(address: &SocketAddr, overlay: &[IpNet], loopback: bool) -> bool {
+    let ip = address.ip().to_canonical();
+    let is_special = match ip {
+        IpAddr::V4(ip) => ip.is_multicast() || ip.octets()[0] == 0 || ip.octets()[0] >= 240,
+        IpAddr::V6(ip) => ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local(),
+    };
+    address.port() != 0
+        && !is_special
+        && (loopback || !ip.is_loopback())
+        && !overlay.iter().any(|net| net.contains(&ip))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_at_addresses_of_groups_of_the_overlay_or_of_this_host() {
+        let overlay = ["10.77.0.0/16", "fd12:3456:789a::/48"].map(|net| net.parse().unwrap());
+        let may =
+            |address: &str, loopback| is_plausible(&address.parse().unwrap(), &overlay, loopback);
+        for fine in [
+            "192.0.2.1:51819",
+            "10.78.0.1:1",
+            "[2001:db8::1]:51819",
+            "[fd00::1]:9",
+        ] {
+            assert!(may(fine, false), "{fine}");
+        }
+        for bad in [
+            "192.0.2.1:0",
+            "0.0.0.0:51819",
+            "224.0.0.251:5353",
+            "255.255.255.255:9",
+            "10.77.3.4:51819",
+            "[::]:51819",
+            "[ff02::fb]:5353",
+            "[fe80::1]:51819",
+            "[fd12:3456:789a::1]:51819",
+            "[::ffff:10.77.0.1]:51819",
+        ] {
+            assert!(!may(bad, true), "{bad}");
+        }
+        for own in ["127.0.0.1:51819", "[::1]:51819"] {
+            assert!(!may(own, false) && may(own, true), "{own}");
+        }
+    }
+}
