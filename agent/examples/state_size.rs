@@ -134,6 +134,7 @@ impl Mesh {
             roles: BTreeSet::new(),
             names: BTreeSet::from([NamePattern::any()]),
             routes: BTreeSet::new(),
+            addresses: BTreeSet::new(),
             uses: limits::TOKEN_USES,
             expires_ms: self.now_ms + DAY_MS,
             position: self.state.position,
