@@ -159,8 +159,8 @@ pub enum Act {
     ClaimInTime(usize, u32),
     /// A machine gives the name `n<number>` back that it was given.
     GiveBack(usize, u32),
-    /// The machine that leads the roster is reached by one other alone, from
-    /// now on.
+    /// The machine that leads the roster and this one are cut off from the
+    /// others, from now on.
     LeaderOnlyFor(usize),
     /// Machines ask the ledger for the name `r<number>` at the same time.
     Rivals(Vec<usize>, u32),
@@ -313,7 +313,9 @@ impl fmt::Display for Act {
                 write!(f, "node{node} asks for the name p{name}, and waits")
             }
             Self::GiveBack(node, name) => write!(f, "node{node} gives the name n{name} back"),
-            Self::LeaderOnlyFor(node) => write!(f, "the leader is reached by node{node} alone"),
+            Self::LeaderOnlyFor(node) => {
+                write!(f, "the leader and node{node} are cut off from the others")
+            }
             Self::Rivals(nodes, name) => {
                 write!(f, "{} ask for the name r{name}", group(nodes))
             }

@@ -185,13 +185,12 @@ impl Course<'_> {
             Act::GiveBack(node, name) => self.give_back(*node, format!("n{name}")),
             Act::LeaderOnlyFor(node) => match self.leader() {
                 Some(leader) if leader != *node => {
-                    let others =
-                        (0..self.machines.len()).filter(|one| ![leader, *node].contains(one));
-                    let leader = self.machines[leader].place;
-                    for other in others {
-                        let other = self.machines[other].place;
-                        self.world.wire.cut(leader, other);
-                        self.world.wire.cut(other, leader);
+                    let pair = [leader, *node];
+                    let others = (0..self.machines.len()).filter(|one| !pair.contains(one));
+                    for (one, other) in others.flat_map(|other| pair.map(|one| (one, other))) {
+                        let (one, other) = (self.machines[one].place, self.machines[other].place);
+                        self.world.wire.cut(one, other);
+                        self.world.wire.cut(other, one);
                     }
                     true
                 }

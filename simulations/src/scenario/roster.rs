@@ -345,10 +345,10 @@ fn stale_refusals(draft: &mut Draft) {
         draft.at(at + 2000, Act::LeaderOnlyFor(second));
         draft.at(at + 2100, Act::GiveBack(first, number));
         // The leader doesn't know for up to three seconds that it was deposed.
-        let mut asked = at + 2200 + draft.random.below(100);
+        let mut asked = at + 2200 + draft.random.below(50);
         while asked < at + 6000 {
             draft.at(asked, Act::Claim(second, number));
-            asked += 100;
+            asked += 50;
         }
         draft.at(at + 8000, Act::Heal);
         at += ROUND_MS;

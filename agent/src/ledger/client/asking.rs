@@ -146,7 +146,11 @@ impl<'a> Asking<'a> {
             self.rests.insert(answer.node, clock.now() + PAUSE);
             let was_alone = self.copies.end(answer.begun, self.busy.len());
             match answer.told {
-                Told::Outcome(Outcome::Refused(refusal)) if !was_alone => {
+                // Whoever is no member gets no copy done either; who leaves may
+                // have lost the answer to its own request.
+                Told::Outcome(Outcome::Refused(refusal))
+                    if !was_alone && refusal != Refusal::NotMember =>
+                {
                     // It is asked again once it holds the only copy.
                     self.rests.remove(&answer.node);
                     self.hint = Some(answer.node);
