@@ -158,7 +158,16 @@ pub struct Load {
 
 impl Load {
     /// Asks `askers` until `meanwhile` is over.
-    pub fn run(
+    fn run(
+        askers: &[Agent],
+        meanwhile: impl FnOnce(&Self) -> Result<(), String>,
+    ) -> Result<Self, String> {
+        Self::run_named("k", askers, meanwhile)
+    }
+
+    /// As [`Load::run`]; the services' names begin like this.
+    pub fn run_named(
+        prefix: &str,
         askers: &[Agent],
         meanwhile: impl FnOnce(&Self) -> Result<(), String>,
     ) -> Result<Self, String> {
@@ -171,7 +180,7 @@ impl Load {
             scope.spawn(|| {
                 while !ended.load(Ordering::Relaxed) {
                     let number = load.asked.fetch_add(1, Ordering::Relaxed);
-                    let name = format!("k{number}");
+                    let name = format!("{prefix}{number}");
                     let asker = &askers[number as usize % askers.len()];
                     if granted(asker, &name) {
                         load.told().push((name, Instant::now()));

@@ -52,11 +52,11 @@ pub fn measure(old: &Path, agents: usize, report: &mut Report) -> Result<(), Str
     // First all but the last, which ask meanwhile; then those, and others ask.
     let askers = agents - ASKERS;
     let (first, last) = mesh.agents.split_at_mut(askers);
-    loads.push(Load::run(last, |load| {
+    loads.push(Load::run_named("k", last, |load| {
         watch.while_upgraded(load, first, 0, &mut took)
     })?);
     let (first, last) = mesh.agents.split_at_mut(askers);
-    loads.push(Load::run(&first[ROSTER..ROSTER + ASKERS], |load| {
+    loads.push(Load::run_named("l", &first[ROSTER..ROSTER + ASKERS], |load| {
         watch.while_upgraded(load, last, askers, &mut took)
     })?);
 
