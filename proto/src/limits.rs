@@ -232,9 +232,11 @@ pub const STATE_BYTES: u64 = 48 * 1024 * 1024;
 /// Bytes of the state beyond what is reserved for as many members as a mesh may
 /// have.
 pub const STATE_BYTES_SHARED: u64 = STATE_BYTES - MEMBERS as u64 * NODE_BYTES_RESERVED;
-/// From rules 1 on: how long a membership certificate stands before its node is
-/// given another, in milliseconds of ledger time.
-pub const RENEWAL_GAP_MS: u64 = 3600 * 1000;
+/// From rules 1 on: a node is given a membership certificate each so many
+/// milliseconds of ledger time, over a long time.
+pub const RENEWAL_GAP_MS: u64 = 24 * 3600 * 1000;
+/// From rules 1 on: membership certificates that a node may be given at once.
+pub const RENEWALS_AT_ONCE: u64 = 4;
 /// How often certificates are compacted, in milliseconds of ledger time.
 pub const COMPACT_MS: u64 = 3600 * 1000;
 /// How long a certificate is kept whole, in milliseconds of ledger time from

@@ -163,6 +163,7 @@ impl Draft {
                     .take_leaf(&plan, node, attachment, verify)
                     .map_err(refuse)?;
                 state.set_membership(node, serial);
+                state.count_renewal(node);
             }
             Effect::Claim(name, owner) => state.claim(name, owner, index),
             Effect::Share(share) => {

@@ -379,6 +379,7 @@ impl State {
             stamp_ms > not_after_ms.saturating_add(limits::CERTIFICATE_SLACK_MS)
         };
         let grace_ms = u64::from(limits::RENEWAL_GRACE_DAYS) * 86_400_000;
+        self.uncount_renewals();
         let memberships = self.membership_serials();
         let is_over = |(serial, issued): &(&Serial, &Issued)| {
             let grace_ms = if memberships.contains(serial) {

@@ -39,6 +39,9 @@ pub(super) struct Shares {
     invites: Map<(NodeId, PublicKey), ()>,
     /// Requests that are remembered, by their authors.
     requests: Map<NodeId, u32>,
+    /// Up to when each member has had its renewals, in milliseconds of ledger
+    /// time; see [`State::may_renew`].
+    renewed: Map<NodeId, u64>,
 }
 
 /// A remembered request: its key, expiry and outcome.
@@ -376,6 +379,33 @@ impl State {
         }
     }
 
+    /// Whether a member gets another membership certificate: some at once, and
+    /// one a day over time (the virtual scheduling of GCRA, ITU-T I.371).
+    pub(super) fn may_renew(&self, node: NodeId) -> bool {
+        let ahead_ms = (limits::RENEWALS_AT_ONCE - 1) * limits::RENEWAL_GAP_MS;
+        let until = self.extension.shares.renewed.get(&node);
+        until.is_none_or(|until| *until <= self.stamp_ms.saturating_add(ahead_ms))
+    }
+
+    pub(super) fn count_renewal(&mut self, node: NodeId) {
+        if self.rules == 0 {
+            return;
+        }
+        let stamp_ms = self.stamp_ms;
+        let renewed = &mut self.extension.shares.renewed;
+        let until = renewed
+            .get(&node)
+            .map_or(stamp_ms, |until| stamp_ms.max(*until));
+        renewed.insert(node, until.saturating_add(limits::RENEWAL_GAP_MS));
+    }
+
+    /// Forgets whose renewals are long ago.
+    pub(super) fn uncount_renewals(&mut self) {
+        let stamp_ms = self.stamp_ms;
+        let renewed = &mut self.extension.shares.renewed;
+        renewed.retain(|_, until| *until > stamp_ms);
+    }
+
     pub(super) fn count_request(&mut self, author: Author) {
         let Author::Node(node) = author else { return };
         if self.rules == 0 {
@@ -394,7 +424,7 @@ impl State {
     }
 
     /// Whether the counts are those of what is there; a test of this program's
-    /// own work. Invites are left out: whose a token was isn't kept elsewhere.
+    /// own work. Invites and renewals are left out: nothing else tells of them.
     pub(super) fn shares_agree(&self) -> bool {
         if self.rules == 0 {
             return self.extension.shares == Shares::default();
@@ -404,6 +434,7 @@ impl State {
         for ((inviter, token), ()) in self.extension.shares.invites.iter() {
             again.count_invite(*inviter, *token);
         }
+        again.extension.shares.renewed = self.extension.shares.renewed.clone();
         again.extension.shares == self.extension.shares
     }
 }

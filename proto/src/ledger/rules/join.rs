@@ -226,13 +226,9 @@ pub(super) fn rule_renew(state: &State, author: Asking<'_>) -> Result<Effect, Re
     if state.stamp_ms > issued.not_after_ms.saturating_add(grace_ms) {
         return Err(Refusal::GraceOver);
     }
-    // Whoever asks again gets the one that it has: else a node could have any
-    // number of them.
-    let issued_ms = issued
-        .not_before_ms
-        .saturating_add(limits::BACKDATE_S * 1000);
-    let is_new = state.stamp_ms < issued_ms.saturating_add(limits::RENEWAL_GAP_MS);
-    if state.rules > 0 && is_new && !state.is_revoked(&serial, issued) {
+    // Whoever has had its share gets the one that it has: else a node could have
+    // any number of them.
+    if state.rules > 0 && !state.may_renew(node) && !state.is_revoked(&serial, issued) {
         return Ok(Effect::Nothing);
     }
     let plan = membership_plan(&state.domain, member, state.stamp_ms);
