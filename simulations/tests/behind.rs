@@ -37,6 +37,10 @@ async fn grow(agent: &Agent, to: u64) {
             0 => Content::Claim(name),
             _ => Content::Release(name),
         };
+        // No faster than one author may.
+        if count > 500 && count % 200 == 0 {
+            tokio::time::sleep(Duration::from_secs(600)).await;
+        }
         ask(agent, &content).await.unwrap();
     }
 }

@@ -14,6 +14,7 @@ use innermesh_proto::{
     crypto::Verify,
     ledger::{Content, SnapshotError},
     limits,
+    name::Label,
 };
 use ledgers::Mesh;
 use simulations::{
@@ -195,8 +196,17 @@ async fn a_crash_while_a_state_is_taken_leaves_a_ledger_either_way() {
 /// As many batches as make a state worth its while: claims of a name that is
 /// reserved are refused, and written down.
 async fn write_many(agent: &Agent, count: u64) {
-    let content = Content::Claim("acme".parse().unwrap());
-    for _ in 0..count {
+    let name: Label = "photos".parse().unwrap();
+    for number in 0..count {
+        // No faster than one author may.
+        if number > 500 && number % 200 == 0 {
+            tokio::time::sleep(Duration::from_secs(600)).await;
+        }
+        let content = if number % 2 == 0 {
+            Content::Claim(name.clone())
+        } else {
+            Content::Release(name.clone())
+        };
         agent.ask(&content, Duration::from_secs(10)).await.unwrap();
     }
 }

@@ -80,7 +80,7 @@ fn a_member_s_names_lead_to_no_other_member_and_to_no_machine_beside_the_mesh() 
         agent.wait_answer(&["tv.lab.internal", "A"], &[LAN]);
     }
     wait_for("nothing to be pending", PATIENCE, || {
-        ensure(pending(&beta, "cam").is_none(), &beta.status())
+        ensure(pending(&beta, "cam").is_none(), beta.status())
     });
 
     // A granted network, and no other.

@@ -56,9 +56,11 @@ pub fn measure(old: &Path, agents: usize, report: &mut Report) -> Result<(), Str
         watch.while_upgraded(load, first, 0, &mut took)
     })?);
     let (first, last) = mesh.agents.split_at_mut(askers);
-    loads.push(Load::run_named("l", &first[ROSTER..ROSTER + ASKERS], |load| {
-        watch.while_upgraded(load, last, askers, &mut took)
-    })?);
+    loads.push(Load::run_named(
+        "l",
+        &first[ROSTER..ROSTER + ASKERS],
+        |load| watch.while_upgraded(load, last, askers, &mut took),
+    )?);
 
     let began = Instant::now();
     let state = same_ledger(&mesh.agents)?;
