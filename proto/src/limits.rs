@@ -292,6 +292,9 @@ pub const ISSUER_DAYS: u32 = 730;
 pub const ROOT_DAYS: u32 = 3652;
 /// Clients of the embedded tunnel's control socket at a time.
 pub const TUNNEL_SOCKET_CONNECTIONS: usize = 8;
+/// Peers that are asked at an eviction whether they have cut the node off; the
+/// rest is told as not asked.
+pub const CUT_OFF_ASKED: usize = 64;
 /// What one such client may send, in bytes: twice a request that names every
 /// member of the largest mesh with a few networks each.
 pub const TUNNEL_SOCKET_BYTES: u64 = 4 * 1024 * 1024;

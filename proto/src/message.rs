@@ -201,6 +201,20 @@ pub struct VoterSeen {
     pub active: bool,
 }
 
+/// CUT_OFF: asks whether the peer has nothing to do with a node any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CutOffQuery {
+    /// The node.
+    pub node: NodeId,
+}
+
+/// The answer to [`CutOffQuery`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CutOff {
+    /// Whether the peer's tunnel and connections are without it now.
+    pub cut_off: bool,
+}
+
 /// RECOVERY: asks for the recoveries by the root with this number or a higher
 /// one. The answer is [`Batches`] with the batches that say so, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

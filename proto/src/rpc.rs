@@ -67,6 +67,8 @@ pub mod method {
     pub const SNAPSHOT_PART: u16 = 24;
     /// The newest revocation list of one issuer.
     pub const REVOCATIONS: u16 = 28;
+    /// Whether the peer has cut a node off.
+    pub const CUT_OFF: u16 = 33;
     /// As [`PROPOSE`], by who takes a refusal that isn't in the ledger.
     pub const SUBMIT: u16 = 40;
     /// Whose requests the leader turns away, for admins.
@@ -98,6 +100,7 @@ pub mod method {
             SUBMIT => "submit",
             SPENDERS => "spenders",
             ADMISSION => "admission",
+            CUT_OFF => "cut off",
             _ => "unknown",
         }
     }

@@ -9,13 +9,14 @@ use super::{failure::Failure, output::Output, root_key};
 use crate::control::{
     Client,
     api::Der,
-    authority::{EvictRequest, Evicted, EvictionState},
+    authority::{CutOffSeen, EvictRequest, Evicted, EvictionState},
 };
 
 /// Take a machine out of the mesh for good.
 ///
-/// It is cut off at once everywhere: its connections, routes, names and
-/// records go, and its key never comes back. An admin or a CA node, or more
+/// It is cut off at once: its connections, routes, names and records go, and
+/// its key never comes back. What is printed says which nodes have confirmed
+/// that, this one first. An admin or a CA node, or more
 /// than three machines within an hour, go only once a second admin runs the
 /// same command on another machine within the hour, or with the root's key.
 /// Run it on an admin's machine.
@@ -89,24 +90,57 @@ fn text(evicted: &Evicted) -> String {
     let second = format!(
         "needs a second admin: run `agent evict {node}` on another admin's machine within an hour (not one that this admin let in)"
     );
-    match (evicted.state, evicted.cut_off) {
+    let mut out = match (evicted.state, evicted.cut_off) {
         (EvictionState::Evicted, _) => {
-            format!("{node} is evicted: cut off everywhere, and its key never comes back\n")
+            format!("{node} is evicted: its key never comes back\n")
         }
-        (EvictionState::Waiting, true) => format!("{node} is cut off now; {second}\n"),
+        (EvictionState::Waiting, true) => format!("{node} is held; {second}\n"),
         (EvictionState::Waiting, false) => {
             format!("{node} is not cut off yet; {second}, or use --root-key here\n")
         }
         (EvictionState::Pending, _) => format!(
-            "{node} is cut off now; no CA node is reached, so the ledger has it later, by itself, \
-             while this machine's agent runs\n"
+            "{node} is held; no CA node is reached, so the ledger has it later, by itself, while \
+             this machine's agent runs\n"
         ),
+    };
+    if let Some(seen) = &evicted.seen {
+        out.push_str(&observed(seen));
     }
+    out
+}
+
+/// What was seen, and nothing more.
+fn observed(seen: &CutOffSeen) -> String {
+    let mut out = match seen.here {
+        true => "cut off here: yes\n".to_owned(),
+        false => "cut off here: no; `agent status` says why\n".to_owned(),
+    };
+    if seen.everywhere() {
+        out.push_str("cut off everywhere: each node has confirmed it\n");
+        return out;
+    }
+    for (answer, said) in [
+        (Some(true), "yes"),
+        (Some(false), "no, not yet"),
+        (None, "not known, it gave no answer"),
+    ] {
+        for peer in seen.peers.iter().filter(|peer| peer.cut_off == answer) {
+            out.push_str(&format!("cut off at {}: {said}\n", peer.node));
+        }
+    }
+    if !seen.unreached.is_empty() {
+        out.push_str(&format!(
+            "not asked, as not connected now: {}; they cut it off when they follow the ledger\n",
+            seen.unreached.join(", ")
+        ));
+    }
+    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::authority::CutOffAt;
 
     #[test]
     fn a_person_is_told_what_happened_and_what_is_missing() {
@@ -115,12 +149,36 @@ mod tests {
                 node: "beta".into(),
                 state,
                 cut_off,
+                seen: None,
             })
         };
         assert!(told(EvictionState::Evicted, true).contains("never comes back"));
         let waits = told(EvictionState::Waiting, true);
-        assert!(waits.contains("cut off now; needs a second admin: run `agent evict beta`"));
+        assert!(waits.contains("held; needs a second admin: run `agent evict beta`"));
         assert!(told(EvictionState::Waiting, false).contains("not cut off yet"));
         assert!(told(EvictionState::Pending, true).contains("later, by itself"));
+    }
+    #[test]
+    fn everywhere_is_said_only_where_each_node_has_confirmed_it() {
+        let at = |node: &str, cut_off| CutOffAt {
+            node: node.into(),
+            cut_off,
+        };
+        let mut seen = CutOffSeen {
+            here: true,
+            peers: vec![at("alpha", Some(true))],
+            unreached: Vec::new(),
+        };
+        assert!(observed(&seen).contains("everywhere"));
+        seen.unreached.push("delta".into());
+        assert!(!observed(&seen).contains("everywhere"));
+        assert!(observed(&seen).contains("not connected now: delta"));
+        seen.unreached.clear();
+        seen.peers.push(at("gamma", None));
+        let told = observed(&seen);
+        assert!(!told.contains("everywhere") && told.contains("cut off at gamma: not known"));
+        seen.peers.pop();
+        seen.here = false;
+        assert!(observed(&seen).starts_with("cut off here: no"));
     }
 }

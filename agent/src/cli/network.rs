@@ -39,7 +39,8 @@ pub async fn peers(arguments: &PeersArguments, client: &Client) -> Result<(), Fa
 
 /// Measure how far another machine is, and see whether its tunnel works.
 ///
-/// Ends with 4 when it doesn't answer.
+/// The tunnel works when a packet came back through it just now. Ends with 4
+/// when the machine doesn't answer.
 #[derive(Debug, clap::Args)]
 pub struct PingArguments {
     /// Its name.
@@ -87,12 +88,15 @@ fn text(reply: &PingReply) -> String {
     }
     out.push_str(&match &reply.tunnel {
         None => "\ntunnel: none\n".to_string(),
-        Some(tunnel) => match (tunnel.handshake, tunnel.age_s) {
-            (true, Some(age)) => format!("\ntunnel: works, handshake {age} s ago\n"),
-            (true, None) => "\ntunnel: works\n".to_string(),
-            (false, Some(age)) => format!("\ntunnel: no answer, last handshake {age} s ago\n"),
-            (false, None) => "\ntunnel: no handshake yet\n".to_string(),
-        },
+        Some(tunnel) => {
+            let age = tunnel.age_s.map(|age| format!("handshake {age} s ago"));
+            let works = match tunnel.works {
+                true => "works",
+                false => "no packet came back",
+            };
+            let age = age.unwrap_or_else(|| "no handshake yet".into());
+            format!("\ntunnel: {works}, {age}\n")
+        }
     });
     out
 }
@@ -128,6 +132,7 @@ mod tests {
             sent: 3,
             rtt_ms: vec![1.0, 3.0],
             tunnel: Some(TunnelPing {
+                works: true,
                 handshake: true,
                 age_s: Some(4),
             }),
@@ -137,6 +142,14 @@ mod tests {
             "beta (direct, 192.0.2.1:51819): 2 of 3 answered, 1.0 ms least, 2.0 ms on average, 3.0 ms most\n\
              tunnel: works, handshake 4 s ago\n"
         );
+        // A handshake alone is no packet (S29).
+        reply.tunnel = Some(TunnelPing {
+            works: false,
+            handshake: true,
+            age_s: Some(4),
+        });
+        let told = text(&reply);
+        assert!(told.ends_with("\ntunnel: no packet came back, handshake 4 s ago\n"));
         reply.rtt_ms.clear();
         reply.tunnel = None;
         assert_eq!(

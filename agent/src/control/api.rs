@@ -294,6 +294,9 @@ pub struct PingReply {
 /// The tunnel to a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelPing {
+    /// Whether a packet came back through it during this ping.
+    #[serde(default)]
+    pub works: bool,
     /// Whether a handshake was made lately enough for packets to pass.
     pub handshake: bool,
     /// How long ago the last one was made, in seconds; null for never.

@@ -136,8 +136,41 @@ pub struct Evicted {
     pub node: String,
     /// How far it has come.
     pub state: EvictionState,
-    /// Whether it is cut off already.
+    /// Whether it is to be cut off already.
     pub cut_off: bool,
+    /// What was seen of that; null where it isn't to be cut off yet.
+    #[serde(default)]
+    pub seen: Option<CutOffSeen>,
+}
+
+/// Where a node was seen to be cut off.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CutOffSeen {
+    /// Whether this node has no connection and no route to it any more.
+    pub here: bool,
+    /// What each connected node says of itself.
+    pub peers: Vec<CutOffAt>,
+    /// Names of the nodes that weren't asked: they aren't connected with this
+    /// one now.
+    pub unreached: Vec<String>,
+}
+
+/// What a node says of its connections and routes to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CutOffAt {
+    /// Its name.
+    pub node: String,
+    /// Whether it has none any more; null where no answer came.
+    pub cut_off: Option<bool>,
+}
+
+impl CutOffSeen {
+    /// Whether every node has confirmed it.
+    pub fn everywhere(&self) -> bool {
+        self.here
+            && self.unreached.is_empty()
+            && self.peers.iter().all(|peer| peer.cut_off == Some(true))
+    }
 }
 
 /// How far leaving has come.

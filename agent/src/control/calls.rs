@@ -150,6 +150,7 @@ pub(crate) mod tests {
                 node: request.node.to_string(),
                 state: EvictionState::Waiting,
                 cut_off: request.root.is_none(),
+                seen: None,
             })
         }
         async fn request_list(&self) -> Result<Vec<RequestRow>, ControlError> {

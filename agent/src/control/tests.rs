@@ -126,6 +126,7 @@ impl Control for FakeAgent {
             sent: count,
             rtt_ms: vec![0.5; count as usize],
             tunnel: Some(TunnelPing {
+                works: true,
                 handshake: true,
                 age_s: Some(3),
             }),

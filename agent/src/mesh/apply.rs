@@ -18,7 +18,7 @@ use innermesh_proto::{
 };
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
-use super::{Inner, announced, endpoints, overlay};
+use super::{Inner, announced, endpoints};
 use crate::{
     dns::{DnsServer, ListenError, MemberSources, Served},
     gossip::Gossip,
@@ -35,12 +35,6 @@ const LOADING: Duration = Duration::from_secs(5);
 /// does how often there is news.
 const GATHER: Duration = Duration::from_millis(5);
 const GATHER_MEMBERS: u32 = 20;
-/// How often the tunnel is held against its plan although nothing changed: an
-/// interface that somebody deleted comes back.
-const RECHECK: Duration = Duration::from_secs(10);
-/// How long after news of the host's network more is gathered: what starts a
-/// container comes in many pieces.
-const NEWS: Duration = Duration::from_millis(100);
 /// How long a member that left may take to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(3);
 /// How often the host's own addresses and name servers are looked at.
@@ -216,48 +210,6 @@ pub fn serve_dns(inner: &Inner) -> Result<DnsServer, ListenError> {
             }
             Err(error) => Err(error),
         },
-    }
-}
-
-/// Makes the tunnel match each plan, and before it what keeps all others out
-/// of the overlay.
-pub async fn follow_tunnel(inner: Arc<Inner>) {
-    let mut views = inner.view.subscribe();
-    let mut plan = views.borrow_and_update().tunnel_plan();
-    let (mut applied, mut check) = (false, true);
-    loop {
-        overlay::enforce(&inner, check).await;
-        check = false;
-        if !applied {
-            match inner.tunnel.apply(&plan).await {
-                Ok(done) => {
-                    applied = true;
-                    if done.changed() {
-                        // Routes lead through an interface that is there.
-                        overlay::enforce(&inner, true).await;
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(%error, "the tunnel isn't as it should be; trying again")
-                }
-            }
-        }
-        let clock = inner.host.clock.clone();
-        tokio::select! {
-            changed = views.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                let next = views.borrow_and_update().tunnel_plan();
-                applied &= next == plan;
-                plan = next;
-                continue;
-            }
-            () = inner.host.overlay.changed() => clock.sleep(NEWS).await,
-            () = clock.sleep(RECHECK) => applied = false,
-        }
-        overlay::look(&inner).await;
-        check = true;
     }
 }
 

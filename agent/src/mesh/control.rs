@@ -19,7 +19,9 @@ use innermesh_proto::{
     zone::{DomainName, RecordType},
 };
 
-use super::{Inner, VERSION, certificates, holds, invite, names, overlay, renewals, spenders};
+use super::{
+    Inner, VERSION, certificates, holds, invite, names, overlay, renewals, spenders, tunnel,
+};
 use crate::{
     ca::csr::Csr,
     control::{
@@ -27,7 +29,7 @@ use crate::{
         api::{
             CertRequest, CertRow, ControlError, DnsStatus, ErrorCode, Invite, InviteRequest,
             Issued, LedgerStatus, NodeRow, Path, Peer, Pending, PingReply, QueryReport,
-            ServiceAdded, ServiceRow, ServiceState, ServiceStatus, Status, TunnelPing,
+            ServiceAdded, ServiceRow, ServiceState, ServiceStatus, Status,
         },
         time::UnixTime,
     },
@@ -43,8 +45,6 @@ const PROBE: Duration = Duration::from_secs(3);
 const PROBE_PAUSE: Duration = Duration::from_millis(200);
 /// Most probes of one `ping`.
 const PROBES: u32 = 100;
-/// A WireGuard session this old takes no packets any more (whitepaper §6.1).
-const SESSION: Duration = Duration::from_secs(180);
 
 /// The control interface of an agent.
 pub struct AgentControl(pub Arc<Inner>);
@@ -160,7 +160,7 @@ impl Control for AgentControl {
             endpoint: info.map(|info| info.remote),
             sent,
             rtt_ms,
-            tunnel: self.tunnel_ping(&view, id).await,
+            tunnel: tunnel::ping(&self.0, &view, id).await,
         })
     }
 
@@ -442,6 +442,7 @@ impl AgentControl {
             warnings.push(rolled_back(view));
         }
         warnings.extend(holds::warnings(&view.ledger, &view.held, view.me));
+        warnings.extend(tunnel::warning(&self.0));
         warnings.extend(self.0.services.warnings());
         let trouble = self.0.acme_trouble.borrow().clone();
         warnings.extend(trouble.map(|why| format!("ACME isn't served: {why}")));
@@ -464,16 +465,6 @@ impl AgentControl {
             warnings.extend(ca::roster_advice(&view.ledger));
         }
         warnings
-    }
-
-    async fn tunnel_ping(&self, view: &MeshView, node: NodeId) -> Option<TunnelPing> {
-        let key = view.nodes.get(&node)?.announcement.wireguard.as_ref()?.key;
-        let state = self.0.tunnel.observe().await.ok()?;
-        let peer = state.peers.get(&key)?;
-        Some(TunnelPing {
-            handshake: peer.last_handshake.is_some_and(|age| age < SESSION),
-            age_s: peer.last_handshake.map(|age| age.as_secs()),
-        })
     }
 }
 

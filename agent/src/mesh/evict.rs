@@ -16,7 +16,7 @@ use innermesh_proto::{
 use super::{
     Inner,
     control::{by_refusal, decide, no_node, not_member, refused},
-    holds,
+    holds, tunnel,
 };
 use crate::control::{
     ControlError, ErrorCode,
@@ -70,10 +70,16 @@ pub async fn evict(inner: &Inner, request: EvictRequest) -> Result<Evicted, Cont
         (Err(_), Some(_)) => EvictionState::Pending,
         (Err(error), None) => return Err(ControlError::new(ErrorCode::Unavailable, error)),
     };
+    let cut_off = hold.is_some() || state == EvictionState::Evicted;
+    let seen = match cut_off {
+        true => Some(tunnel::cut_off(inner, node).await),
+        false => None,
+    };
     Ok(Evicted {
         node: request.node.to_string(),
-        cut_off: hold.is_some() || state == EvictionState::Evicted,
+        cut_off,
         state,
+        seen,
     })
 }
 

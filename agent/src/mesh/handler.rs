@@ -15,7 +15,7 @@ use innermesh_proto::{
     ledger::{Author, Batch, Content, Outcome, Request, Role, request::Join},
     limits,
     message::{
-        Batches, BodyQuery, Decided, HeadsQuery, JoinHello, JoinQuery, Joined, LedgerQuery,
+        Batches, BodyQuery, CutOff, CutOffQuery, Decided, HeadsQuery, JoinHello, JoinQuery, Joined, LedgerQuery,
         Propose, Push, RecoveryQuery, Renew, SnapshotHead, SnapshotPartQuery, SnapshotQuery,
         Submitted,
     },
@@ -23,7 +23,7 @@ use innermesh_proto::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{Inner, requests};
+use super::{Inner, requests, tunnel};
 use crate::{
     ledger::{Ledger, ProposeError, client, follow},
     quic::{Admission, Caller, Handler, Held, Standing},
@@ -84,6 +84,11 @@ impl Handler for PeerHandler {
             (method::SNAPSHOT_PART, _) => self.snapshot_part(&body).await,
             (method::RECOVERY, _) => self.recovery(&body).await,
             (method::REVOCATIONS, _) => Ok(self.0.lists.answer(&read(&body)?)),
+            (method::CUT_OFF, _) => {
+                let CutOffQuery { node } = read(&body)?;
+                let cut_off = tunnel::is_cut_off(&self.0, node).await;
+                Ok(codec::encode(&CutOff { cut_off }))
+            }
             (method::COUNCIL, _) => Ok(codec::encode(&self.0.ledger.deciding().await)),
             (method::ADMISSION, Some(node)) => {
                 let answer = requests::admission(&self.0, node, read(&body)?)?;

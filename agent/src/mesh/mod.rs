@@ -24,6 +24,7 @@ mod records;
 mod renewals;
 mod requests;
 mod spenders;
+mod tunnel;
 
 use std::{
     collections::BTreeSet,
@@ -65,7 +66,7 @@ use crate::{
     quic::{Settings, Transport, TransportError},
     services::{Registry, ServiceError, Spec},
     tls::TlsError,
-    tunnel::{self, BackendChoice, Tunnel, TunnelError, TunnelSettings},
+    tunnel::{BackendChoice, Tunnel, TunnelError, TunnelSettings, public_key},
 };
 
 /// What an agent is told besides what its state folder holds.
@@ -195,6 +196,8 @@ pub(crate) struct Inner {
     /// Requests at any node that this one has answered.
     pub admissions: admit::Admissions,
     pub tunnel_key: innermesh_proto::tunnel::TunnelKey,
+    /// How far the tunnel is as planned.
+    pub progress: watch::Sender<tunnel::Progress>,
     pub started: Mono,
     /// The newest ledger stamp, for TLS.
     pub stamp_ms: Arc<AtomicU64>,
@@ -275,7 +278,7 @@ impl Agent {
         ledger.connect(Arc::new(transport.clone()));
         let services = Registry::load(host.clone(), config.services.clone()).await?;
         services.set_local_addresses(vec![IpAddr::V4(member.ipv4), IpAddr::V6(member.ipv6)]);
-        let tunnel_key = tunnel::public_key(&private_key);
+        let tunnel_key = public_key(&private_key);
         let announcement = Announcement {
             version: VERSION.into(),
             quic: endpoints(&config, &host, &transport).await,
@@ -342,6 +345,7 @@ impl Agent {
             deliveries: Mutex::default(),
             admissions: admit::Admissions::default(),
             tunnel_key,
+            progress: watch::Sender::default(),
             started,
             stamp_ms,
             acme: OnceLock::new(),
@@ -380,7 +384,7 @@ impl Agent {
             .serve(Arc::new(handler::PeerHandler(inner.clone())));
         let tasks = &inner.host.tasks;
         tasks.spawn(apply::follow_changes(inner.clone()));
-        tasks.spawn(apply::follow_tunnel(inner.clone()));
+        tasks.spawn(tunnel::follow(inner.clone()));
         tasks.spawn(apply::follow_host(inner.clone()));
         tasks.spawn(dialer::run(inner.clone()));
         tasks.spawn(names::run(inner.clone()));

@@ -1,5 +1,5 @@
-//! What both backends have in common: reading a WireGuard device and changing
-//! it, through wireguard-control.
+//! Reading the kernel's WireGuard device and changing it, through
+//! wireguard-control.
 //!
 //! Must not know how the device came about.
 
@@ -16,7 +16,7 @@ use wireguard_control::{
     Backend, Device, DeviceUpdate, InterfaceName, Key, PeerConfigBuilder, PeerInfo,
 };
 
-use super::{PeerState, TunnelError, socket};
+use super::{PeerState, TunnelError};
 
 /// A session outlives its handshake by at most this (REJECT_AFTER_TIME of the
 /// WireGuard paper, section 6.1).
@@ -26,6 +26,11 @@ const SESSION: Duration = Duration::from_secs(180);
 /// and an IPv6 network takes 44 bytes of it.
 const ALLOWED_IPS_PER_ENTRY: usize = 128;
 
+/// Whether a handshake of this age still makes a session.
+pub(super) fn is_session(age: Duration) -> bool {
+    age < SESSION
+}
+
 /// A device as it is now.
 pub(super) struct Reading {
     pub(super) public_key: Option<TunnelKey>,
@@ -34,12 +39,8 @@ pub(super) struct Reading {
 }
 
 /// Reads the device. `wall_ms` is the present, for the age of handshakes.
-pub(super) async fn read(
-    name: InterfaceName,
-    backend: Backend,
-    wall_ms: u64,
-) -> Result<Reading, TunnelError> {
-    let device = blocking(move || Device::get(&name, backend))
+pub(super) async fn read(name: InterfaceName, wall_ms: u64) -> Result<Reading, TunnelError> {
+    let device = blocking(move || Device::get(&name, Backend::Kernel))
         .await
         .map_err(|source| TunnelError::system("read the tunnel's peers", source))?;
     let mut peers: BTreeMap<TunnelKey, (InstalledPeer, PeerState)> = BTreeMap::new();
@@ -63,42 +64,20 @@ pub(super) async fn read(
 }
 
 /// Takes `steps` in their order.
-pub(super) async fn take_steps(
-    name: InterfaceName,
-    backend: Backend,
-    steps: &[Step],
-) -> io::Result<()> {
-    let per_entry = match backend {
-        Backend::Kernel => ALLOWED_IPS_PER_ENTRY,
-        // A userspace device refuses a request that names a peer twice, and
-        // takes requests of any length.
-        _ => usize::MAX,
-    };
+pub(super) async fn take_steps(name: InterfaceName, steps: &[Step]) -> io::Result<()> {
     let entries: Vec<_> = steps
         .iter()
-        .flat_map(|step| entries(step, per_entry))
+        .flat_map(|step| entries(step, ALLOWED_IPS_PER_ENTRY))
         .collect();
     if entries.is_empty() {
         return Ok(());
     }
-    update(name, backend, DeviceUpdate::new().add_peers(&entries)).await
+    update(name, DeviceUpdate::new().add_peers(&entries)).await
 }
 
 /// Applies `update` to a device that is there.
-pub(super) async fn update(
-    name: InterfaceName,
-    backend: Backend,
-    update: DeviceUpdate,
-) -> io::Result<()> {
-    blocking(move || {
-        if !matches!(backend, Backend::Kernel) {
-            // Where nobody answers, wireguard-control would start a program of
-            // its own choice to carry the tunnel.
-            socket::connect(&name)?;
-        }
-        update.apply(&name, backend)
-    })
-    .await
+pub(super) async fn update(name: InterfaceName, update: DeviceUpdate) -> io::Result<()> {
+    blocking(move || update.apply(&name, Backend::Kernel)).await
 }
 
 fn peer(info: &PeerInfo, wall_ms: u64) -> (InstalledPeer, PeerState) {
@@ -120,7 +99,7 @@ fn peer(info: &PeerInfo, wall_ms: u64) -> (InstalledPeer, PeerState) {
             .as_ref()
             .filter(|key| key.0 != [0; 32])
             .map(|key| PresharedKey(key.0)),
-        alive: last_handshake.is_some_and(|age| age < SESSION),
+        alive: last_handshake.is_some_and(is_session),
     };
     let state = PeerState {
         endpoint,
@@ -197,7 +176,7 @@ fn with_networks(
     entries
 }
 
-/// wireguard-control waits for the kernel or the device's socket.
+/// wireguard-control waits for the kernel.
 async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
@@ -236,12 +215,6 @@ mod tests {
     fn a_peer_that_keeps_nothing_is_narrowed_all_the_same() {
         let step = Step::Narrow(TunnelKey([1; 32]), BTreeSet::new());
         assert_eq!(entries(&step, 2).len(), 1);
-    }
-
-    #[test]
-    fn a_userspace_device_gets_one_entry_for_each_peer() {
-        let step = Step::Narrow(TunnelKey([1; 32]), nets(200));
-        assert_eq!(entries(&step, usize::MAX).len(), 1);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! A WireGuard device in this process, for kernels without one.
 //!
 //! Owns the TUN interface's file descriptor, the UDP socket and the device's
-//! control socket: all end with the process.
+//! control socket: all end with the process. The agent drives the device
+//! directly; its socket is for `wg` only.
 
 #![allow(
     clippy::disallowed_methods,
@@ -13,22 +14,28 @@ use std::{collections::BTreeSet, fs::OpenOptions, io};
 use futures_util::FutureExt;
 use gotatun::{
     device::{
-        DefaultDeviceTransports, Device, DeviceBuilder, Error, configure::PeerMut, uapi::UapiServer,
+        DefaultDeviceTransports, Device, DeviceBuilder, Error, Peer,
+        configure::{PeerMut, PeerStats},
+        uapi::UapiServer,
     },
     tun::tun_async_device,
     x25519,
 };
-use innermesh_proto::tunnel::{Step, TunnelKey};
+use innermesh_proto::tunnel::{InstalledPeer, PresharedKey, Step, TunnelKey, TunnelPeer};
 use ipnet::IpNet;
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
-use wireguard_control::{Backend, InterfaceName};
+use wireguard_control::InterfaceName;
 
-use super::{TunnelError, TunnelSettings, device, socket, socket::Socket};
+use super::{
+    PeerState, TunnelError, TunnelSettings,
+    device::{self, Reading},
+    socket,
+    socket::Socket,
+};
 
 /// A running device.
 pub(super) struct Embedded {
-    name: InterfaceName,
     device: Device<DefaultDeviceTransports>,
     _socket: Socket,
 }
@@ -59,34 +66,51 @@ impl Embedded {
             })
             .await
             .map_err(|error| device_error(settings, error))?;
-        let socket = Socket::listen(&name, client)?;
         Ok(Self {
-            name,
             device,
-            _socket: socket,
+            _socket: Socket::open(name, client),
         })
     }
 
-    /// Takes `steps`, which either all take or all give, so that their order
-    /// among themselves doesn't matter.
-    ///
-    /// A peer that stays is changed in place. Over its socket the device would
-    /// replace the peer and so drop its session: the other end, unaware, would
-    /// be deaf for up to 15 s.
+    /// The device as it is now.
+    pub(super) async fn read(&self) -> Reading {
+        let (public_key, listen_port, peers) = self
+            .device
+            .read(async |device| {
+                let key = device.private_key().map(x25519::PublicKey::from);
+                (key, device.listen_port(), device.peers().await)
+            })
+            .await;
+        Reading {
+            public_key: public_key.map(|key| TunnelKey(key.to_bytes())),
+            listen_port,
+            peers: peers.iter().map(seen).collect(),
+        }
+    }
+
+    /// Takes `steps` in their order. A peer that stays is changed in place: one
+    /// that is replaced loses its session, and the other end, unaware, would be
+    /// deaf for up to 15 s.
     pub(super) async fn take_steps(&self, steps: &[Step]) -> io::Result<()> {
-        let (come_or_go, stay): (Vec<Step>, Vec<Step>) = steps
-            .iter()
-            .cloned()
-            .partition(|step| matches!(step, Step::Add(..) | Step::Remove(_)));
-        device::take_steps(self.name, Backend::Userspace, &come_or_go).await?;
-        if stay.is_empty() {
+        let steps = steps.to_vec();
+        if steps.is_empty() {
             return Ok(());
         }
         self.device
             .write(async move |device| {
-                for step in stay {
-                    let key = x25519::PublicKey::from(edited(&step).0);
-                    device.modify_peer(&key, |peer| edit(peer, step)).await;
+                for step in steps {
+                    let key = x25519::PublicKey::from(step.key().0);
+                    match step {
+                        Step::Remove(_) => {
+                            device.remove_peer(&key).await;
+                        }
+                        Step::Add(_, peer) => {
+                            device.add_peer(added(key, peer));
+                        }
+                        step => {
+                            device.modify_peer(&key, |peer| edit(peer, step)).await;
+                        }
+                    }
                 }
             })
             .await
@@ -105,10 +129,37 @@ impl Embedded {
     }
 }
 
-fn edited(step: &Step) -> TunnelKey {
-    match step {
-        Step::Remove(key) | Step::Narrow(key, _) | Step::Add(key, _) | Step::Change(key, _) => *key,
-    }
+fn seen(found: &PeerStats) -> (TunnelKey, (InstalledPeer, PeerState)) {
+    let (peer, stats) = (&found.peer, &found.stats);
+    let nets = peer.allowed_ips.iter();
+    let installed = InstalledPeer {
+        allowed_ips: nets
+            .filter_map(|net| IpNet::new(net.ip(), net.prefix()).ok())
+            .collect(),
+        endpoint: peer.endpoint,
+        keepalive_s: peer.keepalive.filter(|seconds| *seconds > 0),
+        preshared_key: peer
+            .preshared_key
+            .filter(|key| *key != [0; 32])
+            .map(PresharedKey),
+        alive: stats.last_handshake.is_some_and(device::is_session),
+    };
+    let state = PeerState {
+        endpoint: peer.endpoint,
+        last_handshake: stats.last_handshake,
+        rx_bytes: stats.rx_bytes as u64,
+        tx_bytes: stats.tx_bytes as u64,
+    };
+    let key = TunnelKey(peer.public_key.to_bytes());
+    (key, (installed, state))
+}
+
+fn added(key: x25519::PublicKey, planned: TunnelPeer) -> Peer {
+    let mut peer = Peer::new(key).with_allowed_ips(networks(planned.allowed_ips));
+    peer.endpoint = planned.endpoint;
+    peer.keepalive = planned.keepalive_s;
+    peer.preshared_key = planned.preshared_key.map(|secret| secret.0);
+    peer
 }
 
 fn edit(peer: &mut PeerMut, step: Step) {

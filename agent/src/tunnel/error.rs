@@ -58,7 +58,7 @@ pub enum TunnelError {
     )]
     NoKernelWireGuard,
     /// The folder or socket that `wg` reads an embedded device through can't be
-    /// made. The interface isn't up.
+    /// made. The tunnel works without.
     #[error("{path}: {source}; the agent must be able to make and write it")]
     Socket {
         /// The folder or the socket.

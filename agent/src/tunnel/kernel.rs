@@ -3,7 +3,7 @@
 use std::io;
 
 use nix::errno::Errno;
-use wireguard_control::{Backend, DeviceUpdate, InterfaceName, Key};
+use wireguard_control::{DeviceUpdate, InterfaceName, Key};
 
 use super::{TunnelError, TunnelSettings, device, interface::Netlink, keys};
 
@@ -26,7 +26,7 @@ pub(super) async fn open(
         Some(link) if !link.wireguard => Err(taken("another program")),
         Some(_) => {
             let own = keys::public_key(&settings.private_key);
-            let reading = device::read(name, Backend::Kernel, 0).await?;
+            let reading = device::read(name, 0).await?;
             if reading.public_key.is_some_and(|key| key != own) {
                 return Err(taken("another WireGuard configuration"));
             }
@@ -57,7 +57,7 @@ async fn configure(
     if listen_port != settings.listen_port {
         update = update.set_listen_port(settings.listen_port);
     }
-    device::update(name, Backend::Kernel, update)
+    device::update(name, update)
         .await
         .map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => TunnelError::PortInUse(settings.listen_port),

@@ -1,5 +1,4 @@
-//! The socket that `wg` and wireguard-control reach the embedded device
-//! through: the cross-platform configuration protocol of
+//! The socket that `wg` reaches the embedded device through: the cross-platform configuration protocol of
 //! <https://www.wireguard.com/xplatform/>.
 //!
 //! Owns the socket's file. Must not know what the requests mean.
@@ -12,18 +11,19 @@
 use std::{
     fs, io,
     os::unix::{
-        fs::{DirBuilderExt, PermissionsExt},
-        net::UnixStream as BlockingStream,
+        fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+        net::UnixStream,
     },
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use gotatun::device::uapi::{UapiClient, command::Request};
 use innermesh_proto::limits;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{UnixListener, UnixStream},
+    net::UnixListener,
     sync::Semaphore,
     task::JoinHandle,
 };
@@ -34,53 +34,152 @@ use super::TunnelError;
 /// Where `wg` looks, in every network namespace of the host.
 const FOLDER: &str = "/var/run/wireguard";
 
-/// A listening socket. Dropping it closes the socket and removes its file.
+/// How often the socket's file is looked at, and how long a failed `accept` or
+/// `bind` is left alone.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// A socket that stays: its listener survives any error of `accept`, and comes
+/// back when its file is gone or was replaced. The agent itself never needs it.
+/// Dropping it closes the socket and removes its file.
 pub(super) struct Socket {
     path: PathBuf,
-    accepting: JoinHandle<()>,
+    serving: JoinHandle<()>,
 }
 
 impl Socket {
-    /// Listens for `device`. A file that a dead process left is replaced.
-    pub(super) fn listen(name: &InterfaceName, device: UapiClient) -> Result<Self, TunnelError> {
-        let path = path(name);
-        let failed = |path: &Path| {
-            let path = path.display().to_string();
-            move |source| TunnelError::Socket { path, source }
-        };
-        make_folder().map_err(failed(Path::new(FOLDER)))?;
-        refuse_if_answered(name)?;
-        // Under another name until only root may connect: the folder may be
-        // one that another program made for all.
-        let hidden = path.with_extension("new");
-        let listener = remove(&hidden)
-            .and_then(|()| UnixListener::bind(&hidden))
-            .map_err(failed(&hidden))?;
-        fs::set_permissions(&hidden, fs::Permissions::from_mode(0o600))
-            .and_then(|()| fs::rename(&hidden, &path))
-            .map_err(failed(&path))?;
-        let accepting = tokio::spawn(accept(listener, device));
-        Ok(Self { path, accepting })
+    /// Listens for `device`, now or as soon as it can. A file that a dead
+    /// process left is replaced.
+    pub(super) fn open(name: InterfaceName, device: UapiClient) -> Self {
+        let path = path(&name);
+        let listening = listen(&name);
+        let serving = tokio::spawn(keep(name, listening, device));
+        Self { path, serving }
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        self.accepting.abort();
+        self.serving.abort();
         if let Err(error) = remove(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "can't remove the tunnel's socket");
         }
     }
 }
 
-/// Connects to the device's socket, whoever answers.
-pub(super) fn connect(name: &InterfaceName) -> io::Result<BlockingStream> {
-    BlockingStream::connect(path(name))
+/// A bound socket and what tells its file from another's: as long as the socket
+/// is open no other file gets its number.
+struct Listening {
+    listener: UnixListener,
+    file: (u64, u64),
+}
+
+impl Listening {
+    /// Whether its file is still where clients look.
+    fn is_found(&self, path: &Path) -> bool {
+        identity(path).is_some_and(|file| file == self.file)
+    }
+}
+
+/// Listens, and listens again, for as long as the device is there.
+async fn keep(
+    name: InterfaceName,
+    mut listening: Result<Listening, TunnelError>,
+    device: UapiClient,
+) {
+    let slots = Arc::new(Semaphore::new(limits::TUNNEL_SOCKET_CONNECTIONS));
+    // Said once, and again after it was mended.
+    let mut told = false;
+    loop {
+        match &listening {
+            Ok(socket) => {
+                told = false;
+                accept(socket, &path(&name), &slots, &device).await;
+                tracing::warn!(interface = %name, "the file of the tunnel's socket is gone; making it again");
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%error, "`wg` can't read the tunnel; trying again");
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+        drop(listening);
+        listening = listen(&name);
+    }
+}
+
+/// Serves until the socket's file is gone.
+async fn accept(socket: &Listening, path: &Path, slots: &Arc<Semaphore>, device: &UapiClient) {
+    let mut look = tokio::time::interval(LOOK);
+    let mut told = false;
+    loop {
+        let client = async {
+            let slot = Arc::clone(slots).acquire_owned().await;
+            (slot, socket.listener.accept().await)
+        };
+        let (slot, accepted) = tokio::select! {
+            client = client => client,
+            _ = look.tick() => {
+                if socket.is_found(path) {
+                    continue;
+                }
+                return;
+            }
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                told = false;
+                let device = device.clone();
+                tokio::spawn(async move {
+                    let _slot = slot;
+                    if let Err(error) = serve(stream, &device).await {
+                        tracing::debug!(%error, "a client of the tunnel's socket went away");
+                    }
+                });
+            }
+            // Such as EMFILE and ECONNABORTED: the client waits in the queue,
+            // or is gone.
+            Err(error) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%error, "the tunnel's socket can't take a client now");
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+    }
+}
+
+fn listen(name: &InterfaceName) -> Result<Listening, TunnelError> {
+    let path = path(name);
+    let failed = |path: &Path| {
+        let path = path.display().to_string();
+        move |source| TunnelError::Socket { path, source }
+    };
+    make_folder().map_err(failed(Path::new(FOLDER)))?;
+    refuse_if_answered(name)?;
+    // Under another name until only root may connect: the folder may be
+    // one that another program made for all.
+    let hidden = path.with_extension("new");
+    let listener = remove(&hidden)
+        .and_then(|()| UnixListener::bind(&hidden))
+        .map_err(failed(&hidden))?;
+    fs::set_permissions(&hidden, fs::Permissions::from_mode(0o600)).map_err(failed(&hidden))?;
+    let file = identity(&hidden)
+        .ok_or(io::ErrorKind::NotFound.into())
+        .map_err(failed(&hidden))?;
+    fs::rename(&hidden, &path).map_err(failed(&path))?;
+    Ok(Listening { listener, file })
+}
+
+/// Device and number of a file.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let file = fs::symlink_metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
 }
 
 /// Fails where a living process has the interface's name.
 pub(super) fn refuse_if_answered(name: &InterfaceName) -> Result<(), TunnelError> {
-    match connect(name) {
+    match UnixStream::connect(path(name)) {
         Ok(_) => Err(TunnelError::Taken {
             interface: name.to_string(),
             holder: "another running WireGuard program",
@@ -107,29 +206,8 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-async fn accept(listener: UnixListener, device: UapiClient) {
-    let slots = Arc::new(Semaphore::new(limits::TUNNEL_SOCKET_CONNECTIONS));
-    while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let device = device.clone();
-                tokio::spawn(async move {
-                    let _slot = slot;
-                    if let Err(error) = serve(stream, &device).await {
-                        tracing::debug!(%error, "a client of the tunnel's socket went away");
-                    }
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the tunnel's socket is closed: `wg` can't read it any more");
-                return;
-            }
-        }
-    }
-}
-
 /// Requests are lines up to an empty one, and so are answers.
-async fn serve(stream: UnixStream, device: &UapiClient) -> io::Result<()> {
+async fn serve(stream: tokio::net::UnixStream, device: &UapiClient) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read.take(limits::TUNNEL_SOCKET_BYTES)).lines();
     let mut request = String::new();

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, io, net::SocketAddr};
 use async_trait::async_trait;
 use innermesh_proto::tunnel::{Step, TunnelKey, TunnelPlan, steps};
 use tokio::sync::Mutex;
-use wireguard_control::{Backend, InterfaceName};
+use wireguard_control::InterfaceName;
 
 use super::{
     Applied, BackendChoice, Tunnel, TunnelError, TunnelSettings, TunnelState, WallClock,
@@ -166,12 +166,15 @@ impl System {
     }
 
     async fn read(&self, carrier: &Carrier) -> Result<Reading, TunnelError> {
-        device::read(self.name, carrier.backend(), (self.clock)()).await
+        match carrier {
+            Carrier::Kernel => device::read(self.name, (self.clock)()).await,
+            Carrier::Embedded(embedded) => Ok(embedded.read().await),
+        }
     }
 
     async fn take_steps(&self, carrier: &Carrier, steps: &[Step]) -> Result<(), TunnelError> {
         match carrier {
-            Carrier::Kernel => device::take_steps(self.name, Backend::Kernel, steps).await,
+            Carrier::Kernel => device::take_steps(self.name, steps).await,
             Carrier::Embedded(embedded) => embedded.take_steps(steps).await,
         }
         .map_err(|source| TunnelError::system("change the tunnel's peers", source))
@@ -265,13 +268,6 @@ impl Inner {
 }
 
 impl Carrier {
-    fn backend(&self) -> Backend {
-        match self {
-            Self::Kernel => Backend::Kernel,
-            Self::Embedded(_) => Backend::Userspace,
-        }
-    }
-
     fn name(&self) -> &'static str {
         match self {
             Self::Kernel => "kernel",

@@ -209,6 +209,17 @@ impl Child {
         }
     }
 
+    /// From how many open files on the next one is refused (EMFILE); `None` for
+    /// as many as usual.
+    pub fn set_open_files(&self, most: Option<u32>) {
+        let most = most.map_or_else(|| "1024".to_owned(), |most| most.to_string());
+        let pid = self.process.id().to_string();
+        let status = Command::new("prlimit")
+            .args(["--pid", &pid, &format!("--nofile={most}:4096")])
+            .status();
+        assert!(status.expect("prlimit").success());
+    }
+
     /// As by `kill -9`: `ip netns exec` has become the child itself.
     pub fn kill(mut self) {
         self.process.kill().expect("it runs");

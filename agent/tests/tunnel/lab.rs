@@ -171,6 +171,15 @@ impl Lab {
         }
     }
 
+    /// Waits until something holds.
+    pub fn until(&self, what: &str, holds: impl Fn() -> bool) {
+        let started = Instant::now();
+        while !holds() {
+            assert!(started.elapsed() < DEADLINE, "{what}");
+            std::thread::yield_now();
+        }
+    }
+
     pub fn ping(&self, from: End, to: &str) -> bool {
         Command::new("ip")
             .args(["netns", "exec", &self.namespace(from)])
@@ -210,7 +219,7 @@ fn unfit() -> Option<String> {
     if let Err(error) = tun {
         return Some(format!("/dev/net/tun: {error}"));
     }
-    ["ip", "ping", "wg", "sysctl", "setpriv", "unshare"]
+    ["ip", "ping", "wg", "sysctl", "setpriv", "unshare", "prlimit"]
         .into_iter()
         .find(|program| Command::new(program).arg("--help").output().is_err())
         .map(|program| format!("{program} isn't installed"))

@@ -5,7 +5,10 @@
 mod child;
 mod lab;
 
-use std::path::Path;
+use std::{
+    io::{Read, Write},
+    path::Path,
+};
 
 use innermesh_agent::tunnel::{Applied, BackendChoice};
 
@@ -194,6 +197,52 @@ fn a_killed_node_comes_back_although_its_socket_was_left() {
     left.apply(&LEFT.plan([RIGHT.peer()]));
     lab.reaches(LEFT, &RIGHT.overlay_ip());
     lab.reaches(RIGHT, &LEFT.overlay_ip());
+}
+
+#[test]
+fn plans_are_applied_without_the_socket_and_with_a_full_table_of_files() {
+    let Some(lab) = Lab::with(BackendChoice::Embedded) else {
+        return;
+    };
+    let (mut left, _right) = lab.connected();
+    let socket = format!("/var/run/wireguard/{}.sock", lab.interface(LEFT));
+    let show = |lab: &Lab| {
+        let output = std::process::Command::new("ip")
+            .args(["netns", "exec", &lab.namespace(LEFT)])
+            .args(["wg", "show", &lab.interface(LEFT)])
+            .output();
+        output.is_ok_and(|output| output.status.success())
+    };
+
+    // A client whom the device can't accept.
+    left.set_open_files(Some(3));
+    let client = std::os::unix::net::UnixStream::connect(&socket).expect("it is queued");
+    client
+        .set_read_timeout(Some(std::time::Duration::from_secs(2)))
+        .unwrap();
+    (&client).write_all(b"get=1\n\n").unwrap();
+    let refused = (&client).read(&mut [0; 16]);
+    assert!(refused.is_err(), "the fault didn't happen: {refused:?}");
+    assert_eq!(left.apply(&LEFT.plan([])).peers_removed, 1);
+    assert!(!lab.ping(LEFT, &RIGHT.overlay_ip()), "the route stays");
+    assert_eq!(left.apply(&LEFT.plan([RIGHT.peer()])).peers_added, 1);
+    left.set_open_files(None);
+    client.set_read_timeout(Some(lab::DEADLINE)).unwrap();
+    let answered = (&client).read(&mut [0; 16]).expect("it is served then");
+    assert!(answered > 0);
+    assert!(show(&lab));
+
+    // Its file is gone, and then another's.
+    for replaced in [false, true] {
+        std::fs::remove_file(&socket).expect("it is there");
+        if replaced {
+            std::fs::write(&socket, "no socket").unwrap();
+        }
+        assert_eq!(left.apply(&LEFT.plan([])).peers_removed, 1);
+        assert_eq!(left.apply(&LEFT.plan([RIGHT.peer()])).peers_added, 1);
+        lab.until("`wg show` works again", || show(&lab));
+    }
+    lab.reaches(LEFT, &RIGHT.overlay_ip());
 }
 
 #[test]

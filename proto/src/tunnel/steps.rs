@@ -52,6 +52,15 @@ pub struct PeerChange {
 }
 
 impl Step {
+    /// The peer that it changes.
+    pub fn key(&self) -> TunnelKey {
+        match self {
+            Self::Remove(key) | Self::Narrow(key, _) | Self::Add(key, _) | Self::Change(key, _) => {
+                *key
+            }
+        }
+    }
+
     /// Whether it only takes networks away. All such steps come first.
     pub fn takes(&self) -> bool {
         matches!(self, Step::Remove(_) | Step::Narrow(..))
