@@ -146,7 +146,7 @@ impl MeshView {
 
     /// What this node's tunnel interface should be. A peer is in it when it is
     /// a member, its position was compared with this node's, and it announced
-    /// a key; its allowed addresses are those that the ledger gives it and
+    /// that it has a tunnel; its allowed addresses are those that the ledger gives it and
     /// nothing else (S12), so they are disjoint (S11).
     pub fn tunnel_plan(&self) -> TunnelPlan {
         let Some(own) = self.own_member() else {
@@ -302,9 +302,11 @@ impl MeshView {
         })
     }
 
-    /// Of several nodes that announce one key, the one that has been a member
-    /// for longest keeps it, and this node its own: nobody can cut another off
-    /// by announcing its key.
+    /// Peers by the keys that the ledger gives them (S26). A node that it gives
+    /// none, as before all CA nodes are updated, is reached by the key that it
+    /// announces, where that is nobody else's: not by the ledger, not this
+    /// node's own, and of several such nodes that announce one key the one has
+    /// it that has been a member for longest.
     fn tunnel_peers(&self) -> BTreeMap<TunnelKey, TunnelPeer> {
         let announced = |view: &NodeView| view.announcement.wireguard.clone();
         let own = self.nodes.get(&self.me).and_then(announced);
@@ -313,14 +315,17 @@ impl MeshView {
         let mut others: Vec<_> = others
             .filter_map(|(node, view)| {
                 let member = self.ledger.members.get(node)?;
-                Some(((member.joined, node), member, view, announced(view)?))
+                let wireguard = announced(view)?;
+                let key = self.tunnel_key(node, wireguard.key)?;
+                let keyless = self.ledger.tunnel_keys(node).is_none();
+                Some(((keyless, member.joined, node), member, view, key, wireguard.port))
             })
             .collect();
-        others.sort_by_key(|(seniority, ..)| *seniority);
+        others.sort_by_key(|(order, ..)| *order);
         let mut peers = BTreeMap::new();
-        for (seniority, member, view, wireguard) in others {
-            let held = self.held.contains_key(seniority.1);
-            if held || !taken.insert(wireguard.key) || !view.compared {
+        for ((_, _, node), member, view, key, port) in others {
+            let held = self.held.contains_key(node);
+            if held || !taken.insert(key) || !view.compared {
                 continue;
             }
             let peer = TunnelPeer {
@@ -328,13 +333,25 @@ impl MeshView {
                     .into_iter()
                     .map(IpNet::from)
                     .collect(),
-                endpoint: tunnel_endpoint(view, wireguard.port),
+                endpoint: tunnel_endpoint(view, port),
                 keepalive_s: Some(KEEPALIVE_S),
                 preshared_key: None,
             };
-            peers.insert(wireguard.key, peer);
+            peers.insert(key, peer);
         }
         peers
+    }
+
+    /// The key by which a node is reached that announces `announced`; none
+    /// where that is another's.
+    fn tunnel_key(&self, node: &NodeId, announced: TunnelKey) -> Option<TunnelKey> {
+        match self.ledger.tunnel_keys(node) {
+            Some(keys) => Some(keys.in_use(announced)),
+            None => {
+                let holder = self.ledger.tunnel_key_holder(&announced);
+                holder.is_none().then_some(announced)
+            }
+        }
     }
 }
 

@@ -297,6 +297,11 @@ fn routes(view: &MeshView, machine: &Machine) -> Result<(), Seen> {
             );
             return Err(("S13", words));
         }
+        let holder = view.ledger.tunnel_key_holder(key);
+        if let Some(holder) = holder.filter(|holder| holder != id) {
+            let words = format!("the key of {holder} leads to {}", member.name);
+            return Err(("S26", words));
+        }
     }
     Ok(())
 }

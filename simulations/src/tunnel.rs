@@ -111,6 +111,10 @@ impl Tunnel for SimTunnels {
         })
     }
 
+    async fn set_private_key(&self, _: [u8; 32]) -> Result<(), TunnelError> {
+        Ok(())
+    }
+
     async fn down(&self) -> Result<(), TunnelError> {
         let mut state = self.lock();
         state.plan = Arc::default();

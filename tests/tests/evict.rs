@@ -112,6 +112,94 @@ fn an_evicted_machine_is_cut_off_everywhere_within_seconds() {
     alpha.wait_answer(&["web.lab.internal", "A"], &[&own]);
 }
 
+/// Has the agent's tunnel socket meet an error of `accept`, then removes its
+/// file.
+fn break_socket(agent: &mut Agent) {
+    let pid = agent.process().expect("it runs").id().to_string();
+    let script = "prlimit --pid $1 --nofile=3:4096 &&
+        python3 -c '
+import socket
+client = socket.socket(socket.AF_UNIX)
+client.settimeout(1)
+client.connect(\"/run/wireguard/im0.sock\")
+try:
+    client.send(b\"get=1\\n\\n\")
+    raise SystemExit(len(client.recv(9)))
+except TimeoutError:
+    pass' &&
+        prlimit --pid $1 --nofile=1024:4096 && rm /run/wireguard/im0.sock";
+    let _ = agent.host.run(&["sh", "-c", script, "sh", &pid]).ok();
+}
+
+#[test]
+fn an_evicted_node_loses_its_route_whatever_became_of_the_tunnels_socket() {
+    let Some(lab) = Lab::new(3) else { return };
+    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
+    let mut beta = Agent::new(&lab.hosts[1], "beta");
+    let mut gamma = Agent::new(&lab.hosts[2], "gamma");
+    let _ = alpha.init();
+    beta.join(&alpha);
+    gamma.join(&alpha);
+    for agent in [&alpha, &beta, &gamma] {
+        agent.wait_nodes(3);
+    }
+    let address = gamma.overlay_ipv4("beta");
+    wait_for("packets to pass", PATIENCE, || {
+        ensure(pings(&gamma, &address), "none")
+    });
+    let ping = gamma.json(&["ping", "beta"]);
+    assert_eq!(ping["tunnel"]["works"], true, "{ping}");
+    break_socket(&mut gamma);
+
+    let told = alpha.json(&["evict", "beta"]);
+    let begun = Instant::now();
+    let seen = &told["seen"];
+    assert_eq!(seen["here"], true, "{told}");
+    assert_eq!(seen["peers"][0]["node"], "gamma", "{told}");
+    assert_eq!(seen["peers"][0]["cut_off"], true, "{told}");
+    assert_eq!(seen["unreached"], serde_json::json!([]), "{told}");
+    assert!(!pings(&gamma, &address), "the route stays");
+    assert!(begun.elapsed() < Duration::from_secs(2), "too late");
+    wait_for("the socket to be back", PATIENCE, || {
+        gamma.host.run(&["wg", "show", "im0"]).result().map(drop)
+    });
+}
+
+#[test]
+fn a_plan_that_cannot_be_applied_is_told_and_nobody_is_called_cut_off() {
+    const TOLD: &str = "the tunnel has not been as it should be";
+    let Some(lab) = Lab::new(3) else { return };
+    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
+    let mut beta = Agent::new(&lab.hosts[1], "beta");
+    let mut gamma = Agent::new(&lab.hosts[2], "gamma");
+    let _ = alpha.init();
+    beta.join(&alpha);
+    gamma.join(&alpha);
+    for agent in [&alpha, &beta, &gamma] {
+        agent.wait_nodes(3);
+    }
+    // Its interface is gone, and can't be made.
+    let script = "mount --bind /dev/null /dev/net/tun && ip link delete im0";
+    let _ = gamma.host.run(&["sh", "-c", script]).ok();
+
+    let told = alpha.json(&["evict", "beta"]);
+    assert_eq!(told["state"], "evicted", "{told}");
+    assert_eq!(told["seen"]["here"], true, "{told}");
+    assert_eq!(told["seen"]["peers"][0]["cut_off"], false, "{told}");
+    let warnings = || gamma.status()["warnings"].to_string();
+    wait_for("the warning", Duration::from_secs(5), || {
+        ensure(warnings().contains(TOLD), warnings())
+    });
+    let _ = gamma.host.run(&["umount", "/dev/net/tun"]).ok();
+    wait_for("the warning to go", PATIENCE, || {
+        ensure(!warnings().contains(TOLD), warnings())
+    });
+    let alpha_address = gamma.overlay_ipv4("alpha");
+    wait_for("packets to pass again", PATIENCE, || {
+        ensure(pings(&gamma, &alpha_address), "none")
+    });
+}
+
 fn peers_text(agent: &Agent) -> String {
     agent.cli(&["peers"]).stdout
 }

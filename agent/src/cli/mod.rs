@@ -35,6 +35,7 @@ mod service;
 mod start;
 mod status;
 mod terminal;
+mod tunnel;
 mod wait;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -79,6 +80,9 @@ enum Command {
     Peers(network::PeersArguments),
     Ping(network::PingArguments),
     Wait(wait::Arguments),
+    /// This machine's tunnel.
+    #[command(subcommand)]
+    Tunnel(tunnel::Command),
     /// The services of this machine, and of all others.
     #[command(subcommand)]
     Service(service::Command),
@@ -216,6 +220,7 @@ async fn execute(command: Command, context: &mut Context) -> Result<(), Failure>
         Command::Peers(arguments) => network::peers(&arguments, &context.client()).await,
         Command::Ping(arguments) => network::ping(&arguments, &context.client()).await,
         Command::Wait(arguments) => wait::wait(&arguments, &context.client()).await,
+        Command::Tunnel(command) => tunnel::run(command, &context.client()).await,
         Command::Service(command) => service::run(command, &context.client()).await,
         Command::Record(command) => record::run(command, &context.client()).await,
         Command::Cert(command) => cert::run(command, &context.paths, &context.client()).await,

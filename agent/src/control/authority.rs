@@ -73,6 +73,21 @@ pub trait Authority: Send + Sync {
     /// [`ErrorCode::Refused`](super::ErrorCode::Refused) for the last CA node
     /// and the last admin.
     async fn leave(&self) -> Result<Left, ControlError>;
+    /// Gives this node a new WireGuard key.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Unavailable`](super::ErrorCode::Unavailable) when no CA
+    /// node is reached; the old key is in use then.
+    async fn tunnel_rekey(&self) -> Result<Rekeyed, ControlError>;
+}
+
+/// This node's WireGuard keys, in base64.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rekeyed {
+    /// The one in use now.
+    pub key: String,
+    /// The one before.
+    pub previous: String,
 }
 
 /// A DNS record to add.

@@ -6,7 +6,7 @@ use innermesh_proto::{certificate::Serial, name::Label};
 use super::{
     authority::{
         Admitted, ApproveRequest, CertRevoked, Denied, EvictRequest, Evicted, Left, RecordAdd,
-        RecordRow, RequestRow,
+        RecordRow, Rekeyed, RequestRow,
     },
     client::{Answer, Client, escape},
     routes::DenyRequest,
@@ -61,6 +61,15 @@ impl Client {
     /// [`ClientError`](super::ClientError).
     pub async fn leave(&self) -> Answer<Left> {
         self.call(Method::POST, "/v1/leave", Bytes::new()).await
+    }
+
+    /// Gives this machine a new WireGuard key.
+    ///
+    /// # Errors
+    /// [`ClientError`](super::ClientError).
+    pub async fn tunnel_rekey(&self) -> Answer<Rekeyed> {
+        self.call(Method::POST, "/v1/tunnel/rekey", Bytes::new())
+            .await
     }
 
     /// Who asks to be let in.
@@ -151,6 +160,12 @@ pub(crate) mod tests {
                 state: EvictionState::Waiting,
                 cut_off: request.root.is_none(),
                 seen: None,
+            })
+        }
+        async fn tunnel_rekey(&self) -> Result<Rekeyed, ControlError> {
+            Ok(Rekeyed {
+                key: "new".into(),
+                previous: "old".into(),
             })
         }
         async fn request_list(&self) -> Result<Vec<RequestRow>, ControlError> {

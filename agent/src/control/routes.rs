@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     authority::{
         Admitted, ApproveRequest, CertRevoked, Denied, EvictRequest, Evicted, Left, RecordAdd,
-        RecordRow, RequestRow,
+        RecordRow, Rekeyed, RequestRow,
     },
     server::{Answer, Done, Shared, body, invalid},
 };
@@ -33,6 +33,7 @@ pub(super) fn changing() -> Router<Shared> {
         .route("/v1/evictions", post(evict))
         .route("/v1/evictions/{node}", delete(evict_undo))
         .route("/v1/leave", post(leave))
+        .route("/v1/tunnel/rekey", post(tunnel_rekey))
         .route("/v1/requests", post(request_list))
         .route("/v1/requests/approve", post(approve))
         .route("/v1/requests/deny", post(deny))
@@ -84,6 +85,10 @@ async fn evict_undo(
 
 async fn leave(State(shared): State<Shared>) -> Answer<Left> {
     shared.control.leave().await.map(Json)
+}
+
+async fn tunnel_rekey(State(shared): State<Shared>) -> Answer<Rekeyed> {
+    shared.control.tunnel_rekey().await.map(Json)
 }
 
 async fn cert_revoke(

@@ -16,12 +16,14 @@ use innermesh_proto::{
     crypto::{Hash, PublicKey, Sealed},
     id::{MeshId, resolver_v4},
     ledger::{
-        Author, Content, Outcome, Position, Request, RequestId, SignedGenesis, State, request::Join,
+        Author, Content, Outcome, Position, Refusal, Request, RequestId, SignedGenesis, State,
+        request::{Join, KeyedJoin},
     },
     limits,
     message::{Batches, JoinHello, JoinQuery, Joined, LedgerQuery},
     name::{Label, MeshDomain},
     rpc::{Failure, method},
+    tunnel::TunnelKey,
     view::MeshView,
 };
 use ipnet::IpNet;
@@ -39,6 +41,7 @@ use crate::{
     mesh::{said_on_leaving, store_seeds},
     quic::{Admission, CallError, Channel, Settings, Standing, Transport, TransportError},
     tls::{Chain, MeshTls, TlsError},
+    tunnel,
 };
 
 /// The port of agents, unless another is given.
@@ -136,6 +139,12 @@ pub enum JoinError {
     /// The mesh said no.
     #[error("the mesh refused: {0}")]
     Refused(String),
+    /// Somebody has each new WireGuard key of this machine before it.
+    #[error(
+        "another node had this machine's new WireGuard key written down as its own, twice: somebody \
+         at or before the seed is in the way. Nothing was spent; join through another seed"
+    )]
+    KeyTaken,
     /// What the seed says isn't right.
     #[error("the seed's answer is not right: {0}; nothing of it was kept")]
     Seeded(String),
@@ -225,8 +234,15 @@ async fn with_seed(
         return Err(JoinError::OtherMesh(options.seed.clone()));
     }
     check_clash(host, &genesis, &options.interface).await?;
-    let request = request(host, options, token, identity, &channel, hello.now_ms);
-    let joined: Joined = ask(&channel, method::JOIN, &JoinQuery::Join(request), DECISION).await?;
+    let asking = Asking {
+        host,
+        options,
+        token,
+        identity,
+        channel: &channel,
+        now_ms: hello.now_ms,
+    };
+    let joined = asking.join().await?;
     if let Outcome::Refused(refusal) = joined.outcome {
         return Err(JoinError::Refused(refusal.to_string()));
     }
@@ -317,34 +333,79 @@ fn parse_seed(seed: &str) -> Result<(String, u16), JoinError> {
     }
 }
 
-fn request(
-    host: &Host,
-    options: &JoinOptions,
-    token: &Token,
-    identity: &Arc<dyn NodeKey>,
-    channel: &Channel,
+/// How often a new WireGuard key is made where somebody has the first one.
+const KEYS_TRIED: u32 = 2;
+
+/// A machine with a token, and the seed that it asks.
+struct Asking<'a> {
+    host: &'a Host,
+    options: &'a JoinOptions,
+    token: &'a Token,
+    identity: &'a Arc<dyn NodeKey>,
+    channel: &'a Channel,
     now_ms: u64,
-) -> Sealed {
-    let signer = token.signer(&*host.keys);
-    let exporter = channel.exporter();
-    let message = Join::possession_message(&token.mesh, &signer.public(), &exporter);
-    let join = Join {
-        node: identity.public(),
-        name: options.name.clone(),
-        exporter,
-        grant: token.grant.clone(),
-        possession: identity.sign(&message),
-    };
-    let mut id = [0; 16];
-    host.keys.random(&mut id);
-    Request::seal(
-        &*signer,
-        token.mesh,
-        RequestId(id),
-        Author::Token(signer.public()),
-        now_ms.saturating_add(LIFETIME_MS),
-        &Content::Join(Box::new(join)),
-    )
+}
+
+impl Asking<'_> {
+    /// Joins with its WireGuard key. A mesh that doesn't know such requests yet
+    /// is asked without, and for the key later.
+    async fn join(&self) -> Result<Joined, JoinError> {
+        for _ in 0..KEYS_TRIED {
+            let private = keys::wireguard(self.host).await?;
+            let tunnel = tunnel::public_key(&private);
+            match self.ask(Some(tunnel)).await {
+                Ok(Joined {
+                    outcome: Outcome::Refused(Refusal::TunnelKey),
+                    ..
+                }) => {
+                    keys::new_wireguard(self.host).await?;
+                }
+                Ok(Joined {
+                    outcome: Outcome::Refused(Refusal::NotUnderstood),
+                    ..
+                })
+                | Err(JoinError::Seeded(_)) => return self.ask(None).await,
+                other => return other,
+            }
+        }
+        Err(JoinError::KeyTaken)
+    }
+
+    async fn ask(&self, tunnel: Option<TunnelKey>) -> Result<Joined, JoinError> {
+        let query = JoinQuery::Join(self.request(tunnel));
+        ask(self.channel, method::JOIN, &query, DECISION).await
+    }
+
+    fn request(&self, tunnel: Option<TunnelKey>) -> Sealed {
+        let (mesh, keys) = (self.token.mesh, &*self.host.keys);
+        let signer = self.token.signer(keys);
+        let exporter = self.channel.exporter();
+        let message = match &tunnel {
+            Some(key) => KeyedJoin::possession_message(&mesh, &signer.public(), &exporter, key),
+            None => Join::possession_message(&mesh, &signer.public(), &exporter),
+        };
+        let join = Join {
+            node: self.identity.public(),
+            name: self.options.name.clone(),
+            exporter,
+            grant: self.token.grant.clone(),
+            possession: self.identity.sign(&message),
+        };
+        let content = match tunnel {
+            Some(tunnel) => Content::KeyedJoin(Box::new(KeyedJoin { join, tunnel })),
+            None => Content::Join(Box::new(join)),
+        };
+        let mut id = [0; 16];
+        keys.random(&mut id);
+        Request::seal(
+            &*signer,
+            mesh,
+            RequestId(id),
+            Author::Token(signer.public()),
+            self.now_ms.saturating_add(LIFETIME_MS),
+            &content,
+        )
+    }
 }
 
 pub(super) async fn ask<Q: serde::Serialize, A: serde::de::DeserializeOwned>(

@@ -15,6 +15,8 @@ use crate::{
 
 const IDENTITY: &str = "identity.key";
 const WIREGUARD: &str = "wireguard.key";
+/// What the next WireGuard key is in until it is in use.
+const WIREGUARD_NEXT: &str = "wireguard.new.key";
 /// As many as a node has issuers, those included that ended of late.
 const ISSUERS: [&str; limits::ISSUERS_PER_NODE] = [
     "issuer.key",
@@ -85,8 +87,8 @@ pub async fn require_identity(host: &Host) -> Result<Arc<dyn NodeKey>, KeyFileEr
         .ok_or_else(|| KeyFileError::Absent(IDENTITY, host.disk.root().display().to_string()))
 }
 
-/// The WireGuard private key. It is no identity: peers learn the public half
-/// from this node's head, so a damaged one is replaced.
+/// The WireGuard private key. It is no identity: the ledger gives this node
+/// another when it asks, so a damaged one is replaced.
 ///
 /// # Errors
 /// [`KeyFileError::Io`].
@@ -96,11 +98,64 @@ pub async fn wireguard(host: &Host) -> Result<[u8; 32], KeyFileError> {
     {
         return Ok(key);
     }
-    let mut random = [0; 32];
-    host.keys.random(&mut random);
-    let key = tunnel::generate_private_key(random);
+    new_wireguard(host).await
+}
+
+/// Puts a new WireGuard key in the place of the one that there is: of a machine
+/// that is no member yet.
+///
+/// # Errors
+/// [`KeyFileError::Io`].
+pub async fn new_wireguard(host: &Host) -> Result<[u8; 32], KeyFileError> {
+    let key = random_wireguard(host);
     write(host, WIREGUARD, &key).await?;
     Ok(key)
+}
+
+fn random_wireguard(host: &Host) -> [u8; 32] {
+    let mut random = [0; 32];
+    host.keys.random(&mut random);
+    tunnel::generate_private_key(random)
+}
+
+/// The WireGuard key that was asked for, or is about to be.
+///
+/// # Errors
+/// [`KeyFileError::Io`].
+pub async fn next_wireguard(host: &Host) -> Result<Option<[u8; 32]>, KeyFileError> {
+    let bytes = read(host, WIREGUARD_NEXT).await.or_else(ignore_damage)?;
+    Ok(bytes.and_then(|bytes| bytes.try_into().ok()))
+}
+
+/// As [`next_wireguard`], made now and durable if there is none.
+///
+/// # Errors
+/// [`KeyFileError::Io`].
+pub async fn next_wireguard_or_new(host: &Host) -> Result<[u8; 32], KeyFileError> {
+    if let Some(key) = next_wireguard(host).await? {
+        return Ok(key);
+    }
+    let key = random_wireguard(host);
+    write(host, WIREGUARD_NEXT, &key).await?;
+    Ok(key)
+}
+
+/// The next WireGuard key is the one in use now.
+///
+/// # Errors
+/// [`KeyFileError::Io`]; the key is in at least one place.
+pub async fn switch_wireguard(host: &Host, key: &[u8; 32]) -> Result<(), KeyFileError> {
+    write(host, WIREGUARD, key).await?;
+    drop_next_wireguard(host).await
+}
+
+/// Forgets the next WireGuard key.
+///
+/// # Errors
+/// [`KeyFileError::Io`].
+pub async fn drop_next_wireguard(host: &Host) -> Result<(), KeyFileError> {
+    let gone = host.disk.remove(Path::new(WIREGUARD_NEXT)).await;
+    gone.map_err(|e| KeyFileError::Io(WIREGUARD_NEXT, e))
 }
 
 /// The keys of this node's issuers: those in use, and those that were offered

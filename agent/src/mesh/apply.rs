@@ -242,7 +242,7 @@ pub fn announce(inner: &Inner, endpoints: Option<Vec<SocketAddr>>) {
     inner.gossip.announce(Announcement {
         version: own.version.clone(),
         quic: endpoints.unwrap_or_else(|| own.quic.clone()),
-        wireguard: announced(&inner.config, inner.tunnel_key),
+        wireguard: announced(&inner.config, inner.tunnel_key.get()),
         services: inner.services.instances(),
         holds: inner.holds.own(),
         rules: inner.config.known_rules,

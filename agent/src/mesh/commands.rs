@@ -3,12 +3,12 @@
 use async_trait::async_trait;
 use innermesh_proto::{certificate::Serial, name::Label};
 
-use super::{admit, certificates, control::AgentControl, evict, leave, records, renewals};
+use super::{admit, certificates, control::AgentControl, evict, leave, records, renewals, tunnel_keys};
 use crate::control::{
     ControlError,
     authority::{
         Admitted, ApproveRequest, Authority, CertRevoked, Denied, EvictRequest, Evicted, Left,
-        RecordAdd, RecordRow, RequestRow,
+        RecordAdd, RecordRow, Rekeyed, RequestRow,
     },
     renewals::{RenewNow, RenewalRow, RenewalWish, Renewals, WhichRenewal},
 };
@@ -49,6 +49,10 @@ impl Authority for AgentControl {
 
     async fn leave(&self) -> Result<Left, ControlError> {
         leave::leave(&self.0).await
+    }
+
+    async fn tunnel_rekey(&self) -> Result<Rekeyed, ControlError> {
+        tunnel_keys::rekey(&self.0).await
     }
 
     async fn evict_undo(&self, node: Label) -> Result<(), ControlError> {

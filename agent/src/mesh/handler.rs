@@ -12,7 +12,7 @@ use innermesh_proto::{
     codec,
     crypto::{PublicKey, Sealed},
     id::NodeId,
-    ledger::{Author, Batch, Content, Outcome, Request, Role, request::Join},
+    ledger::{Author, Batch, Content, Outcome, Request, Role, request::{Join, KeyedJoin}},
     limits,
     message::{
         Batches, BodyQuery, CutOff, CutOffQuery, Decided, HeadsQuery, JoinHello, JoinQuery, Joined, LedgerQuery,
@@ -356,8 +356,10 @@ impl PeerHandler {
         let request: Request = sealed
             .peek(limits::REQUEST_BYTES)
             .map_err(|_| Failure::Malformed)?;
-        let Some(Content::Join(join)) = Content::decode(request.kind, &request.content) else {
-            return Err(Failure::Malformed);
+        let (join, tunnel) = match Content::decode(request.kind, &request.content) {
+            Some(Content::Join(join)) => (*join, None),
+            Some(Content::KeyedJoin(keyed)) => (keyed.join, Some(keyed.tunnel)),
+            _ => return Err(Failure::Malformed),
         };
         if join.exporter != caller.exporter {
             return Err(Failure::Refused(
@@ -368,7 +370,12 @@ impl PeerHandler {
             return Err(Failure::Malformed);
         };
         let state = self.0.ledger.state();
-        let message = Join::possession_message(&state.mesh, &token, &join.exporter);
+        let message = match &tunnel {
+            Some(key) => {
+                KeyedJoin::possession_message(&state.mesh, &token, &join.exporter, key)
+            }
+            None => Join::possession_message(&state.mesh, &token, &join.exporter),
+        };
         let possesses = self
             .0
             .host

@@ -25,6 +25,7 @@ mod renewals;
 mod requests;
 mod spenders;
 mod tunnel;
+mod tunnel_keys;
 
 use std::{
     collections::BTreeSet,
@@ -195,7 +196,7 @@ pub(crate) struct Inner {
     pub deliveries: Mutex<Deliveries>,
     /// Requests at any node that this one has answered.
     pub admissions: admit::Admissions,
-    pub tunnel_key: innermesh_proto::tunnel::TunnelKey,
+    pub tunnel_key: tunnel_keys::OwnKey,
     /// How far the tunnel is as planned.
     pub progress: watch::Sender<tunnel::Progress>,
     pub started: Mono,
@@ -245,12 +246,13 @@ impl Agent {
         let stamp_ms = Arc::new(AtomicU64::new(state.stamp_ms));
         let tls = membership::tls(&state, &key, &stamp_ms, &host)?;
 
-        let private_key = keys::wireguard(&host).await?;
+        let (private_key, earlier_key) = tunnel_keys::at_start(&host, &state, me).await?;
         let tunnel = host
             .tunnels
             .open(TunnelSettings {
                 interface: config.interface.clone(),
                 private_key,
+                earlier_key,
                 listen_port: config.tunnel_port,
                 mtu: config.mtu,
                 backend: config.backend,
@@ -344,7 +346,7 @@ impl Agent {
             requests: requests::Requests::default(),
             deliveries: Mutex::default(),
             admissions: admit::Admissions::default(),
-            tunnel_key,
+            tunnel_key: tunnel_keys::OwnKey::new(tunnel_key),
             progress: watch::Sender::default(),
             started,
             stamp_ms,
@@ -385,6 +387,7 @@ impl Agent {
         let tasks = &inner.host.tasks;
         tasks.spawn(apply::follow_changes(inner.clone()));
         tasks.spawn(tunnel::follow(inner.clone()));
+        tasks.spawn(tunnel_keys::run(inner.clone()));
         tasks.spawn(apply::follow_host(inner.clone()));
         tasks.spawn(dialer::run(inner.clone()));
         tasks.spawn(names::run(inner.clone()));

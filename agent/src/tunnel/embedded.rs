@@ -9,7 +9,7 @@
     reason = "the device node and the control socket are the backend itself, which the simulation replaces as a whole"
 )]
 
-use std::{collections::BTreeSet, fs::OpenOptions, io};
+use std::{collections::BTreeSet, fs::OpenOptions, io, time::Duration};
 
 use futures_util::FutureExt;
 use gotatun::{
@@ -33,6 +33,11 @@ use super::{
     socket,
     socket::Socket,
 };
+
+/// How often, and after which pause, a port is bound again that the device
+/// itself had.
+const REBINDS: u32 = 100;
+const REBIND: Duration = Duration::from_millis(20);
 
 /// A running device.
 pub(super) struct Embedded {
@@ -115,6 +120,39 @@ impl Embedded {
             })
             .await
             .map_err(io::Error::other)
+    }
+
+    /// Gives the device another private key. Sessions end with the old one, so
+    /// that the next packet makes new ones at once.
+    pub(super) async fn set_private_key(&self, private_key: [u8; 32]) -> io::Result<()> {
+        let key = x25519::StaticSecret::from(private_key);
+        self.device.suspend().await;
+        let changed = self.device.set_private_key(key.clone()).await;
+        changed.map_err(io::Error::other)?;
+        let resumed = self.device.resume().await.is_ok();
+        if resumed && !self.device.peers().await.is_empty() {
+            return Ok(());
+        }
+        // The device lets its port go a moment after it has stopped, and
+        // without peers it doesn't bind it by itself.
+        let mut tries = 0;
+        loop {
+            let key = key.clone();
+            let bound = self.device.write(async move |device| {
+                // It binds the port only where the key changes.
+                let other = x25519::StaticSecret::from([1; 32]);
+                device.set_private_key(other).await;
+                device.set_private_key(key).await;
+            });
+            match bound.await {
+                Ok(()) => return Ok(()),
+                Err(error) if tries == REBINDS => return Err(io::Error::other(error)),
+                Err(_) => {
+                    tries += 1;
+                    tokio::time::sleep(REBIND).await;
+                }
+            }
+        }
     }
 
     /// Whether one of its tasks gave up, such as on an error of its socket: the

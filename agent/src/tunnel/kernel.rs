@@ -2,6 +2,7 @@
 
 use std::io;
 
+use innermesh_proto::tunnel::TunnelKey;
 use nix::errno::Errno;
 use wireguard_control::{DeviceUpdate, InterfaceName, Key};
 
@@ -27,7 +28,8 @@ pub(super) async fn open(
         Some(_) => {
             let own = keys::public_key(&settings.private_key);
             let reading = device::read(name, 0).await?;
-            if reading.public_key.is_some_and(|key| key != own) {
+            let ours = |key: TunnelKey| key == own || Some(key) == settings.earlier_key;
+            if reading.public_key.is_some_and(|key| !ours(key)) {
                 return Err(taken("another WireGuard configuration"));
             }
             configure(name, settings, reading.listen_port).await
@@ -45,6 +47,15 @@ pub(super) async fn open(
             configured
         }
     }
+}
+
+/// Gives the interface another private key.
+pub(super) async fn set_private_key(
+    name: InterfaceName,
+    private_key: [u8; 32],
+) -> io::Result<()> {
+    let update = DeviceUpdate::new().set_private_key(Key(private_key));
+    device::update(name, update).await
 }
 
 /// The port is bound at once where the interface is up, else when it goes up.

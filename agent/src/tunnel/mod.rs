@@ -46,6 +46,9 @@ pub struct TunnelSettings {
     pub interface: String,
     /// This node's WireGuard private key.
     pub private_key: [u8; 32],
+    /// The public key that an interface of an earlier run may have instead,
+    /// where a change of key was cut short.
+    pub earlier_key: Option<TunnelKey>,
     /// UDP port that peers reach.
     pub listen_port: u16,
     /// Largest packet through the tunnel, in bytes.
@@ -99,6 +102,13 @@ pub trait Tunnel: Send + Sync {
     /// # Errors
     /// Where it can't be read, such as after [`Tunnel::down`].
     async fn observe(&self) -> Result<TunnelState, TunnelError>;
+
+    /// Gives the interface another private key; peers, addresses and routes
+    /// stay. With the same one nothing changes.
+    ///
+    /// # Errors
+    /// It has the old one still; calling again is fine.
+    async fn set_private_key(&self, private_key: [u8; 32]) -> Result<(), TunnelError>;
 
     /// Takes the interface away, with its routes.
     ///
@@ -218,6 +228,7 @@ mod tests {
         let settings = TunnelSettings {
             interface: "mesh0".to_owned(),
             private_key: [0xab; 32],
+            earlier_key: None,
             listen_port: 51820,
             mtu: DEFAULT_MTU,
             backend: BackendChoice::Auto,

@@ -82,6 +82,10 @@ impl Tunnel for Recorded {
         })
     }
 
+    async fn set_private_key(&self, _: [u8; 32]) -> Result<(), TunnelError> {
+        Ok(())
+    }
+
     async fn down(&self) -> Result<(), TunnelError> {
         self.lock().plan = TunnelPlan::default();
         Ok(())

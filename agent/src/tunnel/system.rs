@@ -20,6 +20,7 @@ use super::{
 
 pub(super) struct System {
     name: InterfaceName,
+    /// But for the private key, which is `Inner`'s.
     settings: TunnelSettings,
     clock: WallClock,
     netlink: Netlink,
@@ -29,6 +30,7 @@ pub(super) struct System {
 
 #[derive(Default)]
 struct Inner {
+    private_key: [u8; 32],
     carrier: Option<Carrier>,
     /// The endpoints of the last plan that was applied whole.
     set_before: BTreeMap<TunnelKey, SocketAddr>,
@@ -54,17 +56,26 @@ impl System {
                 .map_err(|source| TunnelError::system("ask the kernel for interfaces", source))?,
             inner: Mutex::default(),
         };
-        let carrier = system.make().await?;
-        system.inner.lock().await.carrier = Some(carrier);
+        let private_key = system.settings.private_key;
+        let carrier = system.make(private_key).await?;
+        {
+            let mut inner = system.inner.lock().await;
+            inner.private_key = private_key;
+            inner.carrier = Some(carrier);
+        }
         Ok(system)
     }
 
     /// Makes the interface and brings it up, so that a taken port shows at once.
-    async fn make(&self) -> Result<Carrier, TunnelError> {
+    async fn make(&self, private_key: [u8; 32]) -> Result<Carrier, TunnelError> {
+        let settings = TunnelSettings {
+            private_key,
+            ..self.settings.clone()
+        };
         let kernel = match self.settings.backend {
             BackendChoice::Embedded | BackendChoice::None => Err(TunnelError::NoKernelWireGuard),
             BackendChoice::Auto | BackendChoice::Kernel => {
-                kernel::open(&self.netlink, self.name, &self.settings).await
+                kernel::open(&self.netlink, self.name, &settings).await
             }
         };
         let carrier = match kernel {
@@ -72,7 +83,7 @@ impl System {
             Err(TunnelError::NoKernelWireGuard)
                 if self.settings.backend != BackendChoice::Kernel =>
             {
-                Carrier::Embedded(self.make_embedded().await?)
+                Carrier::Embedded(self.make_embedded(&settings).await?)
             }
             Err(error) => return Err(error),
         };
@@ -83,9 +94,9 @@ impl System {
         Ok(carrier)
     }
 
-    async fn make_embedded(&self) -> Result<Embedded, TunnelError> {
+    async fn make_embedded(&self, settings: &TunnelSettings) -> Result<Embedded, TunnelError> {
         self.refuse_foreign_link().await?;
-        let opened = Embedded::open(self.name, &self.settings).await;
+        let opened = Embedded::open(self.name, settings).await;
         match &opened {
             Ok(_) | Err(TunnelError::Taken { .. }) => {}
             // The device's tasks hold the interface for a moment longer, and
@@ -161,7 +172,7 @@ impl System {
             self.unmake(carrier).await?;
         }
         inner.set_before.clear();
-        inner.carrier = Some(self.make().await?);
+        inner.carrier = Some(self.make(inner.private_key).await?);
         Ok(true)
     }
 
@@ -236,6 +247,18 @@ impl Tunnel for System {
                 .map(|(key, (_, state))| (key, state))
                 .collect(),
         })
+    }
+
+    async fn set_private_key(&self, private_key: [u8; 32]) -> Result<(), TunnelError> {
+        let mut inner = self.inner.lock().await;
+        let changed = match &inner.carrier {
+            Some(Carrier::Kernel) => kernel::set_private_key(self.name, private_key).await,
+            Some(Carrier::Embedded(embedded)) => embedded.set_private_key(private_key).await,
+            None => Ok(()),
+        };
+        changed.map_err(|source| TunnelError::system("change the tunnel's key", source))?;
+        inner.private_key = private_key;
+        Ok(())
     }
 
     async fn down(&self) -> Result<(), TunnelError> {

@@ -6,6 +6,7 @@ mod chain;
 mod evict;
 mod genesis;
 mod join;
+mod keys;
 mod lifecycle;
 mod measure;
 mod mesh;

@@ -202,6 +202,58 @@ fn nobody_takes_over_anothers_routes_by_announcing_its_key() {
 }
 
 #[test]
+fn s26_a_key_of_the_ledger_is_nobody_elses_whatever_is_announced() {
+    for (older, newer) in [(key(1), key(2)), (key(2), key(1))] {
+        let mut seen = Seen::new();
+        seen.mesh = Mesh::new();
+        seen.mesh.admit(&*older, "older");
+        seen.mesh.admit(&*newer, "newer");
+        let own = Content::TunnelKey(TunnelKey([1; 32]));
+        seen.mesh.ask(&*newer, own);
+        seen.meet(&newer, &wireguard(1));
+        seen.meet(&older, &wireguard(1));
+        // The thief has no key of its own, so that no key leads to it.
+        assert_eq!(seen.routes(1), Some(seen.addresses(&newer)));
+        assert_eq!(seen.view().tunnel_plan().peers.len(), 1);
+        // With one of its own, that one leads to it.
+        seen.mesh.ask(&*older, Content::TunnelKey(TunnelKey([7; 32])));
+        assert_eq!(seen.routes(1), Some(seen.addresses(&newer)));
+        assert_eq!(seen.routes(7), Some(seen.addresses(&older)));
+        // What the newer one announces changes nothing either.
+        seen.meet(&newer, &wireguard(7));
+        assert_eq!(seen.routes(1), Some(seen.addresses(&newer)));
+        assert_eq!(seen.routes(7), Some(seen.addresses(&older)));
+    }
+}
+
+#[test]
+fn a_changed_key_counts_once_its_node_announces_it() {
+    let mut seen = Seen::new();
+    let one = key(1);
+    seen.mesh.ask(&*one, Content::TunnelKey(TunnelKey([1; 32])));
+    seen.meet(&one, &wireguard(1));
+    seen.mesh.ask(&*one, Content::TunnelKey(TunnelKey([11; 32])));
+    assert_eq!(seen.routes(1), Some(seen.addresses(&one)));
+    assert_eq!(seen.routes(11), None);
+    seen.meet(&one, &wireguard(11));
+    assert_eq!(seen.routes(1), None);
+    assert_eq!(seen.routes(11), Some(seen.addresses(&one)));
+}
+
+#[test]
+fn an_announced_key_counts_while_the_ledger_has_none_of_its_node() {
+    let mut seen = Seen::new();
+    let (one, two) = (key(1), key(2));
+    seen.meet(&one, &wireguard(1));
+    seen.meet(&two, &wireguard(2));
+    assert_eq!(seen.routes(1), Some(seen.addresses(&one)));
+    // Another's, by the ledger, it is nobody's whom that gives none.
+    seen.mesh.ask(&*two, Content::TunnelKey(TunnelKey([1; 32])));
+    assert_eq!(seen.routes(1), Some(seen.addresses(&two)));
+    assert_eq!(seen.view().tunnel_plan().peers.len(), 1);
+}
+
+#[test]
 fn a_peer_that_announces_this_nodes_own_key_is_no_peer() {
     let mut seen = Seen::new();
     seen.meet(&key(1), &wireguard(9));

@@ -271,6 +271,7 @@ async fn serve(settings: Settings) {
         TunnelSettings {
             interface: settings.interface,
             private_key: generate_private_key([settings.key; 32]),
+            earlier_key: None,
             listen_port: settings.port,
             mtu: DEFAULT_MTU,
             backend: settings.backend,

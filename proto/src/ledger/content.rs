@@ -12,6 +12,7 @@ use crate::{
     crypto::{PublicKey, Purpose, Sealed, Signature},
     id::{MeshId, NodeId},
     name::{Label, NamePattern},
+    tunnel::TunnelKey,
 };
 
 /// A machine asks to be a member; signed by the token's key.
@@ -35,6 +36,30 @@ impl Join {
     /// What the joining machine signs to show that the key is its own.
     pub fn possession_message(mesh: &MeshId, token: &PublicKey, exporter: &[u8; 32]) -> Vec<u8> {
         Purpose::Possession.message(mesh, &codec::encode(&(token, exporter)))
+    }
+}
+
+/// As [`Join`], with the WireGuard key that the machine is to have: known from
+/// rules 1 on. The possession covers the key, so that nobody between the
+/// machine and the ledger can put another in its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyedJoin {
+    /// The join; its possession is over [`KeyedJoin::possession_message`].
+    pub join: Join,
+    /// The WireGuard key.
+    pub tunnel: TunnelKey,
+}
+
+impl KeyedJoin {
+    /// What the joining machine signs to show that the key is its own, and
+    /// which WireGuard key it is to have.
+    pub fn possession_message(
+        mesh: &MeshId,
+        token: &PublicKey,
+        exporter: &[u8; 32],
+        tunnel: &TunnelKey,
+    ) -> Vec<u8> {
+        Purpose::Possession.message(mesh, &codec::encode(&(token, exporter, tunnel)))
     }
 }
 

@@ -147,6 +147,9 @@ impl Draft {
                     .map_err(refuse)?;
                 state.admit(node, join.member);
                 state.set_membership(node, serial);
+                if let Some(key) = join.tunnel {
+                    state.set_tunnel_key(node, key);
+                }
                 if let Some((token, expires_ms)) = join.token {
                     state.spend(token, expires_ms);
                     if let Some(inviter) = inviter {
@@ -192,6 +195,7 @@ impl Draft {
             Effect::AddRecord(record, owner) => state.add_record(record, owner, index),
             Effect::RemoveRecords(remove) => state.remove_records(&remove),
             Effect::Rules(rules) => state.raise_rules(rules),
+            Effect::TunnelKey(node, key) => state.set_tunnel_key(node, key),
         }
         Ok(Outcome::Done(index))
     }

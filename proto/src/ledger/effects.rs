@@ -100,6 +100,7 @@ impl State {
         };
         self.take_member(node);
         self.addresses.remove(&member.ipv4);
+        self.free_tunnel_keys(&node);
         if !self.roster.contains(&node) {
             self.voters.remove(&node);
         }

@@ -3,11 +3,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::shares::Shares;
+use super::{shares::Shares, tunnel_keys::TunnelKeys};
 
 /// Facts that rules 1 brought.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Extension {
     /// What each node takes up of the state.
     pub shares: Shares,
+    /// WireGuard keys.
+    pub tunnel: TunnelKeys,
 }

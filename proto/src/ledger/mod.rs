@@ -25,6 +25,7 @@ mod shares;
 pub mod snapshot;
 pub mod stamp;
 pub mod state;
+mod tunnel_keys;
 mod version;
 
 pub use self::{
@@ -38,5 +39,6 @@ pub use self::{
     sentence::Sentence,
     snapshot::{EpochError, Epochs, Snapshot, SnapshotError},
     state::{Member, State},
+    tunnel_keys::NodeKeys,
     version::RULES,
 };

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::Position;
 pub use super::{
-    content::{Admit, Certify, Evict, HoldId, Join, Promote, RosterChange, Share, Unhold},
+    content::{
+        Admit, Certify, Evict, HoldId, Join, KeyedJoin, Promote, RosterChange, Share, Unhold,
+    },
     record::{AddRecord, RemoveRecords},
     role::{Role, RoleError},
 };
@@ -18,6 +20,7 @@ use crate::{
     id::{MeshId, NodeId},
     limits,
     name::{Label, NamePattern},
+    tunnel::TunnelKey,
 };
 
 /// Names a request, so that a retry does nothing twice: 128 random bits.
@@ -101,6 +104,10 @@ pub enum Content {
     RemoveRecords(RemoveRecords),
     /// Raise the rules to these.
     Rules(u32),
+    /// Make a machine a member that has this WireGuard key; from rules 1 on.
+    KeyedJoin(Box<KeyedJoin>),
+    /// The author's WireGuard key is this from now on; from rules 1 on.
+    TunnelKey(TunnelKey),
 }
 
 mod kind {
@@ -122,6 +129,8 @@ mod kind {
     pub const ADD_RECORD: u16 = 16;
     pub const REMOVE_RECORDS: u16 = 17;
     pub const RULES: u16 = 18;
+    pub const KEYED_JOIN: u16 = 24;
+    pub const TUNNEL_KEY: u16 = 25;
 }
 
 impl Content {
@@ -146,6 +155,17 @@ impl Content {
             Self::AddRecord(record) => (kind::ADD_RECORD, codec::encode(record)),
             Self::RemoveRecords(records) => (kind::REMOVE_RECORDS, codec::encode(records)),
             Self::Rules(rules) => (kind::RULES, codec::encode(rules)),
+            Self::KeyedJoin(join) => (kind::KEYED_JOIN, codec::encode(join)),
+            Self::TunnelKey(key) => (kind::TUNNEL_KEY, codec::encode(key)),
+        }
+    }
+
+    /// The first rules that know it: under earlier ones it counts as of an
+    /// unknown kind, as it is for builds of their time.
+    pub fn since_rules(&self) -> u32 {
+        match self {
+            Self::KeyedJoin(_) | Self::TunnelKey(_) => 1,
+            _ => 0,
         }
     }
 
@@ -174,6 +194,8 @@ impl Content {
             kind::ADD_RECORD => Self::AddRecord(read(bytes)?),
             kind::REMOVE_RECORDS => Self::RemoveRecords(read(bytes)?),
             kind::RULES => Self::Rules(read(bytes)?),
+            kind::KEYED_JOIN => Self::KeyedJoin(Box::new(read(bytes)?)),
+            kind::TUNNEL_KEY => Self::TunnelKey(read(bytes)?),
             _ => return None,
         })
     }

@@ -193,11 +193,8 @@ impl Teller<'_> {
     /// Whom a request is about, beside its author.
     fn concerned(&self, content: &Content) -> Vec<String> {
         match content {
-            Content::Join(join) => {
-                let grant = join.grant.peek::<Grant>(limits::REQUEST_BYTES).ok();
-                let inviter = grant.map(|grant| self.node(grant.inviter));
-                inviter.into_iter().chain([join.name.to_string()]).collect()
-            }
+            Content::Join(join) => self.joining(join),
+            Content::KeyedJoin(keyed) => self.joining(&keyed.join),
             Content::Admit(admit) => vec![admit.name.to_string()],
             Content::Share(share) | Content::Unshare(share) => vec![self.node(share.with)],
             Content::Promote(promote) => vec![self.node(promote.node)],
@@ -219,8 +216,15 @@ impl Teller<'_> {
             | Content::Leave
             | Content::AddRecord(_)
             | Content::RemoveRecords(_)
-            | Content::Rules(_) => Vec::new(),
+            | Content::Rules(_)
+            | Content::TunnelKey(_) => Vec::new(),
         }
+    }
+
+    fn joining(&self, join: &Join) -> Vec<String> {
+        let grant = join.grant.peek::<Grant>(limits::REQUEST_BYTES).ok();
+        let inviter = grant.map(|grant| self.node(grant.inviter));
+        inviter.into_iter().chain([join.name.to_string()]).collect()
     }
 
     fn refusal(&self, who: &str, content: &Content, refusal: &Refusal) -> String {
@@ -231,6 +235,8 @@ impl Teller<'_> {
     fn wish(&self, content: &Content) -> String {
         match content {
             Content::Join(join) => format!("join as {}", join.name),
+            Content::KeyedJoin(keyed) => format!("join as {}", keyed.join.name),
+            Content::TunnelKey(key) => format!("have the WireGuard key {key}"),
             Content::Admit(admit) => format!("let {} in", admit.name),
             Content::Renew => "renew its membership".into(),
             Content::Claim(name) => format!("have the name {name}"),
@@ -279,6 +285,8 @@ impl Teller<'_> {
     fn done(&self, who: &str, content: &Content, entry: &Entry) -> String {
         match content {
             Content::Join(join) => self.joined(join),
+            Content::KeyedJoin(keyed) => self.joined(&keyed.join),
+            Content::TunnelKey(key) => format!("{who} has the WireGuard key {key} from now on"),
             Content::Admit(admit) => format!(
                 "{who} let {} in{}, by its code",
                 admit.name,
@@ -404,7 +412,8 @@ impl Teller<'_> {
 
 fn kind(content: &Content) -> &'static str {
     match content {
-        Content::Join(_) => "join",
+        Content::Join(_) | Content::KeyedJoin(_) => "join",
+        Content::TunnelKey(_) => "tunnel-key",
         Content::Renew => "renew",
         Content::Claim(_) => "claim",
         Content::Share(_) => "share",

@@ -81,7 +81,7 @@ impl State {
                 self.check_requests(author)?;
                 self.check_record(record, *owner)
             }
-            Effect::Nothing => self.check_requests(author),
+            Effect::Nothing | Effect::TunnelKey(..) => self.check_requests(author),
             // What takes something away, what keeps members members, and what
             // only admins and the roster may.
             _ => Ok(()),
@@ -455,9 +455,10 @@ fn range_of_hash(
     certificates.range(first..=last).map(|(_, serial)| serial)
 }
 
+/// With room for two WireGuard keys, each kept both ways round.
 fn member_bytes(member: &Member) -> u64 {
     let grants = codec::encode(&(&member.names, &member.routes)).len();
-    (300 + 2 * member.name.as_str().len() + grants) as u64
+    (480 + 2 * member.name.as_str().len() + grants) as u64
 }
 
 fn name_bytes(label: &Label, shared: usize) -> u64 {

@@ -363,6 +363,7 @@ impl State {
             && self.addresses.iter().eq(addresses.iter())
             && records == self.record_count as usize
             && self.shares_agree()
+            && self.tunnel_keys_agree()
             && self.roster_keys.keys().eq(self.roster.iter())
             && self
                 .roster

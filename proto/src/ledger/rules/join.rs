@@ -13,22 +13,27 @@ use crate::{
     crypto::{PublicKey, Verify},
     id::NodeId,
     ledger::{
-        request::{Admit, Grant, Join, Role},
+        request::{Admit, Grant, Join, KeyedJoin, Role},
         state::{Member, State},
     },
     limits,
     map::Map,
     name::{Label, MeshDomain, NamePattern},
+    tunnel::TunnelKey,
 };
 
 pub(super) fn rule_join(
     state: &State,
     token: &PublicKey,
     join: &Join,
+    tunnel: Option<TunnelKey>,
     stamp_ms: u64,
     verify: &dyn Verify,
 ) -> Result<Effect, Refusal> {
-    let possession = Join::possession_message(&state.mesh, token, &join.exporter);
+    let possession = match &tunnel {
+        Some(key) => KeyedJoin::possession_message(&state.mesh, token, &join.exporter, key),
+        None => Join::possession_message(&state.mesh, token, &join.exporter),
+    };
     if !verify.ed25519(&join.node, &possession, &join.possession) {
         return Err(Refusal::Signature);
     }
@@ -60,6 +65,7 @@ pub(super) fn rule_join(
         roles: grant.roles,
         names: grant.names,
         routes: grant.routes,
+        tunnel,
     };
     let inviter = Asking {
         node: stated.inviter,
@@ -85,6 +91,7 @@ pub(super) fn rule_admit(
         roles: admit.roles.clone(),
         names: admit.names.clone(),
         routes: admit.routes.clone(),
+        tunnel: None,
     };
     admission(state, author, wish, None)
 }
@@ -96,6 +103,7 @@ struct Wish<'w> {
     roles: BTreeSet<Role>,
     names: BTreeSet<NamePattern>,
     routes: BTreeSet<IpNet>,
+    tunnel: Option<TunnelKey>,
 }
 
 fn admission(
@@ -115,6 +123,9 @@ fn admission(
     if state.members.len() >= limits::MEMBERS {
         return Err(Refusal::MeshFull);
     }
+    if let Some(key) = wish.tunnel {
+        state.check_tunnel_key(node, key)?;
+    }
     // An admin that lets a machine in by its code has chosen the name itself.
     let allowed = match token {
         Some(_) => &wish.names,
@@ -122,6 +133,7 @@ fn admission(
     };
     let name = free_name(state, allowed, wish.name)?;
     let ipv4 = free_ipv4(state.ipv4, &state.addresses, node).ok_or(Refusal::AddressesExhausted)?;
+    let tunnel = wish.tunnel;
     let member = Member {
         key: wish.key,
         name,
@@ -140,6 +152,7 @@ fn admission(
         member,
         token,
         plan,
+        tunnel,
     })))
 }
 

@@ -22,7 +22,7 @@ pub(super) use self::{
 use super::{
     request::{AddRecord, Author, Content, HoldId, RemoveRecords, Request, RequestId, Role, Share},
     state::{Member, State},
-    version,
+    tunnel_keys, version,
 };
 use crate::{
     certificate::{KeptCertificate, LeafPlan, Serial},
@@ -30,6 +30,7 @@ use crate::{
     id::NodeId,
     limits,
     name::Label,
+    tunnel::TunnelKey,
 };
 
 /// What became of a request.
@@ -96,6 +97,7 @@ pub(super) enum Effect {
     AddRecord(AddRecord, NodeId),
     RemoveRecords(RemoveRecords),
     Rules(u32),
+    TunnelKey(NodeId, TunnelKey),
 }
 
 pub(super) struct JoinEffect {
@@ -103,6 +105,8 @@ pub(super) struct JoinEffect {
     /// The token that it spends, and until when that counts.
     pub token: Option<(PublicKey, u64)>,
     pub plan: LeafPlan,
+    /// The WireGuard key that it gets with its membership.
+    pub tunnel: Option<TunnelKey>,
 }
 
 /// By what a request that was decided is known again: two authors can't get
@@ -153,10 +157,16 @@ fn rule_request(
     if let Some(outcome) = state.outcome_of(request.author, request.id) {
         return Ok(Effect::Repeat(outcome.clone()));
     }
-    let content = Content::decode(request.kind, &request.content).ok_or(Refusal::NotUnderstood)?;
+    let content = Content::decode(request.kind, &request.content)
+        .filter(|content| content.since_rules() <= state.rules)
+        .ok_or(Refusal::NotUnderstood)?;
     let effect = match request.author {
         Author::Token(token) => match content {
-            Content::Join(join) => join::rule_join(state, &token, &join, stamp_ms, verify),
+            Content::Join(join) => join::rule_join(state, &token, &join, None, stamp_ms, verify),
+            Content::KeyedJoin(keyed) => {
+                let key = Some(keyed.tunnel);
+                join::rule_join(state, &token, &keyed.join, key, stamp_ms, verify)
+            }
             _ => Err(Refusal::NotMember),
         },
         Author::Node(node) => {
@@ -195,7 +205,7 @@ fn rule_content(
     verify: &dyn Verify,
 ) -> Result<Effect, Refusal> {
     match content {
-        Content::Join(_) => Err(Refusal::NotUnderstood),
+        Content::Join(_) | Content::KeyedJoin(_) => Err(Refusal::NotUnderstood),
         Content::Admit(admit) => join::rule_admit(state, author, &admit, verify),
         Content::Renew => join::rule_renew(state, author),
         Content::Claim(name) => names::rule_claim(state, author, name),
@@ -216,5 +226,6 @@ fn rule_content(
             version::rule_rules(state, state.roster.contains(&author.node), rules)
                 .map(Effect::Rules)
         }
+        Content::TunnelKey(key) => tunnel_keys::rule_tunnel_key(state, author.node, key),
     }
 }

@@ -201,6 +201,9 @@ pub enum Refusal {
         "the ledger has no room left beyond what is reserved for each node; remove something first"
     )]
     StateFull,
+    /// Another node has the WireGuard key.
+    #[error("that WireGuard key can't be had: another node has it; use a new one")]
+    TunnelKey,
 }
 
 impl Refusal {

@@ -1,0 +1,125 @@
+//! Whose WireGuard key is whose, from rules 1 on (S26). A key belongs to one
+//! node; what a node announces only says which of its two keys it uses.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    rules::{Effect, Refusal},
+    state::State,
+};
+use crate::{id::NodeId, map::Map, tunnel::TunnelKey};
+
+/// Keys by node, and nodes by key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TunnelKeys {
+    of: Map<NodeId, NodeKeys>,
+    holders: Map<TunnelKey, NodeId>,
+}
+
+/// The WireGuard keys of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeKeys {
+    /// The one that it asked for last.
+    pub current: TunnelKey,
+    /// The one before, which it uses until it announces the current one.
+    pub previous: Option<TunnelKey>,
+}
+
+impl NodeKeys {
+    /// The key by which the node is reached while it announces `announced`:
+    /// that picks one of the two, and nothing else.
+    pub fn in_use(&self, announced: TunnelKey) -> TunnelKey {
+        match self.previous {
+            Some(previous) if announced != self.current => previous,
+            _ => self.current,
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = TunnelKey> {
+        std::iter::once(self.current).chain(self.previous)
+    }
+}
+
+impl State {
+    /// The WireGuard keys of a node.
+    pub fn tunnel_keys(&self, node: &NodeId) -> Option<&NodeKeys> {
+        self.extension.tunnel.of.get(node)
+    }
+
+    /// Whose WireGuard key this is, or was until the change under way.
+    pub fn tunnel_key_holder(&self, key: &TunnelKey) -> Option<NodeId> {
+        self.extension.tunnel.holders.get(key).copied()
+    }
+
+    /// Whether `node` may have the key.
+    pub(super) fn check_tunnel_key(&self, node: NodeId, key: TunnelKey) -> Result<(), Refusal> {
+        let other = self.tunnel_key_holder(&key).filter(|held| *held != node);
+        if other.is_some() || key.0 == [0; 32] {
+            return Err(Refusal::TunnelKey);
+        }
+        Ok(())
+    }
+
+    /// Gives a node its key; the one that it had stays its own until the next
+    /// change.
+    pub(super) fn set_tunnel_key(&mut self, node: NodeId, key: TunnelKey) {
+        let before = self.tunnel_keys(&node).copied();
+        self.free_tunnel_keys(&node);
+        let keys = NodeKeys {
+            current: key,
+            previous: before.map(|before| before.current),
+        };
+        for key in keys.all() {
+            self.extension.tunnel.holders.insert(key, node);
+        }
+        self.extension.tunnel.of.insert(node, keys);
+    }
+
+    /// A node that is no member has no keys. Anybody may have them then, and
+    /// gains nothing: packets to that key only the old node can read.
+    pub(super) fn free_tunnel_keys(&mut self, node: &NodeId) {
+        let Some(keys) = self.tunnel_keys(node).copied() else {
+            return;
+        };
+        for key in keys.all() {
+            self.extension.tunnel.holders.remove(&key);
+        }
+        self.extension.tunnel.of.remove(node);
+    }
+
+    /// Whether both ways round say the same, of members only.
+    pub(super) fn tunnel_keys_agree(&self) -> bool {
+        let mut holders = Map::default();
+        let mut count = 0;
+        for (node, keys) in self.extension.tunnel.of.iter() {
+            for key in keys.all() {
+                holders.insert(key, *node);
+                count += 1;
+            }
+        }
+        holders.len() == count
+            && holders == self.extension.tunnel.holders
+            && self
+                .extension
+                .tunnel
+                .of
+                .keys()
+                .all(|node| self.members.contains_key(node))
+    }
+}
+
+/// A member sets or changes its own key.
+pub(super) fn rule_tunnel_key(
+    state: &State,
+    node: NodeId,
+    key: TunnelKey,
+) -> Result<Effect, Refusal> {
+    state.check_tunnel_key(node, key)?;
+    if state
+        .tunnel_keys(&node)
+        .is_some_and(|keys| keys.current == key)
+    {
+        return Ok(Effect::Nothing);
+    }
+    Ok(Effect::TunnelKey(node, key))
+}
