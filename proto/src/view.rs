@@ -318,7 +318,13 @@ impl MeshView {
                 let wireguard = announced(view)?;
                 let key = self.tunnel_key(node, wireguard.key)?;
                 let keyless = self.ledger.tunnel_keys(node).is_none();
-                Some(((keyless, member.joined, node), member, view, key, wireguard.port))
+                Some((
+                    (keyless, member.joined, node),
+                    member,
+                    view,
+                    key,
+                    wireguard.port,
+                ))
             })
             .collect();
         others.sort_by_key(|(order, ..)| *order);

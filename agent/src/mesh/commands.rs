@@ -3,7 +3,9 @@
 use async_trait::async_trait;
 use innermesh_proto::{certificate::Serial, name::Label};
 
-use super::{admit, certificates, control::AgentControl, evict, leave, records, renewals, tunnel_keys};
+use super::{
+    admit, certificates, control::AgentControl, evict, leave, records, renewals, tunnel_keys,
+};
 use crate::control::{
     ControlError,
     authority::{

@@ -12,12 +12,15 @@ use innermesh_proto::{
     codec,
     crypto::{PublicKey, Sealed},
     id::NodeId,
-    ledger::{Author, Batch, Content, Outcome, Request, Role, request::{Join, KeyedJoin}},
+    ledger::{
+        Author, Batch, Content, Outcome, Request, Role,
+        request::{Join, KeyedJoin},
+    },
     limits,
     message::{
-        Batches, BodyQuery, CutOff, CutOffQuery, Decided, HeadsQuery, JoinHello, JoinQuery, Joined, LedgerQuery,
-        Propose, Push, RecoveryQuery, Renew, SnapshotHead, SnapshotPartQuery, SnapshotQuery,
-        Submitted,
+        Batches, BodyQuery, CutOff, CutOffQuery, Decided, HeadsQuery, JoinHello, JoinQuery, Joined,
+        LedgerQuery, Propose, Push, RecoveryQuery, Renew, SnapshotHead, SnapshotPartQuery,
+        SnapshotQuery, Submitted,
     },
     rpc::{Failure, method},
 };
@@ -371,9 +374,7 @@ impl PeerHandler {
         };
         let state = self.0.ledger.state();
         let message = match &tunnel {
-            Some(key) => {
-                KeyedJoin::possession_message(&state.mesh, &token, &join.exporter, key)
-            }
+            Some(key) => KeyedJoin::possession_message(&state.mesh, &token, &join.exporter, key),
             None => Join::possession_message(&state.mesh, &token, &join.exporter),
         };
         let possesses = self

@@ -233,9 +233,8 @@ pub async fn cut_off(inner: &Inner, node: NodeId) -> CutOffSeen {
     let answers = asked.buffered(limits::CUT_OFF_ASKED).collect::<Vec<_>>();
     let (here, peers_say) = tokio::join!(is_cut_off(inner, node), answers);
     let others = state.members.iter().map(|(other, _)| *other);
-    let unreached = others.filter(|other| {
-        *other != inner.me && *other != node && !peers.contains(other)
-    });
+    let unreached =
+        others.filter(|other| *other != inner.me && *other != node && !peers.contains(other));
     CutOffSeen {
         here,
         peers: peers_say,

@@ -50,10 +50,7 @@ pub(super) async fn open(
 }
 
 /// Gives the interface another private key.
-pub(super) async fn set_private_key(
-    name: InterfaceName,
-    private_key: [u8; 32],
-) -> io::Result<()> {
+pub(super) async fn set_private_key(name: InterfaceName, private_key: [u8; 32]) -> io::Result<()> {
     let update = DeviceUpdate::new().set_private_key(Key(private_key));
     device::update(name, update).await
 }

@@ -77,7 +77,10 @@ fn a_key_is_one_nodes_alone_and_the_one_before_stays_its_own_until_the_next_chan
         assert!(matches!(mesh.ask(&*one, set(number)), Outcome::Done(_)));
     }
     let keys = mesh.state().tunnel_keys(&id(&*one)).copied().unwrap();
-    assert_eq!((keys.current, keys.previous), (tunnel(11), Some(tunnel(10))));
+    assert_eq!(
+        (keys.current, keys.previous),
+        (tunnel(11), Some(tunnel(10)))
+    );
     for number in [10, 11] {
         let request = mesh.request(&*two, &set(number));
         mesh.assert_refused(request, Refusal::TunnelKey);
@@ -89,7 +92,10 @@ fn a_key_is_one_nodes_alone_and_the_one_before_stays_its_own_until_the_next_chan
     assert_eq!(mesh.state().tunnel_keys(&id(&*one)), Some(&keys));
     assert!(matches!(mesh.ask(&*one, set(10)), Outcome::Done(_)));
     let keys = mesh.state().tunnel_keys(&id(&*one)).copied().unwrap();
-    assert_eq!((keys.current, keys.previous), (tunnel(10), Some(tunnel(11))));
+    assert_eq!(
+        (keys.current, keys.previous),
+        (tunnel(10), Some(tunnel(11)))
+    );
     assert!(matches!(mesh.ask(&*one, set(12)), Outcome::Done(_)));
     assert!(matches!(mesh.ask(&*two, set(11)), Outcome::Done(_)));
     assert!(mesh.state().agrees_with_itself());

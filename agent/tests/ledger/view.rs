@@ -216,7 +216,8 @@ fn s26_a_key_of_the_ledger_is_nobody_elses_whatever_is_announced() {
         assert_eq!(seen.routes(1), Some(seen.addresses(&newer)));
         assert_eq!(seen.view().tunnel_plan().peers.len(), 1);
         // With one of its own, that one leads to it.
-        seen.mesh.ask(&*older, Content::TunnelKey(TunnelKey([7; 32])));
+        seen.mesh
+            .ask(&*older, Content::TunnelKey(TunnelKey([7; 32])));
         assert_eq!(seen.routes(1), Some(seen.addresses(&newer)));
         assert_eq!(seen.routes(7), Some(seen.addresses(&older)));
         // What the newer one announces changes nothing either.
@@ -232,7 +233,8 @@ fn a_changed_key_counts_once_its_node_announces_it() {
     let one = key(1);
     seen.mesh.ask(&*one, Content::TunnelKey(TunnelKey([1; 32])));
     seen.meet(&one, &wireguard(1));
-    seen.mesh.ask(&*one, Content::TunnelKey(TunnelKey([11; 32])));
+    seen.mesh
+        .ask(&*one, Content::TunnelKey(TunnelKey([11; 32])));
     assert_eq!(seen.routes(1), Some(seen.addresses(&one)));
     assert_eq!(seen.routes(11), None);
     seen.meet(&one, &wireguard(11));

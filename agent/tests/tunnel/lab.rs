@@ -219,10 +219,12 @@ fn unfit() -> Option<String> {
     if let Err(error) = tun {
         return Some(format!("/dev/net/tun: {error}"));
     }
-    ["ip", "ping", "wg", "sysctl", "setpriv", "unshare", "prlimit"]
-        .into_iter()
-        .find(|program| Command::new(program).arg("--help").output().is_err())
-        .map(|program| format!("{program} isn't installed"))
+    [
+        "ip", "ping", "wg", "sysctl", "setpriv", "unshare", "prlimit",
+    ]
+    .into_iter()
+    .find(|program| Command::new(program).arg("--help").output().is_err())
+    .map(|program| format!("{program} isn't installed"))
 }
 
 fn run(program: &str, args: &[&str]) -> String {
