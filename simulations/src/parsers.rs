@@ -32,9 +32,9 @@ use innermesh_proto::{
     ledger::{Batch, Content, RULES, Recovery, SignedGenesis, SignedRecovery, Snapshot, State},
     limits,
     message::{
-        Batches, BodyQuery, Decided, Deciding, HeadsQuery, IssuerKeys, JoinHello, JoinQuery,
-        Joined, LedgerQuery, Propose, Push, RecoveryQuery, Renew, RevocationsQuery, SnapshotHead,
-        SnapshotPartQuery, SnapshotQuery, Spenders, Submitted,
+        Batches, BodyQuery, CutOff, CutOffQuery, Decided, Deciding, HeadsQuery, IssuerKeys,
+        JoinHello, JoinQuery, Joined, LedgerQuery, Propose, Push, RecoveryQuery, Renew,
+        RevocationsQuery, SnapshotHead, SnapshotPartQuery, SnapshotQuery, Spenders, Submitted,
     },
     rpc::{Hello, RequestFrame, ResponseFrame},
 };
@@ -163,6 +163,8 @@ pub fn rpc(bytes: &[u8]) {
         canonical::<Renew>(body, limit);
         canonical::<IssuerKeys>(body, limit);
         canonical::<Deciding>(body, limit);
+        canonical::<CutOffQuery>(body, limit);
+        canonical::<CutOff>(body, limit);
         canonical::<RecoveryQuery>(body, limit);
         canonical::<RevocationsQuery>(body, limit);
         canonical::<SnapshotHead>(body, limit);
