@@ -42,10 +42,10 @@ impl Bill {
     /// None for what is no request: that is refused, and costs who delivers it.
     pub fn of(sealed: &Sealed) -> Option<Self> {
         let request: Request = sealed.peek(limits::REQUEST_BYTES).ok()?;
-        let grant = match Content::decode(request.kind, &request.content)? {
-            Content::Join(join) => join.grant.peek::<Grant>(limits::REQUEST_BYTES).ok(),
-            _ => None,
-        };
+        let content = Content::decode(request.kind, &request.content)?;
+        let grant = content
+            .join()
+            .and_then(|join| join.grant.peek::<Grant>(limits::REQUEST_BYTES).ok());
         Some(Self {
             payer: match request.author {
                 Author::Node(node) => Payer::Node(node),

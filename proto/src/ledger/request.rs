@@ -160,6 +160,15 @@ impl Content {
         }
     }
 
+    /// What a machine with a token asks, with or without its WireGuard key.
+    pub fn join(&self) -> Option<&Join> {
+        match self {
+            Self::Join(join) => Some(join),
+            Self::KeyedJoin(keyed) => Some(&keyed.join),
+            _ => None,
+        }
+    }
+
     /// The first rules that know it: under earlier ones it counts as of an
     /// unknown kind, as it is for builds of their time.
     pub fn since_rules(&self) -> u32 {
@@ -230,7 +239,7 @@ impl Request {
 
     /// Whether it lets a machine in.
     pub fn makes_member(&self) -> bool {
-        matches!(self.kind, kind::JOIN | kind::ADMIT)
+        matches!(self.kind, kind::JOIN | kind::KEYED_JOIN | kind::ADMIT)
     }
 
     /// Whether it raises the rules: only whoever leads knows when that may be.
