@@ -205,17 +205,21 @@ pub enum Refusal {
     StateFull,
     /// The record's address is another node's.
     #[error(
-        "{0} is not an address of this node: add the record on the node that has it, share the          name with that node (`agent service add NAME --share NODE`) and run the service there,          or ask an admin to add the record"
+        "{0} is not an address of this node: add the record on the node that has it, share the \
+         name with that node (`agent service add NAME --share NODE`) and run the service there, \
+         or ask an admin to add the record"
     )]
     OthersAddress(IpAddr),
     /// The record's address is outside the mesh.
     #[error(
-        "{0} is outside the mesh, and this node wasn't granted it: ask an admin to add the record,          or for an invite with --addresses"
+        "{0} is outside the mesh, and this node wasn't granted it: ask an admin to add the record, \
+         or for an invite with --addresses"
     )]
     ForeignAddress(IpAddr),
     /// The alias leads to a name of another node's.
     #[error(
-        "{0} is not this node's name: ask its owner to share it (`agent service add NAME --share          NODE`), or an admin to add the record"
+        "{0} is not this node's name: ask its owner to share it (`agent service add NAME --share \
+         NODE`), or an admin to add the record"
     )]
     OthersName(String),
     /// The alias leads to a name outside the mesh.
