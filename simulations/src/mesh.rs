@@ -16,6 +16,7 @@ use innermesh_proto::{
     crypto::Purpose,
     ledger::{Content, Outcome, Recovery, SignedRecovery, request::Promote},
     limits,
+    name::Label,
     zone::{DomainName, RecordType},
 };
 
@@ -133,6 +134,62 @@ pub async fn ask(agent: &Agent, content: &Content) -> Result<(), String> {
         Ok(Outcome::Refused(refusal)) => Err(refusal.to_string()),
         Ok(Outcome::Waiting(waiting)) => Err(format!("{waiting:?}")),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Has as many batches written as `count`, one after the other, no faster than
+/// each of the authors may.
+pub async fn write_batches(authors: &[&Agent], count: u64) {
+    let mut names: Vec<Held> = (0..authors.len()).map(Held::new).collect();
+    let mut written = 0;
+    while written < count {
+        let mut wait = Duration::MAX;
+        for (author, held) in authors.iter().zip(&mut names) {
+            while written < count {
+                match author.ask(&held.next(), Duration::from_secs(10)).await {
+                    Ok(Outcome::Done(_)) => {
+                        held.is_held = !held.is_held || !held.gives_back;
+                        written += 1;
+                    }
+                    Err(SubmitError::Spent(_)) if held.is_held && held.gives_back => {
+                        held.gives_back = false;
+                    }
+                    Err(SubmitError::Spent(until)) => {
+                        wait = wait.min(until);
+                        break;
+                    }
+                    other => panic!("a name of the author's own: {other:?}"),
+                }
+            }
+        }
+        if written < count {
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+/// A name that an author takes and gives back; once it may give nothing back for
+/// a while it asks for it again and again, which is written too.
+struct Held {
+    name: Label,
+    is_held: bool,
+    gives_back: bool,
+}
+
+impl Held {
+    fn new(number: usize) -> Self {
+        Self {
+            name: format!("photos-{number}").parse().expect("a label"),
+            is_held: false,
+            gives_back: true,
+        }
+    }
+
+    fn next(&self) -> Content {
+        if self.is_held && self.gives_back {
+            return Content::Release(self.name.clone());
+        }
+        Content::Claim(self.name.clone())
     }
 }
 

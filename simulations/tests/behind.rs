@@ -4,13 +4,10 @@
 use std::time::Duration;
 
 use innermesh_agent::{ledger::file, mesh::Agent};
-use innermesh_proto::{
-    ledger::{Content, batch::STATE_HASH_INTERVAL},
-    limits,
-};
+use innermesh_proto::{ledger::batch::STATE_HASH_INTERVAL, limits};
 use simulations::{
     Machine, World,
-    mesh::{ask, found, invite, join, join_with, start, until},
+    mesh::{found, invite, join, join_with, start, until, write_batches},
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,23 +23,6 @@ async fn base(machine: &Machine) -> u64 {
     let contents = file::load(&machine.disk).await.unwrap();
     let at = contents.start.map(|start| start.at.position().unwrap());
     at.map_or(0, |at| at.index)
-}
-
-/// Has one that decides alone decide, one batch each, until its ledger is so
-/// far.
-async fn grow(agent: &Agent, to: u64) {
-    for count in 0..to - index(agent) {
-        let name = "photos".parse().unwrap();
-        let content = match count % 2 {
-            0 => Content::Claim(name),
-            _ => Content::Release(name),
-        };
-        // No faster than one author may.
-        if count > 500 && count % 200 == 0 {
-            tokio::time::sleep(Duration::from_secs(600)).await;
-        }
-        ask(agent, &content).await.unwrap();
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -62,7 +42,7 @@ async fn who_was_away_or_asked_in_long_ago_takes_a_state_from_a_member() {
     .await;
     machines[2].crash().await;
     drop(away);
-    grow(&first, GROWN + 5).await;
+    write_batches(&[&first, &second], GROWN + 5 - index(&first)).await;
     until("the member follows", PATIENCE, async || {
         index(&second) >= GROWN + 5
     })

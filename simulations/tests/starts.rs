@@ -8,18 +8,16 @@ use std::{path::Path, time::Duration};
 use innermesh_agent::{
     host::Disk,
     ledger::{InstallError, file, history, start::Start},
-    mesh::Agent,
 };
 use innermesh_proto::{
     crypto::Verify,
     ledger::{Content, SnapshotError},
     limits,
-    name::Label,
 };
 use ledgers::Mesh;
 use simulations::{
     World,
-    mesh::{found_with_root, join, promote, start, until},
+    mesh::{found_with_root, join, promote, start, until, write_batches},
 };
 
 /// A mesh in which the second machine leads since an epoch ended, with a state
@@ -195,22 +193,6 @@ async fn a_crash_while_a_state_is_taken_leaves_a_ledger_either_way() {
 
 /// As many batches as make a state worth its while: claims of a name that is
 /// reserved are refused, and written down.
-async fn write_many(agent: &Agent, count: u64) {
-    let name: Label = "photos".parse().unwrap();
-    for number in 0..count {
-        // No faster than one author may.
-        if number > 500 && number % 200 == 0 {
-            tokio::time::sleep(Duration::from_secs(600)).await;
-        }
-        let content = if number % 2 == 0 {
-            Content::Claim(name.clone())
-        } else {
-            Content::Release(name.clone())
-        };
-        agent.ask(&content, Duration::from_secs(10)).await.unwrap();
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_machine_that_joins_late_and_one_that_was_away_begin_with_a_state() {
     let mut world = World::new(6);
@@ -233,7 +215,7 @@ async fn a_machine_that_joins_late_and_one_that_was_away_begin_with_a_state() {
         let file = disks[machine].read(Path::new("ledger.snapshot"));
         file.await.unwrap().is_some()
     };
-    write_many(&first, limits::SNAPSHOT_SPARES + 8).await;
+    write_batches(&[&first, &agents[0]], limits::SNAPSHOT_SPARES + 8).await;
     // With three that decide another epoch begins.
     for machine in &machines[1..3] {
         promote(&first, &root, &machine.host).await.unwrap();
