@@ -7,7 +7,7 @@ use innermesh_agent::{
     ca::{Root, recovery},
     enroll::{self, InitOptions, init::RECOVERY, keys},
     host::{Disk, keys::NodeKey},
-    ledger::Ledger,
+    ledger::{Ledger, ProposeError},
 };
 use innermesh_proto::{
     certificate::Serial,
@@ -51,16 +51,22 @@ impl Ca {
     }
 
     async fn ask(&mut self, content: &Content) -> Outcome {
-        self.requests += 1;
-        let request = Request::seal(
-            &*self.key,
-            self.ledger.state().mesh,
-            RequestId([self.requests; 16]),
-            Author::Node(self.key.public().node_id()),
-            self.machine.host.clock.wall_ms() + 300_000,
-            content,
-        );
-        self.ledger.propose(request).await.unwrap()
+        loop {
+            self.requests += 1;
+            let request = Request::seal(
+                &*self.key,
+                self.ledger.state().mesh,
+                RequestId([self.requests; 16]),
+                Author::Node(self.key.public().node_id()),
+                self.machine.host.clock.wall_ms() + 300_000,
+                content,
+            );
+            match self.ledger.propose(request).await {
+                // No faster than one author may.
+                Err(ProposeError::Spent(wait)) => tokio::time::sleep(wait).await,
+                decided => return decided.unwrap(),
+            }
+        }
     }
 
     /// Issuers for these keys, each from its time on.

@@ -9,7 +9,7 @@ use innermesh_agent::{
     ca::{Root, recovery},
     enroll::{self, InitOptions, init::RECOVERY, keys},
     host::{Disk, keys::NodeKey},
-    ledger::Ledger,
+    ledger::{Ledger, ProposeError},
 };
 use innermesh_proto::{
     codec,
@@ -101,8 +101,14 @@ impl Mesh {
     }
 
     pub async fn decide(&mut self, by: &dyn Sign, author: Author, content: &Content) -> Outcome {
-        let request = self.sealed(by, author, content);
-        self.founder.ledger.propose(request).await.unwrap()
+        loop {
+            let request = self.sealed(by, author, content);
+            match self.founder.ledger.propose(request).await {
+                // No faster than one author may.
+                Err(ProposeError::Spent(wait)) => tokio::time::sleep(wait).await,
+                decided => return decided.unwrap(),
+            }
+        }
     }
 
     /// A request of the founder's that nobody was asked yet.
