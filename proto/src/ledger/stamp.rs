@@ -12,7 +12,7 @@ const DRIFT: u64 = 1000;
 /// clock is all there is.
 ///
 /// `elapsed_ms` is how much time has passed since the last stamp was seen, by
-/// the leader's monotonic clock. So much, but for [`DRIFT`], ledger time may go
+/// the leader's monotonic clock. So much, but for a tenth of a per cent, ledger time may go
 /// on whatever the peers say: the only peer can't make it stand still.
 pub fn propose(last: u64, own_ms: u64, peers_ms: &[u64], elapsed_ms: u64) -> u64 {
     let mut clocks = peers_ms.to_vec();
