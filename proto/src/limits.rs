@@ -163,6 +163,8 @@ pub const DELIVERIES_PER_HOUR: u64 = 72_000;
 pub const PEER_WORK: u64 = 8192;
 /// As [`PEER_WORK`], in an hour beyond those: 64 a second.
 pub const PEER_WORK_PER_HOUR: u64 = 64 * 3600;
+/// Streams that are taken together from a member that has to wait.
+pub const PEER_WORK_TOGETHER: u64 = 16;
 /// Bytes, either way, that are worth one stream.
 pub const PEER_WORK_BYTES: usize = 16 * 1024;
 /// Furthest a request may expire beyond the newest stamp, in milliseconds.
