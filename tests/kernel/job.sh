@@ -21,7 +21,11 @@ until_true() { # COMMAND...
 tunnel_works() { agent_of b ping a | grep "tunnel: works"; }
 own() { ip -n "$1" -o address show "im$1" scope global | sed -n "s,.*$2 \([^/]*\)/$3 .*,\1,p"; }
 # Asks the service on a; it says hello.
-ask() { in_ns "$1" timeout 3 nc -w 2 "$2" 9000 </dev/null 2>&1; }
+ask() { in_ns "$1" timeout 3 nc -w 2 "$2" "${3:-9000}" </dev/null 2>&1; }
+closed() { judge "$1" "[$(ask "$2" "$3" "${4:-9000}")]" '^\[[^h]*\]$'; } # NAME FROM TO [PORT]
+serve() { in_ns "$1" sh -c "while true; do echo hello | nc -l -p $2 >/dev/null 2>&1; done" & }
+counted() { agent_of a status --json | sed 's/.*"dropped":{\([^}]*\)}.*/\1/'; }
+overlay_says() { agent_of a status --json | grep "\"overlay\":.*$1"; }
 heard() { ask "$@" | grep hello; }
 way() { ip -n a route get "$1" 2>&1 | head -n 1; }
 
@@ -57,7 +61,8 @@ agent_of b run >/tmp/b.log 2>&1 &
 until_true tunnel_works
 judge "the kernel's WireGuard carries the tunnel" "$(ip -n a -d link show ima)" wireguard
 a4=$(own a inet 16) a6=$(own a inet6 48) b4=$(own b inet 16) b6=$(own b inet6 48)
-in_ns a sh -c 'while true; do echo hello | nc -l -p 9000 >/dev/null 2>&1; done' &
+serve a 9000
+serve b 9000
 
 for to in "$a4" "$a6"; do
     until_true heard b "$to" && echo "ok a member reaches $to"
@@ -65,21 +70,83 @@ for to in "$a4" "$a6"; do
 done
 until_true heard s 192.0.2.11 && echo "ok a stranger reaches the LAN's address"
 for to in "$a4" "$a6"; do
-    judge "a stranger doesn't reach $to" "[$(ask s "$to")]" '^\[[^h]*\]$'
+    closed "a stranger doesn't reach $to" s "$to"
 done
-ip -n s route add "$b6" via 2001:db8::11
-judge "a stranger isn't forwarded into the tunnel" "$(in_ns s ping -c 1 -W 2 "$b6" 2>&1)" '100% packet loss'
+for to in "$b4" "$b6"; do
+    until_true heard a "$to" && echo "ok the member is reached by $to"
+    ip -n s route add "$to" via "$(case $to in *:*) echo 2001:db8::11 ;; *) echo 192.0.2.11 ;; esac)"
+    closed "a stranger isn't forwarded into the tunnel to $to" s "$to"
+done
+ip -n s route del "$b4" && ip -n s route del "$b6"
 ip -n s address add "$b4" dev eth0
+ip -n s address add "$b6" dev eth0 nodad
 judge "a member's address doesn't count on the LAN" "$(in_ns s ping -c 1 -W 2 -I "$b4" 192.0.2.11 2>&1)" '100% packet loss'
-ip -n a route add "$b4" dev eth0
-judge "a rogue route takes nothing out of the tunnel" "$(way "$b4")" 'dev ima'
-ip -n a route del "$b4" dev eth0
-counted=$(agent_of a status --json | sed 's/.*"dropped":{\([^}]*\)}.*/\1/')
-judge "what was dropped is counted" "$counted" '"lan_to_overlay":[1-9]'
-judge "spoofed packets are counted" "$counted" '"lan_spoofed":[1-9]'
+judge "nor its IPv6 address" "$(in_ns s ping -c 1 -W 2 -I "$b6" 2001:db8::11 2>&1)" '100% packet loss'
+ip -n s address del "$b4" dev eth0 && ip -n s address del "$b6" dev eth0
+for to in "$b4" "$b6"; do
+    ip -n a route add "$to" dev eth0
+    judge "a rogue route takes nothing out of the tunnel to $to" "$(way "$to")" 'dev ima'
+    judge "and it works on to $to" "$(ask a "$to")" hello
+    ip -n a route del "$to" dev eth0
+done
+judge "what was dropped is counted" "$(counted)" '"lan_to_overlay":[1-9]'
+judge "spoofed packets are counted" "$(counted)" '"lan_spoofed":[1-9]'
+
+# A container, as an engine makes it, with its port 80 published as 8080.
+ip netns add c
+ip -n a link add br-c type bridge
+ip -n a address add 172.30.0.1/24 dev br-c
+ip -n a address add fd00:c::1/64 dev br-c nodad
+ip -n a link set br-c up
+ip -n a link add veth-c type veth peer name eth0 netns c
+ip -n a link set veth-c master br-c up
+ip -n c link set lo up
+ip -n c link set eth0 up
+ip -n c address add 172.30.0.2/24 dev eth0
+ip -n c address add fd00:c::2/64 dev eth0 nodad
+ip -n c route add default via 172.30.0.1
+ip -n c route add default via fd00:c::1
+in_ns a nft -f - <<RULES
+table inet engine {
+    chain published {
+        type nat hook prerouting priority dstnat;
+        ip daddr { $a4, 192.0.2.11 } tcp dport 8080 dnat ip to 172.30.0.2:80
+        ip6 daddr { $a6, 2001:db8::11 } tcp dport 8080 dnat ip6 to [fd00:c::2]:80
+    }
+}
+RULES
+serve c 80
+published() { ask b "$1" 8080 | grep hello; }
+for to in "$a4" "$a6"; do
+    until_true published "$to" && echo "ok a member reaches a container's port published on $to"
+    closed "a stranger doesn't, by $to" s "$to" 8080
+done
+for to in 192.0.2.11 2001:db8::11; do
+    judge "a stranger does by the LAN's address $to" "$(ask s "$to" 8080)" hello
+done
+for to in "$a4" "$a6" "$b4" "$b6"; do
+    judge "the container reaches $to" "$(ask c "$to")" hello
+done
+key=$(in_ns a wg show ima public-key)
+through() {
+    in_ns b wg set imb peer "$key" allowed-ips "$a4,$a6,172.30.0.2/32,fd00:c::2/128"
+    ! ask b "$1" 80 | grep -q hello && counted | grep "\"tunnel_through\":$2"
+}
+ip -n b route add 172.30.0.2 dev imb
+ip -n b route add fd00:c::2 dev imb
+until_true through 172.30.0.2 '[1-9]' && echo "ok a member that adds the container's network to its own device is dropped"
+before=$(counted | sed 's/.*"tunnel_through":\([0-9]*\).*/\1/')
+more() { through fd00:c::2 '[1-9]' && [ "$(counted | sed 's/.*"tunnel_through":\([0-9]*\).*/\1/')" -gt "$before" ]; }
+until_true more && echo "ok by IPv6 too"
+judge "nothing would have left unencrypted" "$(counted)" '"leak":0'
 
 kill -9 $agent
 judge "the kernel's device outlives the agent" "$(way "$b4")" 'dev ima'
+for to in "$a4" "$a6"; do
+    judge "members go on reaching $to" "$(ask b "$to")" hello
+    closed "a stranger doesn't reach $to while the agent is dead" s "$to"
+    closed "nor the container's port by $to" s "$to" 8080
+done
 ip -n a link delete ima
 judge "without it nothing leaves (IPv4)" "$(way "$b4")" 'No route to host'
 judge "without it nothing leaves (IPv6)" "$(way "$b6")" 'No route to host'
@@ -87,5 +154,15 @@ ip -n a rule delete pref 905
 judge "without our rule it would" "$(way "$b4")" 'dev eth0'
 agent_of a overlay load
 judge "what was stored closes it again" "$(way "$b4")" 'No route to host'
+judge "by IPv6 too" "$(way "$b6")" 'No route to host'
+
+# Without the program nft: what is open is told, and closed once it is there.
+mv /usr/bin/nft /usr/bin/nft.away
+/usr/bin/ip netns exec a /usr/bin/agent --dir /tmp/a run >/tmp/a2.log 2>&1 &
+until_true overlay_says '"filter":false'
+judge "without nft its routes stand" "$(agent_of a status --json)" '"filter":false,"routes":true'
+judge "and status says what is open" "$(agent_of a status --json)" "isn't closed to other networks"
+mv /usr/bin/nft.away /usr/bin/nft
+until_true overlay_says '"filter":true' && echo "ok with nft it is closed again"
 grep -iE ' (WARN|ERROR) ' /tmp/a.log
 echo "the job has ended"
