@@ -163,8 +163,6 @@ pub const DELIVERIES_PER_HOUR: u64 = 72_000;
 pub const PEER_WORK: u64 = 8192;
 /// As [`PEER_WORK`], in an hour beyond those: 64 a second.
 pub const PEER_WORK_PER_HOUR: u64 = 64 * 3600;
-/// Streams that are taken together from a member that has to wait.
-pub const PEER_WORK_TOGETHER: u64 = 16;
 /// Bytes, either way, that are worth one stream.
 pub const PEER_WORK_BYTES: usize = 16 * 1024;
 /// Furthest a request may expire beyond the newest stamp, in milliseconds.
@@ -462,6 +460,11 @@ pub const LAN_EXCEPTIONS: usize = 64;
 pub const FILTER_PLAN_BYTES: usize = 512 * 1024;
 /// Most that is read of what `nft` prints, in bytes.
 pub const NFT_OUTPUT_BYTES: u64 = 4 * 1024 * 1024;
+/// Filters of others that are told for one way of the overlay's packets.
+pub const OTHER_FILTERS: usize = 4;
+/// For how long it is told that others' filters dropped a packet, or that
+/// somebody changed ours, in milliseconds.
+pub const OTHERS_TOLD_MS: u64 = 10 * 60 * 1000;
 /// Longest time that `nft` may take, in milliseconds.
 pub const NFT_MS: u64 = 20_000;
 /// One place in so many of a listener is kept for members, and one for programs

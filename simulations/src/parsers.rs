@@ -27,7 +27,7 @@ use innermesh_proto::{
     certificate::RevocationList,
     codec,
     crypto::Sealed,
-    filter::nft::render,
+    filter::nft::{Passage, render},
     head::{self, Announcement, Head},
     ledger::{Batch, Content, RULES, Recovery, SignedGenesis, SignedRecovery, Snapshot, State},
     limits,
@@ -250,6 +250,13 @@ pub fn overlay(bytes: &[u8]) {
     }
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = overlay::parse_counters(text);
+        for passage in Passage::ALL {
+            let lost = [((passage, true), 1)].into();
+            if let Ok(tunnel) = "im0".to_owned().try_into() {
+                let lost = overlay::others::conclude(&lost, text, false, &tunnel);
+                assert!(lost.len() == 1 && lost[0].by.len() <= limits::OTHER_FILTERS);
+            }
+        }
     }
 }
 

@@ -34,6 +34,6 @@ async fn load(overlay: &SystemOverlay, context: &Context) -> Result<(), Failure>
     };
     // Each for itself: where one can't be had, the other helps.
     let routes = overlay.route(&plan).await;
-    overlay.filter(&plan).await.map_err(Failure::failed)?;
+    let _ = overlay.filter(&plan).await.map_err(Failure::failed)?;
     routes.map_err(Failure::failed)
 }

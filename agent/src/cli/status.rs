@@ -43,6 +43,7 @@ pub async fn status(arguments: &Arguments, client: &Client) -> Result<(), Failur
         (told.uptime_s, told.counters) = (0, Default::default());
         if let Some(overlay) = &mut told.overlay {
             overlay.dropped.clear();
+            overlay.dropped_by_others.clear();
         }
         let news = arguments
             .output

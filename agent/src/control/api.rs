@@ -200,6 +200,10 @@ pub struct OverlayStatus {
     pub exceptions: Vec<String>,
     /// Packets that were dropped, by reason.
     pub dropped: BTreeMap<String, u64>,
+    /// Packets that other filters of this host dropped, by way and family,
+    /// such as `in4`.
+    #[serde(default)]
+    pub dropped_by_others: BTreeMap<String, u64>,
 }
 
 /// Where DNS is answered.

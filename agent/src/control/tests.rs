@@ -95,6 +95,7 @@ pub(crate) fn sample_status() -> Status {
             containers: vec!["docker0 172.17.0.0/16".into()],
             exceptions: Vec::new(),
             dropped: BTreeMap::from([("arp_asked".into(), 0), ("leak".into(), 2)]),
+            dropped_by_others: BTreeMap::from([("in4".into(), 3)]),
         }),
     }
 }

@@ -55,6 +55,8 @@ impl Control for AgentControl {
         let view = self.view();
         let state = &view.ledger;
         let paths = self.paths();
+        // Before the warnings, which tell what it found.
+        let overlay = overlay::status(&self.0).await;
         let mut warnings = self.warnings(&view);
         warnings.extend(self.lost_warnings().await);
         warnings.extend(self.room_warning().await);
@@ -97,7 +99,7 @@ impl Control for AgentControl {
                 })
                 .collect(),
             counters: self.counters(),
-            overlay: overlay::status(&self.0).await,
+            overlay,
         }
     }
 
@@ -451,7 +453,7 @@ impl AgentControl {
         warnings.extend(self.0.services.warnings());
         let trouble = self.0.acme_trouble.borrow().clone();
         warnings.extend(trouble.map(|why| format!("ACME isn't served: {why}")));
-        warnings.extend(self.0.enforced.warnings());
+        warnings.extend(self.0.enforced.warnings(self.0.host.clock.now()));
         warnings.extend(self.0.page.warnings());
         warnings.extend(self.0.lists.warnings(&view.ledger, self.0.now_ms()));
         if let Some(why) = &*self

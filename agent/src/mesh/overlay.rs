@@ -2,17 +2,25 @@
 //! tunnel does: what the tunnel is given is closed to all others already.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use innermesh_proto::filter::{FilterPlan, HostNetworks, Interface, nft::Dropped};
+use innermesh_proto::{
+    filter::{
+        FilterPlan, HostNetworks, Interface,
+        nft::{Dropped, Passage},
+    },
+    limits,
+};
 use ipnet::IpNet;
 
 use super::{Inner, apply};
 use crate::{
     control::api::OverlayStatus,
-    overlay::{OverlayError, stored},
+    host::Mono,
+    overlay::{Filtered, OverlayError, others::Lost, stored},
     tunnel::BackendChoice,
 };
 
@@ -28,6 +36,11 @@ struct State {
     filter: Option<OverlayError>,
     routes: Option<OverlayError>,
     stored: Option<FilterPlan>,
+    /// When it was last put back, as somebody else had changed it.
+    restored: Option<Mono>,
+    /// What others' filters dropped at the last look, and when there was more
+    /// of it than before.
+    lost: BTreeMap<(Passage, bool), (Lost, Mono)>,
 }
 
 impl Enforced {
@@ -39,7 +52,7 @@ impl Enforced {
     }
 
     /// What a person should do something about.
-    pub fn warnings(&self) -> Vec<String> {
+    pub fn warnings(&self, now: Mono) -> Vec<String> {
         let state = self.lock();
         let filter = state.filter.as_ref().map(|error| {
             format!(
@@ -55,7 +68,13 @@ impl Enforced {
             )
         });
         let near = state.plan.as_ref().and_then(lan_warning);
-        filter.into_iter().chain(routes).chain(near).collect()
+        let restored = is_recent(state.restored, now).then(|| {
+            "another program removed or changed the overlay's packet filter, and it was put back: \
+             reload others' rules without `flush ruleset`"
+                .to_owned()
+        });
+        let own = filter.into_iter().chain(routes).chain(near).chain(restored);
+        own.chain(lost_warnings(&state.lost, now)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -79,6 +98,41 @@ fn lan_warning(plan: &FilterPlan) -> Option<String> {
          range",
         own.interface
     ))
+}
+
+/// Whether what others did is still told.
+fn is_recent(then: Option<Mono>, now: Mono) -> bool {
+    let told = Duration::from_millis(limits::OTHERS_TOLD_MS);
+    then.is_some_and(|then| now.saturating_sub(then) < told)
+}
+
+/// Filters of others that drop what should pass, and what has each let it
+/// pass. One that drops both families by one rule is told once.
+fn lost_warnings(lost: &BTreeMap<(Passage, bool), (Lost, Mono)>, now: Mono) -> BTreeSet<String> {
+    let recent = lost
+        .values()
+        .filter(|(_, grew)| is_recent(Some(*grew), now))
+        .map(|(lost, _)| lost);
+    let warnings = recent.flat_map(|lost| {
+        let what = match lost.passage {
+            Passage::In => "what other nodes send to this one",
+            Passage::Through => "packets between other nodes and this host's containers",
+            Passage::Out => "what this node sends to others",
+        };
+        let family = if lost.v4 { "IPv4" } else { "IPv6" };
+        lost.by.iter().map(move |other| match &other.command {
+            Some(command) => format!(
+                "{} drops {what}. If it isn't meant to, run `{command}`, and keep that in its \
+                 configuration",
+                other.owner
+            ),
+            None => format!(
+                "{} drops {what} ({family}); `nft monitor trace` shows where",
+                other.owner
+            ),
+        })
+    });
+    warnings.collect()
 }
 
 /// Looks at the host's own networks.
@@ -116,15 +170,23 @@ pub async fn enforce(inner: &Inner, check: bool) {
         }
     }
     let overlay = &inner.host.overlay;
-    let filter = overlay.filter(&plan).await.err();
+    let filtered = overlay.filter(&plan).await;
+    let restored = matches!(filtered, Ok(Filtered::Restored));
+    let filter = filtered.err();
     let routes = overlay.route(&plan).await.err();
     let store = {
         let mut state = inner.enforced.lock();
         warn_of(&state.filter, &filter);
         warn_of(&state.routes, &routes);
+        if restored && !is_recent(state.restored, inner.host.clock.now()) {
+            tracing::warn!("another program changed the overlay's packet filter; it was put back");
+        }
         let store = state.stored.as_ref() != Some(&plan);
         state.stored = Some(plan.clone());
         (state.filter, state.routes) = (filter, routes);
+        if restored {
+            state.restored = Some(inner.host.clock.now());
+        }
         state.plan = Some(plan.clone());
         store
     };
@@ -159,9 +221,12 @@ pub async fn give_up(inner: &Inner) {
 
 /// What `status` tells.
 pub async fn status(inner: &Inner) -> Option<OverlayStatus> {
-    interface(inner)?;
+    let interface = interface(inner)?;
     let counted = inner.host.overlay.dropped().await.unwrap_or_default();
-    let state = inner.enforced.lock();
+    let lost = inner.host.overlay.lost(&interface).await;
+    let now = inner.host.clock.now();
+    let mut state = inner.enforced.lock();
+    remember(&mut state.lost, lost.unwrap_or_default(), now);
     let plan = state.plan.as_ref()?;
     Some(OverlayStatus {
         interface: plan.interface.to_string(),
@@ -185,7 +250,28 @@ pub async fn status(inner: &Inner) -> Option<OverlayStatus> {
                 (why.counter().to_owned(), packets)
             })
             .collect::<BTreeMap<_, _>>(),
+        dropped_by_others: state
+            .lost
+            .iter()
+            .map(|((passage, v4), (lost, _))| {
+                let family = if *v4 { "4" } else { "6" };
+                (format!("{}{family}", passage.word()), lost.packets)
+            })
+            .collect(),
     })
+}
+
+/// Takes up what was found just now.
+fn remember(known: &mut BTreeMap<(Passage, bool), (Lost, Mono)>, found: Vec<Lost>, now: Mono) {
+    let before = std::mem::take(known);
+    for lost in found {
+        let key = (lost.passage, lost.v4);
+        let since = before
+            .get(&key)
+            .filter(|(before, _)| before.packets >= lost.packets)
+            .map_or(now, |(_, since)| *since);
+        known.insert(key, (lost, since));
+    }
 }
 
 fn plan(inner: &Inner, interface: &Interface) -> Option<FilterPlan> {

@@ -6,6 +6,7 @@
 
 mod networks;
 mod nft;
+pub mod others;
 mod recorded;
 mod routing;
 pub mod stored;
@@ -38,7 +39,7 @@ pub trait Overlay: Send + Sync {
     ///
     /// # Errors
     /// What was in force before stays.
-    async fn filter(&self, plan: &FilterPlan) -> Result<(), OverlayError>;
+    async fn filter(&self, plan: &FilterPlan) -> Result<Filtered, OverlayError>;
 
     /// Makes routes and rules equal to `plan`; those through the tunnel once
     /// its interface is up. Nothing is written where they are.
@@ -53,6 +54,13 @@ pub trait Overlay: Send + Sync {
     /// Where they can't be read.
     async fn dropped(&self) -> Result<BTreeMap<Dropped, u64>, OverlayError>;
 
+    /// What others' filters dropped since then of what ours let pass, and
+    /// whose they are.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    async fn lost(&self, tunnel: &Interface) -> Result<Vec<others::Lost>, OverlayError>;
+
     /// Waits until what was applied, or what it depends on, may have changed.
     async fn changed(&self);
 
@@ -61,6 +69,17 @@ pub trait Overlay: Send + Sync {
     /// # Errors
     /// Some of it may still be there; calling again is fine.
     async fn remove(&self) -> Result<(), OverlayError>;
+}
+
+/// What became of the packet filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filtered {
+    /// It was equal to the plan.
+    Stood,
+    /// It was written.
+    Written,
+    /// Somebody else had changed what was written before; it was put back.
+    Restored,
 }
 
 /// Why the host isn't as the plan says.

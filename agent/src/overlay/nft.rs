@@ -7,10 +7,7 @@
 
 use std::{collections::BTreeMap, io, process::Stdio, time::Duration};
 
-use innermesh_proto::{
-    filter::nft::{Dropped, TABLE},
-    limits,
-};
+use innermesh_proto::{filter::nft::TABLE, limits};
 use serde::Deserialize;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
@@ -36,14 +33,28 @@ pub(super) async fn list() -> Result<String, OverlayError> {
     Ok(listed)
 }
 
-/// Our counters, in packets.
-pub(super) async fn counters() -> Result<BTreeMap<Dropped, u64>, OverlayError> {
+/// Our counters by name, in packets.
+pub(super) async fn counters() -> Result<BTreeMap<String, u64>, OverlayError> {
     let listed = run(&["-j", "list", "counters"], "").await?;
     parse_counters(&listed).ok_or_else(|| OverlayError::Nft("its counters can't be read".into()))
 }
 
+/// Everybody's rules, as JSON.
+pub(super) async fn ruleset() -> Result<String, OverlayError> {
+    run(&["-j", "-s", "list", "ruleset"], "").await
+}
+
+/// Whether the kernel has a filter of the older iptables, which nftables
+/// doesn't list.
+pub(super) fn has_legacy_filter() -> bool {
+    ["ip", "ip6"].iter().any(|family| {
+        let names = std::fs::read_to_string(format!("/proc/net/{family}_tables_names"));
+        names.is_ok_and(|names| names.lines().any(|name| name == "filter"))
+    })
+}
+
 /// Reads what `nft -j list counters` prints.
-pub fn parse_counters(text: &str) -> Option<BTreeMap<Dropped, u64>> {
+pub fn parse_counters(text: &str) -> Option<BTreeMap<String, u64>> {
     #[derive(Deserialize)]
     struct Listed {
         nftables: Vec<Item>,
@@ -61,13 +72,10 @@ pub fn parse_counters(text: &str) -> Option<BTreeMap<Dropped, u64>> {
     let listed: Listed = serde_json::from_str(text).ok()?;
     let counters = listed.nftables.into_iter().filter_map(|item| item.counter);
     let ours = counters.filter(|counter| counter.table == TABLE);
-    let found = ours.filter_map(|counter| {
-        let dropped = Dropped::ALL
-            .into_iter()
-            .find(|d| d.counter() == counter.name)?;
-        Some((dropped, counter.packets))
-    });
-    Some(found.collect())
+    Some(
+        ours.map(|counter| (counter.name, counter.packets))
+            .collect(),
+    )
 }
 
 async fn run(arguments: &[&str], input: &str) -> Result<String, OverlayError> {
@@ -133,7 +141,8 @@ mod tests {
             {"counter": {"family": "inet", "name": "leak", "table": "innermesh", "handle": 6, "packets": 7, "bytes": 90}},
             {"counter": {"family": "inet", "name": "leak", "table": "other", "handle": 1, "packets": 1, "bytes": 0}},
             {"counter": {"family": "arp", "name": "of_another_build", "table": "innermesh", "handle": 1, "packets": 1, "bytes": 0}}]}"#;
-        assert_eq!(parse_counters(text), Some([(Dropped::Leak, 7)].into()));
+        let ours = [("leak".to_owned(), 7), ("of_another_build".to_owned(), 1)];
+        assert_eq!(parse_counters(text), Some(ours.into()));
         for bad in ["", "{}", "[]", r#"{"nftables": [{"counter": {}}]}"#] {
             assert_eq!(parse_counters(bad), None, "{bad}");
         }

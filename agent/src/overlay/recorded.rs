@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use innermesh_proto::filter::{FilterPlan, HostNetworks, Interface, nft::Dropped};
 
-use super::{Overlay, OverlayError};
+use super::{Filtered, Overlay, OverlayError, others::Lost};
 
 /// Remembers the plans that it was last given. Clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -63,13 +63,16 @@ impl Overlay for RecordedOverlay {
         Ok(self.lock().networks.clone())
     }
 
-    async fn filter(&self, plan: &FilterPlan) -> Result<(), OverlayError> {
+    async fn filter(&self, plan: &FilterPlan) -> Result<Filtered, OverlayError> {
         let mut state = self.lock();
         if state.missing {
             return Err(OverlayError::NoNft);
         }
-        state.filter = Some(plan.clone());
-        Ok(())
+        let before = state.filter.replace(plan.clone());
+        Ok(match before.as_ref() == Some(plan) {
+            true => Filtered::Stood,
+            false => Filtered::Written,
+        })
     }
 
     async fn route(&self, plan: &FilterPlan) -> Result<(), OverlayError> {
@@ -79,6 +82,10 @@ impl Overlay for RecordedOverlay {
 
     async fn dropped(&self) -> Result<BTreeMap<Dropped, u64>, OverlayError> {
         Ok(BTreeMap::new())
+    }
+
+    async fn lost(&self, _tunnel: &Interface) -> Result<Vec<Lost>, OverlayError> {
+        Ok(Vec::new())
     }
 
     async fn changed(&self) {

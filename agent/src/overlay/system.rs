@@ -13,7 +13,12 @@ use innermesh_proto::filter::{
 };
 use tokio::sync::{Mutex, OnceCell};
 
-use super::{Overlay, OverlayError, networks, nft, routing, watch::Watch};
+use super::{
+    Filtered, Overlay, OverlayError, networks, nft,
+    others::{self, Lost},
+    routing,
+    watch::Watch,
+};
 use crate::tunnel::interface::Netlink;
 
 /// This host's.
@@ -83,14 +88,14 @@ impl Overlay for SystemOverlay {
             .map_err(OverlayError::routing("read the host's networks"))
     }
 
-    async fn filter(&self, plan: &FilterPlan) -> Result<(), OverlayError> {
+    async fn filter(&self, plan: &FilterPlan) -> Result<Filtered, OverlayError> {
         let open = self.open().await?;
         let mut applied = self.applied.lock().await;
         let text = ruleset::render(plan, false);
         if self.stands(open, applied.as_ref(), &text).await {
-            return Ok(());
+            return Ok(Filtered::Stood);
         }
-        *applied = None;
+        let before = applied.take();
         if let Err(error) = nft::apply(&text).await {
             // Tables of another build may have parts of the same names that
             // can't be changed into these.
@@ -101,8 +106,12 @@ impl Overlay for SystemOverlay {
         }
         self.suspect.store(false, Ordering::Relaxed);
         let listed = nft::list().await?;
+        let restored = before.is_some_and(|before| before.text == text);
         *applied = Some(Applied { text, listed });
-        Ok(())
+        Ok(match restored {
+            true => Filtered::Restored,
+            false => Filtered::Written,
+        })
     }
 
     async fn route(&self, plan: &FilterPlan) -> Result<(), OverlayError> {
@@ -113,7 +122,25 @@ impl Overlay for SystemOverlay {
     }
 
     async fn dropped(&self) -> Result<BTreeMap<Dropped, u64>, OverlayError> {
-        nft::counters().await
+        let counted = nft::counters().await?;
+        let packets = |why: Dropped| Some((why, *counted.get(why.counter())?));
+        Ok(Dropped::ALL.into_iter().filter_map(packets).collect())
+    }
+
+    async fn lost(&self, tunnel: &Interface) -> Result<Vec<Lost>, OverlayError> {
+        let before = nft::counters().await?;
+        let is_some = |behind: &BTreeMap<String, u64>| !others::missing(&before, behind).is_empty();
+        if !is_some(&before) {
+            return Ok(Vec::new());
+        }
+        // Read once more, by which all that passed has arrived.
+        let missing = others::missing(&before, &nft::counters().await?);
+        if missing.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ruleset = nft::ruleset().await.unwrap_or_default();
+        let legacy = nft::has_legacy_filter();
+        Ok(others::conclude(&missing, &ruleset, legacy, tunnel))
     }
 
     async fn changed(&self) {

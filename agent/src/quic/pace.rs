@@ -36,11 +36,8 @@ impl Paces {
         let members = members.unwrap_or_else(PoisonError::into_inner);
         let bucket = members.get(&node)?;
         let (most, per_hour) = (limits::PEER_WORK, limits::PEER_WORK_PER_HOUR);
-        if bucket.wait(1, most, per_hour, now).is_zero() {
-            return None;
-        }
-        // For several at once: one wake-up for each costs more than their work.
-        Some(bucket.wait(limits::PEER_WORK_TOGETHER, most, per_hour, now))
+        let wait = bucket.wait(1, most, per_hour, now);
+        (wait > Duration::ZERO).then_some(wait)
     }
 }
 
@@ -63,14 +60,9 @@ mod tests {
             paces.count(one, 1, now);
         }
         let wait = paces.wait(one, now).expect("it is too much");
-        assert!(wait < Duration::from_secs(1), "{wait:?}");
+        assert!(wait < Duration::from_millis(100), "{wait:?}");
         assert_eq!(paces.wait(other, now), None);
-        // Then several pass before it waits again.
-        for _ in 0..limits::PEER_WORK_TOGETHER {
-            assert_eq!(paces.wait(one, now + wait), None);
-            paces.count(one, 1, now + wait);
-        }
-        assert!(paces.wait(one, now + wait).is_some());
+        assert_eq!(paces.wait(one, now + wait), None);
         // A frame of a megabyte is worth many small ones.
         paces.count(one, work(1 << 20), now + wait);
         let wait = paces.wait(one, now + wait).expect("it is too much");

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fmt, fmt::Write, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::{FilterPlan, LanAddress};
+use super::{FilterPlan, Interface, LanAddress};
 
 /// The name of both tables.
 pub const TABLE: &str = "innermesh";
@@ -80,6 +80,38 @@ impl fmt::Display for Dropped {
     }
 }
 
+/// Which way packets of the overlay pass this host's filters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Passage {
+    /// From other nodes to this one.
+    In,
+    /// Between the tunnel and what this host forwards for: its containers.
+    Through,
+    /// From this node to others.
+    Out,
+}
+
+impl Passage {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::In, Self::Through, Self::Out];
+
+    /// A word of it, of which the names of its counters are made.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::In => "in",
+            Self::Through => "through",
+            Self::Out => "out",
+        }
+    }
+
+    /// The name of the counter before the filters of others, and behind them:
+    /// what is missing in between, they dropped.
+    pub fn counters(self, v4: bool) -> [String; 2] {
+        let family = if v4 { "4" } else { "6" };
+        ["before", "behind"].map(|place| format!("{}{family}_{place}", self.word()))
+    }
+}
+
 /// The transaction. `anew` makes both tables from nothing, for tables of
 /// another build that can't be changed into these; counters are then zero.
 pub fn render(plan: &FilterPlan, anew: bool) -> String {
@@ -94,8 +126,14 @@ pub fn render(plan: &FilterPlan, anew: bool) -> String {
             dropped.counter()
         ));
     }
+    for passage in Passage::ALL {
+        for counter in [true, false].map(|v4| passage.counters(v4)).concat() {
+            inet.line(format_args!("add counter inet {TABLE} {counter}"));
+        }
+    }
     sets(&mut inet, plan);
     chains(&mut inet, plan);
+    others(&mut inet, &plan.interface);
     let mut arp = Table::begin(&mut text, "arp");
     arp.line(format_args!(
         "add counter arp {TABLE} {}",
@@ -182,7 +220,7 @@ fn chains(inet: &mut Table<'_>, plan: &FilterPlan) {
     if !masquerades {
         inet.line(format_args!("delete chain inet {TABLE} containers"));
     }
-    for chain in ["tunnel", "inside", "judge"] {
+    for chain in ["tunnel", "welcome", "inside", "judge", "passed"] {
         inet.line(format_args!("add chain inet {TABLE} {chain}"));
     }
     let tunnel = &plan.interface;
@@ -204,10 +242,8 @@ fn chains(inet: &mut Table<'_>, plan: &FilterPlan) {
     inet.rule("tunnel", &drop(Dropped::TunnelThrough));
 
     // Again, as rules in between may have given packets another destination.
-    inet.rule(
-        "entry",
-        &format!("iifname {{ \"lo\", \"{tunnel}\" }} accept"),
-    );
+    inet.rule("entry", &format!("iifname \"{tunnel}\" goto welcome"));
+    inet.rule("entry", "iifname \"lo\" accept");
     inet.both("entry", "IP daddr @netN", "jump inside");
     inet.both("inside", "iifname . IP saddr @inN", "accept");
     inet.both("inside", "iifname . IP daddr @lanN", "accept");
@@ -259,7 +295,7 @@ fn judge(inet: &mut Table<'_>, plan: &FilterPlan) {
         &format!(
             "iifname \"{tunnel}\" ct status dnat ct original IP daddr @ownN oifname . IP daddr @inN"
         ),
-        "accept",
+        "goto passed",
     );
     inet.both(
         "judge",
@@ -267,33 +303,68 @@ fn judge(inet: &mut Table<'_>, plan: &FilterPlan) {
             "oifname \"{tunnel}\" ct status dnat ct direction reply ct original IP daddr @ownN \
              iifname . IP saddr @inN"
         ),
-        "accept",
+        "goto passed",
     );
     if plan.containers_reach_mesh {
         inet.both(
             "judge",
             &format!("oifname \"{tunnel}\" iifname . IP saddr @inN"),
-            "accept",
+            "goto passed",
         );
         inet.both(
             "judge",
             &format!(
                 "iifname \"{tunnel}\" ct status snat ct direction reply oifname . IP daddr @inN"
             ),
-            "accept",
+            "goto passed",
         );
     }
     inet.both(
         "judge",
         "iifname . IP saddr @inN oifname . IP daddr @nearN",
-        "accept",
+        "goto passed",
     );
     inet.both(
         "judge",
         "iifname . IP saddr @nearN oifname . IP daddr @inN",
-        "accept",
+        "goto passed",
     );
     inet.rule("judge", &drop(Dropped::Forwarded));
+}
+
+/// Counts what passes here, and again behind all other filters of the same
+/// hook: a verdict of theirs can't be read from rules, and is seen by this.
+fn others(inet: &mut Table<'_>, tunnel: &Interface) {
+    inet.chain("entered", "filter hook input priority 1000");
+    inet.chain("crossed", "filter hook forward priority 1000");
+    inet.chain("begin", "filter hook output priority filter - 10");
+    inet.chain("begun", "filter hook output priority 1000");
+    // Firewalls drop stray packets of old connections, which is no news: only
+    // the first of each is counted, and of forwarded ones what isn't stray.
+    let first = "ct state { new, untracked }";
+    let inward = format!("iifname \"{tunnel}\"");
+    let outward = format!("oifname \"{tunnel}\"");
+    for (v4, family) in [(true, "ipv4"), (false, "ipv6")] {
+        let mut count = |chain: &str, way: &str, which: &str, counter: &str| {
+            inet.rule(
+                chain,
+                &format!("{way} meta nfproto {family} {which} counter name {counter}"),
+            );
+        };
+        let [before, behind] = Passage::In.counters(v4);
+        count("welcome", &inward, first, &before);
+        count("entered", &inward, first, &behind);
+        let [before, behind] = Passage::Out.counters(v4);
+        count("begin", &outward, first, &before);
+        count("begun", &outward, first, &behind);
+        let [before, behind] = Passage::Through.counters(v4);
+        for way in [&inward, &outward] {
+            count("passed", way, "ct state != invalid", &before);
+            count("crossed", way, "ct state != invalid", &behind);
+        }
+    }
+    inet.rule("welcome", "accept");
+    inet.rule("passed", "accept");
 }
 
 /// The verdict that counts.
