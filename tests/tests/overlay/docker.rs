@@ -3,11 +3,17 @@
 use std::{path::PathBuf, time::Duration};
 
 use innermesh_tests::{
-    Agent, Finished, Host, Lab, Process, agent::PATIENCE, wait::ensure, wait_for, web::installed,
+    Finished, Host, Lab, Process, agent::PATIENCE, wait::ensure, wait_for, web::installed,
 };
 use nix::sys::signal::Signal;
 
-use crate::{LAN, SERVICE, Service, address, cable, dropped, overlay_of, reaches_not, shell};
+use crate::{
+    containers::Container,
+    firewalls::opens,
+    world::{
+        LAN, SERVICE, Service, address, asks, cable, dropped, overlay_of, pair, reaches_not, shell,
+    },
+};
 
 /// A dockerd in the network of one host. Its containers end with it.
 struct Docker<'lab> {
@@ -122,12 +128,8 @@ fn http(host: &Host, ip: std::net::IpAddr) -> String {
 #[test]
 fn docker_goes_on_published_ports_container_names_and_containers_to_the_mesh() {
     let Some(lab) = Lab::new(3) else { return };
-    let [alpha, beta, stranger] = [0, 1, 2].map(|index| &lab.hosts[index]);
-    let mut alpha = Agent::new(alpha, "alpha");
-    let mut beta = Agent::new(beta, "beta");
-    let _ = alpha.init();
-    beta.join(&alpha);
-    alpha.wait_nodes(2);
+    let stranger = &lab.hosts[2];
+    let (alpha, beta) = pair(&lab);
     let Some(docker) = Docker::start(alpha.host) else {
         return;
     };
@@ -183,4 +185,30 @@ fn docker_goes_on_published_ports_container_names_and_containers_to_the_mesh() {
     }
     assert_eq!(dropped(&alpha, "leak"), 0);
     assert_eq!(dropped(&alpha, "forwarded"), 0);
+}
+
+#[test]
+fn docker_s_policy_for_forwarding_is_told_where_it_drops_what_members_send_to_others_containers() {
+    let Some(lab) = Lab::new(2) else { return };
+    let (alpha, beta) = pair(&lab);
+    let Some(_docker) = Docker::start(alpha.host) else {
+        return;
+    };
+    let (own, far) = (overlay_of(&beta, "alpha"), overlay_of(&alpha, "beta"));
+    let _on_beta = Service::start(beta.host, SERVICE);
+    // Of another engine, which Docker knows nothing of.
+    let container = Container::start(alpha.host, 0);
+    let _server = container.serve();
+    let commands = opens(&alpha, &["Docker's policy"], || {
+        reaches_not(beta.host, own[0], container.published());
+        let _ = container
+            .tries(far[0], SERVICE)
+            .expect_err("Docker drops it");
+    });
+    assert_eq!(
+        commands,
+        ["iptables -I DOCKER-USER -i im0 -j ACCEPT && iptables -I DOCKER-USER -o im0 -j ACCEPT"]
+    );
+    assert_eq!(asks(beta.host, own[0], container.published()), far[0]);
+    assert_eq!(container.asks(far[0], SERVICE), own[0]);
 }

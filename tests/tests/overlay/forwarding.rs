@@ -1,20 +1,17 @@
 //! Hosts that forward: between the tunnel and a LAN nothing passes.
 
-use innermesh_tests::{Agent, Lab, agent::PATIENCE, wait::ensure, wait_for};
+use innermesh_tests::Lab;
 
-use crate::{
-    LAN, SERVICE, STRANGER, Service, address, asks, cable, dropped, overlay_of, reaches_not, shell,
+use crate::world::{
+    LAN, SERVICE, STRANGER, Service, Widened, address, asks, cable, dropped, overlay_of, pair,
+    reaches_not, shell,
 };
 
 #[test]
 fn s25_a_host_that_forwards_lets_nobody_into_the_tunnel_and_nobody_out_of_it() {
     let Some(lab) = Lab::new(3) else { return };
-    let [alpha, beta, stranger] = [0, 1, 2].map(|index| &lab.hosts[index]);
-    let mut alpha = Agent::new(alpha, "alpha");
-    let mut beta = Agent::new(beta, "beta");
-    let _ = alpha.init();
-    beta.join(&alpha);
-    alpha.wait_nodes(2);
+    let stranger = &lab.hosts[2];
+    let (alpha, beta) = pair(&lab);
     let far = overlay_of(&alpha, "beta");
     // As a router does, and as Docker makes of every host: it masquerades too,
     // so that beta would take a stranger's packets for alpha's.
@@ -42,30 +39,8 @@ fn s25_a_host_that_forwards_lets_nobody_into_the_tunnel_and_nobody_out_of_it() {
         );
     }
 
-    // Beta sends for a host on alpha's LAN into the tunnel: WireGuard lets each
-    // side choose where it sends to.
-    let before = dropped(&alpha, "tunnel_through");
-    shell(
-        beta.host,
-        "ip route add 198.51.100.1 dev im0
-         ip route add 2001:db8:5::1 dev im0",
-    );
-    let key = shell(alpha.host, "wg show im0 public-key");
-    let own = overlay_of(&beta, "alpha");
-    let widen = format!(
-        "wg set im0 peer {} allowed-ips {},{},{}/32,{}/128",
-        key.trim(),
-        own[0],
-        own[1],
-        STRANGER[0],
-        STRANGER[1],
-    );
+    let widened = Widened::new(&beta, &alpha, &STRANGER);
     for ip in STRANGER {
-        // Beta's own agent takes the network away again.
-        wait_for("packets for a LAN in alpha's tunnel", PATIENCE, || {
-            shell(beta.host, &widen);
-            reaches_not(beta.host, address(ip), SERVICE);
-            ensure(dropped(&alpha, "tunnel_through") > before, "none came")
-        });
+        widened.is_dropped_by(&alpha, address(ip), SERVICE);
     }
 }

@@ -3,8 +3,9 @@
 use std::{io, net::IpAddr};
 
 use innermesh_tests::{Agent, Host, Lab, agent::PATIENCE, wait::ensure, wait_for};
+use serde_json::json;
 
-use crate::{SERVICE, Service, asks, cable, overlay_of, shell};
+use crate::world::{SERVICE, Service, asks, cable, overlay_of, pair, reaches_not, shell};
 
 /// What the kernel would do with a packet.
 fn way(host: &Host, to: IpAddr) -> String {
@@ -27,11 +28,7 @@ fn is_closed(host: &Host, to: IpAddr) {
 #[test]
 fn s25_nothing_for_the_overlay_leaves_while_the_agent_is_dead_or_has_not_begun() {
     let Some(lab) = Lab::new(2) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let _ = alpha.init();
-    beta.join(&alpha);
-    alpha.wait_nodes(2);
+    let (mut alpha, beta) = pair(&lab);
     let host = alpha.host;
     let far = overlay_of(&alpha, "beta");
     let _service = Service::start(beta.host, SERVICE);
@@ -87,11 +84,7 @@ fn s25_nothing_for_the_overlay_leaves_while_the_agent_is_dead_or_has_not_begun()
 #[test]
 fn s25_a_more_specific_route_of_somebody_else_takes_nothing_out_of_the_tunnel() {
     let Some(lab) = Lab::new(3) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let _ = alpha.init();
-    beta.join(&alpha);
-    alpha.wait_nodes(2);
+    let (alpha, beta) = pair(&lab);
     let far = overlay_of(&alpha, "beta");
     let _service = Service::start(beta.host, SERVICE);
     cable(&lab, &lab.hosts[2], alpha.host, &[]);
@@ -167,6 +160,11 @@ fn what_others_flush_is_put_back_and_what_others_have_set_stays() {
     assert!(others.contains("unreachable 203.0.113.0/24"), "{others}");
     // `flush ruleset` took it, and nobody else.
     shell(host, "nft add table inet mine");
+    let warnings = alpha.status()["warnings"].to_string();
+    assert!(
+        warnings.contains("another program removed or changed"),
+        "{warnings}"
+    );
     let log = alpha.log();
     assert!(!log.contains("isn't closed"), "{log}");
 }
@@ -174,11 +172,7 @@ fn what_others_flush_is_put_back_and_what_others_have_set_stays() {
 #[test]
 fn a_machine_that_leaves_keeps_nothing_of_the_overlay() {
     let Some(lab) = Lab::new(2) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let _ = alpha.init();
-    beta.join(&alpha);
-    beta.wait_nodes(2);
+    let (_alpha, beta) = pair(&lab);
     let host = beta.host;
     assert!(find(&beta, "overlay.json"));
     let _ = beta.cli(&["leave"]).ok();
@@ -203,25 +197,81 @@ fn find(agent: &Agent, name: &str) -> bool {
     !found.trim().is_empty()
 }
 
-#[test]
-fn without_nftables_status_says_what_is_open() {
-    let Some(lab) = Lab::new(1) else { return };
-    let host = &lab.hosts[0];
+/// In the place of each `nft` of a host: nothing that can be run, or a program
+/// that the kernel refuses.
+fn without_nft(host: &Host, refused: bool) {
+    let program = match refused {
+        true => "printf '#!/bin/sh\\necho \"Error: Operation not permitted\" >&2\\nexit 1\\n'",
+        false => "true",
+    };
     shell(
         host,
-        "mkdir -p /run/none
-         for folder in /usr/sbin /usr/bin /usr/local/sbin /usr/local/bin; do
-             [ -e $folder/nft ] && mount --bind /dev/null $folder/nft || true
+        &format!(
+            "{program} >/run/no-nft; chmod 755 /run/no-nft
+             [ {refused} = true ] || chmod 644 /run/no-nft
+             for folder in $(readlink -f /usr/sbin /sbin /usr/bin /usr/local/sbin /usr/local/bin | sort -u); do
+                 [ ! -e $folder/nft ] || mount --bind /run/no-nft $folder/nft
+             done"
+        ),
+    );
+}
+
+fn with_nft(host: &Host) {
+    shell(
+        host,
+        "for folder in $(readlink -f /usr/sbin /sbin /usr/bin /usr/local/sbin /usr/local/bin | sort -u); do
+             [ ! -e $folder/nft ] || umount $folder/nft
          done",
     );
-    let mut alpha = Agent::new(host, "alpha");
-    let _ = alpha.init();
-    let status = alpha.status();
-    assert_eq!(status["overlay"]["filter"], false, "{status}");
-    assert_eq!(status["overlay"]["routes"], true, "{status}");
-    let warnings = status["warnings"].to_string();
-    assert!(
-        warnings.contains("isn't closed to other networks"),
-        "{warnings}"
-    );
+}
+
+#[test]
+fn without_nftables_status_says_what_is_open_and_with_it_that_is_closed() {
+    let Some(lab) = Lab::new(3) else { return };
+    let (mut alpha, beta) = pair(&lab);
+    let (host, stranger) = (alpha.host, &lab.hosts[2]);
+    let (own, far) = (overlay_of(&alpha, "alpha"), overlay_of(&alpha, "beta"));
+    let _on_alpha = Service::start(host, SERVICE);
+    let _on_beta = Service::start(beta.host, SERVICE);
+    cable(&lab, stranger, host, &own);
+    let others = "nft add table inet mine; nft add chain inet mine empty";
+    for (refused, says) in [(false, "can't be run"), (true, "Operation not permitted")] {
+        alpha.stop();
+        shell(host, &format!("nft flush ruleset; {others}"));
+        without_nft(host, refused);
+        alpha.start();
+        let status = alpha.status();
+        assert_eq!(status["overlay"]["filter"], false, "{status}");
+        assert_eq!(status["overlay"]["routes"], true, "{status}");
+        let warnings = status["warnings"].to_string();
+        let told = "hosts on a LAN reach this node's overlay addresses";
+        assert!(
+            warnings.contains("isn't closed to other networks")
+                && warnings.contains(told)
+                && warnings.contains(says),
+            "{warnings}"
+        );
+        for family in [0, 1] {
+            // Just that is open, and the tunnel works.
+            asks(stranger, own[family], SERVICE);
+            assert!(way(host, far[family]).contains("im0"));
+            assert_eq!(asks(host, far[family], SERVICE), own[family]);
+        }
+        // Nothing leaves without the tunnel, by routes alone.
+        alpha.stop();
+        for ip in far {
+            is_closed(host, ip);
+        }
+        alpha.start();
+        with_nft(host);
+        wait_for("the filter", PATIENCE, || {
+            let status = alpha.status();
+            let whole = status["overlay"]["filter"] == true && status["warnings"] == json!([]);
+            ensure(whole, status)
+        });
+        for ip in own {
+            reaches_not(stranger, ip, SERVICE);
+        }
+        shell(host, "nft list chain inet mine empty");
+    }
 }

@@ -2,19 +2,15 @@
 
 use std::net::IpAddr;
 
-use innermesh_tests::{Agent, Lab, agent::PATIENCE, wait::ensure, wait_for};
+use innermesh_tests::{Lab, agent::PATIENCE, wait::ensure, wait_for};
 
-use crate::{SERVICE, Service, address, asks, overlay_of, reaches_not, shell};
+use crate::world::{SERVICE, Service, address, asks, overlay_of, pair, reaches_not, shell};
 
 #[test]
 fn s25_of_a_lan_with_the_overlays_range_only_the_gateway_is_reached() {
     let Some(lab) = Lab::new(3) else { return };
-    let [alpha, beta, gateway] = [0, 1, 2].map(|index| &lab.hosts[index]);
-    let mut alpha = Agent::new(alpha, "alpha");
-    let mut beta = Agent::new(beta, "beta");
-    let _ = alpha.init();
-    beta.join(&alpha);
-    alpha.wait_nodes(2);
+    let gateway = &lab.hosts[2];
+    let (alpha, beta) = pair(&lab);
     let far = overlay_of(&alpha, "beta");
     let IpAddr::V4(own) = far[0] else {
         panic!("{far:?}")

@@ -4,7 +4,10 @@
 use std::{
     fmt::Write,
     fs,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -22,6 +25,8 @@ use crate::{figures::Report, roster::ROSTER};
 const RECORDS: usize = 100;
 /// Services that it adds at once.
 const SERVICES: usize = 50;
+/// Commands that run at a time: what the agent's socket has places for.
+const AT_ONCE: usize = 24;
 /// How long Caddy may take for all sites: it begins ten in ten seconds.
 const SITES: Duration = Duration::from_secs(600);
 const CADDYFILE: &str = "/etc/caddy/Caddyfile";
@@ -78,18 +83,20 @@ fn at_once(
     commands: Vec<Vec<String>>,
     report: &mut Report,
 ) -> Vec<String> {
+    let next = AtomicUsize::new(0);
     let (times, failed) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     let began = Instant::now();
     thread::scope(|scope| {
-        for words in &commands {
-            let (times, failed) = (&times, &failed);
-            scope.spawn(move || {
-                let words: Vec<&str> = words.iter().map(String::as_str).collect();
-                let began = Instant::now();
-                let done = agent.cli(&words).result();
-                push(times, began.elapsed());
-                if let Err(why) = done {
-                    push(failed, why);
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(words) = commands.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+                    let began = Instant::now();
+                    let done = agent.cli(&words).result();
+                    push(&times, began.elapsed());
+                    if let Err(why) = done {
+                        push(&failed, why);
+                    }
                 }
             });
         }
