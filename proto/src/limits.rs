@@ -48,6 +48,13 @@ pub const SNAPSHOT_PART_BYTES: usize = 2 * 1024 * 1024;
 pub const STATE_MS: u64 = 10_000;
 /// The least that a peer gives of a snapshot, in bytes a second.
 pub const STATE_BYTES_PER_S: u64 = 256 * 1024;
+/// Peers outside of the roster that are asked in one round by a member that
+/// fetches its ledger again.
+pub const REFETCH_SOURCES: usize = 16;
+/// Longest that one of them may take, in milliseconds.
+pub const REFETCH_MS: u64 = 300_000;
+/// Largest file in which a member keeps its own standing, in bytes.
+pub const MEMBERSHIP_BYTES: usize = GENESIS_BYTES + 64 * 1024;
 /// Batches that a snapshot must spare to be fetched instead of them.
 pub const SNAPSHOT_SPARES: u64 = 1024;
 /// Batches that a ledger's file keeps behind the state that it begins with, for

@@ -99,7 +99,10 @@ pub async fn recover(agent: &Agent, root: &Root) -> Result<(), String> {
 /// numbers in it, and those on what TLS drew at each join; so that a run is the
 /// same each time, the number of the recovery is raised until it has the usual
 /// length.
-fn signed(root: &Root, recovery: &[u8]) -> Result<SignedRecovery, String> {
+///
+/// # Errors
+/// What is no recovery.
+pub fn signed(root: &Root, recovery: &[u8]) -> Result<SignedRecovery, String> {
     const USUAL: usize = 71;
     let words = |error: &dyn std::fmt::Display| error.to_string();
     let mut recovery: Recovery =

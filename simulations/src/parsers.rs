@@ -15,7 +15,7 @@ use innermesh_agent::{
     },
     ca::csr::Csr,
     config::{self, Config},
-    enroll::token::Token,
+    enroll::{kept::Kept, token::Token},
     gossip::{generation, known},
     host::Disk,
     ledger::{file, start::Start},
@@ -209,6 +209,10 @@ pub fn state(bytes: &[u8]) {
     if let Ok(loaded) = file::parse(bytes.to_vec()) {
         let loaded = loaded.from(Start::decode(bytes));
         assert!(loaded.damage.is_none_or(|at| at <= bytes.len() as u64));
+    }
+    if let Some(kept) = Kept::parse(bytes) {
+        assert!(bytes.len() <= limits::MEMBERSHIP_BYTES + 32);
+        assert_eq!(codec::encode(&kept), bytes[32..], "{kept:?}");
     }
     let disk = SimDisk::default();
     let at = |path: &'static str| {

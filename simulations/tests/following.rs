@@ -107,6 +107,42 @@ async fn a_node_that_meets_a_liar_first_is_caught_up_within_five_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_liar_that_is_no_further_than_a_node_does_not_end_its_loading() {
+    let mut scene = Scene::new(4).await;
+    drop(scene.second.take());
+    scene.machines[1].crash().await;
+    ask(&scene.first, &Content::Claim("photos".parse().unwrap()))
+        .await
+        .unwrap();
+    let wanted = index(&scene.first);
+    let wire = scene.world.wire.clone();
+    let [one, two] = [0, 1].map(|number| scene.machines[number].place);
+    wire.cut(one, two);
+    wire.cut(two, one);
+    let back = start(&scene.machines[1]).await;
+    let began = clock::now();
+    // Its own head, at the place that the node had come to.
+    let to = at(&scene.machines[1]);
+    until("its head was taken", Duration::from_secs(3), async || {
+        scene.liar.tell(to, Lie::StolenKey).await;
+        let view = back.view().borrow().clone();
+        let mut nodes = view.nodes.iter();
+        nodes.any(|(node, seen)| *node != view.me && seen.compared)
+    })
+    .await;
+    while clock::now() < began + Duration::from_secs(4) {
+        assert!(!is_denied(&back, "photos").await, "a name in force");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    wire.heal();
+    until("it has caught up", PATIENCE, async || {
+        index(&back) >= wanted
+    })
+    .await;
+    assert!(!is_denied(&back, "photos").await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_claim_that_proves_false_is_looked_at_less_and_less() {
     let mut scene = Scene::new(2).await;
     let asked = scene.liar.asked();

@@ -7,7 +7,7 @@ use innermesh_agent::{
     enroll::{self, InitOptions, keys},
     host::{Disk, keys::NodeKey},
     ledger::{
-        Ledger, LedgerError, ProposeError, TakeError,
+        Barred, Ledger, LedgerError, ProposeError, TakeError,
         file::{self, LEDGER},
     },
 };
@@ -136,22 +136,58 @@ async fn history(count: u8) -> (SignedGenesis, Vec<Batch>) {
     (ledger.genesis().clone(), batches)
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_ca_node_with_damage_in_the_middle_refuses_to_decide() {
-    let (machine, key) = founder(&mut World::new(4)).await;
+/// A machine that decides alone, with three batches of which the first is
+/// damaged, and the ledger as it was.
+async fn damaged_alone(seed: u64) -> (Machine, Arc<dyn NodeKey>, Ledger) {
+    let (mut machine, key) = founder(&mut World::new(seed)).await;
     let ledger = lead(&machine, &key).await.unwrap();
     let before = bytes(&machine).await.len();
     for name in ["a", "b", "c"] {
         ledger.propose(claim(&ledger, &*key, name)).await.unwrap();
     }
+    machine.crash().await;
     machine.disk.flip(LEDGER, before + 40);
+    (machine, key, ledger)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_decides_alone_has_what_its_ledger_lost_from_its_own_log() {
+    let (machine, key, before) = damaged_alone(4).await;
     let damaged = bytes(&machine).await;
-    let refused = lead(&machine, &key).await.err().unwrap();
-    assert!(
-        matches!(refused, LedgerError::DamagedCa(at, _) if at == before as u64),
-        "{refused}"
-    );
-    assert_eq!(bytes(&machine).await, damaged, "nothing was cut off");
+    let ledger = lead(&machine, &key).await.unwrap();
+    let kept = machine.disk.read(Path::new("ledger.damaged")).await;
+    assert_eq!(kept.unwrap().unwrap(), damaged, "for a person to look at");
+    let next = ledger.propose(claim(&ledger, &*key, "d")).await;
+    assert_eq!(next, Ok(Outcome::Done(4)));
+    assert!(["a", "b", "c", "d"].iter().all(|name| holds(&ledger, name)));
+    let position = before.state().position;
+    assert_eq!(ledger.hash_at(position.index), Some(position.hash));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_decided_alone_and_lost_ledger_and_log_follows_and_decides_nothing_more() {
+    let (mut machine, key, before) = damaged_alone(10).await;
+    let batches = before.state();
+    machine.disk.remove(Path::new("raft.log")).await.unwrap();
+    for round in 0..3 {
+        let ledger = lead(&machine, &key).await.unwrap();
+        let refused = ledger.propose(claim(&ledger, &*key, "late")).await;
+        assert!(
+            matches!(refused, Err(ProposeError::NotLeader(_))),
+            "{round}: {refused:?}"
+        );
+        let council = ledger.council().borrow().clone();
+        assert_eq!(council.barred, Some(Barred::LostAlone), "round {round}");
+        assert!(!council.votes && !council.leads);
+        assert!(ledger.state().position.index < batches.position.index);
+        // A log that can't be read is no better than none.
+        machine.crash().await;
+        machine
+            .disk
+            .replace(Path::new("raft.log"), &[7; 99])
+            .await
+            .unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

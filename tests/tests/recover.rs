@@ -147,3 +147,37 @@ fn where_no_ca_node_is_left_a_member_becomes_one() {
     wait_granted(&gamma, "photos");
     assert_whole(&gamma);
 }
+
+#[test]
+fn a_machine_whose_agent_does_not_run_goes_on_from_its_folder() {
+    let Some(lab) = Lab::new(3) else { return };
+    let (mut agents, key) = mesh(&lab, &["alpha", "beta"]);
+    for agent in &agents {
+        agent.wait_nodes(2);
+    }
+    let recover = ["ca", "recover", "--root-key", &key, "--yes"];
+    let offline = [&recover[..], &["--offline"]].concat();
+    agents[1].refused(&offline, "the agent runs");
+    agents[0].stop();
+    agents[1].stop();
+    let refused = agents[1].cli(&recover);
+    assert_eq!(refused.code, 3, "{refused}");
+    assert!(refused.stderr.contains("--offline"), "{refused}");
+    agents[0].refused(&offline, "nothing is lost");
+
+    let done = agents[1].cli(&offline);
+    assert_eq!(done.code, 0, "{done}");
+    assert!(done.stdout.contains("beta decides alone"), "{done}");
+    assert!(done.stderr.contains("no other node was asked"), "{done}");
+    agents[1].start();
+    wait_roster(&agents[1], &["beta"]);
+    let mut gamma = Agent::new(&lab.hosts[2], "gamma");
+    gamma.join(&agents[1]);
+    wait_roster(&gamma, &["beta"]);
+    add_service(&gamma, "photos");
+    wait_granted(&gamma, "photos");
+    assert_whole(&gamma);
+    // Who decided before follows.
+    agents[0].start();
+    wait_roster(&agents[0], &["beta"]);
+}

@@ -49,6 +49,13 @@ impl Failure {
         }
     }
 
+    /// Says one thing more.
+    #[must_use]
+    pub fn with(mut self, more: &str) -> Self {
+        self.message = format!("{}; {more}", self.message);
+        self
+    }
+
     /// Tells the person, and gives the exit code.
     pub fn report(self) -> ExitCode {
         if !self.message.is_empty() {

@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use innermesh_proto::ledger::RULES;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
+    sync::{oneshot, watch},
+    task::JoinHandle,
     time::{MissedTickBehavior, timeout},
 };
 
@@ -20,9 +21,9 @@ use super::{
 use crate::{
     config::Config,
     control::{Control, server, socket::Socket},
-    host::system,
+    host::{Host, system},
     ledger::file::LEDGER,
-    mesh::{self, Agent},
+    mesh::{self, Agent, Loading},
 };
 
 /// Run the agent in the foreground; this is what systemd starts.
@@ -57,9 +58,8 @@ pub async fn run(arguments: &Arguments, context: &mut Context) -> Result<(), Fai
     let notifier = Notifier::from_environment();
     let mut signals = Signals::new().map_err(Failure::failed)?;
     let host = system::host(context.paths.state.clone());
-    let agent = tokio::select! {
-        agent = Agent::build(agent_config(&config), host.clone()) => agent.map_err(Failure::failed)?,
-        () = signals.end() => return Ok(()),
+    let Some(agent) = build(&config, &context.paths, &host, &notifier, &mut signals).await? else {
+        return Ok(());
     };
     let socket = match Socket::bind(&context.paths.socket).await {
         Ok(socket) => socket,
@@ -89,6 +89,58 @@ pub async fn run(arguments: &Arguments, context: &mut Context) -> Result<(), Fai
     Ok(())
 }
 
+/// Starts the agent; none when it is told to end first. Where the ledger has to
+/// be fetched again, whoever asks is told so until that is done.
+async fn build(
+    config: &Config,
+    paths: &Paths,
+    host: &Host,
+    notifier: &Notifier,
+    signals: &mut Signals,
+) -> Result<Option<Agent>, Failure> {
+    let (tell, mut told) = watch::channel(None);
+    let mut early: Option<(oneshot::Sender<()>, JoinHandle<()>)> = None;
+    let mut watchdog = watchdog();
+    let agent = {
+        let building = Agent::build_telling(agent_config(config), host.clone(), &tell);
+        tokio::pin!(building);
+        loop {
+            tokio::select! {
+                agent = &mut building => break agent.map_err(Failure::failed)?,
+                () = signals.end() => return Ok(None),
+                _ = watchdog.tick() => notifier.tell(notify::WATCHDOG),
+                Ok(()) = told.changed() => {
+                    let loading: Option<Loading> = told.borrow_and_update().clone();
+                    let Some(loading) = loading else { continue };
+                    let socket = Socket::bind(&paths.socket).await.map_err(Failure::failed)?;
+                    let reason = move || loading.progress.borrow().to_string();
+                    let (end, ended) = oneshot::channel::<()>();
+                    let clock = host.clock.clone();
+                    let serving = server::serve_reason(socket, reason, clock, async {
+                        let _ = ended.await;
+                    });
+                    early = Some((end, tokio::spawn(serving)));
+                    notifier.tell(notify::READY);
+                }
+            }
+        }
+    };
+    if let Some((end, serving)) = early {
+        drop(end);
+        let _ = serving.await;
+    }
+    Ok(Some(agent))
+}
+
+/// Ticks whenever systemd is to hear that the agent is alive.
+fn watchdog() -> tokio::time::Interval {
+    // Where nobody waits for it, an hour is as good as never.
+    let every = notify::watchdog_interval().unwrap_or(Duration::from_secs(3600));
+    let mut watchdog = tokio::time::interval(every);
+    watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    watchdog
+}
+
 /// Feeds the watchdog and takes signals, until one of them ends the agent.
 async fn until_told(
     signals: &mut Signals,
@@ -98,9 +150,7 @@ async fn until_told(
     control: &Arc<dyn Control>,
 ) {
     let interval = notify::watchdog_interval();
-    // Where nobody waits for it, an hour is as good as never.
-    let mut watchdog = tokio::time::interval(interval.unwrap_or(Duration::from_secs(3600)));
-    watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut watchdog = watchdog();
     loop {
         tokio::select! {
             told = signals.next() => match told {

@@ -57,9 +57,34 @@ pub async fn serve(
     clock: Arc<dyn Clock>,
     shutdown: impl Future<Output = ()>,
 ) {
+    let router = router(control, clock.clone());
+    serve_router(socket, router, clock, shutdown).await;
+}
+
+/// Tells whoever asks anything that it can't be answered yet, and why, until
+/// `shutdown` is ready.
+pub async fn serve_reason(
+    socket: Socket,
+    reason: impl Fn() -> String + Clone + Send + Sync + 'static,
+    clock: Arc<dyn Clock>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let router = Router::new().fallback(move || {
+        let reason = reason();
+        async move { ControlError::new(ErrorCode::Unavailable, reason) }
+    });
+    serve_router(socket, router, clock, shutdown).await;
+}
+
+async fn serve_router(
+    socket: Socket,
+    router: Router,
+    clock: Arc<dyn Clock>,
+    shutdown: impl Future<Output = ()>,
+) {
     let own = nix::unistd::geteuid().as_raw();
     let server = Server {
-        router: router(control, clock.clone()),
+        router,
         clock: clock.clone(),
         own,
     };

@@ -78,7 +78,7 @@ pub enum ListenError {
 pub struct DnsServer {
     dns: Arc<Dns>,
     addresses: Vec<SocketAddr>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl DnsServer {
@@ -123,8 +123,13 @@ impl DnsServer {
         Ok(Self {
             dns,
             addresses,
-            _tasks: tasks,
+            tasks,
         })
+    }
+
+    /// Ends, and waits until its addresses are free again.
+    pub async fn end(mut self) {
+        self.tasks.shutdown().await;
     }
 
     /// Where it listens.

@@ -14,7 +14,7 @@ use innermesh_proto::{
     admission::Ending,
     codec,
     crypto::{Hash, PublicKey, Sealed},
-    id::{MeshId, resolver_v4},
+    id::{MeshId, NodeId, resolver_v4},
     ledger::{
         Author, Content, Outcome, Position, Refusal, Request, RequestId, SignedGenesis, State,
         request::{Join, KeyedJoin},
@@ -36,6 +36,7 @@ use crate::{
     host::{Host, keys::NodeKey},
     ledger::{
         file::{self, FileError, LEDGER},
+        note_gone,
         start::{self, AskError, Start, Wanted},
     },
     mesh::{said_on_leaving, store_seeds},
@@ -485,7 +486,7 @@ pub(super) struct Fetched {
 /// Fetches and checks the ledger: a state that the rosters since the genesis
 /// vouch for, where that spares enough batches, and every batch from there on.
 /// One that isn't later than what the inviter knew is preferred.
-async fn fetch(
+pub(super) async fn fetch(
     host: &Host,
     channel: &Channel,
     genesis: &SignedGenesis,
@@ -582,6 +583,11 @@ impl Fetched {
                 return Err(JoinError::Stale);
             }
         }
+        self.lists(key)
+    }
+
+    /// It must know this machine.
+    pub fn lists(&self, key: &PublicKey) -> Result<(), JoinError> {
         match self.state.member_by_key(key) {
             Some(_) => Ok(()),
             None => Err(JoinError::Seeded(
@@ -599,6 +605,22 @@ impl Fetched {
     ) -> Result<(), JoinError> {
         keys::wireguard(host).await?;
         store_seeds(&*host.disk, seeds).await?;
+        self.store_ledger(host, genesis).await
+    }
+
+    /// Puts it in the place of a damaged ledger, of which a copy is kept.
+    pub async fn replace(
+        &self,
+        host: &Host,
+        genesis: &SignedGenesis,
+        me: NodeId,
+    ) -> Result<(), JoinError> {
+        file::put_aside(&*host.disk).await;
+        note_gone(&*host.disk, &self.state, me).await?;
+        self.store_ledger(host, genesis).await
+    }
+
+    async fn store_ledger(&self, host: &Host, genesis: &SignedGenesis) -> Result<(), JoinError> {
         if let Some(start) = &self.start {
             start::store(&*host.disk, start).await?;
         }

@@ -2,14 +2,20 @@
 //! best effort. A restart then needs no seed (L4), and no peer's head can go
 //! backwards over it (S2).
 
-use std::{collections::BTreeMap, io, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::SocketAddr,
+    path::Path,
+    time::Duration,
+};
 
 use innermesh_proto::{
     codec,
     crypto::{Hash, Sealed},
-    head::{self, HeadTable},
+    head::{self, Body, Head, HeadTable},
     id::NodeId,
-    ledger::State,
+    ledger::{Position, State},
     limits,
 };
 use serde::{Deserialize, Serialize};
@@ -114,6 +120,36 @@ pub async fn load(host: &Host, state: &State) -> HeadTable {
 pub async fn paths(disk: &dyn Disk) -> BTreeMap<NodeId, SocketAddr> {
     let newest = newest(disk).await;
     newest.as_ref().map(reached).unwrap_or_default()
+}
+
+/// Where peers may be reached, whatever the ledger says of them: where they were
+/// reached, and what they announced. Unchecked.
+pub async fn addresses(disk: &dyn Disk) -> Vec<(NodeId, Vec<SocketAddr>)> {
+    let peers = newest(disk)
+        .await
+        .map_or_else(Vec::new, |newest| newest.peers);
+    let found = peers.into_iter().map(|peer| {
+        let body = peer.body.and_then(Body::parse);
+        let announced = body.map(|body| body.announcement.quic.clone());
+        let path = peer.path.into_iter();
+        let mut all: Vec<SocketAddr> = path.chain(announced.unwrap_or_default()).collect();
+        let mut seen = BTreeSet::new();
+        all.retain(|address| seen.insert(*address));
+        (peer.node, all)
+    });
+    found.filter(|(_, all)| !all.is_empty()).collect()
+}
+
+/// How far peers' ledgers had come at the last stop, as they claimed.
+pub async fn positions(disk: &dyn Disk) -> BTreeMap<NodeId, Position> {
+    let peers = newest(disk)
+        .await
+        .map_or_else(Vec::new, |newest| newest.peers);
+    let heads = peers.into_iter().filter_map(|peer| {
+        let head: Head = peer.head.peek(limits::HEAD_BYTES).ok()?;
+        (head.node == peer.node).then_some((peer.node, head.position))
+    });
+    heads.collect()
 }
 
 async fn newest(disk: &dyn Disk) -> Option<Snapshot> {

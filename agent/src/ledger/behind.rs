@@ -42,6 +42,11 @@ impl Ledger {
         self.inner.proved.note((recovery, index));
     }
 
+    /// Notes a place that this node had come to before its files were damaged.
+    pub fn note_had(&self, recovery: u32, index: u64) {
+        self.inner.proved.note((recovery, index));
+    }
+
     /// The place that this node is known to be behind, if it is.
     pub fn behind(&self) -> Option<u64> {
         let state = self.state();

@@ -102,11 +102,8 @@ impl Client {
 
     /// What this node holds for the ledger's time now, in milliseconds.
     pub fn now_ms(&self, peer_clocks: &[u64]) -> u64 {
-        stamp::estimate(
-            self.ledger.state().stamp_ms,
-            self.host.clock.wall_ms(),
-            peer_clocks,
-        )
+        let (stamp_ms, elapsed_ms) = self.ledger.stamped(self.host.clock.now());
+        stamp::estimate(stamp_ms, self.host.clock.wall_ms(), peer_clocks, elapsed_ms)
     }
 
     /// Makes a request of this node's.

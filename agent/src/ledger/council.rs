@@ -178,9 +178,12 @@ impl Writer {
             return;
         }
         let wall_ms = self.host.clock.wall_ms();
+        // A stamp that goes no further than time did is right, whatever this
+        // machine's clock says: of two voters one in 1970 would stop both.
+        let went_on_ms = self.current().stamp_ms.saturating_add(self.elapsed_ms());
         let reach = self.archive.position();
         let Some(voter) = &mut self.voter else { return };
-        if let Some(ahead_ms) = voter::ahead_of_time(&message, wall_ms) {
+        if let Some(ahead_ms) = voter::ahead_of_time(&message, wall_ms, went_on_ms) {
             tracing::warn!(
                 leader = ?from,
                 ahead_s = ahead_ms / 1000,

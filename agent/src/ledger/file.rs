@@ -5,7 +5,7 @@ use std::{io, ops::Range, path::Path};
 
 use innermesh_proto::{
     codec,
-    ledger::{Batch, SignedGenesis},
+    ledger::{Batch, Position, SignedGenesis},
     limits,
 };
 
@@ -13,7 +13,7 @@ use super::{
     archive::{Archive, Held},
     frames::{self, Check, Frame, frame, scan},
     past,
-    start::{self, Start},
+    start::{self, Found, Start},
 };
 use crate::host::{AppendFile, Disk};
 
@@ -37,7 +37,11 @@ pub enum FileError {
     #[error("there is a ledger here already: this machine is in a mesh")]
     Exists,
     /// Not even its first frame is whole.
-    #[error("the ledger file is damaged from its start on")]
+    #[error(
+        "the ledger file is damaged from its start on, and nothing else says which mesh this \
+         machine is in: restore it from a backup, or move the state folder away and `agent join` \
+         with a new invite"
+    )]
     Unreadable,
 }
 
@@ -80,6 +84,19 @@ fn begin(genesis: &SignedGenesis) -> (Vec<u8>, Check) {
     frame(&FIRST, &codec::encode(genesis))
 }
 
+/// Keeps a copy of the file as it is, in place of the one before, for people to
+/// look at. Nothing depends on it.
+pub async fn put_aside(disk: &dyn Disk) {
+    let kept = match disk.read(Path::new(LEDGER)).await {
+        Ok(Some(bytes)) => disk.replace(Path::new(DAMAGED), &bytes).await,
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = kept {
+        tracing::warn!(%error, "the damaged ledger can't be put aside");
+    }
+}
+
 /// What a file holds.
 pub struct Loaded {
     /// The first frame.
@@ -92,6 +109,9 @@ pub struct Loaded {
     skipped: usize,
     /// Where it is damaged in the middle, in bytes.
     pub damage: Option<u64>,
+    /// The newest place that it had come to, as far as it can be read: also
+    /// where what led there is lost.
+    pub reached: Option<Position>,
     frames: Vec<Frame>,
     bytes: Vec<u8>,
 }
@@ -101,12 +121,26 @@ pub struct Loaded {
 /// # Errors
 /// [`FileError`].
 pub async fn load(disk: &dyn Disk) -> Result<Loaded, FileError> {
+    load_usable(disk, |_, _| true).await
+}
+
+/// As [`load`]; a state to begin with that isn't `usable` in this ledger counts
+/// as damaged.
+pub(super) async fn load_usable(
+    disk: &dyn Disk,
+    mut usable: impl FnMut(&SignedGenesis, &Start) -> bool + Send,
+) -> Result<Loaded, FileError> {
     let bytes = disk
         .read(Path::new(LEDGER))
         .await?
         .ok_or(FileError::Absent)?;
     let own = parse(bytes)?;
-    let start = start::load(disk).await?;
+    let begin = start::load(disk, |start| usable(&own.genesis, start)).await?;
+    let is_lost = matches!(begin, Found::Damaged);
+    let start = match begin {
+        Found::Start(start) => Some(*start),
+        Found::Nothing | Found::Damaged => None,
+    };
     if start.is_some() || own.first() == Some(1) {
         return Ok(own.from(start));
     }
@@ -130,7 +164,14 @@ pub async fn load(disk: &dyn Disk) -> Result<Loaded, FileError> {
             loaded.damage = last.map(|_| loaded.bytes.len() as u64);
             Ok(loaded)
         }
-        mut alone => Ok(alone.remove(0)),
+        mut alone => {
+            let mut own = alone.remove(0);
+            // It may have had no batch yet behind what is lost.
+            if is_lost && own.damage.is_none() {
+                own.damage = Some(own.bytes.len() as u64);
+            }
+            Ok(own)
+        }
     }
 }
 
@@ -143,7 +184,7 @@ pub fn parse(bytes: Vec<u8>) -> Result<Loaded, FileError> {
     let first = frames.first().ok_or(FileError::Unreadable)?;
     let genesis = codec::decode(&bytes[first.payload.clone()], limits::GENESIS_BYTES)
         .map_err(|_| FileError::Unreadable)?;
-    let mut batches = Vec::new();
+    let mut batches: Vec<Batch> = Vec::new();
     for frame in &frames[1..] {
         match codec::decode(&bytes[frame.payload.clone()], limits::BATCH_BYTES) {
             Ok(batch) => batches.push(batch),
@@ -157,9 +198,10 @@ pub fn parse(bytes: Vec<u8>) -> Result<Loaded, FileError> {
     Ok(Loaded {
         genesis,
         start: None,
-        batches,
         skipped: 0,
         damage,
+        reached: batches.last().and_then(|batch| batch.position().ok()),
+        batches,
         frames,
         bytes,
     })

@@ -208,7 +208,8 @@ impl Writer {
         if state.position.index <= now.position.index {
             return Ok(Err(InstallError::Old));
         }
-        if self.voter.is_some() || now.roster.contains(&self.me()) {
+        let decides = now.roster.contains(&self.me()) && self.barred.is_none();
+        if self.voter.is_some() || decides {
             return Ok(Err(InstallError::Voter));
         }
         if is_fork(&now, state.recovery, start.ends.iter().chain([&start.at]))

@@ -55,7 +55,8 @@ impl Writer {
     /// must still write down that an issuer is renewed.
     pub fn may_lead(&self) -> bool {
         let (state, me) = (self.current(), self.me());
-        let now_ms = stamp::estimate(state.stamp_ms, self.host.clock.wall_ms(), &self.clocks);
+        let wall_ms = self.host.clock.wall_ms();
+        let now_ms = stamp::estimate(state.stamp_ms, wall_ms, &self.clocks, self.elapsed_ms());
         let mut others = state.roster.iter().filter(|node| **node != me);
         self.issuer_at(now_ms).is_some() || !others.any(|node| state.can_issue_at(*node, now_ms))
     }

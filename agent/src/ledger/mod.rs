@@ -14,6 +14,7 @@ mod decide;
 pub mod file;
 pub mod follow;
 mod frames;
+mod gone;
 pub mod history;
 mod install;
 mod issuers;
@@ -28,13 +29,14 @@ mod room;
 mod rotation;
 mod source;
 pub mod start;
+mod stored;
 mod versions;
 mod voter;
 mod writer;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -51,8 +53,8 @@ use innermesh_proto::{
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 pub use self::{
-    install::InstallError, recover::Lost, room::ROOM, versions::Builds, voter::Barred,
-    writer::Carrier,
+    gone::note as note_gone, install::InstallError, recover::Lost, room::ROOM, stored::Stored,
+    versions::Builds, voter::Barred, writer::Carrier,
 };
 
 use self::{
@@ -68,9 +70,9 @@ use self::{
     rotation::Rotation,
     start::{Start, StartError},
     versions::Versions,
-    writer::{Asked, Command, Writer},
+    writer::{Asked, Command, Stamped, Writer},
 };
-use crate::host::{Disk, Host};
+use crate::host::{Disk, Host, Mono};
 
 /// Commands that may wait for the writer.
 const QUEUE: usize = 1024;
@@ -86,6 +88,7 @@ pub struct Ledger {
 }
 
 struct Inner {
+    me: NodeId,
     genesis: SignedGenesis,
     disk: Arc<dyn Disk>,
     archive: Arc<Archive>,
@@ -98,6 +101,7 @@ struct Inner {
     heard: watch::Receiver<Arc<BTreeSet<NodeId>>>,
     starts: Arc<Starts>,
     lost: watch::Receiver<Arc<Vec<Lost>>>,
+    stamped: Arc<Mutex<Stamped>>,
     proved: Proved,
     past: past_index::Past,
     /// Where the ledger stood when it was opened.
@@ -132,21 +136,9 @@ pub enum LedgerError {
     /// It doesn't start with the genesis of a mesh.
     #[error("the ledger file doesn't start with a mesh: {0}")]
     Genesis(#[from] GenesisError),
-    /// The state that it begins with isn't right.
-    #[error(
-        "the state that the ledger file begins with is not right: {0}; move the state folder away \
-         and `agent join` with a new invite"
-    )]
+    /// The state that it begins with can't be used by this build.
+    #[error("the ledger file can't be used: {0}")]
     Start(#[from] StartError),
-    /// A stored batch doesn't follow from those before it.
-    #[error("the ledger file is damaged: {0}")]
-    Batch(#[from] BatchError),
-    /// This node decides alone, and its file is damaged in the middle.
-    #[error(
-        "the ledger file is damaged at byte {0}, and this node is the only CA node: restore \
-         {1}/ledger from a backup, or from another member's copy, then start again"
-    )]
-    DamagedCa(u64, String),
 }
 
 /// Why a request got no answer. It may or may not have been applied; asking
@@ -189,48 +181,35 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn open(host: &Host, key: Arc<dyn Sign>) -> Result<Self, LedgerError> {
-        let loaded = file::load(&*host.disk).await?;
+        Stored::read(host).await?.open(host, key).await
+    }
+}
+
+impl Stored {
+    /// Cuts what can't be used, and starts the ledger's writer.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn open(self, host: &Host, key: Arc<dyn Sign>) -> Result<Ledger, LedgerError> {
         let me = key.public().node_id();
-        let starts = Arc::new(Starts::default());
-        let mut state = match &loaded.start {
-            None => State::genesis(&loaded.genesis, &*host.keys)?,
-            Some(start) => start.open_own(&loaded.genesis, &*host.keys)?,
-        };
-        if let Some(start) = &loaded.start {
-            starts.begin(state.position.index);
-            starts.note(&start.at, &Arc::new(state.clone()));
-        }
-        let mut damage = loaded.damage;
-        let mut kept = 0;
-        for batch in &loaded.batches {
-            match state.next(batch, &*host.keys) {
-                Ok((next, _)) => {
-                    state = next;
-                    if batch
-                        .read_header()
-                        .is_ok_and(|header| header.state.is_some())
-                    {
-                        starts.note(batch, &Arc::new(state.clone()));
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(%error, "a stored batch doesn't apply");
-                    damage = Some(loaded.offset(kept));
-                    break;
-                }
-            }
-            kept += 1;
-        }
+        let damage = self.damage;
+        let was_damaged = damage.is_some() || self.is_refetched;
         if let Some(at) = damage {
-            if state.roster.contains(&me) && state.roster.len() == 1 {
-                let root = host.disk.root().display().to_string();
-                return Err(LedgerError::DamagedCa(at, root));
-            }
             tracing::error!(
                 at,
                 "the ledger file is damaged; taking the rest from peers again"
             );
+            gone::note(&*host.disk, &self.state, me)
+                .await
+                .map_err(FileError::Io)?;
         }
+        let Self {
+            loaded,
+            state,
+            starts,
+            kept,
+            ..
+        } = self;
         let (archive, file) = loaded.reopen(&*host.disk, kept).await?;
         let archive = Arc::new(archive);
         let opened_at = state.position.index;
@@ -241,6 +220,7 @@ impl Ledger {
         let carrier = Arc::new(OnceLock::new());
         let (council_sender, council) = watch::channel(Council::default());
         let (heard_sender, heard) = watch::channel(Arc::default());
+        let stamped = Arc::new(Mutex::new((0, Duration::ZERO)));
         let lost = recover::load(&*host.disk).await.map_err(FileError::Io)?;
         let (lost_sender, lost) = watch::channel(Arc::new(lost));
         let genesis = loaded.genesis;
@@ -278,10 +258,12 @@ impl Ledger {
             room: Room::default(),
             beat: Duration::ZERO,
             stamped: Duration::ZERO,
+            told_stamped: stamped.clone(),
         };
         host.tasks.spawn(writer.run(queue));
-        Ok(Self {
+        Ok(Ledger {
             inner: Arc::new(Inner {
+                me,
                 genesis,
                 disk: host.disk.clone(),
                 archive,
@@ -294,14 +276,17 @@ impl Ledger {
                 heard,
                 starts,
                 lost,
+                stamped,
                 proved: Proved::default(),
                 past: past_index::Past::default(),
                 opened_at,
-                was_damaged: damage.is_some(),
+                was_damaged,
             }),
         })
     }
+}
 
+impl Ledger {
     /// Has CA nodes hear each other over `carrier`; only the first counts.
     pub fn connect(&self, carrier: Arc<dyn Carrier>) {
         let _ = self.inner.carrier.set(carrier);
@@ -366,6 +351,24 @@ impl Ledger {
     /// The newest state, and each after it.
     pub fn subscribe(&self) -> watch::Receiver<Arc<State>> {
         self.inner.state.clone()
+    }
+
+    /// The newest stamp, and how long ago it was first seen here, both in
+    /// milliseconds.
+    pub fn stamped(&self, now: Mono) -> (u64, u64) {
+        let stamp_ms = self.state().stamp_ms;
+        let stamped = self.inner.stamped.lock();
+        let (seen_ms, at) = *stamped.unwrap_or_else(PoisonError::into_inner);
+        // A newer one was seen just now.
+        let elapsed = if seen_ms == stamp_ms {
+            now.saturating_sub(at)
+        } else {
+            Duration::ZERO
+        };
+        (
+            stamp_ms,
+            u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+        )
     }
 
     /// How far the ledger is on this node's disk, now and each time after. A
@@ -478,6 +481,14 @@ impl Ledger {
     /// had to be taken from peers again.
     pub fn was_damaged(&self) -> bool {
         self.inner.was_damaged
+    }
+
+    /// Whether this node may begin anew with another's state: one that takes
+    /// part in deciding, or will again, needs every batch.
+    pub fn may_begin_anew(&self) -> bool {
+        let council = self.inner.council.borrow();
+        let decides = council.votes || self.state().roster.contains(&self.inner.me);
+        council.barred.is_some() || !decides
     }
 
     /// This node's state is older than what it has done: a CA node votes no

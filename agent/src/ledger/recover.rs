@@ -14,7 +14,12 @@ use innermesh_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{file::LEDGER, start, writer::Writer};
+use super::{
+    file::LEDGER,
+    gone,
+    start::{self, Found},
+    writer::Writer,
+};
 use crate::host::Disk;
 
 /// What this node held that is no part of the ledger any more, in short.
@@ -107,6 +112,7 @@ impl Writer {
         let after = Arc::new(after);
         self.starts.note(&batch, &after);
         self.store(vec![batch], Some(after)).await?;
+        gone::forget(&*self.host.disk).await?;
         self.follow_roster().await?;
         Ok(Ok(position))
     }
@@ -187,14 +193,14 @@ impl Writer {
     async fn state_at(&mut self, index: u64) -> io::Result<State> {
         let keys = &*self.host.keys;
         let start = match self.archive.base() {
-            0 => None,
-            _ => start::load(&*self.host.disk).await?,
+            0 => Found::Nothing,
+            _ => start::load(&*self.host.disk, |_| true).await?,
         };
         let mut state = match start {
-            None => State::genesis(&self.genesis, keys).map_err(io::Error::other)?,
-            Some(start) => start
+            Found::Start(start) => start
                 .open_own(&self.genesis, keys)
                 .map_err(io::Error::other)?,
+            _ => State::genesis(&self.genesis, keys).map_err(io::Error::other)?,
         };
         while state.position.index < index {
             let page = self.archive.range(state.position.index + 1, PAGE).await?;

@@ -124,7 +124,7 @@ impl Writer {
         }
         let state = self.current();
         let wall_ms = self.host.clock.wall_ms();
-        let now_ms = stamp::estimate(state.stamp_ms, wall_ms, &self.clocks);
+        let now_ms = stamp::estimate(state.stamp_ms, wall_ms, &self.clocks, self.elapsed_ms());
         let term_ms = (self.rotation.term.as_millis() as u64).max(1);
         let order = state.leader_order(now_ms / term_ms);
         let leaves = state

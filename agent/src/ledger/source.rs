@@ -125,7 +125,7 @@ impl Source<'_> {
     /// Takes the peer's state in place of batches, if it has one that is `least`
     /// or later; whether it did.
     async fn begin_anew(&self, least: u64) -> Result<bool, End> {
-        if self.ledger.council().borrow().votes {
+        if !self.ledger.may_begin_anew() {
             return Ok(false);
         }
         let wanted = Wanted {

@@ -117,29 +117,66 @@ impl Start {
     }
 }
 
-/// Where this node's ledger begins, if that isn't its genesis. Of one that can't
-/// be read the copy counts, and what was there is put aside.
-pub(super) async fn load(disk: &dyn Disk) -> io::Result<Option<Start>> {
-    let (first, copy) = (Path::new(FILE), Path::new(COPY));
-    let Some(bytes) = disk.read(first).await? else {
-        return Ok(None);
-    };
-    if let Some(start) = Start::decode(&bytes) {
-        return Ok(Some(start));
-    }
-    disk.replace(Path::new(DAMAGED), &bytes).await?;
-    let bytes = disk.read(copy).await?;
-    let start = bytes.and_then(|bytes| Start::decode(&bytes));
-    match &start {
-        Some(start) => {
+/// What is there of the state that a ledger's file goes on from.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// No file: the ledger begins with its genesis.
+    Nothing,
+    /// The state.
+    Start(Box<Start>),
+    /// There is one, and neither it nor its copy can be used.
+    Damaged,
+}
+
+/// Reads where this node's ledger begins. A state that isn't `usable` counts as
+/// damaged: its copy is taken then, and it is put aside.
+pub(super) async fn load(
+    disk: &dyn Disk,
+    mut usable: impl FnMut(&Start) -> bool + Send,
+) -> io::Result<Found> {
+    let mut damaged = None;
+    let mut first = true;
+    for path in [FILE, COPY] {
+        let is_copy = !std::mem::take(&mut first);
+        let Some(bytes) = disk.read(Path::new(path)).await? else {
+            continue;
+        };
+        let Some(start) = Start::decode(&bytes).filter(&mut usable) else {
+            damaged = damaged.or(Some(bytes));
+            continue;
+        };
+        if is_copy {
             tracing::error!(
-                "the state that the ledger's file begins with is damaged; its copy counts"
+                "the state that the ledger's file begins with is damaged or missing; its copy \
+                 counts"
             );
-            disk.replace(first, &start.encode()).await?;
+            put_aside(disk, damaged).await;
+            disk.replace(Path::new(FILE), &bytes).await?;
         }
-        None => tracing::error!("the state that the ledger's file begins with is damaged"),
+        return Ok(Found::Start(Box::new(start)));
     }
-    Ok(start)
+    if damaged.is_none() {
+        return Ok(Found::Nothing);
+    }
+    tracing::error!("the state that the ledger's file begins with is damaged, and so is its copy");
+    put_aside(disk, damaged).await;
+    Ok(Found::Damaged)
+}
+
+/// Keeps one damaged state for people to look at, in place of the one before.
+/// Nothing depends on it, so a disk that is full keeps nobody from starting.
+async fn put_aside(disk: &dyn Disk, damaged: Option<Vec<u8>>) {
+    let Some(bytes) = damaged else { return };
+    if bytes.len() > 2 * limits::OWN_SNAPSHOT_BYTES {
+        tracing::warn!(
+            bytes = bytes.len(),
+            "the damaged state is too large to be kept"
+        );
+        return;
+    }
+    if let Err(error) = disk.replace(Path::new(DAMAGED), &bytes).await {
+        tracing::warn!(%error, "the damaged state can't be put aside");
+    }
 }
 
 /// Writes it down.

@@ -13,6 +13,7 @@ use innermesh_proto::{
 
 use super::{
     archive::Archive,
+    gone,
     raft::{
         Base, Body, Conf, DiskLog, Engine, Hard, LOG, LogError, Message, Payload, Saved, VoterId,
     },
@@ -52,6 +53,20 @@ pub enum Barred {
          and then `agent ca promote` it"
     )]
     Missing,
+    /// Its ledger was damaged, and what it has of its log doesn't make up for
+    /// that.
+    #[error(
+        "the ledger's files on this machine were damaged: it follows the ledger, and doesn't vote \
+         any more; have an admin `agent ca demote` it and then `agent ca promote` it"
+    )]
+    Lost,
+    /// The same, of a node that decided alone.
+    #[error(
+        "the ledger's files on this machine and its raft.log were damaged, and it was the only CA \
+         node: it may have decided what it no longer knows, and decides nothing more. Once the \
+         other nodes are connected, run `agent ca recover --root-key FILE` here"
+    )]
+    LostAlone,
     /// It is of an earlier time than what this node has done since.
     #[error(
         "this machine's state is older than what it has done, as after a restored snapshot or with \
@@ -94,17 +109,33 @@ pub(super) async fn start(
         Ok(Some((log, _, saved))) => (log, saved),
         Ok(None) if decides && !alone => return Ok(Start::Barred(Barred::Missing)),
         Err(error) if !alone => return Ok(Start::Barred(Barred::Damaged(error.to_string()))),
+        _ if alone && gone::is_noted(disk, id).await? => {
+            return Ok(Start::Barred(Barred::LostAlone));
+        }
         other => {
             if let Err(error) = other {
                 tracing::error!(%error, "this node decides alone: its log starts anew from its ledger");
                 let bytes = disk.read(Path::new(LOG)).await?.unwrap_or_default();
                 disk.replace(Path::new(DAMAGED), &bytes).await?;
             }
+            if !alone {
+                gone::forget(disk).await?;
+            }
             let saved = first(state.position, id, alone);
             (DiskLog::create(disk, id, &saved).await?, saved)
         }
     };
     let base = saved.base.position;
+    if base.index < archive.base() {
+        // The ledger was fetched anew from a later state: what of the log was
+        // applied to it can't be told.
+        let why = if alone {
+            Barred::LostAlone
+        } else {
+            Barred::Lost
+        };
+        return Ok(Start::Barred(why));
+    }
     if base.index > archive.position().index {
         tracing::warn!(
             needed = base.index,
@@ -167,9 +198,10 @@ pub(super) fn read_batch(bytes: &[u8]) -> Option<Batch> {
     Some(batch)
 }
 
-/// The latest stamp among a message's batches that is further ahead of this
-/// node's clock than a leader may be, in milliseconds.
-pub(super) fn ahead_of_time(message: &Message, wall_ms: u64) -> Option<u64> {
+/// How much the latest stamp among a message's batches is ahead of this node's
+/// clock, in milliseconds, where that is more than a leader may be and ledger
+/// time can't have come to it (`went_on_ms`) either.
+pub(super) fn ahead_of_time(message: &Message, wall_ms: u64, went_on_ms: u64) -> Option<u64> {
     let Body::Append { entries, .. } = &message.body else {
         return None;
     };
@@ -182,7 +214,8 @@ pub(super) fn ahead_of_time(message: &Message, wall_ms: u64) -> Option<u64> {
         Some(batch.read_header().ok()?.stamp_ms)
     });
     let latest = stamps.max()?;
-    (latest > wall_ms.saturating_add(stamp::SKEW_MS)).then(|| latest - wall_ms)
+    let most = went_on_ms.max(wall_ms.saturating_add(stamp::SKEW_MS));
+    (latest > most).then(|| latest - wall_ms)
 }
 
 /// Signatures for batches that aren't applied here yet, by index and node.

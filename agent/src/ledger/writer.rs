@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -136,12 +136,17 @@ pub(super) struct Writer {
     pub beat: Mono,
     /// When the newest stamp was first seen here, or this process began.
     pub stamped: Mono,
+    /// That, with the stamp, for those who read.
+    pub told_stamped: Arc<Mutex<Stamped>>,
 }
+
+/// A stamp, and when it was first seen.
+pub(super) type Stamped = (u64, Mono);
 
 impl Writer {
     pub async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
         self.beat = self.first_beat();
-        self.stamped = self.host.clock.now();
+        self.note_stamped();
         let started = match self.follow_roster().await {
             // One who decides alone does so from the first request on.
             Ok(()) => self.work().await,
@@ -291,10 +296,23 @@ impl Writer {
 
     /// The stamp that this node would give a batch after `state` now.
     pub fn next_stamp(&self, state: &State) -> u64 {
-        let elapsed = self.host.clock.now().saturating_sub(self.stamped);
-        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         let wall_ms = self.host.clock.wall_ms();
-        stamp::propose(state.stamp_ms, wall_ms, &self.clocks, elapsed_ms)
+        stamp::propose(state.stamp_ms, wall_ms, &self.clocks, self.elapsed_ms())
+    }
+
+    /// How much time has passed since the newest stamp was seen, in milliseconds.
+    pub fn elapsed_ms(&self) -> u64 {
+        let elapsed = self.host.clock.now().saturating_sub(self.stamped);
+        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn note_stamped(&mut self) {
+        self.stamped = self.host.clock.now();
+        let mut told = self
+            .told_stamped
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *told = (self.current().stamp_ms, self.stamped);
     }
 
     /// The newest proved state.
@@ -364,7 +382,7 @@ impl Writer {
             // Nobody listening is fine: positions in heads repair.
             let _ = self.batches.send(Arc::new(batch));
         }
-        self.stamped = self.host.clock.now();
+        self.note_stamped();
         self.beat = self.stamped + HEARTBEAT;
         Ok(())
     }

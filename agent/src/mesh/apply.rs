@@ -30,6 +30,9 @@ use crate::{
 /// How long after its start a node may take what it doesn't know for something
 /// that it hasn't heard yet.
 const LOADING: Duration = Duration::from_secs(5);
+/// How many peers that don't decide must be no further than this node for it to
+/// count as having loaded.
+const LOADED: usize = 3;
 /// How long after a new view what follows is gathered for the next, for each
 /// [`GATHER_MEMBERS`] members: what a view costs grows with the mesh, and so
 /// does how often there is news.
@@ -49,7 +52,7 @@ pub fn first_view(me: NodeId, own_ledger: &Ledger, gossip: &Gossip, now: Mono) -
     MeshView {
         version: 1,
         me,
-        loading: ledger.members.len() > 1,
+        loading: ledger.members.len() > 1 || own_ledger.was_damaged(),
         held: held(own_ledger, &ledger, &nodes),
         ledger,
         nodes,
@@ -150,10 +153,8 @@ fn renew_view(inner: &Inner) {
     let nodes = inner
         .gossip
         .read(|table| MeshView::nodes(inner.me, &ledger, table, own.clone(), &paths, now));
-    let compared = nodes
-        .iter()
-        .any(|(node, view)| *node != inner.me && view.compared);
-    let loading = before.loading && !compared && now < inner.started + LOADING;
+    let loaded = is_loaded(inner.me, &ledger, &nodes) || now >= inner.started + LOADING;
+    let loading = before.loading && !loaded;
     let same = Arc::ptr_eq(&ledger, &before.ledger);
     if same && loading == before.loading && nodes == before.nodes {
         return;
@@ -171,6 +172,25 @@ fn renew_view(inner: &Inner) {
         loading,
     }));
     publish_zone(inner);
+}
+
+/// Whether enough peers say that nothing is newer than what this node holds: one
+/// of those who decide, or several others. A single member that claims this
+/// node's own place in the ledger ends nothing.
+fn is_loaded(me: NodeId, ledger: &State, nodes: &BTreeMap<NodeId, NodeView>) -> bool {
+    let compared = nodes
+        .iter()
+        .filter(|(node, view)| **node != me && view.compared);
+    let decides_alone = ledger.roster.len() == 1 && ledger.roster.contains(&me);
+    let (mut others, mut voters) = (0, 0);
+    for (node, _) in compared {
+        if ledger.roster.contains(node) {
+            voters += 1;
+        } else {
+            others += 1;
+        }
+    }
+    voters > 0 || others >= LOADED || decides_alone && others > 0
 }
 
 /// Has DNS answer from the newest view.

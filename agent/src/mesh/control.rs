@@ -443,6 +443,9 @@ impl AgentControl {
                  longer sees changes of members, names and certificates. Update the agent"
             )
         }));
+        if self.0.ledger.was_damaged() {
+            warnings.push(was_damaged(self.0.ledger.behind()));
+        }
         // Of a copy that runs all that is told is the copy.
         let twin = self.0.gossip.conflicts().contains(&view.me);
         if self.0.gossip.was_rolled_back() && !twin {
@@ -473,6 +476,17 @@ impl AgentControl {
         }
         warnings
     }
+}
+
+fn was_damaged(behind: Option<u64>) -> String {
+    let now = match behind {
+        Some(index) => format!("it had come to batch {index}, and doesn't have all up to that yet"),
+        None => "what was lost was fetched again".into(),
+    };
+    format!(
+        "the ledger's files on this machine were damaged when the agent started: {now}. A copy is \
+         in ledger.damaged or ledger.snapshot.damaged; look at the disk"
+    )
 }
 
 fn rolled_back(view: &MeshView) -> String {

@@ -53,7 +53,8 @@ pub async fn store_seeds(disk: &dyn Disk, seeds: &[SocketAddr]) -> std::io::Resu
     disk.replace(Path::new(SEEDS), &codec::encode(&seeds)).await
 }
 
-async fn load_seeds(disk: &dyn Disk) -> Vec<SocketAddr> {
+/// The addresses by which this machine joined.
+pub(crate) async fn load_seeds(disk: &dyn Disk) -> Vec<SocketAddr> {
     let bytes = disk.read(Path::new(SEEDS)).await.ok().flatten();
     let seeds = bytes.and_then(|bytes| codec::decode::<Vec<SocketAddr>>(&bytes, 4096).ok());
     let mut seeds = seeds.unwrap_or_default();

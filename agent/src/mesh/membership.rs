@@ -20,7 +20,8 @@ use tokio::sync::Notify;
 
 use super::{BuildError, Inner, evict};
 use crate::{
-    host::{Host, keys::NodeKey},
+    enroll::kept::Kept,
+    host::{Host, Mono, keys::NodeKey},
     quic::CallError,
     tls::{Chain, MeshTls},
 };
@@ -34,6 +35,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// as most causes, such as a clock that was just set, are gone soon.
 const RETRY_MIN: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(300);
+
+/// How often at most it is written down how far the ledger has come here.
+const KEPT: Duration = Duration::from_secs(600);
 
 /// How long a CA node that is to go may take to hand the lead over.
 const HANDED_OVER: Duration = Duration::from_secs(2);
@@ -89,6 +93,7 @@ fn chain(state: &State, key: &Arc<dyn NodeKey>) -> Option<Chain> {
 
 /// Renews in time, and shows each new certificate, for as long as the agent runs.
 pub async fn run(inner: Arc<Inner>) {
+    let mut keeper = Keeper::default();
     let mut states = inner.ledger.subscribe();
     let mut shown = chain(&states.borrow_and_update(), &inner.key);
     let mut not_before = inner.host.clock.now();
@@ -96,6 +101,7 @@ pub async fn run(inner: Arc<Inner>) {
     let mut loose = HANDED_OVER;
     loop {
         let clock = inner.host.clock.clone();
+        keeper.keep(&inner).await;
         let expired = tokio::select! {
             changed = states.changed() => {
                 if changed.is_err() {
@@ -142,6 +148,41 @@ pub async fn run(inner: Arc<Inner>) {
             .failure
             .lock()
             .unwrap_or_else(|e| e.into_inner()) = failure;
+    }
+}
+
+/// Writes down what the ledger can be fetched with again, where its files are
+/// damaged: at once when that changes, and now and then how far it has come.
+#[derive(Default)]
+struct Keeper {
+    kept: Option<Kept>,
+    next: Mono,
+}
+
+impl Keeper {
+    async fn keep(&mut self, inner: &Inner) {
+        let ledger = &inner.ledger;
+        // What was kept before the damage says more.
+        if ledger.was_damaged() && ledger.behind().is_some() {
+            return;
+        }
+        let Some(mut now) = Kept::of(ledger.genesis(), &ledger.state(), &inner.key.public()) else {
+            return;
+        };
+        // What isn't on this disk yet is nothing that it had.
+        now.position = *ledger.durable().borrow();
+        let time = inner.host.clock.now();
+        let is_due = match &self.kept {
+            None => true,
+            Some(kept) => kept.differs(&now) || (*kept != now && time >= self.next),
+        };
+        if !is_due {
+            return;
+        }
+        match now.store(&*inner.host.disk).await {
+            Ok(()) => (self.kept, self.next) = (Some(now), time + KEPT),
+            Err(error) => tracing::warn!(%error, "this node's own standing can't be written down"),
+        }
     }
 }
 

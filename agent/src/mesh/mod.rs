@@ -16,11 +16,13 @@ mod holds;
 mod invite;
 mod leave;
 mod lists;
+mod loading;
 mod membership;
 mod names;
 mod overlay;
 mod page;
 mod records;
+mod recovery;
 mod renewals;
 mod requests;
 mod spenders;
@@ -50,7 +52,14 @@ use innermesh_proto::{
 use ipnet::IpNet;
 use tokio::sync::{broadcast, watch};
 
-pub use self::{dialer::store_seeds, holds::parse as parse_holds, leave::said as said_on_leaving};
+pub(crate) use self::dialer::load_seeds;
+pub use self::{
+    dialer::store_seeds,
+    holds::parse as parse_holds,
+    leave::said as said_on_leaving,
+    loading::Loading,
+    recovery::{Offline, OfflineError},
+};
 
 use crate::{
     acme::Acme,
@@ -131,6 +140,9 @@ pub enum BuildError {
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The ledger had to be fetched again.
+    #[error("the ledger can't be fetched again: {0}")]
+    Refetch(#[from] crate::enroll::JoinError),
     /// It has left.
     #[error("{said}; to have it in a mesh again, move {folder} away and `agent join`")]
     Left {
@@ -223,6 +235,19 @@ impl Agent {
     /// # Errors
     /// [`BuildError`]; what was started before the error has ended.
     pub async fn build(config: Config, host: Host) -> Result<Self, BuildError> {
+        Self::build_telling(config, host, &watch::Sender::default()).await
+    }
+
+    /// As [`Agent::build`]; `loading` is told if the ledger has to be fetched
+    /// again first, which takes until another node is reached.
+    ///
+    /// # Errors
+    /// [`BuildError`].
+    pub async fn build_telling(
+        config: Config,
+        host: Host,
+        loading: &watch::Sender<Option<Loading>>,
+    ) -> Result<Self, BuildError> {
         let folder = host.disk.root().display().to_string();
         let lock = host
             .disk
@@ -237,7 +262,7 @@ impl Agent {
         }
         let key = keys::require_identity(&host).await?;
         let me = key.public().node_id();
-        let ledger = Ledger::open(&host, key.clone()).await?;
+        let ledger = loading::open(&host, &config, &key, loading).await?;
         let state = ledger.state();
         let member = state
             .members

@@ -3,6 +3,9 @@
 /// How far a leader's clock may be ahead of its peers' before it is their time
 /// that counts, in milliseconds.
 pub const SKEW_MS: u64 = 2 * 60 * 1000;
+/// How long the ledger may have stood still before a clock that is so much
+/// further counts as wrong, in milliseconds: longer than all CA nodes may be off.
+const QUIET_MS: u64 = 60 * 24 * 3600 * 1000;
 /// One part in so many by which a monotonic clock may be too fast.
 const DRIFT: u64 = 1000;
 
@@ -26,13 +29,32 @@ pub fn propose(last: u64, own_ms: u64, peers_ms: &[u64], elapsed_ms: u64) -> u64
 }
 
 /// What a node may hold for the ledger's time now: the middle one of its own
-/// clock and its peers', but never before the `last` stamp. A machine that
-/// believes it is 1970 thus still makes requests that aren't expired.
-pub fn estimate(last: u64, own_ms: u64, peers_ms: &[u64]) -> u64 {
-    let mut clocks = peers_ms.to_vec();
-    clocks.push(own_ms);
-    clocks.sort_unstable();
-    clocks[clocks.len() / 2].max(last)
+/// clock and its peers', but never before the `last` stamp, or so much behind it
+/// as has passed since that was seen (`elapsed_ms`, by its monotonic clock). A
+/// machine that believes it is 1970 thus still makes requests that aren't
+/// expired.
+///
+/// Of two clocks neither is in the middle. There its own counts as long as it
+/// can be right, or the only peer could have all that it asks refused, as
+/// expired or as far ahead of time: by an order to evict that very peer, say.
+pub fn estimate(last: u64, own_ms: u64, peers_ms: &[u64], elapsed_ms: u64) -> u64 {
+    let least = last.saturating_add(elapsed_ms - elapsed_ms / DRIFT);
+    let can_be = |clock: u64| {
+        let earliest = least.saturating_sub(SKEW_MS);
+        (earliest..=least.saturating_add(QUIET_MS)).contains(&clock)
+    };
+    let now = match peers_ms {
+        [_] if can_be(own_ms) => own_ms,
+        [peer] if can_be(*peer) => *peer,
+        [peer] => own_ms.min(*peer),
+        _ => {
+            let mut clocks = peers_ms.to_vec();
+            clocks.push(own_ms);
+            clocks.sort_unstable();
+            clocks[clocks.len() / 2]
+        }
+    };
+    now.max(least)
 }
 
 #[cfg(test)]
@@ -52,8 +74,33 @@ mod tests {
 
     #[test]
     fn a_machine_that_believes_it_is_1970_asks_in_its_peers_time() {
-        assert_eq!(estimate(5, 0, &[NOW, NOW + 1]), NOW);
-        assert_eq!(estimate(NOW, 0, &[]), NOW);
+        assert_eq!(estimate(5, 0, &[NOW, NOW + 1], 0), NOW);
+        assert_eq!(estimate(NOW, 0, &[], 0), NOW);
+        assert_eq!(estimate(NOW, 0, &[NOW + 7], 0), NOW + 7);
+        // Without a clock that is right, time goes on by what has passed.
+        assert_eq!(estimate(NOW, 0, &[], 1000), NOW + 999);
+    }
+
+    #[test]
+    fn the_only_peers_clock_moves_nobody_elses_time() {
+        const HOUR_MS: u64 = 3_600_000;
+        let year_2106 = 4_300_000_000_000;
+        let own = NOW + HOUR_MS;
+        for peer in [
+            0,
+            NOW - HOUR_MS,
+            NOW,
+            own + 1,
+            own + 5 * HOUR_MS,
+            year_2106,
+            u64::MAX,
+        ] {
+            assert_eq!(estimate(NOW, own, &[peer], HOUR_MS), own, "{peer}");
+        }
+        // One's own that can't be right counts no more than before.
+        assert_eq!(estimate(NOW, year_2106, &[own], HOUR_MS), own);
+        // Nor do two such: the lower one is the smaller mistake.
+        assert_eq!(estimate(NOW, year_2106, &[u64::MAX], 0), year_2106);
     }
 
     #[test]

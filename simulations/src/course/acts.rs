@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use innermesh_agent::{host::Clock, mesh::Agent, services::Spec};
 use innermesh_proto::{certificate::Serial, crypto::Hash, ledger::RULES};
 
-use super::{Course, EXCUSED, FRESH};
+use super::{Course, EXCUSED, FRESH, REFETCH};
 use crate::{
     Machine,
     byzantine::{Byzantine, Lie},
@@ -286,6 +286,13 @@ impl Course<'_> {
             biased;
             built = Agent::build(machine.config(), machine.host.clone()) => Some(built),
             _ = stopped.wait_for(|stopped| *stopped) => None,
+            // It fetches its ledger again, and nobody that is reached can help:
+            // a later step or the end tries again.
+            () = tokio::time::sleep(REFETCH) => {
+                self.trace.event("no start", &format!("node{node} waits for its ledger"));
+                self.machines[node].crash().await;
+                return false;
+            }
         };
         match built {
             Some(Ok(agent)) => {

@@ -50,6 +50,8 @@ const MORE: f64 = 3.0;
 const EXCUSED: Duration = Duration::from_secs(20);
 /// How long after its start an agent may not have heard of all others.
 const FRESH: Duration = Duration::from_secs(5);
+/// How long a machine whose ledger is damaged is waited for.
+const REFETCH: Duration = Duration::from_secs(20);
 
 /// A run.
 pub struct Course<'a> {

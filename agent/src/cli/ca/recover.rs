@@ -13,7 +13,8 @@ use tokio::time::sleep;
 
 use super::super::{
     failure::Failure,
-    output::{Output, Progress},
+    files,
+    output::{Output, Progress, note},
     paths::Paths,
     root_key::RootKey,
     terminal::Terminal,
@@ -21,10 +22,11 @@ use super::super::{
 use crate::{
     ca::{Root, expiry},
     control::{
-        Client,
+        Client, ClientError,
         api::{CaRecovery, Der},
     },
-    host::keys::SystemKeys,
+    host::{keys::SystemKeys, system},
+    mesh::Offline,
 };
 
 /// Go on with this machine as the only CA node, where most CA nodes are lost
@@ -36,6 +38,11 @@ use crate::{
 /// hear of it; what the lost ones had decided beyond that place is given up,
 /// but whom they evicted stays cut off by those who know. Then make two others
 /// CA nodes with `agent ca promote`. While a leader answers this is refused.
+///
+/// Where the agent can't be started, `--offline` does the same in its state
+/// folder, and the agent goes on from there once it runs. Nobody can be asked
+/// then: that no other CA node is alive, and that no other machine's ledger
+/// reaches further than was last heard, is for you to know.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -43,6 +50,9 @@ pub struct Arguments {
     /// Go on although another machine's ledger reaches further.
     #[arg(long)]
     leave_behind: bool,
+    /// Do it while the agent isn't running, without asking other nodes.
+    #[arg(long)]
+    offline: bool,
     /// Don't ask whether to do it.
     #[arg(long)]
     yes: bool,
@@ -55,40 +65,83 @@ const PAUSE: Duration = Duration::from_millis(500);
 const LOOKS: usize = 20;
 
 pub async fn recover(arguments: Arguments, paths: &Paths, client: &Client) -> Result<(), Failure> {
-    #[derive(Serialize)]
-    struct Printed<'a> {
-        roster: [&'a str; 1],
-        given_up: Vec<&'a String>,
-        index: u64,
+    if arguments.offline {
+        return offline(&arguments, paths).await;
     }
     let asked = caught_up(&arguments, client).await?;
-    let gone: Vec<&String> = asked
-        .roster
-        .iter()
-        .filter(|name| **name != asked.node)
-        .collect();
+    let signed = signed(&arguments, paths, &asked)?;
+    client.ca_recover(Der(codec::encode(&signed))).await?;
+    arguments.print(&asked, paths, "")
+}
+
+/// The same without an agent, under the lock of its state folder.
+async fn offline(arguments: &Arguments, paths: &Paths) -> Result<(), Failure> {
+    files::state_folder(&paths.state).map_err(Failure::failed)?;
+    let host = system::host(paths.state.clone());
+    let offline = Offline::open(&host).await.map_err(Failure::failed)?;
+    let asked = offline.asked().clone();
+    if !asked.ahead.is_empty() && !arguments.leave_behind {
+        return Err(Failure::failed(format!(
+            "this machine's ledger ends with batch {}, and further came {}: run this where the \
+             ledger reaches furthest, or with --leave-behind give up what came behind",
+            asked.index,
+            asked.ahead.join(", ")
+        )));
+    }
+    note(
+        "the agent isn't running, so no other node was asked: if a majority of the CA nodes is \
+         alive, what they decide from now on is lost, as is what others hold beyond this \
+         machine's ledger",
+    );
+    let signed = signed(arguments, paths, &asked)?;
+    offline.recover(signed).await.map_err(Failure::failed)?;
+    let start = "Start the agent first: `systemctl start innermesh`, or `agent run`. ";
+    arguments.print(&asked, paths, start)
+}
+
+/// What the root signs, once a person has confirmed it.
+fn signed(
+    arguments: &Arguments,
+    paths: &Paths,
+    asked: &CaRecovery,
+) -> Result<SignedRecovery, Failure> {
     if !arguments.yes {
-        confirm(&asked, &gone)?;
+        confirm(asked, &given_up(asked))?;
     }
     let root = arguments.root_key.open(paths, &asked.mesh)?;
-    let signed = sign(&root, &asked)?;
-    drop(root);
-    client.ca_recover(Der(codec::encode(&signed))).await?;
-    let printed = Printed {
-        roster: [&asked.node],
-        given_up: gone,
-        index: asked.index,
-    };
-    arguments.output.print(&printed, || {
-        format!(
-            "{} decides alone from batch {} on; the others follow as soon as they hear of it.\n\
-             Next: make two others CA nodes with `agent{} ca promote NODE`, and `agent evict` \
-             machines that are lost.\n",
-            asked.node,
-            asked.index + 1,
-            paths.option()
-        )
-    })
+    sign(&root, asked)
+}
+
+/// The CA nodes that are none any more then.
+fn given_up(asked: &CaRecovery) -> Vec<&str> {
+    let roster = asked.roster.iter().map(String::as_str);
+    roster.filter(|name| *name != asked.node).collect()
+}
+
+impl Arguments {
+    fn print(&self, asked: &CaRecovery, paths: &Paths, first: &str) -> Result<(), Failure> {
+        #[derive(Serialize)]
+        struct Printed<'a> {
+            roster: [&'a str; 1],
+            given_up: Vec<&'a str>,
+            index: u64,
+        }
+        let printed = Printed {
+            roster: [&asked.node],
+            given_up: given_up(asked),
+            index: asked.index,
+        };
+        self.output.print(&printed, || {
+            format!(
+                "{} decides alone from batch {} on; the others follow as soon as they hear of it.\n\
+                 Next: {first}make two others CA nodes with `agent{} ca promote NODE`, and \
+                 `agent evict` machines that are lost.\n",
+                asked.node,
+                asked.index + 1,
+                paths.option()
+            )
+        })
+    }
 }
 
 /// What is to be signed, once this machine has all that others hold.
@@ -96,7 +149,7 @@ async fn caught_up(arguments: &Arguments, client: &Client) -> Result<CaRecovery,
     let mut progress = Progress::default();
     let mut looks = 0;
     loop {
-        let asked = client.ca_recovery().await?;
+        let asked = client.ca_recovery().await.map_err(unreached)?;
         if asked.ahead.is_empty() || arguments.leave_behind {
             return Ok(asked);
         }
@@ -116,11 +169,21 @@ async fn caught_up(arguments: &Arguments, client: &Client) -> Result<CaRecovery,
     }
 }
 
-fn confirm(asked: &CaRecovery, gone: &[&String]) -> Result<(), Failure> {
+/// Where the agent can't be started, there is another way.
+fn unreached(error: ClientError) -> Failure {
+    let is_off = matches!(error, ClientError::NotRunning(_));
+    let failure = Failure::from(error);
+    if is_off {
+        failure.with("where it can't be started, see `agent ca recover --help` for --offline")
+    } else {
+        failure
+    }
+}
+
+fn confirm(asked: &CaRecovery, gone: &[&str]) -> Result<(), Failure> {
     let mut terminal = Terminal::open().ok_or_else(|| {
         Failure::usage("there is no terminal to confirm this on; give --yes if you are sure")
     })?;
-    let gone: Vec<&str> = gone.iter().map(|name| name.as_str()).collect();
     let question = format!(
         "Only if they are lost for good: give {} up as CA nodes, with all that they decided behind \
          batch {}, and have {} decide alone?",

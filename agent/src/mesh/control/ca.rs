@@ -8,12 +8,11 @@ use std::{
 
 use async_trait::async_trait;
 use innermesh_proto::{
-    certificate::Serial,
     codec,
     crypto::Hash,
     id::NodeId,
     ledger::{
-        BatchError, Content, Outcome, Recovery, Refusal, Role, SignedRecovery, State,
+        Content, Outcome, Refusal, Role, SignedRecovery, State,
         request::Promote,
         state::{Issuer, Member},
     },
@@ -24,18 +23,17 @@ use innermesh_proto::{
     view::MeshView,
 };
 
-use super::{AgentControl, PATIENCE, no_node, not_member, refused};
+use super::{super::recovery, AgentControl, PATIENCE, no_node, not_member, refused};
 use crate::{
     ca::{expiry, pem},
     control::{
         api::{
             CaControl, CaKeys, CaRecovery, CaRoot, CaStatus, ControlError, Der, ErrorCode,
-            IssuerRow, IssuerState, LedgerStatus, Life, PromoteRequest, VoterRow, WaitingRow,
+            IssuerRow, IssuerState, LedgerStatus, PromoteRequest, VoterRow, WaitingRow,
         },
         time::UnixTime,
     },
     enroll::init::RECOVERY,
-    ledger::TakeError,
     quic::CallError,
 };
 
@@ -105,7 +103,7 @@ impl CaControl for AgentControl {
             mesh: state.mesh.to_string(),
             is_ca: state.is_voter(id),
             now_ms: self.0.now_ms(),
-            held: held(&state, id, keys.held),
+            held: recovery::held(&state, id, keys.held),
             offered: keys.offered.into_iter().map(Der).collect(),
         })
     }
@@ -144,13 +142,6 @@ impl CaControl for AgentControl {
         }
         let keys = self.0.ledger.issuer_keys().await.map_err(unavailable)?;
         let position = *self.0.ledger.durable().borrow();
-        let recovery = Recovery {
-            mesh: state.mesh,
-            number: state.recovery + 1,
-            position,
-            roster: [own.key].into(),
-            issuers: Vec::new(),
-        };
         let now = self.0.gossip.now();
         let ahead = self.0.gossip.read(|table| {
             let further = table.iter().filter(|(_, known)| {
@@ -159,21 +150,8 @@ impl CaControl for AgentControl {
             let nodes = further.map(|(node, _)| state.name_of(*node));
             nodes.collect()
         });
-        Ok(CaRecovery {
-            mesh: state.mesh.to_string(),
-            node: own.name.to_string(),
-            roster: state
-                .roster
-                .iter()
-                .map(|node| state.name_of(*node))
-                .collect(),
-            index: position.index,
-            ahead,
-            now_ms: self.0.now_ms(),
-            held: held(state, view.me, keys.held),
-            offered: keys.offered.into_iter().map(Der).collect(),
-            recovery: Der(codec::encode(&recovery)),
-        })
+        let (me, now_ms) = ((view.me, own), self.0.now_ms());
+        Ok(recovery::wanted(state, me, position, keys, ahead, now_ms))
     }
 
     async fn ca_recover(&self, signed: Der) -> Result<(), ControlError> {
@@ -181,27 +159,13 @@ impl CaControl for AgentControl {
             .map_err(|error| super::invalid(format!("what the root signed: {error}")))?;
         match self.0.ledger.recover(signed).await {
             Ok(_) => Ok(()),
-            Err(TakeError::Batch(BatchError::Recovery)) => Err(refused(
+            Err(error) if recovery::is_overtaken(&error) => Err(refused(
                 "the root didn't sign this for the newest batch here; the ledger went on \
                  meanwhile: run `agent ca recover` again",
             )),
             Err(error) => Err(unavailable(error)),
         }
     }
-}
-
-/// From when to when each issuer of a node is in force that isn't revoked and
-/// that it has the key of.
-fn held(state: &State, node: NodeId, serials: Vec<Serial>) -> Vec<Life> {
-    let serials: BTreeSet<Serial> = serials.into_iter().collect();
-    let held = state
-        .issuers_of(node)
-        .filter(|issuer| issuer.revoked.is_none() && serials.contains(&issuer.certificate.serial));
-    held.map(|issuer| Life {
-        begin_ms: issuer.certificate.not_before_ms,
-        end_ms: issuer.certificate.not_after_ms,
-    })
-    .collect()
 }
 
 impl AgentControl {
