@@ -329,6 +329,10 @@ async fn a_ca_node_that_lost_its_ledger_follows_and_votes_only_if_it_has_its_log
             until("it votes again", PATIENCE, async || council.borrow().votes).await;
             continue;
         }
+        until("it knows that it may not vote", PATIENCE, async || {
+            council.borrow().barred.is_some()
+        })
+        .await;
         assert!(!council.borrow().votes);
         assert_eq!(council.borrow().barred, Some(Barred::Missing));
         let status = third.control().ca_status().await;

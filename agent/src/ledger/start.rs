@@ -152,6 +152,8 @@ pub(super) async fn load(
             );
             put_aside(disk, damaged).await;
             disk.replace(Path::new(FILE), &bytes).await?;
+        } else {
+            keep_copy(disk, &bytes).await;
         }
         return Ok(Found::Start(Box::new(start)));
     }
@@ -161,6 +163,19 @@ pub(super) async fn load(
     tracing::error!("the state that the ledger's file begins with is damaged, and so is its copy");
     put_aside(disk, damaged).await;
     Ok(Found::Damaged)
+}
+
+/// Makes the copy anew where it isn't one: it may be damaged, or a stop came
+/// before it was written.
+async fn keep_copy(disk: &dyn Disk, bytes: &[u8]) {
+    let copy = Path::new(COPY);
+    let there = disk.read(copy).await;
+    if there.is_ok_and(|there| there.as_deref() == Some(bytes)) {
+        return;
+    }
+    if let Err(error) = disk.replace(copy, bytes).await {
+        tracing::warn!(%error, "the state's copy can't be made");
+    }
 }
 
 /// Keeps one damaged state for people to look at, in place of the one before.
