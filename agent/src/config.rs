@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cli::duration::Span,
+    host::duration::Span,
     page,
     services::Spec,
     telemetry::LogFormat,

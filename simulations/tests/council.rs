@@ -10,7 +10,7 @@ use std::{
 use innermesh_agent::{
     ca::{Root, recovery},
     enroll::{self, InitOptions, keys},
-    host::{Clock, Disk, disk::SystemDisk, keys::NodeKey},
+    host::{Clock, Disk, disk::SystemDisk, keys::NodeKey, state_folder},
     ledger::{
         self, Carrier, Ledger, ProposeError,
         raft::{Body, Message},
@@ -155,7 +155,7 @@ impl Council {
             rules: machine.rules,
         };
         let report = enroll::init(&machine.host, options).await.unwrap();
-        let path = enroll::init::RECOVERY.as_ref();
+        let path = state_folder::RECOVERY.as_ref();
         let sealed = machine.host.disk.read(path).await.unwrap().unwrap();
         let sealed = String::from_utf8(sealed).unwrap();
         let root = recovery::open(&sealed, &report.passphrase, &*machine.host.keys).unwrap();

@@ -12,7 +12,7 @@ use super::{
     orders::{AT_ONCE, RETRY_S},
     problem::Problem,
 };
-use crate::control::UnixTime;
+use crate::host::UnixTime;
 
 #[derive(Deserialize)]
 struct Update {

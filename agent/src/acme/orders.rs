@@ -13,7 +13,7 @@ use super::{
     problem::{Kind, Problem, Subproblem},
     renewal::CertificateId,
 };
-use crate::control::UnixTime;
+use crate::host::UnixTime;
 
 /// How long a client waits for what is under way, before it is told to ask
 /// again.

@@ -7,7 +7,7 @@ use innermesh_proto::certificate::Serial;
 use serde_json::json;
 
 use super::{Acme, Answer, mesh::Known, problem::Problem};
-use crate::control::UnixTime;
+use crate::host::UnixTime;
 
 /// When to ask again, in seconds.
 const AGAIN_S: u64 = 6 * 3600;

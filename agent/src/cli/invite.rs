@@ -7,8 +7,9 @@ use std::fmt;
 
 use clap::ValueEnum;
 
-use super::{duration::Span, failure::Failure, output::Output};
+use super::{failure::Failure, output::Output};
 use crate::control::{Client, api::InviteRequest};
+use crate::host::duration::Span;
 
 /// Print a token, and the command with which another machine joins by it.
 #[derive(Debug, clap::Args)]

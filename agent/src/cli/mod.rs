@@ -13,7 +13,6 @@ mod ca;
 mod cert;
 mod demo;
 mod dns;
-pub(crate) mod duration;
 mod evict;
 mod failure;
 mod files;

@@ -12,8 +12,7 @@ use innermesh_proto::{certificate::Certificate, id::MeshId, name::MeshDomain};
 use super::{failure::Failure, paths::Paths, terminal::Terminal};
 use crate::{
     ca::{Root, recovery},
-    enroll::init::RECOVERY,
-    host::keys::SystemKeys,
+    host::{keys::SystemKeys, state_folder::RECOVERY},
     ledger::file::{self as ledger, FileError, LEDGER},
 };
 

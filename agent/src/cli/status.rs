@@ -5,12 +5,12 @@ use std::{io::IsTerminal, time::Duration};
 use innermesh_proto::filter::nft::Dropped;
 
 use super::{
-    duration::Span,
     failure::Failure,
     init,
     output::{self, Output, table, yes_no},
 };
 use crate::control::{Client, api::Status};
+use crate::host::duration::Span;
 
 /// Show this machine, the mesh as it sees it, and what needs attention.
 ///

@@ -12,11 +12,11 @@ use tokio::{
 };
 
 use super::{
-    duration::Span,
     failure::Failure,
     output::{Output, Progress},
 };
 use crate::control::{Client, ClientError, api::Status};
+use crate::host::duration::Span;
 
 /// Wait until the machines of the mesh are live and names are answered.
 ///

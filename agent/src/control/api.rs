@@ -8,6 +8,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use crate::host::UnixTime;
 use async_trait::async_trait;
 use innermesh_proto::{
     name::{Label, NamePattern},
@@ -24,7 +25,6 @@ use super::{
     acme::AcmeControl,
     authority::Authority,
     renewals::{RenewalRow, Renewals},
-    time::UnixTime,
 };
 pub use crate::dns::QueryReport;
 use crate::services::Spec;

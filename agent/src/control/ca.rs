@@ -1,6 +1,7 @@
 //! Requests and answers about the mesh's certificate authority: who decides,
 //! who issues, and how that changes.
 
+use crate::host::UnixTime;
 use async_trait::async_trait;
 use axum::{
     Json, Router,
@@ -14,7 +15,6 @@ use super::{
     api::{ControlError, Der, LedgerStatus},
     client::{Answer, Client},
     server::{self, Done, Shared},
-    time::UnixTime,
 };
 
 /// What the running agent can be asked about the certificate authority.

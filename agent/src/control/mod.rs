@@ -14,12 +14,10 @@ pub mod renewals;
 mod routes;
 pub mod server;
 pub mod socket;
-pub mod time;
 
 pub use self::{
     api::{Control, ControlError, ErrorCode},
     client::{Client, ClientError},
-    time::UnixTime,
 };
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ use super::{
     api::ControlError,
     client::{Answer, Client},
     server::{self, Caller, Shared},
-    time::UnixTime,
 };
+use crate::host::UnixTime;
 
 /// What the running agent can be asked about renewals.
 #[async_trait]

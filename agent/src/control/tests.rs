@@ -19,10 +19,9 @@ use super::{
     client::{Client, ClientError},
     server,
     socket::Socket,
-    time::UnixTime,
 };
 use crate::{
-    host::{Clock, Mono},
+    host::{Clock, Mono, UnixTime},
     services::Spec,
 };
 

@@ -9,7 +9,6 @@ mod forward;
 mod private;
 mod relevant;
 mod reply;
-pub mod resolv;
 mod responder;
 mod server;
 mod source;

@@ -15,16 +15,16 @@ use ipnet::{IpNet, Ipv4Net};
 use super::keys::{self, KeyFileError};
 use crate::{
     ca::{self, CaError, issuer::Issuer, recovery, root::Root},
-    host::Host,
+    host::{
+        Host,
+        state_folder::{self, RECOVERY},
+    },
     ledger::{
         Ledger,
         file::{FileError, LEDGER},
     },
-    mesh::said_on_leaving,
 };
 
-/// The recovery file, below the state folder.
-pub const RECOVERY: &str = "root-recovery.pem";
 /// Choices of an IPv4 overlay that are tried until one is free here.
 const ATTEMPTS: u8 = 32;
 
@@ -118,7 +118,7 @@ pub enum InitError {
 pub async fn init(host: &Host, options: InitOptions) -> Result<InitReport, InitError> {
     if host.disk.read(LEDGER.as_ref()).await?.is_some() {
         let folder = host.disk.root().display().to_string();
-        return Err(match said_on_leaving(&*host.disk).await? {
+        return Err(match state_folder::left(&*host.disk).await? {
             Some(said) => InitError::Left { said, folder },
             None => InitError::Exists(folder),
         });

@@ -33,13 +33,12 @@ use super::{
     token::{Token, TokenError},
 };
 use crate::{
-    host::{Host, keys::NodeKey},
+    host::{Host, keys::NodeKey, state_folder},
     ledger::{
         file::{self, FileError, LEDGER},
         note_gone,
         start::{self, AskError, Start, Wanted},
     },
-    mesh::{said_on_leaving, store_seeds},
     quic::{Admission, CallError, Channel, Settings, Standing, Transport, TransportError},
     tls::{Chain, MeshTls, TlsError},
     tunnel,
@@ -193,7 +192,7 @@ pub async fn join(host: &Host, options: JoinOptions) -> Result<JoinReport, JoinE
 pub(super) async fn check_free(host: &Host) -> Result<(), JoinError> {
     if host.disk.read(LEDGER.as_ref()).await?.is_some() {
         let folder = host.disk.root().display().to_string();
-        return Err(match said_on_leaving(&*host.disk).await? {
+        return Err(match state_folder::left(&*host.disk).await? {
             Some(said) => JoinError::Left { said, folder },
             None => JoinError::Exists(folder),
         });
@@ -604,7 +603,7 @@ impl Fetched {
         seeds: &[SocketAddr],
     ) -> Result<(), JoinError> {
         keys::wireguard(host).await?;
-        store_seeds(&*host.disk, seeds).await?;
+        state_folder::store_seeds(&*host.disk, seeds).await?;
         self.store_ledger(host, genesis).await
     }
 

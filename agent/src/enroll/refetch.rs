@@ -33,9 +33,8 @@ use super::{
 };
 use crate::{
     gossip::known,
-    host::{Host, keys::NodeKey},
+    host::{Host, keys::NodeKey, state_folder},
     ledger::Stored,
-    mesh::load_seeds,
     quic::{CallError, Channel, DialError, Transport, within},
     tls::{Chain, ClientTls, MeshTls, TlsError},
 };
@@ -229,7 +228,10 @@ impl Refetch<'_> {
         let some = limits::REFETCH_SOURCES;
         let skipped = turn * some % others.len().max(1);
         let others = others.into_iter().skip(skipped).take(some);
-        let seeds = load_seeds(disk).await.into_iter().map(|seed| vec![seed]);
+        let seeds = state_folder::load_seeds(disk)
+            .await
+            .into_iter()
+            .map(|seed| vec![seed]);
         let overlay = endpoint::overlay(&self.genesis);
         let plausible = |mut addresses: Vec<SocketAddr>| {
             addresses.retain(|address| is_plausible(address, &overlay, true));

@@ -9,14 +9,18 @@
 )]
 
 pub mod disk;
+pub mod duration;
 mod file_set;
 pub mod holder;
 pub mod keys;
 pub mod outside;
 pub mod owner;
+mod resolv;
 pub mod sockets;
+pub mod state_folder;
 pub mod system;
 pub mod tasks;
+mod time;
 
 use std::{
     io,
@@ -29,6 +33,7 @@ use std::{
 use async_trait::async_trait;
 use ipnet::IpNet;
 
+pub use self::time::UnixTime;
 use self::{keys::Keys, outside::Outside, tasks::Tasks};
 use crate::quic::{Settings, Transport, TransportError};
 

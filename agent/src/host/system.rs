@@ -20,10 +20,9 @@ use tokio::{
 
 use super::{
     Clock, Host, Mono, Network, Stream, Tunnels, disk::SystemDisk, keys::SystemKeys,
-    outside::SystemOutside, tasks::Tasks,
+    outside::SystemOutside, resolv, tasks::Tasks,
 };
 use crate::{
-    dns::resolv,
     overlay::SystemOverlay,
     tunnel::{self, Tunnel, TunnelError, TunnelSettings},
 };

@@ -14,10 +14,11 @@ use super::{Inner, control::decide};
 use crate::{
     ca::pem,
     control::{
-        ControlError, ErrorCode, UnixTime,
+        ControlError, ErrorCode,
         api::{CertKind, CertRow, Issued},
         authority::CertRevoked,
     },
+    host::UnixTime,
 };
 
 /// All of them, by node and name.

@@ -31,8 +31,8 @@ use crate::{
             Issued, LedgerStatus, NodeRow, Path, Peer, Pending, PingReply, QueryReport,
             ServiceAdded, ServiceRow, ServiceState, ServiceStatus, Status,
         },
-        time::UnixTime,
     },
+    host::UnixTime,
     quic::PeerInfo,
     services::{ServiceError, Spec},
 };

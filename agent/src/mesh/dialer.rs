@@ -5,13 +5,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
-    path::Path,
     sync::Arc,
     time::Duration,
 };
 
 use innermesh_proto::{
-    codec,
     endpoint::{self, is_plausible},
     id::NodeId,
     ledger::State,
@@ -22,7 +20,7 @@ use tokio::{sync::broadcast::error::RecvError, task::JoinSet};
 use super::Inner;
 use crate::{
     gossip::known,
-    host::{Disk, Mono},
+    host::{Mono, state_folder},
     quic::{DialError, PeerEvent},
 };
 
@@ -41,31 +39,10 @@ const FORGOTTEN: Duration = Duration::from_secs(120);
 /// How long the node with the greater id leaves the dialing to the other: one
 /// of two connections would be thrown away.
 const COURTESY: Duration = Duration::from_secs(1);
-/// Where the seeds are kept.
-const SEEDS: &str = "seeds";
-
-/// Keeps the addresses by which this machine joined, for a start without any
-/// live peer.
-///
-/// # Errors
-/// The disk's.
-pub async fn store_seeds(disk: &dyn Disk, seeds: &[SocketAddr]) -> std::io::Result<()> {
-    disk.replace(Path::new(SEEDS), &codec::encode(&seeds)).await
-}
-
-/// The addresses by which this machine joined.
-pub(crate) async fn load_seeds(disk: &dyn Disk) -> Vec<SocketAddr> {
-    let bytes = disk.read(Path::new(SEEDS)).await.ok().flatten();
-    let seeds = bytes.and_then(|bytes| codec::decode::<Vec<SocketAddr>>(&bytes, 4096).ok());
-    let mut seeds = seeds.unwrap_or_default();
-    seeds.truncate(limits::ENDPOINTS);
-    seeds
-}
-
 /// Dials for as long as the agent runs.
 pub async fn run(inner: Arc<Inner>) {
     let mut dialer = Dialer {
-        seeds: load_seeds(&*inner.host.disk).await,
+        seeds: state_folder::load_seeds(&*inner.host.disk).await,
         paths: known::paths(&*inner.host.disk).await,
         attempts: BTreeMap::new(),
         silent: BTreeMap::new(),

@@ -16,11 +16,12 @@ use super::{
 };
 use crate::{
     control::{
-        ControlError, UnixTime,
+        ControlError,
         api::{Invite, InviteRequest},
         authority::Grants,
     },
     enroll::token::{InviteOptions, Token},
+    host::UnixTime,
 };
 
 /// What is given, read and checked.

@@ -1,7 +1,7 @@
 //! `agent leave`: seat and names are handed over, the ledger is told, and the
 //! state folder says that this machine belongs to no mesh any more.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use innermesh_proto::ledger::{Content, Outcome, Refusal, State};
 
@@ -12,38 +12,18 @@ use super::{
 };
 use crate::{
     control::{
-        ControlError, ErrorCode, UnixTime,
+        ControlError, ErrorCode,
         authority::{LeaveState, Left, NameLeft},
     },
-    host::{Disk, Host},
+    host::{Host, UnixTime, state_folder},
 };
 
-/// The file that says so.
-const FILE: &str = "left";
 /// How long the roster may take to go on without this node, per asking.
 const HAND_OVER: Duration = Duration::from_secs(6);
 /// How long the ledger may take.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// How long whoever asked has to hear the answer before the agent ends.
 const GRACE: Duration = Duration::from_secs(1);
-
-/// What the state folder says of a machine that has left; `None` for one that
-/// hasn't.
-///
-/// # Errors
-/// The disk's.
-pub async fn said(disk: &dyn Disk) -> std::io::Result<Option<String>> {
-    let bytes = disk.read(Path::new(FILE)).await?;
-    Ok(bytes.map(|bytes| {
-        let text = String::from_utf8_lossy(&bytes);
-        let first: String = text.lines().next().unwrap_or_default().into();
-        first
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(300)
-            .collect()
-    }))
-}
 
 /// Leaves, or takes the next step towards it: it can be asked again.
 ///
@@ -139,5 +119,5 @@ async fn write(host: &Host, state: &State) -> std::io::Result<()> {
          the folder away and run `agent join` with a new invite, or `agent init`.\n",
         state.domain
     );
-    host.disk.replace(Path::new(FILE), text.as_bytes()).await
+    state_folder::mark_left(&*host.disk, &text).await
 }

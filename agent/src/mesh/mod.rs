@@ -52,11 +52,8 @@ use innermesh_proto::{
 use ipnet::IpNet;
 use tokio::sync::{broadcast, watch};
 
-pub(crate) use self::dialer::load_seeds;
 pub use self::{
-    dialer::store_seeds,
     holds::parse as parse_holds,
-    leave::said as said_on_leaving,
     loading::Loading,
     recovery::{Offline, OfflineError},
 };
@@ -66,7 +63,7 @@ use crate::{
     dns::{Dns, DnsServer, ListenError},
     enroll::keys::{self, KeyFileError},
     gossip::Gossip,
-    host::{Host, Mono, keys::NodeKey},
+    host::{Host, Mono, keys::NodeKey, state_folder},
     ledger::{
         Council, Ledger, LedgerError,
         budget::Deliveries,
@@ -256,7 +253,7 @@ impl Agent {
                 std::io::ErrorKind::WouldBlock => BuildError::Locked(folder.clone()),
                 _ => BuildError::Io(folder.clone(), error),
             })?;
-        let said = leave::said(&*host.disk).await;
+        let said = state_folder::left(&*host.disk).await;
         if let Some(said) = said.map_err(|error| BuildError::Io(folder.clone(), error))? {
             return Err(BuildError::Left { said, folder });
         }

@@ -11,12 +11,12 @@ use innermesh_proto::{
     message::IssuerKeys,
 };
 
-use super::{BuildError, LOCK, leave};
+use super::{BuildError, LOCK};
 use crate::{
     control::api::{CaRecovery, Der, Life},
     enroll::{kept::Kept, keys},
     gossip::known,
-    host::Host,
+    host::{Host, state_folder},
     ledger::{Ledger, Stored, TakeError},
 };
 
@@ -115,7 +115,7 @@ impl Offline {
             std::io::ErrorKind::WouldBlock => OfflineError::Runs(folder.clone()),
             _ => io(error).into(),
         })?;
-        if let Some(said) = leave::said(&*host.disk).await.map_err(io)? {
+        if let Some(said) = state_folder::left(&*host.disk).await.map_err(io)? {
             return Err(BuildError::Left { said, folder }.into());
         }
         let key = keys::require_identity(host)

@@ -9,7 +9,7 @@ use super::{
     qr,
     site::{Input, ListState, path},
 };
-use crate::{ca, control::UnixTime};
+use crate::{ca, host::UnixTime};
 
 const STYLE: &str = include_str!("style.css");
 const STEPS: &str = include_str!("steps.html");

@@ -116,8 +116,7 @@ mod tests {
     use super::*;
     use crate::{
         ca::{Issuer, Root, random_serial},
-        control::UnixTime,
-        host::keys::SystemKeys,
+        host::{UnixTime, keys::SystemKeys},
     };
 
     struct Mesh {

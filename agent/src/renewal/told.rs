@@ -2,7 +2,8 @@
 //! `status`.
 
 use super::{files, kept::Kept};
-use crate::control::{UnixTime, renewals::RenewalRow};
+use crate::control::renewals::RenewalRow;
+use crate::host::UnixTime;
 
 /// So many failures in a row are told at once.
 const LOUD: u32 = 3;

@@ -7,14 +7,13 @@ use innermesh_proto::ledger::sentence::{KINDS, Sentence};
 use serde::Serialize;
 
 use super::super::{
-    duration::Span,
     failure::{FAILED, Failure},
     output::{Output, note},
     paths::Paths,
 };
 use crate::{
-    control::UnixTime,
     host::keys::SystemKeys,
+    host::{UnixTime, duration::Span},
     ledger::{
         file::{self, LEDGER},
         history::{self, Checked},

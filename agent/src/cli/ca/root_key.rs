@@ -16,7 +16,7 @@ use super::super::{
     root_key::{self, Mesh},
     terminal::Terminal,
 };
-use crate::{ca::Root, enroll::init::RECOVERY};
+use crate::{ca::Root, host::state_folder::RECOVERY};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {

@@ -7,7 +7,6 @@ use serde::Serialize;
 use tokio::time::{sleep, timeout};
 
 use super::super::{
-    duration::Span,
     failure::Failure,
     output::{Output, Progress},
     paths::Paths,
@@ -19,6 +18,7 @@ use crate::{
         Client,
         api::{CaKeys, CaStatus, Der, PromoteRequest},
     },
+    host::duration::Span,
     host::keys::SystemKeys,
 };
 

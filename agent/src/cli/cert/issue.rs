@@ -15,7 +15,6 @@ use serde::Serialize;
 
 use super::{
     super::{
-        duration::Span,
         failure::Failure,
         output::{self, Output},
         paths::Paths,
@@ -25,11 +24,13 @@ use super::{
 use crate::{
     ca::{csr, pem},
     control::{
-        Client, ClientError, ErrorCode, UnixTime,
+        Client, ClientError, ErrorCode,
         api::{CertRequest, Der, Issued},
         renewals::{RenewalWish, WhichRenewal},
     },
     host::{
+        UnixTime,
+        duration::Span,
         keys::{CaKey, Keys, SystemKeys},
         outside::{Outside, SetError, SetPlace, SystemOutside},
     },

@@ -81,7 +81,8 @@ fn text(certificates: &[CertRow]) -> String {
 mod tests {
     use super::*;
     use crate::{
-        control::{UnixTime, api::CertKind},
+        control::api::CertKind,
+        host::UnixTime,
         renewal::{
             kept::{Failure, tests::kept},
             told,

@@ -26,14 +26,11 @@ use innermesh_proto::{
 use super::{super::recovery, AgentControl, PATIENCE, no_node, not_member, refused};
 use crate::{
     ca::{expiry, pem},
-    control::{
-        api::{
-            CaControl, CaKeys, CaRecovery, CaRoot, CaStatus, ControlError, Der, ErrorCode,
-            IssuerRow, IssuerState, LedgerStatus, PromoteRequest, VoterRow, WaitingRow,
-        },
-        time::UnixTime,
+    control::api::{
+        CaControl, CaKeys, CaRecovery, CaRoot, CaStatus, ControlError, Der, ErrorCode, IssuerRow,
+        IssuerState, LedgerStatus, PromoteRequest, VoterRow, WaitingRow,
     },
-    enroll::init::RECOVERY,
+    host::{UnixTime, state_folder},
     quic::CallError,
 };
 
@@ -281,7 +278,7 @@ impl AgentControl {
         warnings.extend(council.barred.map(|why| why.to_string()));
         warnings.extend(roster_advice(&view.ledger));
         warnings.extend(self.lost_warnings().await);
-        let recovery = self.0.host.disk.read(RECOVERY.as_ref()).await;
+        let recovery = self.0.host.disk.read(state_folder::RECOVERY.as_ref()).await;
         if recovery.is_ok_and(|file| file.is_some()) {
             warnings.push(
                 "the root's recovery file is still on this machine: whoever takes the machine has \

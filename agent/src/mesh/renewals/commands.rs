@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Inner, keep};
 use crate::{
-    control::UnixTime,
+    host::UnixTime,
     host::outside::{SetPlace, UserCommand},
     renewal::{
         due, files,

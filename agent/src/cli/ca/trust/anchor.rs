@@ -7,7 +7,8 @@ use innermesh_proto::{certificate::Certificate, crypto::Hash, name::MeshDomain};
 use super::super::super::{failure::Failure, paths::Paths, root_key::Mesh};
 use crate::{
     ca::pem,
-    control::{Client, ClientError, UnixTime},
+    control::{Client, ClientError},
+    host::UnixTime,
     host::keys::SystemKeys,
     ledger::file::LEDGER,
 };

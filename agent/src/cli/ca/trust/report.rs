@@ -11,7 +11,7 @@ use super::{
     machine::Barrier,
     store::{Kind, Store},
 };
-use crate::control::UnixTime;
+use crate::host::UnixTime;
 
 /// What came of putting a root into a store, or of taking it out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -1,0 +1,59 @@
+//! Names and places in the state folder that more than one part knows.
+
+use std::{io, net::SocketAddr, path::Path};
+
+use innermesh_proto::{codec, limits};
+
+use super::Disk;
+
+/// The recovery file of a new mesh's root.
+pub const RECOVERY: &str = "root-recovery.pem";
+/// Says that this machine belongs to no mesh any more, and since when.
+const LEFT: &str = "left";
+/// The addresses by which this machine joined.
+const SEEDS: &str = "seeds";
+/// Bytes of [`SEEDS`].
+const SEEDS_BYTES: usize = 4096;
+
+/// Writes down that this machine has left its mesh.
+///
+/// # Errors
+/// The disk's.
+pub async fn mark_left(disk: &dyn Disk, text: &str) -> io::Result<()> {
+    disk.replace(Path::new(LEFT), text.as_bytes()).await
+}
+
+/// The first line of what [`mark_left`] wrote; `None` on a machine that hasn't left.
+///
+/// # Errors
+/// The disk's.
+pub async fn left(disk: &dyn Disk) -> io::Result<Option<String>> {
+    let bytes = disk.read(Path::new(LEFT)).await?;
+    Ok(bytes.map(|bytes| {
+        let text = String::from_utf8_lossy(&bytes);
+        let first: String = text.lines().next().unwrap_or_default().into();
+        first
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(300)
+            .collect()
+    }))
+}
+
+/// Stores the addresses by which this machine joined, for a start without any
+/// live peer.
+///
+/// # Errors
+/// The disk's.
+pub async fn store_seeds(disk: &dyn Disk, seeds: &[SocketAddr]) -> io::Result<()> {
+    disk.replace(Path::new(SEEDS), &codec::encode(&seeds)).await
+}
+
+/// What [`store_seeds`] stored; none where it can't be read.
+pub async fn load_seeds(disk: &dyn Disk) -> Vec<SocketAddr> {
+    let bytes = disk.read(Path::new(SEEDS)).await.ok().flatten();
+    let seeds = bytes.and_then(|bytes| codec::decode::<Vec<SocketAddr>>(&bytes, SEEDS_BYTES).ok());
+    let mut seeds = seeds.unwrap_or_default();
+    seeds.truncate(limits::ENDPOINTS);
+    seeds
+}
