@@ -8,6 +8,7 @@ pub mod lab;
 pub mod page;
 pub mod process;
 pub mod roster;
+pub mod structure;
 pub mod wait;
 pub mod web;
 
