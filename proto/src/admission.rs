@@ -17,9 +17,13 @@ use crate::{
     codec,
     crypto::{Hash, PublicKey, Purpose, Signature, Verify},
     id::{MeshId, NodeId},
-    ledger::{Position, request::Admit},
+    ledger::{
+        Position,
+        request::{Admit, KeyedAdmit},
+    },
     message::Joined,
     name::Label,
+    tunnel::TunnelKey,
 };
 
 /// 32 random bytes.
@@ -71,6 +75,26 @@ pub struct Reveal {
     pub nonce: Nonce,
     /// Its key over [`Admit::possession_message`].
     pub possession: Signature,
+}
+
+/// Which WireGuard key the machine is to have: shown with [`Reveal`], to whoever
+/// knows of it. The member that relays can hold it back, and can't change it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyReveal {
+    /// The WireGuard key.
+    pub tunnel: TunnelKey,
+    /// The machine's key over [`KeyedAdmit::possession_message`].
+    pub possession: Signature,
+}
+
+/// As [`Wait`], with the WireGuard key. A member whose build doesn't know it
+/// can't read it, and is asked with [`Wait`] then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyedWait {
+    /// What is asked.
+    pub wait: Wait,
+    /// The key.
+    pub key: KeyReveal,
 }
 
 /// What an admin's agent answers.
@@ -140,6 +164,9 @@ pub enum AdmissionQuery {
     Collect(Hash),
     /// How the request ended.
     End(Hash, Verdict),
+    /// The WireGuard key that the machine showed with what it committed to. A
+    /// member whose build doesn't know the question has none.
+    Key(Hash),
 }
 
 /// The answer to [`AdmissionQuery`].
@@ -151,6 +178,8 @@ pub enum AdmissionAnswer {
     Reveal(Option<Reveal>),
     /// To the others: done.
     Done,
+    /// To `Key`.
+    Key(Option<KeyReveal>),
 }
 
 /// A machine that asks to be let in.
@@ -211,6 +240,17 @@ impl Transcript {
         let message = Admit::possession_message(&self.mesh, &self.offer.admin, &self.hash());
         self::commitment(&self.mesh, &self.node, &self.name, &self.nonce) == *commitment
             && verify.ed25519(&self.node, &message, possession)
+    }
+
+    /// What the machine signs to show which WireGuard key it is to have.
+    pub fn key_message(&self, tunnel: &TunnelKey) -> Vec<u8> {
+        KeyedAdmit::possession_message(&self.mesh, &self.offer.admin, &self.hash(), tunnel)
+    }
+
+    /// Whether the machine has shown this WireGuard key to this admin.
+    pub fn has_key(&self, key: &KeyReveal, verify: &dyn Verify) -> bool {
+        let message = self.key_message(&key.tunnel);
+        verify.ed25519(&self.node, &message, &key.possession)
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    admission::{Ask, Wait},
+    admission::{Ask, KeyedWait, Wait},
     certificate::Serial,
     crypto::{Hash, Sealed, Signature},
     id::NodeId,
@@ -86,6 +86,8 @@ pub enum JoinQuery {
     Ask(Ask),
     /// Is there news of that? The answer is [`crate::admission::News`].
     Wait(Wait),
+    /// As `Wait`, with the WireGuard key that the machine is to have.
+    KeyedWait(KeyedWait),
 }
 
 /// The answer to [`JoinQuery::Hello`].

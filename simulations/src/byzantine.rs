@@ -9,16 +9,14 @@ use std::{
     fmt::Debug,
     net::{IpAddr, SocketAddr},
     str::FromStr,
-    sync::{Arc, atomic::AtomicU64},
+    sync::Arc,
     time::Duration,
 };
 
 use innermesh_agent::{
-    enroll::keys,
     host::{Host, keys::NodeKey},
     mesh::Agent,
-    quic::{Admission, Settings, Standing, Transport},
-    tls::{Chain, MeshTls},
+    quic::{Admission, Standing, Transport},
 };
 use innermesh_proto::{
     codec,
@@ -34,7 +32,7 @@ use innermesh_proto::{
 use serde::{Deserialize, Serialize};
 
 pub use self::claims::Asked;
-use crate::{Machine, world::PORT};
+use crate::{Machine, stand_in::Place};
 
 /// How long a liar waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -73,6 +71,8 @@ pub enum Lie {
     NamesElsewhere,
     /// A place far ahead, and a state there that comes a byte at a time.
     EndlessSnapshot,
+    /// A hold on every other member.
+    HoldsOnAll,
     /// No lie: what a later version may say, kinds and methods that this one
     /// doesn't know.
     Newer,
@@ -128,6 +128,7 @@ impl Lie {
             Self::StolenKey => "lie: stolen key",
             Self::NamesElsewhere => "lie: names elsewhere",
             Self::EndlessSnapshot => "lie: endless snapshot",
+            Self::HoldsOnAll => "lie: holds on all",
             Self::Newer => "newer version",
         }
     }
@@ -175,40 +176,19 @@ impl Byzantine {
     /// # Panics
     /// When the machine is no member.
     pub async fn new(machine: &Machine, agent: &Agent) -> Self {
-        let host = machine.host.clone();
-        let key = keys::require_identity(&host).await.expect("a member");
         let view = agent.view().borrow().clone();
-        let state = view.ledger.clone();
-        let me = key.public().node_id();
-        let others = view.nodes.iter().filter(|(node, _)| **node != me);
+        let open = BTreeSet::new();
+        let place = Place::with(machine, agent.view(), Arc::new(Believes), open).await;
+        let others = view.nodes.iter().filter(|(node, _)| **node != place.id());
         let tunnels = others
             .filter_map(|(node, seen)| Some((*node, seen.announcement.wireguard.clone()?)))
             .collect();
-        let member = state.members.get(&me).expect("a member");
-        let serial = member.certificate.expect("a certificate");
-        let issued = &state.certificates[&serial];
-        let chain = Chain {
-            leaf: issued.der.to_vec(),
-            issuer: state.issuer_of(issued).expect("its issuer").der().to_vec(),
-            root: state.root.der().to_vec(),
-        };
-        let stamp = Arc::new(AtomicU64::new(state.stamp_ms));
-        let tls = MeshTls::member(&chain, key.clone(), stamp, host.keys.clone())
-            .expect("what a member has");
-        let settings = Settings {
-            me,
-            listen: SocketAddr::from(([0u16; 8], PORT)),
-            server: Some(tls.server().expect("what a member has")),
-            client: tls.client().expect("what a member has"),
-            admission: Arc::new(Believes),
-            open_to_strangers: BTreeSet::new(),
-        };
         Self {
-            transport: Transport::open(&host, settings).expect("its port is free"),
+            host: machine.host.clone(),
+            state: view.ledger.clone(),
+            transport: place.transport,
+            key: place.key,
             old: agent.heads(),
-            host,
-            key,
-            state,
             tunnels,
             address: machine.address,
             // Above what its agent has announced.
@@ -294,6 +274,7 @@ impl Byzantine {
             Lie::StolenKey => self.stolen_key(peer),
             Lie::NamesElsewhere => self.names_elsewhere(peer).await,
             Lie::EndlessSnapshot => self.endless_snapshot(peer),
+            Lie::HoldsOnAll => self.holds_on_all(peer),
             Lie::Garbage => {
                 let mut noise = vec![0; 3000];
                 self.host.keys.random(&mut noise);

@@ -23,6 +23,7 @@ pub mod run;
 pub mod scenario;
 pub mod schedule;
 pub mod shrink;
+pub mod stand_in;
 pub mod trace;
 pub mod tunnel;
 pub mod world;

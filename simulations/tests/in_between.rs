@@ -3,33 +3,33 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, atomic::AtomicU64},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use innermesh_agent::{
     control::authority::{ApproveRequest, Grants},
-    enroll::{self, AskOptions, JoinError, Step, keys},
+    enroll::{self, AskOptions, JoinError, Step},
     host::keys::NodeKey,
     mesh::Agent,
-    quic::{Admission, Caller, Handler, Settings, Standing, Transport},
-    tls::{Chain, MeshTls},
+    quic::{Caller, Handler, Transport},
 };
 use innermesh_proto::{
     admission::{
-        AdmissionAnswer, AdmissionQuery, Approved, Ask, Asking, News, Nonce, Offer, Reveal,
-        Transcript, commitment,
+        AdmissionAnswer, AdmissionQuery, Approved, Ask, Asking, KeyedWait, News, Nonce, Offer,
+        Reveal, Transcript, commitment,
     },
     codec,
-    crypto::{Hash, PublicKey},
-    ledger::{Outcome, State, request::Admit},
-    message::{JoinHello, JoinQuery, Joined},
+    crypto::Hash,
+    ledger::{Outcome, request::Admit},
+    message::{JoinQuery, Joined},
     rpc::{Failure, method},
 };
 use simulations::{
     Machine, World,
     mesh::{found, join, until},
+    stand_in::Place,
     world::PORT,
 };
 
@@ -50,10 +50,7 @@ enum Trick {
 /// The member in between.
 struct Middle {
     trick: Trick,
-    genesis: innermesh_proto::ledger::SignedGenesis,
-    state: Arc<State>,
-    chain: Chain,
-    key: Arc<dyn NodeKey>,
+    place: Place,
     /// The key that it wants let in.
     own: Arc<dyn NodeKey>,
     seen: Mutex<Seen>,
@@ -67,23 +64,28 @@ struct Seen {
 
 impl Middle {
     fn commitment(&self, ask: &Ask) -> Hash {
-        commitment(&self.state.mesh, &self.own.public(), &ask.name, &NONCE)
+        commitment(
+            &self.place.state().mesh,
+            &self.own.public(),
+            &ask.name,
+            &NONCE,
+        )
     }
 
     fn news(&self, revealed: bool) -> News {
         let seen = self.seen.lock().unwrap();
         match (self.trick, revealed) {
             (Trick::TakeIn, false) => News::Offer(Offer {
-                admin: self.key.public(),
+                admin: self.place.key.public(),
                 nonce: NONCE,
-                position: self.state.position,
+                position: self.place.state().position,
             }),
             (Trick::TakeIn, true) => News::Approved(Box::new(Approved {
                 proof: Hash([0; 32]),
                 joined: Joined {
                     outcome: Outcome::Done(1),
-                    leaf: self.chain.leaf.clone(),
-                    issuer: self.chain.issuer.clone(),
+                    leaf: self.place.chain.leaf.clone(),
+                    issuer: self.place.chain.issuer.clone(),
                 },
             })),
             (Trick::SlipIn, _) => seen.offer.map_or(News::Nothing, News::Offer),
@@ -105,7 +107,8 @@ impl Middle {
                 admin: None,
             }]),
             AdmissionQuery::Offer(_, nonce, position) => {
-                let admins = self.state.members.values();
+                let state = self.place.state();
+                let admins = state.members.values();
                 let admin = admins.into_iter().find(|member| !member.roles.is_empty());
                 seen.offer = Some(Offer {
                     admin: admin.expect("the founder").key,
@@ -118,20 +121,22 @@ impl Middle {
                 let reveal = seen.offer.map(|offer| self.reveal(&ask, offer));
                 AdmissionAnswer::Reveal(reveal)
             }
+            AdmissionQuery::Key(_) => AdmissionAnswer::Key(None),
             AdmissionQuery::End(..) => AdmissionAnswer::Done,
         }
     }
 
     /// In the best order, by its own key.
     fn reveal(&self, ask: &Ask, offer: Offer) -> Reveal {
+        let mesh = self.place.state().mesh;
         let transcript = Transcript {
-            mesh: self.state.mesh,
+            mesh,
             node: self.own.public(),
             name: ask.name.clone(),
             nonce: NONCE,
             offer,
         };
-        let message = Admit::possession_message(&self.state.mesh, &offer.admin, &transcript.hash());
+        let message = Admit::possession_message(&mesh, &offer.admin, &transcript.hash());
         Reveal {
             nonce: NONCE,
             possession: self.own.sign(&message),
@@ -149,15 +154,14 @@ impl Handler for Middle {
                 Ok(codec::encode(&self.admission(query)))
             }
             method::JOIN => Ok(match codec::decode(&body, 4096).map_err(bad)? {
-                JoinQuery::Hello => codec::encode(&JoinHello {
-                    genesis: self.genesis.clone(),
-                    now_ms: self.state.stamp_ms,
-                }),
+                JoinQuery::Hello => codec::encode(&self.place.hello().await),
                 JoinQuery::Ask(ask) => {
                     self.seen.lock().unwrap().ask = Some(ask);
                     Vec::new()
                 }
-                JoinQuery::Wait(wait) => codec::encode(&self.news(wait.reveal.is_some())),
+                JoinQuery::Wait(wait) | JoinQuery::KeyedWait(KeyedWait { wait, .. }) => {
+                    codec::encode(&self.news(wait.reveal.is_some()))
+                }
                 JoinQuery::Join(_) => return Err(Failure::Malformed),
             }),
             _ => Err(Failure::UnknownMethod),
@@ -165,18 +169,6 @@ impl Handler for Middle {
     }
 
     async fn notice(&self, _: &Caller, _: u16, _: Vec<u8>) {}
-}
-
-/// It believes everybody whom it needs.
-struct Believes(Arc<State>);
-
-impl Admission for Believes {
-    fn standing(&self, key: &PublicKey) -> Standing {
-        match self.0.member_by_key(key) {
-            Some(_) => Standing::Member,
-            None => Standing::Unknown,
-        }
-    }
 }
 
 /// An admin's agent, and a machine without a token; between them a member
@@ -208,39 +200,12 @@ async fn scene(trick: Trick) -> Scene {
 }
 
 async fn between(machine: &Machine, agent: &Agent, trick: Trick) -> Transport {
-    let host = machine.host.clone();
-    let key = keys::require_identity(&host).await.unwrap();
-    let state = agent.view().borrow().ledger.clone();
-    let me = key.public().node_id();
-    let issued = &state.certificates[&state.members[&me].certificate.unwrap()];
-    let chain = Chain {
-        leaf: issued.der.to_vec(),
-        issuer: state.issuer_of(issued).unwrap().der().to_vec(),
-        root: state.root.der().to_vec(),
-    };
-    let ledger = host.disk.read("ledger".as_ref()).await.unwrap().unwrap();
-    let loaded = innermesh_agent::ledger::file::parse(ledger).unwrap();
-    let stamp = Arc::new(AtomicU64::new(state.stamp_ms));
-    let tls = MeshTls::member(&chain, key.clone(), stamp, host.keys.clone()).unwrap();
-    let transport = Transport::open(
-        &host,
-        Settings {
-            me,
-            listen: SocketAddr::from(([0u16; 8], PORT)),
-            server: Some(tls.server().unwrap()),
-            client: tls.client().unwrap(),
-            admission: Arc::new(Believes(state.clone())),
-            open_to_strangers: [method::JOIN].into(),
-        },
-    )
-    .unwrap();
+    let place = Place::of(machine, agent.view()).await;
+    let transport = place.transport.clone();
     transport.serve(Arc::new(Middle {
         trick,
-        genesis: loaded.genesis,
-        state,
-        chain,
-        own: host.keys.generate_ed25519(),
-        key,
+        own: machine.host.keys.generate_ed25519(),
+        place,
         seen: Mutex::default(),
     }));
     transport

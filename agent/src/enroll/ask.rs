@@ -8,7 +8,10 @@ use std::{
 };
 
 use innermesh_proto::{
-    admission::{Ask, Code, Ending, News, Nonce, Offer, Reveal, Transcript, Wait, commitment},
+    admission::{
+        Ask, Code, Ending, KeyReveal, KeyedWait, News, Nonce, Offer, Reveal, Transcript, Wait,
+        commitment,
+    },
     codec,
     ledger::{Role, SignedGenesis, State, request::Admit},
     limits,
@@ -25,6 +28,7 @@ use crate::{
     host::{Host, Mono, keys::NodeKey},
     quic::{CallError, Channel, Transport},
     tls::MeshTls,
+    tunnel,
 };
 
 /// How long one wait for news may take: longer than the member holds it back.
@@ -107,17 +111,34 @@ impl Own {
     }
 }
 
+/// An admin's agent has answered.
+struct Answered {
+    transcript: Transcript,
+    /// Unless the member that relays is of an older build.
+    key: Option<KeyReveal>,
+}
+
+impl Answered {
+    fn without_key(self) -> Self {
+        Self { key: None, ..self }
+    }
+}
+
 impl Asking<'_> {
     async fn run(&self, tell: &(dyn Fn(Step) + Send + Sync)) -> Result<JoinReport, JoinError> {
         let clock = &self.host.clock;
         let end = clock.now() + Duration::from_millis(limits::REQUEST_WAIT_MS);
         let (mut channel, own) = self.begin().await?;
         tell(Step::Asked(own.genesis.domain.to_string()));
-        let mut answered: Option<Transcript> = None;
+        let mut answered: Option<Answered> = None;
         loop {
-            let reveal = answered.as_ref().map(|transcript| self.reveal(transcript));
-            let news = match self.wait(&channel, &own, reveal).await {
-                Ok(news) => news,
+            let news = match self.wait(&channel, &own, answered.as_ref()).await {
+                Ok(Some(news)) => news,
+                // It is asked without the key from now on.
+                Ok(None) => {
+                    answered = answered.map(Answered::without_key);
+                    continue;
+                }
                 // A member keeps a stranger's connection for half a minute only.
                 Err(_) => {
                     channel = self.again(end).await?;
@@ -130,9 +151,12 @@ impl Asking<'_> {
                     let transcript = own.transcript(self, offer);
                     let code = Code::new(&transcript, own.secret);
                     tell(Step::Code(code.to_string()));
-                    answered = Some(transcript);
+                    answered = Some(Answered {
+                        key: Some(self.key(&transcript).await?),
+                        transcript,
+                    });
                 }
-                (News::Approved(approved), Some(transcript)) => {
+                (News::Approved(approved), Some(Answered { transcript, .. })) => {
                     let code = Code::new(transcript, own.secret);
                     if approved.proof != code.proof(transcript) {
                         return Err(JoinError::InBetween);
@@ -205,19 +229,40 @@ impl Asking<'_> {
         }
     }
 
+    /// The WireGuard key that this machine is to have, for that admin alone.
+    async fn key(&self, transcript: &Transcript) -> Result<KeyReveal, JoinError> {
+        let tunnel = tunnel::public_key(&keys::wireguard(self.host).await?);
+        Ok(KeyReveal {
+            tunnel,
+            possession: self.identity.sign(&transcript.key_message(&tunnel)),
+        })
+    }
+
+    /// Asks for news; none when the member can't read what it is told of the
+    /// WireGuard key.
     async fn wait(
         &self,
         channel: &Channel,
         own: &Own,
-        reveal: Option<Reveal>,
-    ) -> Result<News, JoinError> {
+        answered: Option<&Answered>,
+    ) -> Result<Option<News>, JoinError> {
         let message = Wait::message(&own.genesis.mesh, &channel.exporter());
-        let query = JoinQuery::Wait(Wait {
+        let wait = Wait {
             node: self.identity.public(),
             possession: self.identity.sign(&message),
-            reveal,
-        });
-        join::ask(channel, method::JOIN, &query, NEWS).await
+            reveal: answered.map(|answered| self.reveal(&answered.transcript)),
+        };
+        let Some(key) = answered.and_then(|answered| answered.key.clone()) else {
+            let query = JoinQuery::Wait(wait);
+            return join::ask(channel, method::JOIN, &query, NEWS)
+                .await
+                .map(Some);
+        };
+        let query = JoinQuery::KeyedWait(KeyedWait { wait, key });
+        match join::ask(channel, method::JOIN, &query, NEWS).await {
+            Err(JoinError::NotRead) => Ok(None),
+            news => news.map(Some),
+        }
     }
 
     /// Connects again, as long as there is time.

@@ -145,6 +145,12 @@ pub enum JoinError {
          at or before the seed is in the way. Nothing was spent; join through another seed"
     )]
     KeyTaken,
+    /// An older seed can't read what it is asked.
+    #[error(
+        "this seed can't read what this machine asks; update the agent there, or join through \
+         another member"
+    )]
+    NotRead,
     /// What the seed says isn't right.
     #[error("the seed's answer is not right: {0}; nothing of it was kept")]
     Seeded(String),
@@ -364,7 +370,7 @@ impl Asking<'_> {
                     outcome: Outcome::Refused(Refusal::NotUnderstood),
                     ..
                 })
-                | Err(JoinError::Seeded(_)) => return self.ask(None).await,
+                | Err(JoinError::NotRead | JoinError::Seeded(_)) => return self.ask(None).await,
                 other => return other,
             }
         }
@@ -421,6 +427,7 @@ pub(super) async fn ask<Q: serde::Serialize, A: serde::de::DeserializeOwned>(
             CallError::Failed(Failure::Refused(why) | Failure::Unavailable(why)) => {
                 JoinError::Refused(why)
             }
+            CallError::Failed(Failure::Malformed) => JoinError::NotRead,
             error => JoinError::Seeded(error.to_string()),
         })?;
     codec::decode(&answer, limits::RPC_BYTES).map_err(|e| JoinError::Seeded(e.to_string()))

@@ -11,12 +11,16 @@ use std::{
 
 use innermesh_proto::{
     admission::{
-        AdmissionAnswer, AdmissionQuery, Asking, Code, Ending, Nonce, Offer, Transcript, Verdict,
+        AdmissionAnswer, AdmissionQuery, Asking, Code, Ending, KeyReveal, Nonce, Offer, Transcript,
+        Verdict,
     },
     codec,
     crypto::{Hash, PublicKey, Signature},
     id::NodeId,
-    ledger::{Content, Role, State, request::Admit},
+    ledger::{
+        Content, Outcome, Refusal, Role, State,
+        request::{Admit, KeyedAdmit},
+    },
     limits,
     name::Label,
     rpc::method,
@@ -26,7 +30,7 @@ use tokio::task::JoinSet;
 
 use super::{
     Inner,
-    control::{decide, invalid, refused},
+    control::{by_refusal, decide, invalid, refused, submit},
     invite, requests,
 };
 use crate::{
@@ -35,6 +39,7 @@ use crate::{
         authority::{Admitted, ApproveRequest, Denied, RequestRow, RequestState},
     },
     host::Mono,
+    quic::CallError,
 };
 
 /// How long one member may take to answer.
@@ -57,9 +62,19 @@ struct Session {
     commitment: Hash,
     offer: Offer,
     since: Mono,
-    /// Once the machine has shown its nonce: all that was said, and that its
-    /// key is its own.
-    shown: Option<(Transcript, Signature)>,
+    shown: Option<Shown>,
+}
+
+/// What a machine has shown.
+#[derive(Clone)]
+struct Shown {
+    /// All that was said.
+    transcript: Transcript,
+    /// That its key is its own.
+    possession: Signature,
+    /// Which WireGuard key it is to have. Older builds don't say so, and ask for
+    /// it later.
+    key: Option<KeyReveal>,
 }
 
 impl Admissions {
@@ -150,17 +165,16 @@ async fn call(
     inner: &Inner,
     via: NodeId,
     query: AdmissionQuery,
-) -> Result<AdmissionAnswer, String> {
+) -> Result<AdmissionAnswer, CallError> {
     if via == inner.me {
-        return requests::admission(inner, inner.me, query).map_err(|e| e.to_string());
+        return Ok(requests::admission(inner, inner.me, query)?);
     }
     let body = codec::encode(&query);
     let answer = inner
         .transport
         .call(via, method::ADMISSION, body, STEP)
-        .await;
-    let answer = answer.map_err(|e| e.to_string())?;
-    codec::decode(&answer, limits::STRANGER_RPC_BYTES).map_err(|e| e.to_string())
+        .await?;
+    Ok(codec::decode(&answer, limits::STRANGER_RPC_BYTES)?)
 }
 
 /// Answers a request, unless that was done; whether it is this agent's to
@@ -228,10 +242,23 @@ async fn shown(inner: &Inner) -> Vec<Session> {
             offer: session.offer,
         };
         if transcript.is_of(&session.commitment, &reveal.possession, &*inner.host.keys) {
-            session.shown = Some((transcript, reveal.possession));
+            session.shown = Some(Shown {
+                key: key_of(inner, session, &transcript).await,
+                transcript,
+                possession: reveal.possession,
+            });
         }
     }
     sessions
+}
+
+async fn key_of(inner: &Inner, session: &Session, transcript: &Transcript) -> Option<KeyReveal> {
+    let query = AdmissionQuery::Key(session.commitment);
+    // An older member can't read the question.
+    let Ok(AdmissionAnswer::Key(key)) = call(inner, session.via, query).await else {
+        return None;
+    };
+    key.filter(|key| transcript.has_key(key, &*inner.host.keys))
 }
 
 /// Lets the machine in whose code this is. A code that is nobody's makes every
@@ -255,11 +282,10 @@ pub async fn approve(
         ));
     }
     let fits = ready.iter().find_map(|session| {
-        let (transcript, possession) = session.shown.as_ref()?;
-        code.fits(transcript)
-            .then_some((*session, transcript, possession))
+        let shown = session.shown.as_ref()?;
+        code.fits(&shown.transcript).then_some((*session, shown))
     });
-    let Some((session, transcript, possession)) = fits else {
+    let Some((session, shown)) = fits else {
         let names: Vec<String> = ready.iter().map(|s| s.name.to_string()).collect();
         let void: BTreeSet<Hash> = ready.iter().map(|s| s.commitment).collect();
         inner.admissions.remove(&void);
@@ -280,15 +306,20 @@ pub async fn approve(
         roles: grants.roles,
         names: grants.names,
         routes: grants.routes,
-        transcript: transcript.hash(),
-        possession: *possession,
+        transcript: shown.transcript.hash(),
+        possession: shown.possession,
     };
-    if let Err(error) = decide(inner, &Content::Admit(Box::new(admit))).await {
+    if let Err(error) = let_in(inner, admit, shown.key.as_ref()).await {
         let verdict = Verdict::Ended(Ending::Refused(error.message.clone()));
         end(inner, session, verdict).await;
         return Err(error);
     }
-    let told = end(inner, session, Verdict::Approved(code.proof(transcript))).await;
+    let told = end(
+        inner,
+        session,
+        Verdict::Approved(code.proof(&shown.transcript)),
+    )
+    .await;
     let state = inner.ledger.state();
     let member = state.member_by_key(&session.node).map(|(_, member)| member);
     if !told {
@@ -310,6 +341,38 @@ pub async fn approve(
     })
 }
 
+/// Has the ledger make the machine a member, with its WireGuard key where it may
+/// have that. The code was typed, so what is in the way of the key is in the way
+/// of nothing else: the machine asks for one at its first start then.
+async fn let_in(
+    inner: &Inner,
+    admit: Admit,
+    key: Option<&KeyReveal>,
+) -> Result<Outcome, ControlError> {
+    let rules = inner.ledger.state().rules;
+    if let Some(key) = key.filter(|_| rules > 0) {
+        let keyed = KeyedAdmit {
+            admit: Admit {
+                possession: key.possession,
+                ..admit.clone()
+            },
+            tunnel: key.tunnel,
+        };
+        match submit(inner, &Content::KeyedAdmit(Box::new(keyed))).await? {
+            Outcome::Refused(why @ (Refusal::TunnelKey | Refusal::NotUnderstood)) => {
+                tracing::warn!(
+                    name = %admit.name, %why,
+                    "a machine can't have the WireGuard key that it made; it makes another one at \
+                     its first start"
+                );
+            }
+            Outcome::Refused(refusal) => return Err(by_refusal(&refusal)),
+            outcome => return Ok(outcome),
+        }
+    }
+    decide(inner, &Content::Admit(Box::new(admit))).await
+}
+
 /// Refuses a machine, by its code or the name that it asks for.
 ///
 /// # Errors
@@ -320,8 +383,8 @@ pub async fn deny(inner: &Arc<Inner>, which: &str) -> Result<Denied, ControlErro
     let sessions = shown(inner).await;
     let is_it = |session: &&Session| {
         let fits = |code: Code| {
-            let transcript = session.shown.as_ref().map(|(transcript, _)| transcript);
-            transcript.is_some_and(|transcript| code.fits(transcript))
+            let shown = session.shown.as_ref();
+            shown.is_some_and(|shown| code.fits(&shown.transcript))
         };
         session.name.as_str() == which || code.is_some_and(fits)
     };

@@ -8,6 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use innermesh_proto::{
+    admission::KeyedWait,
     certificate::Serial,
     codec,
     crypto::{PublicKey, Purpose, Sealed, Verify},
@@ -396,7 +397,11 @@ impl PeerHandler {
                 Ok(Vec::new())
             }
             JoinQuery::Wait(wait) => {
-                let news = requests::wait(&self.0, caller, wait).await?;
+                let news = requests::wait(&self.0, caller, wait, None).await?;
+                Ok(codec::encode(&news))
+            }
+            JoinQuery::KeyedWait(KeyedWait { wait, key }) => {
+                let news = requests::wait(&self.0, caller, wait, Some(key)).await?;
                 Ok(codec::encode(&news))
             }
         }

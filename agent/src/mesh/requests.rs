@@ -10,14 +10,15 @@ use std::{
 
 use innermesh_proto::{
     admission::{
-        AdmissionAnswer, AdmissionQuery, Approved, Ask, Asking, Ending, News, Offer, Reveal,
-        Verdict, Wait,
+        AdmissionAnswer, AdmissionQuery, Approved, Ask, Asking, Ending, KeyReveal, News, Offer,
+        Reveal, Verdict, Wait,
     },
     crypto::{Hash, PublicKey},
     id::NodeId,
     ledger::{Outcome, Role, State},
     limits,
     message::Joined,
+    name::Label,
     rpc::Failure,
 };
 use tokio::sync::watch;
@@ -40,6 +41,8 @@ struct Request {
     since: Mono,
     offer: Option<(NodeId, Offer)>,
     reveal: Option<Reveal>,
+    /// Shown with it.
+    key: Option<KeyReveal>,
     verdict: Option<Verdict>,
 }
 
@@ -80,7 +83,7 @@ pub fn ask(inner: &Inner, caller: &Caller, ask: Ask) -> Result<(), Failure> {
     {
         return Err(Failure::Malformed);
     }
-    check(&state, &ask).map_err(Failure::Refused)?;
+    check(&state, &ask).map_err(|error| Failure::Refused(error.to_string()))?;
     let now = inner.host.clock.now();
     let mut waiting = inner.requests.waiting(now);
     // Asked again, the earlier request is over: its nonce isn't used twice.
@@ -101,6 +104,7 @@ pub fn ask(inner: &Inner, caller: &Caller, ask: Ask) -> Result<(), Failure> {
         since: now,
         offer: None,
         reveal: None,
+        key: None,
         verdict: None,
     });
     drop(waiting);
@@ -108,32 +112,48 @@ pub fn ask(inner: &Inner, caller: &Caller, ask: Ask) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What the ledger would refuse in any case needn't wait for a person.
-fn check(state: &State, ask: &Ask) -> Result<(), String> {
+/// Why a machine needn't wait for a person.
+#[derive(Debug, thiserror::Error)]
+enum AskError {
+    /// It is in the mesh.
+    #[error("this machine is a member already")]
+    Member,
+    /// Its key never comes back.
+    #[error("this machine was evicted; join with a new state folder, which has a new key")]
+    Evicted,
+    /// Somebody has the name that it wants.
+    #[error("the name {0} is taken by {1}; choose another with --name")]
+    NameTaken(Label, String),
+}
+
+/// Whether the ledger might let it in.
+fn check(state: &State, ask: &Ask) -> Result<(), AskError> {
     let node = ask.node.node_id();
     if state.members.contains_key(&node) {
-        return Err("this machine is a member already".into());
+        return Err(AskError::Member);
     }
     if state.evicted.contains_key(&node) {
-        return Err(
-            "this machine was evicted; join with a new state folder, which has a new key".into(),
-        );
+        return Err(AskError::Evicted);
     }
-    if let Some(held) = state.names.get(&ask.name) {
-        return Err(format!(
-            "the name {} is taken by {}; choose another with --name",
-            ask.name,
-            state.name_of(held.owner)
-        ));
+    match state.names.get(&ask.name) {
+        Some(held) => {
+            let owner = state.name_of(held.owner);
+            Err(AskError::NameTaken(ask.name.clone(), owner))
+        }
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// The news of a request, held back for a while where there are none.
 ///
 /// # Errors
 /// When it isn't the machine that asks.
-pub async fn wait(inner: &Inner, caller: &Caller, wait: Wait) -> Result<News, Failure> {
+pub async fn wait(
+    inner: &Inner,
+    caller: &Caller,
+    wait: Wait,
+    key: Option<KeyReveal>,
+) -> Result<News, Failure> {
     let mesh = inner.ledger.state().mesh;
     let message = Wait::message(&mesh, &caller.exporter);
     if !inner
@@ -150,7 +170,7 @@ pub async fn wait(inner: &Inner, caller: &Caller, wait: Wait) -> Result<News, Fa
     loop {
         changed.mark_unchanged();
         ledger.mark_unchanged();
-        let news = news(inner, &wait);
+        let news = news(inner, &wait, key.as_ref());
         if news != News::Nothing || clock.now() >= end {
             return Ok(news);
         }
@@ -162,7 +182,7 @@ pub async fn wait(inner: &Inner, caller: &Caller, wait: Wait) -> Result<News, Fa
     }
 }
 
-fn news(inner: &Inner, wait: &Wait) -> News {
+fn news(inner: &Inner, wait: &Wait, key: Option<&KeyReveal>) -> News {
     let mut waiting = inner.requests.waiting(inner.host.clock.now());
     let Some(request) = waiting
         .iter_mut()
@@ -188,6 +208,7 @@ fn news(inner: &Inner, wait: &Wait) -> News {
         (Some((_, offer)), None, None) => News::Offer(*offer),
         (Some(_), Some(reveal), None) => {
             request.reveal = Some(reveal.clone());
+            request.key = key.cloned();
             drop(waiting);
             inner.requests.change();
             News::Nothing
@@ -252,6 +273,10 @@ pub fn admission(
         AdmissionQuery::Collect(commitment) => {
             let request = find(&mut waiting, &commitment)?;
             return Ok(AdmissionAnswer::Reveal(request.reveal.clone()));
+        }
+        AdmissionQuery::Key(commitment) => {
+            let request = find(&mut waiting, &commitment)?;
+            return Ok(AdmissionAnswer::Key(request.key.clone()));
         }
         AdmissionQuery::End(commitment, verdict) => {
             let request = find(&mut waiting, &commitment)?;

@@ -4,7 +4,7 @@ use innermesh_proto::{
     crypto::Sign,
     ledger::{
         Author, Content, Outcome, Refusal,
-        request::{Evict, Join, KeyedJoin},
+        request::{Admit, Evict, Join, KeyedAdmit, KeyedJoin},
     },
     tunnel::TunnelKey,
 };
@@ -64,6 +64,45 @@ fn a_machine_joins_with_its_key_in_the_entry_that_makes_it_a_member() {
     // The token isn't spent by that: a new key is all that it costs.
     let request = keyed(&mut mesh, &token, &*machine, tunnel(5), tunnel(5));
     assert!(matches!(mesh.decide(request), Outcome::Done(_)));
+    let keys = mesh.state().tunnel_keys(&id(&*machine)).copied().unwrap();
+    assert_eq!((keys.current, keys.previous), (tunnel(5), None));
+    assert!(mesh.state().agrees_with_itself());
+}
+
+/// What the founder asks to let a machine in by its code, with a possession over
+/// `signed`.
+fn keyed_admit(mesh: &Mesh, machine: &dyn Sign, tunnel: TunnelKey, signed: TunnelKey) -> Content {
+    let (admin, transcript) = (mesh.founder.public(), [5; 32]);
+    let message = KeyedAdmit::possession_message(&mesh.id, &admin, &transcript, &signed);
+    let admit = Admit {
+        node: machine.public(),
+        name: label("laptop"),
+        roles: Default::default(),
+        names: Default::default(),
+        routes: Default::default(),
+        transcript,
+        possession: machine.sign(&message),
+    };
+    Content::KeyedAdmit(Box::new(KeyedAdmit { admit, tunnel }))
+}
+
+#[test]
+fn a_machine_that_an_admin_lets_in_by_its_code_comes_with_its_key() {
+    let mut mesh = mesh_of_three();
+    let (founder, machine) = (mesh.founder.clone(), key(3));
+    // Nobody on the way puts another key in its place, and nobody shares one.
+    let other = keyed_admit(&mesh, &*machine, tunnel(3), tunnel(4));
+    let request = mesh.request(&*founder, &other);
+    mesh.assert_refused(request, Refusal::Signature);
+    assert!(matches!(mesh.ask(&*key(1), set(3)), Outcome::Done(_)));
+    let taken = keyed_admit(&mesh, &*machine, tunnel(3), tunnel(3));
+    let request = mesh.request(&*founder, &taken);
+    mesh.assert_refused(request, Refusal::TunnelKey);
+    let by_another = mesh.request(&*key(1), &taken);
+    mesh.assert_refused(by_another, Refusal::NotAdmin);
+
+    let good = keyed_admit(&mesh, &*machine, tunnel(5), tunnel(5));
+    assert!(matches!(mesh.ask(&*founder, good), Outcome::Done(_)));
     let keys = mesh.state().tunnel_keys(&id(&*machine)).copied().unwrap();
     assert_eq!((keys.current, keys.previous), (tunnel(5), None));
     assert!(mesh.state().agrees_with_itself());
@@ -135,9 +174,12 @@ fn the_first_rules_know_no_keys() {
     let token = mesh.token(60, |_| {});
     let request = keyed(&mut mesh, &token, &*key(3), tunnel(3), tunnel(3));
     mesh.assert_refused(request, Refusal::NotUnderstood);
+    let founder = mesh.founder.clone();
+    let admit = keyed_admit(&mesh, &*key(3), tunnel(3), tunnel(3));
+    let request = mesh.request(&*founder, &admit);
+    mesh.assert_refused(request, Refusal::NotUnderstood);
 
     mesh.now_ms += MINUTE;
-    let founder = mesh.founder.clone();
     assert!(matches!(
         mesh.ask(&*founder, Content::Rules(1)),
         Outcome::Done(_)

@@ -91,6 +91,29 @@ impl Admit {
     }
 }
 
+/// As [`Admit`], with the WireGuard key that the machine is to have: known from
+/// rules 1 on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyedAdmit {
+    /// Its possession is over [`KeyedAdmit::possession_message`].
+    pub admit: Admit,
+    /// The WireGuard key.
+    pub tunnel: TunnelKey,
+}
+
+impl KeyedAdmit {
+    /// What the joining machine signs to show that the key is its own, that it
+    /// is this admin who may let it in, and which WireGuard key it is to have.
+    pub fn possession_message(
+        mesh: &MeshId,
+        admin: &PublicKey,
+        transcript: &[u8; 32],
+        tunnel: &TunnelKey,
+    ) -> Vec<u8> {
+        Purpose::Admission.message(mesh, &codec::encode(&(admin, transcript, tunnel)))
+    }
+}
+
 /// Lets `with` run instances of `name`, or no longer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {

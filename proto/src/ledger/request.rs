@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::batch::Position;
 pub use super::{
     content::{
-        Admit, Certify, Evict, HoldId, Join, KeyedJoin, Promote, RosterChange, Share, Unhold,
+        Admit, Certify, Evict, HoldId, Join, KeyedAdmit, KeyedJoin, Promote, RosterChange, Share,
+        Unhold,
     },
     record::{AddRecord, RemoveRecords},
     role::{Role, RoleError},
@@ -108,6 +109,8 @@ pub enum Content {
     KeyedJoin(Box<KeyedJoin>),
     /// The author's WireGuard key is this from now on; from rules 1 on.
     TunnelKey(TunnelKey),
+    /// As `Admit`, with the WireGuard key; from rules 1 on.
+    KeyedAdmit(Box<KeyedAdmit>),
 }
 
 mod kind {
@@ -131,6 +134,7 @@ mod kind {
     pub const RULES: u16 = 18;
     pub const KEYED_JOIN: u16 = 24;
     pub const TUNNEL_KEY: u16 = 25;
+    pub const KEYED_ADMIT: u16 = 26;
 }
 
 impl Content {
@@ -157,6 +161,7 @@ impl Content {
             Self::Rules(rules) => (kind::RULES, codec::encode(rules)),
             Self::KeyedJoin(join) => (kind::KEYED_JOIN, codec::encode(join)),
             Self::TunnelKey(key) => (kind::TUNNEL_KEY, codec::encode(key)),
+            Self::KeyedAdmit(admit) => (kind::KEYED_ADMIT, codec::encode(admit)),
         }
     }
 
@@ -173,7 +178,7 @@ impl Content {
     /// unknown kind, as it is for builds of their time.
     pub fn since_rules(&self) -> u32 {
         match self {
-            Self::KeyedJoin(_) | Self::TunnelKey(_) => 1,
+            Self::KeyedJoin(_) | Self::TunnelKey(_) | Self::KeyedAdmit(_) => 1,
             _ => 0,
         }
     }
@@ -205,6 +210,7 @@ impl Content {
             kind::RULES => Self::Rules(read(bytes)?),
             kind::KEYED_JOIN => Self::KeyedJoin(Box::new(read(bytes)?)),
             kind::TUNNEL_KEY => Self::TunnelKey(read(bytes)?),
+            kind::KEYED_ADMIT => Self::KeyedAdmit(Box::new(read(bytes)?)),
             _ => return None,
         })
     }
@@ -239,7 +245,10 @@ impl Request {
 
     /// Whether it lets a machine in.
     pub fn makes_member(&self) -> bool {
-        matches!(self.kind, kind::JOIN | kind::KEYED_JOIN | kind::ADMIT)
+        matches!(
+            self.kind,
+            kind::JOIN | kind::KEYED_JOIN | kind::ADMIT | kind::KEYED_ADMIT
+        )
     }
 
     /// Whether it raises the rules: only whoever leads knows when that may be.

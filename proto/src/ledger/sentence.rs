@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt};
 use super::{
     batch::{Batch, Entry, Genesis, Header},
     chain::BatchError,
-    request::{Author, Content, Evict, Grant, Join, Request, Role},
+    request::{Admit, Author, Content, Evict, Grant, Join, Request, Role},
     rules::{Outcome, Refusal},
     state::State,
 };
@@ -198,6 +198,7 @@ impl Teller<'_> {
             Content::Join(join) => self.joining(join),
             Content::KeyedJoin(keyed) => self.joining(&keyed.join),
             Content::Admit(admit) => vec![admit.name.to_string()],
+            Content::KeyedAdmit(keyed) => vec![keyed.admit.name.to_string()],
             Content::Share(share) | Content::Unshare(share) => vec![self.node(share.with)],
             Content::Promote(promote) => vec![self.node(promote.node)],
             Content::Demote(node) => vec![self.node(*node)],
@@ -240,6 +241,7 @@ impl Teller<'_> {
             Content::KeyedJoin(keyed) => format!("join as {}", keyed.join.name),
             Content::TunnelKey(key) => format!("have the WireGuard key {key}"),
             Content::Admit(admit) => format!("let {} in", admit.name),
+            Content::KeyedAdmit(keyed) => format!("let {} in", keyed.admit.name),
             Content::Renew => "renew its membership".into(),
             Content::Claim(name) => format!("have the name {name}"),
             Content::Share(share) => {
@@ -289,11 +291,8 @@ impl Teller<'_> {
             Content::Join(join) => self.joined(join),
             Content::KeyedJoin(keyed) => self.joined(&keyed.join),
             Content::TunnelKey(key) => format!("{who} has the WireGuard key {key} from now on"),
-            Content::Admit(admit) => format!(
-                "{who} let {} in{}, by its code",
-                admit.name,
-                with_roles(&admit.roles)
-            ),
+            Content::Admit(admit) => admitted(who, admit),
+            Content::KeyedAdmit(keyed) => admitted(who, &keyed.admit),
             Content::Renew => {
                 format!("{who} renewed its membership{}", self.issued(entry))
             }
@@ -414,6 +413,11 @@ impl Teller<'_> {
     }
 }
 
+fn admitted(who: &str, admit: &Admit) -> String {
+    let roles = with_roles(&admit.roles);
+    format!("{who} let {} in{roles}, by its code", admit.name)
+}
+
 fn kind(content: &Content) -> &'static str {
     match content {
         Content::Join(_) | Content::KeyedJoin(_) => "join",
@@ -424,7 +428,7 @@ fn kind(content: &Content) -> &'static str {
         Content::Release(_) => "release",
         Content::Certify(_) => "certify",
         Content::Unshare(_) => "unshare",
-        Content::Admit(_) => "admit",
+        Content::Admit(_) | Content::KeyedAdmit(_) => "admit",
         Content::Promote(_) => "promote",
         Content::Demote(_) => "demote",
         Content::Roster(_) => "roster",

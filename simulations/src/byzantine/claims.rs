@@ -21,8 +21,9 @@ use innermesh_proto::{
     codec,
     crypto::Hash,
     head::{Announcement, Head, Instance, WireGuard},
+    hold::Hold,
     id::NodeId,
-    ledger::{Batch, Content, Header, Position, record::RecordData, request::AddRecord},
+    ledger::{Batch, Content, Header, HoldId, Position, record::RecordData, request::AddRecord},
     limits,
     message::{Propose, Push, PushedHead, SnapshotHead},
     rpc::{Failure, method},
@@ -159,6 +160,21 @@ impl Byzantine {
             ..self.head(self.seq)
         };
         self.push(to, vec![self.seal(&ahead)])
+    }
+
+    /// As an admin: holds on all others, as many as there are.
+    pub(super) fn holds_on_all(&mut self, to: NodeId) -> bool {
+        let me = self.id();
+        let others = self.state.members.keys().filter(|node| **node != me);
+        let holds = others.map(|node| Hold {
+            id: HoldId(node.0),
+            node: *node,
+        });
+        let announcement = Announcement {
+            holds: holds.collect(),
+            ..self.announcement()
+        };
+        self.announce(to, &announcement)
     }
 
     fn announcement(&self) -> Announcement {

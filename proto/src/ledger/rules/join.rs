@@ -13,7 +13,7 @@ use crate::{
     crypto::{PublicKey, Verify},
     id::NodeId,
     ledger::{
-        request::{Admit, Grant, Join, KeyedJoin, Role},
+        request::{Admit, Grant, Join, KeyedAdmit, KeyedJoin, Role},
         state::{Member, State},
     },
     limits,
@@ -81,10 +81,15 @@ pub(super) fn rule_admit(
     state: &State,
     author: Asking<'_>,
     admit: &Admit,
+    tunnel: Option<TunnelKey>,
     verify: &dyn Verify,
 ) -> Result<Effect, Refusal> {
     author.require_admin()?;
-    let possession = Admit::possession_message(&state.mesh, &author.member.key, &admit.transcript);
+    let (mesh, admin, transcript) = (&state.mesh, &author.member.key, &admit.transcript);
+    let possession = match &tunnel {
+        Some(key) => KeyedAdmit::possession_message(mesh, admin, transcript, key),
+        None => Admit::possession_message(mesh, admin, transcript),
+    };
     if !verify.ed25519(&admit.node, &possession, &admit.possession) {
         return Err(Refusal::Signature);
     }
@@ -95,7 +100,7 @@ pub(super) fn rule_admit(
         names: admit.names.clone(),
         routes: admit.routes.clone(),
         addresses: BTreeSet::new(),
-        tunnel: None,
+        tunnel,
     };
     admission(state, author, wish, None)
 }

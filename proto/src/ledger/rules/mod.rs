@@ -209,7 +209,10 @@ fn rule_content(
 ) -> Result<Effect, Refusal> {
     match content {
         Content::Join(_) | Content::KeyedJoin(_) => Err(Refusal::NotUnderstood),
-        Content::Admit(admit) => join::rule_admit(state, author, &admit, verify),
+        Content::Admit(admit) => join::rule_admit(state, author, &admit, None, verify),
+        Content::KeyedAdmit(keyed) => {
+            join::rule_admit(state, author, &keyed.admit, Some(keyed.tunnel), verify)
+        }
         Content::Renew => join::rule_renew(state, author),
         Content::Claim(name) => names::rule_claim(state, author, name),
         Content::Share(share) => names::rule_share(state, author, share),
