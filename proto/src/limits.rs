@@ -156,9 +156,9 @@ pub const ENTRY_OVERHEAD_BYTES: usize = 512;
 pub const CERTIFICATE_LIKELY_BYTES: usize = 1024;
 /// Buckets that the leader keeps: of each member one for each kind.
 pub const BUDGETS: usize = 4 * MEMBERS;
-/// How long an admin is told of an author whose budget was spent.
+/// How long `status` of an admin's node names an author whose budget was spent.
 pub const BUDGET_TOLD: std::time::Duration = std::time::Duration::from_secs(600);
-/// Authors whose budget was spent that an admin is told of.
+/// Authors whose budget was spent that `status` of an admin's node names.
 pub const SPENDERS: usize = 16;
 /// Requests for the ledger that one node may deliver at once: each costs the
 /// check of a signature before it is known whose it is.
@@ -228,12 +228,25 @@ pub const RECORDS_PER_ADMIN: u32 = 2048;
 pub const CERTIFICATES_PER_NODE: usize = 512;
 /// From rules 1 on: tokens of one inviter that were used and haven't expired.
 pub const INVITES_PER_NODE: usize = 256;
-/// From rules 1 on: requests of one node that are remembered until they expire.
+/// From rules 1 on: requests of one node that are remembered until they expire,
+/// where it asks for one more that adds something.
 pub const REQUESTS_PER_NODE: u32 = 1024;
+/// As [`REQUESTS_PER_NODE`], with those that take something away or keep members
+/// members: more than all budgets of one leader let through in the time.
+pub const REQUESTS_REMEMBERED: u32 = 2 * REQUESTS_PER_NODE;
+/// What one of these takes up, in bytes: its author and id (33), when it expires,
+/// and the batch that did it.
+pub const REQUEST_REMEMBERED_BYTES: u64 = 56;
 /// From rules 1 on: bytes of the state that are kept free for each member.
 pub const NODE_BYTES_RESERVED: u64 = 8 * 1024;
-/// From rules 1 on: bytes of the state that one node may take up.
+/// From rules 1 on: bytes of the state that one node may take up, all in all.
 pub const NODE_BYTES: u64 = 512 * 1024;
+/// Of [`NODE_BYTES`], what membership certificates may take up beside anything
+/// else: 98 that haven't been over for long, without their bytes but for one.
+pub const NODE_MEMBERSHIP_BYTES: u64 = 64 * 1024;
+/// Of [`NODE_BYTES`], what is left for all that a node asks to have.
+pub const NODE_BYTES_ASKED: u64 =
+    NODE_BYTES - NODE_MEMBERSHIP_BYTES - REQUESTS_REMEMBERED as u64 * REQUEST_REMEMBERED_BYTES;
 /// From rules 1 on: bytes of the state that all nodes together may take up.
 pub const STATE_BYTES: u64 = 48 * 1024 * 1024;
 /// Bytes of the state beyond what is reserved for as many members as a mesh may

@@ -150,7 +150,7 @@ impl State {
         for (label, mut held) in touched {
             let heir = match evicted {
                 true => None,
-                false => self.heir(node, &held),
+                false => self.heir(node, &label, &held),
             };
             match (held.owner == node, heir) {
                 (false, _) => self.set_shared(&label, node, false),
@@ -168,15 +168,20 @@ impl State {
     /// What becomes of each name of a member's when it leaves: who has it
     /// then, or nobody.
     pub fn names_left_by(&self, node: NodeId) -> BTreeMap<Label, Option<NodeId>> {
+        let mut after = self.clone();
+        after.remove_member(node, self.position.index + 1, false);
         let own = self.names.iter().filter(|(_, held)| held.owner == node);
-        own.map(|(label, held)| (label.clone(), self.heir(node, held)))
-            .collect()
+        own.map(|(label, _)| {
+            let heir = after.names.get(label).map(|held| held.owner);
+            (label.clone(), heir)
+        })
+        .collect()
     }
 
     /// Who has a name once `node`, which owns it, has left: a service goes on
     /// where it runs besides, records go to an admin; of several to who has
-    /// been a member for longest.
-    fn heir(&self, node: NodeId, name: &Name) -> Option<NodeId> {
+    /// been a member for longest, and who has room for it.
+    fn heir(&self, node: NodeId, label: &Label, name: &Name) -> Option<NodeId> {
         let able = |other: &NodeId, member: &Member| match name.kind {
             NameKind::Node => false,
             NameKind::Service => name.shared.contains(other),
@@ -185,6 +190,7 @@ impl State {
         self.members
             .iter()
             .filter(|(other, member)| **other != node && able(other, member))
+            .filter(|(other, _)| self.may_inherit(**other, label, name))
             .min_by_key(|(other, member)| (member.joined, **other))
             .map(|(other, _)| *other)
     }

@@ -18,7 +18,7 @@ use crate::{
     codec,
     crypto::{Hash, PublicKey},
     id::NodeId,
-    limits,
+    limits::{self, REQUEST_REMEMBERED_BYTES as REQUEST},
     map::Map,
     name::Label,
     zone::DomainName,
@@ -44,8 +44,6 @@ pub(super) struct Shares {
     renewed: Map<NodeId, u64>,
 }
 
-/// A remembered request: its key, expiry and outcome.
-const REQUEST: u64 = 96;
 /// A token in use, here and in [`State::tokens`].
 const TOKEN: u64 = 160;
 /// One more node that a name is shared with.
@@ -54,17 +52,22 @@ const SHARE: u64 = 17;
 const CERTIFICATE: u64 = 320;
 /// The certificate itself, without its names and key.
 const DER: u64 = 900;
+/// One more address in a certificate.
+const ADDRESS: u64 = 18;
 
 impl State {
     /// Whether what a request would change stays within its author's share.
     pub(super) fn check_shares(&self, author: Author, effect: &Effect) -> Result<(), Refusal> {
         match effect {
-            Effect::Join(join) => match (join.member.invited_by, join.token) {
-                (Some(inviter), Some((token, _))) => self.check_invite(inviter, token),
-                _ => Ok(()),
-            },
+            Effect::Join(join) => {
+                self.check_return(&join.member, &join.plan)?;
+                match (join.member.invited_by, join.token) {
+                    (Some(inviter), Some((token, _))) => self.check_invite(inviter, token),
+                    _ => self.check_requests(author, limits::REQUESTS_REMEMBERED),
+                }
+            }
             Effect::Claim(label, owner) => {
-                self.check_requests(author)?;
+                self.check_requests(author, limits::REQUESTS_PER_NODE)?;
                 if self.names.contains_key(label) {
                     return Ok(());
                 }
@@ -72,34 +75,49 @@ impl State {
                 self.check_bytes(*owner, name_bytes(label, 0))
             }
             Effect::Share(share) => {
-                self.check_requests(author)?;
+                self.check_requests(author, limits::REQUESTS_PER_NODE)?;
                 let owner = self.names.get(&share.name).map(|name| name.owner);
                 owner.map_or(Ok(()), |owner| self.check_bytes(owner, SHARE))
             }
             Effect::Certify(plan, owner) => {
-                self.check_requests(author)?;
+                self.check_requests(author, limits::REQUESTS_PER_NODE)?;
                 self.check_certificate(plan, *owner)
             }
             Effect::AddRecord(record, owner) => {
-                self.check_requests(author)?;
+                self.check_requests(author, limits::REQUESTS_PER_NODE)?;
                 self.check_record(record, *owner)
             }
-            Effect::Nothing | Effect::TunnelKey(..) => self.check_requests(author),
+            Effect::Nothing | Effect::TunnelKey(..) => {
+                self.check_requests(author, limits::REQUESTS_PER_NODE)
+            }
             // What takes something away, what keeps members members, and what
             // only admins and the roster may.
-            _ => Ok(()),
+            _ => self.check_requests(author, limits::REQUESTS_REMEMBERED),
         }
     }
 
-    fn check_requests(&self, author: Author) -> Result<(), Refusal> {
+    fn check_requests(&self, author: Author, most: u32) -> Result<(), Refusal> {
         let Author::Node(node) = author else {
             return Ok(());
         };
-        let open = self.extension.shares.requests.get(&node);
-        if open.is_some_and(|open| *open >= limits::REQUESTS_PER_NODE) {
+        if self.requests_of(node) >= most {
             return Err(Refusal::TooManyRequests);
         }
         Ok(())
+    }
+
+    /// How many requests of a node are remembered.
+    fn requests_of(&self, node: NodeId) -> u32 {
+        let requests = &self.extension.shares.requests;
+        requests.get(&node).copied().unwrap_or(0)
+    }
+
+    /// What a machine left behind is its own when it comes back: each time one
+    /// more membership.
+    fn check_return(&self, member: &Member, plan: &LeafPlan) -> Result<(), Refusal> {
+        let names: Vec<String> = plan.dns.iter().cloned().collect();
+        let bytes = member_bytes(member) + certificate_bytes(&names, 0) + der_bytes(plan);
+        self.check_asked(member.key.node_id(), bytes)
     }
 
     fn check_invite(&self, inviter: NodeId, token: PublicKey) -> Result<(), Refusal> {
@@ -156,12 +174,11 @@ impl State {
         {
             return Err(Refusal::TooManyCertificates);
         }
-        let text: usize = names.iter().map(String::len).sum();
-        let der = DER + (2 * names.len() + text + plan.spki.len()) as u64;
-        self.check_bytes(owner, certificate_bytes(&names, 0) + der)
+        self.check_bytes(owner, certificate_bytes(&names, 0) + der_bytes(plan))
     }
 
-    /// Whether `owner` may have `bytes` more.
+    /// Whether `owner` may have `bytes` more: room stays for what is given also
+    /// to those who have none left.
     fn check_bytes(&self, owner: NodeId, bytes: u64) -> Result<(), Refusal> {
         let shares = &self.extension.shares;
         let used = self.bytes_of(owner);
@@ -169,15 +186,33 @@ impl State {
         if after <= limits::NODE_BYTES_RESERVED && self.members.contains_key(&owner) {
             return Ok(());
         }
-        if after > limits::NODE_BYTES {
-            return Err(Refusal::ShareUsedUp);
-        }
+        self.check_asked(owner, bytes)?;
         // Of the new bytes only those beyond the reserve are the pool's.
         let beyond = after - used.max(limits::NODE_BYTES_RESERVED).min(after);
         if shares.excess + beyond > limits::STATE_BYTES_SHARED {
             return Err(Refusal::StateFull);
         }
         Ok(())
+    }
+
+    fn check_asked(&self, node: NodeId, bytes: u64) -> Result<(), Refusal> {
+        let remembered = u64::from(self.requests_of(node)) * REQUEST;
+        let after = (self.bytes_of(node) + bytes).saturating_sub(remembered);
+        if after > limits::NODE_BYTES_ASKED {
+            return Err(Refusal::ShareUsedUp);
+        }
+        Ok(())
+    }
+
+    /// Whether a name may fall to a node whose owner leaves: nobody fills
+    /// another's share, so half of it stays for what the node asks for itself.
+    pub(super) fn may_inherit(&self, node: NodeId, label: &Label, name: &Name) -> bool {
+        let bytes = name_bytes(label, name.shared.len());
+        self.rules == 0
+            || (self.names_held_by(node) as usize) < limits::NAMES_SHARE / 2
+                && self
+                    .check_asked(node, limits::NODE_BYTES_ASKED / 2 + bytes)
+                    .is_ok()
     }
 
     /// Bytes that what `node` has takes up, at most.
@@ -503,6 +538,12 @@ fn record_bytes(name: &DomainName, record: &UserRecord) -> u64 {
 fn certificate_bytes(names: &[String], der: usize) -> u64 {
     let text: usize = names.iter().map(|name| name.len() + 2).sum();
     CERTIFICATE + (text + der) as u64
+}
+
+/// What the certificate of a plan has at most, in bytes of DER.
+pub(super) fn der_bytes(plan: &LeafPlan) -> u64 {
+    let names = plan.dns.iter().map(|name| 2 + name.len() as u64);
+    DER + names.sum::<u64>() + ADDRESS * plan.ips.len() as u64 + plan.spki.len() as u64
 }
 
 fn issued_bytes(issued: &Issued) -> u64 {

@@ -16,6 +16,7 @@ use super::{
     record::UserRecord,
     request::{Author, HoldId, RequestId, Role},
     rules::{Outcome, RequestKey},
+    shares::der_bytes,
 };
 use crate::{
     certificate::{self, Certificate, CertificateError, KeptCertificate, LeafPlan, Serial},
@@ -468,6 +469,10 @@ impl State {
             })
             .ok_or(LeafError::Issuer)?;
         certificate::check_leaf(&leaf, plan, &issuer.certificate, verify)?;
+        // An extension that nobody reads would be charged to the owner.
+        if self.rules > 0 && der.len() as u64 > der_bytes(plan) {
+            return Err(LeafError::TooLong(der.len()));
+        }
         // S15: no serial is used twice.
         let serial = leaf.serial;
         if self.certificates.contains_key(&serial) || self.issuers.contains_key(&serial) {
@@ -499,4 +504,6 @@ pub(super) enum LeafError {
     Issuer,
     #[error("its serial was used before")]
     Serial,
+    #[error("it has {0} bytes, which is more than what it says takes")]
+    TooLong(usize),
 }

@@ -16,9 +16,6 @@ use super::Seen;
 const PER_LEADER: u64 = limits::BUDGET.bytes / 2;
 /// For the time since.
 const MEANWHILE: u64 = 64 * 1024;
-/// Beyond a member's share: its requests that are remembered until they expire,
-/// with those that take something away, which always fit.
-const REMEMBERED: u64 = limits::REQUESTS_PER_NODE as u64 * 128;
 /// Of so many batches the state after one is encoded, to see how large it is.
 const ENCODED: u64 = 64;
 
@@ -123,7 +120,7 @@ pub fn shares(state: &State) -> Result<(), Seen> {
             return seen(format!("{} has {records} records", member.name));
         }
         let bytes = state.bytes_of(*node);
-        if bytes > limits::NODE_BYTES + REMEMBERED {
+        if bytes > limits::NODE_BYTES {
             return seen(format!(
                 "{} takes up {bytes} bytes of the state",
                 member.name
