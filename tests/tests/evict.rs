@@ -22,11 +22,6 @@ fn row(agent: &Agent, name: &str) -> Option<Value> {
     nodes.into_iter().find(|node| node["name"] == name)
 }
 
-fn pings(agent: &Agent, address: &str) -> bool {
-    let ping = ["ping", "-c", "1", "-W", "1", address];
-    agent.host.run(&ping).result().is_ok()
-}
-
 /// Waits until `agent` has nothing to do with the machine `name` any more.
 fn wait_cut_off(agent: &Agent, name: &str, address: &str, begun: Instant) {
     let full = format!("{name}.lab.internal");
@@ -43,7 +38,7 @@ fn wait_cut_off(agent: &Agent, name: &str, address: &str, begun: Instant) {
         },
     );
     assert!(begun.elapsed() < SECONDS, "{:?}", begun.elapsed());
-    assert!(!pings(agent, address), "packets still pass");
+    assert!(!agent.pings(address), "packets still pass");
 }
 
 #[test]
@@ -62,7 +57,7 @@ fn an_evicted_machine_is_cut_off_everywhere_within_seconds() {
     let address = gamma.overlay_ipv4("beta");
     gamma.wait_answer(&["web.lab.internal", "A"], &[&address]);
     wait_for("packets to pass", PATIENCE, || {
-        ensure(pings(&gamma, &address), "none")
+        ensure(gamma.pings(&address), "none")
     });
     gamma.refused(&["evict", "beta"], "only an admin");
     alpha.refused(&["evict", "alpha"], "agent leave");
@@ -145,7 +140,7 @@ fn an_evicted_node_loses_its_route_whatever_became_of_the_tunnels_socket() {
     }
     let address = gamma.overlay_ipv4("beta");
     wait_for("packets to pass", PATIENCE, || {
-        ensure(pings(&gamma, &address), "none")
+        ensure(gamma.pings(&address), "none")
     });
     let ping = gamma.json(&["ping", "beta"]);
     assert_eq!(ping["tunnel"]["works"], true, "{ping}");
@@ -158,7 +153,7 @@ fn an_evicted_node_loses_its_route_whatever_became_of_the_tunnels_socket() {
     assert_eq!(seen["peers"][0]["node"], "gamma", "{told}");
     assert_eq!(seen["peers"][0]["cut_off"], true, "{told}");
     assert_eq!(seen["unreached"], serde_json::json!([]), "{told}");
-    assert!(!pings(&gamma, &address), "the route stays");
+    assert!(!gamma.pings(&address), "the route stays");
     assert!(begun.elapsed() < Duration::from_secs(2), "too late");
     wait_for("the socket to be back", PATIENCE, || {
         gamma.host.run(&["wg", "show", "im0"]).result().map(drop)
@@ -190,13 +185,19 @@ fn a_plan_that_cannot_be_applied_is_told_and_nobody_is_called_cut_off() {
     wait_for("the warning", Duration::from_secs(5), || {
         ensure(warnings().contains(TOLD), warnings())
     });
+    // And in words for scripts.
+    let found = gamma.status()["findings"].clone();
+    assert_eq!(found[0]["code"], "tunnel-not-applied", "{found}");
+    assert_eq!(found[0]["severity"], "error", "{found}");
     let _ = gamma.host.run(&["umount", "/dev/net/tun"]).ok();
     wait_for("the warning to go", PATIENCE, || {
         ensure(!warnings().contains(TOLD), warnings())
     });
+    let found = gamma.status()["findings"].to_string();
+    assert!(!found.contains("tunnel-not-applied"), "{found}");
     let alpha_address = gamma.overlay_ipv4("alpha");
     wait_for("packets to pass again", PATIENCE, || {
-        ensure(pings(&gamma, &alpha_address), "none")
+        ensure(gamma.pings(&alpha_address), "none")
     });
 }
 

@@ -24,6 +24,7 @@ pub use super::ca::{
 use super::{
     acme::AcmeControl,
     authority::Authority,
+    finding::Finding,
     renewals::{RenewalRow, Renewals},
 };
 pub use crate::dns::QueryReport;
@@ -171,6 +172,9 @@ pub struct Status {
     pub ledger: LedgerStatus,
     /// What somebody should do something about.
     pub warnings: Vec<String>,
+    /// Of these, those that scripts can tell apart.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
     /// Every member, this node too.
     pub nodes: Vec<NodeRow>,
     /// Services of all nodes, whose names are granted.

@@ -10,6 +10,7 @@ pub mod authority;
 mod ca;
 mod calls;
 pub mod client;
+pub mod finding;
 pub mod renewals;
 mod routes;
 pub mod server;

@@ -17,6 +17,7 @@ use tokio::{
 use super::{
     api::*,
     client::{Client, ClientError},
+    finding::{Finding, Severity, code},
     server,
     socket::Socket,
 };
@@ -75,6 +76,12 @@ pub(crate) fn sample_status() -> Status {
             hash: "aa".into(),
         },
         warnings: vec!["add two CA nodes".into()],
+        findings: vec![Finding::new(
+            code::TUNNEL_NOT_APPLIED,
+            Severity::Error,
+            "the tunnel is down".into(),
+            "restart it",
+        )],
         nodes: vec![node("alpha", true), node("beta", false)],
         services: vec![ServiceStatus {
             name: "photos".into(),
@@ -570,6 +577,10 @@ fn the_field_names_of_status_are_those_that_scripts_read() {
             "dns": {"address": "10.9.0.53:53"},
             "ledger": {"index": 3, "hash": "aa"},
             "warnings": ["add two CA nodes"],
+            "findings": [{
+                "code": "tunnel-not-applied", "severity": "error",
+                "text": "the tunnel is down", "remedy": "restart it",
+            }],
             "nodes": [
                 {"name": "alpha", "id": "abcd", "addresses": ["10.9.0.2", "fd00::2"],
                  "roles": ["admin"], "live": true, "path": "direct", "held": false},

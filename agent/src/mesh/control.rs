@@ -31,6 +31,7 @@ use crate::{
             Issued, LedgerStatus, NodeRow, Path, Peer, Pending, PingReply, QueryReport,
             ServiceAdded, ServiceRow, ServiceState, ServiceStatus, Status,
         },
+        finding::Finding,
     },
     host::UnixTime,
     quic::PeerInfo,
@@ -82,6 +83,7 @@ impl Control for AgentControl {
                 hash: state.position.hash.to_string(),
             },
             warnings,
+            findings: self.findings(),
             nodes: state
                 .members
                 .iter()
@@ -202,7 +204,7 @@ impl Control for AgentControl {
             } else {
                 ServiceState::Pending
             },
-            reason: secured.err(),
+            reason: secured.err().map(|why| why.to_string()),
             reachable,
             addresses: match service.address {
                 Some(address) => vec![address],
@@ -422,6 +424,11 @@ impl AgentControl {
         ))
     }
 
+    fn findings(&self) -> Vec<Finding> {
+        let tunnel = tunnel::finding(&self.0).into_iter();
+        tunnel.chain(self.0.enforced.findings()).collect()
+    }
+
     fn warnings(&self, view: &MeshView) -> Vec<String> {
         let mut warnings = self.expiry_warnings(view);
         warnings.extend(self.turned_away(view));
@@ -452,7 +459,7 @@ impl AgentControl {
             warnings.push(rolled_back(view));
         }
         warnings.extend(holds::warnings(&view.ledger, &view.held, view.me));
-        warnings.extend(tunnel::warning(&self.0));
+        warnings.extend(self.findings().iter().map(Finding::sentence));
         warnings.extend(self.0.services.warnings());
         let trouble = self.0.acme_trouble.borrow().clone();
         warnings.extend(trouble.map(|why| format!("ACME isn't served: {why}")));
@@ -561,12 +568,17 @@ pub(super) fn by_refusal(refusal: &Refusal) -> ControlError {
 
 /// Has the ledger decide what this node asks; a refusal is an error.
 pub(super) async fn decide(inner: &Inner, content: &Content) -> Result<Outcome, ControlError> {
-    let request = inner.client.request(content, inner.now_ms());
-    match inner.client.submit(&request, PATIENCE).await {
-        Ok(Outcome::Refused(refusal)) => Err(by_refusal(&refusal)),
-        Ok(outcome) => Ok(outcome),
-        Err(error) => Err(ControlError::new(ErrorCode::Unavailable, error)),
+    match submit(inner, content).await? {
+        Outcome::Refused(refusal) => Err(by_refusal(&refusal)),
+        outcome => Ok(outcome),
     }
+}
+
+/// As [`decide`], with a refusal as an outcome.
+pub(super) async fn submit(inner: &Inner, content: &Content) -> Result<Outcome, ControlError> {
+    let request = inner.client.request(content, inner.now_ms());
+    let submitted = inner.client.submit(&request, PATIENCE).await;
+    submitted.map_err(|error| ControlError::new(ErrorCode::Unavailable, error))
 }
 
 fn service_error(error: ServiceError) -> ControlError {

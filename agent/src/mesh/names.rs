@@ -9,18 +9,61 @@ use std::{
 };
 
 use innermesh_proto::{
-    ledger::{Content, Outcome, request::Share, state::NameKind},
+    ledger::{Content, Outcome, Refusal, request::Share, state::NameKind},
     name::Label,
 };
 
 use super::Inner;
-use crate::services::Spec;
+use crate::{ledger::client::SubmitError, services::Spec};
 
 /// How long one claim may take: longer than a roster does to find another
 /// leader.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// How often names that aren't granted are asked for again.
 const RETRY: Duration = Duration::from_secs(15);
+
+/// Why a name isn't this node's, or isn't served as its service says. It is
+/// asked for again by itself.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// The ledger said no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The ledger wasn't reached.
+    #[error(transparent)]
+    Unavailable(#[from] SubmitError),
+    /// There is no node that it could be shared with.
+    #[error("{0}, which it is to be shared with, is not a member")]
+    NoSuchNode(Label),
+    /// Its service is at an overlay address of another node.
+    #[error(
+        "{address} is not an address of this node: run the service on the node that has it, and \
+         share the name with that node (`agent service add {name} --share NODE`)"
+    )]
+    OthersAddress {
+        /// The service.
+        name: Label,
+        /// Where it says that it is.
+        address: IpAddr,
+    },
+    /// Its service is beside the mesh, where this node's names may not lead.
+    #[error(
+        "{address} is outside the mesh, and this node wasn't granted it; it is served once an admin \
+         runs `agent record add {name} {rtype} {address}`",
+        rtype = rtype(.address)
+    )]
+    ForeignAddress {
+        /// The service.
+        name: Label,
+        /// Where it says that it is.
+        address: IpAddr,
+    },
+}
+
+/// The type of record that leads to an address.
+fn rtype(address: &IpAddr) -> &'static str {
+    if address.is_ipv4() { "A" } else { "AAAA" }
+}
 
 /// Why names are pending.
 #[derive(Default)]
@@ -37,11 +80,11 @@ impl Names {
             .clone()
     }
 
-    fn note(&self, name: &Label, result: Result<(), String>) {
+    fn note(&self, name: &Label, result: &Result<(), NameError>) {
         let mut pending = self.pending.lock().unwrap_or_else(|e| e.into_inner());
         match result {
             Ok(()) => pending.remove(name),
-            Err(why) => pending.insert(name.clone(), why),
+            Err(why) => pending.insert(name.clone(), why.to_string()),
         };
     }
 
@@ -67,7 +110,7 @@ pub fn is_granted(inner: &Inner, name: &Label) -> bool {
 ///
 /// # Errors
 /// What to do about it.
-pub fn leads(inner: &Inner, spec: &Spec) -> Result<(), String> {
+pub fn leads(inner: &Inner, spec: &Spec) -> Result<(), NameError> {
     let state = inner.ledger.state();
     let Some(address) = spec.address else {
         return Ok(());
@@ -79,44 +122,34 @@ pub fn leads(inner: &Inner, spec: &Spec) -> Result<(), String> {
         IpAddr::V4(v4) => state.ipv4.contains(&v4),
         IpAddr::V6(v6) => state.mesh.ula().contains(&v6),
     };
-    let name = &spec.name;
-    if inside {
-        return Err(format!(
-            "{address} is not an address of this node: run the service on the node that has it, \
-             and share the name with that node (`agent service add {name} --share NODE`)"
-        ));
-    }
-    let rtype = if address.is_ipv4() { "A" } else { "AAAA" };
-    Err(format!(
-        "{address} is outside the mesh, and this node wasn't granted it; it is served once an \
-         admin runs `agent record add {name} {rtype} {address}`"
-    ))
+    let name = spec.name.clone();
+    Err(if inside {
+        NameError::OthersAddress { name, address }
+    } else {
+        NameError::ForeignAddress { name, address }
+    })
 }
 
 /// Claims the name of a service and shares it as its description says.
 ///
 /// # Errors
 /// Why it is pending; it is asked for again by itself.
-pub async fn secure(inner: &Inner, spec: &Spec) -> Result<(), String> {
+pub async fn secure(inner: &Inner, spec: &Spec) -> Result<(), NameError> {
     let result = claim_and_share(inner, spec).await;
-    inner.names.note(&spec.name, result.clone());
+    inner.names.note(&spec.name, &result);
     result
 }
 
-async fn claim_and_share(inner: &Inner, spec: &Spec) -> Result<(), String> {
+async fn claim_and_share(inner: &Inner, spec: &Spec) -> Result<(), NameError> {
     if !is_granted(inner, &spec.name) {
         let state = inner.ledger.state();
-        state
-            .may_claim(inner.me, &spec.name)
-            .map_err(|refusal| refusal.to_string())?;
+        state.may_claim(inner.me, &spec.name)?;
         ask(inner, Content::Claim(spec.name.clone())).await?;
     }
     let state = inner.ledger.state();
     for node in &spec.share {
         let Some((with, _)) = state.member_by_name(node) else {
-            return Err(format!(
-                "{node}, which it is to be shared with, is not a member"
-            ));
+            return Err(NameError::NoSuchNode(node.clone()));
         };
         let held = state.names.get(&spec.name);
         if with != inner.me
@@ -136,16 +169,15 @@ async fn claim_and_share(inner: &Inner, spec: &Spec) -> Result<(), String> {
 ///
 /// # Errors
 /// Why it couldn't be.
-pub async fn release(inner: &Inner, name: &Label) -> Result<(), String> {
+pub async fn release(inner: &Inner, name: &Label) -> Result<(), NameError> {
     ask(inner, Content::Release(name.clone())).await
 }
 
-async fn ask(inner: &Inner, content: Content) -> Result<(), String> {
+async fn ask(inner: &Inner, content: Content) -> Result<(), NameError> {
     let request = inner.client.request(&content, inner.now_ms());
-    match inner.client.submit(&request, PATIENCE).await {
-        Ok(Outcome::Done(_) | Outcome::Waiting(_)) => Ok(()),
-        Ok(Outcome::Refused(refusal)) => Err(refusal.to_string()),
-        Err(error) => Err(error.to_string()),
+    match inner.client.submit(&request, PATIENCE).await? {
+        Outcome::Done(_) | Outcome::Waiting(_) => Ok(()),
+        Outcome::Refused(refusal) => Err(refusal.into()),
     }
 }
 

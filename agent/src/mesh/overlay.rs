@@ -18,11 +18,17 @@ use ipnet::IpNet;
 
 use super::{Inner, apply};
 use crate::{
-    control::api::OverlayStatus,
+    control::{
+        api::OverlayStatus,
+        finding::{Finding, Severity, code},
+    },
     host::Mono,
     overlay::{Filtered, OverlayError, others::Lost, stored},
     tunnel::BackendChoice,
 };
+
+/// Where to look; what is missing is set by itself once it can be.
+const LOG: &str = "`journalctl -u innermesh` shows since when; it is set as soon as that works";
 
 /// What is enforced here.
 #[derive(Default)]
@@ -51,30 +57,38 @@ impl Enforced {
         all.map(|containers| containers.subnet).collect()
     }
 
-    /// What a person should do something about.
-    pub fn warnings(&self, now: Mono) -> Vec<String> {
+    /// What isn't as planned.
+    pub fn findings(&self) -> Vec<Finding> {
         let state = self.lock();
         let filter = state.filter.as_ref().map(|error| {
-            format!(
+            let text = format!(
                 "the overlay isn't closed to other networks: {error}. Until that is mended, hosts on \
                  a LAN reach this node's overlay addresses and can pretend to be members, and what \
                  this host forwards may enter the tunnel"
-            )
+            );
+            Finding::new(code::OVERLAY_OPEN, Severity::Error, text, LOG)
         });
         let routes = state.routes.as_ref().map(|error| {
-            format!(
+            let text = format!(
                 "the overlay's routes aren't set: {error}. Until that is mended, overlay traffic may \
                  leave this host unencrypted while the tunnel is down"
-            )
+            );
+            Finding::new(code::OVERLAY_ROUTES, Severity::Error, text, LOG)
         });
-        let near = state.plan.as_ref().and_then(lan_warning);
+        let near = state.plan.as_ref().and_then(lan_overlap);
+        filter.into_iter().chain(routes).chain(near).collect()
+    }
+
+    /// What other programs did to it of late.
+    pub fn warnings(&self, now: Mono) -> Vec<String> {
+        let state = self.lock();
         let restored = is_recent(state.restored, now).then(|| {
             "another program removed or changed the overlay's packet filter, and it was put back: \
              reload others' rules without `flush ruleset`"
                 .to_owned()
         });
-        let own = filter.into_iter().chain(routes).chain(near).chain(restored);
-        own.chain(lost_warnings(&state.lost, now)).collect()
+        let lost = lost_warnings(&state.lost, now);
+        restored.into_iter().chain(lost).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -82,7 +96,7 @@ impl Enforced {
     }
 }
 
-fn lan_warning(plan: &FilterPlan) -> Option<String> {
+fn lan_overlap(plan: &FilterPlan) -> Option<Finding> {
     let own = plan.lan_own.first()?;
     let near: Vec<String> = plan
         .lan_neighbours
@@ -93,10 +107,16 @@ fn lan_warning(plan: &FilterPlan) -> Option<String> {
         true => "none of its hosts is reached".to_owned(),
         false => format!("of its hosts only {} is reached", near.join(", ")),
     };
-    Some(format!(
-        "the LAN on {} has the overlay's address range: {reached} from here; give that LAN another \
-         range",
+    let text = format!(
+        "the LAN on {} has the overlay's address range: {reached} from here",
         own.interface
+    );
+    let remedy = "Give that LAN another range";
+    Some(Finding::new(
+        code::LAN_OVERLAP,
+        Severity::Warning,
+        text,
+        remedy,
     ))
 }
 

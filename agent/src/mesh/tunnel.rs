@@ -26,6 +26,7 @@ use crate::{
     control::{
         api::TunnelPing,
         authority::{CutOffAt, CutOffSeen},
+        finding::{Finding, Severity, code},
     },
     host::Mono,
     tunnel::{Applied, PeerState},
@@ -42,6 +43,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const NEWS: Duration = Duration::from_millis(100);
 /// A plan that takes longer than this is told.
 const SLOW: Duration = Duration::from_secs(3);
+/// What helps where the device doesn't do as it is told.
+const RESTART: &str = "`systemctl restart innermesh` makes the interface anew";
 /// How long a peer may take to answer through the tunnel.
 const PROBE: Duration = Duration::from_secs(3);
 /// Between two looks at what changes without a word.
@@ -149,20 +152,29 @@ async fn apply(inner: &Inner, view: &MeshView, plan: &Arc<TunnelPlan>) -> Option
 }
 
 /// That the interface isn't as planned.
-pub fn warning(inner: &Inner) -> Option<String> {
+pub fn finding(inner: &Inner) -> Option<Finding> {
     let progress = inner.progress.borrow();
     let since = inner.host.clock.now().saturating_sub(progress.waiting?);
     let since_s = since.as_secs();
     match &progress.error {
-        Some(error) => Some(format!(
-            "the tunnel has not been as it should be for {since_s} s: {error}. It is tried again \
-             every second; until then new nodes may lack a route here, and evicted ones may keep \
-             theirs"
+        Some(error) => Some(Finding::new(
+            code::TUNNEL_NOT_APPLIED,
+            Severity::Error,
+            format!(
+                "the tunnel has not been as it should be for {since_s} s: {error}. It is tried \
+                 again every second; until then new nodes may lack a route here, and evicted ones \
+                 may keep theirs"
+            ),
+            RESTART,
         )),
-        None if since > SLOW => Some(format!(
-            "the tunnel has been changed for {since_s} s and isn't done: new nodes may lack a \
-             route here, and evicted ones may keep theirs. `systemctl restart innermesh` makes \
-             the interface anew"
+        None if since > SLOW => Some(Finding::new(
+            code::TUNNEL_SLOW,
+            Severity::Error,
+            format!(
+                "the tunnel has been changed for {since_s} s and isn't done: new nodes may lack a \
+                 route here, and evicted ones may keep theirs"
+            ),
+            RESTART,
         )),
         None => None,
     }

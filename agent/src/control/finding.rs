@@ -1,0 +1,57 @@
+//! What somebody should do something about, as scripts and monitoring read it.
+
+use serde::{Deserialize, Serialize};
+
+/// One thing that isn't as it should be on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// By which scripts know it again: one of [`code`]'s.
+    pub code: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was seen, and what that means.
+    pub text: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Something that the node is for doesn't work, or doesn't protect.
+    Error,
+    /// It works still, or in part.
+    Warning,
+}
+
+/// The codes of findings. They stay as they are.
+pub mod code {
+    /// The tunnel's interface can't be made as planned.
+    pub const TUNNEL_NOT_APPLIED: &str = "tunnel-not-applied";
+    /// The tunnel's interface takes long to be made as planned.
+    pub const TUNNEL_SLOW: &str = "tunnel-slow";
+    /// Nothing keeps other networks out of the overlay.
+    pub const OVERLAY_OPEN: &str = "overlay-open";
+    /// The overlay's routes aren't set.
+    pub const OVERLAY_ROUTES: &str = "overlay-routes";
+    /// A LAN has the overlay's address range.
+    pub const LAN_OVERLAP: &str = "lan-overlap";
+}
+
+impl Finding {
+    /// With one of [`code`]'s.
+    pub fn new(code: &str, severity: Severity, text: String, remedy: impl Into<String>) -> Self {
+        Self {
+            code: code.to_owned(),
+            severity,
+            text,
+            remedy: remedy.into(),
+        }
+    }
+
+    /// As one line for a person.
+    pub fn sentence(&self) -> String {
+        format!("{}. {}", self.text, self.remedy)
+    }
+}
