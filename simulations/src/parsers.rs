@@ -15,10 +15,11 @@ use innermesh_agent::{
     },
     ca::csr::Csr,
     config::{self, Config},
+    dns,
     enroll::{kept::Kept, token::Token},
     gossip::{generation, known},
-    host::Disk,
-    ledger::{file, start::Start},
+    host::{Disk, keys::Ed25519},
+    ledger::{file, raft, start::Start},
     mesh::parse_holds,
     overlay,
 };
@@ -26,14 +27,16 @@ use innermesh_proto::{
     admission::{AdmissionAnswer, AdmissionQuery, Code, News},
     certificate::RevocationList,
     codec,
-    crypto::Sealed,
+    crypto::{Sealed, Signature},
     filter::nft::{Passage, render},
     head::{self, Announcement, Head},
-    ledger::{Batch, Content, RULES, Recovery, SignedGenesis, SignedRecovery, Snapshot, State},
+    ledger::{
+        Batch, Content, Grant, RULES, Recovery, SignedGenesis, SignedRecovery, Snapshot, State,
+    },
     limits,
     message::{
-        Batches, BodyQuery, CutOff, CutOffQuery, Decided, Deciding, HeadsQuery, IssuerKeys,
-        JoinHello, JoinQuery, Joined, LedgerQuery, Propose, Push, RecoveryQuery, Renew,
+        Batches, BodyQuery, CutOff, CutOffQuery, Decided, Deciding, Endorse, HeadsQuery,
+        IssuerKeys, JoinHello, JoinQuery, Joined, LedgerQuery, Propose, Push, RecoveryQuery, Renew,
         RevocationsQuery, SnapshotHead, SnapshotPartQuery, SnapshotQuery, Spenders, Submitted,
     },
     rpc::{Hello, RequestFrame, ResponseFrame},
@@ -46,7 +49,7 @@ use crate::disk::SimDisk;
 pub type Reader = fn(&[u8]);
 
 /// The readers and their names, which are those of the fuzz targets.
-pub const ALL: [(&str, Reader); 9] = [
+pub const ALL: [(&str, Reader); 11] = [
     ("head", head),
     ("ledger", ledger),
     ("rpc", rpc),
@@ -56,6 +59,8 @@ pub const ALL: [(&str, Reader); 9] = [
     ("acme", acme),
     ("revocations", revocations),
     ("overlay", overlay),
+    ("grant", grant),
+    ("upstream", upstream),
 ];
 
 /// A client's signed request and what is in it, a signing request, the
@@ -174,6 +179,8 @@ pub fn rpc(bytes: &[u8]) {
         canonical::<News>(body, limit);
         canonical::<AdmissionQuery>(body, limit);
         canonical::<AdmissionAnswer>(body, limit);
+        canonical::<Endorse>(body, limit);
+        canonical::<raft::Message>(body, limits::RAFT_MESSAGE_BYTES);
     };
     messages(bytes);
     if let Ok(frame) = RequestFrame::decode(bytes, limits::RPC_BYTES) {
@@ -261,6 +268,26 @@ pub fn overlay(bytes: &[u8]) {
                 assert!(lost.len() == 1 && lost[0].by.len() <= limits::OTHER_FILTERS);
             }
         }
+    }
+}
+
+/// What an inviter signed, as it stands in a token and in a request: no two
+/// encodings say the same.
+pub fn grant(bytes: &[u8]) {
+    let sealed = Sealed {
+        bytes: bytes.to_vec(),
+        signature: Signature::from_bytes(&[0; 64]),
+    };
+    if let Ok(grant) = Grant::peek(&sealed) {
+        let again = grant.seal(&Ed25519::from_seed(&[1; 32]));
+        assert_eq!(again.bytes, bytes, "{grant:?}");
+    }
+}
+
+/// A message of an upstream name server: what is kept of it is kept again.
+pub fn upstream(bytes: &[u8]) {
+    if let Some(kept) = dns::relevant(bytes) {
+        assert_eq!(dns::relevant(&kept), Some(kept));
     }
 }
 

@@ -13,14 +13,16 @@ use std::{
 
 use innermesh_agent::{
     ca::{Issuer, Root, revocations::ListPlan},
+    enroll::token::Token,
     host::{
         Disk,
-        keys::{Keys, SystemKeys},
+        keys::{Ed25519, Keys, SystemKeys},
     },
 };
 use innermesh_proto::{
     admission::{
-        AdmissionAnswer, AdmissionQuery, Ask, Asking, Ending, News, Offer, Reveal, Verdict, Wait,
+        AdmissionAnswer, AdmissionQuery, Ask, Asking, Ending, KeyReveal, KeyedWait, News, Offer,
+        Reveal, Verdict, Wait,
     },
     certificate::Serial,
     codec,
@@ -28,15 +30,17 @@ use innermesh_proto::{
     head::Announcement,
     hold::Hold,
     ledger::{
-        Content, Recovery, Role, SignedRecovery, Snapshot, State,
+        Content, Grant, Recovery, Role, SignedRecovery, Snapshot, State,
         record::RecordData,
         request::{
-            AddRecord, Admit, Evict, HoldId, Promote, RemoveRecords, RosterChange, Share, Unhold,
+            AddRecord, Admit, Evict, HoldId, KeyedAdmit, Promote, RemoveRecords, RosterChange,
+            Share, Unhold,
         },
     },
     message::{JoinQuery, Propose, Push, PushedHead},
     name::NamePattern,
     rpc::{RequestFrame, method},
+    tunnel::TunnelKey,
     zone::{DomainName, RecordType},
 };
 use simulations::{
@@ -96,7 +100,17 @@ async fn the_seeds_are_written_from_a_small_mesh() {
     })
     .await;
     tokio::time::sleep(Duration::from_secs(10)).await;
-    put("token", "one-use", invite(&first).await.unwrap().as_bytes());
+    let invited = invite(&first).await.unwrap();
+    put("token", "one-use", invited.as_bytes());
+    let plain = Token::parse(&invited).unwrap().grant;
+    put("grant", "plain", &plain.bytes);
+    let mut wide = Grant::peek(&plain).unwrap();
+    wide.addresses = ["192.168.1.0/24", "2001:db8::/64"]
+        .map(|net| net.parse().unwrap())
+        .into();
+    let wide = wide.seal(&Ed25519::from_seed(&[1; 32]));
+    put("grant", "addresses", &wide.bytes);
+    put("upstream", "alias", &upstream_message());
     let state = first.view().borrow().ledger.clone();
     put("ledger", "snapshot", &Snapshot::of(&state).bytes);
     for content in contents(&state) {
@@ -192,6 +206,54 @@ async fn the_seeds_are_written_from_a_small_mesh() {
     }
 }
 
+/// An alias that leads to a signed address, proof that nothing stands nearer, and
+/// what is about something else.
+fn upstream_message() -> Vec<u8> {
+    const CLASS_TTL: [u8; 6] = [0, 1, 0, 0, 0, 60];
+    fn name(text: &str) -> Vec<u8> {
+        let labels = text.split('.').filter(|label| !label.is_empty());
+        let mut out = Vec::new();
+        for label in labels {
+            out.push(label.len() as u8);
+            out.extend(label.bytes());
+        }
+        out.push(0);
+        out
+    }
+    fn record(owner: &str, rtype: u16, data: &[u8]) -> Vec<u8> {
+        let mut out = name(owner);
+        out.extend(rtype.to_be_bytes());
+        out.extend(CLASS_TTL);
+        out.extend((data.len() as u16).to_be_bytes());
+        out.extend(data);
+        out
+    }
+    fn signature(owner: &str, covers: u16) -> Vec<u8> {
+        let mut data = covers.to_be_bytes().to_vec();
+        data.extend([13, 3, 0, 0, 0, 60, 0x70, 0, 0, 0, 0x60, 0, 0, 0, 0, 9]);
+        data.extend(name("example.org"));
+        data.extend([0x5a; 64]);
+        record(owner, 46, &data)
+    }
+    let mut nsec = name("a.example.org");
+    nsec.extend([0, 1, 0x40]);
+    let mut out = vec![0, 1, 0x81, 0x80, 0, 1, 0, 4, 0, 3, 0, 1];
+    out.extend(name("X.example.org"));
+    out.extend([0, 1, 0, 1]);
+    let records = [
+        record("X.example.org", 5, &name("y.example.org")),
+        signature("X.example.org", 5),
+        record("y.example.org", 1, &[192, 0, 2, 1]),
+        signature("y.example.org", 1),
+        record("w.example.org", 47, &nsec),
+        signature("w.example.org", 47),
+        record("example.org", 2, &name("ns.bank.test")),
+        record("ns.bank.test", 1, &[192, 0, 2, 66]),
+    ];
+    out.extend(records.concat());
+    out
+}
+
 /// A list of a new issuer with so many entries.
 fn revocation_list(revoked: u8) -> Vec<u8> {
     let keys = SystemKeys;
@@ -233,10 +295,18 @@ fn admission(state: &State) -> Vec<(&'static str, Vec<u8>)> {
         commitment,
         possession: signature,
     });
-    let wait = JoinQuery::Wait(Wait {
+    let wait = Wait {
         node,
         possession: signature,
         reveal: Some(reveal.clone()),
+    };
+    let key = KeyReveal {
+        tunnel: TunnelKey([8; 32]),
+        possession: signature,
+    };
+    let keyed_wait = JoinQuery::KeyedWait(KeyedWait {
+        wait: wait.clone(),
+        key: key.clone(),
     });
     let asking = Asking {
         node,
@@ -250,7 +320,10 @@ fn admission(state: &State) -> Vec<(&'static str, Vec<u8>)> {
     let end = AdmissionQuery::End(commitment, Verdict::Ended(refused.clone()));
     vec![
         ("ask", codec::encode(&ask)),
-        ("wait", codec::encode(&wait)),
+        ("wait", codec::encode(&JoinQuery::Wait(wait))),
+        ("keyed-wait", codec::encode(&keyed_wait)),
+        ("key", codec::encode(&AdmissionAnswer::Key(Some(key)))),
+        ("ask-key", codec::encode(&AdmissionQuery::Key(commitment))),
         ("offer", codec::encode(&News::Offer(offer))),
         ("ended", codec::encode(&News::Ended(refused))),
         ("end", codec::encode(&end)),
@@ -297,7 +370,12 @@ fn contents(state: &State) -> Vec<Content> {
             name: "wiki".parse().expect("a label"),
             with: *node,
         }),
-        Content::Admit(Box::new(admit)),
+        Content::Admit(Box::new(admit.clone())),
+        Content::KeyedAdmit(Box::new(KeyedAdmit {
+            admit,
+            tunnel: TunnelKey([8; 32]),
+        })),
+        Content::TunnelKey(TunnelKey([8; 32])),
         Content::Promote(Promote {
             node: *node,
             issuers: issuers

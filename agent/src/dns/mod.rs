@@ -16,6 +16,7 @@ mod special;
 mod upstream;
 
 pub use self::{
+    relevant::relevant,
     reply::Origin,
     responder::{Dns, QueryReport, Served},
     server::{DnsServer, ListenError},

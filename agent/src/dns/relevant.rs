@@ -20,6 +20,20 @@ const DENIAL: [u16; 2] = [47, 50];
 /// Where the signer's name begins in the data of an RRSIG (RFC 4034 §3.1).
 const SIGNER: usize = 18;
 
+/// As bytes, what is kept of an upstream's message, as the answer to a client
+/// that checks signatures and asked the first of the message's own questions.
+/// `None` for what is no message or asks nothing.
+pub fn relevant(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut message = Message::from_vec(bytes).ok()?;
+    let question = Question {
+        query: message.queries.first()?.clone(),
+        dnssec_ok: true,
+        checking_disabled: false,
+    };
+    keep(&mut message, &question);
+    message.to_vec().ok()
+}
+
 /// Drops what isn't about the question. False when the answer section had
 /// records, and all of them were about something else.
 pub(super) fn keep(message: &mut Message, question: &Question) -> bool {
@@ -28,7 +42,7 @@ pub(super) fn keep(message: &mut Message, question: &Question) -> bool {
     let names = chain(&message.answers, question.query.name(), rtype);
     message
         .answers
-        .retain(|record| record.dns_class == DNSClass::IN && answers(record, &names, rtype));
+        .retain(|record| is_in(record) && answers(record, &names, rtype));
     message.additionals.clear();
     let last = names.last().cloned().unwrap_or_else(Name::root);
     let found = message
@@ -86,7 +100,7 @@ fn chain(answers: &[Record], name: &Name, rtype: RecordType) -> Vec<Name> {
     let mut name = name;
     while names.len() <= ALIASES {
         let next = answers.iter().find_map(|record| match &record.data {
-            RData::CNAME(to) if record.name == *name => Some(&to.0),
+            RData::CNAME(to) if record.name == *name && is_in(record) => Some(&to.0),
             _ => None,
         });
         match next {
@@ -98,6 +112,10 @@ fn chain(answers: &[Record], name: &Name, rtype: RecordType) -> Vec<Name> {
         }
     }
     names
+}
+
+fn is_in(record: &Record) -> bool {
+    record.dns_class == DNSClass::IN
 }
 
 /// Whether a record is an alias of the chain, of the type asked for at its
@@ -253,6 +271,15 @@ mod tests {
             ]
         );
         assert!(authorities.is_empty(), "{authorities:?}");
+    }
+
+    #[test]
+    fn an_alias_of_another_class_leads_nowhere() {
+        let mut alias = cname("www.example.org.", "www.bank.test.");
+        alias.dns_class = DNSClass::CH;
+        let answers = [alias, a("www.bank.test.", 66)];
+        let (usable, answers, _) = kept(&question("www.example.org.", false), &answers, &[]);
+        assert!(!usable && answers.is_empty(), "{answers:?}");
     }
 
     #[test]
