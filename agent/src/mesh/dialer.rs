@@ -46,6 +46,7 @@ pub async fn run(inner: Arc<Inner>) {
         paths: known::paths(&*inner.host.disk).await,
         attempts: BTreeMap::new(),
         silent: BTreeMap::new(),
+        trying: BTreeSet::new(),
         dialing: BTreeSet::new(),
         lacking: BTreeSet::new(),
         looked: None,
@@ -60,9 +61,9 @@ pub async fn run(inner: Arc<Inner>) {
         tokio::select! {
             () = clock.sleep(TICK) => dialer.dial(&mut dials),
             Some(done) = dials.join_next() => {
-                if let Ok((target, result, silent)) = done {
-                    dialer.silent(&silent);
-                    dialer.done(target, result);
+                if let Ok(done) = done {
+                    dialer.silent(&done);
+                    dialer.done(done.target, done.result);
                 }
             }
             event = events.recv() => match event {
@@ -95,6 +96,9 @@ struct Dialer {
     /// Addresses from which no agent ever answered: whoever announces them,
     /// they are left alone for longer and longer.
     silent: BTreeMap<IpAddr, Attempt>,
+    /// Addresses that are being dialed: of those that nobody knows, once at a
+    /// time, however many members announce them.
+    trying: BTreeSet<IpAddr>,
     dialing: BTreeSet<Target>,
     /// Members that aren't connected, as of `looked`.
     lacking: BTreeSet<NodeId>,
@@ -108,8 +112,14 @@ struct Attempt {
     next: Mono,
 }
 
-/// What came of a dial, and the addresses that didn't answer.
-type Done = (Target, Result<NodeId, DialError>, Vec<IpAddr>);
+/// What came of a dial.
+struct Done {
+    target: Target,
+    result: Result<NodeId, DialError>,
+    tried: BTreeSet<IpAddr>,
+    /// Of these, the addresses that didn't answer.
+    silent: Vec<IpAddr>,
+}
 
 impl Dialer {
     fn dial(&mut self, dials: &mut JoinSet<Done>) {
@@ -128,6 +138,9 @@ impl Dialer {
             let addresses = self.worth_dialing(addresses, now);
             if !addresses.is_empty() && self.dialing.insert(target) {
                 let transport = self.inner.transport.clone();
+                let ips = addresses.iter().map(|address| address.ip().to_canonical());
+                let tried: BTreeSet<IpAddr> = ips.collect();
+                self.trying.extend(&tried);
                 dials.spawn(async move {
                     let expect = match target {
                         Target::Member(node) => Some(node),
@@ -143,7 +156,12 @@ impl Dialer {
                             Err(_) => {}
                         }
                     }
-                    (target, result, silent)
+                    Done {
+                        target,
+                        result,
+                        tried,
+                        silent,
+                    }
                 });
             }
         }
@@ -160,7 +178,8 @@ impl Dialer {
         let mut quiet: BTreeMap<IpAddr, usize> = BTreeMap::new();
         for address in addresses {
             let ip = address.ip().to_canonical();
-            let waits = self.silent.get(&ip).is_some_and(|silent| now < silent.next);
+            let waits = self.trying.contains(&ip)
+                || self.silent.get(&ip).is_some_and(|silent| now < silent.next);
             let is_known = self
                 .paths
                 .values()
@@ -180,12 +199,13 @@ impl Dialer {
         chosen
     }
 
-    fn silent(&mut self, addresses: &[IpAddr]) {
+    fn silent(&mut self, done: &Done) {
         let now = self.inner.host.clock.now();
+        self.trying.retain(|ip| !done.tried.contains(ip));
         let connected = self.inner.transport.paths();
         self.silent
             .retain(|_, silent| now < silent.next + FORGOTTEN);
-        for ip in addresses {
+        for ip in &done.silent {
             let answers = connected
                 .values()
                 .any(|path| path.ip().to_canonical() == *ip);
