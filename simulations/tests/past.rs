@@ -6,7 +6,7 @@ mod ledgers;
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
-use innermesh_agent::ledger::{Ledger, TakeError, file, history, past};
+use innermesh_agent::ledger::{Ledger, Sizes, TakeError, file, history, past};
 use innermesh_proto::{
     ledger::{Content, batch::STATE_HASH_INTERVAL},
     limits,
@@ -223,6 +223,64 @@ async fn who_asks_for_some_of_the_past_has_no_more_read_than_that() {
     }
     let most = 32 * 3 * ASKED as u64;
     assert!(read < most && read < 32 * whole / 4, "{read} of {whole}");
+}
+
+/// Bytes of a node's own file, and of all that it keeps of the past.
+async fn sizes(node: &Node) -> (u64, u64) {
+    let disk = &*node.machine.host.disk;
+    let own = disk.reader(Path::new(file::LEDGER)).length().await.unwrap();
+    let mut past = 0;
+    for path in disk.list(Path::new(past::FOLDER)).await.unwrap() {
+        past += disk.reader(&path).length().await.unwrap();
+    }
+    (own, past)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_with_many_bytes_and_few_batches_begins_with_a_state_and_so_does_the_past_end() {
+    const LIMITS: Sizes = Sizes {
+        file: 48 * 1024,
+        unhashed: 16 * 1024,
+        past: 128 * 1024,
+    };
+    // Beyond a limit by what lies between two hashes of the state, and by what
+    // the voters' log may still need, which is written anew each so many entries.
+    const SLACK: u64 = 2 * LIMITS.unhashed + 512 * limits::RAFT_LOG_ENTRIES as u64;
+    let mut mesh = Mesh::new(8).await;
+    let founder = &mut mesh.founder;
+    founder.machine.crash().await;
+    let reopened = Ledger::open_with(&founder.machine.host, founder.key.clone(), LIMITS).await;
+    founder.ledger = reopened.unwrap();
+    let mut shortened = BTreeSet::new();
+    let (mut longest, mut most) = (0, 0);
+    for to in (10..limits::LEDGER_KEPT).step_by(10) {
+        grow(&mut mesh, to).await;
+        let (own, past) = sizes(&mesh.founder).await;
+        (longest, most) = (longest.max(own), most.max(past));
+        shortened.insert(mesh.founder.ledger.base());
+    }
+    // With fewer batches than are kept where a file grows by their number.
+    assert!(shortened.len() > 4, "{shortened:?}");
+    assert!(longest <= LIMITS.file + SLACK, "{longest}");
+    assert!(most > LIMITS.past / 2 && most <= LIMITS.past, "{most}");
+
+    // The oldest is gone, and what is there is whole and goes on.
+    let node = &mesh.founder;
+    assert!(node.ledger.range(1, 1 << 20).await.unwrap().is_empty());
+    let disk = &*node.machine.host.disk;
+    let kept = past::load(disk).await.unwrap();
+    let first = kept.first().and_then(|file| file.first()).unwrap();
+    assert!(first > 1, "{first}");
+    let some = node.ledger.range(first, 1 << 20).await.unwrap();
+    assert_eq!(some[0].read_header().unwrap().index, first);
+    let (base, batches) = checked(node).await;
+    assert_eq!(base, node.ledger.base());
+    let index = node.ledger.state().position.index;
+    assert_eq!(base + batches, index);
+    let state = node.ledger.state();
+    mesh.founder.restart().await;
+    assert_eq!(*mesh.founder.ledger.state(), *state);
+    grow(&mut mesh, index + 2).await;
 }
 
 #[tokio::test(start_paused = true)]

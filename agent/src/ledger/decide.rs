@@ -205,7 +205,7 @@ impl Writer {
         }
         let mut draft = state.draft(stamp_ms);
         // So that a file that grows by bytes can begin anew.
-        if self.archive.unhashed() >= limits::STATE_HASH_BYTES {
+        if self.archive.unhashed() >= self.sizes.unhashed {
             draft.hash_state();
         }
         draft

@@ -74,16 +74,16 @@ impl Starts {
     }
 
     /// The state that the file is to begin with now, where its newest batch is
-    /// `newest` and it has `bytes`: once enough batches lie behind one, or the
-    /// file is long, whatever lies behind it.
-    pub fn to_begin_with(&self, newest: u64, bytes: u64) -> Option<(Batch, Arc<State>)> {
+    /// `newest`: once enough batches lie behind one, or the file `is_long`,
+    /// whatever lies behind it.
+    pub fn to_begin_with(&self, newest: u64, is_long: bool) -> Option<(Batch, Arc<State>)> {
         let next = lock(&self.next);
         let due =
             |found: &&(Batch, Arc<State>)| newest >= found.1.position.index + limits::LEDGER_KEPT;
         if let Some(found) = next.found.as_ref().filter(due) {
             return Some(found.clone());
         }
-        if bytes <= limits::LEDGER_FILE_BYTES {
+        if !is_long {
             return None;
         }
         let states = lock(&self.states);

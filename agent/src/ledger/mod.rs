@@ -27,6 +27,7 @@ mod recover;
 mod refuse;
 mod room;
 mod rotation;
+mod sizes;
 mod source;
 pub mod start;
 mod stored;
@@ -53,8 +54,8 @@ use innermesh_proto::{
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 pub use self::{
-    gone::note as note_gone, install::InstallError, recover::Lost, room::ROOM, stored::Stored,
-    versions::Builds, voter::Barred, writer::Carrier,
+    gone::note as note_gone, install::InstallError, recover::Lost, room::ROOM, sizes::Sizes,
+    stored::Stored, versions::Builds, voter::Barred, writer::Carrier,
 };
 
 use self::{
@@ -183,6 +184,18 @@ impl Ledger {
     pub async fn open(host: &Host, key: Arc<dyn Sign>) -> Result<Self, LedgerError> {
         Stored::read(host).await?.open(host, key).await
     }
+
+    /// As [`Ledger::open`], with files of other sizes.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn open_with(
+        host: &Host,
+        key: Arc<dyn Sign>,
+        sizes: Sizes,
+    ) -> Result<Self, LedgerError> {
+        Stored::read(host).await?.open_with(host, key, sizes).await
+    }
 }
 
 impl Stored {
@@ -191,6 +204,15 @@ impl Stored {
     /// # Errors
     /// The disk's.
     pub async fn open(self, host: &Host, key: Arc<dyn Sign>) -> Result<Ledger, LedgerError> {
+        self.open_with(host, key, Sizes::default()).await
+    }
+
+    async fn open_with(
+        self,
+        host: &Host,
+        key: Arc<dyn Sign>,
+        sizes: Sizes,
+    ) -> Result<Ledger, LedgerError> {
         let me = key.public().node_id();
         let damage = self.damage;
         let was_damaged = damage.is_some() || self.is_refetched;
@@ -229,6 +251,7 @@ impl Stored {
             key,
             genesis: genesis.clone(),
             starts: starts.clone(),
+            sizes,
             lost: lost_sender,
             issuers: Vec::new(),
             listed_issuers: None,

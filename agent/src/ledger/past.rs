@@ -95,7 +95,7 @@ impl Writer {
     pub async fn shorten(&mut self) -> io::Result<()> {
         let newest = self.archive.position().index;
         let length = self.file.length();
-        let Some((at, state)) = self.starts.to_begin_with(newest, length) else {
+        let Some((at, state)) = self.starts.to_begin_with(newest, length > self.sizes.file) else {
             return Ok(());
         };
         // After a restart the roster's log is applied from its own start on.
@@ -151,7 +151,7 @@ impl Writer {
         }
         if self.current().voters.contains_key(&self.me()) {
             disk.replace(&path(index), &past).await?;
-            trim(disk, limits::PAST_BYTES).await?;
+            trim(disk, self.sizes.past).await?;
         }
         start::store(disk, &start).await?;
         disk.replace(Path::new(file::LEDGER), &bytes).await?;

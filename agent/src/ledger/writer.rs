@@ -34,6 +34,7 @@ use super::{
     refuse::Refusals,
     room::Room,
     rotation::Rotation,
+    sizes::Sizes,
     start::Start,
     versions::{Builds, Versions},
     voter::{Barred, Early, TICK, Voter},
@@ -105,6 +106,7 @@ pub(super) struct Writer {
     pub batches: broadcast::Sender<Arc<Batch>>,
     /// The newest states that others may start from.
     pub starts: Arc<Starts>,
+    pub sizes: Sizes,
     /// What a recovery by the root left behind.
     pub lost: watch::Sender<Arc<Vec<Lost>>>,
     pub clocks: Vec<u64>,
