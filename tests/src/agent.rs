@@ -244,6 +244,13 @@ impl<'lab> Agent<'lab> {
         self.process = None;
     }
 
+    /// Whether its host gets an answer from an address.
+    #[must_use]
+    pub fn pings(&self, address: &str) -> bool {
+        let ping = ["ping", "-c", "1", "-W", "1", address];
+        self.host.run(&ping).result().is_ok()
+    }
+
     /// The agent's process, while it runs.
     pub fn process(&mut self) -> Option<&mut Process> {
         self.process.as_mut()

@@ -7,6 +7,7 @@ pub mod dns;
 pub mod lab;
 pub mod page;
 pub mod process;
+pub mod quic;
 pub mod roster;
 pub mod structure;
 pub mod wait;

@@ -15,7 +15,7 @@ use std::{
 use innermesh_tests::{
     Agent, Host, Lab,
     agent::{DOMAIN, PATIENCE, PORT},
-    page,
+    page, quic,
     wait::ensure,
     wait_for,
 };
@@ -258,7 +258,7 @@ async fn besiege(
         if own.len() >= 20 {
             continue;
         }
-        let connecting = endpoint.connect_with(client(), target, "innermesh");
+        let connecting = endpoint.connect_with(quic::stranger(), target, "innermesh");
         let connecting = connecting.map_err(io::Error::other)?;
         let connection = tokio::time::timeout(Duration::from_secs(2), connecting).await;
         if let Ok(Ok(connection)) = connection {
@@ -269,57 +269,4 @@ async fn besiege(
     }
     endpoint.close(0_u32.into(), b"");
     Ok(())
-}
-
-/// A QUIC client that believes anybody.
-fn client() -> quinn::ClientConfig {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("TLS 1.3")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![b"innermesh/1".to_vec()];
-    let quic =
-        quinn::crypto::rustls::QuicClientConfig::try_from(tls).expect("a QUIC configuration");
-    quinn::ClientConfig::new(Arc::new(quic))
-}
-
-#[derive(Debug)]
-struct Anybody(Arc<rustls::crypto::CryptoProvider>);
-
-impl rustls::client::danger::ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &[rustls::pki_types::CertificateDer<'_>],
-        _: &rustls::pki_types::ServerName<'_>,
-        _: &[u8],
-        _: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -5,14 +5,9 @@ use std::{fs, path::PathBuf};
 
 use innermesh_tests::{Agent, Lab, agent::PATIENCE, wait::ensure, wait_for};
 
-fn pings(agent: &Agent, address: &str) -> bool {
-    let ping = ["ping", "-c", "1", "-W", "1", address];
-    agent.host.run(&ping).result().is_ok()
-}
-
 fn wait_pings(agent: &Agent, address: &str) {
     wait_for(&format!("packets to {address}"), PATIENCE, || {
-        ensure(pings(agent, address), "none")
+        ensure(agent.pings(address), "none")
     });
 }
 
@@ -123,12 +118,12 @@ fn who_announces_anothers_key_takes_nothing_from_it() {
     // It is refused the key and makes another one; meanwhile, and after it,
     // packets to the newer node pass.
     wait_for("the thief to have another key", PATIENCE, || {
-        assert!(pings(&alpha, &address), "the route is gone");
+        assert!(alpha.pings(&address), "the route is gone");
         ensure(own_key(&older) != stolen, "the stolen one")
     });
     let ping = alpha.json(&["ping", "newer"]);
     assert_eq!(ping["tunnel"]["works"], true, "{ping}");
     assert!(peers(&alpha).contains(&stolen));
     wait_pings(&alpha, &other);
-    assert!(pings(&alpha, &address), "the route is gone");
+    assert!(alpha.pings(&address), "the route is gone");
 }
