@@ -593,6 +593,7 @@ fn the_field_names_of_status_are_those_that_scripts_read() {
             "overlay": {
                 "interface": "im0", "filter": true, "routes": true,
                 "containers": ["docker0 172.17.0.0/16"], "exceptions": [],
+                "dropped_by_others": {"in4": 3},
                 "dropped": {"arp_asked": 0, "leak": 2},
             },
         })

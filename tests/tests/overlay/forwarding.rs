@@ -44,3 +44,29 @@ fn s25_a_host_that_forwards_lets_nobody_into_the_tunnel_and_nobody_out_of_it() {
         widened.is_dropped_by(&alpha, address(ip), SERVICE);
     }
 }
+
+#[test]
+fn s25_what_comes_by_the_tunnel_for_loopback_is_dropped_where_others_let_it_be_routed() {
+    let Some(lab) = Lab::new(2) else { return };
+    let (alpha, beta) = pair(&lab);
+    let loopback = "127.0.0.9";
+    for host in [alpha.host, beta.host] {
+        // Some container engines set it for all interfaces.
+        shell(
+            host,
+            "for each in all im0; do echo 1 >/proc/sys/net/ipv4/conf/$each/route_localnet; done",
+        );
+    }
+    // For beta that address isn't its own any more.
+    shell(
+        beta.host,
+        &format!("ip route add throw {loopback}/32 table local"),
+    );
+    let _on_alpha = Service::start(alpha.host, SERVICE);
+    assert_eq!(
+        asks(alpha.host, address(loopback), SERVICE),
+        address("127.0.0.1")
+    );
+    let widened = Widened::new(&beta, &alpha, &[loopback]);
+    widened.is_dropped_by(&alpha, address(loopback), SERVICE);
+}

@@ -174,8 +174,13 @@ impl<'lab> Widened<'lab> {
     /// `from` sends for all of `nets` to `to`.
     pub fn new(from: &Agent<'lab>, to: &Agent, nets: &[&str]) -> Self {
         let key = shell(to.host, "wg show im0 public-key");
+        let own = overlay_of(from, &from.name);
         for net in nets {
-            shell(from.host, &format!("ip route replace {net} dev im0"));
+            let source = own[usize::from(net.contains(':'))];
+            shell(
+                from.host,
+                &format!("ip route replace {net} dev im0 src {source}"),
+            );
         }
         let [v4, v6] = overlay_of(from, &to.name);
         let set = format!(
