@@ -233,12 +233,13 @@ impl Ruleset {
             found.insert(other(id, passage, is_ufw, has("DOCKER-USER"), tunnel));
         }
         if found.is_empty() && !meant {
-            found.insert(match legacy {
-                true => iptables("-legacy", passage, v4, tunnel),
-                false => Other {
+            found.insert(if legacy {
+                iptables("-legacy", passage, v4, tunnel)
+            } else {
+                Other {
                     owner: Owner::Unknown,
                     command: None,
-                },
+                }
             });
         }
         found.into_iter().take(limits::OTHER_FILTERS).collect()

@@ -69,9 +69,10 @@ impl Overlay for RecordedOverlay {
             return Err(OverlayError::NoNft);
         }
         let before = state.filter.replace(plan.clone());
-        Ok(match before.as_ref() == Some(plan) {
-            true => Filtered::Stood,
-            false => Filtered::Written,
+        Ok(if before.as_ref() == Some(plan) {
+            Filtered::Stood
+        } else {
+            Filtered::Written
         })
     }
 

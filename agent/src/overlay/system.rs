@@ -108,9 +108,10 @@ impl Overlay for SystemOverlay {
         let listed = nft::list().await?;
         let restored = before.is_some_and(|before| before.text == text);
         *applied = Some(Applied { text, listed });
-        Ok(match restored {
-            true => Filtered::Restored,
-            false => Filtered::Written,
+        Ok(if restored {
+            Filtered::Restored
+        } else {
+            Filtered::Written
         })
     }
 

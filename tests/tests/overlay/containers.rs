@@ -104,16 +104,18 @@ RULES"
 
     /// Sends one UDP packet as `source`, which it says too.
     fn says_it_is(&self, source: IpAddr, to: IpAddr) {
-        let (length, nodad) = match source.is_ipv4() {
-            true => (32, ""),
-            false => (128, "nodad"),
+        let (length, nodad) = if source.is_ipv4() {
+            (32, "")
+        } else {
+            (128, "nodad")
         };
-        let (add, delete) = match self.addresses().contains(&source) {
-            true => (String::new(), String::new()),
-            false => (
+        let (add, delete) = if self.addresses().contains(&source) {
+            (String::new(), String::new())
+        } else {
+            (
                 format!("ip address add {source}/{length} dev eth0 {nodad}"),
                 format!("ip address delete {source}/{length} dev eth0"),
-            ),
+            )
         };
         let script = format!(
             "{add}

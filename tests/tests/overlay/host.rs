@@ -200,9 +200,10 @@ fn find(agent: &Agent, name: &str) -> bool {
 /// In the place of each `nft` of a host: nothing that can be run, or a program
 /// that the kernel refuses.
 fn without_nft(host: &Host, refused: bool) {
-    let program = match refused {
-        true => "printf '#!/bin/sh\\necho \"Error: Operation not permitted\" >&2\\nexit 1\\n'",
-        false => "true",
+    let program = if refused {
+        "printf '#!/bin/sh\\necho \"Error: Operation not permitted\" >&2\\nexit 1\\n'"
+    } else {
+        "true"
     };
     shell(
         host,
