@@ -23,9 +23,9 @@ use std::{
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use innermesh_agent::{
-    enroll::{self, InitOptions, keys},
+    enroll::{self, InitOptions},
     host::{
-        Clock, Host, Mono,
+        Clock, Host, Mono, key_files as keys,
         keys::{Keys, NodeKey, SystemKeys},
         system,
     },

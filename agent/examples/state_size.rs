@@ -12,9 +12,9 @@ use std::{collections::BTreeSet, env, sync::Arc, time::Instant};
 
 use innermesh_agent::{
     ca::{self, Issuer},
-    enroll::{self, InitOptions, keys},
+    enroll::{self, InitOptions},
     host::{
-        Host,
+        Host, key_files as keys,
         keys::{Keys, NodeKey, SystemKeys},
         system,
     },

@@ -3,7 +3,6 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 pub mod acme;
-mod bucket;
 pub mod ca;
 pub mod cli;
 pub mod config;
@@ -11,15 +10,12 @@ pub mod control;
 pub mod dns;
 pub mod enroll;
 pub mod gossip;
-pub mod host;
 pub mod ledger;
-pub mod listen;
 pub mod mesh;
-pub mod overlay;
 pub mod page;
 pub mod quic;
 pub mod renewal;
 pub mod services;
-pub mod telemetry;
 pub mod tls;
-pub mod tunnel;
+
+pub use innermesh_host::{self as host, listen, overlay, telemetry, tunnel};

@@ -10,7 +10,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-use innermesh_agent::{enroll::keys, host::system, ledger::Ledger};
+use innermesh_agent::{host::key_files as keys, host::system, ledger::Ledger};
 use innermesh_proto::ledger::{Author, Content, Request, RequestId};
 use serde_json::Value;
 

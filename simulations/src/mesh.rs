@@ -6,8 +6,8 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use innermesh_agent::{
     ca::{Root, recovery},
     control::api::{Der, InviteRequest},
-    enroll::{self, InitOptions, JoinOptions, keys},
-    host::{Disk, Host, state_folder::RECOVERY},
+    enroll::{self, InitOptions, JoinOptions},
+    host::{Disk, Host, key_files as keys, state_folder::RECOVERY},
     ledger::client::SubmitError,
     mesh::Agent,
 };

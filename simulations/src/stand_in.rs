@@ -8,7 +8,7 @@ use std::{
 };
 
 use innermesh_agent::{
-    enroll::keys,
+    host::key_files as keys,
     host::{Host, keys::NodeKey},
     ledger::file,
     quic::{Admission, Settings, Standing, Transport},

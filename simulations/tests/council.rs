@@ -9,8 +9,8 @@ use std::{
 
 use innermesh_agent::{
     ca::{Root, recovery},
-    enroll::{self, InitOptions, keys},
-    host::{Clock, Disk, disk::SystemDisk, keys::NodeKey, state_folder},
+    enroll::{self, InitOptions},
+    host::{Clock, Disk, disk::SystemDisk, key_files as keys, keys::NodeKey, state_folder},
     ledger::{
         self, Carrier, Ledger, ProposeError,
         raft::{Body, Message},

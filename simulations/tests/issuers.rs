@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use innermesh_agent::{
     ca::{Root, recovery},
-    enroll::{self, InitOptions, keys},
-    host::{Disk, keys::NodeKey, state_folder::RECOVERY},
+    enroll::{self, InitOptions},
+    host::{Disk, key_files as keys, keys::NodeKey, state_folder::RECOVERY},
     ledger::{Ledger, ProposeError},
 };
 use innermesh_proto::{

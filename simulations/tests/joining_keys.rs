@@ -13,7 +13,8 @@ use std::{
 use async_trait::async_trait;
 use innermesh_agent::{
     control::authority::{ApproveRequest, Grants},
-    enroll::{self, AskOptions, JoinError, JoinReport, Step, keys},
+    enroll::{self, AskOptions, JoinError, JoinReport, Step},
+    host::key_files as keys,
     mesh::Agent,
     quic::{Caller, Handler},
     tunnel::public_key,

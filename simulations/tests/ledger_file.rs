@@ -4,8 +4,8 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use innermesh_agent::{
     ca::{self, Issuer, Root},
-    enroll::{self, InitOptions, keys},
-    host::{Disk, keys::NodeKey},
+    enroll::{self, InitOptions},
+    host::{Disk, key_files as keys, keys::NodeKey},
     ledger::{
         Barred, Ledger, LedgerError, ProposeError, TakeError,
         file::{self, LEDGER},

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use innermesh_agent::{
     ca::Root,
-    enroll::keys,
+    host::key_files as keys,
     ledger::{Barred, client::SubmitError},
     mesh::Agent,
     services::Spec,

@@ -309,6 +309,9 @@ impl Reader {
             syn::UseTree::Name(name) => {
                 self.used(&name.ident.to_string(), with(&name.ident), handed_on);
             }
+            syn::UseTree::Rename(rename) if rename.ident == "self" => {
+                self.used(&rename.rename.to_string(), so_far.to_vec(), handed_on);
+            }
             syn::UseTree::Rename(rename) => {
                 self.used(&rename.rename.to_string(), with(&rename.ident), handed_on);
             }

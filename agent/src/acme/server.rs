@@ -26,9 +26,8 @@ use tokio_rustls::TlsAcceptor;
 use super::{Acme, Answer, Asked, BODY_BYTES, problem::Problem};
 use crate::{
     ca::pem,
-    host::{Clock, keys::CaKey},
+    host::{Clock, keys::CaKey, within},
     listen::{self, Class, Place, Room, Shares, Source, Sources, Who},
-    quic::within,
 };
 
 /// How long a handshake, and the head of a request, may take.

@@ -29,7 +29,7 @@ use super::{
     order::{Identifier, Method},
     problem::{Kind, Problem},
 };
-use crate::{host::Stream, quic::within};
+use crate::host::{Stream, within};
 
 /// How long one try may take.
 const TRY: Duration = Duration::from_secs(5);

@@ -20,12 +20,9 @@ use innermesh_proto::{
     rpc::{Failure, method},
 };
 
-use super::{
-    join::{self, JoinError, JoinReport, Place, STEP},
-    keys,
-};
+use super::join::{self, JoinError, JoinReport, Place, STEP};
 use crate::{
-    host::{Host, Mono, keys::NodeKey},
+    host::{Host, Mono, key_files as keys, keys::NodeKey},
     quic::{CallError, Channel, Transport},
     tls::MeshTls,
     tunnel,

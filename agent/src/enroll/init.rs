@@ -12,11 +12,11 @@ use innermesh_proto::{
 };
 use ipnet::{IpNet, Ipv4Net};
 
-use super::keys::{self, KeyFileError};
 use crate::{
     ca::{self, CaError, issuer::Issuer, recovery, root::Root},
     host::{
         Host,
+        key_files::{self as keys, KeyFileError},
         state_folder::{self, RECOVERY},
     },
     ledger::{

@@ -28,12 +28,14 @@ use innermesh_proto::{
 };
 use ipnet::IpNet;
 
-use super::{
-    keys::{self, KeyFileError},
-    token::{Token, TokenError},
-};
+use super::token::{Token, TokenError};
 use crate::{
-    host::{Host, keys::NodeKey, state_folder},
+    host::{
+        Host,
+        key_files::{self as keys, KeyFileError},
+        keys::NodeKey,
+        state_folder,
+    },
     ledger::{
         file::{self, FileError, LEDGER},
         note_gone,

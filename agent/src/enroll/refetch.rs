@@ -33,9 +33,9 @@ use super::{
 };
 use crate::{
     gossip::known,
-    host::{Host, keys::NodeKey, state_folder},
+    host::{Host, keys::NodeKey, state_folder, within},
     ledger::Stored,
-    quic::{CallError, Channel, DialError, Transport, within},
+    quic::{CallError, Channel, DialError, Transport},
     tls::{Chain, ClientTls, MeshTls, TlsError},
 };
 

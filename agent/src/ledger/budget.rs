@@ -15,8 +15,8 @@ use innermesh_proto::{
 };
 
 use crate::{
-    bucket::{Bucket, time},
     host::Mono,
+    host::bucket::{Bucket, time},
 };
 
 /// Whose budget it is.

@@ -10,7 +10,7 @@ use innermesh_proto::{
 use super::writer::Writer;
 use crate::{
     ca::Issuer,
-    enroll::keys::{self, KeyFileError},
+    host::key_files::{self as keys, KeyFileError},
     host::{Host, keys::CaKey},
 };
 

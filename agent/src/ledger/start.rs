@@ -17,10 +17,7 @@ use innermesh_proto::{
 };
 
 use super::frames::{frame, scan};
-use crate::{
-    host::{Clock, Disk},
-    quic::within,
-};
+use crate::host::{Clock, Disk, within};
 
 /// The file, below the state folder.
 pub const FILE: &str = "ledger.snapshot";

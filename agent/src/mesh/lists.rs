@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use super::Inner;
 use crate::{
     ca::{Issuer, revocations::ListPlan},
-    enroll::keys,
+    host::key_files as keys,
 };
 
 /// The folder, below the state folder. Each file is named after an issuer's

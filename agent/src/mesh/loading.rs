@@ -24,10 +24,9 @@ use crate::{
         kept::Kept,
         refetch::{Lacking, Progress, refetch},
     },
-    host::{Host, keys::NodeKey},
+    host::{Host, keys::NodeKey, within},
     ledger::{Ledger, LedgerError, Stored, file::FileError},
     listen::{Class, Sources},
-    quic::within,
     tunnel::BackendChoice,
 };
 

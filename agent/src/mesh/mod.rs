@@ -61,8 +61,8 @@ pub use self::{
 use crate::{
     acme::Acme,
     dns::{Dns, DnsServer, ListenError},
-    enroll::keys::{self, KeyFileError},
     gossip::Gossip,
+    host::key_files::{self as keys, KeyFileError},
     host::{Host, Mono, keys::NodeKey, state_folder},
     ledger::{
         Council, Ledger, LedgerError,

@@ -14,9 +14,9 @@ use innermesh_proto::{
 use super::{BuildError, LOCK};
 use crate::{
     control::api::{CaRecovery, Der, Life},
-    enroll::{kept::Kept, keys},
+    enroll::kept::Kept,
     gossip::known,
-    host::{Host, state_folder},
+    host::{Host, key_files as keys, state_folder},
     ledger::{Ledger, Stored, TakeError},
 };
 

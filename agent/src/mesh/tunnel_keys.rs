@@ -17,8 +17,8 @@ use tokio::sync::{Mutex, watch};
 use super::{Inner, apply};
 use crate::{
     control::{ControlError, ErrorCode, authority::Rekeyed},
-    enroll::keys::{self, KeyFileError},
     host::Host,
+    host::key_files::{self as keys, KeyFileError},
     ledger::client::SubmitError,
     tunnel::{BackendChoice, TunnelError, public_key},
 };

@@ -29,10 +29,9 @@ use super::{
     registry::Registry,
     serve,
     transport::{Admission, Caller, Handler, Standing},
-    within,
 };
 use crate::{
-    host::{Clock, tasks::Tasks},
+    host::{Clock, tasks::Tasks, within},
     listen::{Place, Room, Source},
     tls,
 };

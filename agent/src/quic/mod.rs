@@ -21,28 +21,12 @@ mod serve;
 mod tests;
 mod transport;
 
-use std::{future::Future, time::Duration};
-
 pub use self::{
     counters::Counters,
     error::{CallError, DialError, TransportError},
     registry::{PeerEvent, PeerInfo},
     transport::{
-        Admission, Caller, Carry, Channel, Handler, Held, Line, Settings, Standing, Transport,
+        Admission, Caller, Carry, Channel, Handler, Held, Line, Messages, OpenMessages, Settings,
+        Standing, Transport,
     },
 };
-use crate::host::Clock;
-
-/// What `work` gives, or `None` when it takes longer than `limit` by the
-/// host's clock; it is then dropped.
-pub(crate) async fn within<T>(
-    clock: &dyn Clock,
-    limit: Duration,
-    work: impl Future<Output = T>,
-) -> Option<T> {
-    tokio::select! {
-        biased;
-        done = work => Some(done),
-        () = clock.sleep(limit) => None,
-    }
-}

@@ -31,10 +31,9 @@ use super::{
     pace::Paces,
     registry::{PeerEvent, PeerInfo, Registry},
     transport::{Carry, Channel, Handler, Line, Settings, Standing},
-    within,
 };
 use crate::{
-    host::Host,
+    host::{Host, within},
     listen::{Room, Shares},
     telemetry,
     tls::{self, ClientTls, ServerTls},

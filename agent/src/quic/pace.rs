@@ -10,7 +10,7 @@ use std::{
 
 use innermesh_proto::{id::NodeId, limits};
 
-use crate::{bucket::Bucket, host::Mono};
+use crate::host::{Mono, bucket::Bucket};
 
 /// What each member has used up.
 #[derive(Default)]

@@ -26,9 +26,9 @@ use super::{
     link::{Link, Unfinished},
     registry::PeerEvent,
     transport::{Caller, Held, Standing},
-    within,
 };
 use crate::{
+    host::within,
     listen::{Class, Place},
     telemetry,
 };

@@ -247,6 +247,18 @@ pub trait Line: Send + Sync {
     fn remote(&self) -> SocketAddr;
 }
 
+/// Opens what agents talk over where that isn't QUIC.
+pub trait OpenMessages: Send + Sync {
+    /// Opens it on `host`'s network.
+    ///
+    /// # Errors
+    /// [`TransportError`]; nothing was changed.
+    fn open(&self, host: &Host, settings: Settings) -> Result<Transport, TransportError>;
+}
+
+/// What [`crate::host::Network::messages`] gives, by its type.
+pub struct Messages(pub Box<dyn OpenMessages>);
+
 /// The transport. Clones are cheap and are the same transport.
 #[derive(Clone)]
 pub struct Transport(Arc<dyn Carry>);
@@ -258,7 +270,14 @@ impl Transport {
     /// # Errors
     /// [`TransportError`]; nothing was changed.
     pub fn open(host: &Host, settings: Settings) -> Result<Self, TransportError> {
-        host.net.transport(host, settings)
+        let messages = host.net.messages();
+        match messages
+            .as_deref()
+            .and_then(|m| m.downcast_ref::<Messages>())
+        {
+            Some(Messages(messages)) => messages.open(host, settings),
+            None => Self::quic(host, settings),
+        }
     }
 
     /// Opens one over quinn, on a UDP socket of `host`'s network.

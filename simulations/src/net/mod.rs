@@ -10,6 +10,7 @@ mod message;
 pub mod nat;
 
 use std::{
+    any::Any,
     collections::BTreeMap,
     fmt, io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -21,7 +22,7 @@ use std::{
 use async_trait::async_trait;
 use innermesh_agent::{
     host::{Host, Network, Stream},
-    quic::{Settings, Transport, TransportError},
+    quic::{Messages, OpenMessages, Settings, Transport, TransportError},
 };
 use ipnet::IpNet;
 use quinn::{
@@ -333,6 +334,7 @@ impl State {
     }
 }
 
+#[derive(Clone)]
 struct SimNetwork {
     wire: Wire,
     host: HostId,
@@ -341,6 +343,12 @@ struct SimNetwork {
 impl SimNetwork {
     fn addresses(&self) -> Vec<IpAddr> {
         self.wire.lock().hosts[self.host.0].addresses.clone()
+    }
+}
+
+impl OpenMessages for SimNetwork {
+    fn open(&self, host: &Host, settings: Settings) -> Result<Transport, TransportError> {
+        message::open(&self.wire, self.host, host, settings)
     }
 }
 
@@ -384,10 +392,10 @@ impl Network for SimNetwork {
         Arc::new(quinn::TokioRuntime)
     }
 
-    fn transport(&self, host: &Host, settings: Settings) -> Result<Transport, TransportError> {
+    fn messages(&self) -> Option<Arc<dyn Any + Send + Sync>> {
         match self.wire.profile {
-            Profile::Wire => Transport::quic(host, settings),
-            Profile::Message => message::open(&self.wire, self.host, host, settings),
+            Profile::Wire => None,
+            Profile::Message => Some(Arc::new(Messages(Box::new(self.clone())))),
         }
     }
 

@@ -7,8 +7,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use innermesh_agent::{
     ca::{Root, recovery},
-    enroll::{self, InitOptions, keys},
-    host::{Disk, keys::NodeKey, state_folder::RECOVERY},
+    enroll::{self, InitOptions},
+    host::{Disk, key_files as keys, keys::NodeKey, state_folder::RECOVERY},
     ledger::{Ledger, ProposeError},
 };
 use innermesh_proto::{

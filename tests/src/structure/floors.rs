@@ -2,9 +2,16 @@
 
 use super::{Arrows, SourceFile, Tree};
 
-/// The rooms of the agent, each with what it may use besides what those may use.
-const ROOMS: &[(&str, &[&str], &[&str])] = &[
-    ("host", &["host", "config"], &[]),
+/// A room: its name, the modules of the agent in it, and the rooms it may use.
+/// `host` is a crate of its own.
+type Room = (
+    &'static str,
+    &'static [&'static str],
+    &'static [&'static str],
+);
+
+const ROOMS: &[Room] = &[
+    ("host", &[], &[]),
     ("net", &["quic", "tls", "gossip"], &["host"]),
     ("ledger", &["ledger"], &["net", "host"]),
     (
@@ -15,12 +22,12 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("control", &["control"], &["host"]),
     (
         "node",
-        &["mesh", "enroll", "overlay", "tunnel"],
+        &["mesh", "enroll", "config"],
         &["host", "net", "ledger", "serve", "control"],
     ),
     (
         "program",
-        &["cli", "telemetry"],
+        &["cli"],
         &["host", "net", "ledger", "serve", "control", "node"],
     ),
 ];
@@ -45,11 +52,13 @@ pub fn against(tree: &Tree, arrows: &Arrows) -> Vec<String> {
 }
 
 fn room(file: &SourceFile) -> Option<(&'static str, &'static [&'static str])> {
-    let first = file.module.first()?;
-    ROOMS
+    let first = file.module.first().map(String::as_str);
+    let found = ROOMS
         .iter()
-        .find(|(_, modules, _)| {
-            file.package == "innermesh_agent" && modules.contains(&first.as_str())
-        })
-        .map(|(name, _, may)| (*name, *may))
+        .find(|(name, modules, _)| match file.package.as_str() {
+            "innermesh_host" => *name == "host",
+            "innermesh_agent" => first.is_some_and(|first| modules.contains(&first)),
+            _ => false,
+        });
+    found.map(|(name, _, may)| (*name, *may))
 }

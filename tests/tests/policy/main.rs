@@ -3,7 +3,12 @@
 
 mod spdx;
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::Command,
+};
 
 use semver::{Version, VersionReq};
 use toml::Table;
@@ -69,12 +74,19 @@ fn every_package_comes_from_the_registry_or_from_here() {
     let lock: Table = read("Cargo.lock").parse().expect("Cargo.lock is TOML");
     let packages = lock["package"].as_array().expect("a list of packages");
     assert!(packages.len() > 100);
+    let workspace: Table = read("Cargo.toml").parse().expect("Cargo.toml is TOML");
+    let ours: BTreeSet<String> = strings(&workspace["workspace"]["members"])
+        .into_iter()
+        .map(|folder| {
+            let manifest = read(&format!("{folder}/Cargo.toml"));
+            let manifest: Table = manifest.parse().expect("a manifest is TOML");
+            text(&manifest["package"]["name"]).to_owned()
+        })
+        .collect();
     for package in packages {
         match package.get("source").map(text) {
             None => assert!(
-                root()
-                    .join(text(&package["name"]).trim_start_matches("innermesh-"))
-                    .is_dir(),
+                ours.contains(text(&package["name"])),
                 "{package} is neither from the registry nor of this workspace"
             ),
             Some(source) => {
@@ -181,6 +193,24 @@ fn the_protocol_crate_reaches_for_no_clock_file_socket_thread_or_environment() {
     });
     assert!(files > 3, "proto/src was not read");
     assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn a_crate_uses_only_those_of_ours_that_lie_below_it() {
+    const BELOW: &[(&str, &[&str])] = &[
+        ("innermesh-proto", &[]),
+        ("innermesh-host", &["innermesh-proto"]),
+        ("innermesh-agent", &["innermesh-host", "innermesh-proto"]),
+    ];
+    for (name, below) in BELOW {
+        let packages = compiled("normal,build", &["-p", name]);
+        let ours: Vec<&str> = packages
+            .iter()
+            .map(|package| package.name.as_str())
+            .filter(|used| used.starts_with("innermesh-") && used != name)
+            .collect();
+        assert_eq!(ours, *below, "{name}");
+    }
 }
 
 /// A package that a build takes in.

@@ -266,7 +266,7 @@ async fn one_way_messages_and_datagrams_arrive_with_their_senders_name() {
 async fn a_trace_goes_on_at_the_peer() {
     let provider = SdkTracerProvider::builder().build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-    let _second = telemetry::tests::second_subscriber();
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let _default = tracing::subscriber::set_default(Registry::default().with(layer));
     let (_world, a, b) = connected().await;
     let call = async {

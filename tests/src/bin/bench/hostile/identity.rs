@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use innermesh_agent::{
-    enroll::keys,
+    host::key_files as keys,
     host::{Host, keys::NodeKey},
     quic::{Admission, Caller, Handler, Settings, Standing, Transport},
     tls::{Chain, ClientTls, MeshTls},

@@ -7,11 +7,12 @@
 
 use std::time::Duration;
 
-use crate::host::Mono;
+use crate::Mono;
 
 /// One bucket: when all that was taken out is paid off.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Bucket {
+pub struct Bucket {
+    /// Since when it is full, or from when on.
     pub paid_at: Mono,
 }
 
@@ -29,7 +30,7 @@ impl Bucket {
 }
 
 /// In which so much is paid off.
-pub(crate) fn time(amount: u64, per_hour: u64) -> Duration {
+pub fn time(amount: u64, per_hour: u64) -> Duration {
     const HOUR_MICROS: u64 = 3600 * 1_000_000;
     Duration::from_micros(amount.saturating_mul(HOUR_MICROS) / per_hour.max(1))
 }

@@ -13,7 +13,7 @@ use super::{
     room::{Place, Room},
     sources::{Sources, source},
 };
-use crate::host::Clock;
+use crate::Clock;
 
 /// What accepts connections.
 pub trait Listener: Send + Sync {

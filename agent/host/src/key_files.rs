@@ -6,10 +6,8 @@ use std::{io, path::Path, sync::Arc};
 use innermesh_proto::{crypto::Hash, limits};
 
 use crate::{
-    host::{
-        Host,
-        keys::{CaKey, NodeKey},
-    },
+    Host,
+    keys::{CaKey, NodeKey},
     tunnel,
 };
 

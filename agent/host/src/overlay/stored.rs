@@ -5,7 +5,7 @@ use std::{io, path::Path};
 
 use innermesh_proto::{filter::FilterPlan, limits};
 
-use crate::host::Disk;
+use crate::Disk;
 
 /// The file's name.
 pub const FILE: &str = "overlay.json";

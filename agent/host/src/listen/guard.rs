@@ -15,7 +15,7 @@ use std::{
 
 use innermesh_proto::limits;
 
-use crate::host::Mono;
+use crate::Mono;
 
 /// What a source is to this node. Each class but the last has places that the
 /// others can't take.

@@ -8,21 +8,34 @@
     reason = "the one place that may: everything else asks the host"
 )]
 
+#[warn(clippy::disallowed_methods)]
+pub mod bucket;
 pub mod disk;
 pub mod duration;
 mod file_set;
 pub mod holder;
+pub mod key_files;
 pub mod keys;
+#[warn(clippy::disallowed_methods)]
+pub mod listen;
 pub mod outside;
+#[warn(clippy::disallowed_methods)]
+pub mod overlay;
 pub mod owner;
 mod resolv;
 pub mod sockets;
 pub mod state_folder;
 pub mod system;
 pub mod tasks;
+#[warn(clippy::disallowed_methods)]
+pub mod telemetry;
 mod time;
+#[warn(clippy::disallowed_methods)]
+pub mod tunnel;
 
 use std::{
+    any::Any,
+    future::Future,
     io,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
@@ -35,7 +48,6 @@ use ipnet::IpNet;
 
 pub use self::time::UnixTime;
 use self::{keys::Keys, outside::Outside, tasks::Tasks};
-use crate::quic::{Settings, Transport, TransportError};
 
 /// Everything outside the agent.
 #[derive(Clone)]
@@ -73,6 +85,20 @@ pub trait Clock: Send + Sync {
     async fn sleep(&self, duration: Duration);
 }
 
+/// What `work` gives, or `None` when it takes longer than `limit` by the
+/// host's clock; it is then dropped.
+pub async fn within<T>(
+    clock: &dyn Clock,
+    limit: Duration,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = clock.sleep(limit) => None,
+    }
+}
+
 /// Sockets and what the host knows of its network.
 #[async_trait]
 pub trait Network: Send + Sync {
@@ -83,12 +109,10 @@ pub trait Network: Send + Sync {
     fn quic_socket(&self, listen: SocketAddr) -> io::Result<Arc<dyn quinn::AsyncUdpSocket>>;
     /// The runtime that drives quinn.
     fn quic_runtime(&self) -> Arc<dyn quinn::Runtime>;
-    /// Opens what agents talk over; `host` is the one that this network is of.
-    ///
-    /// # Errors
-    /// [`TransportError`]; nothing was changed.
-    fn transport(&self, host: &Host, settings: Settings) -> Result<Transport, TransportError> {
-        Transport::quic(host, settings)
+    /// What agents here talk over instead of QUIC: a simulation's own, which the
+    /// transport knows by its type.
+    fn messages(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        None
     }
     /// Whether DNS and the install page are served on real sockets here (not in
     /// a simulation).

@@ -11,7 +11,7 @@ use innermesh_proto::limits;
 use tokio::sync::watch;
 
 use super::guard::{Class, Guard, Id, Shares, Source, Step};
-use crate::host::Clock;
+use crate::Clock;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::guard::{Class, Source, Who};
-use crate::host::owner;
+use crate::owner;
 
 /// Says what an address is to this node.
 pub trait Sources: Send + Sync {
