@@ -330,12 +330,16 @@ impl Refetch<'_> {
         let keys = self.host.keys.clone();
         // One that doesn't fit is not taken over.
         MeshTls::member(&chain, self.key.clone(), self.stamp.clone(), keys)?;
+        self.take_over(before.as_ref(), chain);
+        self.dial(address).await
+    }
+
+    /// Takes a new certificate, unless another source gave one meanwhile.
+    fn take_over(&self, before: Option<&Chain>, chain: Chain) {
         let mut held = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
-        if *held == before {
+        if held.as_ref() == before {
             *held = Some(chain);
         }
-        drop(held);
-        self.dial(address).await
     }
 
     /// Has a certificate issued as one does whose own has ended.
