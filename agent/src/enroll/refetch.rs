@@ -114,11 +114,8 @@ impl fmt::Display for Progress {
 /// Why a peer couldn't help. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 enum RefetchError {
-    #[error(
-        "no address of a node is known: start this agent once another one runs, or move the \
-             state folder away and `agent join` with a new invite"
-    )]
-    Nobody,
+    #[error("no certificate of this machine is left")]
+    NoCertificate,
     #[error(transparent)]
     Dial(#[from] DialError),
     #[error(transparent)]
@@ -142,18 +139,32 @@ enum RefetchError {
     Slow,
 }
 
+/// Why the ledger isn't fetched again. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Unfetched {
+    /// There is nobody to ask: this node was alone, or has lost the addresses too.
+    #[error(
+        "the ledger's files on this machine are damaged, and no address of another node is \
+         known here: restore the state folder from a backup; without one, move it away, and \
+         `agent join` with a new invite or make the mesh anew"
+    )]
+    Alone,
+    /// The transport can't be opened, or the disk can't be written.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+}
+
 /// Fetches the ledger and writes it in place of what is there. Goes on until
 /// somebody could help.
 ///
 /// # Errors
-/// [`JoinError`] where the transport can't be opened, or the disk can't be
-/// written.
+/// [`Unfetched`].
 pub async fn refetch(
     host: &Host,
     key: &Arc<dyn NodeKey>,
     lacking: &Lacking,
     told: &watch::Sender<Progress>,
-) -> Result<(), JoinError> {
+) -> Result<(), Unfetched> {
     let genesis = State::genesis(&lacking.genesis, &*host.keys)
         .map_err(|error| JoinError::Seeded(error.to_string()))?;
     let stamp = Arc::new(AtomicU64::new(genesis.stamp_ms));
@@ -165,7 +176,7 @@ pub async fn refetch(
         key,
         lacking,
         transport: &transport,
-        stranger: stranger.client()?,
+        stranger: stranger.client().map_err(JoinError::from)?,
         stamp,
         chain: Mutex::new(kept.map(|kept| Chain {
             leaf: kept.leaf.clone(),
@@ -176,9 +187,8 @@ pub async fn refetch(
     };
     let fetched = work.run(told).await;
     transport.close().await;
-    fetched
-        .replace(host, &lacking.genesis, key.public().node_id())
-        .await
+    let me = key.public().node_id();
+    Ok(fetched?.replace(host, &lacking.genesis, me).await?)
 }
 
 struct Refetch<'a> {
@@ -194,16 +204,16 @@ struct Refetch<'a> {
 }
 
 impl Refetch<'_> {
-    async fn run(&self, told: &watch::Sender<Progress>) -> Fetched {
+    async fn run(&self, told: &watch::Sender<Progress>) -> Result<Fetched, Unfetched> {
         let mut pause = PAUSE_MIN;
         let mut turn = 0;
         loop {
             let sources = self.sources(turn).await;
             if sources.is_empty() {
-                failed(told, &RefetchError::Nobody);
+                return Err(Unfetched::Alone);
             }
             if let Some(fetched) = self.round(sources, told).await {
-                return fetched;
+                return Ok(fetched);
             }
             self.host.clock.sleep(pause).await;
             pause = PAUSE_MAX.min(pause * 2);
@@ -293,11 +303,11 @@ impl Refetch<'_> {
 
     /// Connects as a member.
     async fn connect(&self, addresses: &[SocketAddr]) -> Result<Channel, RefetchError> {
-        let mut failed = RefetchError::Nobody;
+        let mut failed = RefetchError::NoCertificate;
         for address in addresses {
             let connected = match self.dial(*address).await {
                 Err(RefetchError::Dial(DialError::Expired)) => self.renew_and_dial(*address).await,
-                Err(RefetchError::Nobody) => self.renew_and_dial(*address).await,
+                Err(RefetchError::NoCertificate) => self.renew_and_dial(*address).await,
                 other => other,
             };
             match connected {
@@ -311,7 +321,7 @@ impl Refetch<'_> {
     async fn dial(&self, address: SocketAddr) -> Result<Channel, RefetchError> {
         let chain = self.chain();
         let Some(chain) = chain else {
-            return Err(RefetchError::Nobody);
+            return Err(RefetchError::NoCertificate);
         };
         let keys = self.host.keys.clone();
         let tls = MeshTls::member(&chain, self.key.clone(), self.stamp.clone(), keys)?;

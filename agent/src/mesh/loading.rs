@@ -22,7 +22,7 @@ use crate::{
     dns::{Dns, DnsServer, MemberSources, Served},
     enroll::{
         kept::Kept,
-        refetch::{Lacking, Progress, refetch},
+        refetch::{Lacking, Progress, Unfetched, refetch},
     },
     host::{Host, keys::NodeKey, within},
     ledger::{Ledger, LedgerError, Stored, file::FileError},
@@ -84,6 +84,10 @@ pub(super) async fn open(
     };
     meanwhile.end().await;
     match fetched {
+        // It goes on with what is left.
+        Some(Err(Unfetched::Alone)) if known == Known::Some => {
+            opened(host, key, stored, kept, false).await
+        }
         Some(done) => {
             done?;
             tracing::warn!("the ledger was fetched again");

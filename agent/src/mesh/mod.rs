@@ -139,7 +139,7 @@ pub enum BuildError {
     Ledger(#[from] LedgerError),
     /// The ledger had to be fetched again.
     #[error("the ledger can't be fetched again: {0}")]
-    Refetch(#[from] crate::enroll::JoinError),
+    Refetch(#[from] crate::enroll::refetch::Unfetched),
     /// It has left.
     #[error("{said}; to have it in a mesh again, move {folder} away and `agent join`")]
     Left {
