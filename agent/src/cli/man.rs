@@ -53,7 +53,7 @@ on the PATH.
 What is logged, such as
 .B debug
 or
-.BR info,innermesh_agent::quic=trace .
+.BR info,innermesh_net::quic=trace .
 .TP
 .BR OTEL_EXPORTER_OTLP_ENDPOINT ", " OTEL_*
 Where traces go; TRACEPARENT is taken over.

@@ -339,7 +339,7 @@ fn file(issuer: &Serial) -> PathBuf {
 mod tests {
     use super::*;
     use crate::{
-        ca::tests::{NOW, issuer, root},
+        ca::testing::{NOW, issuer, root},
         host::keys::SystemKeys,
     };
 

@@ -68,7 +68,7 @@ use crate::{
         Council, Ledger, LedgerError,
         budget::Deliveries,
         client::{Client, SubmitError},
-        follow::{self, Nudge},
+        follow::{self, Gossiped, Nudge},
     },
     listen::{Class, Sources},
     quic::{Settings, Transport, TransportError},
@@ -317,9 +317,11 @@ impl Agent {
         let gossip = Gossip::start(
             &host,
             key.clone(),
-            ledger.clone(),
+            Arc::new(Gossiped {
+                ledger: ledger.clone(),
+                nudge: nudge.clone(),
+            }),
             transport.clone(),
-            nudge.clone(),
             announcement,
         )
         .await

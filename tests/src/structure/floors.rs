@@ -2,8 +2,8 @@
 
 use super::{Arrows, SourceFile, Tree};
 
-/// A room: its name, the modules of the agent in it, and the rooms it may use.
-/// `host` is a crate of its own.
+/// A room: its name, its modules where it is part of the crate `agent` and not a
+/// crate of its own, and the rooms it may use.
 type Room = (
     &'static str,
     &'static [&'static str],
@@ -12,23 +12,24 @@ type Room = (
 
 const ROOMS: &[Room] = &[
     ("host", &[], &[]),
-    ("net", &["quic", "tls", "gossip"], &["host"]),
-    ("ledger", &["ledger"], &["net", "host"]),
+    ("ca", &[], &["host"]),
+    ("net", &[], &["host"]),
+    ("ledger", &[], &["net", "ca", "host"]),
     (
         "serve",
-        &["dns", "acme", "page", "ca", "renewal", "services"],
-        &["host"],
+        &["dns", "acme", "page", "renewal", "services"],
+        &["host", "ca"],
     ),
     ("control", &["control"], &["host"]),
     (
         "node",
         &["mesh", "enroll", "config"],
-        &["host", "net", "ledger", "serve", "control"],
+        &["host", "ca", "net", "ledger", "serve", "control"],
     ),
     (
         "program",
         &["cli"],
-        &["host", "net", "ledger", "serve", "control", "node"],
+        &["host", "ca", "net", "ledger", "serve", "control", "node"],
     ),
 ];
 
@@ -53,12 +54,13 @@ pub fn against(tree: &Tree, arrows: &Arrows) -> Vec<String> {
 
 fn room(file: &SourceFile) -> Option<(&'static str, &'static [&'static str])> {
     let first = file.module.first().map(String::as_str);
-    let found = ROOMS
-        .iter()
-        .find(|(name, modules, _)| match file.package.as_str() {
-            "innermesh_host" => *name == "host",
-            "innermesh_agent" => first.is_some_and(|first| modules.contains(&first)),
-            _ => false,
-        });
+    let own = file.package.strip_prefix("innermesh_");
+    let found = ROOMS.iter().find(|(name, modules, _)| {
+        if modules.is_empty() {
+            own == Some(name)
+        } else {
+            own == Some("agent") && first.is_some_and(|first| modules.contains(&first))
+        }
+    });
     found.map(|(name, _, may)| (*name, *may))
 }

@@ -200,7 +200,27 @@ fn a_crate_uses_only_those_of_ours_that_lie_below_it() {
     const BELOW: &[(&str, &[&str])] = &[
         ("innermesh-proto", &[]),
         ("innermesh-host", &["innermesh-proto"]),
-        ("innermesh-agent", &["innermesh-host", "innermesh-proto"]),
+        ("innermesh-ca", &["innermesh-host", "innermesh-proto"]),
+        ("innermesh-net", &["innermesh-host", "innermesh-proto"]),
+        (
+            "innermesh-ledger",
+            &[
+                "innermesh-ca",
+                "innermesh-host",
+                "innermesh-net",
+                "innermesh-proto",
+            ],
+        ),
+        (
+            "innermesh-agent",
+            &[
+                "innermesh-ca",
+                "innermesh-host",
+                "innermesh-ledger",
+                "innermesh-net",
+                "innermesh-proto",
+            ],
+        ),
     ];
     for (name, below) in BELOW {
         let packages = compiled("normal,build", &["-p", name]);
@@ -210,6 +230,27 @@ fn a_crate_uses_only_those_of_ours_that_lie_below_it() {
             .filter(|used| used.starts_with("innermesh-") && used != name)
             .collect();
         assert_eq!(ours, *below, "{name}");
+    }
+}
+
+#[test]
+fn every_planted_bug_fits_the_code() {
+    let folder = root().join("simulations/planted");
+    let entries = fs::read_dir(folder).expect("the planted bugs");
+    let patches: Vec<_> = entries
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "patch"))
+        .collect();
+    assert!(patches.len() > 20, "the planted bugs were not found");
+    for patch in patches {
+        let checked = Command::new("git")
+            .current_dir(root())
+            .args(["apply", "--check"])
+            .arg(&patch)
+            .output()
+            .expect("git can be run");
+        let why = String::from_utf8_lossy(&checked.stderr);
+        assert!(checked.status.success(), "{}: {why}", patch.display());
     }
 }
 

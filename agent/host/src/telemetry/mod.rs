@@ -27,7 +27,7 @@ use tracing_subscriber::{
 };
 
 /// The variable that filters logs, in the syntax of `tracing_subscriber`'s
-/// `EnvFilter`, such as `debug` or `info,innermesh_agent::quic=trace`.
+/// `EnvFilter`, such as `debug` or `info,innermesh_net::quic=trace`.
 pub const FILTER_VARIABLE: &str = "INNERMESH_LOG";
 
 /// What is logged when [`FILTER_VARIABLE`] says nothing.
@@ -64,7 +64,7 @@ pub enum LogFormat {
 pub enum TelemetryError {
     /// [`FILTER_VARIABLE`] is not a filter.
     #[error(
-        "{FILTER_VARIABLE}={0:?} is not a log filter; use a level such as `debug`, or `info,innermesh_agent::quic=trace`"
+        "{FILTER_VARIABLE}={0:?} is not a log filter; use a level such as `debug`, or `info,innermesh_net::quic=trace`"
     )]
     Filter(String),
     /// There is a subscriber already: our own mistake.

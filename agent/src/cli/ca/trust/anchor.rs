@@ -126,7 +126,7 @@ impl Anchor {
 pub mod tests {
     use super::*;
     use crate::{
-        ca::{Root, tests::NOW},
+        ca::{Root, testing::NOW},
         host::keys::Keys,
     };
 
@@ -156,7 +156,7 @@ pub mod tests {
 
     #[test]
     fn what_is_no_constrained_root_is_refused() {
-        let root = crate::ca::tests::root();
+        let root = crate::ca::testing::root();
         let key = SystemKeys.generate_p256();
         let issuer = root.issuer(&key.spki(), NOW, &SystemKeys);
         assert_eq!(Anchor::new(issuer.unwrap()), Err(AnchorError::NoRoot));
