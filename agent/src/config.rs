@@ -500,9 +500,10 @@ impl TryFrom<String> for LeaderTerm {
 
     fn try_from(s: String) -> Result<Self, LeaderTermError> {
         let term = s.parse::<Span>().map(Span::duration);
-        match term.is_ok_and(|term| (LEAST_TERM..=MOST_TERM).contains(&term)) {
-            true => Ok(Self(s)),
-            false => Err(LeaderTermError(s.chars().take(40).collect())),
+        if term.is_ok_and(|term| (LEAST_TERM..=MOST_TERM).contains(&term)) {
+            Ok(Self(s))
+        } else {
+            Err(LeaderTermError(s.chars().take(40).collect()))
         }
     }
 }

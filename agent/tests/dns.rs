@@ -170,9 +170,10 @@ impl Bench {
         let counter = asked.clone();
         let sources = move |source: IpAddr| {
             counter.fetch_add(1, Ordering::SeqCst);
-            match source == IpAddr::from([127, 0, 0, 2]) {
-                true => Source::Stranger,
-                false => Source::Internal,
+            if source == IpAddr::from([127, 0, 0, 2]) {
+                Source::Stranger
+            } else {
+                Source::Internal
             }
         };
         dns.publish(|| Served {

@@ -415,11 +415,12 @@ impl HeadTable {
             return Offer::Old;
         }
         if head.order() == known.head.order() {
-            return match head == known.head {
+            return if head == known.head {
                 // Read from disk at start, then heard from a peer: it may be
                 // stale news of a dead node, so it makes nobody live.
-                true => Offer::Old,
-                false => Offer::Conflict,
+                Offer::Old
+            } else {
+                Offer::Conflict
             };
         }
         let changed = head.body != known.head.body

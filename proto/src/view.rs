@@ -290,9 +290,10 @@ impl MeshView {
             .holders(held)
             .any(|node| self.nodes.get(node).is_none_or(|view| view.loading));
         ServiceRecords {
-            state: match instances.is_empty() && unheard {
-                true => ServiceState::Loading,
-                false => ServiceState::Known,
+            state: if instances.is_empty() && unheard {
+                ServiceState::Loading
+            } else {
+                ServiceState::Known
             },
             instances,
             wildcard: false,

@@ -240,9 +240,10 @@ impl Zone {
             return Answer::NotOurs;
         };
         let Some((node, exact)) = self.find(name) else {
-            return match self.loading {
-                true => Answer::ServFail,
-                false => Answer::NxDomain(soa),
+            return if self.loading {
+                Answer::ServFail
+            } else {
+                Answer::NxDomain(soa)
             };
         };
         if let Some(alias) = node.alias_for(rtype) {
@@ -252,9 +253,10 @@ impl Zone {
         // type that the wildcard lacks is unknown. Not so an address:
         // SERVFAIL to AAAA beside an answer to A breaks stub resolvers.
         let address = matches!(rtype, RecordType::A | RecordType::AAAA);
-        let unknown = match exact {
-            true => node.loading,
-            false => self.loading && !address,
+        let unknown = if exact {
+            node.loading
+        } else {
+            self.loading && !address
         };
         self.in_node(node, rtype, soa, unknown)
     }

@@ -205,12 +205,11 @@ impl Checker {
         };
         let signed = batch.proof.keys().filter(|node| roster.contains(node));
         let (signed, all) = (signed.count(), roster.len());
-        match header.recovery.is_some() || signed > all / 2 {
-            true => Ok(()),
-            false => {
-                let words = format!("batch {} is signed by {signed} of {all}", header.index);
-                Err(("S8", words))
-            }
+        if header.recovery.is_some() || signed > all / 2 {
+            Ok(())
+        } else {
+            let words = format!("batch {} is signed by {signed} of {all}", header.index);
+            Err(("S8", words))
         }
     }
 
@@ -332,9 +331,10 @@ pub fn memory(largest: usize, nodes: usize) -> Result<(), Seen> {
     /// No message, file or table of an agent comes near. What the world itself
     /// asks for, such as the queue of messages under way, grows with the mesh.
     const MOST: usize = 48 << 20;
-    match largest > MOST * nodes.div_ceil(100) {
-        true => Err(("S4", format!("{largest} bytes were asked for at once"))),
-        false => Ok(()),
+    if largest > MOST * nodes.div_ceil(100) {
+        Err(("S4", format!("{largest} bytes were asked for at once")))
+    } else {
+        Ok(())
     }
 }
 
@@ -366,12 +366,13 @@ pub fn false_death(agent: &Agent, timely: &BTreeSet<NodeId>) -> Result<(), Seen>
 /// S19.
 pub fn stamp(stamp_ms: u64, true_ms: u64) -> Result<(), Seen> {
     const MOST_MS: u64 = 2 * 60 * 1000;
-    match stamp_ms > true_ms + MOST_MS {
-        true => Err((
+    if stamp_ms > true_ms + MOST_MS {
+        Err((
             "S19",
             format!("ledger time is {} ms ahead", stamp_ms - true_ms),
-        )),
-        false => Ok(()),
+        ))
+    } else {
+        Ok(())
     }
 }
 
@@ -636,13 +637,15 @@ fn named(
     running: usize,
     number: usize,
 ) -> impl Iterator<Item = &Member> {
-    let count = match members.len() > CLOSELY {
-        true => (CLOSELY * CLOSELY / running.max(1)).max(1),
-        false => members.len(),
+    let count = if members.len() > CLOSELY {
+        (CLOSELY * CLOSELY / running.max(1)).max(1)
+    } else {
+        members.len()
     };
-    let first = match members.len() > CLOSELY {
-        true => number * count % members.len(),
-        false => 0,
+    let first = if members.len() > CLOSELY {
+        number * count % members.len()
+    } else {
+        0
     };
     members.values().cycle().skip(first).take(count)
 }

@@ -84,9 +84,10 @@ impl Outside for SimOutside {
     }
 
     async fn check(&self, place: &SetPlace) -> Result<(), SetError> {
-        match self.lock().read_only {
-            true => Err(failed(&place.folder, io::ErrorKind::ReadOnlyFilesystem)),
-            false => Ok(()),
+        if self.lock().read_only {
+            Err(failed(&place.folder, io::ErrorKind::ReadOnlyFilesystem))
+        } else {
+            Ok(())
         }
     }
 
@@ -106,9 +107,10 @@ impl Outside for SimOutside {
     async fn share(&self, file: &Path, content: &[u8]) -> Result<(), SetError> {
         let mut state = self.lock();
         let there = state.shared.entry(file.to_owned());
-        match there.or_insert_with(|| content.to_vec()) == content {
-            true => Ok(()),
-            false => Err(SetError::Foreign(file.to_owned())),
+        if there.or_insert_with(|| content.to_vec()) == content {
+            Ok(())
+        } else {
+            Err(SetError::Foreign(file.to_owned()))
         }
     }
 

@@ -106,13 +106,12 @@ impl Spread {
         let mut last = None;
         let mut since = None;
         for sample in samples {
-            match sample.agreed >= 1.0 {
-                true => {
-                    times.extend(since.take().map(|since| sample.at_ms - since));
-                    last = Some(sample.at_ms);
-                }
+            if sample.agreed >= 1.0 {
+                times.extend(since.take().map(|since| sample.at_ms - since));
+                last = Some(sample.at_ms);
+            } else {
                 // They may have parted right after the look before.
-                false => since = since.or(last),
+                since = since.or(last)
             }
         }
         times.sort_unstable();

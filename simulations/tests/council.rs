@@ -658,9 +658,10 @@ async fn a_voter_with_a_damaged_or_lost_log_does_not_vote() {
         council.air.0.lock().unwrap().ledgers.remove(&node);
         council.nodes[2].machine.crash().await;
         let disk = &council.nodes[2].machine.disk;
-        match lost {
-            true => disk.remove("raft.log".as_ref()).await.unwrap(),
-            false => disk.flip("raft.log", 30),
+        if lost {
+            disk.remove("raft.log".as_ref()).await.unwrap()
+        } else {
+            disk.flip("raft.log", 30)
         }
         let ledger = council.nodes[2].start(&council.air).await;
         council.claim("b").await;

@@ -26,9 +26,10 @@ async fn grow(mesh: &mut Mesh, to: u64) {
             tokio::time::sleep(Duration::from_secs(900)).await;
         }
         let has = mesh.founder.ledger.state().names.contains_key(&name());
-        mesh.ask(match has {
-            true => Content::Release(name()),
-            false => Content::Claim(name()),
+        mesh.ask(if has {
+            Content::Release(name())
+        } else {
+            Content::Claim(name())
         })
         .await;
     }

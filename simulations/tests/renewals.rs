@@ -176,13 +176,12 @@ async fn a_machine_that_slept_for_months_renews_when_it_wakes() {
             tokio::time::sleep(Duration::from_secs(2)).await;
         }
         two.clock.jump(days * DAY_MS);
-        let agent = match days > 100 {
-            true => {
-                drop(agent);
-                two.crash().await;
-                start(&two).await
-            }
-            false => agent,
+        let agent = if days > 100 {
+            drop(agent);
+            two.crash().await;
+            start(&two).await
+        } else {
+            agent
         };
         let mine = Mine::new(&two, &wish);
         until("it is renewed", 4 * PATIENCE, async || {

@@ -58,9 +58,10 @@ pub fn wait_roster(agents: &[Agent], names: &[&str]) {
         wait_for(&format!("the roster at {}", agent.name), PATIENCE, || {
             let mut got = roster(agent);
             got.sort();
-            match got == expected {
-                true => Ok(()),
-                false => Err(format!("{got:?}")),
+            if got == expected {
+                Ok(())
+            } else {
+                Err(format!("{got:?}"))
             }
         });
     }

@@ -239,9 +239,10 @@ impl<'lab> Web<'lab> {
             ROOT,
         ]);
         let told = told.result()?;
-        match told.starts_with("serial=") {
-            true => Ok(serial_number(&told)),
-            false => Err("no certificate to be trusted".into()),
+        if told.starts_with("serial=") {
+            Ok(serial_number(&told))
+        } else {
+            Err("no certificate to be trusted".into())
         }
     }
 }

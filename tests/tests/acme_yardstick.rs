@@ -312,9 +312,10 @@ fn shapes(seen: &[Exchange]) -> BTreeMap<String, BTreeSet<String>> {
             _ => request(exchange),
         };
         // Names may come in any order.
-        let title = match body["wildcard"] == true {
-            true => format!("wildcard, {title}"),
-            false => title,
+        let title = if body["wildcard"] == true {
+            format!("wildcard, {title}")
+        } else {
+            title
         };
         let mut shape = BTreeSet::from([format!("status {}", exchange.status)]);
         // When and how the body is sent is HTTP's affair.

@@ -105,9 +105,10 @@ fn records_that_can_not_be_are_refused_with_what_to_do() {
         let added = beta
             .cli(&["service", "add", "tv", "--port", "80"])
             .result()?;
-        match added.contains("taken by alpha") {
-            true => Ok(()),
-            false => Err(added),
+        if added.contains("taken by alpha") {
+            Ok(())
+        } else {
+            Err(added)
         }
     });
 }

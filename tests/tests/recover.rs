@@ -30,10 +30,7 @@ fn wait_roster(agent: &Agent, names: &[&str]) {
         let roster = status["roster"].as_array().expect("a roster");
         let mut got: Vec<&str> = roster.iter().filter_map(Value::as_str).collect();
         got.sort_unstable();
-        match got == names {
-            true => Ok(()),
-            false => Err(status),
-        }
+        if got == names { Ok(()) } else { Err(status) }
     });
 }
 

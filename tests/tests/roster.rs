@@ -57,9 +57,10 @@ fn one_ca_node_becomes_three_and_one_again_while_everything_runs() {
         let status = delta.json(&["ca", "status"]);
         let voters = status["voters"].as_array().expect("voters");
         let seen = |voter: &Value| voter["behind"] == 0 && voter["active"] == true;
-        match status["leader"].is_string() && voters.iter().all(seen) {
-            true => Ok(()),
-            false => Err(status),
+        if status["leader"].is_string() && voters.iter().all(seen) {
+            Ok(())
+        } else {
+            Err(status)
         }
     });
     let issuers = alpha.json(&["ca", "status"])["issuers"].clone();
@@ -123,9 +124,10 @@ fn the_mesh_decides_on_when_its_leader_is_killed() {
     wait_for("it takes part again", PATIENCE, || {
         let status = agents[leader].json(&["ca", "status"]);
         let voters = status["voters"].as_array().expect("voters");
-        match voters.iter().all(|voter| voter["behind"] == 0) {
-            true => Ok(()),
-            false => Err(status),
+        if voters.iter().all(|voter| voter["behind"] == 0) {
+            Ok(())
+        } else {
+            Err(status)
         }
     });
 }

@@ -65,9 +65,10 @@ pub fn params(
 /// # Errors
 /// [`CaError::Time`].
 pub fn moment(ms: u64) -> Result<time::OffsetDateTime, CaError> {
-    match ms > LAST_MS {
-        true => Err(CaError::Time),
-        false => Ok(rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(ms / 1000)),
+    if ms > LAST_MS {
+        Err(CaError::Time)
+    } else {
+        Ok(rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(ms / 1000))
     }
 }
 

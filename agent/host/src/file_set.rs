@@ -338,11 +338,12 @@ fn read_file(fd: &OwnedFd, name: impl AsRef<OsStr>) -> io::Result<Vec<u8>> {
     }
     let mut content = Vec::new();
     file.take(SET_FILE_BYTES + 1).read_to_end(&mut content)?;
-    match content.len() as u64 > SET_FILE_BYTES {
-        true => Err(io::Error::other(format!(
+    if content.len() as u64 > SET_FILE_BYTES {
+        Err(io::Error::other(format!(
             "larger than {SET_FILE_BYTES} bytes"
-        ))),
-        false => Ok(content),
+        )))
+    } else {
+        Ok(content)
     }
 }
 

@@ -66,9 +66,10 @@ fn address(word: &str, interface_index: impl Fn(&str) -> Option<u32>) -> Option<
     }
     let address: IpAddr = word.parse().ok()?;
     // libc takes 0.0.0.0 for this host.
-    Some(match address.is_unspecified() {
-        true => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 53),
-        false => SocketAddr::new(address, 53),
+    Some(if address.is_unspecified() {
+        SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 53)
+    } else {
+        SocketAddr::new(address, 53)
     })
 }
 

@@ -213,9 +213,10 @@ impl Client {
     /// Why there is no decision where those who could be asked don't decide.
     fn nobody_leads(&self) -> String {
         let roster = &self.ledger.state().roster;
-        match roster.len() == 1 && roster.contains(&self.me()) {
-            true => "this machine decides alone and can't now: `agent ca status` says why",
-            false => "none of those that can be reached leads",
+        if roster.len() == 1 && roster.contains(&self.me()) {
+            "this machine decides alone and can't now: `agent ca status` says why"
+        } else {
+            "none of those that can be reached leads"
         }
         .into()
     }

@@ -340,11 +340,12 @@ impl Writer {
             return false;
         }
         let tip = self.tip();
-        let counts = match header.index <= tip.position.index {
+        let counts = if header.index <= tip.position.index {
             // This node's ledger is further: it was started anew, or took the
             // batch from a peer.
-            true => self.hash_at(header.index) == Some(position.hash),
-            false => self.apply_next(&tip, batch, position),
+            self.hash_at(header.index) == Some(position.hash)
+        } else {
+            self.apply_next(&tip, batch, position)
         };
         if let Some(voter) = &mut self.voter
             && counts
@@ -413,11 +414,12 @@ impl Writer {
         };
         let decided = self.archive.hash_at(flight.position.index) == Some(flight.position.hash);
         for (reply, outcome) in flight.replies {
-            let _ = reply.send(match decided {
-                true => Ok(outcome),
+            let _ = reply.send(if decided {
+                Ok(outcome)
+            } else {
                 // Another batch came in its place. Asked again, the request
                 // is decided by whoever leads.
-                false => Err(ProposeError::NotLeader(self.elsewhere())),
+                Err(ProposeError::NotLeader(self.elsewhere()))
             });
         }
     }
@@ -473,9 +475,12 @@ impl Writer {
         let waiting = state.waiting();
         let waits = |id: &u64| waiting.iter().any(|node| numbers(node) == Some(*id));
         let added = wanted.difference(&conf.voters).map(|id| Change::Voter(*id));
-        let gone = conf.voters.difference(&wanted).map(|id| match waits(id) {
-            true => Change::Learner(*id),
-            false => Change::Remove(*id),
+        let gone = conf.voters.difference(&wanted).map(|id| {
+            if waits(id) {
+                Change::Learner(*id)
+            } else {
+                Change::Remove(*id)
+            }
         });
         added.chain(gone).collect()
     }

@@ -190,9 +190,10 @@ impl Ledger {
             return Err(InstallError::Old);
         }
         let led = offer.ends.iter().chain([&offer.at]);
-        match is_fork(&now, offer.recovery(), led) {
-            true => Err(InstallError::Fork),
-            false => Ok(()),
+        if is_fork(&now, offer.recovery(), led) {
+            Err(InstallError::Fork)
+        } else {
+            Ok(())
         }
     }
 }

@@ -80,9 +80,10 @@ pub fn whole(past: Vec<Loaded>, own: Loaded, start: Option<Start>) -> Vec<Loaded
         let end = file.first().map(|first| first + file.batches.len() as u64);
         next = end.max(next).filter(|_| joins);
     }
-    match next.is_some() && !past.is_empty() {
-        true => past.into_iter().chain([own]).collect(),
-        false => vec![own.from(start)],
+    if next.is_some() && !past.is_empty() {
+        past.into_iter().chain([own]).collect()
+    } else {
+        vec![own.from(start)]
     }
 }
 
@@ -139,9 +140,10 @@ impl Writer {
         }
         let kept = self.archive.encoded(&after).await?;
         let (bytes, places) = file::encode_all(&self.genesis, kept.iter());
-        let past = match self.current().voters.contains_key(&self.me()) {
-            true => self.archive.encoded(&before).await?,
-            false => Vec::new(),
+        let past = if self.current().voters.contains_key(&self.me()) {
+            self.archive.encoded(&before).await?
+        } else {
+            Vec::new()
         };
         let past = file::encode_all(&self.genesis, past.iter()).0;
         let encoded = start.encode();

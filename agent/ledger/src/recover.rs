@@ -149,13 +149,14 @@ impl Writer {
         };
         let Some((batch, at, first)) = led.iter().find(parts) else {
             return Ok(
-                match led
+                if led
                     .iter()
                     .any(|(_, at, _)| self.archive.hash_at(at.index).is_some())
                 {
                     // It parts from this one at a place that isn't told.
-                    true => Err(BatchError::Recovery),
-                    false => Ok(()),
+                    Err(BatchError::Recovery)
+                } else {
+                    Ok(())
                 },
             );
         };

@@ -161,27 +161,27 @@ pub(super) async fn start(
 /// A log without entries: that of one who decides alone starts where its ledger
 /// is, and the leader tells any other where it starts.
 fn first(position: Position, id: VoterId, alone: bool) -> Saved {
-    let (base, hard) = match alone {
-        false => (0, Hard::default()),
-        true => {
-            // Beyond everything that a lost log can have had: others may hold
-            // entries of it.
-            let base = 1 + (position.index << 16);
-            let hard = Hard {
-                term: 1,
-                vote: 0,
-                commit: base,
-            };
-            (base, hard)
-        }
+    let (base, hard) = if alone {
+        // Beyond everything that a lost log can have had: others may hold
+        // entries of it.
+        let base = 1 + (position.index << 16);
+        let hard = Hard {
+            term: 1,
+            vote: 0,
+            commit: base,
+        };
+        (base, hard)
+    } else {
+        (0, Hard::default())
     };
     Saved {
         base: Base {
             index: base,
             term: u64::from(alone),
-            conf: match alone {
-                true => Conf::sole(id),
-                false => Conf::default(),
+            conf: if alone {
+                Conf::sole(id)
+            } else {
+                Conf::default()
             },
             position,
         },

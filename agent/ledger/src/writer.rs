@@ -189,9 +189,10 @@ impl Writer {
             self.take_in(command).await?;
             taken += 1;
             // Whatever else waits shares the one sync.
-            next = match taken < limits::BATCH_ENTRIES {
-                true => queue.try_recv().ok(),
-                false => None,
+            next = if taken < limits::BATCH_ENTRIES {
+                queue.try_recv().ok()
+            } else {
+                None
             };
         }
         if self.voter.is_some() {
@@ -422,9 +423,10 @@ impl Writer {
             .filter(|unproved| unproved.before.position == state.position);
         if let Some(unproved) = applied {
             unproved.before.check_proof(batch, &*self.host.keys)?;
-            return match unproved.batch.entries == batch.entries {
-                true => Ok(Some((*unproved.after).clone())),
-                false => Err(BatchError::Entries),
+            return if unproved.batch.entries == batch.entries {
+                Ok(Some((*unproved.after).clone()))
+            } else {
+                Err(BatchError::Entries)
             };
         }
         state

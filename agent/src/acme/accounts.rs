@@ -212,9 +212,10 @@ impl Acme {
     }
 
     fn check_own(&self, signed: &Signed, id: &str) -> Result<(), Problem> {
-        match signed.account == id {
-            true => Ok(()),
-            false => Err(Problem::unauthorized("this is another account's")),
+        if signed.account == id {
+            Ok(())
+        } else {
+            Err(Problem::unauthorized("this is another account's"))
         }
     }
 

@@ -50,13 +50,14 @@ impl AnyServer {
         let mut algorithms = mapping
             .filter(|(scheme, _)| *scheme == signed.scheme)
             .flat_map(|(_, algorithms)| algorithms.iter());
-        match algorithms.any(|algorithm| {
+        if algorithms.any(|algorithm| {
             algorithm
                 .verify_signature(key, message, signed.signature())
                 .is_ok()
         }) {
-            true => Ok(HandshakeSignatureValid::assertion()),
-            false => Err(CertificateError::BadSignature.into()),
+            Ok(HandshakeSignatureValid::assertion())
+        } else {
+            Err(CertificateError::BadSignature.into())
         }
     }
 }

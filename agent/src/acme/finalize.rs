@@ -160,15 +160,16 @@ impl Acme {
                 _ => return Ok(()),
             }
         };
-        match allows(&records, wildcard, &domain) {
-            true => Ok(()),
-            false => Err(Problem::new(
+        if allows(&records, wildcard, &domain) {
+            Ok(())
+        } else {
+            Err(Problem::new(
                 Kind::Caa,
                 format!(
                     "a CAA record at {at} keeps this CA from it; `issue \"{domain}\"` there would \
                      let it"
                 ),
-            )),
+            ))
         }
     }
 
@@ -204,9 +205,10 @@ fn allows(records: &[Caa], wildcard: bool, domain: &str) -> bool {
         return false;
     }
     let of = |tag: &'static str| records.iter().filter(move |caa| caa.tag == tag);
-    let tag = match wildcard && of("issuewild").next().is_some() {
-        true => "issuewild",
-        false => "issue",
+    let tag = if wildcard && of("issuewild").next().is_some() {
+        "issuewild"
+    } else {
+        "issue"
     };
     let is_ours = |caa: &Caa| {
         let text = String::from_utf8_lossy(&caa.value);

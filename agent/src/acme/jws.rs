@@ -154,9 +154,10 @@ impl Jws {
                 ),
             ));
         }
-        match key.verifies(&self.input, &self.signature) {
-            true => Ok(()),
-            false => Err(Problem::malformed("the signature is not that of the key")),
+        if key.verifies(&self.input, &self.signature) {
+            Ok(())
+        } else {
+            Err(Problem::malformed("the signature is not that of the key"))
         }
     }
 

@@ -343,12 +343,13 @@ impl Acme {
         }
         let nonce = jws.nonce.as_deref().unwrap_or_default();
         let mut nonces = self.nonces.lock().unwrap_or_else(|e| e.into_inner());
-        match nonces.take(nonce) {
-            true => Ok(()),
-            false => Err(Problem::new(
+        if nonces.take(nonce) {
+            Ok(())
+        } else {
+            Err(Problem::new(
                 Kind::BadNonce,
                 "the nonce was used, or isn't one of this server's; ask again with the new one",
-            )),
+            ))
         }
     }
 

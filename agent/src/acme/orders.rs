@@ -230,12 +230,13 @@ impl Acme {
         let taken = orders().any(|order| {
             order.status != Status::Invalid && order.replaces.as_deref() == Some(replaced)
         });
-        match taken {
-            true => Err(Problem::new(
+        if taken {
+            Err(Problem::new(
                 Kind::AlreadyReplaced,
                 "another order replaces this certificate; leave \"replaces\" out",
-            )),
-            false => Ok(()),
+            ))
+        } else {
+            Ok(())
         }
     }
 

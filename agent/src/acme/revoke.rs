@@ -71,11 +71,12 @@ impl Acme {
             };
             issued || names.all(shown)
         };
-        match may {
-            true => self.revoke(&certificate).await,
-            false => Err(Problem::unauthorized(
+        if may {
+            self.revoke(&certificate).await
+        } else {
+            Err(Problem::unauthorized(
                 "the certificate isn't this account's, and it hasn't shown control of its names",
-            )),
+            ))
         }
     }
 

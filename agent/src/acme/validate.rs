@@ -87,15 +87,16 @@ impl Acme {
         if texts.iter().any(|text| text == expected.as_bytes()) {
             return Ok(());
         }
-        Err(match texts.is_empty() {
-            true => Problem::new(
+        Err(if texts.is_empty() {
+            Problem::new(
                 Kind::Dns,
                 format!("there is no TXT record at {name}; `agent record add` makes one"),
-            ),
-            false => Problem::new(
+            )
+        } else {
+            Problem::new(
                 Kind::IncorrectResponse,
                 format!("the TXT record at {name} is another one"),
-            ),
+            )
         })
     }
 
@@ -115,12 +116,13 @@ impl Acme {
             match (status, location) {
                 (StatusCode::OK, _) => {
                     let got = body.trim_ascii_end();
-                    return match got == key_authorization.as_bytes() {
-                        true => Ok(()),
-                        false => Err(Problem::new(
+                    return if got == key_authorization.as_bytes() {
+                        Ok(())
+                    } else {
+                        Err(Problem::new(
                             Kind::IncorrectResponse,
                             format!("{target} holds something else than the challenge's answer"),
-                        )),
+                        ))
                     };
                 }
                 (status, Some(location)) if status.is_redirection() => {
@@ -355,9 +357,10 @@ impl std::fmt::Display for Target {
 }
 
 fn bracketed(host: &str) -> String {
-    match host.contains(':') {
-        true => format!("[{host}]"),
-        false => host.to_owned(),
+    if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
     }
 }
 

@@ -168,9 +168,10 @@ async fn outside(check: bool) -> Result<(), DemoError> {
 }
 
 fn judged(status: ExitStatus) -> Result<(), DemoError> {
-    match status.success() {
-        true => Ok(()),
-        false => Err(DemoError::Stage),
+    if status.success() {
+        Ok(())
+    } else {
+        Err(DemoError::Stage)
     }
 }
 

@@ -111,9 +111,10 @@ fn text(evicted: &Evicted) -> String {
 
 /// What was seen, and nothing more.
 fn observed(seen: &CutOffSeen) -> String {
-    let mut out = match seen.here {
-        true => "cut off here: yes\n".to_owned(),
-        false => "cut off here: no; `agent status` says why\n".to_owned(),
+    let mut out = if seen.here {
+        "cut off here: yes\n".to_owned()
+    } else {
+        "cut off here: no; `agent status` says why\n".to_owned()
     };
     if seen.everywhere() {
         out.push_str("cut off everywhere: each node has confirmed it\n");

@@ -166,9 +166,10 @@ fn text(report: &JoinReport, setup: &str, resolved: bool) -> String {
         ..
     } = report;
     let addresses = init::join(addresses);
-    let how = match resolved {
-        true => "run this as root",
-        false => "put this at the top of /etc/resolv.conf",
+    let how = if resolved {
+        "run this as root"
+    } else {
+        "put this at the top of /etc/resolv.conf"
     };
     format!(
         "This machine is {name}.{domain}.

@@ -90,9 +90,10 @@ fn text(reply: &PingReply) -> String {
         None => "\ntunnel: none\n".to_string(),
         Some(tunnel) => {
             let age = tunnel.age_s.map(|age| format!("handshake {age} s ago"));
-            let works = match tunnel.works {
-                true => "works",
-                false => "no packet came back",
+            let works = if tunnel.works {
+                "works"
+            } else {
+                "no packet came back"
             };
             let age = age.unwrap_or_else(|| "no handshake yet".into());
             format!("\ntunnel: {works}, {age}\n")

@@ -98,9 +98,10 @@ impl AddArguments {
         self.value = value;
         self.public |= options.iter().any(|option| option == "--public");
         self.output.json |= options.iter().any(|option| option == "--json");
-        match self.value.is_empty() {
-            true => Err(Failure::usage("what the record says is missing")),
-            false => Ok(self),
+        if self.value.is_empty() {
+            Err(Failure::usage("what the record says is missing"))
+        } else {
+            Ok(self)
         }
     }
 }
@@ -119,9 +120,10 @@ async fn add(arguments: AddArguments, client: &Client) -> Result<(), Failure> {
     };
     let row = client.record_add(&record).await?;
     arguments.output.print(&row, || {
-        let whom = match row.public {
-            true => ", for strangers too",
-            false => "",
+        let whom = if row.public {
+            ", for strangers too"
+        } else {
+            ""
         };
         format!(
             "{} {} {} is answered on every machine{whom}\n",
@@ -190,9 +192,10 @@ fn full_value(rtype: RecordType, value: &str, domain: &MeshDomain) -> String {
     let names_host = [RecordType::CNAME, RecordType::SRV, RecordType::MX].contains(&rtype);
     let value = value.trim();
     let host = value.rsplit(char::is_whitespace).next().unwrap_or_default();
-    match names_host && !host.is_empty() && !host.contains('.') {
-        true => format!("{value}.{domain}"),
-        false => value.to_string(),
+    if names_host && !host.is_empty() && !host.contains('.') {
+        format!("{value}.{domain}")
+    } else {
+        value.to_string()
     }
 }
 

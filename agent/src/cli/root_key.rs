@@ -108,9 +108,10 @@ fn in_place(paths: &Paths) -> Result<PathBuf, Failure> {
         )));
     };
     let question = format!("use the recovery file {}?", file.display());
-    match terminal.confirm(&question)? {
-        true => Ok(file),
-        false => Err(Failure::failed(give)),
+    if terminal.confirm(&question)? {
+        Ok(file)
+    } else {
+        Err(Failure::failed(give))
     }
 }
 
@@ -147,12 +148,13 @@ pub fn decrypt(text: &str, file: &Path) -> Result<Root, Failure> {
 
 /// Whether the root is that of the mesh with this id (in hexadecimal).
 pub fn check_mesh(root: &Root, mesh: &str, file: &Path) -> Result<(), Failure> {
-    match root.mesh().to_string() == mesh {
-        true => Ok(()),
-        false => Err(Failure::failed(format!(
+    if root.mesh().to_string() == mesh {
+        Ok(())
+    } else {
+        Err(Failure::failed(format!(
             "{} belongs to another mesh ({}), not to this machine's ({mesh})",
             file.display(),
             root.mesh()
-        ))),
+        )))
     }
 }

@@ -131,9 +131,12 @@ async fn rm(arguments: &RmArguments, client: &Client) -> Result<(), Failure> {
         name,
         released: *release,
     };
-    arguments.output.print(&removed, || match release {
-        true => format!("{name} is removed, and anybody may have the name\n"),
-        false => format!("{name} is removed; the name stays with this machine\n"),
+    arguments.output.print(&removed, || {
+        if *release {
+            format!("{name} is removed, and anybody may have the name\n")
+        } else {
+            format!("{name} is removed; the name stays with this machine\n")
+        }
     })
 }
 

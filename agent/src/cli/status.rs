@@ -139,9 +139,10 @@ fn dropped(status: &Status) -> String {
             ]
         })
         .collect();
-    match rows.is_empty() {
-        true => String::new(),
-        false => format!("\n{}", table(["DROPPED", "PACKETS"], &rows)),
+    if rows.is_empty() {
+        String::new()
+    } else {
+        format!("\n{}", table(["DROPPED", "PACKETS"], &rows))
     }
 }
 

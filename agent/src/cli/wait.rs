@@ -107,9 +107,10 @@ async fn look(nodes: Option<usize>, client: &Client) -> Result<Result<Status, St
         return Ok(Err("DNS, which doesn't listen".into()));
     };
     let name = format!("{}.{}", status.node, status.domain);
-    Ok(match answers(address, &name).await {
-        true => Ok(status),
-        false => Err(format!("an answer for {name} by DNS at {address}")),
+    Ok(if answers(address, &name).await {
+        Ok(status)
+    } else {
+        Err(format!("an answer for {name} by DNS at {address}"))
     })
 }
 

@@ -67,9 +67,10 @@ impl Forwarder {
             return;
         }
         let mut cache = lock(&self.0.cache);
-        match servers.is_empty() || before.is_empty() {
-            true => cache.clear_failures(),
-            false => cache.clear(),
+        if servers.is_empty() || before.is_empty() {
+            cache.clear_failures()
+        } else {
+            cache.clear()
         }
     }
 

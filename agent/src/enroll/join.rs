@@ -335,9 +335,10 @@ fn parse_seed(seed: &str) -> Result<(String, u16), JoinError> {
     let good = !host.is_empty()
         && host.len() <= 253
         && !host.contains(|c: char| c.is_whitespace() || c == '/');
-    match good && port != 0 {
-        true => Ok((host.to_string(), port)),
-        false => Err(bad()),
+    if good && port != 0 {
+        Ok((host.to_string(), port))
+    } else {
+        Err(bad())
     }
 }
 

@@ -241,9 +241,10 @@ pub async fn follow_host(inner: Arc<Inner>) {
     loop {
         let endpoints = endpoints(&inner.config, &inner.host, &inner.transport).await;
         announce(&inner, Some(endpoints));
-        let upstream = match inner.config.dns_upstream.is_empty() {
-            true => inner.host.net.upstream_resolvers().await,
-            false => inner.config.dns_upstream.clone(),
+        let upstream = if inner.config.dns_upstream.is_empty() {
+            inner.host.net.upstream_resolvers().await
+        } else {
+            inner.config.dns_upstream.clone()
         };
         inner.look_at_addresses().await;
         let own: Vec<IpAddr> = inner.own_addresses().into_iter().collect();

@@ -35,9 +35,10 @@ pub fn list(state: &State) -> Vec<CertRow> {
                 node: state.name_of(issued.owner),
                 not_before: UnixTime::from_ms(issued.not_before_ms),
                 not_after: UnixTime::from_ms(issued.not_after_ms),
-                kind: match is_member {
-                    true => CertKind::Member,
-                    false => CertKind::Service,
+                kind: if is_member {
+                    CertKind::Member
+                } else {
+                    CertKind::Service
                 },
                 revoked: state.is_revoked(serial, issued),
                 renewal: None,

@@ -141,17 +141,14 @@ impl Control for AgentControl {
                 clock.sleep(PROBE_PAUSE).await;
             }
             let start = clock.now();
-            let answered = match id == view.me {
-                true => true,
-                false => {
-                    let call = self.0.transport.call(
-                        id,
-                        method::PING,
-                        probe.to_le_bytes().to_vec(),
-                        PROBE,
-                    );
-                    call.await.is_ok()
-                }
+            let answered = if id == view.me {
+                true
+            } else {
+                let call =
+                    self.0
+                        .transport
+                        .call(id, method::PING, probe.to_le_bytes().to_vec(), PROBE);
+                call.await.is_ok()
             };
             if answered {
                 rtt_ms.push(clock.now().saturating_sub(start).as_secs_f64() * 1000.0);
@@ -497,12 +494,11 @@ fn was_damaged(behind: Option<u64>) -> String {
 }
 
 fn rolled_back(view: &MeshView) -> String {
-    let next = match view.ledger.voters.contains_key(&view.me) {
-        true => {
-            "It is a CA node, and may have forgotten what it promised the others: have an admin \
+    let next = if view.ledger.voters.contains_key(&view.me) {
+        "It is a CA node, and may have forgotten what it promised the others: have an admin \
              `agent ca demote` it and then `agent ca promote` it"
-        }
-        false => "If the machine that the snapshot is of runs too, stop one of the two",
+    } else {
+        "If the machine that the snapshot is of runs too, stop one of the two"
     };
     format!(
         "this machine's state was older than what it had announced before, as after a restored \
@@ -534,10 +530,7 @@ fn holds(view: &MeshView, name: &Label, node: NodeId) -> bool {
 }
 
 fn path(connected: bool) -> Path {
-    match connected {
-        true => Path::Direct,
-        false => Path::None,
-    }
+    if connected { Path::Direct } else { Path::None }
 }
 
 pub(super) fn invalid(why: impl std::fmt::Display) -> ControlError {

@@ -71,9 +71,10 @@ pub async fn evict(inner: &Inner, request: EvictRequest) -> Result<Evicted, Cont
         (Err(error), None) => return Err(ControlError::new(ErrorCode::Unavailable, error)),
     };
     let cut_off = hold.is_some() || state == EvictionState::Evicted;
-    let seen = match cut_off {
-        true => Some(tunnel::cut_off(inner, node).await),
-        false => None,
+    let seen = if cut_off {
+        Some(tunnel::cut_off(inner, node).await)
+    } else {
+        None
     };
     Ok(Evicted {
         node: request.node.to_string(),

@@ -179,13 +179,14 @@ pub fn warnings(state: &State, held: &hold::Held, me: NodeId) -> Vec<String> {
         let name = state.name_of(*node);
         let by: BTreeSet<String> = holds.iter().map(|(by, _)| state.name_of(*by)).collect();
         let by = by.into_iter().collect::<Vec<_>>().join(" and ");
-        warnings.push(match *node == me {
-            true => format!("this machine is cut off by {by}, and is to be evicted"),
-            false => format!(
+        warnings.push(if *node == me {
+format!("this machine is cut off by {by}, and is to be evicted")
+} else {
+format!(
                 "{name} is cut off by {by} until the ledger has decided whether it is evicted; \
                  if that is wrong, `agent evict {name} --undo` on an admin's machine lets it back in"
-            ),
-        });
+            )
+});
     }
     for (node, by) in state.proposed_evictions() {
         let (name, by) = (state.name_of(node), state.name_of(by));

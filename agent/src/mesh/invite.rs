@@ -114,9 +114,10 @@ pub fn grants(state: &State, me: NodeId, wanted: &Grants) -> Result<Given, Contr
             who(state, |member| role.is_given_by(&member.roles))
         )));
     }
-    let names = match wanted.names.is_empty() {
-        true => own.names.clone(),
-        false => wanted.names.iter().cloned().collect(),
+    let names = if wanted.names.is_empty() {
+        own.names.clone()
+    } else {
+        wanted.names.iter().cloned().collect()
     };
     let named = |member: &Member, name: &NamePattern| member.names.iter().any(|n| n.covers(name));
     if let Some(name) = names.iter().find(|name| !named(own, name)) {
@@ -206,8 +207,9 @@ fn who(state: &State, able: impl Fn(&Member) -> bool) -> String {
 
 fn list(items: impl Iterator<Item = impl ToString>) -> String {
     let items: Vec<String> = items.map(|item| item.to_string()).collect();
-    match items.is_empty() {
-        true => "none".into(),
-        false => items.join(", "),
+    if items.is_empty() {
+        "none".into()
+    } else {
+        items.join(", ")
     }
 }

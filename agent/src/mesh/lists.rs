@@ -136,9 +136,10 @@ pub async fn run(inner: Arc<Inner>) {
     loop {
         let state = states.borrow_and_update().clone();
         turn += 1;
-        pause = match round(&inner, &state, turn).await {
-            true => LOOK,
-            false => (pause * 2).min(LOOK),
+        pause = if round(&inner, &state, turn).await {
+            LOOK
+        } else {
+            (pause * 2).min(LOOK)
         };
         clock.sleep(GATHER).await;
         let next = clock.now() + pause;
@@ -184,9 +185,10 @@ async fn round(inner: &Inner, state: &State, turn: usize) -> bool {
             continue;
         }
         let above = held.map_or(0, |held| held.list.number);
-        let new = match issuer.node == inner.me {
-            true => sign(inner, issuer, revoked, above, now_ms).await,
-            false => fetch(inner, issuer, above, now_ms, turn).await,
+        let new = if issuer.node == inner.me {
+            sign(inner, issuer, revoked, above, now_ms).await
+        } else {
+            fetch(inner, issuer, above, now_ms, turn).await
         };
         match new {
             Some(new) => keep(inner, serial, new).await,
@@ -250,9 +252,10 @@ async fn fetch(
 ) -> Option<Held> {
     let connected = inner.transport.connected();
     let others: Vec<NodeId> = connected.iter().map(|peer| peer.node).collect();
-    let peer = match others.contains(&listed.node) {
-        true => listed.node,
-        false => *others.get(turn % others.len().max(1))?,
+    let peer = if others.contains(&listed.node) {
+        listed.node
+    } else {
+        *others.get(turn % others.len().max(1))?
     };
     let query = RevocationsQuery {
         issuer: listed.certificate.serial,

@@ -57,9 +57,10 @@ impl Membership {
     /// Notes whether `member` let this node in.
     pub fn note(&self, member: NodeId, turned_away: bool) {
         let mut all = self.turned_away.lock().unwrap_or_else(|e| e.into_inner());
-        match turned_away {
-            true => all.insert(member),
-            false => all.remove(&member),
+        if turned_away {
+            all.insert(member)
+        } else {
+            all.remove(&member)
         };
     }
 }

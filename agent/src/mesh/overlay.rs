@@ -103,9 +103,10 @@ fn lan_overlap(plan: &FilterPlan) -> Option<Finding> {
         .iter()
         .map(|lan| lan.address.to_string())
         .collect();
-    let reached = match near.is_empty() {
-        true => "none of its hosts is reached".to_owned(),
-        false => format!("of its hosts only {} is reached", near.join(", ")),
+    let reached = if near.is_empty() {
+        "none of its hosts is reached".to_owned()
+    } else {
+        format!("of its hosts only {} is reached", near.join(", "))
     };
     let text = format!(
         "the LAN on {} has the overlay's address range: {reached} from here",

@@ -273,9 +273,10 @@ async fn succeed(inner: &Inner, place: &SetPlace, looked: &Looked) {
         entry.due_ms = Some(looked.due_ms);
         let settle = SETTLE.saturating_mul(1 << entry.again.min(8));
         entry.not_before = now + settle.min(SETTLE_MAX);
-        entry.again = match wall_ms >= looked.due_ms {
-            true => entry.again.saturating_add(1),
-            false => 0,
+        entry.again = if wall_ms >= looked.due_ms {
+            entry.again.saturating_add(1)
+        } else {
+            0
         };
         kept.clone()
     });

@@ -45,13 +45,12 @@ pub fn answer(
         return plain(StatusCode::NOT_FOUND, text);
     };
     let fresh = document.status == StatusCode::OK && is_unchanged(document, headers);
-    let mut response = match fresh {
-        true => empty(StatusCode::NOT_MODIFIED),
-        false => {
-            let mut response = whole(document.status, document.body.clone());
-            set(&mut response, CONTENT_TYPE, document.content_type);
-            response
-        }
+    let mut response = if fresh {
+        empty(StatusCode::NOT_MODIFIED)
+    } else {
+        let mut response = whole(document.status, document.body.clone());
+        set(&mut response, CONTENT_TYPE, document.content_type);
+        response
     };
     set(&mut response, ETAG, &document.etag);
     if let Some(ms) = document.modified_ms {

@@ -195,9 +195,10 @@ pub fn check(wish: &RenewalWish) -> Result<(), WishError> {
         return Err(WishError::Before(wish.days, most_s / 3600));
     }
     let fine = |line: &String| (1..=EXEC_BYTES).contains(&line.len()) && !line.contains('\0');
-    match wish.exec.as_ref().is_none_or(fine) {
-        true => Ok(()),
-        false => Err(WishError::Exec),
+    if wish.exec.as_ref().is_none_or(fine) {
+        Ok(())
+    } else {
+        Err(WishError::Exec)
     }
 }
 

@@ -47,9 +47,10 @@ pub fn warnings(now_ms: u64, kept: &Kept, due_ms: Option<u64>, blocked: bool) ->
         let late = due_ms.is_none_or(|due_ms| {
             now_ms >= due_ms.saturating_add(kept.not_after_ms.saturating_sub(due_ms) / 2)
         });
-        let next = match blocked {
-            true => String::new(),
-            false => "; it is tried again, and `agent cert renew` tries at once".into(),
+        let next = if blocked {
+            String::new()
+        } else {
+            "; it is tried again, and `agent cert renew` tries at once".into()
         };
         let times = match kept.failures {
             0 => String::new(),

@@ -148,9 +148,10 @@ fn http(rest: &str) -> Result<HttpCheck, CheckError> {
         Some(at) => rest.split_at(at),
         None => (rest, ""),
     };
-    let path = match path.starts_with('/') {
-        true => path.to_owned(),
-        false => format!("/{path}"),
+    let path = if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{path}")
     };
     // The path goes into the request as it is: a line break would start another field.
     if !path.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {

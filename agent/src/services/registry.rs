@@ -425,9 +425,10 @@ impl State {
             .collect();
         waiting.sort_unstable();
         let due = waiting.partition_point(|(due, _)| *due <= now);
-        let next = match due <= room {
-            true => waiting.get(due).map(|(due, _)| *due),
-            false => None,
+        let next = if due <= room {
+            waiting.get(due).map(|(due, _)| *due)
+        } else {
+            None
         };
         let probes = waiting.into_iter().take(due.min(room));
         (
@@ -490,12 +491,13 @@ fn name_of(file: &Path) -> Option<Label> {
 
 fn stored(name: &Label, bytes: &[u8]) -> Result<Spec, SpecError> {
     let spec = Spec::from_toml(bytes)?;
-    match spec.name == *name {
-        true => Ok(spec),
-        false => Err(SpecError::Toml(format!(
+    if spec.name == *name {
+        Ok(spec)
+    } else {
+        Err(SpecError::Toml(format!(
             "it describes {} and is named {name}",
             spec.name
-        ))),
+        )))
     }
 }
 

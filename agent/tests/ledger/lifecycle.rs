@@ -113,9 +113,10 @@ fn content(mesh: &Mesh, step: &Step) -> Option<(u8, Content)> {
                 data,
                 public: false,
             };
-            match more {
-                true => (who, Content::AddRecord(add)),
-                false => (who, Content::RemoveRecords(RemoveRecords { name, rtype })),
+            if more {
+                (who, Content::AddRecord(add))
+            } else {
+                (who, Content::RemoveRecords(RemoveRecords { name, rtype }))
             }
         }
         Step::Join(..) | Step::Batch(_) => return None,

@@ -19,9 +19,10 @@ fn log(mesh: &Mesh) -> Vec<String> {
         lines.extend(sentences.into_iter().map(|sentence| {
             assert!(KINDS.contains(&sentence.kind), "{}", sentence.kind);
             let text = sentence.text.split(" (").next().unwrap().to_string();
-            match sentence.refused {
-                true => format!("! {text}"),
-                false => text,
+            if sentence.refused {
+                format!("! {text}")
+            } else {
+                text
             }
         }));
     }

@@ -189,9 +189,10 @@ fn check_digest(digest: &[Known]) -> Result<(), GateError> {
     if 2 + digest.iter().map(Known::len).sum::<usize>() > GOSSIP_DIGEST_BYTES {
         return Err(GateError::LongDigest);
     }
-    match digest.is_sorted_by(|one, next| one.id < next.id) {
-        true => Ok(()),
-        false => Err(GateError::DigestOrder),
+    if digest.is_sorted_by(|one, next| one.id < next.id) {
+        Ok(())
+    } else {
+        Err(GateError::DigestOrder)
     }
 }
 
@@ -211,9 +212,10 @@ fn check_delta(delta: &[Offer]) -> Result<(), GateError> {
         }
     }
     let plain = delta.iter().map(Offer::len).sum();
-    match delta_len(plain) > GOSSIP_BLOCKS * GOSSIP_BLOCK_BYTES {
-        true => Err(GateError::ManyBlocks),
-        false => Ok(()),
+    if delta_len(plain) > GOSSIP_BLOCKS * GOSSIP_BLOCK_BYTES {
+        Err(GateError::ManyBlocks)
+    } else {
+        Ok(())
     }
 }
 

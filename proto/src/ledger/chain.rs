@@ -145,9 +145,10 @@ impl State {
             .iter()
             .map(|entry| draft.add(entry.clone(), verify))
             .collect();
-        match header.next == draft.next_roster() {
-            true => Ok((draft.into_state(), outcomes)),
-            false => Err(BatchError::Next),
+        if header.next == draft.next_roster() {
+            Ok((draft.into_state(), outcomes))
+        } else {
+            Err(BatchError::Next)
         }
     }
 
@@ -160,9 +161,10 @@ impl State {
         if let Some(signed) = &header.recovery {
             self.read_recovery(signed, verify)?;
         }
-        match Quorums::of(&self.roster_keys, &header).are_met(&self.mesh, batch, verify) {
-            true => Ok(()),
-            false => Err(BatchError::Proof),
+        if Quorums::of(&self.roster_keys, &header).are_met(&self.mesh, batch, verify) {
+            Ok(())
+        } else {
+            Err(BatchError::Proof)
         }
     }
 

@@ -148,9 +148,10 @@ impl State {
             .map(|(label, held)| (label.clone(), held.clone()))
             .collect();
         for (label, mut held) in touched {
-            let heir = match evicted {
-                true => None,
-                false => self.heir(node, &label, &held),
+            let heir = if evicted {
+                None
+            } else {
+                self.heir(node, &label, &held)
             };
             match (held.owner == node, heir) {
                 (false, _) => self.set_shared(&label, node, false),
@@ -326,12 +327,11 @@ impl State {
             }
             all.retain(|record| !gone(&name, record));
             self.record_count -= (before - all.len()) as u32;
-            match all.is_empty() {
-                true => {
-                    self.records.remove(&name);
-                    self.free_if_empty(&name);
-                }
-                false => self.records.insert(name, all),
+            if all.is_empty() {
+                self.records.remove(&name);
+                self.free_if_empty(&name);
+            } else {
+                self.records.insert(name, all)
             }
         }
     }
@@ -529,9 +529,10 @@ impl State {
 
     fn set_role(&mut self, node: NodeId, is_ca: bool) {
         if let Some(member) = self.members.get_mut(&node) {
-            match is_ca {
-                true => member.roles.insert(Role::Ca),
-                false => member.roles.remove(&Role::Ca),
+            if is_ca {
+                member.roles.insert(Role::Ca)
+            } else {
+                member.roles.remove(&Role::Ca)
             };
         }
     }

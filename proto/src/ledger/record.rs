@@ -247,9 +247,10 @@ fn strings(text: &str) -> Vec<Vec<u8>> {
     };
     let mut strings = Vec::new();
     for part in parts {
-        match part.is_empty() {
-            true => strings.push(Vec::new()),
-            false => strings.extend(part.as_bytes().chunks(255).map(<[u8]>::to_vec)),
+        if part.is_empty() {
+            strings.push(Vec::new())
+        } else {
+            strings.extend(part.as_bytes().chunks(255).map(<[u8]>::to_vec))
         }
     }
     strings

@@ -136,9 +136,10 @@ impl State {
             issuers.extend(read.into_iter().map(|issuer| (*node, issuer)));
         }
         state.recover(recovery.number, &recovery.roster, issuers);
-        match state.roster.iter().all(|node| state.can_issue(*node)) {
-            true => Ok(state),
-            false => Err(BatchError::Recovery),
+        if state.roster.iter().all(|node| state.can_issue(*node)) {
+            Ok(state)
+        } else {
+            Err(BatchError::Recovery)
         }
     }
 

@@ -381,9 +381,10 @@ impl Teller<'_> {
             .proposals_against(evict.node)
             .map(|(by, _)| by)
             .collect();
-        match others.is_empty() {
-            true => format!("{who} evicted {node}"),
-            false => format!("{who} evicted {node}, as {} had asked", self.nodes(&others)),
+        if others.is_empty() {
+            format!("{who} evicted {node}")
+        } else {
+            format!("{who} evicted {node}, as {} had asked", self.nodes(&others))
         }
     }
 
@@ -451,9 +452,10 @@ fn with_addresses(addresses: &BTreeSet<IpNet>) -> String {
 }
 
 fn with_roles(roles: &BTreeSet<Role>) -> String {
-    match roles.is_empty() {
-        true => String::new(),
-        false => format!(" as {}", list(roles.iter())),
+    if roles.is_empty() {
+        String::new()
+    } else {
+        format!(" as {}", list(roles.iter()))
     }
 }
 

@@ -182,13 +182,14 @@ impl Epochs {
     /// # Errors
     /// [`EpochError`].
     pub fn check(&self, batch: &Batch, verify: &dyn Verify) -> Result<(), EpochError> {
-        match batch.position()? == self.last {
-            true => Ok(()),
+        if batch.position()? == self.last {
+            Ok(())
+        } else {
             // What the root put in the roster's place must be followed.
-            false => match self.read(batch, verify)?.recovery {
+            match self.read(batch, verify)?.recovery {
                 None => Ok(()),
                 Some(_) => Err(EpochError::Recovery),
-            },
+            }
         }
     }
 
@@ -212,9 +213,10 @@ impl Epochs {
         {
             return Err(EpochError::Foreign);
         }
-        match Quorums::of(&self.roster, &header).are_met(&self.mesh, batch, verify) {
-            true => Ok(header),
-            false => Err(EpochError::Proof),
+        if Quorums::of(&self.roster, &header).are_met(&self.mesh, batch, verify) {
+            Ok(header)
+        } else {
+            Err(EpochError::Proof)
         }
     }
 }

@@ -250,9 +250,10 @@ impl Builder<'_> {
     /// a dead or unhealthy one is left out only while there is a better one.
     fn choose<'i>(&self, instances: &'i [InstanceRecord]) -> (Vec<&'i InstanceRecord>, u32) {
         let good: Vec<_> = instances.iter().filter(|i| i.live && i.healthy).collect();
-        match good.is_empty() {
-            true => (instances.iter().collect(), LOW_TTL_S),
-            false => (good, self.ttl(true)),
+        if good.is_empty() {
+            (instances.iter().collect(), LOW_TTL_S)
+        } else {
+            (good, self.ttl(true))
         }
     }
 

@@ -111,9 +111,10 @@ pub fn shares(state: &State) -> Result<(), Seen> {
             let words = format!("{} has {names} names, {whole} certificates", member.name);
             return seen(words);
         }
-        let most = match member.roles.contains(&Role::Admin) {
-            true => limits::RECORDS_PER_ADMIN,
-            false => limits::RECORDS_PER_NODE,
+        let most = if member.roles.contains(&Role::Admin) {
+            limits::RECORDS_PER_ADMIN
+        } else {
+            limits::RECORDS_PER_NODE
         };
         let records = records.get(node).copied().unwrap_or(0);
         if records > most {

@@ -145,9 +145,10 @@ impl Links {
 
     fn between(&self, from: HostId, to: HostId) -> &Link {
         // Asked for each message: most worlds have no link of their own.
-        match self.links.is_empty() {
-            true => &self.usual,
-            false => self.links.get(&(from, to)).unwrap_or(&self.usual),
+        if self.links.is_empty() {
+            &self.usual
+        } else {
+            self.links.get(&(from, to)).unwrap_or(&self.usual)
         }
     }
 
@@ -159,9 +160,10 @@ impl Links {
         to: HostId,
         length: usize,
     ) -> (Fate, Result<Duration, usize>) {
-        let packets = match self.between(from, to).loss > 0.0 {
-            true => length.div_ceil(PACKET).clamp(1, PACKETS),
-            false => 1,
+        let packets = if self.between(from, to).loss > 0.0 {
+            length.div_ceil(PACKET).clamp(1, PACKETS)
+        } else {
+            1
         };
         let (mut worst, mut last, mut lost) = (Fate::Sent, Duration::ZERO, 0);
         for _ in 0..packets {

@@ -135,9 +135,10 @@ impl Draft {
 
     /// A machine goes away, one way or the other, and comes back.
     fn absence(&mut self, node: usize, at_ms: u64, for_ms: u64) {
-        let act = match self.random.chance(0.5) {
-            true => Act::Crash(node),
-            false => Act::Stop(node),
+        let act = if self.random.chance(0.5) {
+            Act::Crash(node)
+        } else {
+            Act::Stop(node)
         };
         self.at(at_ms, act);
         self.at(at_ms + for_ms, Act::Start(node));
@@ -149,9 +150,10 @@ impl Draft {
         let mut halves = (vec![lone], Vec::new());
         let others: Vec<usize> = (0..self.nodes).filter(|node| *node != lone).collect();
         for node in others {
-            match halves.1.is_empty() || self.random.chance(0.5) {
-                true => halves.1.push(node),
-                false => halves.0.push(node),
+            if halves.1.is_empty() || self.random.chance(0.5) {
+                halves.1.push(node)
+            } else {
+                halves.0.push(node)
             }
         }
         halves

@@ -164,10 +164,11 @@ fn leader_killed(draft: &mut Draft) {
         let (node, when) = (draft.node(), at + draft.random.below(200));
         draft.at(when.saturating_sub(100), Act::Issue(node));
         // In which write of a commit, or when between two.
-        let act = match round.is_multiple_of(2) {
+        let act = if round.is_multiple_of(2) {
             // At the first one it is certain that somebody leads.
-            true => Act::LeaderCrash,
-            false => Act::LeaderStops(draft.random.range(1, 9)),
+            Act::LeaderCrash
+        } else {
+            Act::LeaderStops(draft.random.range(1, 9))
         };
         draft.at(at, act);
         if draft.random.chance(0.4) {
@@ -231,9 +232,10 @@ fn changes(draft: &mut Draft) {
 
 fn shrinks(draft: &mut Draft) {
     draft.roster(3);
-    let (one, other) = match draft.random.chance(0.5) {
-        true => (1, 2),
-        false => (2, 1),
+    let (one, other) = if draft.random.chance(0.5) {
+        (1, 2)
+    } else {
+        (2, 1)
     };
     let at = 1000 + draft.random.below(draft.length_ms / 4);
     draft.at(at, Act::Demote(one));
@@ -282,24 +284,21 @@ fn clocks(draft: &mut Draft) {
     let mut at = 1000;
     let mut round: u64 = 0;
     while at < draft.length_ms || round < 2 {
-        let span = match draft.random.chance(0.5) {
-            true => 10 * 60_000,
-            false => 80 * YEAR_MS,
+        let span = if draft.random.chance(0.5) {
+            10 * 60_000
+        } else {
+            80 * YEAR_MS
         };
         let by = draft.random.range(1000, span) as i64;
-        let by = match draft.random.chance(0.5) {
-            true => by,
-            false => -by,
-        };
+        let by = if draft.random.chance(0.5) { by } else { -by };
         let long = draft.random.range(2000, 12_000);
-        match round.is_multiple_of(2) {
+        if round.is_multiple_of(2) {
             // The leader's stays wrong until it has made room for another.
-            true => draft.at(at, Act::LeaderClock(by)),
-            false => {
-                let node = draft.voter();
-                draft.at(at, Act::ClockStep(node, by));
-                draft.at(at + long, Act::ClockStep(node, -by));
-            }
+            draft.at(at, Act::LeaderClock(by))
+        } else {
+            let node = draft.voter();
+            draft.at(at, Act::ClockStep(node, by));
+            draft.at(at + long, Act::ClockStep(node, -by));
         }
         for _ in 0..3 {
             draft.claim_about(at + 1500);

@@ -186,9 +186,10 @@ impl Mesh {
             number,
             position: state.position,
             roster: [node.key.public()].into(),
-            issuers: match state.can_issue(node.id()) {
-                true => Vec::new(),
-                false => keys.offered.iter().take(1).map(issuer).collect(),
+            issuers: if state.can_issue(node.id()) {
+                Vec::new()
+            } else {
+                keys.offered.iter().take(1).map(issuer).collect()
             },
         };
         let bytes = codec::encode(&recovery);

@@ -107,9 +107,10 @@ impl Drop for Docker<'_> {
 
 /// The status of one HTTP request, 0 where nothing came.
 fn http(host: &Host, ip: std::net::IpAddr) -> String {
-    let url = match ip.is_ipv4() {
-        true => format!("http://{ip}:8080/"),
-        false => format!("http://[{ip}]:8080/"),
+    let url = if ip.is_ipv4() {
+        format!("http://{ip}:8080/")
+    } else {
+        format!("http://[{ip}]:8080/")
     };
     let curl = [
         "curl",

@@ -419,9 +419,10 @@ impl Case {
         let mail = self.mail.map(|mail| format!("emailAddress={mail}"));
         let names = self.names.iter().map(Name::shown);
         let all: Vec<String> = common.into_iter().chain(mail).chain(names).collect();
-        match all.is_empty() {
-            true => "none".into(),
-            false => format!("`{}`", all.join(", ")),
+        if all.is_empty() {
+            "none".into()
+        } else {
+            format!("`{}`", all.join(", "))
         }
     }
 }

@@ -35,9 +35,10 @@ fn fetches(client: (&str, bool), root: &Path, host: &str, address: SocketAddr) -
     let done = match client.0 {
         "curl" => {
             let to = format!("::{server}:{port}");
-            let url = match host.contains(':') {
-                true => format!("https://[{host}]/"),
-                false => format!("https://{host}/"),
+            let url = if host.contains(':') {
+                format!("https://[{host}]/")
+            } else {
+                format!("https://{host}/")
             };
             let quiet = ["-sS", "--max-time", "20", "--noproxy", "*"];
             let rest = ["--cacert", &root, "--connect-to", &to, &url];
@@ -47,9 +48,10 @@ fn fetches(client: (&str, bool), root: &Path, host: &str, address: SocketAddr) -
             let root = format!("--x509cafile={root}");
             let host = format!("--verify-hostname={host}");
             // An address is never sent as a name.
-            let sent = match is_address {
-                true => "--disable-sni".to_owned(),
-                false => host.replace("verify", "sni"),
+            let sent = if is_address {
+                "--disable-sni".to_owned()
+            } else {
+                host.replace("verify", "sni")
             };
             run(
                 "gnutls-cli",

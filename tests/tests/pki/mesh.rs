@@ -30,9 +30,10 @@ fn certificates_of_a_mesh_are_as_good_by_a_promoted_ca_node_and_when_renewed() {
     // Of two that begin in the same second either is the newest.
     let renewed = wait_for("another certificate", PATIENCE, || {
         let renewed = issue(delta, "delta");
-        match renewed.der == first.der {
-            true => Err("the same one"),
-            false => Ok(renewed),
+        if renewed.der == first.der {
+            Err("the same one")
+        } else {
+            Ok(renewed)
         }
     });
 

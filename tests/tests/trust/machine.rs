@@ -65,9 +65,10 @@ impl<'lab> Machine<'lab> {
         let path = folder.path().to_string_lossy().into_owned();
         let _ = host.run(&["sh", "-euc", script, "sh", &path]).ok();
         let mut stores = vec!["debian", "chromium", "firefox"];
-        match has("keytool") {
-            true => stores.push("java"),
-            false => skipped(&format!("{name}: Java's keystore: there is no keytool")),
+        if has("keytool") {
+            stores.push("java")
+        } else {
+            skipped(&format!("{name}: Java's keystore: there is no keytool"))
         }
         let machine = Self {
             host,

@@ -226,9 +226,10 @@ fn a_store_that_can_not_be_changed_is_told_and_stops_no_other() {
         let expected = if failed { "failed" } else { "installed" };
         assert_eq!(row["result"], expected, "{row}");
         let detail = row["detail"].as_str().unwrap_or_default();
-        let says = match place == locked {
-            true => "it has a password",
-            false => "certutil failed",
+        let says = if place == locked {
+            "it has a password"
+        } else {
+            "certutil failed"
         };
         assert_eq!(detail.contains(says), failed, "{row}");
     }
@@ -247,9 +248,10 @@ fn a_store_that_can_not_be_changed_is_told_and_stops_no_other() {
     fs::remove_dir_all(&gone).expect("a profile");
     let told = alpha.json(&["ca", "trust", "uninstall"]);
     for row in told["stores"].as_array().expect("a list") {
-        let expected = match Path::new(row["place"].as_str().expect("a place")) == gone {
-            true => "absent",
-            false => "removed",
+        let expected = if Path::new(row["place"].as_str().expect("a place")) == gone {
+            "absent"
+        } else {
+            "removed"
         };
         assert_eq!(row["result"], expected, "{row}");
     }

@@ -254,9 +254,10 @@ impl Guard {
     /// A request on a connection has begun, or ended.
     pub fn work(&mut self, id: Id, begins: bool, now: Mono) {
         if let Some(held) = self.held.get_mut(&id) {
-            held.working = match begins {
-                true => held.working + 1,
-                false => held.working.saturating_sub(1),
+            held.working = if begins {
+                held.working + 1
+            } else {
+                held.working.saturating_sub(1)
             };
             // The first of several counts: they don't add up to a long one.
             if !begins || held.working == 1 {

@@ -114,9 +114,10 @@ impl System {
         match self.find_link().await? {
             Some(link) => Err(TunnelError::Taken {
                 interface: self.settings.interface.clone(),
-                holder: match link.wireguard {
-                    true => "the kernel's WireGuard",
-                    false => "another program",
+                holder: if link.wireguard {
+                    "the kernel's WireGuard"
+                } else {
+                    "another program"
                 },
             }),
             None => Ok(()),

@@ -222,9 +222,10 @@ impl<'a> Asking<'a> {
         let begun = self.copies.begin();
         let (client, request, body) = (self.client, self.request.clone(), self.body.clone());
         self.calls.push(Box::pin(async move {
-            let told = match node == client.me() {
-                true => client.decide_here(request).await,
-                false => client.pass_on(node, body).await,
+            let told = if node == client.me() {
+                client.decide_here(request).await
+            } else {
+                client.pass_on(node, body).await
             };
             Answer { node, begun, told }
         }));

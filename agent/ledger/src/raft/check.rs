@@ -76,9 +76,10 @@ pub fn check(message: &Message, own: &Own) -> Result<(), Rejected> {
                 }
             }
             // Of a later term it only ends this one.
-            match own.leads && message.term == own.term && *index > own.last {
-                true => Err(Rejected::Numbers),
-                false => Ok(()),
+            if own.leads && message.term == own.term && *index > own.last {
+                Err(Rejected::Numbers)
+            } else {
+                Ok(())
             }
         }
         Body::Vote {
@@ -89,9 +90,10 @@ pub fn check(message: &Message, own: &Own) -> Result<(), Rejected> {
             ..
         } => {
             numbers(&[*index, *log_term, *commit, *commit_term])?;
-            match commit > index || *log_term > message.term {
-                true => Err(Rejected::Numbers),
-                false => Ok(()),
+            if commit > index || *log_term > message.term {
+                Err(Rejected::Numbers)
+            } else {
+                Ok(())
             }
         }
         Body::VoteResponse {
@@ -101,32 +103,38 @@ pub fn check(message: &Message, own: &Own) -> Result<(), Rejected> {
         } => numbers(&[*commit, *commit_term]),
         Body::Heartbeat { commit } => {
             numbers(&[*commit])?;
-            match message.term >= own.term && *commit > own.last {
-                true => Err(Rejected::Ahead),
-                false => Ok(()),
+            if message.term >= own.term && *commit > own.last {
+                Err(Rejected::Ahead)
+            } else {
+                Ok(())
             }
         }
         Body::HeartbeatResponse { commit } => numbers(&[*commit]),
         Body::Snapshot(base) => check_base(base, message.term, own.id),
-        Body::TimeoutNow => match message.from == own.leader && message.term == own.term {
-            true => Ok(()),
-            false => Err(Rejected::NotLeader),
-        },
+        Body::TimeoutNow => {
+            if message.from == own.leader && message.term == own.term {
+                Ok(())
+            } else {
+                Err(Rejected::NotLeader)
+            }
+        }
     }
 }
 
 fn sane_term(term: u64, own: &Own) -> Result<(), Rejected> {
     let latest = own.term.saturating_add(limits::RAFT_TERM_JUMP);
-    match term == 0 || term > latest || term > limits::RAFT_NUMBER {
-        true => Err(Rejected::Numbers),
-        false => Ok(()),
+    if term == 0 || term > latest || term > limits::RAFT_NUMBER {
+        Err(Rejected::Numbers)
+    } else {
+        Ok(())
     }
 }
 
 fn numbers(numbers: &[u64]) -> Result<(), Rejected> {
-    match numbers.iter().all(|n| *n <= limits::RAFT_NUMBER) {
-        true => Ok(()),
-        false => Err(Rejected::Numbers),
+    if numbers.iter().all(|n| *n <= limits::RAFT_NUMBER) {
+        Ok(())
+    } else {
+        Err(Rejected::Numbers)
     }
 }
 
@@ -175,9 +183,10 @@ fn check_base(base: &Base, term: u64, me: VoterId) -> Result<(), Rejected> {
         return Err(Rejected::Numbers);
     }
     check_conf(&base.conf)?;
-    match base.conf.contains(me) {
-        true => Ok(()),
-        false => Err(Rejected::Conf),
+    if base.conf.contains(me) {
+        Ok(())
+    } else {
+        Err(Rejected::Conf)
     }
 }
 
@@ -196,8 +205,9 @@ pub fn check_conf(conf: &Conf) -> Result<(), Rejected> {
     let next_leave = conf.learners_next.is_subset(&conf.outgoing)
         && conf.learners_next.is_disjoint(&conf.voters);
     let joint = conf.is_joint() || (!conf.auto_leave && conf.learners_next.is_empty());
-    match few && named && learners_apart && next_leave && joint && !conf.voters.is_empty() {
-        true => Ok(()),
-        false => Err(Rejected::Conf),
+    if few && named && learners_apart && next_leave && joint && !conf.voters.is_empty() {
+        Ok(())
+    } else {
+        Err(Rejected::Conf)
     }
 }

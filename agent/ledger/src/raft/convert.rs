@@ -189,9 +189,10 @@ pub fn message_in(message: Message) -> eraftpb::Message {
             if transfer {
                 out.context = TRANSFER.to_vec().into();
             }
-            match pre {
-                true => MessageType::MsgRequestPreVote,
-                false => MessageType::MsgRequestVote,
+            if pre {
+                MessageType::MsgRequestPreVote
+            } else {
+                MessageType::MsgRequestVote
             }
         }
         Body::VoteResponse {
@@ -201,9 +202,10 @@ pub fn message_in(message: Message) -> eraftpb::Message {
             commit_term,
         } => {
             (out.reject, out.commit, out.commit_term) = (reject, commit, commit_term);
-            match pre {
-                true => MessageType::MsgRequestPreVoteResponse,
-                false => MessageType::MsgRequestVoteResponse,
+            if pre {
+                MessageType::MsgRequestPreVoteResponse
+            } else {
+                MessageType::MsgRequestVoteResponse
             }
         }
         Body::Heartbeat { commit } => {

@@ -268,9 +268,10 @@ impl Engine {
             return None;
         }
         let mut ready = self.node.ready();
-        let base = match ready.snapshot().is_empty() {
-            true => None,
-            false => convert::snapshot_out(ready.snapshot()),
+        let base = if ready.snapshot().is_empty() {
+            None
+        } else {
+            convert::snapshot_out(ready.snapshot())
         };
         let write = ready.must_sync().then(|| {
             let hard = self.node.raft.hard_state();
@@ -287,9 +288,10 @@ impl Engine {
         let Some(mut ready) = self.ready.take() else {
             return Written::default();
         };
-        let restored = match ready.snapshot().is_empty() {
-            true => None,
-            false => convert::snapshot_out(ready.snapshot()),
+        let restored = if ready.snapshot().is_empty() {
+            None
+        } else {
+            convert::snapshot_out(ready.snapshot())
         };
         let entries = ready.take_entries();
         let store = self.node.mut_store();
@@ -336,9 +338,10 @@ impl Engine {
     pub fn uncommitted(&self) -> Vec<Entry> {
         let log = &self.node.raft.raft_log;
         let rest = (log.committed + 1, log.last_index() + 1);
-        let entries = match rest.0 < rest.1 {
-            true => log.slice(rest.0, rest.1, None, GetEntriesContext::empty(false)),
-            false => return Vec::new(),
+        let entries = if rest.0 < rest.1 {
+            log.slice(rest.0, rest.1, None, GetEntriesContext::empty(false))
+        } else {
+            return Vec::new();
         };
         let entries = entries.unwrap_or_default();
         entries.iter().map(convert::entry_out).collect()
@@ -413,9 +416,10 @@ impl Engine {
         let mine = place(self.id);
         let voters = self.conf().all_voters();
         let rank = voters.into_iter().filter(|id| place(*id) < mine).count();
-        let timeout = match self.may_lead {
-            true => (ELECTION + RANK * rank).min(LONGEST - 1),
-            false => LONGEST - 1,
+        let timeout = if self.may_lead {
+            (ELECTION + RANK * rank).min(LONGEST - 1)
+        } else {
+            LONGEST - 1
         };
         self.node.raft.set_randomized_election_timeout(timeout);
     }

@@ -37,9 +37,10 @@ impl Pace {
             self.grown = now;
         }
         self.renewal = renewal;
-        match now < self.grown + SETTLED {
-            true => renewal.min(shortest() / 3),
-            false => renewal,
+        if now < self.grown + SETTLED {
+            renewal.min(shortest() / 3)
+        } else {
+            renewal
         }
     }
 }

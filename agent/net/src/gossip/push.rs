@@ -350,16 +350,15 @@ impl Inner {
     fn held<T>(&self, id: &gate::GossipId, of: impl FnOnce(&Head, &Sealed) -> T) -> Option<T> {
         let shared = self.shared();
         let short = id.node.short()?;
-        let (head, sealed) = match gate::short(&self.me) == short {
-            true => shared
+        let (head, sealed) = if gate::short(&self.me) == short {
+            shared
                 .own
                 .head
                 .as_ref()
-                .map(|(head, sealed)| (head, sealed))?,
-            false => {
-                let known = shared.table.first_from(&first_with(&short))?;
-                (&known.head, &known.sealed)
-            }
+                .map(|(head, sealed)| (head, sealed))?
+        } else {
+            let known = shared.table.first_from(&first_with(&short))?;
+            (&known.head, &known.sealed)
         };
         let same = gate::short(&head.node) == short
             && gate::gossip_address(&head.node) == id.address

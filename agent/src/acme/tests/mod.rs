@@ -79,9 +79,10 @@ impl Mesh for FakeMesh {
         self.texts.lock().unwrap().clone()
     }
     fn caa(&self, name: &str) -> Vec<Caa> {
-        match name == DOMAIN {
-            true => self.caa.lock().unwrap().clone(),
-            false => Vec::new(),
+        if name == DOMAIN {
+            self.caa.lock().unwrap().clone()
+        } else {
+            Vec::new()
         }
     }
     async fn certify(&self, wanted: Wanted, _: Duration) -> Result<Certified, NotDone> {

@@ -457,9 +457,10 @@ async fn nobody_sees_or_uses_another_s_orders() {
         format!("{}/0/dns-01", order.replace("/order/", "/challenge/")),
     ] {
         let payload = csr_for(&["photos.lab.internal"]);
-        let answer = match path.contains("finalize") {
-            true => other.post(&path, &payload).await,
-            false => other.get(&path).await,
+        let answer = if path.contains("finalize") {
+            other.post(&path, &payload).await
+        } else {
+            other.get(&path).await
         };
         assert_problem(&answer, 404, "malformed");
     }

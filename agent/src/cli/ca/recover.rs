@@ -194,9 +194,10 @@ fn confirm(asked: &CaRecovery, gone: &[&str]) -> Result<(), Failure> {
         asked.index,
         asked.node
     );
-    match terminal.confirm(&question)? {
-        true => Ok(()),
-        false => Err(Failure::failed("nothing was changed")),
+    if terminal.confirm(&question)? {
+        Ok(())
+    } else {
+        Err(Failure::failed("nothing was changed"))
     }
 }
 

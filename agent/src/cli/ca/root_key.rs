@@ -73,9 +73,10 @@ fn export(arguments: &ExportArguments, paths: &Paths) -> Result<(), Failure> {
     let source = source.unwrap_or_else(|| root_key::place(paths));
     let text = root_key::read(&source)?;
     let root = opened(&text, &source, &mesh)?;
-    let file = match arguments.file.is_dir() {
-        true => arguments.file.join(RECOVERY),
-        false => arguments.file.clone(),
+    let file = if arguments.file.is_dir() {
+        arguments.file.join(RECOVERY)
+    } else {
+        arguments.file.clone()
     };
     write_new(&file, &text).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => Failure::failed(format!(
@@ -123,12 +124,13 @@ fn seal(arguments: &SealArguments, paths: &Paths) -> Result<(), Failure> {
     let file = root_key::place(paths);
     let print = |removed: bool| {
         let file = &file;
-        arguments
-            .output
-            .print(&Printed { file, removed }, || match removed {
-                true => format!("{} is removed from this machine.\n", file.display()),
-                false => "The root's recovery file isn't on this machine.\n".into(),
-            })
+        arguments.output.print(&Printed { file, removed }, || {
+            if removed {
+                format!("{} is removed from this machine.\n", file.display())
+            } else {
+                "The root's recovery file isn't on this machine.\n".into()
+            }
+        })
     };
     match fs::metadata(&file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return print(false),
@@ -178,9 +180,10 @@ fn confirm(file: &Path, mesh: &Mesh) -> Result<(), Failure> {
          Type {} to remove the file from this machine: ",
         mesh.domain
     ))?;
-    match typed.trim() == mesh.domain.as_str() {
-        true => Ok(()),
-        false => Err(Failure::failed("that is another name; the file stays")),
+    if typed.trim() == mesh.domain.as_str() {
+        Ok(())
+    } else {
+        Err(Failure::failed("that is another name; the file stays"))
     }
 }
 

@@ -97,9 +97,10 @@ pub async fn promote(
                 "{node} isn't a CA node by this machine's ledger yet"
             ));
         }
-        match decides(status, node) || waits_for_others(status) {
-            true => Ok(()),
-            false => Err(format!("{node} is being taken into the roster")),
+        if decides(status, node) || waits_for_others(status) {
+            Ok(())
+        } else {
+            Err(format!("{node} is being taken into the roster"))
         }
     })
     .await?;

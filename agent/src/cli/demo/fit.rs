@@ -83,9 +83,10 @@ pub async fn look() -> Result<Way, DemoError> {
             "/etc/resolv.conf: {error}; make one, an empty file will do"
         ));
     }
-    let way = match cures.is_empty() {
-        true => trial().await,
-        false => Err(DemoError::Unfit(Vec::new())),
+    let way = if cures.is_empty() {
+        trial().await
+    } else {
+        Err(DemoError::Unfit(Vec::new()))
     };
     match way {
         Ok(way) => Ok(way),
@@ -154,10 +155,11 @@ async fn trial() -> Result<Way, DemoError> {
     const TRIAL: &str =
         "ip link add name a type bridge && ip link add name b type veth peer name c";
     let root = geteuid().is_root();
-    let ways: &[Way] = match root {
+    let ways: &[Way] = if root {
         // Root of a container may be allowed no more than an ordinary user is.
-        true => &[Way::Root, Way::UserNamespace],
-        false => &[Way::UserNamespace],
+        &[Way::Root, Way::UserNamespace]
+    } else {
+        &[Way::UserNamespace]
     };
     let mut said = String::new();
     for way in ways {

@@ -110,9 +110,10 @@ impl Report {
 
     /// A headline.
     pub fn chapter(&self, title: &str) {
-        match self.check {
-            true => say!("{title}"),
-            false => say!("\n{title}"),
+        if self.check {
+            say!("{title}")
+        } else {
+            say!("\n{title}")
         }
     }
 
@@ -169,9 +170,10 @@ impl Report {
     /// # Errors
     /// [`DemoError::System`].
     pub fn background(&self, host: &Host, typed: &str) -> Result<(), DemoError> {
-        match self.check {
-            true => say!("  ok              {}# {typed} &", host.name),
-            false => say!("\n  {}# {typed} &", host.name),
+        if self.check {
+            say!("  ok              {}# {typed} &", host.name)
+        } else {
+            say!("\n  {}# {typed} &", host.name)
         }
         host.daemon(typed)
     }

@@ -102,12 +102,11 @@ async fn ip(words: &[&str]) -> Result<(), DemoError> {
 
 async fn succeed(mut command: Command, what: &str) -> Result<(), DemoError> {
     let output = command.output().await.tried(what)?;
-    match output.status.success() {
-        true => Ok(()),
-        false => {
-            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            Err(io::Error::other(said)).tried(what)
-        }
+    if output.status.success() {
+        Ok(())
+    } else {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(io::Error::other(said)).tried(what)
     }
 }
 

@@ -91,9 +91,10 @@ impl CaControl for AgentControl {
 
     async fn ca_keys(&self, node: Label) -> Result<CaKeys, ControlError> {
         let (id, _) = self.promotable(&node)?;
-        let keys = match id == self.0.me {
-            true => self.0.ledger.issuer_keys().await.map_err(unavailable)?,
-            false => self.keys_of(&node, id).await?,
+        let keys = if id == self.0.me {
+            self.0.ledger.issuer_keys().await.map_err(unavailable)?
+        } else {
+            self.keys_of(&node, id).await?
         };
         let state = self.0.ledger.state();
         Ok(CaKeys {
@@ -173,12 +174,13 @@ impl AgentControl {
         let own = view.own_member().ok_or_else(not_member)?;
         let (id, member) = state.member_by_name(node).ok_or_else(|| no_node(node))?;
         let may = own.roles.contains(&Role::Admin) || (id == view.me && state.is_voter(id));
-        match may {
-            true => Ok((id, member.clone())),
-            false => Err(refused(
+        if may {
+            Ok((id, member.clone()))
+        } else {
+            Err(refused(
                 "this machine is not an admin; run `agent ca promote` on one that is \
                  (`agent status` shows roles)",
-            )),
+            ))
         }
     }
 
@@ -305,14 +307,15 @@ impl AgentControl {
         told.map(|lost| {
             let file = disk.root().join(lost.copy());
             let nodes: Vec<String> = lost.nodes.iter().map(|node| state.name_of(*node)).collect();
-            let kept = match nodes.is_empty() {
-                true => String::new(),
-                false => format!(
+            let kept = if nodes.is_empty() {
+String::new()
+} else {
+format!(
                     " This machine keeps out whom they evicted ({}); have an admin `agent evict` \
                      them again.",
                     nodes.join(", ")
-                ),
-            };
+                )
+};
             format!(
                 "the ledger was recovered from an earlier place: batches {} to {} that this \
                  machine held, with {} entries, are no part of it any more.{kept} See `agent ca log \

@@ -41,9 +41,10 @@ pub async fn look(inner: &Inner, place: &SetPlace) -> Option<Looked> {
                 entry.kept.not_after_ms = looked.found.leaf.not_after_ms;
             });
             let state = inner.ledger.state();
-            let refused = match is_revoked(&state, &looked.found) {
-                true => Err(revoked(place)),
-                false => writable(inner, place).await,
+            let refused = if is_revoked(&state, &looked.found) {
+                Err(revoked(place))
+            } else {
+                writable(inner, place).await
             };
             match refused {
                 Ok(()) => {
@@ -85,11 +86,10 @@ async fn read(inner: &Inner, place: &SetPlace) -> Result<Looked, String> {
         .renewals
         .with(place, |entry| {
             let goes = goes(&state, inner.me, &found);
-            match goes {
-                true => {
-                    entry.loose_since_ms.get_or_insert(wall_ms);
-                }
-                false => entry.loose_since_ms = None,
+            if goes {
+                entry.loose_since_ms.get_or_insert(wall_ms);
+            } else {
+                entry.loose_since_ms = None
             }
             let issuer = match entry.loose_since_ms {
                 Some(since_ms) => IssuerState::Revoked { since_ms },
@@ -200,13 +200,13 @@ pub async fn renew(
     // Before the ledger is asked, which a disk that fails must not fill.
     writable(inner, place).await.map_err(Trouble::Blocked)?;
     let entry = inner.renewals.with(place, |entry| {
-        let key = match new_key || entry.kept.wish.new_key {
+        let key = if new_key || entry.kept.wish.new_key {
             // The one of an attempt that failed may be certified already.
-            true => {
-                let made = || inner.host.keys.generate_p256();
-                entry.key.get_or_insert_with(made).clone()
-            }
-            false => found.key.clone(),
+
+            let made = || inner.host.keys.generate_p256();
+            entry.key.get_or_insert_with(made).clone()
+        } else {
+            found.key.clone()
         };
         (key, entry.kept.clone())
     });

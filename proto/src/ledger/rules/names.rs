@@ -72,9 +72,10 @@ pub(super) fn rule_unshare(
     share: Share,
 ) -> Result<Effect, Refusal> {
     let shared = owned_service(state, author.node, &share.name)?;
-    match shared.contains(&share.with) {
-        true => Ok(Effect::Unshare(share)),
-        false => Ok(Effect::Nothing),
+    if shared.contains(&share.with) {
+        Ok(Effect::Unshare(share))
+    } else {
+        Ok(Effect::Nothing)
     }
 }
 

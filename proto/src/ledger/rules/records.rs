@@ -56,9 +56,10 @@ pub(super) fn rule_remove(
     may_write(state, author, &place, &remove.name)?;
     let held: &[UserRecord] = state.records.get(&remove.name).map_or(&[], |all| all);
     let rtype = RecordType(remove.rtype);
-    match held.iter().any(|record| record.data.record_type() == rtype) {
-        true => Ok(Effect::RemoveRecords(remove)),
-        false => Err(Refusal::NoSuchRecord),
+    if held.iter().any(|record| record.data.record_type() == rtype) {
+        Ok(Effect::RemoveRecords(remove))
+    } else {
+        Err(Refusal::NoSuchRecord)
     }
 }
 
@@ -107,9 +108,10 @@ impl Place {
             .clone()
             .grantable()
             .map_err(|_| Refusal::NameReserved(label))?;
-        Ok(match above.is_empty() {
-            true => Self::At(label),
-            false => Self::Below(label),
+        Ok(if above.is_empty() {
+            Self::At(label)
+        } else {
+            Self::Below(label)
         })
     }
 }

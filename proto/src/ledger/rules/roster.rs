@@ -105,9 +105,10 @@ pub(super) fn rule_roster(
     if !state.roster.contains(&author.node) {
         return Err(Refusal::NotCa);
     }
-    match state.may_become(&change.voters) {
-        true => Ok(Effect::Roster(change.voters)),
-        false => Err(Refusal::Roster),
+    if state.may_become(&change.voters) {
+        Ok(Effect::Roster(change.voters))
+    } else {
+        Err(Refusal::Roster)
     }
 }
 

@@ -140,9 +140,10 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().what {
         What::List => {
             for scenario in scenario::all() {
-                let only = match scenario.needs_datagrams {
-                    true => " (wire profile only)",
-                    false => "",
+                let only = if scenario.needs_datagrams {
+                    " (wire profile only)"
+                } else {
+                    ""
                 };
                 println!("{:<18} {}{only}", scenario.name, scenario.about);
             }
@@ -248,11 +249,12 @@ fn chosen(name: &str, profile: Profile) -> Result<Vec<&'static Scenario>, String
         let scenario = scenario::find(name).ok_or_else(|| {
             format!("there is no scenario {name:?}; `simulate list` shows those that are")
         })?;
-        return match scenario.is_for(profile) {
-            true => Ok(vec![scenario]),
-            false => Err(format!(
+        return if scenario.is_for(profile) {
+            Ok(vec![scenario])
+        } else {
+            Err(format!(
                 "{name} is about packets and connections: it is for the wire profile only"
-            )),
+            ))
         };
     }
     let (fit, other): (Vec<_>, Vec<_>) =

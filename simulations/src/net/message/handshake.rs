@@ -244,18 +244,17 @@ impl State {
         let Some(server) = desk.server.clone() else {
             return Err(DialError::Closed);
         };
-        let peer = match shown.is_empty() {
-            true => None,
-            false => {
-                let judged = self
-                    .talk
-                    .judge(&shown, server.basis(), true, || server.accept(&shown));
-                let key = judged.map_err(|why| match why {
-                    Unaccepted::Expired => DialError::Expired,
-                    Unaccepted::Refused(why) => DialError::Tls(why),
-                })?;
-                Some((key, key.node_id()))
-            }
+        let peer = if shown.is_empty() {
+            None
+        } else {
+            let judged = self
+                .talk
+                .judge(&shown, server.basis(), true, || server.accept(&shown));
+            let key = judged.map_err(|why| match why {
+                Unaccepted::Expired => DialError::Expired,
+                Unaccepted::Refused(why) => DialError::Tls(why),
+            })?;
+            Some((key, key.node_id()))
         };
         let Some(desk) = self.talk.desk(there) else {
             return Err(DialError::Closed);

@@ -66,9 +66,10 @@ impl State {
             self.send(connection, side, Frame::Notice { method, body })
         });
         if let Some(desk) = self.talk.desk(desk) {
-            match queued {
-                true => desk.counters.notices_queued += 1,
-                false => desk.counters.notices_dropped += 1,
+            if queued {
+                desk.counters.notices_queued += 1
+            } else {
+                desk.counters.notices_dropped += 1
             }
         }
         queued
@@ -105,9 +106,10 @@ impl State {
             Err(lost) => {
                 // Where something was acknowledged, the probe timeout isn't
                 // doubled (RFC 9002, section 6.2.1).
-                let tries = match lost < effort.length {
-                    true => 0,
-                    false => effort.tries,
+                let tries = if lost < effort.length {
+                    0
+                } else {
+                    effort.tries
                 };
                 let wait = self.round_trip(connection, side) + PATIENCE;
                 let again = clock::now() + wait * 2u32.saturating_pow(tries.min(10));
@@ -213,9 +215,10 @@ impl State {
             from,
             // Packets of a server that moved are discarded; who dialed is
             // followed (RFC 9000, section 9).
-            receiver: match moved && side == Side::Dialed {
-                true => Err(Fate::Nowhere),
-                false => receiver,
+            receiver: if moved && side == Side::Dialed {
+                Err(Fate::Nowhere)
+            } else {
+                receiver
             },
             moved: moved && side == Side::Dialer,
         })

@@ -323,13 +323,17 @@ impl Work {
                     };
                     let result = within(&*clock, limit, work).await;
                     let result = result.unwrap_or_else(|| {
-                        count(&wire, desk, |counters| match started {
-                            true => counters.deadlines += 1,
-                            false => counters.busy += 1,
+                        count(&wire, desk, |counters| {
+                            if started {
+                                counters.deadlines += 1
+                            } else {
+                                counters.busy += 1
+                            }
                         });
-                        Err(match started {
-                            true => Failure::DeadlineExceeded,
-                            false => Failure::Busy,
+                        Err(if started {
+                            Failure::DeadlineExceeded
+                        } else {
+                            Failure::Busy
                         })
                     });
                     answer(&wire, result);

@@ -262,9 +262,10 @@ fn wait_roster(agents: &[Agent], size: usize) {
         wait_for(&format!("a roster of {size}"), WITHIN, || {
             let status = agent.cli(&["ca", "status", "--json"]).result();
             let status: Value = serde_json::from_str(&status?).map_err(|e| e.to_string())?;
-            match status["roster"].as_array().map(Vec::len) == Some(size) {
-                true => Ok(()),
-                false => Err(status["roster"].to_string()),
+            if status["roster"].as_array().map(Vec::len) == Some(size) {
+                Ok(())
+            } else {
+                Err(status["roster"].to_string())
             }
         });
     }

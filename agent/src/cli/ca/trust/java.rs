@@ -64,9 +64,10 @@ impl Java {
         let call = Call::new(&self.keytool).with(&["-J-Duser.language=en"]);
         let call = call.with(arguments).with(&["-storepass", PASSWORD]);
         // Java 8 doesn't know -cacerts; from 9 on it is what is asked for.
-        let call = match self.home.join("lib/modules").exists() {
-            true => call.with(&["-cacerts"]),
-            false => call.with(&["-keystore"]).with(&[&self.cacerts]),
+        let call = if self.home.join("lib/modules").exists() {
+            call.with(&["-cacerts"])
+        } else {
+            call.with(&["-keystore"]).with(&[&self.cacerts])
         };
         call.input(input).run().await.map_err(|error| match error {
             ProgramError::Failed(_, why) if why.contains("password was incorrect") => {

@@ -170,9 +170,12 @@ fn tell(output: Output, mut changes: Changes, nothing: &str, all: bool) -> Resul
             .notes
             .push("browsers that run read their database when they start again".into());
     }
-    output.print(&changes, || match changes.stores.is_empty() {
-        true => nothing.to_string(),
-        false => changes.text(),
+    output.print(&changes, || {
+        if changes.stores.is_empty() {
+            nothing.to_string()
+        } else {
+            changes.text()
+        }
     })?;
     if !output.is_json() {
         for text in &changes.notes {
@@ -183,9 +186,10 @@ fn tell(output: Output, mut changes: Changes, nothing: &str, all: bool) -> Resul
     if let Some(failure) = changes.stopped {
         return Err(failure);
     }
-    match changes.are_done() && all {
-        true => Ok(()),
-        false => Err(Failure::silent(FAILED)),
+    if changes.are_done() && all {
+        Ok(())
+    } else {
+        Err(Failure::silent(FAILED))
     }
 }
 

@@ -200,9 +200,10 @@ pub fn look(paths: &Paths, machine: &Machine) -> Vec<Entry> {
 /// The state folder, where it is this process's to write in.
 fn folder(paths: &Paths, machine: &Machine) -> PathBuf {
     let writable = access(&paths.state, AccessFlags::W_OK | AccessFlags::X_OK).is_ok();
-    match machine.is_root || writable {
-        true => paths.state.clone(),
-        false => own_folder(machine),
+    if machine.is_root || writable {
+        paths.state.clone()
+    } else {
+        own_folder(machine)
     }
 }
 

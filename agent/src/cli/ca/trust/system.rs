@@ -64,9 +64,10 @@ impl System {
                 return Ok(Some(Self::new(kind, tool.clone(), machine, scratch)));
             }
         }
-        match there.is_empty() {
-            true => Ok(None),
-            false => Err(there.into_iter().map(|(_, tool)| tool).collect()),
+        if there.is_empty() {
+            Ok(None)
+        } else {
+            Err(there.into_iter().map(|(_, tool)| tool).collect())
         }
     }
 

@@ -169,9 +169,10 @@ pub async fn uninstall(
             ours.name
         )
     });
-    match there {
-        true => Ok(told(Change::Removed, left)),
-        false => Ok(told(Change::Absent, left)),
+    if there {
+        Ok(told(Change::Removed, left))
+    } else {
+        Ok(told(Change::Absent, left))
     }
 }
 
