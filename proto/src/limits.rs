@@ -168,8 +168,8 @@ pub const DELIVERIES_PER_HOUR: u64 = 72_000;
 /// Streams that a member's connections bring at once before they wait, with
 /// [`PEER_WORK_BYTES`] on them counted as one more.
 pub const PEER_WORK: u64 = 8192;
-/// As [`PEER_WORK`], in an hour beyond those: 64 a second.
-pub const PEER_WORK_PER_HOUR: u64 = 64 * 3600;
+/// As [`PEER_WORK`], in an hour beyond those: 32 a second.
+pub const PEER_WORK_PER_HOUR: u64 = 32 * 3600;
 /// Bytes, either way, that are worth one stream.
 pub const PEER_WORK_BYTES: usize = 16 * 1024;
 /// Furthest a request may expire beyond the newest stamp, in milliseconds.
