@@ -89,8 +89,8 @@ pub async fn run(arguments: &Arguments, context: &mut Context) -> Result<(), Fai
     Ok(())
 }
 
-/// Starts the agent; none when it is told to end first. Where the ledger has to
-/// be fetched again, whoever asks is told so until that is done.
+/// Starts the agent; `None` when it is stopped first. Until a ledger that has to
+/// be fetched again is there, the control socket answers with that reason.
 async fn build(
     config: &Config,
     paths: &Paths,

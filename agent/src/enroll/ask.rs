@@ -235,8 +235,8 @@ impl Asking<'_> {
         })
     }
 
-    /// Asks for news; none when the member can't read what it is told of the
-    /// WireGuard key.
+    /// Asks for news; `None` when the member's build can't read the message that
+    /// carries the WireGuard key.
     async fn wait(
         &self,
         channel: &Channel,

@@ -1,7 +1,7 @@
 //! Opening the ledger at the start. Where its files are damaged so far that this
 //! node can't tell itself or those who decide from strangers, it is fetched again
 //! first. Meanwhile names of the mesh are SERVFAIL, all others are looked up as
-//! ever, and whoever asks the agent is told how it goes.
+//! ever, and the control socket answers with the progress.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

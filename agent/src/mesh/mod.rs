@@ -235,7 +235,7 @@ impl Agent {
         Self::build_telling(config, host, &watch::Sender::default()).await
     }
 
-    /// As [`Agent::build`]; `loading` is told if the ledger has to be fetched
+    /// As [`Agent::build`]; `loading` is set if the ledger has to be fetched
     /// again first, which takes until another node is reached.
     ///
     /// # Errors

@@ -128,7 +128,7 @@ fn is_recent(then: Option<Mono>, now: Mono) -> bool {
 }
 
 /// Filters of others that drop what should pass, and what has each let it
-/// pass. One that drops both families by one rule is told once.
+/// pass. One that drops both families by one rule is reported once.
 fn lost_warnings(lost: &BTreeMap<(Passage, bool), (Lost, Mono)>, now: Mono) -> BTreeSet<String> {
     let recent = lost
         .values()

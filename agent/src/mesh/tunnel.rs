@@ -43,7 +43,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const NEWS: Duration = Duration::from_millis(100);
 /// A plan that takes longer than this is told.
 const SLOW: Duration = Duration::from_secs(3);
-/// What helps where the device doesn't do as it is told.
+/// What helps where the device refuses the plan.
 const RESTART: &str = "`systemctl restart innermesh` makes the interface anew";
 /// How long a peer may take to answer through the tunnel.
 const PROBE: Duration = Duration::from_secs(3);
