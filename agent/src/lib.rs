@@ -8,7 +8,7 @@ pub mod config;
 pub mod control;
 pub mod dns;
 pub mod enroll;
-pub mod mesh;
+pub mod node;
 pub mod page;
 pub mod renewal;
 pub mod services;

@@ -15,7 +15,7 @@ use std::{
 
 use innermesh_agent::{
     host::{Host, keys::NodeKey},
-    mesh::Agent,
+    node::Agent,
     quic::{Admission, Standing, Transport},
 };
 use innermesh_proto::{

@@ -9,7 +9,7 @@ use std::{
     net::IpAddr,
 };
 
-use innermesh_agent::mesh::Agent;
+use innermesh_agent::node::Agent;
 use innermesh_proto::{
     certificate::Serial,
     crypto::Hash,

@@ -9,7 +9,7 @@ use innermesh_agent::{
     enroll::{self, InitOptions, JoinOptions},
     host::{Disk, Host, key_files as keys, state_folder::RECOVERY},
     ledger::client::SubmitError,
-    mesh::Agent,
+    node::Agent,
 };
 use innermesh_proto::{
     codec,

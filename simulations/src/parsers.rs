@@ -20,7 +20,7 @@ use innermesh_agent::{
     gossip::{generation, known},
     host::{Disk, keys::Ed25519},
     ledger::{file, raft, start::Start},
-    mesh::parse_holds,
+    node::parse_holds,
     overlay,
 };
 use innermesh_proto::{

@@ -8,7 +8,7 @@ use std::{
 
 use innermesh_agent::{
     host::{Host, tasks::Tasks},
-    mesh::Config,
+    node::Config,
     overlay::RecordedOverlay,
     tunnel::{BackendChoice, DEFAULT_MTU},
 };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use innermesh_agent::{
     control::{api::InviteRequest, authority::RequestState},
     enroll::{self, AskOptions, JoinError},
-    mesh::Agent,
+    node::Agent,
 };
 use innermesh_proto::{admission::Ending, limits};
 use simulations::{

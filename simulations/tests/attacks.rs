@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use innermesh_agent::{mesh::Agent, services::Spec};
+use innermesh_agent::{node::Agent, services::Spec};
 use innermesh_proto::{gate::gossip_id, head::to_text, id::NodeId};
 use simulations::{
     Machine, World,

@@ -8,7 +8,7 @@ use innermesh_agent::{
     control::api::InviteRequest,
     enroll::{self, JoinOptions},
     ledger::client::SubmitError,
-    mesh::Agent,
+    node::Agent,
 };
 use innermesh_proto::ledger::{
     Content, Outcome,

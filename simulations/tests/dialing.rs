@@ -11,7 +11,7 @@ use std::{
 
 use innermesh_agent::{
     enroll::{self, JoinOptions},
-    mesh::Agent,
+    node::Agent,
 };
 use innermesh_proto::limits;
 use simulations::{

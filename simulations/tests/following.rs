@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use innermesh_agent::mesh::Agent;
+use innermesh_agent::node::Agent;
 use innermesh_proto::{ledger::Content, zone::RecordType};
 use simulations::{
     Machine, World,

@@ -12,7 +12,7 @@ use innermesh_agent::{
     control::authority::{ApproveRequest, Grants},
     enroll::{self, AskOptions, JoinError, Step},
     host::keys::NodeKey,
-    mesh::Agent,
+    node::Agent,
     quic::{Caller, Handler, Transport},
 };
 use innermesh_proto::{

@@ -15,7 +15,7 @@ use innermesh_agent::{
     control::authority::{ApproveRequest, Grants},
     enroll::{self, AskOptions, JoinError, JoinReport, Step},
     host::key_files as keys,
-    mesh::Agent,
+    node::Agent,
     quic::{Caller, Handler},
     tunnel::public_key,
 };

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use innermesh_agent::{
     host::Disk,
-    mesh::{Agent, Offline, OfflineError},
+    node::{Agent, Offline, OfflineError},
 };
 use innermesh_proto::{id::NodeId, ledger::Content};
 use simulations::{

@@ -7,7 +7,7 @@ use std::{path::Path, time::Duration};
 use innermesh_agent::{
     host::Disk,
     ledger::{Barred, file},
-    mesh::{Agent, BuildError, Loading},
+    node::{Agent, BuildError, Loading},
 };
 use innermesh_proto::{
     ledger::Content,

@@ -11,7 +11,7 @@ use innermesh_agent::{
         renewals::{RenewNow, RenewalRow, RenewalWish, WhichRenewal},
     },
     host::outside::{Outside, SetPlace},
-    mesh::Agent,
+    node::Agent,
     renewal::{
         files::{self, Found},
         kept,

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use innermesh_agent::mesh::Agent;
+use innermesh_agent::node::Agent;
 use innermesh_proto::{
     ledger::{Content, Outcome},
     name::Label,

@@ -7,7 +7,7 @@ use innermesh_agent::{
     ca::Root,
     host::key_files as keys,
     ledger::{Barred, client::SubmitError},
-    mesh::Agent,
+    node::Agent,
     services::Spec,
 };
 use innermesh_proto::ledger::{Content, Outcome, Refusal};

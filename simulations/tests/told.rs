@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use innermesh_agent::mesh::Agent;
+use innermesh_agent::node::Agent;
 use simulations::{
     World,
     mesh::{found, join, start, until},

@@ -23,7 +23,7 @@ use crate::{
     control::{Control, server, socket::Socket},
     host::{Host, system},
     ledger::file::LEDGER,
-    mesh::{self, Agent, Loading},
+    node::{self, Agent, Loading},
 };
 
 /// Run the agent in the foreground; this is what systemd starts.
@@ -237,8 +237,8 @@ impl Signals {
     }
 }
 
-fn agent_config(config: &Config) -> mesh::Config {
-    mesh::Config {
+fn agent_config(config: &Config) -> node::Config {
+    node::Config {
         listen: config.listen(),
         advertise: config.advertised(),
         interface: config.tunnel.interface.as_str().to_string(),

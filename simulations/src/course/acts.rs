@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use futures_util::future::join_all;
-use innermesh_agent::{host::Clock, mesh::Agent, services::Spec};
+use innermesh_agent::{host::Clock, node::Agent, services::Spec};
 use innermesh_proto::{certificate::Serial, crypto::Hash, ledger::RULES};
 
 use super::{Course, EXCUSED, FRESH, REFETCH};

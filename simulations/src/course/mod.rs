@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use innermesh_agent::{ca::Root, mesh::Agent};
+use innermesh_agent::{ca::Root, node::Agent};
 use innermesh_proto::{id::NodeId, ledger::Batch, limits};
 use tokio::{
     sync::broadcast,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use innermesh_agent::{
     control::authority::{EvictRequest, EvictionState},
-    mesh::Agent,
+    node::Agent,
 };
 use innermesh_proto::{
     crypto::Hash,

@@ -26,7 +26,7 @@ use crate::{
         api::{CaRecovery, Der},
     },
     host::{keys::SystemKeys, system},
-    mesh::Offline,
+    node::Offline,
 };
 
 /// Go on with this machine as the only CA node, where most CA nodes are lost

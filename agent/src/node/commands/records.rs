@@ -1,0 +1,80 @@
+//! Users' DNS records: written to the ledger, from which every node's zone is
+//! made.
+
+use innermesh_proto::{
+    ledger::{
+        Content,
+        record::{RecordData, UserRecord},
+        request::{AddRecord, RemoveRecords},
+    },
+    zone::{DomainName, RecordType},
+};
+
+use crate::control::{
+    ControlError,
+    authority::{RecordAdd, RecordRow},
+};
+use crate::node::Inner;
+use crate::node::commands::{decide, invalid};
+
+/// All of them, by name.
+pub fn list(inner: &Inner) -> Vec<RecordRow> {
+    let state = inner.ledger.state();
+    let rows = state.records.iter().flat_map(|(name, all)| {
+        let name = name.to_string();
+        let state = &state;
+        all.iter().map(move |record| RecordRow {
+            name: name.clone(),
+            rtype: record.data.record_type().to_string(),
+            value: record.data.to_string(),
+            public: record.public,
+            owner: state.name_of(record.owner),
+        })
+    });
+    rows.collect()
+}
+
+/// Adds one; answers once this node answers it.
+///
+/// # Errors
+/// What is wrong with it, or why the mesh refuses it.
+pub async fn add(inner: &Inner, record: RecordAdd) -> Result<RecordRow, ControlError> {
+    let rtype: RecordType = record.rtype.parse().map_err(invalid)?;
+    let add = AddRecord {
+        name: record.name.parse::<DomainName>().map_err(invalid)?,
+        data: RecordData::parse(rtype, &record.value).map_err(invalid)?,
+        public: record.public,
+    };
+    let row = RecordRow {
+        name: add.name.to_string(),
+        rtype: rtype.to_string(),
+        value: add.data.to_string(),
+        public: add.public,
+        owner: String::new(),
+    };
+    let (name, data) = (add.name.clone(), add.data.clone());
+    decide(inner, &Content::AddRecord(add)).await?;
+    let state = inner.ledger.state();
+    let held: &[UserRecord] = state.records.get(&name).map_or(&[], |all| all);
+    // Who had added the same before is its owner.
+    let owner = held.iter().find(|held| held.data == data);
+    let owner = owner.map_or(inner.me, |held| held.owner);
+    Ok(RecordRow {
+        owner: state.name_of(owner),
+        ..row
+    })
+}
+
+/// Takes all of one name and type away.
+///
+/// # Errors
+/// As [`add`].
+pub async fn rm(inner: &Inner, name: &str, rtype: &str) -> Result<(), ControlError> {
+    let rtype: RecordType = rtype.parse().map_err(invalid)?;
+    let remove = RemoveRecords {
+        name: name.parse().map_err(invalid)?,
+        rtype: rtype.0,
+    };
+    decide(inner, &Content::RemoveRecords(remove)).await?;
+    Ok(())
+}

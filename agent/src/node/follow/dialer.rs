@@ -1,0 +1,312 @@
+//! Keeps this node connected with the other members: by the endpoints that
+//! they announce, the paths that worked before, and, when nothing else is
+//! known, the seeds that it joined by.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use innermesh_proto::{
+    endpoint::{self, is_plausible},
+    id::NodeId,
+    ledger::State,
+    limits,
+};
+use tokio::{sync::broadcast::error::RecvError, task::JoinSet};
+
+use crate::node::Inner;
+use crate::{
+    gossip::known,
+    host::{Mono, state_folder},
+    quic::{DialError, PeerEvent},
+};
+
+/// How often it is looked whom to dial.
+const TICK: Duration = Duration::from_millis(500);
+/// How often it is found out anew who isn't connected although nothing is known
+/// to have changed.
+const LOOK: Duration = Duration::from_secs(10);
+/// Dials under way at once.
+const PARALLEL: usize = 16;
+/// The first pause after a dial that failed; it doubles up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How long an address that didn't answer is remembered after its pause.
+const FORGOTTEN: Duration = Duration::from_secs(120);
+/// How long the node with the greater id leaves the dialing to the other: one
+/// of two connections would be thrown away.
+const COURTESY: Duration = Duration::from_secs(1);
+/// Dials for as long as the agent runs.
+pub async fn run(inner: Arc<Inner>) {
+    let mut dialer = Dialer {
+        seeds: state_folder::load_seeds(&*inner.host.disk).await,
+        paths: known::paths(&*inner.host.disk).await,
+        attempts: BTreeMap::new(),
+        silent: BTreeMap::new(),
+        trying: BTreeSet::new(),
+        dialing: BTreeSet::new(),
+        lacking: BTreeSet::new(),
+        looked: None,
+        started: inner.host.clock.now(),
+        inner: inner.clone(),
+    };
+    let mut events = inner.transport.events();
+    let mut dials = JoinSet::new();
+    dialer.dial(&mut dials);
+    loop {
+        let clock = inner.host.clock.clone();
+        tokio::select! {
+            () = clock.sleep(TICK) => dialer.dial(&mut dials),
+            Some(done) = dials.join_next() => {
+                if let Ok(done) = done {
+                    dialer.silent(&done);
+                    dialer.done(done.target, done.result);
+                }
+            }
+            event = events.recv() => match event {
+                Ok(PeerEvent::Up(node)) => {
+                    dialer.lacking.remove(&node);
+                    dialer.attempts.remove(&Target::Member(node));
+                    inner.membership.note(node, false);
+                    let gossip = inner.gossip.clone();
+                    inner.host.tasks.spawn(async move { gossip.greet(node).await });
+                }
+                Ok(PeerEvent::Twin(remote)) => inner.gossip.meet_twin(remote),
+                Ok(PeerEvent::Down(_)) | Err(RecvError::Lagged(_)) => dialer.looked = None,
+                Err(RecvError::Closed) => return,
+            },
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Target {
+    Member(NodeId),
+    Seed(SocketAddr),
+}
+
+struct Dialer {
+    inner: Arc<Inner>,
+    seeds: Vec<SocketAddr>,
+    paths: BTreeMap<NodeId, SocketAddr>,
+    attempts: BTreeMap<Target, Attempt>,
+    /// Addresses from which no agent ever answered: whoever announces them,
+    /// they are left alone for longer and longer.
+    silent: BTreeMap<IpAddr, Attempt>,
+    /// Addresses that are being dialed: of those that nobody knows, once at a
+    /// time, however many members announce them.
+    trying: BTreeSet<IpAddr>,
+    dialing: BTreeSet<Target>,
+    /// Members that aren't connected, as of `looked`.
+    lacking: BTreeSet<NodeId>,
+    looked: Option<(Mono, Arc<State>)>,
+    started: Mono,
+}
+
+#[derive(Clone, Copy)]
+struct Attempt {
+    failures: u32,
+    next: Mono,
+}
+
+/// What came of a dial.
+struct Done {
+    target: Target,
+    result: Result<NodeId, DialError>,
+    tried: BTreeSet<IpAddr>,
+    /// Of these, the addresses that didn't answer.
+    silent: Vec<IpAddr>,
+}
+
+impl Dialer {
+    fn dial(&mut self, dials: &mut JoinSet<Done>) {
+        let now = self.inner.host.clock.now();
+        for (target, addresses) in self.wanted(now) {
+            if dials.len() >= PARALLEL {
+                return;
+            }
+            let due = self
+                .attempts
+                .get(&target)
+                .is_none_or(|attempt| now >= attempt.next);
+            if !due || self.dialing.contains(&target) {
+                continue;
+            }
+            let addresses = self.worth_dialing(addresses, now);
+            if !addresses.is_empty() && self.dialing.insert(target) {
+                let transport = self.inner.transport.clone();
+                let ips = addresses.iter().map(|address| address.ip().to_canonical());
+                let tried: BTreeSet<IpAddr> = ips.collect();
+                self.trying.extend(&tried);
+                dials.spawn(async move {
+                    let expect = match target {
+                        Target::Member(node) => Some(node),
+                        Target::Seed(_) => None,
+                    };
+                    let mut result = Err(DialError::Timeout);
+                    let mut silent = Vec::new();
+                    for address in addresses {
+                        result = transport.dial(address, expect).await;
+                        match &result {
+                            Ok(_) => break,
+                            Err(DialError::Timeout) => silent.push(address.ip().to_canonical()),
+                            Err(_) => {}
+                        }
+                    }
+                    Done {
+                        target,
+                        result,
+                        tried,
+                        silent,
+                    }
+                });
+            }
+        }
+    }
+
+    /// A few of these addresses, each where a peer may be and none twice. One
+    /// that never answered is tried again after a pause, by whomever it is
+    /// announced: a member could name a stranger's, and all others would dial.
+    fn worth_dialing(&self, addresses: Vec<SocketAddr>, now: Mono) -> Vec<SocketAddr> {
+        let overlay = endpoint::overlay(&self.inner.ledger.state());
+        let own = self.inner.gossip.own_endpoints();
+        let loopback = own.iter().any(|own| own.ip().is_loopback());
+        let mut chosen: Vec<SocketAddr> = Vec::new();
+        let mut quiet: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        for address in addresses {
+            let ip = address.ip().to_canonical();
+            let waits = self.trying.contains(&ip)
+                || self.silent.get(&ip).is_some_and(|silent| now < silent.next);
+            let is_known = self
+                .paths
+                .values()
+                .any(|path| path.ip().to_canonical() == ip);
+            if chosen.len() < limits::DIALED_ADDRESSES
+                && is_plausible(&address, &overlay, loopback)
+                && (is_known
+                    || !waits
+                        && quiet
+                            .get(&ip)
+                            .is_none_or(|ports| *ports < limits::DIALED_PORTS))
+            {
+                *quiet.entry(ip).or_default() += 1;
+                chosen.push(address);
+            }
+        }
+        chosen
+    }
+
+    fn silent(&mut self, done: &Done) {
+        let now = self.inner.host.clock.now();
+        self.trying.retain(|ip| !done.tried.contains(ip));
+        let connected = self.inner.transport.paths();
+        self.silent
+            .retain(|_, silent| now < silent.next + FORGOTTEN);
+        for ip in &done.silent {
+            let answers = connected
+                .values()
+                .any(|path| path.ip().to_canonical() == *ip);
+            if answers || self.silent.len() >= limits::MEMBERS * limits::ENDPOINTS {
+                self.silent.remove(ip);
+                continue;
+            }
+            let failures = self.silent.get(ip).map_or(0, |silent| silent.failures);
+            let pause = (PAUSE_MIN * 2u32.saturating_pow(failures.min(8))).min(PAUSE_MAX);
+            let silent = Attempt {
+                failures: failures + 1,
+                next: now + self.jittered(pause),
+            };
+            self.silent.insert(*ip, silent);
+        }
+    }
+
+    /// Finds out who isn't connected, unless nothing changed since: in a large
+    /// mesh that costs more than all else that an idle agent does.
+    fn look(&mut self, now: Mono) {
+        let state = self.inner.ledger.state();
+        if let Some((looked, before)) = &self.looked
+            && Arc::ptr_eq(before, &state)
+            && now < *looked + LOOK
+        {
+            return;
+        }
+        let connected = self.inner.transport.peers();
+        let members = state.members.keys().copied();
+        self.lacking = members
+            .filter(|node| *node != self.inner.me && connected.binary_search(node).is_err())
+            .collect();
+        self.looked = Some((now, state));
+    }
+
+    /// Whom to dial, and where.
+    fn wanted(&mut self, now: Mono) -> Vec<(Target, Vec<SocketAddr>)> {
+        self.look(now);
+        let me = self.inner.me;
+        let mut wanted = Vec::new();
+        for node in &self.lacking {
+            let waits = *node < me && now < self.started + COURTESY;
+            // It may have connected just now.
+            if waits || self.inner.transport.is_connected(*node) {
+                continue;
+            }
+            let announced = self.inner.gossip.read(|table| {
+                let body = table.get(node)?.body.as_ref()?;
+                Some(body.announcement.quic.clone())
+            });
+            let mut addresses: Vec<SocketAddr> =
+                self.paths.get(node).copied().into_iter().collect();
+            for address in announced.unwrap_or_default() {
+                if !addresses.contains(&address) {
+                    addresses.push(address);
+                }
+            }
+            wanted.push((Target::Member(*node), addresses));
+        }
+        if !self.lacking.is_empty() && self.inner.transport.peers().is_empty() {
+            wanted.extend(
+                self.seeds
+                    .iter()
+                    .map(|seed| (Target::Seed(*seed), vec![*seed])),
+            );
+        }
+        wanted
+    }
+
+    fn done(&mut self, target: Target, result: Result<NodeId, DialError>) {
+        self.dialing.remove(&target);
+        match result {
+            Ok(_) => {
+                self.attempts.remove(&target);
+            }
+            Err(error) => {
+                tracing::debug!(?target, %error, "a peer could not be dialed");
+                if matches!(error, DialError::Expired) {
+                    self.inner.membership.wanted.notify_one();
+                }
+                if let (DialError::Evicted, Target::Member(node)) = (&error, target) {
+                    self.inner.membership.note(node, true);
+                }
+                let failures = self
+                    .attempts
+                    .get(&target)
+                    .map_or(0, |attempt| attempt.failures);
+                let pause = (PAUSE_MIN * 2u32.saturating_pow(failures.min(8))).min(PAUSE_MAX);
+                let attempt = Attempt {
+                    failures: failures + 1,
+                    next: self.inner.host.clock.now() + self.jittered(pause),
+                };
+                self.attempts.insert(target, attempt);
+            }
+        }
+    }
+
+    /// Half to all of `pause`: a mesh that starts at once doesn't dial in step.
+    fn jittered(&self, pause: Duration) -> Duration {
+        let mut byte = [0; 1];
+        self.inner.host.keys.random(&mut byte);
+        pause / 2 + pause * u32::from(byte[0]) / 512
+    }
+}

@@ -1,0 +1,16 @@
+//! What is made to match the newest view, each as a task of its own: DNS, the
+//! tunnel and the overlay, connections to peers, names, this node's membership,
+//! revocation lists, the page, ACME, and certificates of this host's programs.
+
+pub mod acme;
+pub mod crl;
+pub mod dialer;
+pub mod holds;
+pub mod membership;
+pub mod names;
+pub mod overlay;
+pub mod page;
+pub mod program_certs;
+pub mod tunnel;
+pub mod tunnel_keys;
+pub mod view;

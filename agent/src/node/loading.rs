@@ -1,0 +1,254 @@
+//! Opening the ledger at the start. Where its files are damaged so far that this
+//! node can't tell itself or those who decide from strangers, it is fetched again
+//! first. Meanwhile names of the mesh are SERVFAIL, all others are looked up as
+//! ever, and the control socket answers with the progress.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use innermesh_proto::{
+    id::resolver_v4,
+    ledger::State,
+    zone::{Zone, ZoneInput},
+};
+use tokio::sync::watch;
+
+use crate::node::BuildError;
+use crate::node::Config;
+use crate::{
+    dns::{Dns, DnsServer, MemberSources, Served},
+    enroll::{
+        kept::Kept,
+        refetch::{Lacking, Progress, Unfetched, refetch},
+    },
+    host::{Host, keys::NodeKey, within},
+    ledger::{Ledger, LedgerError, Stored, file::FileError},
+    listen::{Class, Sources},
+    tunnel::BackendChoice,
+};
+
+/// How long a node that is a member by what it has left tries to fetch the rest
+/// before it starts: as one that runs it goes on with that.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// An agent that fetches its ledger before it can start.
+#[derive(Clone)]
+pub struct Loading {
+    /// How it goes.
+    pub progress: watch::Receiver<Progress>,
+    /// What it answers meanwhile.
+    pub dns: Arc<Dns>,
+}
+
+/// Opens the ledger, fetched again where that is needed, and tells `loading`
+/// while it is.
+///
+/// # Errors
+/// [`BuildError`].
+pub(crate) async fn open(
+    host: &Host,
+    config: &Config,
+    key: &Arc<dyn NodeKey>,
+    loading: &watch::Sender<Option<Loading>>,
+) -> Result<Ledger, BuildError> {
+    let kept = Kept::load(&*host.disk).await;
+    let stored = match Stored::read(host).await {
+        Ok(stored) => Some(stored),
+        Err(LedgerError::File(FileError::Unreadable)) if kept.is_some() => None,
+        Err(error) => return Err(error.into()),
+    };
+    let known = Known::of(stored.as_ref(), kept.as_ref(), key);
+    let lacking = Lacking::of(stored.as_ref(), kept.clone()).filter(|_| known != Known::Enough);
+    let Some(lacking) = lacking else {
+        return opened(host, key, stored, kept, false).await;
+    };
+    let genesis = State::genesis(&lacking.genesis, &*host.keys).map_err(LedgerError::from)?;
+    let (told, progress) = watch::channel(Progress {
+        had: lacking.had.index,
+        left: lacking.left,
+        ..Progress::default()
+    });
+    tracing::error!("{}", *progress.borrow());
+    let meanwhile = Meanwhile::serve(host, config, &genesis).await;
+    loading.send_replace(Some(Loading {
+        progress,
+        dns: meanwhile.dns.clone(),
+    }));
+    let work = refetch(host, key, &lacking, &told);
+    let fetched = match known {
+        Known::Some => within(&*host.clock, PATIENCE, work).await,
+        _ => Some(work.await),
+    };
+    meanwhile.end().await;
+    match fetched {
+        // It goes on with what is left.
+        Some(Err(Unfetched::Alone)) if known == Known::Some => {
+            opened(host, key, stored, kept, false).await
+        }
+        Some(done) => {
+            done?;
+            tracing::warn!("the ledger was fetched again");
+            let stored = Stored::read(host).await?;
+            opened(host, key, Some(stored), kept, true).await
+        }
+        None => opened(host, key, stored, kept, false).await,
+    }
+}
+
+async fn opened(
+    host: &Host,
+    key: &Arc<dyn NodeKey>,
+    stored: Option<Stored>,
+    kept: Option<Kept>,
+    is_refetched: bool,
+) -> Result<Ledger, BuildError> {
+    let Some(mut stored) = stored else {
+        return Err(LedgerError::File(FileError::Unreadable).into());
+    };
+    if is_refetched {
+        stored.note_refetched();
+    }
+    let was_damaged = stored.is_damaged() || is_refetched;
+    let reached = stored.reached();
+    let recovery = stored.state().recovery;
+    let ledger = stored.open(host, key.clone()).await?;
+    if was_damaged {
+        ledger.note_had(recovery, reached.index);
+        if let Some(kept) = kept {
+            ledger.note_had(kept.recovery, kept.position.index);
+        }
+    }
+    Ok(ledger)
+}
+
+/// What a node knows by what it has left of its ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    /// Itself, and those who decide: as one that runs it gets the rest.
+    Enough,
+    /// Itself, and not all who decided.
+    Some,
+    /// Not even itself.
+    Nobody,
+}
+
+impl Known {
+    fn of(stored: Option<&Stored>, kept: Option<&Kept>, key: &Arc<dyn NodeKey>) -> Self {
+        let Some(stored) = stored else {
+            return Self::Nobody;
+        };
+        let state = stored.state();
+        let had_more = |kept: &Kept| {
+            kept.recovery >= state.recovery && kept.position.index > state.position.index
+        };
+        let lacks = stored.is_damaged() || kept.is_some_and(had_more);
+        if state.member_by_key(&key.public()).is_none() {
+            // One that was a member and is none by all that it had is none.
+            let was = state.evicted.contains_key(&key.public().node_id());
+            return if lacks && !was {
+                Self::Nobody
+            } else {
+                Self::Enough
+            };
+        }
+        let knows_roster = |kept: &Kept| {
+            kept.roster
+                .iter()
+                .all(|node| state.members.contains_key(node))
+        };
+        if stored.is_damaged() && !kept.is_none_or(knows_roster) {
+            return Self::Some;
+        }
+        Self::Enough
+    }
+}
+
+/// DNS while there is no view: where it can listen already.
+struct Meanwhile {
+    dns: Arc<Dns>,
+    servers: Vec<DnsServer>,
+}
+
+impl Meanwhile {
+    async fn serve(host: &Host, config: &Config, genesis: &State) -> Self {
+        let zone = Arc::new(Zone::build(&ZoneInput {
+            domain: genesis.domain.clone(),
+            ipv4: genesis.ipv4,
+            ula: genesis.mesh.ula(),
+            version: 0,
+            loading: true,
+            nodes: BTreeMap::new(),
+            services: BTreeMap::new(),
+            records: BTreeMap::new(),
+            member_aliases: BTreeSet::new(),
+        }));
+        let first = zone.clone();
+        let dns = Arc::new(Dns::new(
+            host.clock.clone(),
+            move || (*first).clone(),
+            genesis.ipv4,
+            genesis.mesh.ula(),
+        ));
+        let resolvers = [
+            IpAddr::V4(resolver_v4(genesis.ipv4)),
+            IpAddr::V6(genesis.mesh.resolver_v6()),
+        ];
+        let local = host.net.local_addresses().await;
+        let mut own: BTreeSet<IpAddr> = local.into_iter().map(|(_, ip)| ip).collect();
+        own.extend(resolvers);
+        let upstream = if config.dns_upstream.is_empty() {
+            host.net.upstream_resolvers().await
+        } else {
+            config.dns_upstream.clone()
+        };
+        dns.set_upstreams(&upstream, &own.iter().copied().collect::<Vec<_>>());
+        let sources: Arc<dyn Sources> = {
+            let own = own.clone();
+            Arc::new(move |address: IpAddr| {
+                if address.is_loopback() || own.contains(&address) {
+                    Class::Local
+                } else {
+                    Class::Other
+                }
+            })
+        };
+        let local = config.local_sources.clone();
+        dns.publish(move || Served {
+            zone,
+            sources: Arc::new(MemberSources {
+                own,
+                members: BTreeSet::new(),
+                local,
+            }),
+        });
+        let has_interface = config.backend != BackendChoice::None;
+        let listen = if config.dns_listen.is_empty() && has_interface {
+            resolvers.map(|ip| SocketAddr::new(ip, 53)).to_vec()
+        } else {
+            config.dns_listen.clone()
+        };
+        let mut servers = Vec::new();
+        if host.net.has_sockets() {
+            for address in listen {
+                // The resolver's addresses exist only if the kernel's tunnel
+                // outlived the last run.
+                match DnsServer::start(dns.clone(), host.clock.clone(), &sources, &[address]) {
+                    Ok(server) => servers.push(server),
+                    Err(error) => tracing::warn!(%error, "no names are answered there yet"),
+                }
+            }
+        }
+        Self { dns, servers }
+    }
+
+    /// Gives its sockets back.
+    async fn end(self) {
+        for server in self.servers {
+            server.end().await;
+        }
+    }
+}
