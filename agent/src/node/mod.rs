@@ -54,7 +54,7 @@ use crate::{
         Council, Ledger, LedgerError,
         budget::Deliveries,
         client::{Client, SubmitError},
-        follow::{self, Gossiped, Nudge},
+        follow::{Gossiped, Nudge},
     },
     listen::{Class, Sources},
     quic::{Settings, Transport, TransportError},
@@ -312,7 +312,7 @@ impl Agent {
         )
         .await
         .map_err(|error| BuildError::Io(folder, error))?;
-        follow::start(&host, me, ledger.clone(), transport.clone(), nudge.clone());
+        crate::ledger::follow::start(&host, me, ledger.clone(), transport.clone(), nudge.clone());
         let client = Client::new(
             &host,
             key.clone(),

@@ -30,9 +30,6 @@ use innermesh_proto::{
 
 use crate::node::Inner;
 use crate::node::VERSION;
-use crate::node::commands::certificates;
-use crate::node::commands::invite;
-use crate::node::commands::spenders;
 use crate::node::follow::holds;
 use crate::node::follow::names;
 use crate::node::follow::overlay;
