@@ -6,6 +6,7 @@ mod commands;
 mod follow;
 mod loading;
 mod peer;
+mod refusals;
 
 use std::{
     collections::BTreeSet,
@@ -54,7 +55,7 @@ use crate::{
         Council, Ledger, LedgerError,
         budget::Deliveries,
         client::{Client, SubmitError},
-        follow::{Gossiped, Nudge},
+        follow::{Gossiped, Nudge, start as follow_ledger},
     },
     listen::{Class, Sources},
     quic::{Settings, Transport, TransportError},
@@ -312,7 +313,7 @@ impl Agent {
         )
         .await
         .map_err(|error| BuildError::Io(folder, error))?;
-        crate::ledger::follow::start(&host, me, ledger.clone(), transport.clone(), nudge.clone());
+        follow_ledger(&host, me, ledger.clone(), transport.clone(), nudge.clone());
         let client = Client::new(
             &host,
             key.clone(),

@@ -30,8 +30,8 @@ use tokio::task::JoinSet;
 
 use crate::node::Inner;
 use crate::node::commands::invite;
-use crate::node::commands::{by_refusal, decide, invalid, refused, submit};
 use crate::node::peer::requests;
+use crate::node::refusals::{by_refusal, decide, invalid, refused, submit};
 use crate::{
     control::{
         ControlError, ErrorCode,

@@ -5,6 +5,7 @@ use innermesh_proto::{certificate::Serial, name::Label};
 
 use crate::control::{
     ControlError,
+    acme::{AcmeControl, ExternalAccount},
     authority::{
         Admitted, ApproveRequest, Authority, CertRevoked, Denied, EvictRequest, Evicted, Left,
         RecordAdd, RecordRow, Rekeyed, RequestRow,
@@ -12,6 +13,7 @@ use crate::control::{
     renewals::{RenewNow, RenewalRow, RenewalWish, Renewals, WhichRenewal},
 };
 use crate::node::commands::AgentControl;
+use crate::node::commands::acme;
 use crate::node::commands::admit;
 use crate::node::commands::certificates;
 use crate::node::commands::evict;
@@ -79,5 +81,16 @@ impl Renewals for AgentControl {
 
     async fn renewal_rm(&self, which: WhichRenewal) -> Result<RenewalRow, ControlError> {
         program_certs::remove(&self.0, which).await
+    }
+}
+
+#[async_trait]
+impl AcmeControl for AgentControl {
+    async fn eab_add(&self, name: String) -> Result<ExternalAccount, ControlError> {
+        acme::eab_add(&self.0, name).await
+    }
+
+    async fn eab_rm(&self, name: String) -> Result<(), ControlError> {
+        acme::eab_rm(&self.0, name).await
     }
 }

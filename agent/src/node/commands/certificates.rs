@@ -11,12 +11,12 @@ use innermesh_proto::{
 };
 
 use crate::node::Inner;
-use crate::node::commands::decide;
+use crate::node::refusals::{decide, invalid};
 use crate::{
-    ca::pem,
+    ca::{csr::Csr, pem},
     control::{
         ControlError, ErrorCode,
-        api::{CertKind, CertRow, Issued},
+        api::{CertKind, CertRequest, CertRow, Issued},
         authority::CertRevoked,
     },
     host::UnixTime,
@@ -48,6 +48,25 @@ pub fn list(state: &State) -> Vec<CertRow> {
         .collect();
     rows.sort_by(|a, b| (&a.node, &a.names, a.not_after).cmp(&(&b.node, &b.names, b.not_after)));
     rows
+}
+
+/// Has a certificate issued for the key of a signing request.
+///
+/// # Errors
+/// When the request is for other names, or why there is none.
+pub async fn issue(inner: &Inner, request: CertRequest) -> Result<Issued, ControlError> {
+    let csr = Csr::parse(&request.csr.0).map_err(invalid)?;
+    let names: BTreeSet<String> = request
+        .names
+        .iter()
+        .map(|name| name.to_ascii_lowercase())
+        .collect();
+    if csr.dns != names || !csr.ips.is_empty() {
+        return Err(invalid(
+            "the signing request is for other names than those that were asked for",
+        ));
+    }
+    certify(inner, csr.spki, names, request.days).await
 }
 
 /// Has a certificate for a key of this node's issued.

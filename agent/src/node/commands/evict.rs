@@ -18,9 +18,9 @@ use crate::control::{
     authority::{EvictRequest, Evicted, EvictionState},
 };
 use crate::node::Inner;
-use crate::node::commands::{by_refusal, decide, no_node, not_member, refused};
 use crate::node::follow::holds;
 use crate::node::follow::tunnel;
+use crate::node::refusals::{by_refusal, decide, no_node, not_member, refused};
 
 /// How long the ledger may take while a person waits.
 const PATIENCE: Duration = Duration::from_secs(8);

@@ -11,7 +11,7 @@ use innermesh_proto::{
 use ipnet::IpNet;
 
 use crate::node::Inner;
-use crate::node::commands::{invalid, not_member, refused};
+use crate::node::refusals::{invalid, not_member, refused};
 use crate::{
     control::{
         ControlError,

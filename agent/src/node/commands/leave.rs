@@ -6,8 +6,8 @@ use std::{sync::Arc, time::Duration};
 use innermesh_proto::ledger::{Content, Outcome, Refusal, State};
 
 use crate::node::Inner;
-use crate::node::commands::{by_refusal, decide, not_member, refused};
 use crate::node::follow::membership;
+use crate::node::refusals::{by_refusal, decide, not_member, refused};
 use crate::{
     control::{
         ControlError, ErrorCode,

@@ -15,7 +15,7 @@ use crate::control::{
     authority::{RecordAdd, RecordRow},
 };
 use crate::node::Inner;
-use crate::node::commands::{decide, invalid};
+use crate::node::refusals::{decide, invalid};
 
 /// All of them, by name.
 pub fn list(inner: &Inner) -> Vec<RecordRow> {

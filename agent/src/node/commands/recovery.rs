@@ -8,19 +8,70 @@ use innermesh_proto::{
     codec,
     id::NodeId,
     ledger::{BatchError, Position, Recovery, SignedRecovery, State, stamp, state::Member},
+    limits,
     message::IssuerKeys,
 };
 
-use crate::node::BuildError;
-use crate::node::LOCK;
 use crate::{
-    control::api::{CaRecovery, Der, Life},
+    control::api::{CaRecovery, ControlError, Der, Life},
     enroll::kept::Kept,
     gossip::known,
     host::{Host, key_files as keys, state_folder},
     ledger::{Ledger, Stored, TakeError},
+    node::{
+        BuildError, Inner, LOCK,
+        commands::ca_status,
+        refusals::{invalid, not_member, refused, unavailable},
+    },
 };
 
+/// What the root is to sign so that this node decides alone.
+///
+/// # Errors
+/// When nothing is lost.
+pub async fn asked(inner: &Inner) -> Result<CaRecovery, ControlError> {
+    let view = inner.view.borrow().clone();
+    let state = &view.ledger;
+    let own = view.own_member().ok_or_else(not_member)?;
+    let deciding = ca_status::deciding(inner, state).await;
+    // Only who leads tells of the others.
+    if let Some(leader) = deciding.leader.filter(|_| !deciding.voters.is_empty()) {
+        return Err(refused(format!(
+            "{} leads the CA nodes and answers: nothing is lost; to take one out that is gone, \
+             use `agent ca demote NODE`",
+            state.name_of(leader)
+        )));
+    }
+    let keys = inner.ledger.issuer_keys().await.map_err(unavailable)?;
+    let position = *inner.ledger.durable().borrow();
+    let now = inner.gossip.now();
+    let ahead = inner.gossip.read(|table| {
+        let further = table
+            .iter()
+            .filter(|(_, known)| known.is_live(now) && known.head.position.index > position.index);
+        let nodes = further.map(|(node, _)| state.name_of(*node));
+        nodes.collect()
+    });
+    let (me, now_ms) = ((view.me, own), inner.now_ms());
+    Ok(wanted(state, me, position, keys, ahead, now_ms))
+}
+
+/// Goes on from what the root signed.
+///
+/// # Errors
+/// Why the ledger doesn't take it.
+pub async fn recover(inner: &Inner, signed: Der) -> Result<(), ControlError> {
+    let signed: SignedRecovery = codec::decode(&signed.0, 2 * limits::HEADER_BYTES)
+        .map_err(|error| invalid(format!("what the root signed: {error}")))?;
+    match inner.ledger.recover(signed).await {
+        Ok(_) => Ok(()),
+        Err(error) if is_overtaken(&error) => Err(refused(
+            "the root didn't sign this for the newest batch here; the ledger went on \
+             meanwhile: run `agent ca recover` again",
+        )),
+        Err(error) => Err(unavailable(error)),
+    }
+}
 /// What the root is to sign so that this node decides alone behind `position`.
 pub(crate) fn wanted(
     state: &State,

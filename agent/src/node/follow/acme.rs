@@ -17,7 +17,6 @@ use innermesh_proto::{
 };
 
 use crate::node::Inner;
-use crate::node::commands::AgentControl;
 use crate::node::commands::certificates;
 use crate::{
     acme::{
@@ -27,10 +26,6 @@ use crate::{
         server::Shown,
     },
     ca::pem,
-    control::{
-        ControlError, ErrorCode,
-        acme::{AcmeControl, ExternalAccount},
-    },
     host::{holder, keys::CaKey},
     ledger::client::SubmitError,
 };
@@ -189,48 +184,6 @@ async fn certify(inner: &Inner, wanted: Wanted, patience: Duration) -> Result<Ce
         serial: issued.serial,
         not_after_ms: issued.not_after.ms(),
     })
-}
-
-#[async_trait]
-impl AcmeControl for AgentControl {
-    async fn eab_add(&self, name: String) -> Result<ExternalAccount, ControlError> {
-        let acme = self.acme()?;
-        let asked = Asked(Arc::downgrade(&self.0));
-        if !asked.may_have(&Identifier::Dns(name.clone())) {
-            return Err(ControlError::new(
-                ErrorCode::Refused,
-                format!("this machine doesn't hold the name {name}; `agent service add` gets it"),
-            ));
-        }
-        let (kid, binding) = acme.bind(&name).await.map_err(internal)?;
-        Ok(ExternalAccount {
-            name,
-            kid,
-            hmac_key: binding.key,
-            directory: acme.directory_url(),
-        })
-    }
-
-    async fn eab_rm(&self, name: String) -> Result<(), ControlError> {
-        match self.acme()?.unbind(&name).await.map_err(internal)? {
-            0 => Err(ControlError::new(
-                ErrorCode::NotFound,
-                format!("there is no key for {name}"),
-            )),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl AgentControl {
-    fn acme(&self) -> Result<&Arc<Acme>, ControlError> {
-        let starting = || ControlError::new(ErrorCode::Unavailable, "the agent is starting");
-        self.0.acme.get().ok_or_else(starting)
-    }
-}
-
-fn internal(error: std::io::Error) -> ControlError {
-    ControlError::new(ErrorCode::Internal, error)
 }
 
 /// Opens ACME and serves it in the background.

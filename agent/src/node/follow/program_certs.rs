@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use self::attempt::{Looked, Trouble};
 use crate::node::Inner;
-use crate::node::commands::invalid;
+use crate::node::refusals::{invalid, refused};
 use crate::{
     control::{
         ControlError, ErrorCode,
@@ -362,11 +362,11 @@ pub async fn now(inner: &Inner, request: RenewNow) -> Result<RenewalRow, Control
         None => Ok(()),
     };
     if let Err(Trouble::Blocked(why) | Trouble::Failed(why)) = done {
-        return Err(crate::node::commands::refused(why));
+        return Err(refused(why));
     }
     let blocked = renewals.with(&place, |entry| entry.blocked.clone());
     match blocked.flatten() {
-        Some(failure) => Err(crate::node::commands::refused(failure.why)),
+        Some(failure) => Err(refused(failure.why)),
         None => row(inner, &place),
     }
 }

@@ -1,0 +1,95 @@
+//! How the other members are reached, and probes of one.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use innermesh_proto::{id::NodeId, name::Label, rpc::method};
+
+use crate::{
+    control::api::{ControlError, Path, Peer, PingReply},
+    node::{Inner, follow::tunnel, refusals::no_node},
+    quic::PeerInfo,
+};
+
+/// How long one probe may take.
+const PROBE: Duration = Duration::from_secs(3);
+/// Between two probes.
+const PROBE_PAUSE: Duration = Duration::from_millis(200);
+/// Most probes of one `ping`.
+const PROBES: u32 = 100;
+
+/// The other members, and how each is reached.
+pub fn peers(inner: &Inner) -> Vec<Peer> {
+    let view = inner.view.borrow().clone();
+    let paths = paths(inner);
+    let others = view
+        .ledger
+        .members
+        .iter()
+        .filter(|(node, _)| **node != view.me);
+    others
+        .map(|(node, member)| {
+            let info = paths.get(node);
+            Peer {
+                name: member.name.to_string(),
+                path: path(info.is_some()),
+                endpoint: info.map(|info| info.remote),
+                rtt_ms: info.map(|info| info.rtt.as_secs_f64() * 1000.0),
+                psk: false,
+            }
+        })
+        .collect()
+}
+
+/// Sends probes to a member over QUIC, and asks for a tunnel handshake where
+/// there is a tunnel.
+///
+/// # Errors
+/// When no member has that name.
+pub async fn ping(inner: &Inner, node: Label, count: u32) -> Result<PingReply, ControlError> {
+    let view = inner.view.borrow().clone();
+    let (id, _) = view
+        .ledger
+        .member_by_name(&node)
+        .ok_or_else(|| no_node(&node))?;
+    let clock = &inner.host.clock;
+    let sent = count.clamp(1, PROBES);
+    let mut rtt_ms = Vec::new();
+    for probe in 0..sent {
+        if probe > 0 {
+            clock.sleep(PROBE_PAUSE).await;
+        }
+        let start = clock.now();
+        let answered = if id == view.me {
+            true
+        } else {
+            let call = inner
+                .transport
+                .call(id, method::PING, probe.to_le_bytes().to_vec(), PROBE);
+            call.await.is_ok()
+        };
+        if answered {
+            rtt_ms.push(clock.now().saturating_sub(start).as_secs_f64() * 1000.0);
+        }
+    }
+    let info = paths(inner).remove(&id);
+    Ok(PingReply {
+        node: node.to_string(),
+        path: path(info.is_some() || id == view.me),
+        endpoint: info.map(|info| info.remote),
+        sent,
+        rtt_ms,
+        tunnel: tunnel::ping(&inner, &view, id).await,
+    })
+}
+
+pub fn paths(inner: &Inner) -> BTreeMap<NodeId, PeerInfo> {
+    let connected = inner.transport.connected();
+    connected
+        .into_iter()
+        .map(|peer| (peer.node, peer))
+        .collect()
+}
+
+pub fn path(connected: bool) -> Path {
+    if connected { Path::Direct } else { Path::None }
+}

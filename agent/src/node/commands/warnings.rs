@@ -1,0 +1,221 @@
+//! What a person should know, and do something about.
+
+use std::path::{Path, PathBuf};
+
+use innermesh_proto::{ledger::State, view::MeshView};
+
+use crate::{
+    ca::expiry,
+    control::finding::Finding,
+    node::{
+        Inner,
+        follow::{holds, tunnel},
+    },
+};
+
+/// All that is known without asking the disk or others.
+pub fn all(inner: &Inner, view: &MeshView) -> Vec<String> {
+    let mut warnings = expiring(inner, view);
+    warnings.extend(turned_away(inner, view));
+    for node in inner.gossip.conflicts() {
+        let name = view
+            .ledger
+            .members
+            .get(&node)
+            .map(|member| member.name.to_string());
+        warnings.push(format!(
+            "two machines use the key of {}: a cloned disk. Stop one, and join it anew with a fresh state folder",
+            name.unwrap_or_else(|| node.to_string())
+        ));
+    }
+    let unknown = inner.ledger.council().borrow().unknown_rules;
+    warnings.extend(unknown.map(|rules| {
+        format!(
+            "the ledger follows rules {rules}, which this version doesn't know: this node no \
+             longer sees changes of members, names and certificates. Update the agent"
+        )
+    }));
+    if inner.ledger.was_damaged() {
+        warnings.push(was_damaged(inner.ledger.behind()));
+    }
+    // Of a copy that runs all that is told is the copy.
+    let twin = inner.gossip.conflicts().contains(&view.me);
+    if inner.gossip.was_rolled_back() && !twin {
+        warnings.push(rolled_back(view));
+    }
+    warnings.extend(holds::warnings(&view.ledger, &view.held, view.me));
+    warnings.extend(findings(inner).iter().map(Finding::sentence));
+    warnings.extend(inner.services.warnings());
+    let trouble = inner.acme_trouble.borrow().clone();
+    warnings.extend(trouble.map(|why| format!("ACME isn't served: {why}")));
+    warnings.extend(inner.enforced.warnings(inner.host.clock.now()));
+    warnings.extend(inner.page.warnings());
+    warnings.extend(inner.lists.warnings(&view.ledger, inner.now_ms()));
+    if let Some(why) = &*inner
+        .membership
+        .failure
+        .lock()
+        .unwrap_or_else(|e| e.into_inner())
+    {
+        warnings.push(format!(
+            "the membership certificate could not be renewed: {why}"
+        ));
+    }
+    warnings.extend(inner.renewals.warnings(inner.host.clock.wall_ms()));
+    if view.ledger.members.len() > 2 {
+        warnings.extend(roster_advice(&view.ledger));
+    }
+    warnings
+}
+
+/// A disk that is nearly full.
+pub async fn room(inner: &Inner) -> Option<String> {
+    let disk = &inner.host.disk;
+    let free = disk
+        .free()
+        .await
+        .ok()
+        .filter(|free| *free < crate::ledger::ROOM)?;
+    Some(format!(
+        "{} KiB are left on the disk of {}: free some space; with none this machine doesn't \
+         follow the ledger",
+        free >> 10,
+        disk.root().display()
+    ))
+}
+
+/// Others say that this machine is no member any more: an evicted one gets
+/// nothing more of the ledger that says so.
+fn turned_away(inner: &Inner, view: &MeshView) -> Option<String> {
+    const NAMED: usize = 3;
+    let all = inner.membership.turned_away.lock();
+    let all = all.unwrap_or_else(|e| e.into_inner());
+    if all.is_empty() {
+        return None;
+    }
+    let names: Vec<String> = all
+        .iter()
+        .take(NAMED)
+        .map(|node| view.ledger.name_of(*node))
+        .collect();
+    let more = match all.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Some(format!(
+        "{}{more} turned this machine away: it was evicted, or has left. To come back, move {} \
+         away and `agent join` with a new invite",
+        names.join(", "),
+        inner.host.disk.root().display()
+    ))
+}
+
+/// What isn't as it should be, with what to do.
+pub fn findings(inner: &Inner) -> Vec<Finding> {
+    let tunnel = tunnel::finding(inner).into_iter();
+    tunnel.chain(inner.enforced.findings()).collect()
+}
+
+/// What a recovery left behind, as long as the copy of it is there.
+pub async fn lost(inner: &Inner) -> Vec<String> {
+    let lost = inner.ledger.lost();
+    if lost.is_empty() {
+        return Vec::new();
+    }
+    let disk = &inner.host.disk;
+    let files = disk.list(Path::new("")).await.unwrap_or_default();
+    let state = inner.ledger.state();
+    let told = lost
+        .iter()
+        .filter(|lost| files.contains(&PathBuf::from(lost.copy())));
+    told.map(|lost| {
+        let file = disk.root().join(lost.copy());
+        let nodes: Vec<String> = lost.nodes.iter().map(|node| state.name_of(*node)).collect();
+        let kept = if nodes.is_empty() {
+            String::new()
+        } else {
+            format!(
+                " This machine keeps out whom they evicted ({}); have an admin `agent evict` \
+                 them again.",
+                nodes.join(", ")
+            )
+        };
+        format!(
+            "the ledger was recovered from an earlier place: batches {} to {} that this \
+             machine held, with {} entries, are no part of it any more.{kept} See `agent ca log \
+             --file {file}`, ask again for what is missing, then remove that file",
+            lost.from,
+            lost.to,
+            lost.entries,
+            file = file.display()
+        )
+    })
+    .collect()
+}
+
+/// Ends that are near: nothing here may expire as a surprise.
+pub fn expiring(inner: &Inner, view: &MeshView) -> Vec<String> {
+    let state = &view.ledger;
+    let voters = state.voters.keys().filter(|node| state.is_voter(**node));
+    let issuers: Vec<(String, Vec<expiry::Life>)> = voters
+        .map(|node| {
+            let usable = state
+                .issuers_of(*node)
+                .filter(|issuer| issuer.revoked.is_none());
+            let lives = usable.map(|issuer| {
+                let certificate = &issuer.certificate;
+                (certificate.not_before_ms, certificate.not_after_ms)
+            });
+            (state.name_of(*node), lives.collect())
+        })
+        .collect();
+    expiry::warnings(
+        inner.host.clock.wall_ms(),
+        state.root.not_after_ms,
+        &issuers,
+    )
+}
+
+/// What would make the roster survive more.
+pub fn roster_advice(state: &State) -> Option<String> {
+    let advice = match state.roster.len() {
+        1 => {
+            "one machine alone decides the ledger: while it is away nothing new is granted or \
+             issued (what is there goes on). Make two more CA nodes with `agent ca promote NODE`"
+        }
+        2 => {
+            "two CA nodes decide together, and neither may be away: add one with \
+             `agent ca promote NODE`"
+        }
+        4 => {
+            "four CA nodes survive the loss of one, as three do: add one with \
+             `agent ca promote NODE`"
+        }
+        _ => return None,
+    };
+    Some(advice.into())
+}
+
+fn was_damaged(behind: Option<u64>) -> String {
+    let now = match behind {
+        Some(index) => format!("it had come to batch {index}, and doesn't have all up to that yet"),
+        None => "what was lost was fetched again".into(),
+    };
+    format!(
+        "the ledger's files on this machine were damaged when the agent started: {now}. A copy is \
+         in ledger.damaged or ledger.snapshot.damaged; look at the disk"
+    )
+}
+
+fn rolled_back(view: &MeshView) -> String {
+    let next = if view.ledger.voters.contains_key(&view.me) {
+        "It is a CA node, and may have forgotten what it promised the others: have an admin \
+             `agent ca demote` it and then `agent ca promote` it"
+    } else {
+        "If the machine that the snapshot is of runs too, stop one of the two"
+    };
+    format!(
+        "this machine's state was older than what it had announced before, as after a restored \
+         snapshot; it goes on above that. {next}"
+    )
+}
