@@ -236,21 +236,9 @@ impl Bench {
     }
 }
 
-/// Whether dig is there; says so when it isn't.
-fn no_dig() -> bool {
-    let missing = std::process::Command::new("dig")
-        .arg("-v")
-        .output()
-        .is_err();
-    if missing {
-        println!("skipped: dig is not installed (Debian: bind9-dnsutils)");
-    }
-    missing
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_zone_is_answered_with_authority() {
-    if no_dig() {
+    if !innermesh_skip::installed(&["dig"]) {
         return;
     }
     let bench = Bench::start(&input("lab.internal"));
@@ -280,7 +268,7 @@ async fn the_zone_is_answered_with_authority() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_there_is_nodata_or_nxdomain_with_the_soa() {
-    if no_dig() {
+    if !innermesh_skip::installed(&["dig"]) {
         return;
     }
     let bench = Bench::start(&input("lab.internal"));
@@ -320,7 +308,7 @@ async fn what_is_not_there_is_nodata_or_nxdomain_with_the_soa() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_view_loads_the_unknown_is_servfail_and_then_the_new_zone_answers() {
-    if no_dig() {
+    if !innermesh_skip::installed(&["dig"]) {
         return;
     }
     let mut loading = input("lab.internal");
@@ -339,7 +327,7 @@ async fn while_the_view_loads_the_unknown_is_servfail_and_then_the_new_zone_answ
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_long_for_udp_is_cut_and_comes_over_tcp() {
-    if no_dig() {
+    if !innermesh_skip::installed(&["dig"]) {
         return;
     }
     let bench = Bench::start(&input("lab.internal"));
@@ -378,7 +366,7 @@ async fn what_is_too_long_for_udp_is_cut_and_comes_over_tcp() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn edns_is_answered_in_kind() {
-    if no_dig() {
+    if !innermesh_skip::installed(&["dig"]) {
         return;
     }
     let bench = Bench::start(&input("lab.internal"));
@@ -398,7 +386,7 @@ async fn edns_is_answered_in_kind() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_is_refused_everything() {
-    if no_dig() {
+    if !innermesh_skip::installed(&["dig"]) {
         return;
     }
     let (bench, upstream) = Bench::forwarding();
@@ -426,7 +414,7 @@ async fn a_stranger_is_refused_everything() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn other_names_are_forwarded_and_kept() {
-    if no_dig() {
+    if !innermesh_skip::installed(&["dig"]) {
         return;
     }
     let (bench, upstream) = Bench::forwarding();
@@ -466,7 +454,7 @@ async fn many_who_ask_the_same_are_one_question_to_upstream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn addresses_of_the_mesh_in_answers_from_outside_are_dropped() {
-    if no_dig() {
+    if !innermesh_skip::installed(&["dig"]) {
         return;
     }
     let (bench, upstream) = Bench::forwarding();
@@ -484,7 +472,7 @@ async fn addresses_of_the_mesh_in_answers_from_outside_are_dropped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_upstream_is_dead_its_last_answer_stands() {
-    if no_dig() {
+    if !innermesh_skip::installed(&["dig"]) {
         return;
     }
     let (bench, upstream) = Bench::forwarding();
@@ -541,7 +529,7 @@ async fn a_dead_server_before_a_live_one_costs_one_slow_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_an_upstream_the_answer_says_so_and_the_mesh_still_resolves() {
-    if no_dig() {
+    if !innermesh_skip::installed(&["dig"]) {
         return;
     }
     let (bench, upstream) = Bench::forwarding();
@@ -621,7 +609,9 @@ async fn an_address_whose_places_are_taken_gives_the_one_that_was_idle_for_the_l
     let answered = async {
         loop {
             bench.clock.advance(1);
-            if no_dig() || bench.short("a.lab.internal A +tcp").await == ["10.77.0.1"] {
+            if innermesh_skip::missing(&["dig"]).is_some()
+                || bench.short("a.lab.internal A +tcp").await == ["10.77.0.1"]
+            {
                 return;
             }
         }
@@ -699,7 +689,7 @@ async fn a_question_in_process_is_answered_as_over_a_socket() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_loopback_addresses_can_be_served() {
-    if no_dig() {
+    if !innermesh_skip::installed(&["dig"]) {
         return;
     }
     let bench = Bench::start(&input("lab.internal"));
@@ -709,7 +699,7 @@ async fn both_loopback_addresses_can_be_served() {
         &others(),
         &["[::1]:0".parse().unwrap()],
     ) else {
-        println!("skipped: this machine has no IPv6 loopback address");
+        innermesh_skip::skip("this machine has no IPv6 loopback address");
         return;
     };
     let bench = Bench { server, ..bench };
@@ -738,7 +728,7 @@ async fn upstream_alias(owner: &'static [u8], target: &'static [u8]) -> SocketAd
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_alias_that_leads_outside_is_followed_there_and_back() {
-    if no_dig() {
+    if !innermesh_skip::installed(&["dig"]) {
         return;
     }
     let mut inside = input("lab.internal");

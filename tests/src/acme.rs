@@ -34,7 +34,7 @@ use tokio_rustls::TlsConnector;
 use crate::{
     Agent, Host, Process,
     agent::{DOMAIN, PATIENCE},
-    lab::inside,
+    namespace::inside,
     wait_for,
     web::Web,
 };

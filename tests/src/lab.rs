@@ -12,22 +12,22 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File},
-    io::{self, Write},
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use nix::{
-    sched::{CloneFlags, setns},
     sys::signal::{Signal, kill},
     unistd::{Pid, geteuid},
 };
 use tempfile::TempDir;
 
 use crate::{
+    namespace::{Namespace, inside},
     process::{Finished, Process, run, run_for},
-    wait::{ensure, wait_for},
+    skip,
 };
 
 /// Most hosts in one laboratory: what 192.0.2.10 and up leaves room for.
@@ -47,14 +47,7 @@ impl Lab {
     /// saying why: the test is then skipped.
     #[must_use]
     pub fn new(hosts: usize) -> Option<Self> {
-        match Self::build(hosts) {
-            Ok(lab) => Some(lab),
-            Err(why) => {
-                // Not eprintln!, which the test harness would swallow.
-                let _ = writeln!(io::stderr(), "skipped: {why}");
-                None
-            }
-        }
+        Self::build(hosts).map_err(skip).ok()
     }
 
     /// As [`Lab::new`].
@@ -389,81 +382,12 @@ impl Host {
     }
 }
 
-/// Runs `work` on a thread of its own in a network: what it opens stays there.
-///
-/// # Errors
-/// The operating system's.
-pub fn inside<T: Send + 'static>(
-    network: File,
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    let thread = std::thread::spawn(move || {
-        setns(&network, CloneFlags::CLONE_NEWNET)?;
-        work()
-    });
-    thread.join().expect("the work doesn't panic")
-}
-
-/// A network and a mount namespace, held by a process that waits.
-#[derive(Debug)]
-struct Namespace {
-    holder: Process,
-}
-
-impl Namespace {
-    fn new(name: &str, directory: &Path) -> Result<Self, String> {
-        let words = ["unshare", "--net", "--mount", "sleep", "infinity"];
-        let log = directory.join(format!("{name}.namespace.log"));
-        let mut holder =
-            Process::start(name, None, &words, &[], &log).map_err(|e| format!("unshare: {e}"))?;
-        let ready = || {
-            if holder.ended().is_some() {
-                return Ok(false);
-            }
-            let program = fs::read_link(format!("/proc/{}/exe", holder.id())).unwrap_or_default();
-            let name = program
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            // Some systems have one program for all the small ones.
-            ensure(
-                name == "sleep" || name.contains("busybox") || name.contains("coreutils"),
-                name,
-            )
-            .map(|()| true)
-        };
-        if wait_for("a namespace", Duration::from_secs(10), ready) {
-            Ok(Self { holder })
-        } else {
-            Err(format!(
-                "no network namespaces here: {}",
-                holder.log().trim()
-            ))
-        }
-    }
-
-    fn pid(&self) -> u32 {
-        self.holder.id()
-    }
-
-    fn inode(&self) -> PathBuf {
-        fs::read_link(format!("/proc/{}/ns/net", self.pid())).unwrap_or_default()
-    }
-
-    /// Runs a script of the laboratory's own.
-    ///
-    /// # Panics
-    /// When it fails: that is a fault and no reason to skip a test.
-    fn shell(&self, script: &str, arguments: &[&str]) {
-        let words = ["sh", "-euc", script, "sh"];
-        let _ = run(self.pid(), &[&words, arguments].concat(), &[]).ok();
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Duration, Lab, wait_for};
+    use std::time::Duration;
+
+    use super::Lab;
+    use crate::wait_for;
 
     #[test]
     fn hosts_reach_each_other_and_nothing_stays_behind() {

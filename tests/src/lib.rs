@@ -5,6 +5,8 @@ pub mod acme;
 pub mod agent;
 pub mod dns;
 pub mod lab;
+pub mod mesh;
+pub mod namespace;
 pub mod page;
 pub mod process;
 pub mod quic;
@@ -12,6 +14,8 @@ pub mod roster;
 pub mod structure;
 pub mod wait;
 pub mod web;
+
+pub use innermesh_skip::{installed, leave_out, missing, skip};
 
 pub use self::{
     agent::Agent,

@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    io::Write,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -50,22 +49,6 @@ pub fn download(agent: &Agent, path: &str) -> Result<PathBuf, String> {
     let out = file.to_string_lossy().into_owned();
     let fetched = curl(agent, path, &["--fail", "--output", &out]).result();
     fetched.map(|_| file)
-}
-
-/// Whether a program is installed; says so where not, as the test is skipped.
-#[must_use]
-pub fn has(program: &str, package: &str) -> bool {
-    let found = std::env::var_os("PATH").is_some_and(|path| {
-        let mut folders = std::env::split_paths(&path);
-        folders.any(|folder| folder.join(program).is_file())
-    });
-    if !found {
-        let _ = writeln!(
-            std::io::stderr(),
-            "skipped: {program} is not installed (Debian's package {package})"
-        );
-    }
-    found
 }
 
 /// Runs a program on this machine, and gives what it printed and whether it

@@ -4,7 +4,6 @@
 
 use std::{
     env, fs,
-    io::Write,
     path::{Path, PathBuf},
 };
 
@@ -22,26 +21,6 @@ pub const ROOT: &str = "/etc/innermesh/root.pem";
 pub const LEGO: &str = "/var/lib/lego";
 /// What ops/examples calls the mesh's domain.
 pub const EXAMPLE_DOMAIN: &str = "in.example.org";
-
-/// Whether all of these programs are installed; says which aren't, and that
-/// the test is skipped.
-#[must_use]
-pub fn installed(programs: &[&str]) -> bool {
-    let path = env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    let missing = programs.iter().find(|program| {
-        !path
-            .split(':')
-            .any(|folder| Path::new(folder).join(program).is_file())
-    });
-    if let Some(missing) = missing {
-        // Not eprintln!, which the test harness would swallow.
-        let _ = writeln!(
-            std::io::stderr(),
-            "skipped: {missing} is not installed (apt install)"
-        );
-    }
-    missing.is_none()
-}
 
 /// The URL at which ACME clients begin.
 #[must_use]

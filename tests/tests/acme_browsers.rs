@@ -10,8 +10,8 @@ use std::{
 use innermesh_tests::{
     Agent, Finished, Lab, Process,
     agent::{DOMAIN, PATIENCE},
-    wait_for,
-    web::{ROOT, Web, add_service, installed},
+    installed, wait_for,
+    web::{ROOT, Web, add_service},
 };
 use serde_json::{Value, json};
 
@@ -37,11 +37,7 @@ fn inside() -> String {
 }
 
 fn scene(lab: &Lab) -> Scene<'_> {
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let _ = alpha.init();
-    beta.join(&alpha);
-    alpha.wait_nodes(2);
+    let [alpha, beta] = lab.mesh();
     add_service(&beta, "photos", 443);
     let (web, visitor) = (Web::new(&beta), Web::new(&alpha));
     let certs = "/etc/innermesh/certs";

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use innermesh_tests::{
     Agent, Lab, Process,
     agent::{DOMAIN, PATIENCE},
+    installed,
     roster::{of_three, wait_leader, wait_roster},
     wait::ensure,
     wait_for,
-    web::{LEGO, Web, add_service, directory, installed, issued, wait_revoked},
+    web::{LEGO, Web, add_service, directory, issued, wait_revoked},
 };
 
 const NODES: [&str; 4] = ["alpha", "beta", "gamma", "delta"];

@@ -4,10 +4,10 @@
 use innermesh_tests::{
     Agent, Lab, Process,
     agent::{DOMAIN, PATIENCE},
-    dns,
+    dns, installed,
     wait::ensure,
     wait_for,
-    web::{Web, add_service, directory, installed, issued},
+    web::{Web, add_service, directory, issued},
 };
 use serde_json::Value;
 

@@ -5,17 +5,14 @@ use std::collections::BTreeSet;
 use innermesh_tests::{
     Agent, Finished, Lab,
     agent::DOMAIN,
-    web::{LEGO, Web, add_service, directory, example, installed, issued, wait_revoked},
+    installed,
+    web::{LEGO, Web, add_service, directory, example, issued, wait_revoked},
 };
 
 /// A mesh with a web host: alpha, the only CA node, and beta, which has the
 /// service photos.
 fn mesh(lab: &Lab) -> (Agent<'_>, Agent<'_>, Web<'_>) {
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let _ = alpha.init();
-    beta.join(&alpha);
-    alpha.wait_nodes(2);
+    let [alpha, beta] = lab.mesh();
     add_service(&beta, "photos", 443);
     let web = Web::new(&beta);
     (alpha, beta, web)

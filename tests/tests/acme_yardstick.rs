@@ -8,10 +8,11 @@ use std::{
 };
 
 use innermesh_tests::{
-    Agent, Lab,
+    Lab,
     acme::{Exchange, Responder, Way, certificate, start_pebble},
     agent::{DOMAIN, PATIENCE},
-    web::{Web, add_service, directory, installed},
+    installed,
+    web::{Web, add_service, directory},
 };
 use instant_acme::{
     Account, ChallengeType, Error, Identifier, Key, NewAccount, NewOrder, RetryPolicy,
@@ -125,8 +126,7 @@ fn the_agent_answers_as_pebble_does() {
         return;
     }
     let Some(lab) = Lab::new(1) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let _ = alpha.init();
+    let [alpha] = lab.mesh();
     add_service(&alpha, "photos", 443);
     let web = Web::new(&alpha);
     let root = alpha.cli(&["ca", "root"]).ok();

@@ -1,40 +1,24 @@
 //! CA nodes that go: by themselves, and by the root's word.
 
-use innermesh_tests::{Agent, Lab, agent::PATIENCE, wait::ensure, wait_for};
+use innermesh_tests::{
+    Agent, Lab,
+    agent::PATIENCE,
+    roster::{of_admins, wait_roster_at},
+    wait::ensure,
+    wait_for,
+};
 use serde_json::Value;
 
 /// A mesh of four, of which three decide, and the recovery file.
 fn mesh<'lab>(lab: &'lab Lab) -> (Vec<Agent<'lab>>, String) {
-    let names = ["alpha", "beta", "gamma", "delta"];
-    let hosts = names.iter().zip(&lab.hosts);
-    let mut agents: Vec<Agent> = hosts.map(|(name, host)| Agent::new(host, name)).collect();
-    let (alpha, others) = agents.split_first_mut().expect("a first");
-    let told = alpha.init();
-    let text = |field: &str| told[field].as_str().expect(field).to_owned();
-    alpha.set("INNERMESH_ROOT_PASSPHRASE", &text("passphrase"));
-    for other in others {
-        let token = alpha.invite(&["--role", "admin"]);
-        other.join_with(alpha, &token);
-    }
-    let file = text("recovery_file");
+    let (agents, file) = of_admins(lab, &["alpha", "beta", "gamma", "delta"]);
     for node in ["beta", "gamma"] {
-        let _ = alpha
+        let _ = agents[0]
             .cli(&["ca", "promote", node, "--root-key", &file])
             .ok();
     }
-    wait_roster(&agents[3], &["alpha", "beta", "gamma"]);
+    wait_roster_at(&agents[3], &["alpha", "beta", "gamma"]);
     (agents, file)
-}
-
-fn wait_roster(agent: &Agent, names: &[&str]) {
-    let what = format!("the roster at {}", agent.name);
-    wait_for(&what, PATIENCE, || {
-        let status = agent.json(&["ca", "status"]);
-        let roster = status["roster"].as_array().into_iter().flatten();
-        let mut roster: Vec<&str> = roster.filter_map(Value::as_str).collect();
-        roster.sort_unstable();
-        ensure(roster == names, &status)
-    });
 }
 
 /// Has the ledger decide something.
@@ -68,7 +52,7 @@ fn a_ca_node_that_leaves_hands_its_seat_over_and_the_rest_decide_on() {
     let mut left: Vec<&str> = ["alpha", "beta", "gamma"].into();
     left.retain(|name| *name != leader);
     for agent in &agents {
-        wait_roster(agent, &left);
+        wait_roster_at(agent, &left);
         agent.wait_nodes(3);
     }
     decides(&agents[2], "tv");
@@ -104,7 +88,7 @@ fn members_of_a_ca_node_that_is_evicted_have_other_certificates_before_its_issue
     let told = gamma.json(&["evict", "alpha"]);
     assert_eq!(told["state"], "evicted", "{told}");
     for agent in [beta, gamma, delta] {
-        wait_roster(agent, &["beta", "gamma"]);
+        wait_roster_at(agent, &["beta", "gamma"]);
         agent.wait_nodes(3);
     }
     let left = memberships(delta);

@@ -14,13 +14,7 @@ fn listed(agent: &Agent, serial: &str) -> Option<Value> {
 #[test]
 fn its_owner_or_an_admin_revokes_a_certificate_and_its_key_is_not_certified_again() {
     let Some(lab) = Lab::new(3) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let mut gamma = Agent::new(&lab.hosts[2], "gamma");
-    let _ = alpha.init();
-    beta.join(&alpha);
-    gamma.join(&alpha);
-    beta.wait_nodes(3);
+    let [alpha, beta, gamma] = lab.mesh();
     let out = beta.dir.join("certs").to_string_lossy().into_owned();
     let issue = ["cert", "issue", "beta.lab.internal", "--out", &out];
     let serial = |told: &Value| told["serial"].as_str().expect("a serial").to_owned();
@@ -73,8 +67,7 @@ fn its_owner_or_an_admin_revokes_a_certificate_and_its_key_is_not_certified_agai
 #[test]
 fn each_certificate_is_another_also_within_a_second() {
     let Some(lab) = Lab::new(1) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let _ = alpha.init();
+    let [alpha] = lab.mesh();
     let out = alpha.dir.join("certs").to_string_lossy().into_owned();
     let mut serials = BTreeSet::new();
     for _ in 0..8 {

@@ -18,13 +18,7 @@ fn damage(agent: &Agent) {
 #[test]
 fn an_agent_with_a_damaged_ledger_waits_for_another_and_says_so() {
     let Some(lab) = Lab::new(2) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let _ = alpha.init();
-    beta.join(&alpha);
-    for agent in [&alpha, &beta] {
-        agent.wait_nodes(2);
-    }
+    let [mut alpha, mut beta] = lab.mesh();
     beta.stop();
     alpha.stop();
     damage(&beta);

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader},
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Output, Stdio},
@@ -10,7 +10,7 @@ use std::{
 
 use innermesh_tests::{
     agent::{PATIENCE, program},
-    wait_for,
+    skip, wait_for,
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -30,7 +30,7 @@ fn the_demo_needs_no_root() {
     let namespaces = ["unshare", "--user", "--map-root-user", "--net", "true"];
     let permitted = Command::new("setpriv").args(user).args(namespaces).output();
     if !permitted.is_ok_and(|output| output.status.success()) {
-        return skipped("user namespaces aren't permitted");
+        return skip("user namespaces aren't permitted");
     }
     // Some systems let only root open /dev/net/tun, which the demo then says:
     // here it has one that is open to all, as Debian's is.
@@ -82,11 +82,11 @@ impl Demo {
     /// `None`, said aloud, where this machine can't have one.
     fn new(test: &str) -> Option<Self> {
         if !geteuid().is_root() {
-            skipped("needs root, to become another user and to see all processes");
+            skip("needs root, to become another user and to see all processes");
             return None;
         }
         if !Path::new("/dev/net/tun").exists() {
-            skipped("there is no /dev/net/tun");
+            skip("there is no /dev/net/tun");
             return None;
         }
         let mark = format!("{test}-{}", std::process::id());
@@ -169,9 +169,4 @@ impl Demo {
             .map(|entry| command(&entry.path()).replace('\0', " "))
             .collect()
     }
-}
-
-fn skipped(why: &str) {
-    // Not eprintln!, which the test harness would swallow.
-    let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }

@@ -2,15 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use innermesh_tests::{Agent, Lab, agent::PATIENCE, dns, wait_for};
+use innermesh_tests::{Lab, agent::PATIENCE, dns, wait_for};
 
 #[test]
 fn a_stranger_is_told_nothing_and_gets_no_recursion() {
     let Some(lab) = Lab::new(3) else { return };
     let upstream = dns::serve(&lab.hosts[2], Ipv4Addr::new(203, 0, 113, 7));
     lab.hosts[0].use_resolver(lab.hosts[2].ipv4.into());
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let _ = alpha.init();
+    let [alpha] = lab.mesh();
     let server = alpha.dns();
     assert_eq!(
         alpha.dig(&["other.example", "A"]).ok().trim(),
@@ -59,8 +58,7 @@ fn a_stranger_is_told_nothing_and_gets_no_recursion() {
 #[test]
 fn other_names_are_forwarded_and_can_not_point_into_the_overlay() {
     let Some(lab) = Lab::new(2) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let _ = alpha.init();
+    let [mut alpha] = lab.mesh();
     let own = alpha.overlay_ipv4("alpha").parse().expect("an address");
     alpha.stop();
 

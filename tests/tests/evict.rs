@@ -44,15 +44,7 @@ fn wait_cut_off(agent: &Agent, name: &str, address: &str, begun: Instant) {
 #[test]
 fn an_evicted_machine_is_cut_off_everywhere_within_seconds() {
     let Some(lab) = Lab::new(3) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let mut gamma = Agent::new(&lab.hosts[2], "gamma");
-    let _ = alpha.init();
-    beta.join(&alpha);
-    gamma.join(&alpha);
-    for agent in [&alpha, &beta, &gamma] {
-        agent.wait_nodes(3);
-    }
+    let [alpha, mut beta, gamma] = lab.mesh();
     let _ = beta.cli(&["service", "add", "web", "--port", "80"]).ok();
     let address = gamma.overlay_ipv4("beta");
     gamma.wait_answer(&["web.lab.internal", "A"], &[&address]);
@@ -129,15 +121,7 @@ except TimeoutError:
 #[test]
 fn an_evicted_node_loses_its_route_whatever_became_of_the_tunnels_socket() {
     let Some(lab) = Lab::new(3) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let mut gamma = Agent::new(&lab.hosts[2], "gamma");
-    let _ = alpha.init();
-    beta.join(&alpha);
-    gamma.join(&alpha);
-    for agent in [&alpha, &beta, &gamma] {
-        agent.wait_nodes(3);
-    }
+    let [alpha, _beta, mut gamma] = lab.mesh();
     let address = gamma.overlay_ipv4("beta");
     wait_for("packets to pass", PATIENCE, || {
         ensure(gamma.pings(&address), "none")
@@ -164,15 +148,7 @@ fn an_evicted_node_loses_its_route_whatever_became_of_the_tunnels_socket() {
 fn a_plan_that_cannot_be_applied_is_told_and_nobody_is_called_cut_off() {
     const TOLD: &str = "the tunnel has not been as it should be";
     let Some(lab) = Lab::new(3) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let mut gamma = Agent::new(&lab.hosts[2], "gamma");
-    let _ = alpha.init();
-    beta.join(&alpha);
-    gamma.join(&alpha);
-    for agent in [&alpha, &beta, &gamma] {
-        agent.wait_nodes(3);
-    }
+    let [alpha, _beta, gamma] = lab.mesh();
     // Its interface is gone, and can't be made.
     let script = "mount --bind /dev/null /dev/net/tun && ip link delete im0";
     let _ = gamma.host.run(&["sh", "-c", script]).ok();
@@ -208,10 +184,7 @@ fn peers_text(agent: &Agent) -> String {
 #[test]
 fn a_hold_works_while_no_ca_node_is_there_and_outlives_its_author_s_absence() {
     let Some(lab) = Lab::new(4) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let mut gamma = Agent::new(&lab.hosts[2], "gamma");
-    let mut delta = Agent::new(&lab.hosts[3], "delta");
+    let [mut alpha, mut beta, mut gamma, mut delta] = lab.agents();
     let _ = alpha.init();
     join_as_admin(&mut beta, &alpha);
     gamma.join(&alpha);
@@ -257,9 +230,7 @@ fn a_hold_works_while_no_ca_node_is_there_and_outlives_its_author_s_absence() {
 #[test]
 fn the_fourth_machine_within_an_hour_waits_and_can_be_let_in_again() {
     let Some(lab) = Lab::new(3) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let mut gamma = Agent::new(&lab.hosts[2], "gamma");
+    let [mut alpha, mut beta, mut gamma] = lab.agents();
     let _ = alpha.init();
     join_as_admin(&mut beta, &alpha);
     gamma.join(&alpha);
@@ -312,11 +283,7 @@ fn the_fourth_machine_within_an_hour_waits_and_can_be_let_in_again() {
 #[test]
 fn an_admin_goes_by_the_word_of_two_or_of_the_root_and_its_invites_with_it() {
     let Some(lab) = Lab::new(5) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let mut gamma = Agent::new(&lab.hosts[2], "gamma");
-    let mut delta = Agent::new(&lab.hosts[3], "delta");
-    let epsilon = Agent::new(&lab.hosts[4], "epsilon");
+    let [mut alpha, mut beta, mut gamma, mut delta, epsilon] = lab.agents();
     let told = alpha.init();
     for agent in [&mut beta, &mut gamma, &mut delta] {
         join_as_admin(agent, &alpha);

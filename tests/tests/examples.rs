@@ -6,9 +6,10 @@ use std::path::Path;
 use innermesh_tests::{
     Agent, Lab, Process,
     agent::{DOMAIN, PATIENCE},
+    installed, skip,
     wait::ensure,
     wait_for,
-    web::{ROOT, Web, add_service, directory, example, installed},
+    web::{ROOT, Web, add_service, directory, example},
 };
 
 const TEXT: &str = "the photos of beta\n";
@@ -17,11 +18,7 @@ const CERTS: &str = "/etc/innermesh/certs";
 
 /// Two machines: beta serves, alpha visits. Both trust the mesh's root.
 fn mesh<'lab>(lab: &'lab Lab, service: &str, port: u16) -> (Agents<'lab>, Web<'lab>, Web<'lab>) {
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let _ = alpha.init();
-    beta.join(&alpha);
-    alpha.wait_nodes(2);
+    let [alpha, beta] = lab.mesh();
     add_service(&beta, service, port);
     let (web, visitor) = (Web::new(&beta), Web::new(&alpha));
     (
@@ -233,12 +230,12 @@ fn traefiks_files_are_yaml_and_name_the_mesh() {
         .output();
     let told = match told {
         Ok(told) if String::from_utf8_lossy(&told.stderr).contains("No module named") => {
-            eprintln!("skipped: python3-yaml is not installed");
+            skip("python3-yaml is not installed");
             return;
         }
         Ok(told) => told,
         Err(error) => {
-            eprintln!("skipped: python3 can't be run: {error}");
+            skip(format!("python3 can't be run: {error}"));
             return;
         }
     };

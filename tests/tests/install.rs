@@ -11,7 +11,7 @@ use std::{
 use innermesh_tests::{
     Agent, Lab,
     agent::{DOMAIN, PATIENCE, program},
-    wait_for,
+    skip, wait_for,
 };
 use tempfile::TempDir;
 
@@ -131,7 +131,7 @@ fn accepts(scratch: &TempDir, name: &str) {
     let verified = match analyze(&["verify", "--man=no"]) {
         Ok(output) => output,
         Err(why) => {
-            eprintln!("skipped: systemd-analyze: {why}");
+            skip(format!("systemd-analyze: {why}"));
             return;
         }
     };

@@ -10,7 +10,8 @@ use std::{
 use innermesh_tests::{
     Agent, Lab,
     agent::{DOMAIN, PATIENCE},
-    page::{PORT, curl, download, has, text, tool_ok},
+    installed,
+    page::{PORT, curl, download, text, tool_ok},
     wait_for,
 };
 use serde_json::Value;
@@ -27,8 +28,7 @@ fn header<'a>(head: &'a str, name: &str) -> &'a str {
 #[test]
 fn the_page_hands_out_the_root_in_every_form_with_its_fingerprint() {
     let Some(lab) = Lab::new(1) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let _ = alpha.init();
+    let [alpha] = lab.mesh();
     let root = alpha.json(&["ca", "root"]);
     let own_pem = root["pem"].as_str().expect("a certificate").to_owned();
 
@@ -193,11 +193,10 @@ fn the_page_hands_out_the_root_in_every_form_with_its_fingerprint() {
 #[test]
 fn apple_s_profile_is_a_property_list_with_the_root_and_the_same_each_time() {
     let Some(lab) = Lab::new(1) else { return };
-    if !has("python3", "python3") {
+    if !installed(&["python3"]) {
         return;
     }
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let _ = alpha.init();
+    let [mut alpha] = lab.mesh();
     let der = download(&alpha, "/root.crt").expect("it is there");
     let profile = download(&alpha, "/root.mobileconfig").expect("it is there");
     let script = r"
@@ -224,11 +223,10 @@ print(*ids)
 #[test]
 fn the_code_on_the_page_is_read_as_its_address_and_fingerprint() {
     let Some(lab) = Lab::new(1) else { return };
-    if !has("rsvg-convert", "librsvg2-bin") || !has("zbarimg", "zbar-tools") {
+    if !installed(&["rsvg-convert", "zbarimg"]) {
         return;
     }
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let _ = alpha.init();
+    let [alpha] = lab.mesh();
     let page = curl(&alpha, "/", &["--fail"]).ok();
     let svg = page
         .split("<svg")
@@ -269,8 +267,7 @@ fn hung_up(stream: &mut TcpStream, within: Duration) -> bool {
 #[test]
 fn hostile_requests_get_short_answers_and_no_more_than_their_share() {
     let Some(lab) = Lab::new(1) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let _ = alpha.init();
+    let [alpha] = lab.mesh();
     let code = |path: &str, more: &[&str]| {
         let words = [
             more,

@@ -85,13 +85,7 @@ fn nobody_gives_more_than_they_have_and_is_told_what_is_missing() {
 #[test]
 fn a_name_is_its_first_owner_s_until_it_is_shared_or_given_back() {
     let Some(lab) = Lab::new(3) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let mut gamma = Agent::new(&lab.hosts[2], "gamma");
-    let _ = alpha.init();
-    beta.join(&alpha);
-    gamma.join(&alpha);
-    alpha.wait_nodes(3);
+    let [alpha, beta, gamma] = lab.mesh();
     let add = |agent: &Agent, more: &[&str]| {
         let arguments = ["service", "add", "wiki", "--port", "80", "--json"];
         agent.cli(&[&arguments[..], more].concat()).json()

@@ -13,14 +13,8 @@ use serde_json::Value;
 #[test]
 fn three_nodes_resolve_reach_and_see_each_other() {
     let Some(lab) = Lab::new(3) else { return };
-    let mut agents: Vec<Agent> = ["alpha", "beta", "gamma"]
-        .iter()
-        .zip(&lab.hosts)
-        .map(|(name, host)| Agent::new(host, name))
-        .collect();
-    let [alpha, beta, gamma] = agents.as_mut_slice() else {
-        unreachable!()
-    };
+    let mut agents = lab.agents();
+    let [alpha, beta, gamma] = &mut agents;
     let told = alpha.init();
     for field in ["mesh", "recovery_file", "passphrase"] {
         assert!(
@@ -96,8 +90,7 @@ fn sees_two_direct_peers(agent: &Agent) {
 #[test]
 fn waiting_ends_with_the_nodes_or_with_the_time() {
     let Some(lab) = Lab::new(2) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
+    let [mut alpha, mut beta] = lab.agents();
     let not_running = alpha.cli(&["status"]);
     assert_eq!(not_running.code, 3, "{not_running}");
     let _ = alpha.init();
@@ -114,8 +107,7 @@ fn waiting_ends_with_the_nodes_or_with_the_time() {
 #[test]
 fn a_token_with_two_uses_admits_two_and_the_agent_started_by_join_goes_on() {
     let Some(lab) = Lab::new(4) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let _ = alpha.init();
+    let [alpha] = lab.mesh();
     let token = alpha.invite(&["--uses", "2"]);
     let address = alpha.address();
     let others: Vec<Agent> = lab.hosts[1..]

@@ -3,14 +3,12 @@
 
 use std::fs;
 
-use innermesh_tests::{Agent, Lab, agent::PATIENCE, wait::ensure, wait_for};
+use innermesh_tests::{Lab, agent::PATIENCE, wait::ensure, wait_for};
 
 #[test]
 fn a_machine_that_leaves_hands_over_says_goodbye_and_does_not_run_again() {
     let Some(lab) = Lab::new(3) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let mut gamma = Agent::new(&lab.hosts[2], "gamma");
+    let [mut alpha, mut beta, mut gamma] = lab.agents();
     let _ = alpha.init();
     alpha.refused(&["leave"], "the whole mesh");
     beta.join(&alpha);

@@ -21,9 +21,7 @@ fn addresses(agent: &Agent, name: &str) -> String {
 #[test]
 fn a_member_s_names_lead_to_no_other_member_and_to_no_machine_beside_the_mesh() {
     let Some(lab) = Lab::new(3) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let mut gamma = Agent::new(&lab.hosts[2], "gamma");
+    let [mut alpha, mut beta, mut gamma] = lab.agents();
     let _ = alpha.init();
     beta.join(&alpha);
     let token = alpha.invite(&["--addresses", "192.168.1.0/24"]);

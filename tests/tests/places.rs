@@ -15,7 +15,7 @@ use std::{
 use innermesh_tests::{
     Agent, Host, Lab,
     agent::{DOMAIN, PATIENCE, PORT},
-    page, quic,
+    installed, page, quic,
     wait::ensure,
     wait_for,
 };
@@ -65,22 +65,11 @@ fn five_addresses_and_a_64_full_of_strangers_keep_no_join_and_no_reconnect_out()
 
 #[test]
 fn a_member_and_a_user_with_200_connections_to_each_tcp_port_keep_nobody_out() {
-    if !page::has("dig", "bind9-dnsutils") || !page::has("setpriv", "util-linux") {
+    if !installed(&["dig", "setpriv"]) {
         return;
     }
     let Some(lab) = Lab::new(3) else { return };
-    let mut agents: Vec<Agent> = ["alpha", "beta", "gamma"]
-        .iter()
-        .zip(&lab.hosts)
-        .map(|(name, host)| Agent::new(host, name))
-        .collect();
-    let (first, rest) = agents.split_at_mut(1);
-    let alpha = &mut first[0];
-    let _ = alpha.init();
-    for agent in rest.iter_mut() {
-        agent.join(alpha);
-    }
-    alpha.wait_nodes(3);
+    let [alpha, _beta, _gamma] = lab.mesh();
     let overlay = SocketAddr::new(
         alpha.overlay_ipv4("alpha").parse().expect("an address"),
         page::PORT,
@@ -151,8 +140,7 @@ fn a_member_and_a_user_with_200_connections_to_each_tcp_port_keep_nobody_out() {
 #[test]
 fn a_hundred_and_twenty_acme_connections_at_once_are_all_answered() {
     let Some(lab) = Lab::new(1) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let _ = alpha.init();
+    let [alpha] = lab.mesh();
     let resolver = alpha.dns().ip();
     let to = format!("acme.{DOMAIN}:7443:{resolver}");
     let url = format!("https://acme.{DOMAIN}:7443/new-nonce?[1-120]");

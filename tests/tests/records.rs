@@ -9,11 +9,7 @@ fn records_are_answered_on_every_machine_and_outlive_the_one_that_added_them() {
     let Some(lab) = Lab::new(3) else { return };
     let outside = dns::serve(&lab.hosts[2], Ipv4Addr::new(203, 0, 113, 7));
     lab.hosts[1].use_resolver(IpAddr::V4(lab.hosts[2].ipv4));
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let _ = alpha.init();
-    beta.join(&alpha);
-    alpha.wait_nodes(2);
+    let [mut alpha, mut beta] = lab.mesh();
 
     for record in [
         &["tv", "A", "198.51.100.9"][..],
@@ -73,11 +69,7 @@ fn records_are_answered_on_every_machine_and_outlive_the_one_that_added_them() {
 #[test]
 fn records_that_can_not_be_are_refused_with_what_to_do() {
     let Some(lab) = Lab::new(2) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let _ = alpha.init();
-    beta.join(&alpha);
-    alpha.wait_nodes(2);
+    let [alpha, beta] = lab.mesh();
     let add = |agent: &Agent, record: &[&str], phrase: &str| {
         agent.refused(&[&["record", "add"], record].concat(), phrase);
     };

@@ -1,51 +1,16 @@
 //! CA nodes are lost for good, and the mesh goes on with the root's key.
 
-use innermesh_tests::{Agent, Lab, agent::PATIENCE, wait_for};
+use innermesh_tests::{
+    Agent, Lab,
+    agent::PATIENCE,
+    roster::{of_admins, wait_granted, wait_roster, wait_roster_at},
+    wait_for,
+};
 use serde_json::Value;
-
-/// A mesh of agents, all of them admins, and the recovery file of its root.
-fn mesh<'lab>(lab: &'lab Lab, names: &[&str]) -> (Vec<Agent<'lab>>, String) {
-    let mut agents: Vec<Agent> = names
-        .iter()
-        .zip(&lab.hosts)
-        .map(|(name, host)| Agent::new(host, name))
-        .collect();
-    let (first, others) = agents.split_first_mut().expect("a first");
-    let told = first.init();
-    let passphrase = told["passphrase"].as_str().expect("one").to_owned();
-    for other in others {
-        let token = first.invite(&["--role", "admin"]);
-        other.join_with(first, &token);
-    }
-    for agent in &mut agents {
-        agent.set("INNERMESH_ROOT_PASSPHRASE", &passphrase);
-    }
-    let file = told["recovery_file"].as_str().expect("a file").to_owned();
-    (agents, file)
-}
-
-fn wait_roster(agent: &Agent, names: &[&str]) {
-    wait_for(&format!("the roster at {}", agent.name), PATIENCE, || {
-        let status = agent.json(&["ca", "status"]);
-        let roster = status["roster"].as_array().expect("a roster");
-        let mut got: Vec<&str> = roster.iter().filter_map(Value::as_str).collect();
-        got.sort_unstable();
-        if got == names { Ok(()) } else { Err(status) }
-    });
-}
 
 fn add_service(agent: &Agent, service: &str) {
     let added = agent.cli(&["service", "add", service, "--port", "8080", "--json"]);
     let _ = added.json();
-}
-
-fn wait_granted(agent: &Agent, service: &str) {
-    wait_for(&format!("the name {service}"), PATIENCE, || {
-        let rows = agent.json(&["service", "list"]);
-        let mut rows = rows.as_array().into_iter().flatten();
-        let granted = rows.any(|row| row["name"] == service && row["granted"] == true);
-        if granted { Ok(()) } else { Err("not granted") }
-    });
 }
 
 /// Whether its ledger is right from the genesis to the end.
@@ -57,15 +22,13 @@ fn assert_whole(agent: &Agent) {
 #[test]
 fn two_of_three_are_lost_and_the_third_goes_on_and_all_follow() {
     let Some(lab) = Lab::new(5) else { return };
-    let (mut agents, key) = mesh(&lab, &["alpha", "beta", "gamma", "delta"]);
+    let (mut agents, key) = of_admins(&lab, &["alpha", "beta", "gamma", "delta"]);
     for node in ["beta", "gamma"] {
         let _ = agents[0]
             .cli(&["ca", "promote", node, "--root-key", &key])
             .ok();
     }
-    for agent in &agents {
-        wait_roster(agent, &["alpha", "beta", "gamma"]);
-    }
+    wait_roster(&agents, &["alpha", "beta", "gamma"]);
     let recover = ["ca", "recover", "--root-key", &key, "--yes"];
     agents[2].refused(&recover, "nothing is lost");
 
@@ -87,11 +50,11 @@ fn two_of_three_are_lost_and_the_third_goes_on_and_all_follow() {
     // Joins work again, and the new machine follows the whole chain.
     let mut epsilon = Agent::new(&lab.hosts[4], "epsilon");
     epsilon.join(&agents[2]);
-    wait_roster(&epsilon, &["gamma"]);
+    wait_roster_at(&epsilon, &["gamma"]);
     assert_whole(&epsilon);
 
     agents[3].start();
-    wait_roster(&agents[3], &["gamma"]);
+    wait_roster_at(&agents[3], &["gamma"]);
     let status = agents[3].status();
     let warnings = status["warnings"].as_array().expect("warnings");
     let mut warnings = warnings.iter().filter_map(Value::as_str);
@@ -111,17 +74,17 @@ fn two_of_three_are_lost_and_the_third_goes_on_and_all_follow() {
     // Also after a restart, and so does one that was given up.
     agents[3].stop();
     agents[3].start();
-    wait_roster(&agents[3], &["gamma"]);
+    wait_roster_at(&agents[3], &["gamma"]);
     agents[0].start();
-    wait_roster(&agents[0], &["gamma"]);
+    wait_roster_at(&agents[0], &["gamma"]);
     let _ = agents[2]
         .cli(&["ca", "promote", "alpha", "--root-key", &key])
         .ok();
     let _ = agents[2]
         .cli(&["ca", "promote", "delta", "--root-key", &key])
         .ok();
-    wait_roster(&agents[0], &["alpha", "delta", "gamma"]);
-    wait_roster(&epsilon, &["alpha", "delta", "gamma"]);
+    wait_roster_at(&agents[0], &["alpha", "delta", "gamma"]);
+    wait_roster_at(&epsilon, &["alpha", "delta", "gamma"]);
     add_service(&epsilon, "music");
     wait_granted(&epsilon, "music");
 }
@@ -129,17 +92,17 @@ fn two_of_three_are_lost_and_the_third_goes_on_and_all_follow() {
 #[test]
 fn where_no_ca_node_is_left_a_member_becomes_one() {
     let Some(lab) = Lab::new(3) else { return };
-    let (mut agents, key) = mesh(&lab, &["alpha", "beta"]);
+    let (mut agents, key) = of_admins(&lab, &["alpha", "beta"]);
     agents[1].wait_nodes(2);
     agents[0].kill();
     let recover = ["ca", "recover", "--root-key", &key, "--yes"];
     wait_for("the CA node is given up", PATIENCE, || {
         agents[1].cli(&recover).result()
     });
-    wait_roster(&agents[1], &["beta"]);
+    wait_roster_at(&agents[1], &["beta"]);
     let mut gamma = Agent::new(&lab.hosts[2], "gamma");
     gamma.join(&agents[1]);
-    wait_roster(&gamma, &["beta"]);
+    wait_roster_at(&gamma, &["beta"]);
     add_service(&gamma, "photos");
     wait_granted(&gamma, "photos");
     assert_whole(&gamma);
@@ -148,7 +111,7 @@ fn where_no_ca_node_is_left_a_member_becomes_one() {
 #[test]
 fn a_machine_whose_agent_does_not_run_goes_on_from_its_folder() {
     let Some(lab) = Lab::new(3) else { return };
-    let (mut agents, key) = mesh(&lab, &["alpha", "beta"]);
+    let (mut agents, key) = of_admins(&lab, &["alpha", "beta"]);
     for agent in &agents {
         agent.wait_nodes(2);
     }
@@ -167,14 +130,14 @@ fn a_machine_whose_agent_does_not_run_goes_on_from_its_folder() {
     assert!(done.stdout.contains("beta decides alone"), "{done}");
     assert!(done.stderr.contains("no other node was asked"), "{done}");
     agents[1].start();
-    wait_roster(&agents[1], &["beta"]);
+    wait_roster_at(&agents[1], &["beta"]);
     let mut gamma = Agent::new(&lab.hosts[2], "gamma");
     gamma.join(&agents[1]);
-    wait_roster(&gamma, &["beta"]);
+    wait_roster_at(&gamma, &["beta"]);
     add_service(&gamma, "photos");
     wait_granted(&gamma, "photos");
     assert_whole(&gamma);
     // Who decided before follows.
     agents[0].start();
-    wait_roster(&agents[0], &["beta"]);
+    wait_roster_at(&agents[0], &["beta"]);
 }

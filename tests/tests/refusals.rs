@@ -21,8 +21,7 @@ use innermesh_tests::{
 #[test]
 fn a_token_that_is_wrong_expired_or_used_up_admits_nobody() {
     let Some(lab) = Lab::new(2) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
+    let [mut alpha, mut beta] = lab.agents();
     let _ = alpha.init();
     let seed = alpha.address();
     let join = |token: &str, phrase: &str| {
@@ -140,8 +139,7 @@ fn a_seed_that_is_no_agent_of_the_mesh_is_told_apart() {
 #[test]
 fn names_that_are_taken_malformed_or_reserved_are_refused() {
     let Some(lab) = Lab::new(2) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
+    let [mut alpha, mut beta] = lab.agents();
     let _ = alpha.init();
     let (seed, token) = (alpha.address(), alpha.invite(&[]));
     for (name, phrase) in [
@@ -254,8 +252,7 @@ fn a_mesh_is_not_made_under_a_domain_that_can_not_be_its_own() {
 #[test]
 fn a_port_that_is_taken_is_told_with_its_holder() {
     let Some(lab) = Lab::new(1) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let _ = alpha.init();
+    let [mut alpha] = lab.mesh();
     alpha.stop();
     let host = &lab.hosts[0];
     for (address, phrase) in [
@@ -273,8 +270,7 @@ fn a_port_that_is_taken_is_told_with_its_holder() {
 #[test]
 fn an_overlay_that_clashes_with_a_local_network_is_refused() {
     let Some(lab) = Lab::new(2) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let beta = Agent::new(&lab.hosts[1], "beta");
+    let [mut alpha, beta] = lab.agents();
     for host in &lab.hosts {
         let _ = host
             .run(&["ip", "link", "add", "lan0", "type", "bridge"])
@@ -333,8 +329,7 @@ fn an_overlay_that_clashes_with_a_local_network_is_refused() {
 #[test]
 fn a_state_folder_that_is_damaged_or_open_or_of_another_is_not_used() {
     let Some(lab) = Lab::new(1) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let _ = alpha.init();
+    let [mut alpha] = lab.mesh();
     alpha.refused(
         &[
             "init",
@@ -408,8 +403,7 @@ fn damaged(agent: &Agent, file: &Path, change: impl Fn(Vec<u8>) -> Vec<u8>, phra
 #[test]
 fn garbage_and_oversized_frames_on_the_quic_port_do_nothing() {
     let Some(lab) = Lab::new(2) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
+    let [mut alpha, mut beta] = lab.agents();
     let _ = alpha.init();
     let target = SocketAddr::from((lab.hosts[0].ipv4, PORT));
     throw_garbage(&lab.hosts[1], target);

@@ -1,26 +1,12 @@
 //! Certificates as servers use them: nginx, HAProxy and PostgreSQL with the
 //! files that `cert issue` writes, renewed and told of it while they run.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt};
 
-use innermesh_tests::{Agent, Host, Lab, agent::PATIENCE, wait::ensure, wait_for};
+use innermesh_tests::{Agent, Host, Lab, agent::PATIENCE, installed, skip, wait::ensure, wait_for};
 use serde_json::Value;
 
 const NAME: &str = "alpha.lab.internal";
-
-/// Whether these programs are there; says so where they are not.
-fn there(programs: &[&str]) -> bool {
-    let missing = programs.iter().find(|program| {
-        let folders = ["/usr/sbin", "/usr/bin", "/usr/local/bin"];
-        !folders
-            .iter()
-            .any(|at| Path::new(at).join(program).exists())
-    });
-    if let Some(program) = missing {
-        println!("skipped: there is no {program}");
-    }
-    missing.is_none()
-}
 
 /// The serial number of the certificate that a TLS server shows.
 fn shown(host: &Host, port: u16, ca: &str) -> Result<String, String> {
@@ -49,13 +35,12 @@ fn renewal(agent: &Agent) -> Value {
 
 #[test]
 fn nginx_serves_the_certificate_and_is_reloaded_when_it_is_renewed() {
-    if !there(&["nginx", "openssl"]) {
+    if !installed(&["nginx", "openssl"]) {
         return;
     }
     let Some(lab) = Lab::new(1) else { return };
-    let host = &lab.hosts[0];
-    let mut alpha = Agent::new(host, "alpha");
-    let _ = alpha.init();
+    let [mut alpha] = lab.mesh();
+    let host = alpha.host;
     let folder = host.directory.join("nginx");
     fs::create_dir(&folder).expect("a folder");
     let at = |name: &str| folder.join(name).to_string_lossy().into_owned();
@@ -129,13 +114,12 @@ fn nginx_serves_the_certificate_and_is_reloaded_when_it_is_renewed() {
 
 #[test]
 fn haproxy_takes_the_one_file() {
-    if !there(&["haproxy", "openssl"]) {
+    if !installed(&["haproxy", "openssl"]) {
         return;
     }
     let Some(lab) = Lab::new(1) else { return };
-    let host = &lab.hosts[0];
-    let mut alpha = Agent::new(host, "alpha");
-    let _ = alpha.init();
+    let [alpha] = lab.mesh();
+    let host = alpha.host;
     let told = alpha.json(&["cert", "issue", "alpha", "--also", "www.alpha"]);
     assert_eq!(
         told["names"],
@@ -161,13 +145,12 @@ fn haproxy_takes_the_one_file() {
 
 #[test]
 fn postgresql_takes_the_key_as_its_user_s_and_as_its_group_s() {
-    if !there(&["postgres", "openssl", "setpriv"]) {
+    if !installed(&["postgres", "openssl", "setpriv"]) {
         return;
     }
     let Some(lab) = Lab::new(1) else { return };
-    let host = &lab.hosts[0];
-    let mut alpha = Agent::new(host, "alpha");
-    let _ = alpha.init();
+    let [alpha] = lab.mesh();
+    let host = alpha.host;
     let open = fs::Permissions::from_mode(0o755);
     for folder in [
         host.directory.as_path(),
@@ -177,7 +160,7 @@ fn postgresql_takes_the_key_as_its_user_s_and_as_its_group_s() {
     }
     let id = |flag: &str| host.run(&["id", flag, "postgres"]).result();
     let (Ok(uid), Ok(gid)) = (id("-u"), id("-g")) else {
-        println!("skipped: there is no user postgres");
+        skip("there is no user postgres");
         return;
     };
     let bin = fs::canonicalize("/usr/local/bin/postgres")
@@ -234,9 +217,7 @@ fn postgresql_takes_the_key_as_its_user_s_and_as_its_group_s() {
 #[test]
 fn what_cannot_be_renewed_is_told_and_left_alone() {
     let Some(lab) = Lab::new(1) else { return };
-    let host = &lab.hosts[0];
-    let mut alpha = Agent::new(host, "alpha");
-    let _ = alpha.init();
+    let [alpha] = lab.mesh();
     let told = alpha.json(&["cert", "issue", "alpha"]);
     let key = text(&told, "key").to_owned();
 

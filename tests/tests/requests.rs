@@ -64,9 +64,7 @@ fn requests(admin: &Agent) -> Vec<Value> {
 #[test]
 fn a_machine_is_let_in_by_the_code_that_it_shows_through_any_member() {
     let Some(lab) = Lab::new(3) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let mut gamma = Agent::new(&lab.hosts[2], "gamma");
+    let [mut alpha, mut beta, mut gamma] = lab.agents();
     let _ = alpha.init();
     beta.join(&alpha);
     alpha.wait_nodes(2);
@@ -111,8 +109,7 @@ fn a_machine_is_let_in_by_the_code_that_it_shows_through_any_member() {
 #[test]
 fn a_code_that_is_typed_wrong_makes_the_request_void_and_both_sides_are_told() {
     let Some(lab) = Lab::new(2) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
+    let [mut alpha, mut beta] = lab.agents();
     let _ = alpha.init();
 
     let asking = Asking::start(&beta, &alpha);

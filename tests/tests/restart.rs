@@ -5,14 +5,7 @@ use innermesh_tests::{Agent, Lab, agent::PATIENCE, wait::ensure, wait_for};
 #[test]
 fn members_restart_without_their_seed_and_without_the_ca() {
     let Some(lab) = Lab::new(3) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let mut gamma = Agent::new(&lab.hosts[2], "gamma");
-    let _ = alpha.init();
-    beta.join(&alpha);
-    gamma.join(&alpha);
-    gamma.wait_nodes(3);
-    beta.wait_nodes(3);
+    let [mut alpha, mut beta, mut gamma] = lab.mesh();
     let addresses = ["alpha", "beta", "gamma"].map(|n| gamma.overlay_ipv4(n));
 
     for agent in [&mut alpha, &mut beta, &mut gamma] {
@@ -54,11 +47,7 @@ fn members_restart_without_their_seed_and_without_the_ca() {
 #[test]
 fn a_killed_agent_has_lost_nothing_that_it_said_was_done() {
     let Some(lab) = Lab::new(2) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let _ = alpha.init();
-    beta.join(&alpha);
-    beta.wait_nodes(2);
+    let [mut alpha, mut beta] = lab.mesh();
     let identity = beta.status()["nodes"].clone();
 
     for round in 0..5 {

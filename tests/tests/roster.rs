@@ -5,21 +5,16 @@ use std::fs;
 use innermesh_tests::{
     Agent, Lab,
     agent::PATIENCE,
-    roster::{mesh, roster, wait_leader, wait_roster},
+    roster::{mesh, roster, wait_granted, wait_leader, wait_roster},
     wait_for,
 };
 use serde_json::Value;
 
 /// Has the agent add a service, and waits until its name is granted.
-fn wait_granted(agent: &Agent, service: &str) {
+fn add_granted(agent: &Agent, service: &str) {
     let added = agent.cli(&["service", "add", service, "--port", "8080", "--json"]);
     let _ = added.json();
-    wait_for(&format!("the name {service}"), PATIENCE, || {
-        let rows = agent.json(&["service", "list"]);
-        let mut rows = rows.as_array().into_iter().flatten();
-        let granted = rows.any(|row| row["name"] == service && row["granted"] == true);
-        if granted { Ok(()) } else { Err("not granted") }
-    });
+    wait_granted(agent, service);
 }
 
 #[test]
@@ -89,12 +84,12 @@ fn one_ca_node_becomes_three_and_one_again_while_everything_runs() {
     assert_eq!(roster(alpha).len(), 2);
     let status = alpha.cli(&["ca", "status"]);
     assert!(status.stderr.contains("add one"), "{status}");
-    wait_granted(delta, "films");
+    add_granted(delta, "films");
     let left = roster(alpha);
     let told = alpha.cli(&["ca", "demote", &left[0]]).ok();
     assert!(told.contains(&left[1]), "{told}");
     wait_roster(&agents, &[&left[1]]);
-    wait_granted(delta, "music");
+    add_granted(delta, "music");
     alpha.refused(&["ca", "demote", &left[1]], "only CA node");
 
     // And three again: who was one before gets an issuer anew.
@@ -118,7 +113,7 @@ fn the_mesh_decides_on_when_its_leader_is_killed() {
     wait_roster(&agents, &["alpha", "beta", "gamma"]);
     let leader = wait_leader(&agents, &agents[0]);
     agents[leader].kill();
-    wait_granted(&agents[3], "photos");
+    add_granted(&agents[3], "photos");
     agents[leader].start();
     wait_roster(&agents, &["alpha", "beta", "gamma"]);
     wait_for("it takes part again", PATIENCE, || {

@@ -10,18 +10,12 @@ use std::{
     },
 };
 
-use innermesh_tests::{Agent, Lab, agent::PATIENCE, wait_for};
+use innermesh_tests::{Lab, agent::PATIENCE, wait_for};
 
 #[test]
 fn a_service_is_found_everywhere_and_answers_https_by_its_name() {
     let Some(lab) = Lab::new(3) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let mut gamma = Agent::new(&lab.hosts[2], "gamma");
-    let _ = alpha.init();
-    beta.join(&alpha);
-    gamma.join(&alpha);
-    beta.wait_nodes(3);
+    let [alpha, beta, gamma] = lab.mesh();
 
     let _ = beta.cli(&["service", "add", "web", "--port", "8443"]).ok();
     let address = beta.overlay_ipv4("beta");
@@ -99,13 +93,7 @@ fn a_service_is_found_everywhere_and_answers_https_by_its_name() {
 #[test]
 fn an_instance_whose_check_fails_leaves_the_answer_while_another_is_healthy() {
     let Some(lab) = Lab::new(3) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let mut gamma = Agent::new(&lab.hosts[2], "gamma");
-    let _ = alpha.init();
-    beta.join(&alpha);
-    gamma.join(&alpha);
-    alpha.wait_nodes(3);
+    let [alpha, beta, gamma] = lab.mesh();
 
     let healthy: Vec<Arc<AtomicBool>> = [&beta, &gamma]
         .map(|agent| {

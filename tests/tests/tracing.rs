@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use innermesh_tests::{Agent, Lab, agent::PATIENCE, agent::program, wait::ensure, wait_for};
+use innermesh_tests::{Agent, Lab, agent::PATIENCE, agent::program, skip, wait::ensure, wait_for};
 
 #[test]
 fn a_join_is_one_trace_over_command_line_joiner_seed_and_ca() {
@@ -15,7 +15,7 @@ fn a_join_is_one_trace_over_command_line_joiner_seed_and_ca() {
     let collector = match collector() {
         Ok(path) => path,
         Err(why) => {
-            eprintln!("skipped: {why}");
+            skip(why);
             return;
         }
     };
@@ -53,9 +53,7 @@ fn a_join_is_one_trace_over_command_line_joiner_seed_and_ca() {
         agent.set("OTEL_BSP_SCHEDULE_DELAY", "200");
     };
     // The CA, a seed that isn't one, and the joiner.
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let mut gamma = Agent::new(&lab.hosts[2], "gamma");
+    let [mut alpha, mut beta, mut gamma] = lab.agents();
     for agent in [&mut alpha, &mut beta, &mut gamma] {
         traced(agent);
     }

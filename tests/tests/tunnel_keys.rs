@@ -36,13 +36,7 @@ fn wait_listed(agent: &Agent, key: &str) {
 #[test]
 fn a_key_is_changed_while_packets_pass_and_a_crash_in_between_loses_nothing() {
     let Some(lab) = Lab::new(2) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let mut beta = Agent::new(&lab.hosts[1], "beta");
-    let _ = alpha.init();
-    beta.join(&alpha);
-    for agent in [&alpha, &beta] {
-        agent.wait_nodes(2);
-    }
+    let [alpha, mut beta] = lab.mesh();
     let address = alpha.overlay_ipv4("beta");
     wait_pings(&alpha, &address);
     // The founder asked by itself, and beta joined with its own.

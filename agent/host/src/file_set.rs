@@ -548,7 +548,7 @@ mod tests {
     #[test]
     fn a_file_goes_to_its_owner_and_was_never_wider_before() {
         if !geteuid().is_root() {
-            println!("skipped: only root gives files away");
+            innermesh_skip::skip("only root gives files away");
             return;
         }
         let scratch = tempfile::tempdir().unwrap();

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use innermesh_tests::{
-    Finished, Host, Lab, Process, agent::PATIENCE, wait::ensure, wait_for, web::installed,
+    Finished, Host, Lab, Process, agent::PATIENCE, installed, skip, wait::ensure, wait_for,
 };
 use nix::sys::signal::Signal;
 
@@ -66,7 +66,7 @@ impl<'lab> Docker<'lab> {
             docker.run(&["info"]).result().map(drop)
         });
         if docker.daemon.ended().is_some() {
-            eprintln!("skipped: dockerd doesn't run here: {}", docker.daemon.log());
+            skip(format!("dockerd doesn't run here: {}", docker.daemon.log()));
             return None;
         }
         let image = docker.folder.join("image");

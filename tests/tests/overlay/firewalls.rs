@@ -2,7 +2,7 @@
 //! are and what opens them, and what it says does.
 
 use innermesh_tests::{
-    Agent, Host, Lab, Process, agent::PATIENCE, wait::ensure, wait_for, web::installed,
+    Agent, Host, Lab, Process, agent::PATIENCE, installed, wait::ensure, wait_for,
 };
 
 use crate::world::{SERVICE, Service, asks, overlay_of, pair, shell};

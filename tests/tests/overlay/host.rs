@@ -109,8 +109,7 @@ fn s25_a_more_specific_route_of_somebody_else_takes_nothing_out_of_the_tunnel() 
 #[test]
 fn what_others_flush_is_put_back_and_what_others_have_set_stays() {
     let Some(lab) = Lab::new(1) else { return };
-    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
-    let _ = alpha.init();
+    let [alpha] = lab.mesh();
     let host = alpha.host;
     let all = || {
         format!(

@@ -12,7 +12,13 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use innermesh_tests::{Agent, Host, Lab, agent::PATIENCE, wait::ensure, wait_for};
+use innermesh_tests::{
+    Agent, Host, Lab,
+    agent::PATIENCE,
+    mesh::{NAMES, connect},
+    wait::ensure,
+    wait_for,
+};
 
 /// Of a service "on the overlay only" that listens on all addresses.
 pub const SERVICE: u16 = 9000;
@@ -28,13 +34,9 @@ pub fn pair(lab: &Lab) -> (Agent<'_>, Agent<'_>) {
 
 /// As [`pair`], with a configuration of both.
 pub fn pair_with<'lab>(lab: &'lab Lab, config: &str) -> (Agent<'lab>, Agent<'lab>) {
-    let mut alpha = Agent::with_config(&lab.hosts[0], "alpha", config);
-    let mut beta = Agent::with_config(&lab.hosts[1], "beta", config);
-    let _ = alpha.init();
-    beta.join(&alpha);
-    alpha.wait_nodes(2);
-    beta.wait_nodes(2);
-    (alpha, beta)
+    let mut pair = [0, 1].map(|n| Agent::with_config(&lab.hosts[n], NAMES[n], config));
+    let _ = connect(&mut pair);
+    pair.into()
 }
 
 /// Both overlay addresses of a node.
@@ -142,7 +144,9 @@ impl Drop for Service {
         let address = self.address;
         let network = self.host_network.try_clone();
         let woken = network.and_then(|network| {
-            innermesh_tests::lab::inside(network, move || std::net::TcpStream::connect(address))
+            innermesh_tests::namespace::inside(network, move || {
+                std::net::TcpStream::connect(address)
+            })
         });
         if woken.is_ok()
             && let Some(thread) = self.thread.take()

@@ -9,6 +9,7 @@ use std::{
 };
 
 use innermesh_agent::ca::pem;
+use innermesh_tests::{leave_out, skip};
 use serde_json::Value;
 
 use crate::{
@@ -144,7 +145,7 @@ type Accepted = (&'static str, Kind, &'static str, &'static str);
 #[test]
 fn pkilint_finds_nothing_but_what_a_private_ca_does_on_purpose() {
     let Some(folder) = linters() else {
-        println!("skipped: pkilint is not installed; ops/test gets it from PyPI");
+        skip("pkilint is not installed; ops/test gets it from PyPI");
         return;
     };
     check_findings(&folder, &profiles::all(), true);
@@ -199,7 +200,7 @@ pub fn check_accepted(all: &[Profile]) {
 fn refused(verifier: Verifier, all: &[Profile]) -> Vec<String> {
     let name = verifier.name();
     let Some(version) = verifier.version() else {
-        println!("skipped: {name} is not installed");
+        leave_out(format!("{name} is not installed"));
         return vec![];
     };
     let mut faults = Vec::new();

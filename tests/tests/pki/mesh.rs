@@ -4,7 +4,7 @@
 use std::{fs, path::Path};
 
 use innermesh_agent::ca::pem;
-use innermesh_tests::{Agent, Lab, agent::PATIENCE, wait::ensure, wait_for};
+use innermesh_tests::{Agent, Lab, agent::PATIENCE, leave_out, roster, wait::ensure, wait_for};
 use serde_json::Value;
 
 use crate::{
@@ -15,16 +15,8 @@ use crate::{
 #[test]
 fn certificates_of_a_mesh_are_as_good_by_a_promoted_ca_node_and_when_renewed() {
     let Some(lab) = Lab::new(4) else { return };
-    let names = ["alpha", "beta", "gamma", "delta"];
-    let hosts = names.iter().zip(&lab.hosts);
-    let mut agents: Vec<Agent> = hosts.map(|(name, host)| Agent::new(host, name)).collect();
+    let (mut agents, file) = roster::mesh(&lab, &["alpha", "beta", "gamma", "delta"]);
     let (alpha, others) = agents.split_first_mut().expect("a first");
-    let told = alpha.init();
-    let passphrase = told["passphrase"].as_str().expect("a passphrase");
-    alpha.set("INNERMESH_ROOT_PASSPHRASE", passphrase);
-    for other in others.iter_mut() {
-        other.join(alpha);
-    }
     let delta = &others[2];
     let first = issue(delta, "delta");
     // Of two that begin in the same second either is the newest.
@@ -37,9 +29,8 @@ fn certificates_of_a_mesh_are_as_good_by_a_promoted_ca_node_and_when_renewed() {
         }
     });
 
-    let file = told["recovery_file"].as_str().expect("a file");
     for node in ["beta", "gamma"] {
-        let promote = ["ca", "promote", node, "--root-key", file];
+        let promote = ["ca", "promote", node, "--root-key", &file];
         let _ = alpha.cli(&promote).ok();
     }
     wait_for("the roster", PATIENCE, || {
@@ -69,7 +60,7 @@ fn certificates_of_a_mesh_are_as_good_by_a_promoted_ca_node_and_when_renewed() {
     let all = [root, founder, promoted, first, renewed, later];
     match linters() {
         Some(folder) => check_findings(&folder, &all, false),
-        None => println!("skipped: pkilint is not installed; ops/test gets it from PyPI"),
+        None => leave_out("pkilint is not installed; ops/test gets it from PyPI"),
     }
     check_accepted(&all);
     fetch_by_name(delta, &others[1]);
@@ -128,7 +119,7 @@ fn fetch_by_name(server: &Agent, client: &Agent) {
         &["wget", "-qO-", "--timeout=10", "--tries=1", &wget],
     ] {
         if client.host.run(&[fetch[0], "--version"]).code != 0 {
-            println!("skipped: {} is not installed", fetch[0]);
+            leave_out(format!("{} is not installed", fetch[0]));
             continue;
         }
         let page = wait_for("the page", PATIENCE, || {

@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    io::Write,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -11,7 +10,7 @@ use std::{
 use innermesh_tests::{
     Agent, Finished, Host, Lab, Process,
     agent::{DOMAIN, PATIENCE, program},
-    wait_for,
+    leave_out, skip, wait_for,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -38,7 +37,7 @@ impl<'lab> Machine<'lab> {
         let has = |program: &str| host.run(&["which", program]).code == 0;
         for tool in ["update-ca-certificates", "certutil", "vfychain"] {
             if !has(tool) || !Path::new("/etc/ca-certificates/update.d").is_dir() {
-                skipped(&format!("{tool} isn't installed as Debian has it"));
+                skip(format!("{tool} isn't installed as Debian has it"));
                 return None;
             }
         }
@@ -68,7 +67,7 @@ impl<'lab> Machine<'lab> {
         if has("keytool") {
             stores.push("java")
         } else {
-            skipped(&format!("{name}: Java's keystore: there is no keytool"))
+            leave_out(format!("{name}: Java's keystore: there is no keytool"))
         }
         let machine = Self {
             host,
@@ -244,9 +243,4 @@ impl Site {
             _server: server,
         }
     }
-}
-
-fn skipped(why: &str) {
-    // Not eprintln!, which the test harness would swallow.
-    let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }

@@ -69,15 +69,23 @@ impl Lab {
     /// One after the other for every backend that this machine can have; what
     /// it can't is said aloud.
     pub fn each() -> impl Iterator<Item = Self> {
+        let unfit = unfit().map(innermesh_skip::skip).is_some();
         [BackendChoice::Embedded, BackendChoice::Kernel]
             .into_iter()
-            .filter_map(Self::with)
+            .filter(move |_| !unfit)
+            .filter_map(|backend| {
+                let lab = Self::build(backend);
+                lab.map_err(innermesh_skip::leave_out).ok()
+            })
     }
 
     pub fn with(backend: BackendChoice) -> Option<Self> {
+        Self::build(backend).map_err(innermesh_skip::skip).ok()
+    }
+
+    fn build(backend: BackendChoice) -> Result<Self, String> {
         if let Some(why) = unfit() {
-            println!("skipped: {why}");
-            return None;
+            return Err(why);
         }
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let next = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -105,10 +113,9 @@ impl Lab {
             lab.run(end, "ip", &["link", "set", "lo", "up"]);
         }
         if backend == BackendChoice::Kernel && !lab.has_kernel_wireguard() {
-            println!("skipped: this kernel has no WireGuard");
-            return None;
+            return Err("this kernel has no WireGuard".to_owned());
         }
-        Some(lab)
+        Ok(lab)
     }
 
     pub fn has_kernel_wireguard(&self) -> bool {
@@ -219,12 +226,10 @@ fn unfit() -> Option<String> {
     if let Err(error) = tun {
         return Some(format!("/dev/net/tun: {error}"));
     }
-    [
+    let programs = [
         "ip", "ping", "wg", "sysctl", "setpriv", "unshare", "prlimit",
-    ]
-    .into_iter()
-    .find(|program| Command::new(program).arg("--help").output().is_err())
-    .map(|program| format!("{program} isn't installed"))
+    ];
+    innermesh_skip::missing(&programs).map(|program| format!("{program} is not installed"))
 }
 
 fn run(program: &str, args: &[&str]) -> String {

@@ -15,7 +15,8 @@ use std::{
 use innermesh_tests::{
     Agent, Finished, Lab, Process,
     agent::DOMAIN,
-    web::{Web, directory, installed},
+    installed,
+    web::{Web, directory},
 };
 use serde_json::json;
 

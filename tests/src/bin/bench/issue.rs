@@ -15,9 +15,10 @@ use innermesh_tests::{
     Agent, Lab,
     acme::{Responder, Way, certificate, start_pebble},
     agent::DOMAIN,
+    installed,
     roster::wait_leader,
     wait_for,
-    web::{Web, add_service, directory, installed},
+    web::{Web, add_service, directory},
 };
 use instant_acme::{Account, NewAccount};
 use serde_json::json;
