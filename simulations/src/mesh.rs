@@ -20,12 +20,47 @@ use innermesh_proto::{
     zone::{DomainName, RecordType},
 };
 
-use crate::{Machine, clock};
+use crate::{Machine, World, clock};
 
 /// The domain of simulated meshes.
 pub const DOMAIN: &str = "home.example.com";
 /// The tunnel's interface on simulated machines.
 const INTERFACE: &str = "im0";
+
+/// How long agents of a new mesh may take until they know each other.
+const MEETING: Duration = Duration::from_secs(60);
+
+/// Machines of these names in one mesh that the first has founded, whose agents
+/// all know each other.
+///
+/// # Panics
+/// When a step fails.
+pub async fn meet<const N: usize>(
+    world: &mut World,
+    names: [&str; N],
+) -> ([Machine; N], [Agent; N]) {
+    let machines = names.map(|name| world.machine(name));
+    let (founder, others) = machines.split_first().expect("a machine");
+    let mut agents = vec![found(founder).await];
+    for machine in others {
+        agents.push(join(machine, names[0], &agents[0]).await);
+    }
+    have_met(&agents.iter().collect::<Vec<_>>()).await;
+    let agents = agents.try_into().ok();
+    (machines, agents.expect("one for each machine"))
+}
+
+/// Waits until each of the agents has the heads of all others.
+///
+/// # Panics
+/// When they don't meet.
+pub async fn have_met(agents: &[&Agent]) {
+    until("all have met", MEETING, async || {
+        let met = |agent: &&Agent| agent.heads().len() + 1 == agents.len();
+        agents.iter().all(met)
+    })
+    .await;
+}
 
 /// Makes a mesh on `machine` and starts its agent.
 ///
@@ -214,10 +249,14 @@ async fn init(machine: &Machine) -> String {
 /// # Errors
 /// Why there is none.
 pub async fn invite(admin: &Agent) -> Result<String, String> {
+    invite_as(admin, &[]).await
+}
+
+async fn invite_as(admin: &Agent, roles: &[&str]) -> Result<String, String> {
     let invite = InviteRequest {
         ttl_s: 3600,
         uses: 1,
-        roles: Vec::new(),
+        roles: roles.iter().map(|role| (*role).to_owned()).collect(),
         names: Vec::new(),
         routes: Vec::new(),
         addresses: Vec::new(),
@@ -254,6 +293,16 @@ pub async fn join(machine: &Machine, seed: &str, admin: &Agent) -> Agent {
     try_join(machine, seed, admin)
         .await
         .expect("the machine joins")
+}
+
+/// As [`join`], as an admin.
+///
+/// # Panics
+/// When a step fails.
+pub async fn join_as_admin(machine: &Machine, seed: &str, admin: &Agent) -> Agent {
+    let token = invite_as(admin, &["admin"]).await;
+    let joined = join_with(machine, seed, token.expect("a token")).await;
+    joined.expect("the machine joins")
 }
 
 /// As [`join`].

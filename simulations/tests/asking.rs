@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use innermesh_agent::{
-    control::{api::InviteRequest, authority::RequestState},
+    control::authority::RequestState,
     enroll::{self, AskOptions, JoinError},
     node::Agent,
 };
 use innermesh_proto::{admission::Ending, limits};
 use simulations::{
     Machine, World, clock,
-    mesh::{found, join_with, until},
+    mesh::{found, have_met, join_as_admin, until},
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -70,20 +70,8 @@ async fn a_request_is_the_first_admin_s_that_looks_and_asked_again_it_is_another
     let mut world = World::new(1);
     let [one, two, new] = ["one", "two", "new"].map(|name| world.machine(name));
     let first = found(&one).await;
-    let invite = InviteRequest {
-        ttl_s: 3600,
-        uses: 1,
-        roles: vec!["admin".into()],
-        names: Vec::new(),
-        routes: Vec::new(),
-        addresses: Vec::new(),
-    };
-    let token = first.control().invite(invite).await.unwrap().token;
-    let second = join_with(&two, "one", token).await.unwrap();
-    until("they have met", PATIENCE, async || {
-        first.heads().len() == 1 && second.heads().len() == 1
-    })
-    .await;
+    let second = join_as_admin(&two, "one", &first).await;
+    have_met(&[&first, &second]).await;
     let host = new.host.clone();
     let options = AskOptions {
         seed: "two".into(),

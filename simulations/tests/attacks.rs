@@ -11,7 +11,7 @@ use simulations::{
     byzantine::{Byzantine, Lie},
     forge::{self, Entry, Op},
     memory,
-    mesh::{addresses, found, join, resolve, until},
+    mesh::{addresses, meet, resolve, until},
     panics,
     world::PORT,
 };
@@ -37,14 +37,8 @@ impl Scene {
     async fn new() -> Self {
         panics::watch();
         let mut world = World::new(1);
-        let [one, two, mut three] = ["one", "two", "liar"].map(|name| world.machine(name));
-        let first = found(&one).await;
-        let second = join(&two, "one", &first).await;
-        let third = join(&three, "one", &first).await;
-        until("all have met", PATIENCE, async || {
-            third.heads().len() == 2 && first.heads().len() == 2 && second.heads().len() == 2
-        })
-        .await;
+        let (machines, agents) = meet(&mut world, ["one", "two", "liar"]).await;
+        let ([one, two, mut three], [first, second, third]) = (machines, agents);
         three.crash().await;
         let liar = Byzantine::new(&three, &third).await;
         // The recovery file's passphrase asks for much on purpose.

@@ -7,7 +7,7 @@ use innermesh_agent::{ledger::file, node::Agent};
 use innermesh_proto::{ledger::batch::STATE_HASH_INTERVAL, limits};
 use simulations::{
     Machine, World,
-    mesh::{found, invite, join, join_with, start, until, write_batches},
+    mesh::{invite, join_with, meet, start, until, write_batches},
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,18 +28,10 @@ async fn base(machine: &Machine) -> u64 {
 #[tokio::test(start_paused = true)]
 async fn who_was_away_or_asked_in_long_ago_takes_a_state_from_a_member() {
     let mut world = World::new(1);
-    let mut machines = ["one", "two", "three", "four"].map(|name| world.machine(name));
-    let first = found(&machines[0]).await;
-    let second = join(&machines[1], "one", &first).await;
-    let away = join(&machines[2], "one", &first).await;
+    let names = ["one", "two", "three"];
+    let (mut machines, [first, second, away]) = meet(&mut world, names).await;
     // The invite says where the ledger was: long before what is left of it.
     let old = invite(&first).await.unwrap();
-    until("all have met", PATIENCE, async || {
-        [&first, &second, &away]
-            .iter()
-            .all(|agent| agent.heads().len() == 2)
-    })
-    .await;
     machines[2].crash().await;
     drop(away);
     write_batches(&[&first, &second], GROWN + 5 - index(&first)).await;
@@ -49,8 +41,9 @@ async fn who_was_away_or_asked_in_long_ago_takes_a_state_from_a_member() {
     .await;
     assert!(base(&machines[1]).await > 0);
 
-    let fourth = join_with(&machines[3], "two", old).await.unwrap();
-    assert!(base(&machines[3]).await > 0, "it began with a state");
+    let new = world.machine("four");
+    let fourth = join_with(&new, "two", old).await.unwrap();
+    assert!(base(&new).await > 0, "it began with a state");
     until("they have met", PATIENCE, async || {
         fourth.heads().len() == 2
     })

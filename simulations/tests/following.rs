@@ -9,7 +9,7 @@ use simulations::{
     Machine, World,
     byzantine::{Byzantine, Lie},
     clock,
-    mesh::{DOMAIN, ask, found, is_denied, join, start, until},
+    mesh::{DOMAIN, ask, is_denied, meet, start, until},
     world::PORT,
 };
 
@@ -35,16 +35,8 @@ struct Scene {
 impl Scene {
     async fn new(seed: u64) -> Self {
         let mut world = World::new(seed);
-        let [one, two, mut three] = ["one", "two", "liar"].map(|name| world.machine(name));
-        let first = found(&one).await;
-        let second = join(&two, "one", &first).await;
-        let third = join(&three, "one", &first).await;
-        until("all have met", PATIENCE, async || {
-            [&first, &second, &third]
-                .iter()
-                .all(|agent| agent.heads().len() == 2)
-        })
-        .await;
+        let (machines, agents) = meet(&mut world, ["one", "two", "liar"]).await;
+        let ([one, two, mut three], [first, second, third]) = (machines, agents);
         three.crash().await;
         let liar = Byzantine::new(&three, &third).await;
         Self {

@@ -3,44 +3,29 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use innermesh_agent::control::api::InviteRequest;
 use innermesh_proto::limits;
 use simulations::{
     World,
     byzantine::{Byzantine, Lie},
-    mesh::{found, join, join_with, until},
+    mesh::{found, have_met, join, join_as_admin},
     world::PORT,
 };
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test(start_paused = true)]
 async fn an_admin_that_holds_everybody_holds_three_and_who_is_none_holds_nobody() {
     let mut world = World::new(1);
     let [one, mut thief, mut plain] = ["one", "thief", "plain"].map(|name| world.machine(name));
     let first = found(&one).await;
-    let invite = InviteRequest {
-        ttl_s: 3600,
-        uses: 1,
-        roles: vec!["admin".into()],
-        names: Vec::new(),
-        routes: Vec::new(),
-        addresses: Vec::new(),
-    };
-    let token = first.control().invite(invite).await.unwrap().token;
-    let admin = join_with(&thief, "one", token).await.unwrap();
+    let admin = join_as_admin(&thief, "one", &first).await;
     let member = join(&plain, "one", &first).await;
     let mut others = Vec::new();
     for name in ["a", "b", "c", "d", "e"] {
         let machine = world.machine(name);
         others.push((join(&machine, "one", &first).await, machine));
     }
-    until("all have met", PATIENCE, async || {
-        let all = others.iter().map(|(agent, _)| agent);
-        all.chain([&first, &admin, &member])
-            .all(|agent| agent.heads().len() == 7)
-    })
-    .await;
+    let all = others.iter().map(|(agent, _)| agent);
+    let all: Vec<_> = all.chain([&first, &admin, &member]).collect();
+    have_met(&all).await;
     thief.crash().await;
     plain.crash().await;
     let held = || first.view().borrow().held.len();

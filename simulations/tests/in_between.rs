@@ -28,7 +28,7 @@ use innermesh_proto::{
 };
 use simulations::{
     Machine, World,
-    mesh::{found, join, until},
+    mesh::{meet, until},
     stand_in::Place,
     world::PORT,
 };
@@ -182,13 +182,7 @@ struct Scene {
 
 async fn scene(trick: Trick) -> Scene {
     let mut world = World::new(1);
-    let (one, mut mid) = (world.machine("one"), world.machine("mid"));
-    let admin = found(&one).await;
-    let member = join(&mid, "one", &admin).await;
-    until("they have met", PATIENCE, async || {
-        member.heads().len() == 1 && admin.heads().len() == 1
-    })
-    .await;
+    let ([one, mut mid], [admin, member]) = meet(&mut world, ["one", "mid"]).await;
     mid.crash().await;
     let middle = between(&mid, &member, trick).await;
     Scene {

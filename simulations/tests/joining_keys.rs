@@ -34,7 +34,7 @@ use innermesh_proto::{
 };
 use simulations::{
     Machine, World,
-    mesh::{ask, found, invite, join, join_with, start, until},
+    mesh::{ask, invite, join_with, meet, start, until},
     stand_in::Place,
     world::PORT,
 };
@@ -45,14 +45,8 @@ const STEP: Duration = Duration::from_secs(5);
 
 /// A founder, a member, and a machine that isn't one yet.
 async fn scene(world: &mut World) -> ([Machine; 3], Agent, Agent) {
-    let machines = ["one", "mid", "new"].map(|name| world.machine(name));
-    let admin = found(&machines[0]).await;
-    let member = join(&machines[1], "one", &admin).await;
-    until("they have met", PATIENCE, async || {
-        member.heads().len() == 1 && admin.heads().len() == 1
-    })
-    .await;
-    (machines, admin, member)
+    let ([one, mid], [admin, member]) = meet(world, ["one", "mid"]).await;
+    ([one, mid, world.machine("new")], admin, member)
 }
 
 async fn own_key(machine: &Machine) -> TunnelKey {

@@ -6,7 +6,7 @@ use innermesh_agent::control::authority::LeaveState;
 use innermesh_proto::ledger::Content;
 use simulations::{
     World,
-    mesh::{ask, found, join, start, until},
+    mesh::{ask, meet, start, until},
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -15,16 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 async fn whoever_leaves_while_much_is_decided_knows_that_it_has_left() {
     for seed in 1..=8 {
         let mut world = World::new(seed);
-        let [one, two, three] = ["one", "two", "three"].map(|name| world.machine(name));
-        let first = found(&one).await;
-        let second = join(&two, "one", &first).await;
-        let third = join(&three, "one", &first).await;
-        until("all have met", PATIENCE, async || {
-            [&first, &second, &third]
-                .iter()
-                .all(|agent| agent.heads().len() == 2)
-        })
-        .await;
+        let (_machines, agents) = meet(&mut world, ["one", "two", "three"]).await;
+        let [first, second, third] = agents;
         let busy = second.clone();
         let load = tokio::spawn(async move {
             for number in 0.. {
@@ -51,13 +43,7 @@ async fn whoever_leaves_while_much_is_decided_knows_that_it_has_left() {
 #[tokio::test(start_paused = true)]
 async fn whoever_missed_that_it_has_left_finds_out_when_it_leaves_again() {
     let mut world = World::new(1);
-    let [one, mut two] = ["one", "two"].map(|name| world.machine(name));
-    let first = found(&one).await;
-    let second = join(&two, "one", &first).await;
-    until("they have met", PATIENCE, async || {
-        first.heads().len() == 1 && second.heads().len() == 1
-    })
-    .await;
+    let ([_one, mut two], [_first, second]) = meet(&mut world, ["one", "two"]).await;
     // It leaves, and goes back to what it knew before.
     two.disk.snapshot();
     ask(&second, &Content::Leave).await.unwrap();

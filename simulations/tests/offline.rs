@@ -10,7 +10,7 @@ use innermesh_agent::{
 use innermesh_proto::{id::NodeId, ledger::Content};
 use simulations::{
     World,
-    mesh::{ask, found, found_with_root, join, promote, signed, start, until},
+    mesh::{ask, found_with_root, join, meet, promote, signed, start, until},
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -86,13 +86,7 @@ async fn one_of_three_goes_on_alone_from_its_folder_and_the_others_follow() {
 #[tokio::test(start_paused = true)]
 async fn what_is_known_of_further_ledgers_is_told_before_anything_is_signed() {
     let mut world = World::new(2);
-    let mut machines = ["one", "two"].map(|name| world.machine(name));
-    let first = found(&machines[0]).await;
-    let second = join(&machines[1], "one", &first).await;
-    until("they have met", PATIENCE, async || {
-        second.heads().len() == 1
-    })
-    .await;
+    let (mut machines, [first, second]) = meet(&mut world, ["one", "two"]).await;
     // Its own file lost batches that it had, and a peer had more than that.
     tokio::time::sleep(Duration::from_secs(700)).await;
     ask(&first, &Content::Claim("photos".parse().unwrap()))

@@ -17,7 +17,7 @@ use innermesh_proto::{
 };
 use simulations::{
     World,
-    mesh::{decided, found, join, until},
+    mesh::{decided, meet, until},
     stand_in::Place,
     world::PORT,
 };
@@ -53,13 +53,7 @@ impl Handler for OldLeader {
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_does_not_know_how_requests_are_submitted_is_asked_to_propose() {
     let mut world = World::new(1);
-    let [mut one, two] = ["one", "two"].map(|name| world.machine(name));
-    let first = found(&one).await;
-    let second = join(&two, "one", &first).await;
-    until("they have met", PATIENCE, async || {
-        first.heads().len() == 1 && second.heads().len() == 1
-    })
-    .await;
+    let ([mut one, two], [first, second]) = meet(&mut world, ["one", "two"]).await;
     one.crash().await;
     let place = Place::of(&one, first.view()).await;
     let old = Arc::new(OldLeader::default());

@@ -16,7 +16,9 @@ use innermesh_proto::{
 };
 use simulations::{
     Machine, World,
-    mesh::{DOMAIN, ask, found, found_with_root, join, promote, start, until, write_batches},
+    mesh::{
+        DOMAIN, ask, found_with_root, have_met, join, meet, promote, start, until, write_batches,
+    },
 };
 use tokio::sync::watch;
 
@@ -59,14 +61,11 @@ struct Scene {
 impl Scene {
     async fn new(seed: u64) -> Self {
         let mut world = World::new(seed);
-        let machines = ["one", "two", "three"].map(|name| world.machine(name));
-        let first = found(&machines[0]).await;
-        let second = join(&machines[1], "one", &first).await;
-        let third = join(&machines[2], "one", &first).await;
+        let (machines, agents) = meet(&mut world, ["one", "two", "three"]).await;
         let scene = Self {
             world,
             machines,
-            agents: [Some(first), Some(second), Some(third)],
+            agents: agents.map(Some),
         };
         scene.have_met().await;
         scene
@@ -74,11 +73,7 @@ impl Scene {
 
     async fn have_met(&self) {
         let all: Vec<&Agent> = self.agents.iter().flatten().collect();
-        until("all have met", PATIENCE, async || {
-            let met = |agent: &&Agent| agent.heads().len() + 1 == all.len();
-            all.iter().all(met)
-        })
-        .await;
+        have_met(&all).await;
         // What is known of peers is written a moment later.
         until("their addresses are kept", PATIENCE, async || {
             for machine in &self.machines {

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 use innermesh_agent::{
     ca::csr,
     control::{
-        api::{CertRequest, Der, InviteRequest},
+        api::{CertRequest, Der},
         authority::EvictRequest,
         renewals::{RenewNow, RenewalRow, RenewalWish, WhichRenewal},
     },
@@ -23,7 +23,7 @@ use innermesh_proto::{
 };
 use simulations::{
     Machine, World,
-    mesh::{DOMAIN, ask, found, found_with_root, join, join_with, promote, start, until},
+    mesh::{DOMAIN, ask, found, found_with_root, join, join_as_admin, promote, start, until},
     schedule::Profile,
     world::START_MS,
 };
@@ -429,16 +429,7 @@ async fn a_certificate_of_a_ca_node_that_is_evicted_is_renewed_early() {
     let mut world = World::of(10, Profile::Message);
     let machines = ["one", "two", "three"].map(|name| world.machine(name));
     let (first, root) = found_with_root(&machines[0]).await;
-    let admin = InviteRequest {
-        ttl_s: 3600,
-        uses: 1,
-        roles: vec!["admin".into()],
-        names: Vec::new(),
-        routes: Vec::new(),
-        addresses: Vec::new(),
-    };
-    let token = first.control().invite(admin).await.unwrap().token;
-    let second = join_with(&machines[1], "one", token).await.unwrap();
+    let second = join_as_admin(&machines[1], "one", &first).await;
     let third = join(&machines[2], "one", &first).await;
     let wish = wish("three");
     let mine = Mine::new(&machines[2], &wish);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use innermesh_agent::node::Agent;
 use simulations::{
     World,
-    mesh::{found, join, start, until},
+    mesh::{meet, start, until},
 };
 
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -28,10 +28,7 @@ async fn met(one: &Agent, two: &Agent) {
 #[tokio::test(start_paused = true)]
 async fn a_renewal_that_fails_is_told_with_its_reason_until_one_succeeds() {
     let mut world = World::new(1);
-    let (mut one, two) = (world.machine("one"), world.machine("two"));
-    let first = found(&one).await;
-    let second = join(&two, "one", &first).await;
-    met(&first, &second).await;
+    let ([mut one, two], [_first, second]) = meet(&mut world, ["one", "two"]).await;
     assert!(!warns(&second, "could not be renewed").await);
     one.crash().await;
     // Half of the membership's 90 days are over by this machine's clock.
@@ -53,10 +50,7 @@ async fn a_renewal_that_fails_is_told_with_its_reason_until_one_succeeds() {
 #[tokio::test(start_paused = true)]
 async fn a_machine_that_was_restored_from_a_snapshot_is_told_so() {
     let mut world = World::new(1);
-    let (one, mut two) = (world.machine("one"), world.machine("two"));
-    let first = found(&one).await;
-    let second = join(&two, "one", &first).await;
-    met(&first, &second).await;
+    let ([_one, mut two], [first, _second]) = meet(&mut world, ["one", "two"]).await;
     two.disk.snapshot();
     for _ in 0..3 {
         two.crash().await;
@@ -82,10 +76,8 @@ async fn a_machine_that_was_restored_from_a_snapshot_is_told_so() {
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_runs_beside_its_original_is_told() {
     let mut world = World::new(1);
-    let [one, two, copy] = ["one", "two", "copy"].map(|name| world.machine(name));
-    let first = found(&one).await;
-    let second = join(&two, "one", &first).await;
-    met(&first, &second).await;
+    let ([_one, two], [_first, second]) = meet(&mut world, ["one", "two"]).await;
+    let copy = world.machine("copy");
     copy.disk.copy_of(&two.disk);
     let third = start(&copy).await;
     until("the copy to be told", PATIENCE, async || {
