@@ -30,11 +30,13 @@ use tokio::{
     time::timeout,
 };
 
-/// Show a whole mesh on this machine: three hosts, names, a certificate, a tunnel.
+/// Show a whole mesh of three hosts on this machine.
 #[derive(Debug, clap::Args)]
 #[command(disable_help_subcommand = true, args_conflicts_with_subcommands = true)]
 pub struct Demo {
-    /// Show the steps in a line each, and end: 0 when all went well, else 1.
+    /// Print one line for each step and exit.
+    ///
+    /// With 0 when all went well, else with 1.
     #[arg(long)]
     check: bool,
     #[command(subcommand)]

@@ -11,7 +11,7 @@ pub enum Command {
     Zone(ZoneArguments),
 }
 
-/// Ask the agent's resolver, as a program on this machine would.
+/// Query the agent's resolver.
 #[derive(Debug, clap::Args)]
 pub struct QueryArguments {
     /// A name; one without a dot is taken as one of the mesh.
@@ -24,7 +24,7 @@ pub struct QueryArguments {
     output: Output,
 }
 
-/// Print all names of the mesh, as a zone file.
+/// Print all names of the mesh as a zone file.
 #[derive(Debug, clap::Args)]
 pub struct ZoneArguments {
     #[command(flatten)]

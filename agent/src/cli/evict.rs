@@ -12,24 +12,24 @@ use crate::control::{
     authority::{CutOffSeen, EvictRequest, Evicted, EvictionState},
 };
 
-/// Take a machine out of the mesh for good.
+/// Remove a node from the mesh for good.
 ///
 /// It is cut off at once: its connections, routes, names and records go, and
-/// its key never comes back. What is printed says which nodes have confirmed
-/// that, this one first. An admin or a CA node, or more
-/// than three machines within an hour, go only once a second admin runs the
-/// same command on another machine within the hour, or with the root's key.
-/// Run it on an admin's machine.
+/// its key never comes back. The output says which nodes have confirmed that,
+/// this one first. To evict an admin, a CA node, or more than three nodes
+/// within an hour, a second admin must run the same command on another node
+/// within the hour, or the root's key is needed. Run it on an admin's node.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The machine.
+    /// Name of the node to evict.
     #[arg(value_name = "NODE")]
     node: Label,
-    /// In place of a second admin: the recovery file with the root's key. The
-    /// passphrase is asked, or taken from INNERMESH_ROOT_PASSPHRASE.
+    /// Use the root's recovery file in place of a second admin.
+    ///
+    /// Its passphrase is asked for, or taken from INNERMESH_ROOT_PASSPHRASE.
     #[arg(long, value_name = "FILE")]
     root_key: Option<PathBuf>,
-    /// Let a machine back in that is cut off and not evicted yet.
+    /// Readmit a node that is cut off and not evicted yet.
     #[arg(long, conflicts_with = "root_key")]
     undo: bool,
     #[command(flatten)]

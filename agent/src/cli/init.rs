@@ -22,23 +22,24 @@ use crate::{
     host::system,
 };
 
-/// Make a new mesh, with this machine its first node.
+/// Create a mesh with this machine as its first node.
 ///
 /// Starts the agent when it is done: through systemd where its unit is
 /// installed and no --dir is given, otherwise in the foreground.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The domain of the mesh's names, such as in.example.org under a domain
-    /// that you own, or lab.internal.
+    /// Domain of the mesh's names, such as lab.internal.
+    ///
+    /// A domain below one that you own, such as in.example.org, works as well.
     #[arg(long, value_name = "DOMAIN")]
     domain: MeshDomain,
-    /// This machine's name in the mesh [default: its host name].
+    /// Name of this node [default: its host name].
     #[arg(long, value_name = "NAME", value_parser = node_name)]
     name: Option<Label>,
-    /// The IPv4 network of the mesh [default: a free /16 in 10.0.0.0/8].
+    /// IPv4 network of the mesh [default: a free /16 in 10.0.0.0/8].
     #[arg(long, value_name = "NET")]
     ipv4: Option<Ipv4Net>,
-    /// Only write the state.
+    /// Write the state and don't start the agent.
     #[arg(long)]
     no_start: bool,
     #[command(flatten)]

@@ -11,29 +11,29 @@ use super::{failure::Failure, output::Output};
 use crate::control::{Client, api::InviteRequest};
 use crate::host::duration::Span;
 
-/// Print a token, and the command with which another machine joins by it.
+/// Print a token with which another machine can join.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// How long the token is good for.
+    /// Let the token expire after this time.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = lifetime)]
     ttl: Span,
-    /// How many machines may join with it.
+    /// Let this many machines join with it.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::TOKEN_USES)))]
     uses: u32,
-    /// A role that they get; may be given more than once.
+    /// Grant a role (repeatable).
     #[arg(long = "role", value_name = "ROLE")]
     roles: Vec<Role>,
-    /// A network beside it that they may bring, such as 192.168.1.0/24; may be
-    /// given more than once.
+    /// Allow a route, such as 192.168.1.0/24 (repeatable).
     #[arg(long = "route", value_name = "NET")]
     routes: Vec<IpNet>,
-    /// Names that they may be granted, such as web-*; may be given more than
-    /// once [default: all that this machine may give].
+    /// Allow names, such as web-* (repeatable) [default: all that this node may
+    /// grant].
     #[arg(long, value_name = "PATTERN")]
     names: Vec<NamePattern>,
-    /// A network outside the mesh, such as 192.168.1.0/24, to whose addresses
-    /// their names may lead; may be given more than once. 0.0.0.0/0 with ::/0
-    /// lets them lead to names outside too.
+    /// Allow names to lead to this outside network (repeatable).
+    ///
+    /// Such as 192.168.1.0/24. With both 0.0.0.0/0 and ::/0 they may lead to
+    /// names outside too.
     #[arg(long, value_name = "NET")]
     addresses: Vec<IpNet>,
     #[command(flatten)]
@@ -43,13 +43,13 @@ pub struct Arguments {
 /// Roles that a machine can be given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Role {
-    /// Lets machines in and evicts them.
+    /// Admits and evicts nodes.
     Admin,
-    /// Decides the ledger and issues certificates, once it is promoted.
+    /// Votes and issues certificates, once it is promoted.
     Ca,
-    /// Forwards between the mesh and networks beside it.
+    /// Routes between the mesh and other networks.
     Gateway,
-    /// Carries packets for pairs that have no direct path.
+    /// Relays packets for pairs without a direct path.
     Relay,
     /// Answers DNS to everybody, with its own address.
     Sinkhole,

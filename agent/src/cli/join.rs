@@ -23,8 +23,9 @@ use crate::{
     host::system,
 };
 
-/// Join a mesh, with a token that `agent invite` printed on one of its
-/// machines, or without one.
+/// Join a mesh, with a token or by a code.
+///
+/// `agent invite` prints a token on a node of the mesh.
 ///
 /// Without a token this machine shows a code, once an admin has run `agent
 /// requests`; the admin types it into `agent approve`.
@@ -33,10 +34,12 @@ use crate::{
 /// installed and no --dir is given, otherwise in the foreground.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// A machine of the mesh: a name or an address, with :PORT if it isn't 51819.
+    /// A node of the mesh, by host name or address.
+    ///
+    /// With :PORT if that isn't 51819.
     #[arg(value_name = "SEED[:PORT]")]
     seed: String,
-    /// The token, or - to have it asked for or read from standard input.
+    /// The token, or - to ask for it or read standard input.
     ///
     /// Other users of this machine see what stands on a command line, and the
     /// shell keeps it in its history.
@@ -48,10 +51,10 @@ pub struct Arguments {
         hide_env_values = true
     )]
     token: Option<String>,
-    /// This machine's name in the mesh [default: its host name].
+    /// Name of this node [default: its host name].
     #[arg(long, value_name = "NAME", value_parser = init::node_name)]
     name: Option<Label>,
-    /// Only write the state.
+    /// Write the state and don't start the agent.
     #[arg(long)]
     no_start: bool,
     #[command(flatten)]

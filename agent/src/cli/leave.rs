@@ -11,11 +11,11 @@ use crate::control::{
     authority::{LeaveState, Left},
 };
 
-/// Take this machine out of the mesh.
+/// Remove this node from the mesh.
 ///
-/// Its seat among the CA nodes and the names that it shares are handed over
-/// first, its other names become free, and its agent ends. The last CA node
-/// and the last admin can't leave.
+/// Its seat as a voter and the names that it shares are handed over first, its
+/// other names become free, and its agent ends. The last CA node and the last
+/// admin can't leave.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(flatten)]

@@ -52,7 +52,12 @@ use crate::{
 /// Names, certificates and encrypted routes for your own machines, without a
 /// server in the middle.
 #[derive(Debug, Parser)]
-#[command(name = "agent", version, about, max_term_width = 100)]
+#[command(
+    name = "agent",
+    version,
+    about = "Names, certificates and encrypted routes for your machines",
+    max_term_width = 100
+)]
 struct Arguments {
     /// Keep configuration, state and socket all below DIR.
     ///
@@ -79,28 +84,28 @@ enum Command {
     Peers(network::PeersArguments),
     Ping(network::PingArguments),
     Wait(wait::Arguments),
-    /// This machine's tunnel.
+    /// Manage this node's tunnel.
     #[command(subcommand)]
     Tunnel(tunnel::Command),
-    /// The services of this machine, and of all others.
+    /// Manage services and their names.
     #[command(subcommand)]
     Service(service::Command),
-    /// DNS records besides those of machines and services.
+    /// Manage further DNS records.
     #[command(subcommand)]
     Record(record::Command),
-    /// Certificates for services.
+    /// Manage certificates for services.
     #[command(subcommand)]
     Cert(cert::Command),
-    /// The mesh's own certificate authority.
+    /// Manage the mesh's certificate authority.
     #[command(subcommand)]
     Ca(ca::Command),
-    /// The mesh's names.
+    /// Query the mesh's names.
     #[command(subcommand)]
     Dns(dns::Command),
     #[command(subcommand, hide = true)]
     Overlay(overlay::Command),
     Demo(demo::Demo),
-    /// Print a script that completes commands in a shell.
+    /// Print a completion script for a shell.
     Completions {
         /// The shell.
         shell: clap_complete::Shell,

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::control::{Client, api::PingReply};
 
-/// Show how each other machine is reached.
+/// Show how each peer is reached.
 #[derive(Debug, clap::Args)]
 pub struct PeersArguments {
     #[command(flatten)]
@@ -37,7 +37,7 @@ pub async fn peers(arguments: &PeersArguments, client: &Client) -> Result<(), Fa
     })
 }
 
-/// Measure how far another machine is, and see whether its tunnel works.
+/// Measure the round trip to a node and test its tunnel.
 ///
 /// The tunnel works when a packet came back through it just now. Ends with 4
 /// when the machine doesn't answer.
@@ -46,7 +46,7 @@ pub struct PingArguments {
     /// Its name.
     #[arg(value_name = "NODE", value_parser = node_label)]
     node: Label,
-    /// How many times to ask.
+    /// Ask this many times.
     #[arg(long, short, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::PINGS)))]
     count: u32,
     #[command(flatten)]

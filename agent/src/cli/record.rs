@@ -20,30 +20,30 @@ pub enum Command {
     List(ListArguments),
 }
 
-/// Add a DNS record to the mesh's zone: A, AAAA, CNAME, TXT, SRV, MX or CAA.
+/// Add a DNS record: A, AAAA, CNAME, TXT, SRV, MX or CAA.
 ///
-/// It is answered on every machine, and outlives this one. Several records of
-/// one name and type stand beside each other. A machine may add records at and
-/// below its own names, an admin everywhere.
+/// It is answered on every node, and outlives this one. Several records of one
+/// name and type stand beside each other. A node may add records at and below
+/// its own names, an admin everywhere.
 ///
-/// A machine's records lead to its own addresses and names, and to names that
-/// their owners share with it; to what its invite granted with --addresses. An
+/// A node's records lead to its own addresses and names, to names that their
+/// owners share with it, and to what its invite granted with --addresses. An
 /// admin's lead anywhere.
 #[derive(Debug, clap::Args)]
 pub struct AddArguments {
-    /// A full name, or one that the mesh's domain is put behind; @ is the
-    /// domain itself.
+    /// Full name, name in the mesh's domain, or @ for the domain.
     #[arg(value_name = "NAME")]
     name: String,
     /// A, AAAA, CNAME, TXT, SRV, MX or CAA.
     #[arg(value_name = "TYPE", value_parser = record_type)]
     rtype: RecordType,
-    /// What it says, as in a zone file: an address, a name, a text,
-    /// `PRIORITY WEIGHT PORT HOST`, `PREFERENCE HOST` or `FLAGS TAG VALUE`.
-    /// A host without a dot is one of the mesh.
+    /// Value of the record, as in a zone file.
+    ///
+    /// An address, a name, a text, `PRIORITY WEIGHT PORT HOST`, `PREFERENCE
+    /// HOST` or `FLAGS TAG VALUE`. A host without a dot is one of the mesh.
     #[arg(value_name = "VALUE", required = true, num_args = 1.., allow_hyphen_values = true)]
     value: Vec<String>,
-    /// Show it to strangers too, where they are answered.
+    /// Also answer this to clients outside the mesh.
     #[arg(long)]
     public: bool,
     #[command(flatten)]
@@ -56,7 +56,7 @@ pub struct RmArguments {
     /// As it was given to add, or its full name.
     #[arg(value_name = "NAME")]
     name: String,
-    /// The type.
+    /// Type of the records.
     #[arg(value_name = "TYPE", value_parser = record_type)]
     rtype: RecordType,
     #[command(flatten)]

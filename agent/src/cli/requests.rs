@@ -15,42 +15,41 @@ use crate::control::{
     authority::{ApproveRequest, Grants, RequestRow, RequestState},
 };
 
-/// Show the machines that ask to be let in without a token, on an admin's
-/// machine.
+/// Show the machines that ask to join without a token.
 ///
-/// All members that are connected are asked. The machines show their codes
-/// then, to be typed into `agent approve`.
+/// Run it on an admin's node. All connected nodes are asked. The machines then
+/// show their codes, to be typed into `agent approve`.
 #[derive(Debug, clap::Args)]
 pub struct RequestsArguments {
     #[command(flatten)]
     output: Output,
 }
 
-/// Let the machine in that shows this code.
+/// Admit the machine that shows this code.
 ///
-/// There is one attempt: a code that no machine shows makes void what was
-/// asked for. A machine that is let in gets no roles and no routes, unless they
-/// are given here.
+/// There is one attempt: after a code that no machine shows, each machine has
+/// to ask again. A machine gets no roles and no routes unless they are given
+/// here.
 #[derive(Debug, clap::Args)]
 pub struct ApproveArguments {
     /// The code that `agent join` shows on the machine.
     #[arg(value_name = "CODE", value_parser = code)]
     code: String,
-    /// A role that it gets; may be given more than once.
+    /// Grant a role (repeatable).
     #[arg(long = "role", value_name = "ROLE")]
     roles: Vec<Role>,
-    /// A network beside it that it may bring; may be given more than once.
+    /// Allow a route, such as 192.168.1.0/24 (repeatable).
     #[arg(long = "route", value_name = "NET")]
     routes: Vec<IpNet>,
-    /// Names that it may be granted, such as web-*; may be given more than
-    /// once [default: all that this machine may give].
+    /// Allow names, such as web-* (repeatable) [default: all that this node may
+    /// grant].
     #[arg(long, value_name = "PATTERN")]
     names: Vec<NamePattern>,
     #[command(flatten)]
     output: Output,
 }
 
-/// Refuse a machine that asks to be let in.
+/// Refuse a machine that asks to join.
 #[derive(Debug, clap::Args)]
 pub struct DenyArguments {
     /// Its code, or its name as `agent requests` shows it.

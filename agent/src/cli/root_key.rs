@@ -24,8 +24,9 @@ const LONGEST: u64 = 64 * 1024;
 /// Where the root's key is.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RootKey {
-    /// The recovery file that `agent init` wrote; its passphrase is asked for,
-    /// or taken from INNERMESH_ROOT_PASSPHRASE.
+    /// The root's recovery file, as `agent init` wrote it.
+    ///
+    /// Its passphrase is asked for, or taken from INNERMESH_ROOT_PASSPHRASE.
     #[arg(long, value_name = "FILE")]
     root_key: Option<PathBuf>,
 }

@@ -26,12 +26,12 @@ use crate::{
     node::{self, Agent, Loading},
 };
 
-/// Run the agent in the foreground; this is what systemd starts.
+/// Run the agent in the foreground, as systemd does.
 ///
 /// SIGTERM and SIGINT end it, SIGHUP has it read services.d again.
 #[derive(Debug, Default, clap::Args)]
 pub struct Arguments {
-    /// Print the configuration with all defaults, and end.
+    /// Print the configuration with all defaults and exit.
     #[arg(long)]
     print_config: bool,
 }

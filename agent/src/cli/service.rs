@@ -25,55 +25,55 @@ pub enum Command {
     List(ListArguments),
 }
 
-/// Give a service of this machine a name, or change it.
+/// Add a service of this node, or change it.
 ///
 /// NAME.<node>.<domain> answers at once; NAME.<domain> as soon as the mesh
 /// grants it.
 #[derive(Debug, clap::Args)]
 pub struct AddArguments {
-    /// Its name.
+    /// Name of the service.
     #[arg(value_name = "NAME", value_parser = node_name)]
     name: Label,
-    /// Its port.
+    /// Port of the service.
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
     /// Its transport: tcp or udp.
     #[arg(long, default_value_t = Protocol::Tcp)]
     proto: Protocol,
-    /// How to see that it works: tcp, or an address such as
-    /// http://localhost:8080/health.
+    /// Check that it works: `tcp`, or a URL.
+    ///
+    /// Such as http://localhost:8080/health.
     #[arg(long)]
     check: Option<Check>,
-    /// Where it answers, if not on this machine's addresses in the mesh.
+    /// Address, if it isn't this node's in the mesh.
     ///
-    /// An address outside the mesh, such as a printer's, is served on an admin's
-    /// word: where this machine is an admin or its invite granted it, or once an
-    /// admin adds a record with it to NAME. Another node's address isn't: share
-    /// NAME with that node, and run the service there.
+    /// An address outside the mesh, such as a printer's, needs an admin's
+    /// consent: this node is an admin, its invite granted the address, or an
+    /// admin adds a record with it to NAME. Another node's address isn't taken:
+    /// share NAME with that node, and run the service there.
     #[arg(long)]
     address: Option<IpAddr>,
-    /// Another machine that may run it under the same name; may be given more
-    /// than once.
+    /// Let another node run it under the same name (repeatable).
     #[arg(long, value_name = "NODE")]
     share: Vec<Label>,
     #[command(flatten)]
     output: Output,
 }
 
-/// Take a service of this machine away.
+/// Remove a service of this node.
 #[derive(Debug, clap::Args)]
 pub struct RmArguments {
-    /// Its name.
+    /// Name of the service.
     #[arg(value_name = "NAME")]
     name: Label,
-    /// Give the name back too, so that another machine can have it.
+    /// Release the name too, so that another node can have it.
     #[arg(long)]
     release: bool,
     #[command(flatten)]
     output: Output,
 }
 
-/// Show the services of all machines.
+/// Show the services of all nodes.
 #[derive(Debug, clap::Args)]
 pub struct ListArguments {
     #[command(flatten)]

@@ -12,13 +12,13 @@ use super::{
 use crate::control::{Client, api::Status};
 use crate::host::duration::Span;
 
-/// Show this machine, the mesh as it sees it, and what needs attention.
+/// Show this node, the mesh and what needs attention.
 ///
 /// Warnings are written to stderr, and change nothing about the exit code. Ends
 /// with 3 when the agent isn't running.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Go on, and show it again whenever it changes.
+    /// Keep running and redraw on change.
     #[arg(long)]
     watch: bool,
     #[command(flatten)]

@@ -13,6 +13,29 @@ fn the_definition_of_the_command_line_is_sound() {
     Arguments::command().debug_assert();
 }
 
+/// A line of help, without what it says of a default.
+fn summary(help: Option<&clap::builder::StyledStr>) -> String {
+    let help = help.map(ToString::to_string).unwrap_or_default();
+    let line = help.lines().next().unwrap_or_default().to_owned();
+    line.split(" [default: ")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+#[test]
+fn a_line_of_help_has_sixty_characters_at_most() {
+    let mut commands = vec![Arguments::command()];
+    let mut long = Vec::new();
+    while let Some(command) = commands.pop() {
+        let arguments = command.get_arguments().map(|arg| arg.get_help());
+        let lines = arguments.chain([command.get_about()]).map(summary);
+        long.extend(lines.filter(|line| line.chars().count() > 60));
+        commands.extend(command.get_subcommands().cloned());
+    }
+    assert!(long.is_empty(), "{long:#?}");
+}
+
 #[test]
 fn the_lines_that_scripts_rely_on_are_taken() {
     for line in [

@@ -18,15 +18,15 @@ use super::{
 use crate::control::{Client, ClientError, api::Status};
 use crate::host::duration::Span;
 
-/// Wait until the machines of the mesh are live and names are answered.
+/// Wait until nodes are live and names are answered.
 ///
 /// Ends with 4 when that takes too long, and says what is missing.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// How many live machines to wait for, this one among them [default: all].
+    /// Wait for this many live nodes, this one included [default: all].
     #[arg(long, value_name = "N")]
     nodes: Option<usize>,
-    /// How long to wait.
+    /// Give up after this time.
     #[arg(long, value_name = "TIME", default_value = "30s")]
     timeout: Span,
     #[command(flatten)]

@@ -5,17 +5,19 @@ use innermesh_proto::name::MeshDomain;
 use super::super::{cert::full_name, failure::Failure, output::Output};
 use crate::control::Client;
 
-/// Let a program that isn't on this machine get certificates for a name of
-/// this machine, by ACME with an external account.
+/// Create an ACME key for a program on another machine.
 ///
-/// Programs on this machine need no such key. The key is for the name and what
-/// is below it, and is shown this once.
+/// With it that program gets certificates for a name of this node and what is
+/// below, by ACME with an external account. Programs on this node need no such
+/// key. It is shown only this once.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// A full name, or one that the mesh's domain is put behind.
+    /// Full name, or a name in the mesh's domain.
     #[arg(value_name = "NAME")]
     name: String,
-    /// Take all keys for this name back: their accounts get nothing more.
+    /// Revoke all keys for this name.
+    ///
+    /// Their accounts get no more certificates.
     #[arg(long)]
     rm: bool,
     #[command(flatten)]

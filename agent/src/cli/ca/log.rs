@@ -22,28 +22,29 @@ use crate::{
     },
 };
 
-/// Tell what was decided: who did what, when, and by whose authority.
+/// Show who changed what, when and by whose authority.
 ///
-/// Reads this machine's copy of the ledger, whether or not the agent runs, and
-/// checks all of it from its first entry on: each batch must follow from the
-/// one before and be signed by a majority of those who decided then. Says on
+/// Reads this node's copy of the ledger, whether or not the agent runs, and
+/// verifies all of it from its first entry on: each batch must follow from the
+/// one before and be signed by a majority of the voters of its time. Says on
 /// stderr how much is right, and ends with 1 where not all is.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Another copy of a ledger [default: this machine's].
+    /// Another copy of a ledger [default: this node's].
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Only what happened since then: a time such as 2026-11-22T18:00:00Z, or
-    /// how long ago, such as 2d.
+    /// Only what happened since a time, or so long ago.
+    ///
+    /// Such as 2026-11-22T18:00:00Z or 2d.
     #[arg(long, value_name = "TIME")]
     since: Option<When>,
     /// Only what happened until then.
     #[arg(long, value_name = "TIME")]
     until: Option<When>,
-    /// Only this kind of thing; may be given more than once.
+    /// Only this kind of entry (repeatable).
     #[arg(long = "kind", value_name = "KIND", value_parser = KINDS)]
     kinds: Vec<String>,
-    /// Only what this machine did, or what was done to it.
+    /// Only what this node did, or what was done to it.
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
     /// Only what was refused.

@@ -26,18 +26,18 @@ pub enum Command {
     Log(log::Arguments),
     Eab(eab::Arguments),
     Recover(recover::Arguments),
-    /// The root's key: a copy elsewhere, and none on this machine.
+    /// Move the root's key off this node.
     #[command(subcommand)]
     RootKey(root_key::Command),
-    /// The root in the trust stores of this machine.
+    /// Manage the root in this machine's trust stores.
     #[command(subcommand)]
     Trust(trust::Command),
 }
 
-/// Show who decides the ledger and issues certificates, and for how long still.
+/// Show the voters and the CA's certificates.
 ///
-/// Warnings are written to stderr: issuers and the root that end, and a number
-/// of CA nodes that should be another.
+/// Warnings are written to stderr: about intermediate certificates and a root
+/// that expire, and about the number of CA nodes.
 #[derive(Debug, clap::Args)]
 pub struct StatusArguments {
     #[command(flatten)]

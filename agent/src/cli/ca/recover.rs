@@ -29,31 +29,31 @@ use crate::{
     node::Offline,
 };
 
-/// Go on with this machine as the only CA node, where most CA nodes are lost
-/// for good.
+/// Continue with this node as the only CA node.
 ///
-/// Run it on one surviving machine, the one whose ledger reaches furthest; a
-/// CA node where one is left, else any. The root signs that this machine
-/// decides alone from its newest batch on. All others follow as soon as they
-/// hear of it; what the lost ones had decided beyond that place is given up,
-/// but whom they evicted stays cut off by those who know. Then make two others
-/// CA nodes with `agent ca promote`. While a leader answers this is refused.
+/// For when most CA nodes are lost for good. Run it on one surviving node, the
+/// one whose ledger is the longest; a CA node where one is left, else any. The
+/// root signs that this node decides alone from its newest batch on. All others
+/// follow as soon as they hear of it. What the lost ones had decided beyond
+/// that place is given up, but nodes that they evicted stay cut off by those
+/// who know. Then make two others CA nodes with `agent ca promote`. While a
+/// leader answers this is refused.
 ///
 /// Where the agent can't be started, `--offline` does the same in its state
-/// folder, and the agent goes on from there once it runs. Nobody can be asked
-/// then: that no other CA node is alive, and that no other machine's ledger
-/// reaches further than was last heard, is for you to know.
+/// folder, and the agent continues from there once it runs. Nobody can be asked
+/// then: make sure yourself that no other CA node is alive, and that no other
+/// node's ledger is longer than was last heard.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
     root_key: RootKey,
-    /// Go on although another machine's ledger reaches further.
+    /// Continue although another node's ledger is longer.
     #[arg(long)]
     leave_behind: bool,
-    /// Do it while the agent isn't running, without asking other nodes.
+    /// Work without a running agent and without other nodes.
     #[arg(long)]
     offline: bool,
-    /// Don't ask whether to do it.
+    /// Don't ask for confirmation.
     #[arg(long)]
     yes: bool,
     #[command(flatten)]

@@ -24,14 +24,15 @@ pub enum Command {
     Seal(SealArguments),
 }
 
-/// Write a copy of the root's recovery file, after trying its passphrase.
+/// Copy the root's recovery file.
 ///
-/// The copy is encrypted with the same passphrase. Keep it on a USB stick in a
-/// drawer, and the passphrase elsewhere; then remove the file from this machine
-/// with `agent ca root-key seal`.
+/// The passphrase is checked first. The copy is encrypted with the same
+/// passphrase. Keep it on a USB stick in a drawer, and the passphrase
+/// elsewhere; then remove the file from this node with `agent ca root-key
+/// seal`.
 #[derive(Debug, clap::Args)]
 pub struct ExportArguments {
-    /// Where to write it: a new file, or a folder.
+    /// Where to write it: a new file or a folder.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The recovery file to copy [default: where `agent init` wrote it].
@@ -41,7 +42,7 @@ pub struct ExportArguments {
     output: Output,
 }
 
-/// Remove the root's recovery file from this machine.
+/// Remove the root's recovery file from this node.
 ///
 /// With --copy it is removed once that copy was opened with the passphrase.
 /// Otherwise the passphrase and the mesh's domain have to be typed: without a

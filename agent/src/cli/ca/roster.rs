@@ -25,35 +25,35 @@ use crate::{
 /// How often to look.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Make a member a CA node, which issues certificates and decides the ledger
-/// with others, or renew the issuers of one that is.
+/// Make a node a CA node, or renew its intermediates.
 ///
-/// Three CA nodes decide together, or five: with one, promote two more. The
-/// root signs an issuer for the member's own key, and its successor; both
+/// A CA node issues certificates and votes on the ledger. Three CA nodes vote
+/// together, or five: with one, promote two more. The root signs an
+/// intermediate certificate for the node's own key, and its successor; both
 /// stand in the ledger. The root's key stays in this process.
 #[derive(Debug, clap::Args)]
 pub struct PromoteArguments {
-    /// The member's name.
+    /// Name of the node.
     #[arg(value_name = "NODE")]
     node: Label,
     #[command(flatten)]
     root_key: RootKey,
-    /// How long to wait until it takes part.
+    /// Give up waiting after this time.
     #[arg(long, value_name = "TIME", default_value = "60s")]
     timeout: Span,
     #[command(flatten)]
     output: Output,
 }
 
-/// Make a CA node an ordinary member.
+/// Make a CA node an ordinary node.
 ///
 /// If it leads, another does so first. The last CA node can't be demoted.
 #[derive(Debug, clap::Args)]
 pub struct DemoteArguments {
-    /// The CA node's name.
+    /// Name of the CA node.
     #[arg(value_name = "NODE")]
     node: Label,
-    /// How long to wait until it takes no part any more.
+    /// Give up waiting after this time.
     #[arg(long, value_name = "TIME", default_value = "60s")]
     timeout: Span,
     #[command(flatten)]

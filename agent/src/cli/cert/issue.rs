@@ -37,7 +37,7 @@ use crate::{
     renewal::{files, kept},
 };
 
-/// Get a certificate for a name of this machine, and have it renewed.
+/// Get a certificate for a name of this node and renew it.
 ///
 /// Writes NAME.key, NAME.crt (the certificate and its issuer, as nginx and most
 /// servers want them), NAME.pem (certificate, issuer and key in one file, for
@@ -60,21 +60,22 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct IssueArguments {
-    /// A full name, or one that the mesh's domain is put behind.
+    /// Full name, or a name in the mesh's domain.
     #[arg(value_name = "NAME")]
     name: String,
-    /// One more name in the same certificate; may be given several times.
+    /// Add another name to the certificate (repeatable).
     #[arg(long, value_name = "NAME")]
     also: Vec<String>,
-    /// Where to put the files, a folder and no link to one [default: the
-    /// folder certs beside the configuration].
+    /// Folder for the files, no symbolic link [default: the folder certs beside
+    /// the configuration].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// How long each certificate is good for, in days.
+    /// Lifetime of each certificate, in days.
     #[arg(long, value_name = "N", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::LEAF_DAYS)))]
     days: u32,
-    /// What to run after this and after each renewal, such as "systemctl reload
-    /// nginx".
+    /// Command to run after this and after each renewal.
+    ///
+    /// Such as "systemctl reload nginx".
     ///
     /// The agent runs it by `sh -c` as the user who asked, for a minute at most,
     /// and again later when it fails. In its environment are INNERMESH_NAME and
@@ -83,11 +84,12 @@ pub struct IssueArguments {
     /// INNERMESH_NOT_AFTER.
     #[arg(long, value_name = "CMD", conflicts_with = "no_renew")]
     exec: Option<String>,
-    /// Whom the files with the key belong to, by name or number.
+    /// Owner of the files with the key, by name or number.
     #[arg(long, value_name = "USER[:GROUP]")]
     owner: Option<String>,
-    /// The group of the files with the key, which may read them unless --mode or
-    /// --owner is given.
+    /// Group of the files with the key.
+    ///
+    /// It may read them unless --mode or --owner is given.
     ///
     /// PostgreSQL takes a key that belongs to its own user with mode 600
     /// (--owner postgres:postgres), or to root with mode 640 (--group postgres).
@@ -100,11 +102,12 @@ pub struct IssueArguments {
     /// Make a new key, now and at each renewal.
     #[arg(long)]
     new_key: bool,
-    /// Renew so long before the end, such as 20d, in place of a third of the
-    /// life.
+    /// Renew this long before the end, such as 20d.
+    ///
+    /// Otherwise a third of the life before the end.
     #[arg(long, value_name = "TIME", conflicts_with = "no_renew")]
     renew_before: Option<Span>,
-    /// Don't renew it; also ends the renewal of an earlier one.
+    /// Don't renew it; stop renewing an earlier one.
     #[arg(long)]
     no_renew: bool,
     #[command(flatten)]

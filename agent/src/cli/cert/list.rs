@@ -6,7 +6,7 @@ use super::super::{
 };
 use crate::control::{Client, api::CertRow, renewals::RenewalRow};
 
-/// Show every certificate of the mesh, and how this machine renews its own.
+/// Show all certificates, and how this node renews its own.
 #[derive(Debug, clap::Args)]
 pub struct ListArguments {
     #[command(flatten)]

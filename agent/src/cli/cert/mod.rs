@@ -32,7 +32,7 @@ pub enum Command {
     Rm(RmArguments),
 }
 
-/// Renew a certificate of this machine now.
+/// Renew a certificate of this node now.
 ///
 /// The agent renews each certificate by itself in time, and one that failed
 /// again and again; this is for when it should not wait, and for a new key after
@@ -48,9 +48,9 @@ pub struct RenewArguments {
     output: Output,
 }
 
-/// Renew a certificate of this machine no more.
+/// Stop renewing a certificate.
 ///
-/// Its files stay as they are, and it is good until its end; `agent cert
+/// Its files stay as they are, and it is valid until its end; `agent cert
 /// revoke` ends it before.
 #[derive(Debug, clap::Args)]
 pub struct RmArguments {
@@ -80,12 +80,12 @@ impl Which {
     }
 }
 
-/// End a certificate before its time, and with it its key.
+/// Revoke a certificate.
 ///
-/// One of this machine's, or, on an admin's machine, any. A machine's
-/// membership ends by `agent evict`. The machine that renews the certificate
-/// makes no other in its place until somebody there asks for a new key with
-/// `agent cert renew NAME --new-key`.
+/// Its key is revoked with it. A node revokes its own, an admin's node any. A
+/// node's membership ends by `agent evict`. The node that renews the
+/// certificate gets no other in its place until somebody there asks for a new
+/// key with `agent cert renew NAME --new-key`.
 #[derive(Debug, clap::Args)]
 pub struct RevokeArguments {
     /// Its serial number, as `agent cert list` shows it.

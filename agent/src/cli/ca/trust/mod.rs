@@ -32,8 +32,9 @@ pub enum Command {
     Status(StatusArguments),
 }
 
-/// Put the mesh's root into the trust stores of this machine, so that browsers
-/// and other programs accept its certificates.
+/// Install the root into this machine's trust stores.
+///
+/// Browsers and other programs then accept the mesh's certificates.
 ///
 /// These are the system's store (which needs root), the databases of your
 /// Chromium and Firefox (with `certutil`), and Java's keystore. With sudo the
@@ -46,7 +47,7 @@ pub struct InstallArguments {
     output: Output,
 }
 
-/// Undo what `agent ca trust install` did, for every root that it installed.
+/// Remove every root that `agent ca trust install` installed.
 ///
 /// Leaves alone what others put into the stores. Ends with 1 when anything is
 /// left.
@@ -56,7 +57,7 @@ pub struct UninstallArguments {
     output: Output,
 }
 
-/// Show in which trust stores of this machine the mesh's root is.
+/// Show which trust stores have the mesh's root.
 #[derive(Debug, clap::Args)]
 pub struct StatusArguments {
     #[command(flatten)]
