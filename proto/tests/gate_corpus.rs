@@ -7,17 +7,17 @@
 
 use std::{fs, path::Path};
 
-use innermesh_proto::gate::{Admission, GossipId, Message, Name, filter, unwrap, wrap};
+use innermesh_proto::gate::{GossipId, HeadFilter, Message, Name, Value, read, unwrap, wrap};
 
 /// Nobody is known and nothing is a head.
 struct Nobody;
 
-impl Admission for Nobody {
+impl HeadFilter for Nobody {
     fn verified(&self, _: &GossipId) -> Option<u64> {
         None
     }
 
-    fn judge(&mut self, _: &GossipId, _: u64, _: &str) -> bool {
+    fn is_genuine(&self, _: &GossipId, _: &Value) -> bool {
         false
     }
 }
@@ -53,8 +53,10 @@ fn every_honest_seed_is_accepted_and_survives_its_envelope() {
         assert_eq!(unwrap(&wrap(&bytes)).as_ref(), Ok(&bytes), "{name}");
         if name.starts_with("honest-") {
             let message = message.unwrap_or_else(|error| panic!("{name}: {error}"));
-            filter(&bytes, "a mesh", &me, &mut Nobody)
-                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            let incoming = read(&bytes, "a mesh", &me);
+            let incoming = incoming.unwrap_or_else(|error| panic!("{name}: {error}"));
+            let filtered = incoming.filter(&Nobody);
+            assert!(Message::parse(&filtered.bytes).is_ok(), "{name}");
             match message {
                 Message::Syn { .. } => kinds[0] += 1,
                 Message::SynAck { .. } => kinds[1] += 1,

@@ -16,7 +16,7 @@ use std::{
 use innermesh_agent::{
     host::{Host, keys::NodeKey},
     node::Agent,
-    quic::{Admission, Standing, Transport},
+    quic::{Membership, MembershipCheck, Transport},
 };
 use innermesh_proto::{
     codec,
@@ -163,9 +163,9 @@ fn text<T: FromStr<Err: Debug>>(name: &str) -> T {
 /// It believes everybody.
 struct Believes;
 
-impl Admission for Believes {
-    fn standing(&self, _: &PublicKey) -> Standing {
-        Standing::Member
+impl MembershipCheck for Believes {
+    fn check(&self, _: &PublicKey) -> Membership {
+        Membership::Member
     }
 }
 

@@ -11,7 +11,7 @@ use innermesh_agent::{
     host::key_files as keys,
     host::{Host, keys::NodeKey},
     ledger::file,
-    quic::{Admission, Settings, Standing, Transport},
+    quic::{Membership, MembershipCheck, Settings, Transport},
     tls::{Chain, MeshTls},
 };
 use innermesh_proto::{
@@ -60,7 +60,7 @@ impl Place {
     pub async fn with(
         machine: &Machine,
         views: Views,
-        admission: Arc<dyn Admission>,
+        membership: Arc<dyn MembershipCheck>,
         open_to_strangers: BTreeSet<u16>,
     ) -> Self {
         let host = machine.host.clone();
@@ -83,7 +83,7 @@ impl Place {
             listen: SocketAddr::from(([0u16; 8], PORT)),
             server: Some(tls.server().expect("what a member has")),
             client: tls.client().expect("what a member has"),
-            admission,
+            membership,
             open_to_strangers,
         };
         Self {
@@ -137,11 +137,11 @@ impl Place {
 /// It believes everybody whom it needs.
 struct Believes(Views);
 
-impl Admission for Believes {
-    fn standing(&self, key: &PublicKey) -> Standing {
+impl MembershipCheck for Believes {
+    fn check(&self, key: &PublicKey) -> Membership {
         match self.0.borrow().ledger.member_by_key(key) {
-            Some(_) => Standing::Member,
-            None => Standing::Unknown,
+            Some(_) => Membership::Member,
+            None => Membership::Unknown,
         }
     }
 }

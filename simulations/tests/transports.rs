@@ -16,7 +16,8 @@ use innermesh_agent::{
     ca::{Issuer, Root, random_serial},
     host::keys::NodeKey,
     quic::{
-        Admission, CallError, Caller, DialError, Handler, PeerEvent, Settings, Standing, Transport,
+        CallError, Caller, DialError, Handler, Membership, MembershipCheck, PeerEvent, Settings,
+        Transport,
     },
     tls::{Chain, MeshTls},
 };
@@ -52,7 +53,7 @@ struct Mesh {
 }
 
 #[derive(Default)]
-struct Ledger(Mutex<BTreeMap<PublicKey, Standing>>);
+struct Ledger(Mutex<BTreeMap<PublicKey, Membership>>);
 
 /// A machine with a certificate, and the transport on it.
 struct Node {
@@ -89,7 +90,7 @@ impl Mesh {
         }
     }
 
-    fn node(&mut self, name: &str, standing: Standing) -> Node {
+    fn node(&mut self, name: &str, membership: Membership) -> Node {
         let machine = self.world.machine(name);
         let keys = machine.host.keys.clone();
         let key = keys.generate_ed25519();
@@ -111,7 +112,7 @@ impl Mesh {
             issuer: self.issuer.der().to_vec(),
             root: self.root.der().to_vec(),
         };
-        self.ledger.set(&*key, standing);
+        self.ledger.set(&*key, membership);
         let stamp = Arc::new(AtomicU64::new(START_MS));
         let (transport, heard) = open(&machine, &key, &chain, &stamp, &self.ledger);
         Node {
@@ -126,7 +127,7 @@ impl Mesh {
     }
 
     fn member(&mut self, name: &str) -> Node {
-        self.node(name, Standing::Member)
+        self.node(name, Membership::Member)
     }
 
     /// Two members that are connected.
@@ -147,7 +148,7 @@ impl Mesh {
             listen: "[::]:0".parse().unwrap(),
             server: None,
             client: tls.client().unwrap(),
-            admission: self.ledger.clone(),
+            membership: self.ledger.clone(),
             open_to_strangers: Default::default(),
         };
         Transport::open(&host, settings).unwrap()
@@ -172,7 +173,7 @@ fn open(
         listen: SocketAddr::from(([0u16; 8], PORT)),
         server: Some(tls.server().unwrap()),
         client: tls.client().unwrap(),
-        admission: ledger.clone(),
+        membership: ledger.clone(),
         open_to_strangers: [method::JOIN].into(),
     };
     let transport = Transport::open(&machine.host, settings).unwrap();
@@ -182,15 +183,15 @@ fn open(
 }
 
 impl Ledger {
-    fn set(&self, key: &dyn NodeKey, standing: Standing) {
-        self.0.lock().unwrap().insert(key.public(), standing);
+    fn set(&self, key: &dyn NodeKey, membership: Membership) {
+        self.0.lock().unwrap().insert(key.public(), membership);
     }
 }
 
-impl Admission for Ledger {
-    fn standing(&self, key: &PublicKey) -> Standing {
+impl MembershipCheck for Ledger {
+    fn check(&self, key: &PublicKey) -> Membership {
         let ledger = self.0.lock().unwrap();
-        ledger.get(key).copied().unwrap_or(Standing::Unknown)
+        ledger.get(key).copied().unwrap_or(Membership::Unknown)
     }
 }
 
@@ -457,14 +458,14 @@ async fn the_ledger_is_asked_anew_about_those_who_are_connected() {
     for profile in PROFILES {
         let mut mesh = Mesh::new(profile);
         let a = mesh.member("a");
-        let b = mesh.node("b", Standing::Unknown);
+        let b = mesh.node("b", Membership::Unknown);
         assert_eq!(b.transport.dial(a.address(), None).await, Ok(a.id()));
         assert!(b.transport.is_connected(a.id()));
         assert!(!a.transport.is_connected(b.id()), "{profile}");
-        mesh.ledger.set(&*b.key, Standing::Member);
+        mesh.ledger.set(&*b.key, Membership::Member);
         a.transport.review();
         assert!(a.transport.is_connected(b.id()), "{profile}");
-        mesh.ledger.set(&*b.key, Standing::Revoked);
+        mesh.ledger.set(&*b.key, Membership::Revoked);
         a.transport.review();
         until(|| !a.transport.is_connected(b.id()) && !b.transport.is_connected(a.id())).await;
         let again = b.transport.dial(a.address(), None).await;

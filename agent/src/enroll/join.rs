@@ -41,7 +41,7 @@ use crate::{
         note_gone,
         start::{self, AskError, Start, Wanted},
     },
-    quic::{Admission, CallError, Channel, Settings, Standing, Transport, TransportError},
+    quic::{CallError, Channel, Membership, MembershipCheck, Settings, Transport, TransportError},
     tls::{Chain, MeshTls, TlsError},
     tunnel,
 };
@@ -221,7 +221,7 @@ pub(super) fn open(
             listen: SocketAddr::from(([0u16; 8], 0)),
             server: None,
             client: tls.client()?,
-            admission: Arc::new(Nobody),
+            membership: Arc::new(Nobody),
             open_to_strangers: Default::default(),
         },
     )?)
@@ -654,9 +654,9 @@ pub(super) fn report(state: &State, key: &PublicKey) -> Result<JoinReport, JoinE
 /// While joining, nobody is a member: there is no ledger to say so.
 pub(super) struct Nobody;
 
-impl Admission for Nobody {
-    fn standing(&self, _: &PublicKey) -> Standing {
-        Standing::Unknown
+impl MembershipCheck for Nobody {
+    fn check(&self, _: &PublicKey) -> Membership {
+        Membership::Unknown
     }
 }
 

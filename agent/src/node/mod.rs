@@ -271,7 +271,7 @@ impl Agent {
         let holds = holds::Holds::load(&*host.disk).await;
         let renewals = program_certs::Renewals::load(&*host.disk).await;
         let renewals = renewals.map_err(|error| BuildError::Io(folder.clone(), error))?;
-        let admission = Arc::new(handler::LedgerAdmission {
+        let membership = Arc::new(handler::LedgerMembership {
             ledger: ledger.clone(),
             held: holds.held(),
             keys: host.keys.clone(),
@@ -282,7 +282,7 @@ impl Agent {
                 listen,
                 server: Some(tls.server()?),
                 client: tls.client()?,
-                admission: admission.clone(),
+                membership: membership.clone(),
                 open_to_strangers: [method::JOIN, method::RENEW].into(),
             })
         })?;

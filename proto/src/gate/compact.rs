@@ -334,19 +334,10 @@ mod tests {
 
     #[test]
     fn what_no_honest_agent_says_is_refused_in_the_compact_form_too() {
-        use super::super::{Admission, filter_compact};
+        use super::super::read_compact;
 
-        struct Nobody;
-        impl Admission for Nobody {
-            fn verified(&self, _: &GossipId) -> Option<u64> {
-                None
-            }
-            fn judge(&mut self, _: &GossipId, _: u64, _: &str) -> bool {
-                panic!("nothing of a message that is refused is judged")
-            }
-        }
         let refusal = |message: Message| {
-            filter_compact(message, &MESH.to_string(), &id(99), &mut Nobody).unwrap_err()
+            read_compact(message, &MESH.to_string(), &id(99)).expect_err("it is refused")
         };
         let syn = |digest| Message::Syn {
             cluster: MESH.to_string(),

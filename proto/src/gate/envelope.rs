@@ -4,7 +4,7 @@
 //! chitchat compresses the deltas that it sends and never its digests, which
 //! are most of the traffic of a mesh at rest.
 
-use super::{GateError, squeeze};
+use super::{GateError, compression};
 use crate::limits::GOSSIP_MESSAGE_BYTES;
 
 const RAW: u8 = 0;
@@ -19,7 +19,7 @@ pub fn wrap(message: &[u8]) -> Vec<u8> {
     // A buffer no longer than the message: zstd gives up where it gains
     // nothing.
     if let Some((tag, body)) = out.split_first_mut()
-        && let Ok(len) = squeeze::compress(message, body)
+        && let Ok(len) = compression::compress(message, body)
         && len < message.len()
     {
         *tag = ZSTD;
@@ -49,7 +49,7 @@ pub fn unwrap(bytes: &[u8]) -> Result<Vec<u8>, GateError> {
         RAW => Ok(body.to_vec()),
         ZSTD => {
             let mut plain = vec![0; GOSSIP_MESSAGE_BYTES];
-            let len = squeeze::decompress(body, &mut plain[..]).map_err(|_| GateError::Zstd)?;
+            let len = compression::decompress(body, &mut plain[..]).map_err(|_| GateError::Zstd)?;
             plain.truncate(len);
             Ok(plain)
         }

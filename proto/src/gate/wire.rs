@@ -9,7 +9,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::{GateError, Name, squeeze};
+use super::{GateError, Name, compression};
 use crate::limits::{
     GOSSIP_BLOCK_BYTES, GOSSIP_BLOCKS, GOSSIP_DELTA_NODES, GOSSIP_DIGEST_BYTES,
     GOSSIP_MESSAGE_BYTES, GOSSIP_NODE_BYTES,
@@ -382,8 +382,8 @@ impl<'a> Reader<'a> {
             match tag {
                 BLOCK_ZSTD => {
                     buffer.resize(GOSSIP_BLOCK_BYTES, 0);
-                    let len =
-                        squeeze::decompress(block, &mut buffer[..]).map_err(|_| GateError::Zstd)?;
+                    let len = compression::decompress(block, &mut buffer[..])
+                        .map_err(|_| GateError::Zstd)?;
                     buffer.truncate(len);
                     plain.extend_from_slice(&buffer);
                 }

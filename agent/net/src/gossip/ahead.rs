@@ -28,17 +28,17 @@ impl Inner {
             .as_ref()
             .map_or((0, 0), |(head, _)| head.order());
         if head.order() > newest {
-            shared.own.met = shared.own.met.max(head.generation);
+            shared.own.seen_generation = shared.own.seen_generation.max(head.generation);
         } else if head.generation < self.generation.load(Ordering::Relaxed)
             && head.position.index > self.ledger.opened_at()
             && !self.ledger.was_damaged()
         {
             let further = shared
                 .own
-                .former
-                .is_none_or(|former| former.index < head.position.index);
+                .position_before_rollback
+                .is_none_or(|before| before.index < head.position.index);
             if further {
-                shared.own.former = Some(head.position);
+                shared.own.position_before_rollback = Some(head.position);
             }
         } else {
             return;
@@ -55,8 +55,8 @@ impl Inner {
         loop {
             self.overtaken.notified().await;
             self.look_back().await;
-            let met = self.shared().own.met;
-            if met < self.generation.load(Ordering::Relaxed) {
+            let seen = self.shared().own.seen_generation;
+            if seen < self.generation.load(Ordering::Relaxed) {
                 continue;
             }
             raised += 1;
@@ -66,7 +66,7 @@ impl Inner {
                 }
                 return;
             }
-            let next = match generation::raise(&*self.host.disk, met).await {
+            let next = match generation::raise(&*self.host.disk, seen).await {
                 Ok(next) => next,
                 Err(error) => {
                     tracing::error!(%error, "{TWIN}");
@@ -75,7 +75,7 @@ impl Inner {
                 }
             };
             self.note_rolled_back().await;
-            if let Err(error) = self.carrier.restart(next).await {
+            if let Err(error) = self.exchange.restart(next).await {
                 return tracing::error!(%error, "gossip can't be started again");
             }
             self.generation.store(next, Ordering::Relaxed);
@@ -87,16 +87,16 @@ impl Inner {
     /// began with in this one. Where a recovery led back to an earlier place,
     /// that may be right: what is held there now tells.
     async fn look_back(&self) {
-        let Some(former) = self.shared().own.former else {
+        let Some(before) = self.shared().own.position_before_rollback else {
             return;
         };
-        let is_back = match self.ledger.hash_at(former.index) {
-            Some(hash) => hash == former.hash,
+        let is_back = match self.ledger.hash_at(before.index) {
+            Some(hash) => hash == before.hash,
             None if self.ledger.state().recovery == 0 => true,
             // Until this node's ledger is as far.
             None => return,
         };
-        self.shared().own.former = None;
+        self.shared().own.position_before_rollback = None;
         if is_back {
             self.note_rolled_back().await;
         }

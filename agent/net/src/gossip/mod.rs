@@ -1,15 +1,15 @@
 //! Gossip on this node: its own head, the table of the others', and what
 //! brings heads in and out. Heads are judged in [`innermesh_proto::head`];
-//! chitchat only carries them (`carrier`); liveness is theirs alone.
+//! chitchat only compares versions (`version_exchange`); liveness is the heads' alone.
 
 mod ahead;
 mod budget;
-mod carrier;
 pub mod generation;
 pub mod known;
 mod ledger;
 mod pace;
 mod push;
+mod version_exchange;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,7 +34,7 @@ use innermesh_proto::{
 use tokio::sync::{Notify, Semaphore, watch};
 
 pub use self::ledger::Ledger;
-use self::{ahead::TWIN, pace::Pace};
+use self::{ahead::TWIN, pace::Pace, version_exchange::VersionExchange};
 use crate::{host::Host, quic::Transport};
 
 /// How long changes to one's own announcement are gathered before they go out
@@ -60,7 +60,7 @@ pub(crate) struct Inner {
     key: Arc<dyn Sign>,
     ledger: Arc<dyn Ledger>,
     transport: Transport,
-    carrier: carrier::Carrier,
+    exchange: VersionExchange,
     generation: AtomicU64,
     /// A peer knows a newer head of this node than its own.
     overtaken: Notify,
@@ -92,9 +92,9 @@ struct Shared {
     conflicts: BTreeSet<NodeId>,
     /// When each owner's change was last passed on.
     passed_on: BTreeMap<NodeId, Duration>,
-    roll: Arc<push::Roll>,
+    index: Arc<push::MemberIndex>,
     /// Until when no peer is asked for its heads: the last one knew no more.
-    sated: Option<Duration>,
+    ask_heads_after: Option<Duration>,
 }
 
 impl Shared {
@@ -119,10 +119,10 @@ struct Own {
     head: Option<(Head, Sealed)>,
     renewed: Duration,
     /// The highest generation in which a peer knows this node.
-    met: u64,
+    seen_generation: u64,
     /// The furthest position of the ledger that an earlier run of this node
     /// announced, where that is beyond what this run began with.
-    former: Option<Position>,
+    position_before_rollback: Option<Position>,
 }
 
 impl Own {
@@ -168,8 +168,8 @@ impl Gossip {
         let state = ledger.state();
         let table = known::load(host, &state).await;
         let me = key.public().node_id();
-        let carrier =
-            carrier::Carrier::start(host, &state.mesh, me, generation, transport.clone()).await?;
+        let exchange =
+            VersionExchange::start(host, &state.mesh, me, generation, transport.clone()).await?;
         let body = own_body(announcement);
         let inner = Arc::new(Inner {
             host: host.clone(),
@@ -177,7 +177,7 @@ impl Gossip {
             key,
             ledger,
             transport,
-            carrier,
+            exchange,
             generation: AtomicU64::new(generation),
             overtaken: Notify::new(),
             rolled_back: AtomicBool::new(false),
@@ -188,16 +188,16 @@ impl Gossip {
                     body,
                     head: None,
                     renewed: Duration::ZERO,
-                    met: 0,
-                    former: None,
+                    seen_generation: 0,
+                    position_before_rollback: None,
                 },
                 fetching: BTreeSet::new(),
                 budgets: BTreeMap::new(),
                 runs: BTreeMap::new(),
                 conflicts: BTreeSet::new(),
                 passed_on: BTreeMap::new(),
-                roll: Arc::new(push::Roll::new(&state)),
-                sated: None,
+                index: Arc::new(push::MemberIndex::new(&state)),
+                ask_heads_after: None,
             }),
             greetings: Semaphore::new(push::GREETINGS),
             changes: watch::Sender::new(0),
@@ -206,8 +206,8 @@ impl Gossip {
             keeper: tokio::sync::Mutex::default(),
             counters: Mutex::default(),
         });
-        let held = Arc::downgrade(&inner);
-        inner.carrier.carry(Box::new(push::Table(held)));
+        let weak = Arc::downgrade(&inner);
+        inner.exchange.set_heads(Box::new(push::Table(weak)));
         inner.clone().renew().await;
         host.tasks.spawn(inner.clone().beat());
         host.tasks.spawn(inner.clone().publish_changes());
@@ -339,7 +339,7 @@ impl Gossip {
     /// Compares peers' ledger positions again, after the ledger went on.
     pub fn compare(&self) {
         let mut shared = self.inner.shared();
-        if shared.own.former.is_some() {
+        if shared.own.position_before_rollback.is_some() {
             self.inner.overtaken.notify_one();
         }
         if self.inner.compare(&mut shared.table) {
@@ -382,12 +382,12 @@ impl Inner {
         self.changes.send_modify(|version| *version += 1);
     }
 
-    /// Signs a new head of this node and hands it to the carrier.
+    /// Signs a new head of this node under its next version.
     async fn sign_head(&self, lease_ms: u32) -> (Head, Sealed) {
         let state = self.ledger.state();
         let body = self.shared().own.body.clone();
         let mut signed = None;
-        self.carrier
+        self.exchange
             .publish(|seq| {
                 let head = Head {
                     node: self.me,
@@ -403,7 +403,7 @@ impl Inner {
                 signed = Some((head, sealed));
             })
             .await;
-        let (head, sealed) = signed.expect("the carrier asks for a head");
+        let (head, sealed) = signed.expect("the exchange asks for a head");
         let mut shared = self.shared();
         shared.own.renewed = self.host.clock.now();
         shared.own.head = Some((head.clone(), sealed.clone()));
@@ -435,12 +435,12 @@ impl Inner {
             let renewal = head::renewal_interval(nodes);
             if tick.is_multiple_of(PACED) {
                 let fit = pace.fit(renewal, || self.shortest_lease(), now);
-                self.carrier.pace(fit);
+                self.exchange.pace(fit);
             }
             tick += 1;
-            if self.carrier.round_begins(now) {
+            if self.exchange.round_begins(now) {
                 for peer in self.some_peers(push::FAN_OUT, |_| true) {
-                    self.carrier.meet(peer);
+                    self.exchange.meet(peer);
                 }
             }
             let due = self.shared().own.due(renewal);
@@ -554,7 +554,7 @@ impl Inner {
             self.count(|counters| counters.refused += 1);
             return None;
         }
-        let former = shared
+        let before = shared
             .table
             .get(&head.node)
             .and_then(|known| put_back(known, &head));
@@ -564,9 +564,9 @@ impl Inner {
         }
         let compared = self.compare_one(&mut shared.table, &head.node);
         drop(shared);
-        if let Some(former) = former {
+        if let Some(before) = before {
             let heads = vec![PushedHead {
-                head: former,
+                head: before,
                 body: None,
             }];
             let push = codec::encode(&Push { heads });

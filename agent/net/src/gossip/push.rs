@@ -11,7 +11,7 @@ use std::{
 use innermesh_proto::{
     codec,
     crypto::{Hash, Sealed},
-    gate::{self, Short, compact::Unpacked},
+    gate::{self, GateError, GossipId, HeadFilter, Incoming, Short, compact::Unpacked},
     head::{Head, Known, Offer},
     id::NodeId,
     ledger::State,
@@ -20,7 +20,7 @@ use innermesh_proto::{
     rpc::method,
 };
 
-use super::{Inner, budget::Budget, carrier::Held};
+use super::{Inner, budget::Budget, version_exchange::HeadSource};
 
 /// To how many peers a receiver passes on what was new to it, and with how many
 /// a round is held.
@@ -34,7 +34,7 @@ pub(super) const GREETINGS: usize = 2;
 /// A node that lacks more than one of so many members asks peers that connect.
 const UNHEARD: usize = 8;
 /// How long a node asks no more after a peer knew nothing that was new to it.
-const SATED: Duration = Duration::from_secs(5);
+const NO_NEWS: Duration = Duration::from_secs(5);
 /// What a fetch costs an author of whom nothing came, in bytes.
 const UNANSWERED: usize = 1024;
 /// Peers that are asked for a body at most.
@@ -236,7 +236,7 @@ impl Inner {
         match answer.map(|bytes| codec::decode::<Push>(&bytes, limits::RPC_BYTES)) {
             Ok(Ok(push)) => {
                 let news = self.take_heads(peer, push.heads);
-                self.shared().sated = (!news).then(|| self.host.clock.now() + SATED);
+                self.shared().ask_heads_after = (!news).then(|| self.host.clock.now() + NO_NEWS);
             }
             Ok(Err(error)) => tracing::debug!(?peer, %error, "a peer's heads can't be read"),
             Err(error) => tracing::debug!(?peer, %error, "a peer didn't say what heads it has"),
@@ -252,10 +252,10 @@ impl Inner {
         let live = shared.table.iter().filter(|(_, known)| known.is_live(now));
         // With this node itself.
         let unheard = members.saturating_sub(live.count() + 1);
-        let sated = shared
-            .sated
-            .is_some_and(|until| self.host.clock.now() < until);
-        unheard > members / UNHEARD && !sated
+        let may_ask = shared
+            .ask_heads_after
+            .is_none_or(|after| self.host.clock.now() >= after);
+        unheard > members / UNHEARD && may_ask
     }
 
     /// What this node announced while it wasn't connected to a peer.
@@ -266,37 +266,30 @@ impl Inner {
         }
     }
 
-    /// The roll of this state's members, made anew when they may have changed.
-    fn roll(&self, state: &Arc<State>) -> Arc<Roll> {
+    /// The index of this state's members, made anew when they may have changed.
+    fn member_index(&self, state: &Arc<State>) -> Arc<MemberIndex> {
         let mut shared = self.shared();
-        if !Arc::ptr_eq(&shared.roll.of, state) {
-            shared.roll = Arc::new(Roll::new(state));
+        if !Arc::ptr_eq(&shared.index.of, state) {
+            shared.index = Arc::new(MemberIndex::new(state));
         }
-        shared.roll.clone()
+        shared.index.clone()
     }
 
-    /// Takes one gossip message: through the gate, then to the carrier.
+    /// Takes one gossip message: its heads into the table, and what passes the
+    /// gate to chitchat.
     pub(super) fn take_message(self: &Arc<Self>, from: NodeId, message: &[u8]) {
-        let state = self.ledger.state();
-        let mesh = state.mesh;
-        let (me, cluster) = (self.carrier.id(), self.carrier.cluster());
-        let roll = self.roll(&state);
-        let mut judge = Judge { inner: self, from };
-        let filtered =
-            gate::compact::unpack(message, &mesh, |short| roll.find(short)).and_then(|unpacked| {
-                match unpacked {
-                    Unpacked::Plain(message) => gate::filter(&message, &cluster, &me, &mut judge),
-                    Unpacked::Compact(message) => {
-                        gate::filter_compact(message, &cluster, &me, &mut judge)
-                    }
-                }
-            });
+        let filtered = self.read_message(message).map(|incoming| {
+            let offered = incoming.heads();
+            let taken = offered.filter(|(id, head)| self.take_offered(from, id, head));
+            let taken = taken.map(|(id, _)| *id).collect();
+            incoming.filter(&TakenHeads { inner: self, taken })
+        });
         match filtered {
             Ok(filtered) => {
                 let drops = filtered.drops;
                 let dropped = drops.unknown + drops.refused;
                 self.count(|counters| counters.dropped += dropped as u64);
-                self.carrier.receive(from, &filtered.bytes);
+                self.exchange.receive(from, &filtered.bytes);
             }
             Err(error) => {
                 tracing::debug!(?from, %error, "a gossip message was refused");
@@ -304,17 +297,60 @@ impl Inner {
             }
         }
     }
+
+    fn read_message(&self, message: &[u8]) -> Result<Incoming, GateError> {
+        let state = self.ledger.state();
+        let index = self.member_index(&state);
+        let (me, cluster) = (self.exchange.id(), self.exchange.cluster());
+        match gate::compact::unpack(message, &state.mesh, |short| index.find(short))? {
+            Unpacked::Plain(message) => gate::read(&message, &cluster, &me),
+            Unpacked::Compact(message) => gate::read_compact(message, &cluster, &me),
+        }
+    }
+
+    /// Takes a head that a gossip message says is of `id`. Whether it is the one
+    /// that is held now.
+    fn take_offered(self: &Arc<Self>, from: NodeId, id: &GossipId, head: &gate::Value) -> bool {
+        let Some(sealed) = innermesh_proto::head::from_text(&head.text) else {
+            return false;
+        };
+        let Ok(claimed) = sealed.peek::<Head>(limits::HEAD_BYTES) else {
+            return false;
+        };
+        let stated = gate::gossip_id(&claimed.node, claimed.generation) == *id;
+        if !stated || claimed.seq != head.version {
+            return false;
+        }
+        // What is held already was verified then; most of gossip is that.
+        let held = {
+            let shared = self.shared();
+            shared
+                .table
+                .get(&claimed.node)
+                .is_some_and(|known| known.sealed == sealed)
+        };
+        if held {
+            return true;
+        }
+        match self.take_head(sealed) {
+            Some((_, Offer::Old | Offer::Conflict)) | None => false,
+            Some((head, Offer::Renewed | Offer::Changed)) => {
+                self.settle_body(from, &head, None);
+                true
+            }
+        }
+    }
 }
 
 /// The members' gossip ids, found by their short names: each entry of each
 /// digest is.
-pub(super) struct Roll {
+pub(super) struct MemberIndex {
     of: Arc<State>,
     /// By the short name as a number; generations are 0.
-    ids: Vec<(u64, gate::GossipId)>,
+    ids: Vec<(u64, GossipId)>,
 }
 
-impl Roll {
+impl MemberIndex {
     pub(super) fn new(state: &Arc<State>) -> Self {
         let id = |node: &NodeId| {
             let number = u64::from_be_bytes(gate::short(node));
@@ -329,7 +365,7 @@ impl Roll {
         }
     }
 
-    fn find(&self, short: &Short) -> Option<gate::GossipId> {
+    fn find(&self, short: &Short) -> Option<GossipId> {
         let number = u64::from_be_bytes(*short);
         let place = self
             .ids
@@ -347,7 +383,7 @@ fn first_with(short: &Short) -> NodeId {
 
 impl Inner {
     /// Something of the head that is held of exactly this id.
-    fn held<T>(&self, id: &gate::GossipId, of: impl FnOnce(&Head, &Sealed) -> T) -> Option<T> {
+    fn held<T>(&self, id: &GossipId, of: impl FnOnce(&Head, &Sealed) -> T) -> Option<T> {
         let shared = self.shared();
         let short = id.node.short()?;
         let (head, sealed) = if gate::short(&self.me) == short {
@@ -367,55 +403,29 @@ impl Inner {
     }
 }
 
-/// Lets the carrier have the heads.
+/// Lets the exchange have the heads.
 pub(super) struct Table(pub(super) Weak<Inner>);
 
-impl Held for Table {
-    fn sealed(&self, id: &gate::GossipId) -> Option<(u64, Vec<u8>)> {
+impl HeadSource for Table {
+    fn sealed(&self, id: &GossipId) -> Option<(u64, Vec<u8>)> {
         let inner = self.0.upgrade()?;
         inner.held(id, |head, sealed| (head.seq, codec::encode(sealed)))
     }
 }
 
-/// Lets the gate ask the table.
-struct Judge<'a> {
-    inner: &'a Arc<Inner>,
-    from: NodeId,
+/// What the gate may let through of a message: what was taken of it, and what is
+/// held.
+struct TakenHeads<'a> {
+    inner: &'a Inner,
+    taken: BTreeSet<GossipId>,
 }
 
-impl gate::Admission for Judge<'_> {
-    fn verified(&self, id: &gate::GossipId) -> Option<u64> {
+impl HeadFilter for TakenHeads<'_> {
+    fn verified(&self, id: &GossipId) -> Option<u64> {
         self.inner.held(id, |head, _| head.seq)
     }
 
-    fn judge(&mut self, id: &gate::GossipId, version: u64, text: &str) -> bool {
-        let Some(sealed) = innermesh_proto::head::from_text(text) else {
-            return false;
-        };
-        let Ok(claimed) = sealed.peek::<Head>(limits::HEAD_BYTES) else {
-            return false;
-        };
-        let stated = gate::gossip_id(&claimed.node, claimed.generation) == *id;
-        if !stated || claimed.seq != version {
-            return false;
-        }
-        // What is held already was verified then; most of gossip is that.
-        let held = {
-            let shared = self.inner.shared();
-            shared
-                .table
-                .get(&claimed.node)
-                .is_some_and(|known| known.sealed == sealed)
-        };
-        if held {
-            return true;
-        }
-        match self.inner.take_head(sealed) {
-            Some((_, Offer::Old | Offer::Conflict)) | None => false,
-            Some((head, Offer::Renewed | Offer::Changed)) => {
-                self.inner.settle_body(self.from, &head, None);
-                true
-            }
-        }
+    fn is_genuine(&self, id: &GossipId, _: &gate::Value) -> bool {
+        self.taken.contains(id)
     }
 }

@@ -28,7 +28,7 @@ use super::{
     pace::{self, Paces},
     registry::Registry,
     serve,
-    transport::{Admission, Caller, Handler, Standing},
+    transport::{Caller, Handler, Membership, MembershipCheck},
 };
 use crate::{
     host::{Clock, tasks::Tasks, within},
@@ -45,7 +45,7 @@ pub(super) struct Core {
     pub(super) endpoint: quinn::Endpoint,
     pub(super) configs: Configs,
     pub(super) client: ArcSwap<quinn::ClientConfig>,
-    pub(super) admission: Arc<dyn Admission>,
+    pub(super) membership: Arc<dyn MembershipCheck>,
     /// Methods that are open to strangers.
     pub(super) open: BTreeSet<u16>,
     pub(super) handler: OnceLock<Arc<dyn Handler>>,
@@ -119,7 +119,7 @@ impl Core {
                     let welcomed = core.welcome(incoming).await;
                     core.handshakes.fetch_sub(1, Ordering::AcqRel);
                     match welcomed {
-                        Some((connection, Standing::Member)) => {
+                        Some((connection, Membership::Member)) => {
                             core.start(connection, false, 0, None);
                         }
                         Some((connection, _)) => core.seat(connection).await,
@@ -131,7 +131,7 @@ impl Core {
     }
 
     /// One handshake by a peer, and whether there is room for who it is.
-    async fn welcome(&self, incoming: Incoming) -> Option<(Connection, Standing)> {
+    async fn welcome(&self, incoming: Incoming) -> Option<(Connection, Membership)> {
         let limit = Duration::from_millis(limits::HANDSHAKE_MS);
         let handshake = async { incoming.accept()?.await };
         let connection = match within(&*self.clock, limit, handshake).await {
@@ -144,14 +144,18 @@ impl Core {
         };
         self.tally.handshakes_accepted.add();
         let key = tls::peer_key(&connection);
-        match key.map_or(Standing::Unknown, |key| self.admission.standing(&key)) {
-            Standing::Member if !key.is_some_and(|k| self.registry.has_room_for(&k.node_id())) => {
+        match key.map_or(Membership::Unknown, |key| self.membership.check(&key)) {
+            Membership::Member
+                if !key.is_some_and(|k| self.registry.has_room_for(&k.node_id())) =>
+            {
                 self.tally.handshakes_refused.add();
                 connection.close(close::PARTED.into(), b"too many connections");
                 None
             }
-            standing @ (Standing::Member | Standing::Unknown) => Some((connection, standing)),
-            Standing::Revoked => {
+            membership @ (Membership::Member | Membership::Unknown) => {
+                Some((connection, membership))
+            }
+            Membership::Revoked => {
                 self.tally.revoked.add();
                 connection.close(close::REVOKED.into(), b"");
                 None
@@ -251,24 +255,24 @@ impl Core {
         if let (Some(node), Some(hello)) = (link.node, link.hello.get())
             && !link.is_registered()
             && node != self.me
-            && self.standing(link) == Standing::Member
+            && self.membership(link) == Membership::Member
         {
             self.registry.register(node, link, *hello);
         }
     }
 
     /// What the peer is, by the ledger at this moment.
-    pub(super) fn standing(&self, link: &Link) -> Standing {
+    pub(super) fn membership(&self, link: &Link) -> Membership {
         link.key
-            .map_or(Standing::Unknown, |key| self.admission.standing(&key))
+            .map_or(Membership::Unknown, |key| self.membership.check(&key))
     }
 
     /// The peer as a caller, by the ledger at this moment.
     pub(super) fn caller(&self, link: &Link) -> Result<Caller, Revoked> {
-        let node = match self.standing(link) {
-            Standing::Member => link.node,
-            Standing::Unknown => None,
-            Standing::Revoked => return Err(Revoked),
+        let node = match self.membership(link) {
+            Membership::Member => link.node,
+            Membership::Unknown => None,
+            Membership::Revoked => return Err(Revoked),
         };
         Ok(Caller {
             node,

@@ -1,10 +1,10 @@
 //! Connections between agents: one endpoint, one connection per pair of
-//! members, requests and one-way messages on it. [`Carry`] is what the agent
+//! members, requests and one-way messages on it. [`TransportBackend`] is what the agent
 //! asks of it; here that is QUIC by quinn.
 //!
 //! Owns sockets' bytes, connections, streams, deadlines and bounds. Must not
 //! know what a method means, nor decide who is a member: the ledger does,
-//! through [`Admission`], anew at every request.
+//! through [`MembershipCheck`], anew at every request.
 
 mod core;
 mod counters;
@@ -26,7 +26,7 @@ pub use self::{
     error::{CallError, DialError, TransportError},
     registry::{PeerEvent, PeerInfo},
     transport::{
-        Admission, Caller, Carry, Channel, Handler, Held, Line, Messages, OpenMessages, Settings,
-        Standing, Transport,
+        Caller, Channel, EnrolConnection, Handler, Held, Membership, MembershipCheck, Messages,
+        OpenMessages, Settings, Transport, TransportBackend,
     },
 };

@@ -30,7 +30,7 @@ use super::{
     link::{self, InFlight},
     pace::Paces,
     registry::{PeerEvent, PeerInfo, Registry},
-    transport::{Carry, Channel, Handler, Line, Settings, Standing},
+    transport::{Channel, EnrolConnection, Handler, Membership, Settings, TransportBackend},
 };
 use crate::{
     host::{Host, within},
@@ -76,7 +76,7 @@ impl Quinn {
             client: ArcSwap::from_pointee(configs.client(settings.client.quic())),
             endpoint,
             configs,
-            admission: settings.admission,
+            membership: settings.membership,
             open: settings.open_to_strangers,
             handler: OnceLock::new(),
             registry: Arc::new(Registry::new(settings.me)),
@@ -91,18 +91,18 @@ impl Quinn {
         })))
     }
 
-    /// As [`Carry::dial_unregistered`], with the connection itself in reach.
+    /// As [`TransportBackend::dial_unregistered`], with the connection itself in reach.
     pub(super) async fn dial_unregistered(
         &self,
         to: SocketAddr,
         client: Option<Arc<ClientTls>>,
-    ) -> Result<QuinnLine, DialError> {
+    ) -> Result<QuinnEnrolConnection, DialError> {
         let config = match client {
             Some(tls) => self.0.configs.client(tls.quic()),
             None => (**self.0.client.load()).clone(),
         };
         let connection = self.0.connect(to, config).await?;
-        Ok(QuinnLine {
+        Ok(QuinnEnrolConnection {
             core: self.0.clone(),
             exporter: link::exporter(&connection),
             connection,
@@ -127,7 +127,7 @@ impl Quinn {
 }
 
 #[async_trait]
-impl Carry for Quinn {
+impl TransportBackend for Quinn {
     fn serve(&self, handler: Arc<dyn Handler>) {
         if self.0.handler.set(handler).is_ok() {
             self.0.tasks.spawn(self.0.clone().accept());
@@ -147,7 +147,7 @@ impl Carry for Quinn {
             connection.close(close::WRONG_NODE.into(), b"");
             return Err(DialError::WrongNode(node));
         }
-        if core.admission.standing(&key) == Standing::Revoked {
+        if core.membership.check(&key) == Membership::Revoked {
             connection.close(close::REVOKED.into(), b"");
             return Err(DialError::Revoked(node));
         }
@@ -183,8 +183,8 @@ impl Carry for Quinn {
         to: SocketAddr,
         client: Option<Arc<ClientTls>>,
     ) -> Result<Channel, DialError> {
-        let line = Self::dial_unregistered(self, to, client).await?;
-        Ok(Channel::new(Box::new(line)))
+        let connection = Self::dial_unregistered(self, to, client).await?;
+        Ok(Channel::new(Box::new(connection)))
     }
 
     async fn call(
@@ -260,13 +260,13 @@ impl Carry for Quinn {
 
     fn review(&self) {
         for link in self.0.registry.all() {
-            match self.0.standing(&link) {
-                Standing::Member => self.0.settle(&link),
-                Standing::Revoked => self.0.revoke(&link),
-                Standing::Unknown if link.is_registered() => {
+            match self.0.membership(&link) {
+                Membership::Member => self.0.settle(&link),
+                Membership::Revoked => self.0.revoke(&link),
+                Membership::Unknown if link.is_registered() => {
                     link.close(close::PARTED, "no longer a member");
                 }
-                Standing::Unknown => {}
+                Membership::Unknown => {}
             }
         }
     }
@@ -322,14 +322,14 @@ impl Carry for Quinn {
 }
 
 /// See [`Channel`].
-pub struct QuinnLine {
+pub struct QuinnEnrolConnection {
     core: Arc<Core>,
     pub(super) connection: quinn::Connection,
     exporter: [u8; 32],
 }
 
 #[async_trait]
-impl Line for QuinnLine {
+impl EnrolConnection for QuinnEnrolConnection {
     async fn call(
         &self,
         method: u16,
@@ -365,7 +365,7 @@ impl Line for QuinnLine {
     }
 }
 
-impl Drop for QuinnLine {
+impl Drop for QuinnEnrolConnection {
     fn drop(&mut self) {
         self.connection.close(close::NORMAL.into(), b"");
     }

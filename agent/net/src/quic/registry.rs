@@ -22,7 +22,7 @@ use super::{
 use crate::host::Mono;
 
 /// Events that a slow reader may fall behind by; it then reads
-/// [`Carry::connected`](super::Carry::connected) anew.
+/// [`TransportBackend::connected`](super::TransportBackend::connected) anew.
 const EVENTS: usize = 1024;
 
 /// News of a peer.

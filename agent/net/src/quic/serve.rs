@@ -25,7 +25,7 @@ use super::{
     frame::{self, ReadFrame, ReadFrameError},
     link::{Link, Unfinished},
     registry::PeerEvent,
-    transport::{Caller, Held, Standing},
+    transport::{Caller, Held, Membership},
 };
 use crate::{
     host::within,
@@ -35,10 +35,10 @@ use crate::{
 
 /// How long a connection that is no longer in force stays after its last use:
 /// long enough for the other end to notice, too.
-const LINGER: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_secs(1);
 /// How long the other end may go on using a connection that is no longer in
 /// force before its streams are left alone.
-const OUTSTAY: Duration = Duration::from_secs(10);
+const DRAINING: Duration = Duration::from_secs(10);
 
 /// Serves `link` until it ends. A stranger's place is given back as soon as
 /// the peer is known as a member.
@@ -47,12 +47,12 @@ pub(super) async fn run(core: Arc<Core>, link: Arc<Link>) {
     let mut work = JoinSet::new();
     let mut trial = timer(&core, Some(Duration::from_millis(limits::STRANGER_MS)));
     let mut displaced = displacement(&link);
-    let mut leave = Leave::No;
-    let mut leaving = timer(&core, None);
+    let mut drain = Drain::No;
+    let mut drained = timer(&core, None);
     let mut pause = timer(&core, None);
     let mut is_paused = false;
     loop {
-        let open = leave != Leave::Deaf && !is_paused;
+        let open = drain != Drain::Closed && !is_paused;
         tokio::select! {
             biased;
             _ = link.connection.closed() => break,
@@ -71,9 +71,9 @@ pub(super) async fn run(core: Arc<Core>, link: Arc<Link>) {
                 link.close(close::STRANGER, "no room");
                 break;
             }
-            () = &mut leaving => {
-                leave = leave.next();
-                leaving = timer(&core, leave.time());
+            () = &mut drained => {
+                drain = drain.next();
+                drained = timer(&core, drain.time());
             }
             Ok(stream) = link.connection.accept_uni(), if open => {
                 core.count_stream(&link);
@@ -94,17 +94,17 @@ pub(super) async fn run(core: Arc<Core>, link: Arc<Link>) {
             is_paused = true;
             pause = timer(&core, Some(wait));
         }
-        if link.is_in_force() != (leave == Leave::No) {
-            leave = if link.is_in_force() {
-                Leave::No
+        if link.is_in_force() != (drain == Drain::No) {
+            drain = if link.is_in_force() {
+                Drain::No
             } else {
-                Leave::Linger
+                Drain::Grace
             };
-            leaving = timer(&core, leave.time());
+            drained = timer(&core, drain.time());
         }
         // Nothing of the peer's is being worked on or unacknowledged, and what
         // it may have sent since was not looked at: it can ask again elsewhere.
-        let dry = matches!(leave, Leave::Dry | Leave::Deaf) && work.is_empty();
+        let dry = matches!(drain, Drain::Draining | Drain::Closed) && work.is_empty();
         if dry
             && link
                 .node
@@ -120,32 +120,32 @@ pub(super) async fn run(core: Arc<Core>, link: Arc<Link>) {
 
 /// How far a connection that is not in force has come on its way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Leave {
+enum Drain {
     /// It is in force.
     No,
     /// Served as ever, for a while.
-    Linger,
+    Grace,
     /// Served, and closed at the first moment in which nothing is under way.
-    Dry,
+    Draining,
     /// New streams are left alone.
-    Deaf,
+    Closed,
 }
 
-impl Leave {
+impl Drain {
     fn next(self) -> Self {
         match self {
             Self::No => Self::No,
-            Self::Linger => Self::Dry,
-            Self::Dry | Self::Deaf => Self::Deaf,
+            Self::Grace => Self::Draining,
+            Self::Draining | Self::Closed => Self::Closed,
         }
     }
 
     /// How long this step lasts at most.
     fn time(self) -> Option<Duration> {
         match self {
-            Self::Linger => Some(LINGER),
-            Self::Dry => Some(OUTSTAY),
-            Self::No | Self::Deaf => None,
+            Self::Grace => Some(GRACE),
+            Self::Draining => Some(DRAINING),
+            Self::No | Self::Closed => None,
         }
     }
 }
@@ -287,9 +287,9 @@ fn datagram_in(core: &Core, link: &Arc<Link>, datagram: bytes::Bytes) {
 
 /// Reads a frame within its time and size; an error is the code to stop with.
 async fn read(core: &Core, link: &Link, receive: &mut RecvStream) -> Result<ReadFrame, VarInt> {
-    let limit = match core.standing(link) {
-        Standing::Member => limits::RPC_BYTES,
-        Standing::Unknown | Standing::Revoked => limits::STRANGER_RPC_BYTES,
+    let limit = match core.membership(link) {
+        Membership::Member => limits::RPC_BYTES,
+        Membership::Unknown | Membership::Revoked => limits::STRANGER_RPC_BYTES,
     };
     let time = Duration::from_millis(limits::FRAME_READ_MS);
     let code = match within(
@@ -339,7 +339,7 @@ async fn answer(
     }
     if let Some(place) = &place
         && core
-            .admission
+            .membership
             .proves(&caller, request.method, &request.body)
     {
         place.prove(Class::Member);

@@ -27,7 +27,7 @@ use crate::{
 
 /// What the ledger says of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum Membership {
     /// A member.
     Member,
     /// Not known here; it may be a member that the ledger held here doesn't
@@ -39,9 +39,9 @@ pub enum Standing {
 
 /// Says who is a member, from the ledger held here. Asked at every handshake
 /// and every request: it must answer at once.
-pub trait Admission: Send + Sync {
+pub trait MembershipCheck: Send + Sync {
     /// What the ledger says of `key`.
-    fn standing(&self, key: &PublicKey) -> Standing;
+    fn check(&self, key: &PublicKey) -> Membership;
 
     /// Whether a stranger's request shows that a member sent it or invited its
     /// sender: such a connection keeps its place. It must cost little.
@@ -117,7 +117,7 @@ pub struct Settings {
     /// TLS towards those whom this node dials.
     pub client: Arc<ClientTls>,
     /// Who is a member.
-    pub admission: Arc<dyn Admission>,
+    pub membership: Arc<dyn MembershipCheck>,
     /// The methods that strangers may call.
     pub open_to_strangers: BTreeSet<u16>,
 }
@@ -125,9 +125,9 @@ pub struct Settings {
 /// What carries requests and messages between agents. One implementation is
 /// over quinn; a host whose network is not made of UDP brings its own.
 #[async_trait]
-pub trait Carry: Send + Sync {
+pub trait TransportBackend: Send + Sync {
     /// Takes connections in and answers with `handler`, until
-    /// [`Carry::close`]. Only the first call has an effect.
+    /// [`TransportBackend::close`]. Only the first call has an effect.
     fn serve(&self, handler: Arc<dyn Handler>);
 
     /// Connects to the agent at `to` and gives the identity that it proved. If
@@ -202,7 +202,7 @@ pub trait Carry: Send + Sync {
     fn link_count(&self) -> usize;
 
     /// News of peers from now on. Who falls behind reads
-    /// [`Carry::connected`] anew.
+    /// [`TransportBackend::connected`] anew.
     fn events(&self) -> broadcast::Receiver<PeerEvent>;
 
     /// The address that the socket is bound to.
@@ -222,7 +222,7 @@ pub trait Carry: Send + Sync {
 /// A connection for joining and renewing: its owner asks and is never asked.
 /// It is closed when dropped.
 #[async_trait]
-pub trait Line: Send + Sync {
+pub trait EnrolConnection: Send + Sync {
     /// Asks the peer.
     ///
     /// # Errors
@@ -261,11 +261,11 @@ pub struct Messages(pub Box<dyn OpenMessages>);
 
 /// The transport. Clones are cheap and are the same transport.
 #[derive(Clone)]
-pub struct Transport(Arc<dyn Carry>);
+pub struct Transport(Arc<dyn TransportBackend>);
 
 impl Transport {
     /// Opens the one that `host`'s network has. Peers are answered from
-    /// [`Carry::serve`] on.
+    /// [`TransportBackend::serve`] on.
     ///
     /// # Errors
     /// [`TransportError`]; nothing was changed.
@@ -288,14 +288,14 @@ impl Transport {
         Ok(Self::new(Arc::new(Quinn::open(host, settings)?)))
     }
 
-    /// One that `carry` carries.
-    pub fn new(carry: Arc<dyn Carry>) -> Self {
-        Self(carry)
+    /// One over `backend`.
+    pub fn new(backend: Arc<dyn TransportBackend>) -> Self {
+        Self(backend)
     }
 }
 
 impl Deref for Transport {
-    type Target = dyn Carry;
+    type Target = dyn TransportBackend;
 
     fn deref(&self) -> &Self::Target {
         &*self.0
@@ -303,17 +303,17 @@ impl Deref for Transport {
 }
 
 /// A connection for joining and renewing, of whichever transport.
-pub struct Channel(Box<dyn Line>);
+pub struct Channel(Box<dyn EnrolConnection>);
 
 impl Channel {
-    /// The one that is `line`.
-    pub fn new(line: Box<dyn Line>) -> Self {
-        Self(line)
+    /// Over `connection`.
+    pub fn new(connection: Box<dyn EnrolConnection>) -> Self {
+        Self(connection)
     }
 }
 
 impl Deref for Channel {
-    type Target = dyn Line;
+    type Target = dyn EnrolConnection;
 
     fn deref(&self) -> &Self::Target {
         &*self.0

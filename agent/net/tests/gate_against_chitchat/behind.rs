@@ -7,7 +7,7 @@ use std::{
 };
 
 use chitchat::{ChitchatMessage, Deserializable, Serializable};
-use innermesh_proto::gate::{Admission, GossipId, KEY, Name, filter};
+use innermesh_proto::gate::{GossipId, HeadFilter, KEY, Name, Value, read};
 
 use crate::mesh::{CLUSTER, GRACE, Inlet, Mesh, id, noise};
 
@@ -35,16 +35,16 @@ impl Table {
     }
 }
 
-impl Admission for Table {
+impl HeadFilter for Table {
     fn verified(&self, id: &GossipId) -> Option<u64> {
         let (held, version) = self.held.get(&id.node)?;
         (held == id).then_some(*version)
     }
 
-    fn judge(&mut self, id: &GossipId, version: u64, text: &str) -> bool {
+    fn is_genuine(&self, id: &GossipId, head: &Value) -> bool {
         let held = self.held.get(&id.node);
         let outdated = held.is_some_and(|(held, _)| held.generation > id.generation);
-        !outdated && text == sealed(id, version)
+        !outdated && head.text == sealed(id, head.version)
     }
 }
 
@@ -52,16 +52,19 @@ fn gate(me: GossipId, table: Shared) -> Inlet {
     Arc::new(move |message| {
         let mut table = table.lock().expect("no panic");
         let bytes = message.serialize_to_vec();
-        let filtered = match filter(&bytes, CLUSTER, &me, &mut *table) {
-            Ok(filtered) => filtered,
+        let incoming = match read(&bytes, CLUSTER, &me) {
+            Ok(incoming) => incoming,
             Err(error) => {
                 table.refused.push(error.to_string());
                 return None;
             }
         };
-        for (id, head) in filtered.heads {
-            table.take(id, head.version);
+        for (id, head) in incoming.heads() {
+            if id.node != me.node && table.is_genuine(id, head) {
+                table.take(*id, head.version);
+            }
         }
+        let filtered = incoming.filter(&*table);
         let mut rest = &filtered.bytes[..];
         Some(ChitchatMessage::deserialize(&mut rest).expect("what leaves the gate is readable"))
     })

@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use chitchat::{ChitchatMessage, Deserializable, Serializable, transport::Transport};
 use innermesh_proto::{
-    gate::{Admission, GossipId, Kind, Known, Message, Name, filter},
+    gate::{GossipId, HeadFilter, Kind, Known, Message, Name, Value, read},
     limits::GOSSIP_IDS,
 };
 
@@ -23,12 +23,12 @@ use crate::mesh::{CLUSTER, Mesh, id};
 /// Whatever it is asked about is verified.
 struct Anyone;
 
-impl Admission for Anyone {
+impl HeadFilter for Anyone {
     fn verified(&self, _: &GossipId) -> Option<u64> {
         Some(1)
     }
 
-    fn judge(&mut self, _: &GossipId, _: u64, _: &str) -> bool {
+    fn is_genuine(&self, _: &GossipId, _: &Value) -> bool {
         true
     }
 }
@@ -111,11 +111,14 @@ async fn chitchat_reads_what_leaves_the_gate_as_the_gate_does() {
     let mut kinds = BTreeMap::new();
     let (mut heads, mut own) = (0, 0);
     for bytes in traffic().await {
-        let filtered = filter(&bytes, CLUSTER, &id(0, 1), &mut Anyone).expect("honest traffic");
+        let me = id(0, 1);
+        let incoming = read(&bytes, CLUSTER, &me).expect("honest traffic");
+        let others = incoming.heads().filter(|(id, _)| id.node != me.node);
+        heads += others.count();
+        let filtered = incoming.filter(&Anyone);
         let ours = by_gate(&filtered.bytes).expect("what leaves the gate may enter it");
         assert_eq!(by_chitchat(&filtered.bytes), Some((ours, 0)));
         *kinds.entry(filtered.kind).or_insert(0) += 1;
-        heads += filtered.heads.len();
         own += filtered.drops.own;
         assert_eq!((filtered.drops.refused, filtered.drops.deferred), (0, 0));
     }
@@ -194,7 +197,8 @@ async fn no_damaged_message_gets_past_the_gate_that_chitchat_refuses_or_reads_ot
                     (None, None) => neither += 1,
                 }
                 // What the gate makes of it has to be readable as well.
-                if let Ok(filtered) = filter(&damaged, CLUSTER, &id(0, 1), &mut Anyone) {
+                if let Ok(incoming) = read(&damaged, CLUSTER, &id(0, 1)) {
+                    let filtered = incoming.filter(&Anyone);
                     let ours = by_gate(&filtered.bytes).expect("its own writing");
                     assert_eq!(by_chitchat(&filtered.bytes), Some((ours, 0)));
                 }

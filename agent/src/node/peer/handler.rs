@@ -33,7 +33,7 @@ use crate::node::peer::requests;
 use crate::{
     host::keys::Keys,
     ledger::{Ledger, ProposeError, client, follow},
-    quic::{Admission, Caller, Handler, Held, Standing},
+    quic::{Caller, Handler, Held, Membership, MembershipCheck},
 };
 
 /// How long a request of a joining or renewing machine may take to be decided.
@@ -42,7 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const HELD_BACK: Duration = Duration::from_secs(1);
 
 /// Who is a member, by the ledger held here and admins' holds.
-pub struct LedgerAdmission {
+pub struct LedgerMembership {
     /// That.
     pub ledger: Ledger,
     /// Whom an admin holds.
@@ -51,21 +51,21 @@ pub struct LedgerAdmission {
     pub keys: Arc<dyn Keys>,
 }
 
-impl LedgerAdmission {
+impl LedgerMembership {
     fn is_held(&self, node: &NodeId) -> bool {
         let held = self.held.lock().unwrap_or_else(|e| e.into_inner());
         held.contains(node)
     }
 }
 
-impl Admission for LedgerAdmission {
-    fn standing(&self, key: &PublicKey) -> Standing {
+impl MembershipCheck for LedgerMembership {
+    fn check(&self, key: &PublicKey) -> Membership {
         let state = self.ledger.state();
         match state.member_by_key(key) {
-            Some((node, _)) if self.is_held(&node) => Standing::Revoked,
-            Some(_) => Standing::Member,
-            None if state.evicted.contains_key(&key.node_id()) => Standing::Revoked,
-            None => Standing::Unknown,
+            Some((node, _)) if self.is_held(&node) => Membership::Revoked,
+            Some(_) => Membership::Member,
+            None if state.evicted.contains_key(&key.node_id()) => Membership::Revoked,
+            None => Membership::Unknown,
         }
     }
 

@@ -5,7 +5,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use innermesh_agent::{
-    quic::{CallError, DialError, PeerEvent, Standing},
+    quic::{CallError, DialError, Membership, PeerEvent},
     tls::{ClientTls, Unaccepted},
 };
 use innermesh_proto::{crypto::PublicKey, id::NodeId, rpc::close};
@@ -213,7 +213,7 @@ impl State {
         let Some(desk) = self.talk.desk(flight.by) else {
             return Err(DialError::Closed);
         };
-        if desk.admission.standing(&key) == Standing::Revoked {
+        if desk.membership.check(&key) == Membership::Revoked {
             return Err(DialError::Revoked(node));
         }
         if node != desk.me || !flight.introduces {
@@ -260,16 +260,16 @@ impl State {
             return Err(DialError::Closed);
         };
         desk.counters.handshakes_accepted += 1;
-        let standing = peer.map_or(Standing::Unknown, |(key, _)| desk.admission.standing(&key));
-        match standing {
-            Standing::Revoked => {
+        let membership = peer.map_or(Membership::Unknown, |(key, _)| desk.membership.check(&key));
+        match membership {
+            Membership::Revoked => {
                 desk.counters.revoked += 1;
                 return Err(DialError::Evicted);
             }
-            Standing::Unknown if !self.talk.room_for_stranger(there, from.ip()) => {
+            Membership::Unknown if !self.talk.room_for_stranger(there, from.ip()) => {
                 return Err(DialError::Refused(super::words(close::STRANGER, "no room")));
             }
-            Standing::Unknown | Standing::Member => {}
+            Membership::Unknown | Membership::Member => {}
         }
         if let (true, Some((_, node))) = (flight.introduces, peer)
             && let Some(held) = self.held(there, &node, flight.by)
@@ -280,7 +280,7 @@ impl State {
         let connection = self
             .talk
             .connect(flight.introduces, dialer, (there, from, peer));
-        if standing == Standing::Unknown {
+        if membership == Membership::Unknown {
             self.talk.is_stranger(connection);
         }
         self.talk.up(connection, Side::Dialed);

@@ -1,5 +1,5 @@
 //! Agents' messages over the simulated links without QUIC under them: a second
-//! implementation of the agent's [`Carry`], for hundreds of nodes. A request or
+//! implementation of the agent's [`TransportBackend`], for hundreds of nodes. A request or
 //! message is one event in the world's one queue; an idle connection is one
 //! entry in a map, and neither a task nor a timer.
 //!
@@ -25,8 +25,8 @@ use async_trait::async_trait;
 use innermesh_agent::{
     host::{Clock, Host},
     quic::{
-        CallError, Carry, Channel, Counters, DialError, Handler, Line, PeerEvent, PeerInfo,
-        Settings, Transport, TransportError,
+        CallError, Channel, Counters, DialError, EnrolConnection, Handler, PeerEvent, PeerInfo,
+        Settings, Transport, TransportBackend, TransportError,
     },
     tls::{ClientTls, ServerTls},
 };
@@ -145,7 +145,7 @@ impl Seat {
 }
 
 #[async_trait]
-impl Carry for Post {
+impl TransportBackend for Post {
     fn serve(&self, handler: Arc<dyn Handler>) {
         self.seat.with(|state| {
             if let Some(desk) = state.talk.desk(self.seat.desk) {
@@ -361,7 +361,7 @@ struct Direct {
 }
 
 #[async_trait]
-impl Line for Direct {
+impl EnrolConnection for Direct {
     async fn call(
         &self,
         method: u16,

@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use innermesh_agent::quic::{CallError, PeerInfo, Standing};
+use innermesh_agent::quic::{CallError, Membership, PeerInfo};
 use innermesh_proto::{id::NodeId, limits, rpc::close};
 use tokio::time::Instant;
 
@@ -268,15 +268,15 @@ impl State {
         self.close(connection, side, close::STRANGER, "time is up");
     }
 
-    /// As [`Carry::review`](innermesh_agent::quic::Carry::review).
+    /// As [`TransportBackend::review`](innermesh_agent::quic::TransportBackend::review).
     pub(super) fn review(&mut self, desk: DeskId) {
         for (connection, side) in self.talk.all(desk) {
-            match self.talk.standing(connection, side) {
-                Standing::Member => {
+            match self.talk.membership(connection, side) {
+                Membership::Member => {
                     self.talk.settle(connection, side);
                 }
-                Standing::Revoked => self.revoke(connection, side),
-                Standing::Unknown => {
+                Membership::Revoked => self.revoke(connection, side),
+                Membership::Unknown => {
                     let end = self.talk.end(connection, side);
                     if end.is_some_and(|end| end.registered) {
                         self.close(connection, side, close::PARTED, "no longer a member");

@@ -13,7 +13,7 @@ use std::{
 
 use innermesh_agent::{
     host::{Clock, tasks::Tasks},
-    quic::{CallError, Caller, Counters, Handler, Standing},
+    quic::{CallError, Caller, Counters, Handler, Membership},
 };
 use innermesh_proto::{
     limits,
@@ -145,18 +145,18 @@ impl State {
         desk: DeskId,
         frame: Frame,
     ) -> Option<Work> {
-        let standing = self.talk.standing(connection, side);
-        match standing {
-            Standing::Revoked => {
+        let membership = self.talk.membership(connection, side);
+        match membership {
+            Membership::Revoked => {
                 self.revoke(connection, side);
                 return None;
             }
-            Standing::Member => {
+            Membership::Member => {
                 self.talk.settle(connection, side);
             }
-            Standing::Unknown => {}
+            Membership::Unknown => {}
         }
-        let is_member = standing == Standing::Member;
+        let is_member = membership == Membership::Member;
         let exporter = self.talk.exporter(connection);
         let end = self.talk.end(connection, side)?;
         let caller = Caller {

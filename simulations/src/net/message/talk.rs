@@ -12,7 +12,9 @@ use std::{
 use bytes::Bytes;
 use innermesh_agent::{
     host::{Clock, Host, Mono, tasks::Tasks},
-    quic::{Admission, CallError, Counters, DialError, Handler, PeerEvent, Settings, Standing},
+    quic::{
+        CallError, Counters, DialError, Handler, Membership, MembershipCheck, PeerEvent, Settings,
+    },
     tls::{ClientTls, ServerTls, Unaccepted},
 };
 use innermesh_proto::{
@@ -77,7 +79,7 @@ pub(in crate::net) struct Desk {
     pub(super) port: u16,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) tasks: Tasks,
-    pub(super) admission: Arc<dyn Admission>,
+    pub(super) membership: Arc<dyn MembershipCheck>,
     pub(super) open: BTreeSet<u16>,
     pub(super) server: Option<Arc<ServerTls>>,
     pub(super) client: Arc<ClientTls>,
@@ -242,7 +244,7 @@ impl Talk {
             port,
             clock: host.clock.clone(),
             tasks: host.tasks.clone(),
-            admission: settings.admission,
+            membership: settings.membership,
             open: settings.open_to_strangers,
             server: settings.server,
             client: settings.client,
@@ -456,14 +458,14 @@ impl Talk {
         }
     }
 
-    pub(super) fn standing(&mut self, connection: ConnectionId, side: Side) -> Standing {
+    pub(super) fn membership(&mut self, connection: ConnectionId, side: Side) -> Membership {
         let Some(end) = self.end(connection, side) else {
-            return Standing::Unknown;
+            return Membership::Unknown;
         };
         let (desk, peer) = (end.desk, end.peer);
         match (self.desk(desk), peer) {
-            (Some(desk), Some((key, _))) => desk.admission.standing(&key),
-            _ => Standing::Unknown,
+            (Some(desk), Some((key, _))) => desk.membership.check(&key),
+            _ => Membership::Unknown,
         }
     }
 
@@ -479,7 +481,7 @@ impl Talk {
         }
         let (desk, peer) = (end.desk, end.peer);
         let Some((_, node)) = peer else { return false };
-        if self.standing(connection, side) != Standing::Member {
+        if self.membership(connection, side) != Membership::Member {
             return false;
         }
         self.leave_strangers(connection, side);

@@ -13,7 +13,7 @@ use tracing::Instrument;
 use tracing_subscriber::{Registry, layer::SubscriberExt};
 
 use super::{
-    super::{CallError, Carry, over_quinn::QuinnLine},
+    super::{CallError, TransportBackend, over_quinn::QuinnEnrolConnection},
     world::{ECHO, LARGE, Node, REFUSE, TRACE, WAIT, World, all},
 };
 use crate::telemetry;
@@ -31,14 +31,14 @@ async fn connected() -> (World, Node, Node) {
 }
 
 /// A bare connection of a member, on which a test may write what it likes.
-async fn bare(from: &Node, to: &Node) -> QuinnLine {
+async fn bare(from: &Node, to: &Node) -> QuinnEnrolConnection {
     from.transport
         .dial_unregistered(to.address, None)
         .await
         .unwrap()
 }
 
-async fn exchange_bytes(channel: &QuinnLine, bytes: &[u8]) -> Result<Vec<u8>, Failure> {
+async fn exchange_bytes(channel: &QuinnEnrolConnection, bytes: &[u8]) -> Result<Vec<u8>, Failure> {
     let (mut send, mut receive) = channel.connection.open_bi().await.unwrap();
     send.write_all(bytes).await.unwrap();
     send.finish().unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use innermesh_proto::{limits, rpc::close};
 
 use super::{
-    super::{Carry, DialError, PeerEvent, Standing},
+    super::{DialError, Membership, PeerEvent, TransportBackend},
     world::{Identity, Node, WAIT, World, all},
 };
 
@@ -269,10 +269,10 @@ async fn a_revocation_bites_at_the_next_request_and_at_once_after_a_review() {
     let (a, b) = world.two();
     let (at_a, at_b) = (world.start(&a), world.start(&b));
     for reviewed in [false, true] {
-        world.set(&a, Standing::Member);
+        world.set(&a, Membership::Member);
         at_a.transport.dial(b.address, None).await.unwrap();
         at_b.until(|n| n.transport.is_connected(a.id)).await;
-        world.set(&a, Standing::Revoked);
+        world.set(&a, Membership::Revoked);
         if reviewed {
             at_b.transport.review();
         } else {

@@ -3,7 +3,7 @@
 use std::{net::UdpSocket, time::Duration};
 
 use super::{
-    super::{Carry, TransportError},
+    super::{TransportBackend, TransportError},
     network::host,
     world::{World, all},
 };

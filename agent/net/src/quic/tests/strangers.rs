@@ -8,7 +8,10 @@ use innermesh_proto::{
 };
 
 use super::{
-    super::{CallError, Carry, DialError, Line, Standing, over_quinn::QuinnLine},
+    super::{
+        CallError, DialError, EnrolConnection, Membership, TransportBackend,
+        over_quinn::QuinnEnrolConnection,
+    },
     world::{ECHO, LARGE, Node, PROOF, World, all},
 };
 
@@ -82,7 +85,7 @@ async fn a_stranger_has_small_frames_few_streams_and_little_time() {
 }
 
 /// As many connections by each of five addresses as it likes.
-async fn crowd(world: &World, node: &Node) -> Vec<QuinnLine> {
+async fn crowd(world: &World, node: &Node) -> Vec<QuinnEnrolConnection> {
     let mut held = Vec::new();
     for host in 100..105 {
         let joiner = world.joiner(host);
@@ -216,7 +219,7 @@ async fn a_join_that_just_committed_works_without_a_new_connection() {
     assert!(joined.transport.is_connected(node.id));
     assert!(!node.transport.is_connected(late.id));
     assert_eq!(joined.echo(&node, "").await, Err(Failure::NotMember.into()));
-    world.set(&late, Standing::Member);
+    world.set(&late, Membership::Member);
     assert_eq!(
         joined.echo(&node, "").await,
         Ok(late.id.to_string().into_bytes())
@@ -239,10 +242,10 @@ async fn a_review_registers_new_members_and_drops_former_ones() {
     let (node, late) = (world.start(&world.member(1)), world.stranger(2));
     let joined = world.start(&late);
     joined.transport.dial(node.address, None).await.unwrap();
-    world.set(&late, Standing::Member);
+    world.set(&late, Membership::Member);
     node.transport.review();
     assert!(node.transport.is_connected(late.id));
-    world.set(&late, Standing::Unknown);
+    world.set(&late, Membership::Unknown);
     node.transport.review();
     node.until(|n| n.links() == 0).await;
 }

@@ -20,8 +20,8 @@ use tokio::sync::{broadcast, watch};
 
 use super::{
     super::{
-        Admission, CallError, Caller, Carry, Handler, PeerEvent, Settings, Standing,
-        TransportError, over_quinn::Quinn,
+        CallError, Caller, Handler, Membership, MembershipCheck, PeerEvent, Settings,
+        TransportBackend, TransportError, over_quinn::Quinn,
     },
     network::{self, Net},
 };
@@ -54,7 +54,7 @@ pub struct World {
 }
 
 #[derive(Default)]
-pub struct Ledger(Mutex<BTreeMap<PublicKey, Standing>>);
+pub struct Ledger(Mutex<BTreeMap<PublicKey, Membership>>);
 
 /// A node's lasting part: it may run more than once.
 #[derive(Clone)]
@@ -106,7 +106,7 @@ impl World {
     /// A member with the address 10.0.0.`host`.
     pub fn member(&self, host: u8) -> Identity {
         let identity = self.stranger(host);
-        self.set(&identity, Standing::Member);
+        self.set(&identity, Membership::Member);
         identity
     }
 
@@ -133,12 +133,12 @@ impl World {
         }
     }
 
-    pub fn set(&self, identity: &Identity, standing: Standing) {
+    pub fn set(&self, identity: &Identity, membership: Membership) {
         self.ledger
             .0
             .lock()
             .unwrap()
-            .insert(identity.key.public(), standing);
+            .insert(identity.key.public(), membership);
     }
 
     /// Starts a node.
@@ -161,7 +161,7 @@ impl World {
                 listen,
                 server: Some(tls.server().unwrap()),
                 client: tls.client().unwrap(),
-                admission: self.ledger.clone(),
+                membership: self.ledger.clone(),
                 open_to_strangers: BTreeSet::from([method::JOIN]),
             },
         )?;
@@ -198,7 +198,7 @@ impl World {
                 listen: SocketAddr::from(([10, 0, 0, host], 51819)),
                 server: None,
                 client: tls.client().unwrap(),
-                admission: self.ledger.clone(),
+                membership: self.ledger.clone(),
                 open_to_strangers: BTreeSet::new(),
             },
         )
@@ -264,14 +264,14 @@ pub async fn all<T>(work: impl IntoIterator<Item = impl Future<Output = T>>) -> 
     futures_util::future::join_all(work).await
 }
 
-impl Admission for Ledger {
+impl MembershipCheck for Ledger {
     fn proves(&self, _: &Caller, _: u16, body: &[u8]) -> bool {
         body == PROOF
     }
 
-    fn standing(&self, key: &PublicKey) -> Standing {
+    fn check(&self, key: &PublicKey) -> Membership {
         let ledger = self.0.lock().unwrap();
-        ledger.get(key).copied().unwrap_or(Standing::Unknown)
+        ledger.get(key).copied().unwrap_or(Membership::Unknown)
     }
 }
 

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use innermesh_agent::{
     host::key_files as keys,
     host::{Host, keys::NodeKey},
-    quic::{Admission, Caller, Handler, Settings, Standing, Transport},
+    quic::{Caller, Handler, Membership, MembershipCheck, Settings, Transport},
     tls::{Chain, ClientTls, MeshTls},
 };
 use innermesh_proto::{
@@ -55,9 +55,9 @@ pub struct Identity {
 /// It believes everybody.
 struct Believes;
 
-impl Admission for Believes {
-    fn standing(&self, _: &PublicKey) -> Standing {
-        Standing::Member
+impl MembershipCheck for Believes {
+    fn check(&self, _: &PublicKey) -> Membership {
+        Membership::Member
     }
 }
 
@@ -96,7 +96,7 @@ impl Identity {
             listen: SocketAddr::from(([0u16; 8], PORT)),
             server: Some(tls.server().map_err(|e| words("TLS", &e))?),
             client: client.clone(),
-            admission: Arc::new(Believes),
+            membership: Arc::new(Believes),
             open_to_strangers: BTreeSet::new(),
         };
         let transport = Transport::open(&host, settings).map_err(|e| words("its port", &e))?;

@@ -1,6 +1,6 @@
-//! The carrier of gossip: chitchat, behind `publish`, `receive` and `meet`.
-//! Nothing that it says is believed, and nothing reaches it but through the
-//! gate; it can be replaced without touching anything else.
+//! How nodes find out whose head the other lacks: chitchat, behind `publish`,
+//! `receive` and `meet`. Nothing that it says is believed, and nothing reaches it
+//! but through the gate; it can be replaced without touching anything else.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use chitchat::{
     ChitchatConfig, ChitchatHandle, ChitchatId, ChitchatMessage, Deserializable,
     FailureDetectorConfig, Serializable,
-    transport::{Socket, Transport as Carries},
+    transport::{Socket, Transport as ChitchatTransport},
 };
 use innermesh_proto::{
     gate::{GossipId, KEY, compact::Packer, gossip_address, gossip_id},
@@ -52,16 +52,16 @@ const DEAD_NODE_GRACE: Duration = Duration::from_secs(600);
 /// by the next round.
 const QUEUE: usize = 256;
 
-/// The heads whose versions are carried. chitchat never has them itself: with
+/// The heads whose versions are exchanged. chitchat never has them itself: with
 /// them one message could renew a hundred nodes, and without them a thousand.
-pub trait Held: Send + Sync {
+pub trait HeadSource: Send + Sync {
     /// Version and sealed head of the newest that is held of this id, encoded.
     fn sealed(&self, id: &GossipId) -> Option<(u64, Vec<u8>)>;
 }
 
-/// Carries heads between nodes.
+/// Exchanges versions with other nodes, and the heads that one of them lacks.
 #[derive(Clone)]
-pub struct Carrier {
+pub struct VersionExchange {
     inner: Arc<Inner>,
 }
 
@@ -73,7 +73,7 @@ struct Inner {
     link: Link,
 }
 
-impl Carrier {
+impl VersionExchange {
     /// Starts gossip as `node` in this `generation`.
     ///
     /// # Errors
@@ -91,11 +91,11 @@ impl Carrier {
             transport,
             inbox: Arc::new(tokio::sync::Mutex::new(outbox)),
             rounds: Arc::default(),
-            held: Arc::default(),
+            heads: Arc::default(),
             packer: Packer::default(),
         };
         let chitchat = spawn(&id, mesh, &link).await?;
-        let carrier = Self {
+        let exchange = Self {
             inner: Arc::new(Inner {
                 id: Mutex::new(id),
                 mesh: *mesh,
@@ -104,15 +104,15 @@ impl Carrier {
                 link,
             }),
         };
-        host.tasks.spawn(carrier.clone().watch(host.clock.clone()));
-        Ok(carrier)
+        host.tasks.spawn(exchange.clone().watch(host.clock.clone()));
+        Ok(exchange)
     }
 
-    /// Tells where the heads are whose versions are carried; nothing goes out
+    /// Tells where the heads are whose versions are exchanged; nothing goes out
     /// before.
-    pub fn carry(&self, held: Box<dyn Held>) {
+    pub fn set_heads(&self, heads: Box<dyn HeadSource>) {
         // Only the first call has an effect, and there is one.
-        let _ = self.inner.link.held.set(held);
+        let _ = self.inner.link.heads.set(heads);
     }
 
     /// Publishes the head that `make` makes for the next sequence number. The
@@ -155,7 +155,7 @@ impl Carrier {
     /// Holds a round with a peer.
     pub fn meet(&self, peer: NodeId) {
         let address = self.inner.link.note(peer);
-        self.inner.link.rounds().met.insert(address);
+        self.inner.link.rounds().begun.insert(address);
         let _ = self.chitchat().gossip(address);
     }
 
@@ -167,7 +167,7 @@ impl Carrier {
     /// Goes on under another generation, with nothing published yet.
     ///
     /// # Errors
-    /// As [`Carrier::start`]; the old one goes on then.
+    /// As [`VersionExchange::start`]; the old one goes on then.
     pub async fn restart(&self, generation: u64) -> io::Result<()> {
         let id = GossipId {
             generation,
@@ -263,7 +263,7 @@ struct Link {
     transport: Transport,
     inbox: Arc<tokio::sync::Mutex<mpsc::Receiver<(SocketAddr, ChitchatMessage)>>>,
     rounds: Arc<Mutex<Rounds>>,
-    held: Arc<OnceLock<Box<dyn Held>>>,
+    heads: Arc<OnceLock<Box<dyn HeadSource>>>,
     packer: Packer,
 }
 
@@ -274,7 +274,7 @@ struct Rounds {
     /// Which node an address stands for.
     peers: BTreeMap<SocketAddr, NodeId>,
     /// With whom a round was begun that chitchat hasn't sent anything for yet.
-    met: BTreeSet<SocketAddr>,
+    begun: BTreeSet<SocketAddr>,
     /// Time between rounds.
     interval: Duration,
     /// When the newest round began.
@@ -311,7 +311,7 @@ impl Link {
     fn receiver(&self, to: &SocketAddr, message: &ChitchatMessage) -> Option<NodeId> {
         let mut rounds = self.rounds();
         let begins = matches!(message, ChitchatMessage::Syn { .. });
-        if begins && !rounds.met.remove(to) {
+        if begins && !rounds.begun.remove(to) {
             return None;
         }
         rounds.peers.get(to).copied()
@@ -319,7 +319,7 @@ impl Link {
 }
 
 #[async_trait]
-impl Carries for Link {
+impl ChitchatTransport for Link {
     async fn open(&self, _: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
         Ok(Box::new(self.clone()))
     }
@@ -330,10 +330,10 @@ impl Socket for Link {
     /// Never waits: a slow peer must not hold up gossip with the others.
     async fn send(&mut self, to: SocketAddr, message: ChitchatMessage) -> anyhow::Result<()> {
         if let Some(peer) = self.receiver(&to, &message)
-            && let Some(held) = self.held.get()
+            && let Some(heads) = self.heads.get()
             && let Some(bytes) = self
                 .packer
-                .pack(&message.serialize_to_vec(), |id| held.sealed(id))
+                .pack(&message.serialize_to_vec(), |id| heads.sealed(id))
         {
             self.transport.notify(peer, method::GOSSIP, bytes);
         }
