@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use innermesh_agent::{
     dns::{Dns, DnsServer, ListenError, Origin, Served, Source},
-    host::{Clock, Mono},
+    host::{Clock, Mono, tasks::Tasks},
     listen::{Class, Sources},
 };
 use innermesh_proto::{
@@ -164,7 +164,13 @@ impl Bench {
         let clock = Arc::new(TestClock::default());
         let zone = Zone::build(input);
         let first = zone.clone();
-        let dns = Dns::new(clock.clone(), || first, input.ipv4, input.ula);
+        let dns = Dns::new(
+            clock.clone(),
+            Tasks::default(),
+            || first,
+            input.ipv4,
+            input.ula,
+        );
         let dns = Arc::new(dns);
         let asked = Arc::new(AtomicUsize::new(0));
         let counter = asked.clone();

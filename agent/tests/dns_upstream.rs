@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use innermesh_agent::{
     dns::{Dns, QueryReport, Served, Source},
-    host::{Clock, Mono},
+    host::{Clock, Mono, tasks::Tasks},
 };
 use innermesh_proto::zone::{Rdata, RecordType, Zone, ZoneInput};
 use tokio::{
@@ -37,7 +37,13 @@ impl Clock for TestClock {
 fn resolver(input: &ZoneInput, upstream: SocketAddr) -> Dns {
     let zone = Zone::build(input);
     let served = zone.clone();
-    let dns = Dns::new(Arc::new(TestClock), || zone, input.ipv4, input.ula);
+    let dns = Dns::new(
+        Arc::new(TestClock),
+        Tasks::default(),
+        || zone,
+        input.ipv4,
+        input.ula,
+    );
     dns.publish(|| Served {
         zone: Arc::new(served),
         sources: Arc::new(|_: IpAddr| Source::Internal),

@@ -470,6 +470,11 @@ impl HeadTable {
         }
     }
 
+    /// Forgets all nodes but these.
+    pub fn retain(&mut self, is_known: impl Fn(&NodeId) -> bool) {
+        self.known.retain(|node, _| is_known(node));
+    }
+
     /// Marks each node that was heard and whose position `reached` confirms.
     /// Returns whether any is new.
     pub fn compare(&mut self, reached: impl Fn(&Position) -> bool) -> bool {
@@ -592,6 +597,17 @@ mod tests {
         assert_eq!(table.next_expiry(at(0)), Some(at(4500)));
         table.excuse(at(1000), at(9000));
         assert!(table.get(&node).unwrap().is_live(at(5000)));
+    }
+
+    #[test]
+    fn a_node_that_is_forgotten_leaves_nothing_behind() {
+        let mut table = HeadTable::default();
+        table.offer(head(1, 5, b""), sealed(), Some(at(0)));
+        let before = table.clone();
+        table.retain(|node| *node == NodeId([2; 16]));
+        assert_eq!(table, before);
+        table.retain(|_| false);
+        assert_eq!(table, HeadTable::default());
     }
 
     #[test]

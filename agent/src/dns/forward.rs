@@ -21,7 +21,7 @@ use super::{
     reply::{ExtendedError, Origin},
     upstream::{Question, Upstream, UpstreamError},
 };
-use crate::host::Clock;
+use crate::host::{Clock, tasks::Tasks};
 
 /// How long a client waits for upstream while there is a stale answer
 /// (RFC 8767 §5).
@@ -33,6 +33,7 @@ pub(super) struct Forwarder(Arc<Inner>);
 
 struct Inner {
     clock: Arc<dyn Clock>,
+    tasks: Tasks,
     upstream: Upstream,
     servers: ArcSwap<Vec<SocketAddr>>,
     /// Addresses that no answer from outside may have.
@@ -45,9 +46,10 @@ struct Inner {
 
 impl Forwarder {
     /// Forwards to nobody yet.
-    pub fn new(clock: Arc<dyn Clock>, overlay: Vec<IpNet>) -> Self {
+    pub fn new(clock: Arc<dyn Clock>, tasks: Tasks, overlay: Vec<IpNet>) -> Self {
         Self(Arc::new(Inner {
             clock,
+            tasks,
             upstream: Upstream::default(),
             servers: ArcSwap::default(),
             overlay,
@@ -126,7 +128,7 @@ impl Forwarder {
                         inner: self.0.clone(),
                         key,
                     };
-                    tokio::spawn(async move {
+                    self.0.tasks.spawn(async move {
                         let heard = done.inner.ask_upstream(&done.key, &question).await;
                         drop(done);
                         tell.send_replace(Some(heard));

@@ -34,7 +34,7 @@ use super::{
     special::{Special, special},
     upstream::Question,
 };
-use crate::host::{Clock, Mono};
+use crate::host::{Clock, Mono, tasks::Tasks};
 
 /// Types that are transactions or metadata and no data (RFC 6895 §3.1).
 const META_TYPES: std::ops::RangeInclusive<u16> = 128..=254;
@@ -131,9 +131,10 @@ pub struct QueryReport {
 
 impl Dns {
     /// A service that knows nothing yet: until [`Dns::publish`] every question
-    /// is refused.
+    /// is refused. Questions are forwarded in `tasks`.
     pub fn new(
         clock: Arc<dyn Clock>,
+        tasks: Tasks,
         zone: impl FnOnce() -> Zone + Send + 'static,
         ipv4: Ipv4Net,
         ula: Ipv6Net,
@@ -146,7 +147,7 @@ impl Dns {
         let resolver_v6 = u128::from(ula.network()) | 0x53;
         Self {
             view: ArcSwap::from_pointee(View::new(Box::new(served))),
-            forwarder: Forwarder::new(clock.clone(), vec![IpNet::V4(ipv4), IpNet::V6(ula)]),
+            forwarder: Forwarder::new(clock.clone(), tasks, vec![IpNet::V4(ipv4), IpNet::V6(ula)]),
             route: Mutex::default(),
             resolver: [resolver_v4(ipv4).into(), IpAddr::V6(resolver_v6.into())],
             clock,

@@ -189,6 +189,7 @@ impl Meanwhile {
         let first = zone.clone();
         let dns = Arc::new(Dns::new(
             host.clock.clone(),
+            host.tasks.clone(),
             move || (*first).clone(),
             genesis.ipv4,
             genesis.mesh.ula(),

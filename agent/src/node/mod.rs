@@ -327,6 +327,7 @@ impl Agent {
         let first = view.clone();
         let dns = Arc::new(Dns::new(
             host.clock.clone(),
+            host.tasks.clone(),
             move || Zone::build(&first.zone_input()),
             state.ipv4,
             state.mesh.ula(),

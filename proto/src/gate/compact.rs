@@ -66,6 +66,8 @@ impl Packer {
             .iter()
             .map(|known| Some((named(&known.id)?, known.id.generation, known.version)))
             .collect::<Option<Vec<Entry>>>()?;
+        // A digest names every node that chitchat hasn't forgotten.
+        self.newest.clear();
         for (node, generation, _) in &entries {
             let newest = self.newest.entry(u64::from_be_bytes(*node)).or_default();
             *newest = (*newest).max(*generation);
@@ -315,6 +317,18 @@ mod tests {
         let packed = packed.unwrap();
         let unpacked = unpack(&packed, &MESH, members).unwrap();
         assert_eq!(unpacked, Unpacked::Compact(delta(&[offer(2)])));
+    }
+
+    #[test]
+    fn a_node_that_no_digest_names_any_more_is_forgotten() {
+        let mut packer = Packer::default();
+        for n in 1..50 {
+            let digest = vec![known(n), known(n + 1)];
+            let cluster = MESH.to_string();
+            let syn = Message::Syn { cluster, digest };
+            packer.pack(&syn.encode(), held).expect("an agent says it");
+            assert_eq!(packer.newest.len(), 2);
+        }
     }
 
     #[test]

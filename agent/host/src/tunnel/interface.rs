@@ -73,6 +73,8 @@ struct Address {
 impl Netlink {
     pub(crate) fn open() -> io::Result<Self> {
         let (connection, handle, _) = rtnetlink::new_connection()?;
+        // It ends with this value and not with the agent's tasks: the overlay is
+        // taken away after those.
         let connection = tokio::spawn(connection);
         Ok(Self { handle, connection })
     }

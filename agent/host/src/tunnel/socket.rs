@@ -25,7 +25,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::UnixListener,
     sync::Semaphore,
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 use wireguard_control::InterfaceName;
 
@@ -52,6 +52,7 @@ impl Socket {
     pub(super) fn open(name: InterfaceName, device: UapiClient) -> Self {
         let path = path(&name);
         let listening = listen(&name);
+        // It ends with the device that it serves, not with the agent's tasks.
         let serving = tokio::spawn(keep(name, listening, device));
         Self { path, serving }
     }
@@ -87,13 +88,14 @@ async fn keep(
     device: UapiClient,
 ) {
     let slots = Arc::new(Semaphore::new(limits::TUNNEL_SOCKET_CONNECTIONS));
+    let mut clients = JoinSet::new();
     // Said once, and again after it was mended.
     let mut told = false;
     loop {
         match &listening {
             Ok(socket) => {
                 told = false;
-                accept(socket, &path(&name), &slots, &device).await;
+                accept(socket, &path(&name), &slots, &device, &mut clients).await;
                 tracing::warn!(interface = %name, "the file of the tunnel's socket is gone; making it again");
             }
             Err(error) => {
@@ -109,7 +111,13 @@ async fn keep(
 }
 
 /// Serves until the socket's file is gone.
-async fn accept(socket: &Listening, path: &Path, slots: &Arc<Semaphore>, device: &UapiClient) {
+async fn accept(
+    socket: &Listening,
+    path: &Path,
+    slots: &Arc<Semaphore>,
+    device: &UapiClient,
+    clients: &mut JoinSet<()>,
+) {
     let mut look = tokio::time::interval(LOOK);
     let mut told = false;
     loop {
@@ -119,6 +127,7 @@ async fn accept(socket: &Listening, path: &Path, slots: &Arc<Semaphore>, device:
         };
         let (slot, accepted) = tokio::select! {
             client = client => client,
+            Some(_) = clients.join_next() => continue,
             _ = look.tick() => {
                 if socket.is_found(path) {
                     continue;
@@ -130,7 +139,7 @@ async fn accept(socket: &Listening, path: &Path, slots: &Arc<Semaphore>, device:
             Ok((stream, _)) => {
                 told = false;
                 let device = device.clone();
-                tokio::spawn(async move {
+                clients.spawn(async move {
                     let _slot = slot;
                     if let Err(error) = serve(stream, &device).await {
                         tracing::debug!(%error, "a client of the tunnel's socket went away");

@@ -8,6 +8,7 @@ pub mod generation;
 pub mod known;
 mod ledger;
 mod pace;
+mod passing;
 mod push;
 mod version_exchange;
 
@@ -34,7 +35,7 @@ use innermesh_proto::{
 use tokio::sync::{Notify, Semaphore, watch};
 
 pub use self::ledger::Ledger;
-use self::{ahead::TWIN, pace::Pace, version_exchange::VersionExchange};
+use self::{ahead::TWIN, pace::Pace, passing::Passing, version_exchange::VersionExchange};
 use crate::{host::Host, quic::Transport};
 
 /// How long changes to one's own announcement are gathered before they go out
@@ -90,8 +91,7 @@ struct Shared {
     runs: BTreeMap<NodeId, budget::Budget>,
     /// Nodes whose key was seen in use twice.
     conflicts: BTreeSet<NodeId>,
-    /// When each owner's change was last passed on.
-    passed_on: BTreeMap<NodeId, Duration>,
+    passing: Passing,
     index: Arc<push::MemberIndex>,
     /// Until when no peer is asked for its heads: the last one knew no more.
     ask_heads_after: Option<Duration>,
@@ -195,7 +195,7 @@ impl Gossip {
                 budgets: BTreeMap::new(),
                 runs: BTreeMap::new(),
                 conflicts: BTreeSet::new(),
-                passed_on: BTreeMap::new(),
+                passing: Passing::default(),
                 index: Arc::new(push::MemberIndex::new(&state)),
                 ask_heads_after: None,
             }),
@@ -336,8 +336,10 @@ impl Gossip {
         self.inner.clone().greet(peer).await;
     }
 
-    /// Compares peers' ledger positions again, after the ledger went on.
+    /// Compares peers' ledger positions again, after the ledger went on, and
+    /// forgets who is no member any more.
     pub fn compare(&self) {
+        self.inner.forget_others();
         let mut shared = self.inner.shared();
         if shared.own.position_before_rollback.is_some() {
             self.inner.overtaken.notify_one();
@@ -586,6 +588,22 @@ impl Inner {
             self.unsaved.notify_one();
         }
         Some((head, offer))
+    }
+
+    /// Forgets nodes that are no members: nothing of theirs is taken any more, and
+    /// nothing that is held of them is said.
+    fn forget_others(&self) {
+        let state = self.ledger.state();
+        let is_member = |node: &NodeId| state.members.contains_key(node);
+        let mut shared = self.shared();
+        shared.table.retain(is_member);
+        shared.budgets.retain(|node, _| is_member(node));
+        shared.runs.retain(|node, _| is_member(node));
+        shared
+            .conflicts
+            .retain(|node| *node == self.me || is_member(node));
+        drop(shared);
+        self.exchange.retain(is_member);
     }
 
     /// Marks peers whose ledger position this node's ledger has reached.

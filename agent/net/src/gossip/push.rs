@@ -25,8 +25,6 @@ use super::{Inner, budget::Budget, version_exchange::HeadSource};
 /// To how many peers a receiver passes on what was new to it, and with how many
 /// a round is held.
 pub(super) const FAN_OUT: usize = 3;
-/// How often one owner's changes are passed on at most: 20 a second.
-const PASS_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a peer may take to hand over a body or its heads.
 const FETCH: Duration = Duration::from_secs(5);
 /// Peers that are asked for all their heads at a time.
@@ -188,13 +186,8 @@ impl Inner {
     /// Passes a change on to a few peers that may not have it yet.
     fn pass_on(&self, from: NodeId, head: &Head, pushed: PushedHead) {
         let now = self.host.clock.now();
-        {
-            let mut shared = self.shared();
-            let last = shared.passed_on.get(&head.node).copied();
-            if last.is_some_and(|last| now < last + PASS_INTERVAL) {
-                return;
-            }
-            shared.passed_on.insert(head.node, now);
+        if !self.shared().passing.begin(head.node, now) {
+            return;
         }
         let push = codec::encode(&Push {
             heads: vec![pushed],

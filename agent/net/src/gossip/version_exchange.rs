@@ -159,6 +159,11 @@ impl VersionExchange {
         let _ = self.chitchat().gossip(address);
     }
 
+    /// Forgets all peers but these: no round is held with the others.
+    pub fn retain(&self, is_peer: impl Fn(&NodeId) -> bool) {
+        self.inner.link.rounds().retain(is_peer);
+    }
+
     /// This node's id in gossip.
     pub fn id(&self) -> GossipId {
         *self.inner.id.lock().unwrap_or_else(|e| e.into_inner())
@@ -293,6 +298,12 @@ impl Rounds {
         }
         due
     }
+
+    fn retain(&mut self, is_peer: impl Fn(&NodeId) -> bool) {
+        self.peers.retain(|_, node| is_peer(node));
+        self.begun
+            .retain(|address| self.peers.contains_key(address));
+    }
 }
 
 impl Link {
@@ -365,5 +376,20 @@ mod tests {
             .filter(|ms| rounds.begin(at(*ms)))
             .collect();
         assert_eq!(begun, [0, 750, 1500, 2250, 3000, 3750]);
+    }
+
+    #[test]
+    fn peers_that_left_are_forgotten_with_the_rounds_begun_with_them() {
+        let mut rounds = Rounds::default();
+        let nodes = [1, 2].map(|n| NodeId([n; 16]));
+        for node in nodes {
+            let address = gossip_address(&node);
+            rounds.peers.insert(address, node);
+            rounds.begun.insert(address);
+        }
+        rounds.retain(|node| *node == nodes[0]);
+        let stays = gossip_address(&nodes[0]);
+        assert_eq!(rounds.peers, BTreeMap::from([(stays, nodes[0])]));
+        assert_eq!(rounds.begun, BTreeSet::from([stays]));
     }
 }
