@@ -11,10 +11,10 @@ use async_trait::async_trait;
 use innermesh_agent::{
     host::Tunnels,
     overlay::RecordedOverlay,
-    tunnel::{Applied, PeerState, Tunnel, TunnelError, TunnelSettings, TunnelState},
+    tunnel::{Applied, MemoryDevice, PeerState, Tunnel, TunnelError, TunnelSettings, TunnelState},
 };
 use innermesh_proto::filter::{FilterPlan, OverlayRoute};
-use innermesh_proto::tunnel::{InstalledPeer, Step, TunnelKey, TunnelPlan, steps};
+use innermesh_proto::tunnel::{Step, TunnelKey, TunnelPlan, steps};
 use ipnet::IpNet;
 
 /// The tunnels of one machine: one, which survives nothing.
@@ -27,7 +27,7 @@ pub struct SimTunnels {
 #[derive(Default)]
 struct State {
     plan: Arc<TunnelPlan>,
-    installed: BTreeMap<TunnelKey, InstalledPeer>,
+    device: MemoryDevice,
     /// How many peers have each address.
     holders: BTreeMap<IpNet, usize>,
     overlap: Option<String>,
@@ -87,7 +87,7 @@ impl Tunnel for SimTunnels {
         if let Some(words) = left_open(plan, filter.as_ref()) {
             state.open.get_or_insert(words);
         }
-        let steps = steps(plan, &state.installed, &BTreeMap::new());
+        let steps = steps(plan, state.device.peers(), &BTreeMap::new());
         for step in &steps {
             state.take(step);
         }
@@ -118,7 +118,7 @@ impl Tunnel for SimTunnels {
     async fn down(&self) -> Result<(), TunnelError> {
         let mut state = self.lock();
         state.plan = Arc::default();
-        state.installed.clear();
+        state.device = MemoryDevice::default();
         state.holders.clear();
         Ok(())
     }
@@ -149,41 +149,9 @@ pub fn left_open(plan: &TunnelPlan, filter: Option<&FilterPlan>) -> Option<Strin
 
 impl State {
     fn take(&mut self, step: &Step) {
-        let key = match step {
-            Step::Remove(key) | Step::Narrow(key, _) => key,
-            Step::Add(key, _) | Step::Change(key, _) => key,
-        };
+        let key = &step.key();
         let before = self.allowed(key);
-        match step {
-            Step::Remove(key) => {
-                self.installed.remove(key);
-            }
-            Step::Narrow(key, keep) => {
-                if let Some(peer) = self.installed.get_mut(key) {
-                    peer.allowed_ips = keep.clone();
-                }
-            }
-            Step::Add(key, peer) => {
-                let peer = InstalledPeer {
-                    allowed_ips: peer.allowed_ips.clone(),
-                    endpoint: peer.endpoint,
-                    keepalive_s: peer.keepalive_s,
-                    preshared_key: peer.preshared_key.clone(),
-                    alive: false,
-                };
-                self.installed.insert(*key, peer);
-            }
-            Step::Change(key, change) => {
-                if let Some(peer) = self.installed.get_mut(key) {
-                    peer.allowed_ips.extend(&change.allow);
-                    peer.endpoint = change.endpoint.or(peer.endpoint);
-                    peer.keepalive_s = change.keepalive_s.unwrap_or(peer.keepalive_s);
-                    if let Some(secret) = &change.preshared_key {
-                        peer.preshared_key = secret.clone();
-                    }
-                }
-            }
-        }
+        self.device.take(step);
         for net in before {
             if let Some(holders) = self.holders.get_mut(&net) {
                 *holders -= 1;
@@ -200,7 +168,7 @@ impl State {
     }
 
     fn allowed(&self, key: &TunnelKey) -> BTreeSet<IpNet> {
-        let peer = self.installed.get(key);
+        let peer = self.device.peers().get(key);
         peer.map(|peer| peer.allowed_ips.clone())
             .unwrap_or_default()
     }

@@ -46,8 +46,8 @@ use std::{
 use async_trait::async_trait;
 use ipnet::IpNet;
 
-pub use self::time::UnixTime;
 use self::{keys::Keys, outside::Outside, tasks::Tasks};
+pub use self::{time::UnixTime, tunnel::Tunnels};
 
 /// Everything outside the agent.
 #[derive(Clone)]
@@ -229,17 +229,4 @@ pub trait ReadFile: Send + Sync {
     /// # Errors
     /// The operating system's.
     async fn length(&self) -> io::Result<u64>;
-}
-
-/// Makes the tunnel interface; see [`crate::tunnel`].
-#[async_trait]
-pub trait Tunnels: Send + Sync {
-    /// Brings the interface up, clearing what an earlier crash left.
-    ///
-    /// # Errors
-    /// What to change on the host.
-    async fn open(
-        &self,
-        settings: crate::tunnel::TunnelSettings,
-    ) -> Result<Arc<dyn crate::tunnel::Tunnel>, crate::tunnel::TunnelError>;
 }

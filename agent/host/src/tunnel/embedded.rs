@@ -11,10 +11,11 @@
 
 use std::{collections::BTreeSet, fs::OpenOptions, io, time::Duration};
 
+use async_trait::async_trait;
 use futures_util::FutureExt;
 use gotatun::{
     device::{
-        DefaultDeviceTransports, Device, DeviceBuilder, Error, Peer,
+        DefaultDeviceTransports, Device as Gotatun, DeviceBuilder, Error, Peer,
         configure::{PeerMut, PeerStats},
         uapi::UapiServer,
     },
@@ -28,10 +29,7 @@ use nix::errno::Errno;
 use wireguard_control::InterfaceName;
 
 use super::{
-    PeerState, TunnelError, TunnelSettings,
-    device::{self, Reading},
-    socket,
-    socket::Socket,
+    Device, PeerState, Reading, TunnelError, TunnelSettings, device, socket, socket::Socket,
 };
 
 /// How often, and after which pause, a port is bound again that the device
@@ -41,7 +39,7 @@ const REBIND: Duration = Duration::from_millis(20);
 
 /// A running device.
 pub(super) struct Embedded {
-    device: Device<DefaultDeviceTransports>,
+    device: Gotatun<DefaultDeviceTransports>,
     _socket: Socket,
 }
 
@@ -76,9 +74,15 @@ impl Embedded {
             _socket: Socket::open(name, client),
         })
     }
+}
 
-    /// The device as it is now.
-    pub(super) async fn read(&self) -> Reading {
+#[async_trait]
+impl Device for Embedded {
+    fn name(&self) -> &'static str {
+        "embedded"
+    }
+
+    async fn read(&self) -> Result<Reading, TunnelError> {
         let (public_key, listen_port, peers) = self
             .device
             .read(async |device| {
@@ -86,17 +90,16 @@ impl Embedded {
                 (key, device.listen_port(), device.peers().await)
             })
             .await;
-        Reading {
+        Ok(Reading {
             public_key: public_key.map(|key| TunnelKey(key.to_bytes())),
             listen_port,
             peers: peers.iter().map(seen).collect(),
-        }
+        })
     }
 
-    /// Takes `steps` in their order. A peer that stays is changed in place: one
-    /// that is replaced loses its session, and the other end, unaware, would be
-    /// deaf for up to 15 s.
-    pub(super) async fn take_steps(&self, steps: &[Step]) -> io::Result<()> {
+    /// A peer that stays is changed in place: one that is replaced loses its
+    /// session, and the other end, unaware, would be deaf for up to 15 s.
+    async fn take_steps(&mut self, steps: &[Step]) -> io::Result<()> {
         let steps = steps.to_vec();
         if steps.is_empty() {
             return Ok(());
@@ -122,9 +125,9 @@ impl Embedded {
             .map_err(io::Error::other)
     }
 
-    /// Gives the device another private key. Sessions end with the old one, so
-    /// that the next packet makes new ones at once.
-    pub(super) async fn set_private_key(&self, private_key: [u8; 32]) -> io::Result<()> {
+    /// Sessions end with the old one, so that the next packet makes new ones at
+    /// once.
+    async fn set_private_key(&mut self, private_key: [u8; 32]) -> io::Result<()> {
         let key = x25519::StaticSecret::from(private_key);
         self.device.suspend().await;
         let changed = self.device.set_private_key(key.clone()).await;
@@ -157,12 +160,12 @@ impl Embedded {
 
     /// Whether one of its tasks gave up, such as on an error of its socket: the
     /// rest then stays without carrying packets.
-    pub(super) fn failed(&mut self) -> bool {
+    fn has_failed(&mut self) -> bool {
         self.device.wait().now_or_never().is_some()
     }
 
-    /// Stops carrying packets; the interface goes with the last of its tasks.
-    pub(super) async fn stop(self) {
+    /// The interface goes with the last of its tasks.
+    async fn stop(self: Box<Self>) {
         self.device.stop().await;
     }
 }

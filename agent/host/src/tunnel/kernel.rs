@@ -2,15 +2,63 @@
 
 use std::io;
 
-use innermesh_proto::tunnel::TunnelKey;
+use async_trait::async_trait;
+use innermesh_proto::tunnel::{Step, TunnelKey};
 use nix::errno::Errno;
 use wireguard_control::{DeviceUpdate, InterfaceName, Key};
 
-use super::{TunnelError, TunnelSettings, device, interface::Netlink, keys};
+use super::{
+    Device, Reading, TunnelError, TunnelSettings, WallClock, interface::Netlink, kernel_peers, keys,
+};
 
-/// Makes the interface, or takes over the one that an earlier run left: its
-/// peers and routes stay in force until the first plan.
-pub(super) async fn open(
+/// The kernel's device of one interface.
+pub(super) struct Kernel {
+    name: InterfaceName,
+    clock: WallClock,
+}
+
+impl Kernel {
+    /// Makes the interface, or takes over the one that an earlier run left: its
+    /// peers and routes stay in force until the first plan.
+    pub(super) async fn open(
+        netlink: &Netlink,
+        name: InterfaceName,
+        settings: &TunnelSettings,
+        clock: WallClock,
+    ) -> Result<Self, TunnelError> {
+        open(netlink, name, settings).await?;
+        Ok(Self { name, clock })
+    }
+}
+
+#[async_trait]
+impl Device for Kernel {
+    fn name(&self) -> &'static str {
+        "kernel"
+    }
+
+    async fn read(&self) -> Result<Reading, TunnelError> {
+        kernel_peers::read(self.name, (self.clock)()).await
+    }
+
+    async fn take_steps(&mut self, steps: &[Step]) -> io::Result<()> {
+        kernel_peers::take_steps(self.name, steps).await
+    }
+
+    async fn set_private_key(&mut self, private_key: [u8; 32]) -> io::Result<()> {
+        let update = DeviceUpdate::new().set_private_key(Key(private_key));
+        kernel_peers::update(self.name, update).await
+    }
+
+    /// It ends with its interface, which is looked at anyway.
+    fn has_failed(&mut self) -> bool {
+        false
+    }
+
+    async fn stop(self: Box<Self>) {}
+}
+
+async fn open(
     netlink: &Netlink,
     name: InterfaceName,
     settings: &TunnelSettings,
@@ -27,7 +75,7 @@ pub(super) async fn open(
         Some(link) if !link.wireguard => Err(taken("another program")),
         Some(_) => {
             let own = keys::public_key(&settings.private_key);
-            let reading = device::read(name, 0).await?;
+            let reading = kernel_peers::read(name, 0).await?;
             let ours = |key: TunnelKey| key == own || Some(key) == settings.earlier_key;
             if reading.public_key.is_some_and(|key| !ours(key)) {
                 return Err(taken("another WireGuard configuration"));
@@ -49,12 +97,6 @@ pub(super) async fn open(
     }
 }
 
-/// Gives the interface another private key.
-pub(super) async fn set_private_key(name: InterfaceName, private_key: [u8; 32]) -> io::Result<()> {
-    let update = DeviceUpdate::new().set_private_key(Key(private_key));
-    device::update(name, update).await
-}
-
 /// The port is bound at once where the interface is up, else when it goes up.
 async fn configure(
     name: InterfaceName,
@@ -65,7 +107,7 @@ async fn configure(
     if listen_port != settings.listen_port {
         update = update.set_listen_port(settings.listen_port);
     }
-    device::update(name, update)
+    kernel_peers::update(name, update)
         .await
         .map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => TunnelError::PortInUse(settings.listen_port),

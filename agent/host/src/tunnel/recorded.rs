@@ -7,14 +7,16 @@ use std::{
 };
 
 use async_trait::async_trait;
-use innermesh_proto::tunnel::{InstalledPeer, TunnelPlan, steps};
+use innermesh_proto::tunnel::{Step, TunnelPlan, steps};
 
-use super::{Applied, PeerState, Tunnel, TunnelError, TunnelState};
+use super::{Applied, Device, MemoryDevice, Tunnel, TunnelError, TunnelState};
 
 /// Remembers the plan that it was last given.
 #[derive(Debug, Default)]
 pub struct Recorded {
     listen_port: u16,
+    /// One change at a time.
+    device: tokio::sync::Mutex<MemoryDevice>,
     state: Mutex<State>,
 }
 
@@ -30,7 +32,8 @@ impl Recorded {
     pub fn new(listen_port: u16) -> Self {
         Self {
             listen_port,
-            ..Self::default()
+            device: tokio::sync::Mutex::new(MemoryDevice::new(listen_port)),
+            state: Mutex::default(),
         }
     }
 
@@ -58,8 +61,12 @@ impl Tunnel for Recorded {
         if let Some(overlap) = plan.overlap() {
             return Err(TunnelError::Overlap(Box::new(overlap)));
         }
+        let mut device = self.device.lock().await;
+        let steps = steps(plan, device.peers(), &BTreeMap::new());
+        let taken = device.take_steps(&steps).await;
+        taken.map_err(|source| TunnelError::system("change the tunnel's peers", source))?;
         let mut state = self.lock();
-        let applied = difference(&state.plan, plan);
+        let applied = applied(&steps, &state.plan, plan);
         state.applied = state.applied.saturating_add(1);
         state.changed = state.changed.saturating_add(applied.changed().into());
         state.plan = plan.clone();
@@ -67,53 +74,37 @@ impl Tunnel for Recorded {
     }
 
     async fn observe(&self) -> Result<TunnelState, TunnelError> {
-        let state = self.lock();
-        let peers = state.plan.peers.iter().map(|(key, peer)| {
-            let peer = PeerState {
-                endpoint: peer.endpoint,
-                ..PeerState::default()
-            };
-            (*key, peer)
-        });
+        let device = self.device.lock().await;
+        let reading = device.read().await?;
+        let peers = reading.peers.into_iter();
         Ok(TunnelState {
-            backend: "none",
-            listen_port: self.listen_port,
-            peers: peers.collect(),
+            backend: device.name(),
+            listen_port: reading.listen_port,
+            peers: peers.map(|(key, (_, state))| (key, state)).collect(),
         })
     }
 
-    async fn set_private_key(&self, _: [u8; 32]) -> Result<(), TunnelError> {
-        Ok(())
+    async fn set_private_key(&self, private_key: [u8; 32]) -> Result<(), TunnelError> {
+        let mut device = self.device.lock().await;
+        let changed = device.set_private_key(private_key).await;
+        changed.map_err(|source| TunnelError::system("change the tunnel's key", source))
     }
 
     async fn down(&self) -> Result<(), TunnelError> {
+        *self.device.lock().await = MemoryDevice::new(self.listen_port);
         self.lock().plan = TunnelPlan::default();
         Ok(())
     }
 }
 
-/// What an interface equal to `old` would change for `new`.
-fn difference(old: &TunnelPlan, new: &TunnelPlan) -> Applied {
-    let installed: BTreeMap<_, _> = old
-        .peers
-        .iter()
-        .map(|(key, peer)| {
-            let peer = InstalledPeer {
-                allowed_ips: peer.allowed_ips.clone(),
-                endpoint: peer.endpoint,
-                keepalive_s: peer.keepalive_s,
-                preshared_key: peer.preshared_key.clone(),
-                alive: false,
-            };
-            (*key, peer)
-        })
-        .collect();
+/// What these steps and the rest of an interface's way from `old` to `new` change.
+fn applied(steps: &[Step], old: &TunnelPlan, new: &TunnelPlan) -> Applied {
     Applied {
         addresses: old.addresses.symmetric_difference(&new.addresses).count()
             + usize::from(old.resolver_v4 != new.resolver_v4)
             + usize::from(old.resolver_v6 != new.resolver_v6),
         routes: old.routes().symmetric_difference(&new.routes()).count(),
-        ..Applied::of(&steps(new, &installed, &BTreeMap::new()))
+        ..Applied::of(steps)
     }
 }
 

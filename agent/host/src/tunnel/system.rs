@@ -1,4 +1,4 @@
-//! A real interface, on either backend.
+//! A real interface, over whichever device there is.
 //!
 //! Owns the order in which the parts are changed, and the memory of which
 //! endpoints were set.
@@ -11,11 +11,10 @@ use tokio::sync::Mutex;
 use wireguard_control::InterfaceName;
 
 use super::{
-    Applied, BackendChoice, Tunnel, TunnelError, TunnelSettings, TunnelState, WallClock,
-    device::{self, Reading},
+    Applied, BackendChoice, Device, Tunnel, TunnelError, TunnelSettings, TunnelState, WallClock,
     embedded::Embedded,
     interface::{Changed, Link, Netlink},
-    kernel,
+    kernel::Kernel,
 };
 
 pub(super) struct System {
@@ -31,16 +30,10 @@ pub(super) struct System {
 #[derive(Default)]
 struct Inner {
     private_key: [u8; 32],
-    carrier: Option<Carrier>,
+    device: Option<Box<dyn Device>>,
     /// The endpoints of the last plan that was applied whole.
     set_before: BTreeMap<TunnelKey, SocketAddr>,
     warned_of_ipv6: bool,
-}
-
-/// What carries the packets.
-enum Carrier {
-    Kernel,
-    Embedded(Embedded),
 }
 
 impl System {
@@ -57,17 +50,17 @@ impl System {
             inner: Mutex::default(),
         };
         let private_key = system.settings.private_key;
-        let carrier = system.make(private_key).await?;
+        let device = system.make(private_key).await?;
         {
             let mut inner = system.inner.lock().await;
             inner.private_key = private_key;
-            inner.carrier = Some(carrier);
+            inner.device = Some(device);
         }
         Ok(system)
     }
 
     /// Makes the interface and brings it up, so that a taken port shows at once.
-    async fn make(&self, private_key: [u8; 32]) -> Result<Carrier, TunnelError> {
+    async fn make(&self, private_key: [u8; 32]) -> Result<Box<dyn Device>, TunnelError> {
         let settings = TunnelSettings {
             private_key,
             ..self.settings.clone()
@@ -75,23 +68,23 @@ impl System {
         let kernel = match self.settings.backend {
             BackendChoice::Embedded | BackendChoice::None => Err(TunnelError::NoKernelWireGuard),
             BackendChoice::Auto | BackendChoice::Kernel => {
-                kernel::open(&self.netlink, self.name, &settings).await
+                Kernel::open(&self.netlink, self.name, &settings, self.clock.clone()).await
             }
         };
-        let carrier = match kernel {
-            Ok(()) => Carrier::Kernel,
+        let device: Box<dyn Device> = match kernel {
+            Ok(kernel) => Box::new(kernel),
             Err(TunnelError::NoKernelWireGuard)
                 if self.settings.backend != BackendChoice::Kernel =>
             {
-                Carrier::Embedded(self.make_embedded(&settings).await?)
+                Box::new(self.make_embedded(&settings).await?)
             }
             Err(error) => return Err(error),
         };
         if let Err(error) = self.bring_up().await {
-            self.unmake(carrier).await?;
+            self.unmake(device).await?;
             return Err(error);
         }
-        Ok(carrier)
+        Ok(device)
     }
 
     async fn make_embedded(&self, settings: &TunnelSettings) -> Result<Embedded, TunnelError> {
@@ -125,10 +118,8 @@ impl System {
     }
 
     /// Takes the interface away; waits until the kernel has let it go.
-    async fn unmake(&self, carrier: Carrier) -> Result<(), TunnelError> {
-        if let Carrier::Embedded(embedded) = carrier {
-            embedded.stop().await;
-        }
+    async fn unmake(&self, device: Box<dyn Device>) -> Result<(), TunnelError> {
+        device.stop().await;
         self.netlink
             .delete(&self.settings.interface)
             .await
@@ -161,35 +152,17 @@ impl System {
     /// Brings back an interface that was taken down, deleted by somebody, or
     /// whose device gave up.
     async fn ensure(&self, inner: &mut Inner) -> Result<bool, TunnelError> {
-        let carries = match &mut inner.carrier {
-            Some(Carrier::Kernel) => true,
-            Some(Carrier::Embedded(embedded)) => !embedded.failed(),
-            None => false,
-        };
+        let device = inner.device.as_mut();
+        let carries = device.is_some_and(|device| !device.has_failed());
         if carries && self.find_link().await?.is_some() {
             return Ok(false);
         }
-        if let Some(carrier) = inner.carrier.take() {
-            self.unmake(carrier).await?;
+        if let Some(device) = inner.device.take() {
+            self.unmake(device).await?;
         }
         inner.set_before.clear();
-        inner.carrier = Some(self.make(inner.private_key).await?);
+        inner.device = Some(self.make(inner.private_key).await?);
         Ok(true)
-    }
-
-    async fn read(&self, carrier: &Carrier) -> Result<Reading, TunnelError> {
-        match carrier {
-            Carrier::Kernel => device::read(self.name, (self.clock)()).await,
-            Carrier::Embedded(embedded) => Ok(embedded.read().await),
-        }
-    }
-
-    async fn take_steps(&self, carrier: &Carrier, steps: &[Step]) -> Result<(), TunnelError> {
-        match carrier {
-            Carrier::Kernel => device::take_steps(self.name, steps).await,
-            Carrier::Embedded(embedded) => embedded.take_steps(steps).await,
-        }
-        .map_err(|source| TunnelError::system("change the tunnel's peers", source))
     }
 }
 
@@ -202,23 +175,26 @@ impl Tunnel for System {
         let mut inner = self.inner.lock().await;
         let made = self.ensure(&mut inner).await?;
         let (index, raised) = self.bring_up().await?;
-        let carrier = inner.carrier.as_ref().ok_or(TunnelError::Down)?;
+        let Inner {
+            device, set_before, ..
+        } = &mut *inner;
+        let device = device.as_mut().ok_or(TunnelError::Down)?;
 
-        let reading = self.read(carrier).await?;
+        let reading = device.read().await?;
         let installed = reading
             .peers
             .into_iter()
             .map(|(key, (peer, _))| (key, peer));
-        let steps = steps(plan, &installed.collect(), &inner.set_before);
+        let steps = steps(plan, &installed.collect(), set_before);
         let (take, give) = steps.split_at(steps.partition_point(Step::takes));
 
-        self.take_steps(carrier, take).await?;
+        device.take_steps(take).await.map_err(unchanged_peers)?;
         let addresses = self
             .netlink
             .set_addresses(index, plan)
             .await
             .map_err(|source| TunnelError::system("set the interface's addresses", source))?;
-        self.take_steps(carrier, give).await?;
+        device.take_steps(give).await.map_err(unchanged_peers)?;
         let routes = self
             .netlink
             .set_routes(index, plan)
@@ -237,10 +213,10 @@ impl Tunnel for System {
 
     async fn observe(&self) -> Result<TunnelState, TunnelError> {
         let inner = self.inner.lock().await;
-        let carrier = inner.carrier.as_ref().ok_or(TunnelError::Down)?;
-        let reading = self.read(carrier).await?;
+        let device = inner.device.as_ref().ok_or(TunnelError::Down)?;
+        let reading = device.read().await?;
         Ok(TunnelState {
-            backend: carrier.name(),
+            backend: device.name(),
             listen_port: reading.listen_port,
             peers: reading
                 .peers
@@ -252,12 +228,10 @@ impl Tunnel for System {
 
     async fn set_private_key(&self, private_key: [u8; 32]) -> Result<(), TunnelError> {
         let mut inner = self.inner.lock().await;
-        let changed = match &inner.carrier {
-            Some(Carrier::Kernel) => kernel::set_private_key(self.name, private_key).await,
-            Some(Carrier::Embedded(embedded)) => embedded.set_private_key(private_key).await,
-            None => Ok(()),
-        };
-        changed.map_err(|source| TunnelError::system("change the tunnel's key", source))?;
+        if let Some(device) = &mut inner.device {
+            let changed = device.set_private_key(private_key).await;
+            changed.map_err(|source| TunnelError::system("change the tunnel's key", source))?;
+        }
         inner.private_key = private_key;
         Ok(())
     }
@@ -265,8 +239,8 @@ impl Tunnel for System {
     async fn down(&self) -> Result<(), TunnelError> {
         let mut inner = self.inner.lock().await;
         inner.set_before.clear();
-        match inner.carrier.take() {
-            Some(carrier) => self.unmake(carrier).await,
+        match inner.device.take() {
+            Some(device) => self.unmake(device).await,
             None => Ok(()),
         }
     }
@@ -291,13 +265,8 @@ impl Inner {
     }
 }
 
-impl Carrier {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Kernel => "kernel",
-            Self::Embedded(_) => "embedded",
-        }
-    }
+fn unchanged_peers(source: io::Error) -> TunnelError {
+    TunnelError::system("change the tunnel's peers", source)
 }
 
 fn endpoints(plan: &TunnelPlan) -> BTreeMap<TunnelKey, SocketAddr> {
