@@ -62,15 +62,11 @@ async fn whoever_missed_that_it_has_left_finds_out_when_it_leaves_again() {
 #[tokio::test(start_paused = true)]
 async fn gossip_forgets_a_node_that_has_left() {
     let mut world = World::new(1);
-    let [one, two, three] = ["one", "two", "three"].map(|name| world.machine(name));
-    let first = found(&one).await;
-    let second = join(&two, "one", &first).await;
-    let third = join(&three, "one", &first).await;
-    let known = |count: usize| {
-        let agents = [&first, &second];
-        async move || agents.iter().all(|agent| agent.heads().len() == count)
-    };
-    until("all have met", PATIENCE, known(2)).await;
-    ask(&third, &Content::Leave).await.expect("it may leave");
-    until("the others to forget it", PATIENCE, known(1)).await;
+    let (_machines, agents) = meet(&mut world, ["one", "two", "three"]).await;
+    let [first, second, third] = &agents;
+    ask(third, &Content::Leave).await.expect("it may leave");
+    until("the others to forget it", PATIENCE, async || {
+        [first, second].iter().all(|agent| agent.heads().len() == 1)
+    })
+    .await;
 }
