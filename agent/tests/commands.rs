@@ -284,7 +284,7 @@ fn strangers_may_look_only(agent: &Agent) {
         let refused = as_nobody(line);
         assert_eq!(code(&refused), 1, "{line}");
         assert!(
-            stderr(&refused).contains("may only look"),
+            stderr(&refused).contains("read-only access; use sudo"),
             "{line}: {}",
             stderr(&refused)
         );

@@ -5,7 +5,11 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use innermesh_agent::{
     ca::{Root, recovery},
-    control::api::{Der, InviteRequest},
+    control::{
+        Der,
+        ca::{RecoverRequest, RecoveryRequest},
+        members::InviteRequest,
+    },
     enroll::{self, InitOptions, JoinOptions},
     host::{Disk, Host, key_files as keys, state_folder::RECOVERY},
     ledger::client::SubmitError,
@@ -116,13 +120,20 @@ pub async fn recover(agent: &Agent, root: &Root) -> Result<(), String> {
     const LOOKS: usize = 40;
     let control = agent.control();
     for _ in 0..LOOKS {
-        let asked = control.ca_recovery().await.map_err(|e| e.to_string());
+        let asked = control
+            .ask(RecoveryRequest {})
+            .await
+            .map_err(|e| e.to_string());
         if let Ok(asked) = asked
             && asked.ahead.is_empty()
         {
             let signed = codec::encode(&signed(root, &asked.recovery.0)?);
-            let done = control.ca_recover(Der(signed)).await;
-            return done.map_err(|e| e.to_string());
+            let done = control
+                .ask(RecoverRequest {
+                    signed: Der(signed),
+                })
+                .await;
+            return done.map(|_| ()).map_err(|e| e.to_string());
         }
         // A leader is missed, or others' batches are fetched, a moment on.
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -261,7 +272,7 @@ async fn invite_as(admin: &Agent, roles: &[&str]) -> Result<String, String> {
         routes: Vec::new(),
         addresses: Vec::new(),
     };
-    let invite = admin.control().invite(invite).await;
+    let invite = admin.control().ask(invite).await;
     Ok(invite.map_err(|e| e.to_string())?.token)
 }
 

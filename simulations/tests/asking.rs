@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use innermesh_agent::{
-    control::authority::RequestState,
+    control::members::{AdmissionsRequest, DenyRequest, RequestState},
     enroll::{self, AskOptions, JoinError},
     node::Agent,
 };
@@ -28,7 +28,12 @@ async fn ask(machine: &Machine, seed: &str) -> Result<(), JoinError> {
 }
 
 async fn waiting(admin: &Agent) -> usize {
-    admin.control().request_list().await.unwrap().len()
+    admin
+        .control()
+        .ask(AdmissionsRequest {})
+        .await
+        .unwrap()
+        .len()
 }
 
 #[tokio::test(start_paused = true)]
@@ -81,12 +86,12 @@ async fn a_request_is_the_first_admin_s_that_looks_and_asked_again_it_is_another
     let again = options.clone();
     let asking = tokio::spawn(async move { enroll::ask(&host, options, &|_| {}).await });
     until("the request", PATIENCE, async || waiting(&first).await == 1).await;
-    let rows = first.control().request_list().await.unwrap();
+    let rows = first.control().ask(AdmissionsRequest {}).await.unwrap();
     assert_eq!(
         (rows[0].state, rows[0].admin.as_deref()),
         (RequestState::Ready, Some("one"))
     );
-    let rows = second.control().request_list().await.unwrap();
+    let rows = second.control().ask(AdmissionsRequest {}).await.unwrap();
     assert_eq!(
         (rows[0].state, rows[0].admin.as_deref()),
         (RequestState::Elsewhere, Some("one"))
@@ -96,11 +101,17 @@ async fn a_request_is_the_first_admin_s_that_looks_and_asked_again_it_is_another
     let host = new.host.clone();
     let asking = tokio::spawn(async move { enroll::ask(&host, again, &|_| {}).await });
     until("the new request", PATIENCE, async || {
-        let rows = second.control().request_list().await.unwrap();
+        let rows = second.control().ask(AdmissionsRequest {}).await.unwrap();
         rows.len() == 1 && rows[0].state == RequestState::Ready
     })
     .await;
-    second.control().deny("new".into()).await.unwrap();
+    second
+        .control()
+        .ask(DenyRequest {
+            which: "new".into(),
+        })
+        .await
+        .unwrap();
     let ended = asking.await.unwrap();
     assert!(
         matches!(ended, Err(JoinError::NotLetIn(Ending::Denied))),

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use innermesh_agent::{node::Agent, services::Spec};
+use innermesh_agent::{control::services::ServiceAddRequest, node::Agent, services::Spec};
 use innermesh_proto::{gate::gossip_id, head::to_text, id::NodeId};
 use simulations::{
     Machine, World,
@@ -119,7 +119,11 @@ impl Scene {
         self.news += 1;
         let name = format!("news{}", self.news);
         let spec = Spec::new(name.parse().unwrap(), 8000 + self.news);
-        self.honest[0].control().service_add(spec).await.unwrap();
+        self.honest[0]
+            .control()
+            .ask(ServiceAddRequest(spec))
+            .await
+            .unwrap();
         let [one, two] = &self.honest;
         until("news arrive", PATIENCE, async || {
             resolve(two, &name).await == addresses(one)

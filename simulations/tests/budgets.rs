@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::join_all;
 use innermesh_agent::{
-    control::api::InviteRequest,
+    control::{members::InviteRequest, node::StatusRequest},
     enroll::{self, JoinOptions},
     ledger::client::SubmitError,
     node::Agent,
@@ -89,7 +89,12 @@ async fn all_that_people_do_at_once_passes_unnoticed_and_a_machine_gone_mad_does
 
 /// What an admin's status says of them.
 async fn spenders(agent: &Agent) -> Vec<String> {
-    let mut warnings = agent.control().status().await.warnings;
+    let mut warnings = agent
+        .control()
+        .ask(StatusRequest {})
+        .await
+        .unwrap()
+        .warnings;
     warnings.retain(|warning| warning.contains("asks too much"));
     warnings
 }
@@ -107,7 +112,7 @@ async fn fifty_machines_join_at_once_by_one_token() {
         routes: Vec::new(),
         addresses: Vec::new(),
     };
-    let token = first.control().invite(invite).await.unwrap().token;
+    let token = first.control().ask(invite).await.unwrap().token;
     let machines: Vec<Machine> = (0..50).map(|n| world.machine(&format!("m{n}"))).collect();
     let joining = machines.iter().map(|machine| {
         let options = JoinOptions {

@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use innermesh_agent::{
-    control::authority::{ApproveRequest, Grants},
+    control::members::{AdmissionsRequest, ApproveRequest, Grants},
     enroll::{self, AskOptions, JoinError, Step},
     host::keys::NodeKey,
     node::Agent,
@@ -248,7 +248,7 @@ async fn who_puts_its_own_key_in_place_of_the_machine_s_is_not_let_in_by_its_cod
     });
     let control = scene.admin.control();
     until("the request to be seen", PATIENCE, async || {
-        control.request_list().await.unwrap().len() == 1
+        control.ask(AdmissionsRequest {}).await.unwrap().len() == 1
     })
     .await;
     until("a code", PATIENCE, async || code.lock().unwrap().is_some()).await;
@@ -257,10 +257,10 @@ async fn who_puts_its_own_key_in_place_of_the_machine_s_is_not_let_in_by_its_cod
         code: code.clone(),
         grants: Grants::default(),
     };
-    let refused = control.approve(request.clone()).await.unwrap_err();
+    let refused = control.ask(request.clone()).await.unwrap_err();
     assert!(refused.message.contains("in between"), "{refused}");
     // It was the one attempt.
-    let refused = control.approve(request).await.unwrap_err();
+    let refused = control.ask(request).await.unwrap_err();
     assert!(refused.message.contains("agent requests"), "{refused}");
     assert_eq!(scene.admin.view().borrow().ledger.members.len(), 2);
 }

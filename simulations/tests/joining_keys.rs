@@ -12,7 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 use innermesh_agent::{
-    control::authority::{ApproveRequest, Grants},
+    control::members::{AdmissionsRequest, ApproveRequest, Grants},
     enroll::{self, AskOptions, JoinError, JoinReport, Step},
     host::key_files as keys,
     node::Agent,
@@ -92,7 +92,7 @@ impl Newcomer {
     async fn code(&self, admin: &Agent) -> String {
         let control = admin.control();
         until("the request to be seen", PATIENCE, async || {
-            control.request_list().await.unwrap().len() == 1
+            control.ask(AdmissionsRequest {}).await.unwrap().len() == 1
         })
         .await;
         until("a code", PATIENCE, async || {
@@ -111,7 +111,7 @@ async fn approve(admin: &Agent, code: &str) {
             code: code.into(),
             grants: Grants::default(),
         };
-        control.approve(request).await.is_ok()
+        control.ask(request).await.is_ok()
     })
     .await;
 }

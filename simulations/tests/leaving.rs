@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use innermesh_agent::control::authority::LeaveState;
+use innermesh_agent::control::node::{LeaveRequest, LeaveState};
 use innermesh_proto::ledger::Content;
 use simulations::{
     World,
@@ -25,7 +25,7 @@ async fn whoever_leaves_while_much_is_decided_knows_that_it_has_left() {
             }
         });
         tokio::time::sleep(Duration::from_millis(100 + seed)).await;
-        let left = third.control().leave().await;
+        let left = third.control().ask(LeaveRequest {}).await;
         let left = left.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         assert_eq!(left.state, LeaveState::Left);
         tokio::time::timeout(PATIENCE, third.left())
@@ -52,7 +52,11 @@ async fn whoever_missed_that_it_has_left_finds_out_when_it_leaves_again() {
     let again = start(&two).await;
     assert_eq!(again.view().borrow().ledger.members.len(), 2);
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let left = again.control().leave().await.expect("it has left");
+    let left = again
+        .control()
+        .ask(LeaveRequest {})
+        .await
+        .expect("it has left");
     assert_eq!(left.state, LeaveState::Left);
     tokio::time::timeout(PATIENCE, again.left())
         .await

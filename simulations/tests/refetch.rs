@@ -5,6 +5,7 @@
 use std::{path::Path, time::Duration};
 
 use innermesh_agent::{
+    control::{ca::CaStatusRequest, node::StatusRequest},
     host::Disk,
     ledger::{Barred, file},
     node::{Agent, BuildError, Loading},
@@ -44,7 +45,7 @@ async fn exists(machine: &Machine, file: &str) -> bool {
 }
 
 async fn is_told(agent: &Agent) -> bool {
-    let status = agent.control().status().await;
+    let status = agent.control().ask(StatusRequest {}).await.unwrap();
     status
         .warnings
         .iter()
@@ -330,7 +331,7 @@ async fn a_ca_node_that_lost_its_ledger_follows_and_votes_only_if_it_has_its_log
         .await;
         assert!(!council.borrow().votes);
         assert_eq!(council.borrow().barred, Some(Barred::Missing));
-        let status = third.control().ca_status().await;
+        let status = third.control().ask(CaStatusRequest {}).await.unwrap();
         let words = status
             .warnings
             .iter()

@@ -6,9 +6,14 @@ use std::{collections::BTreeSet, time::Duration};
 use innermesh_agent::{
     ca::csr,
     control::{
-        api::{CertRequest, Der},
-        authority::EvictRequest,
-        renewals::{RenewNow, RenewalRow, RenewalWish, WhichRenewal},
+        Der,
+        certificates::{CertListRequest, CertRequest},
+        members::EvictRequest,
+        node::StatusRequest,
+        renewals::{
+            RenewNowRequest, RenewalAddRequest, RenewalRmRequest, RenewalRow, RenewalWish,
+            WhichRenewal,
+        },
     },
     host::outside::{Outside, SetPlace},
     node::Agent,
@@ -59,11 +64,15 @@ async fn issue(machine: &Machine, agent: &Agent, wish: &RenewalWish) -> RenewalR
         csr: Der(csr),
         days: wish.days,
     };
-    let issued = agent.control().cert_issue(request).await.unwrap();
+    let issued = agent.control().ask(request).await.unwrap();
     let set = files::of(&issued, &*key, kept::access(wish));
     let place = kept::place(wish);
     machine.outside.replace(&place, set).await.unwrap();
-    agent.control().renewal_add(wish.clone(), 0).await.unwrap()
+    agent
+        .control()
+        .ask(RenewalAddRequest(wish.clone()))
+        .await
+        .unwrap()
 }
 
 struct Mine<'a> {
@@ -89,13 +98,19 @@ impl<'a> Mine<'a> {
 }
 
 async fn row(agent: &Agent) -> RenewalRow {
-    let rows = agent.control().cert_list().await;
+    let rows = agent.control().ask(CertListRequest {}).await.unwrap();
     let mut renewals = rows.into_iter().filter_map(|row| row.renewal);
     renewals.next().expect("a renewal")
 }
 
 async fn warnings(agent: &Agent) -> String {
-    agent.control().status().await.warnings.join("\n")
+    agent
+        .control()
+        .ask(StatusRequest {})
+        .await
+        .unwrap()
+        .warnings
+        .join("\n")
 }
 
 fn count(agent: &Agent, name: &str) -> usize {
@@ -302,9 +317,13 @@ async fn files_that_somebody_replaced_or_removed_are_left_alone() {
         name: "one".into(),
         folder: None,
     };
-    agent.control().renewal_rm(which.clone()).await.unwrap();
+    agent
+        .control()
+        .ask(RenewalRmRequest(which.clone()))
+        .await
+        .unwrap();
     assert_eq!(warnings(&agent).await, "");
-    assert!(agent.control().renewal_rm(which).await.is_err());
+    assert!(agent.control().ask(RenewalRmRequest(which)).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
@@ -356,16 +375,16 @@ async fn a_revoked_certificate_is_replaced_only_when_somebody_asks() {
     one.clock.jump(64 * DAY_MS);
     tokio::time::sleep(2 * PATIENCE).await;
     assert_eq!(mine.served(&agent).leaf.serial, serial);
-    let now = |new_key| RenewNow {
+    let now = |new_key| RenewNowRequest {
         which: WhichRenewal {
             name: "one".into(),
             folder: None,
         },
         new_key,
     };
-    let refused = agent.control().renewal_now(now(false)).await.unwrap_err();
+    let refused = agent.control().ask(now(false)).await.unwrap_err();
     assert!(refused.message.contains("revoked"), "{refused}");
-    agent.control().renewal_now(now(true)).await.unwrap();
+    agent.control().ask(now(true)).await.unwrap();
     let renewed = mine.served(&agent);
     assert_ne!(renewed.key.spki(), served.key.spki());
     assert_eq!(warnings(&agent).await, "");
@@ -450,7 +469,7 @@ async fn a_certificate_of_a_ca_node_that_is_evicted_is_renewed_early() {
         node: "one".parse().unwrap(),
         root: Some(Der(root.sign(&message).unwrap())),
     };
-    second.control().evict(request).await.unwrap();
+    second.control().ask(request).await.unwrap();
     until("it hangs from another", 2 * PATIENCE, async || {
         mine.served(&third).issuer.serial != issuer
     })

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use innermesh_agent::{
     ca::Root,
+    control::{ca::CaStatusRequest, services::ServiceAddRequest},
     host::key_files as keys,
     ledger::{Barred, client::SubmitError},
     node::Agent,
@@ -32,7 +33,7 @@ fn holds(agent: &Agent, name: &str) -> bool {
 /// Has a name asked for, once.
 async fn granted(agent: &Agent, name: &str) -> bool {
     let spec = Spec::new(name.parse().unwrap(), 8080);
-    let _ = agent.control().service_add(spec).await;
+    let _ = agent.control().ask(ServiceAddRequest(spec)).await;
     holds(agent, name)
 }
 
@@ -160,7 +161,7 @@ async fn a_ca_node_that_was_put_back_votes_no_more_until_it_is_promoted_again() 
     })
     .await;
     assert!(!agents[2].council().borrow().votes);
-    let told = agents[2].control().ca_status().await;
+    let told = agents[2].control().ask(CaStatusRequest {}).await.unwrap();
     assert!(
         told.warnings
             .iter()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use innermesh_agent::node::Agent;
+use innermesh_agent::{control::node::StatusRequest, node::Agent};
 use simulations::{
     World,
     mesh::{meet, start, until},
@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const DAY_MS: i64 = 86_400_000;
 
 async fn warns(agent: &Agent, phrase: &str) -> bool {
-    let status = agent.control().status().await;
+    let status = agent.control().ask(StatusRequest {}).await.unwrap();
     status.warnings.iter().any(|text| text.contains(phrase))
 }
 

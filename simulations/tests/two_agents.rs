@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use innermesh_agent::services::Spec;
+use innermesh_agent::{
+    control::services::{ServiceAddRequest, ServiceRmRequest},
+    services::Spec,
+};
 use simulations::{
     Machine, World,
     mesh::{addresses, found, join, resolve, routed, start, until},
@@ -60,7 +63,11 @@ async fn a_service_is_resolved_everywhere_and_its_name_has_one_owner() {
     let second = join(&two, "one", &first).await;
     let photos = || Spec::new("photos".parse().unwrap(), 8080);
     until("the leader is reached", PATIENCE, async || {
-        second.control().service_add(photos()).await.is_ok()
+        second
+            .control()
+            .ask(ServiceAddRequest(photos()))
+            .await
+            .is_ok()
             && resolve(&second, "photos").await == addresses(&second)
     })
     .await;
@@ -71,7 +78,11 @@ async fn a_service_is_resolved_everywhere_and_its_name_has_one_owner() {
 
     // A name that is taken is pending, and asking for it again and again
     // would fill the ledger.
-    let added = first.control().service_add(photos()).await.unwrap();
+    let added = first
+        .control()
+        .ask(ServiceAddRequest(photos()))
+        .await
+        .unwrap();
     assert!(
         added.reason.unwrap().contains("taken by two"),
         "and by whom"
@@ -83,7 +94,14 @@ async fn a_service_is_resolved_everywhere_and_its_name_has_one_owner() {
 
     // Given back, it goes to the one who waits.
     let name = "photos".parse().unwrap();
-    second.control().service_rm(name, true).await.unwrap();
+    second
+        .control()
+        .ask(ServiceRmRequest {
+            name,
+            release: true,
+        })
+        .await
+        .unwrap();
     until("the next owner's is resolved", PATIENCE, async || {
         resolve(&second, "photos").await == addresses(&first)
     })

@@ -1,9 +1,11 @@
 //! `agent dns`.
 
-use serde::Serialize;
-
 use super::{failure::Failure, output::Output};
-use crate::control::{Client, api::QueryReport};
+use crate::control::{
+    Client,
+    dns::{DnsQueryRequest, DnsZoneRequest, QueryReport},
+    node::StatusRequest,
+};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -37,20 +39,20 @@ pub async fn run(command: &Command, client: &Client) -> Result<(), Failure> {
             let name = if arguments.name.contains('.') {
                 arguments.name.clone()
             } else {
-                format!("{}.{}", arguments.name, client.status().await?.domain)
+                format!(
+                    "{}.{}",
+                    arguments.name,
+                    client.ask(&StatusRequest {}).await?.domain
+                )
             };
-            let report = client.dns_query(&name, &arguments.rtype).await?;
+            let rtype = arguments.rtype.clone();
+            let request = DnsQueryRequest { name, rtype };
+            let report = client.ask(&request).await?;
             arguments.output.print(&report, || text(&report))
         }
         Command::Zone(arguments) => {
-            #[derive(Serialize)]
-            struct Zone<'a> {
-                zone: &'a str,
-            }
-            let zone = client.dns_zone().await?;
-            arguments
-                .output
-                .print(&Zone { zone: &zone }, || zone.clone())
+            let zone = client.ask(&DnsZoneRequest {}).await?;
+            arguments.output.print(&zone, || zone.zone.clone())
         }
     }
 }

@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::{failure::Failure, output::Output, root_key};
 use crate::control::{
-    Client,
-    api::Der,
-    authority::{CutOffSeen, EvictRequest, Evicted, EvictionState},
+    Client, Der,
+    members::{CutOffSeen, EvictRequest, EvictUndoRequest, Evicted, EvictionState},
+    node::StatusRequest,
 };
 
 /// Remove a node from the mesh for good.
@@ -48,7 +48,7 @@ pub async fn evict(arguments: Arguments, client: &Client) -> Result<(), Failure>
         node: arguments.node,
         root,
     };
-    let evicted = client.evict(&request).await?;
+    let evicted = client.ask(&request).await?;
     arguments.output.print(&evicted, || text(&evicted))
 }
 
@@ -58,7 +58,7 @@ async fn undo(arguments: &Arguments, client: &Client) -> Result<(), Failure> {
         node: &'a Label,
     }
     let node = &arguments.node;
-    client.evict_undo(node).await?;
+    client.ask(&EvictUndoRequest { node: node.clone() }).await?;
     arguments.output.print(&Undone { node }, || {
         format!("{node} is let in again as soon as the others hear of it\n")
     })
@@ -70,7 +70,7 @@ async fn by_root(
     name: &Label,
     client: &Client,
 ) -> Result<Vec<u8>, Failure> {
-    let status = client.status().await?;
+    let status = client.ask(&StatusRequest {}).await?;
     let row = status.nodes.iter().find(|row| row.name == name.as_str());
     let row = row.ok_or_else(|| {
         Failure::failed(format!(
@@ -141,7 +141,7 @@ fn observed(seen: &CutOffSeen) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::authority::CutOffAt;
+    use crate::control::members::CutOffAt;
 
     #[test]
     fn a_person_is_told_what_happened_and_what_is_missing() {

@@ -8,7 +8,7 @@ use std::fmt;
 use clap::ValueEnum;
 
 use super::{failure::Failure, output::Output};
-use crate::control::{Client, api::InviteRequest};
+use crate::control::{Client, members::InviteRequest};
 use crate::host::duration::Span;
 
 /// Print a token with which another machine can join.
@@ -81,7 +81,7 @@ pub async fn invite(arguments: Arguments, client: &Client) -> Result<(), Failure
         routes: arguments.routes,
         addresses: arguments.addresses,
     };
-    let invite = client.invite(&request).await?;
+    let invite = client.ask(&request).await?;
     let (ttl, uses) = (arguments.ttl, arguments.uses);
     let is_ca = arguments.roles.contains(&Role::Ca);
     let times = match uses {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::control::{
     Client, ClientError,
-    authority::{LeaveState, Left},
+    node::{LeaveRequest, LeaveState, Left, StatusRequest},
 };
 
 /// Remove this node from the mesh.
@@ -31,13 +31,13 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 pub async fn leave(arguments: &Arguments, client: &Client) -> Result<(), Failure> {
     let mut progress = Progress::default();
-    let mut left = client.leave().await?;
+    let mut left = client.ask(&LeaveRequest {}).await?;
     for _ in 0..STEPS {
         if left.state == LeaveState::Left {
             break;
         }
         progress.show("handing over this machine's seat among the CA nodes");
-        left = client.leave().await?;
+        left = client.ask(&LeaveRequest {}).await?;
     }
     drop(progress);
     if left.state != LeaveState::Left {
@@ -53,7 +53,10 @@ pub async fn leave(arguments: &Arguments, client: &Client) -> Result<(), Failure
 /// The agent ends by itself, and takes its routes with it.
 async fn wait_for_end(client: &Client) {
     let ended = async {
-        while !matches!(client.status().await, Err(ClientError::NotRunning(_))) {
+        while !matches!(
+            client.ask(&StatusRequest {}).await,
+            Err(ClientError::NotRunning(_))
+        ) {
             tokio::time::sleep(PAUSE).await;
         }
     };
@@ -75,7 +78,7 @@ fn text(left: &Left) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::authority::NameLeft;
+    use crate::control::node::NameLeft;
 
     #[test]
     fn a_person_is_told_who_has_the_names_now() {

@@ -9,7 +9,10 @@ use super::{
     failure::Failure,
     output::{Output, or_dash, table, yes_no},
 };
-use crate::control::{Client, api::PingReply};
+use crate::control::{
+    Client,
+    node::{PeersRequest, PingReply, PingRequest},
+};
 
 /// Show how each peer is reached.
 #[derive(Debug, clap::Args)]
@@ -19,7 +22,7 @@ pub struct PeersArguments {
 }
 
 pub async fn peers(arguments: &PeersArguments, client: &Client) -> Result<(), Failure> {
-    let peers = client.peers().await?;
+    let peers = client.ask(&PeersRequest {}).await?;
     let rows = peers.iter().map(|peer| {
         [
             peer.name.clone(),
@@ -54,7 +57,11 @@ pub struct PingArguments {
 }
 
 pub async fn ping(arguments: &PingArguments, client: &Client) -> Result<(), Failure> {
-    let reply = client.ping(&arguments.node, arguments.count).await?;
+    let request = PingRequest {
+        node: arguments.node.clone(),
+        count: arguments.count,
+    };
+    let reply = client.ask(&request).await?;
     arguments.output.print(&reply, || text(&reply))?;
     if reply.rtt_ms.is_empty() {
         let node = &reply.node;
@@ -114,7 +121,7 @@ fn node_label(text: &str) -> Result<Label, NameError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::api::{Path, TunnelPing};
+    use crate::control::node::{Path, TunnelPing};
 
     #[test]
     fn a_node_may_be_named_in_full() {

@@ -5,13 +5,16 @@ use innermesh_proto::{
     name::MeshDomain,
     zone::{DomainName, RecordType},
 };
-use serde::Serialize;
 
 use super::{
     failure::Failure,
     output::{Output, table, yes_no},
 };
-use crate::control::{Client, authority::RecordAdd};
+use crate::control::{
+    Client,
+    node::StatusRequest,
+    records::{RecordAddRequest, RecordListRequest, RecordRmRequest},
+};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -85,7 +88,7 @@ pub async fn run(command: Command, client: &Client) -> Result<(), Failure> {
 }
 
 async fn domain(client: &Client) -> Result<MeshDomain, Failure> {
-    let status = client.status().await?;
+    let status = client.ask(&StatusRequest {}).await?;
     status.domain.parse().map_err(Failure::failed)
 }
 
@@ -112,13 +115,13 @@ async fn add(arguments: AddArguments, client: &Client) -> Result<(), Failure> {
     let name = owner(&arguments.name, &domain)?;
     let value = full_value(arguments.rtype, &arguments.value.join(" "), &domain);
     RecordData::parse(arguments.rtype, &value).map_err(Failure::usage)?;
-    let record = RecordAdd {
+    let record = RecordAddRequest {
         name: name.to_string(),
         rtype: arguments.rtype.to_string(),
         value,
         public: arguments.public,
     };
-    let row = client.record_add(&record).await?;
+    let row = client.ask(&record).await?;
     arguments.output.print(&row, || {
         let whom = if row.public {
             ", for strangers too"
@@ -133,25 +136,19 @@ async fn add(arguments: AddArguments, client: &Client) -> Result<(), Failure> {
 }
 
 async fn rm(arguments: &RmArguments, client: &Client) -> Result<(), Failure> {
-    #[derive(Serialize)]
-    struct Removed {
-        name: String,
-        #[serde(rename = "type")]
-        rtype: String,
-    }
     let name = owner(&arguments.name, &domain(client).await?)?;
-    let removed = Removed {
+    let removed = RecordRmRequest {
         name: name.to_string(),
         rtype: arguments.rtype.to_string(),
     };
-    client.record_rm(&removed.name, &removed.rtype).await?;
+    client.ask(&removed).await?;
     arguments.output.print(&removed, || {
         format!("{} has no {} record any more\n", name, arguments.rtype)
     })
 }
 
 async fn list(arguments: &ListArguments, client: &Client) -> Result<(), Failure> {
-    let records = client.record_list().await?;
+    let records = client.ask(&RecordListRequest {}).await?;
     let rows = records.iter().map(|record| {
         [
             record.name.clone(),

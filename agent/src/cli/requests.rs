@@ -12,7 +12,7 @@ use super::{
 };
 use crate::control::{
     Client,
-    authority::{ApproveRequest, Grants, RequestRow, RequestState},
+    members::{AdmissionsRequest, ApproveRequest, DenyRequest, Grants, RequestRow, RequestState},
 };
 
 /// Show the machines that ask to join without a token.
@@ -66,7 +66,7 @@ fn code(text: &str) -> Result<String, String> {
 }
 
 pub async fn requests(arguments: &RequestsArguments, client: &Client) -> Result<(), Failure> {
-    let requests = client.request_list().await?;
+    let requests = client.ask(&AdmissionsRequest {}).await?;
     arguments.output.print(&requests, || text(&requests))
 }
 
@@ -104,7 +104,7 @@ pub async fn approve(arguments: ApproveArguments, client: &Client) -> Result<(),
             routes: arguments.routes,
         },
     };
-    let admitted = client.approve(&request).await?;
+    let admitted = client.ask(&request).await?;
     arguments.output.print(&admitted, || {
         format!(
             "{} is a member now: {}\n",
@@ -115,7 +115,8 @@ pub async fn approve(arguments: ApproveArguments, client: &Client) -> Result<(),
 }
 
 pub async fn deny(arguments: &DenyArguments, client: &Client) -> Result<(), Failure> {
-    let denied = client.deny(&arguments.which).await?;
+    let which = arguments.which.clone();
+    let denied = client.ask(&DenyRequest { which }).await?;
     arguments.output.print(&denied, || {
         let from: Vec<String> = denied
             .addresses

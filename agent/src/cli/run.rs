@@ -1,6 +1,6 @@
 //! `agent run`: the agent in this process.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use innermesh_proto::ledger::RULES;
 use tokio::{
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    control::{Control, server, socket::Socket},
+    control::{node::StatusRequest, server, socket::Socket},
     host::{Host, system},
     ledger::file::LEDGER,
     node::{self, Agent, Loading},
@@ -68,16 +68,15 @@ pub async fn run(arguments: &Arguments, context: &mut Context) -> Result<(), Fai
             return Err(Failure::failed(error));
         }
     };
-    let control = agent.control();
     let (end, ended) = oneshot::channel::<()>();
-    let serving = tokio::spawn(server::serve(socket, control.clone(), host.clock, async {
+    let serving = tokio::spawn(server::serve(socket, agent.control(), host.clock, async {
         let _ = ended.await;
     }));
     notifier.tell(notify::READY);
     tracing::info!(socket = %context.paths.socket.display(), "the agent runs");
 
     tokio::select! {
-        () = until_told(&mut signals, &notifier, &context.paths, &config, &control) => {}
+        () = until_told(&mut signals, &notifier, &context.paths, &config, &agent) => {}
         () = agent.left() => {}
     }
 
@@ -147,20 +146,21 @@ async fn until_told(
     notifier: &Notifier,
     paths: &Paths,
     config: &Config,
-    control: &Arc<dyn Control>,
+    agent: &Agent,
 ) {
     let interval = notify::watchdog_interval();
     let mut watchdog = watchdog();
+    let control = agent.control();
     loop {
         tokio::select! {
             told = signals.next() => match told {
                 Told::End => return,
-                Told::Reload => reload(paths, config, control).await,
+                Told::Reload => reload(paths, config, agent).await,
             },
             _ = watchdog.tick(), if interval.is_some() => {
                 // An agent that can't say how it is isn't well.
                 let patience = interval.unwrap_or_default();
-                if timeout(patience, control.status()).await.is_ok() {
+                if timeout(patience, control.ask(StatusRequest {})).await.is_ok() {
                     notifier.tell(notify::WATCHDOG);
                 } else {
                     tracing::error!("the agent doesn't answer itself; systemd will restart it");
@@ -171,7 +171,7 @@ async fn until_told(
 }
 
 /// Takes over what can change while the agent runs: the services.
-async fn reload(paths: &Paths, running: &Config, control: &Arc<dyn Control>) {
+async fn reload(paths: &Paths, running: &Config, agent: &Agent) {
     let mut config = match files::configuration(paths) {
         Ok(config) => config,
         Err(error) => {
@@ -184,7 +184,7 @@ async fn reload(paths: &Paths, running: &Config, control: &Arc<dyn Control>) {
         tracing::warn!("only services.d is read again; restart the agent for the other changes");
     }
     let count = services.len();
-    match control.configure_services(services).await {
+    match agent.configure_services(services).await {
         Ok(()) => tracing::info!(count, "services.d was read again"),
         Err(error) => tracing::error!(%error, "services.d was not taken over"),
     }

@@ -13,7 +13,9 @@ use super::{
 use crate::{
     control::{
         Client,
-        api::{ServiceAdded, ServiceState},
+        services::{
+            ServiceAddRequest, ServiceAdded, ServiceListRequest, ServiceRmRequest, ServiceState,
+        },
     },
     services::{Check, Spec},
 };
@@ -95,7 +97,7 @@ async fn add(arguments: AddArguments, client: &Client) -> Result<(), Failure> {
     service.address = arguments.address;
     service.share = arguments.share.into_iter().collect();
     service.validate().map_err(Failure::usage)?;
-    let added = client.service_add(&service).await?;
+    let added = client.ask(&ServiceAddRequest(service)).await?;
     arguments.output.print(&added, || added_text(&added))
 }
 
@@ -126,7 +128,11 @@ async fn rm(arguments: &RmArguments, client: &Client) -> Result<(), Failure> {
         released: bool,
     }
     let RmArguments { name, release, .. } = arguments;
-    client.service_rm(name, *release).await?;
+    let request = ServiceRmRequest {
+        name: name.clone(),
+        release: *release,
+    };
+    client.ask(&request).await?;
     let removed = Removed {
         name,
         released: *release,
@@ -141,7 +147,7 @@ async fn rm(arguments: &RmArguments, client: &Client) -> Result<(), Failure> {
 }
 
 async fn list(arguments: &ListArguments, client: &Client) -> Result<(), Failure> {
-    let services = client.service_list().await?;
+    let services = client.ask(&ServiceListRequest {}).await?;
     let rows = services.iter().map(|service| {
         [
             service.name.clone(),

@@ -9,7 +9,10 @@ use super::{
     init,
     output::{self, Output, table, yes_no},
 };
-use crate::control::{Client, api::Status};
+use crate::control::{
+    Client,
+    node::{Status, StatusRequest},
+};
 use crate::host::duration::Span;
 
 /// Show this node, the mesh and what needs attention.
@@ -31,7 +34,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub async fn status(arguments: &Arguments, client: &Client) -> Result<(), Failure> {
     let mut last = String::new();
     loop {
-        let status = client.status().await?;
+        let status = client.ask(&StatusRequest {}).await?;
         let shown = arguments.output.render(&status, || text(&status))?;
         if !arguments.watch {
             output::raw(&shown)?;
@@ -161,7 +164,7 @@ fn short(hex: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::tests::sample_status;
+    use crate::control::testing::sample_status;
 
     #[test]
     fn the_text_names_everything_that_a_person_looks_for() {

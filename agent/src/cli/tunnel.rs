@@ -1,7 +1,10 @@
 //! `agent tunnel`.
 
 use super::{failure::Failure, output::Output};
-use crate::control::{Client, authority::Rekeyed};
+use crate::control::{
+    Client,
+    node::{RekeyRequest, Rekeyed},
+};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -21,7 +24,7 @@ pub struct Rekey {
 
 pub async fn run(command: Command, client: &Client) -> Result<(), Failure> {
     let Command::Rekey(arguments) = command;
-    let rekeyed = client.tunnel_rekey().await?;
+    let rekeyed = client.ask(&RekeyRequest {}).await?;
     arguments.output.print(&rekeyed, || text(&rekeyed))
 }
 

@@ -15,7 +15,10 @@ use super::{
     failure::Failure,
     output::{Output, Progress},
 };
-use crate::control::{Client, ClientError, api::Status};
+use crate::control::{
+    Client, ClientError,
+    node::{Status, StatusRequest},
+};
 use crate::host::duration::Span;
 
 /// Wait until nodes are live and names are answered.
@@ -88,7 +91,7 @@ pub async fn wait(arguments: &Arguments, client: &Client) -> Result<(), Failure>
 
 /// The status, if nothing is missing; otherwise what is.
 async fn look(nodes: Option<usize>, client: &Client) -> Result<Result<Status, String>, Failure> {
-    let status = match client.status().await {
+    let status = match client.ask(&StatusRequest {}).await {
         Ok(status) => status,
         // It may be about to start.
         Err(ClientError::NotRunning(socket)) => {
@@ -191,7 +194,7 @@ fn is_answer(id: u16, reply: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::tests::{FakeAgent, sample_status, served};
+    use crate::control::testing::{FakeAgent, sample_status, served};
 
     #[test]
     fn what_is_missing_is_named() {
@@ -239,7 +242,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_mesh_that_stays_incomplete_ends_the_wait_with_4() {
-        let served = served(FakeAgent::default()).await;
+        let served = served(FakeAgent::new()).await;
         let failure = wait(&arguments(&["--timeout", "2s"]), &served.client)
             .await
             .unwrap_err();

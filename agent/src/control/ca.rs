@@ -1,56 +1,76 @@
-//! Requests and answers about the mesh's certificate authority: who decides,
-//! who issues, and how that changes.
+//! Requests about the mesh's certificate authority: who decides, who issues, and
+//! how that changes.
 
-use crate::host::UnixTime;
-use async_trait::async_trait;
-use axum::{
-    Json, Router,
-    extract::{State, rejection::JsonRejection},
-    routing::{get, post},
-};
+use std::fmt;
+
 use innermesh_proto::name::Label;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    api::{ControlError, Der, LedgerStatus},
-    client::{Answer, Client},
-    server::{self, Done, Shared},
+    der::Der,
+    node::LedgerStatus,
+    request::{Done, requests},
 };
+use crate::host::UnixTime;
 
-/// What the running agent can be asked about the certificate authority.
-#[async_trait]
-pub trait CaControl: Send + Sync {
-    /// Who decides and who issues, and for how long.
-    async fn ca_status(&self) -> CaStatus;
-    /// The root certificate.
-    async fn ca_root(&self) -> CaRoot;
-    /// The public keys of a member's issuers, for who makes it a CA node.
-    ///
-    /// # Errors
-    /// [`super::ErrorCode::Refused`] when this node may not promote it,
-    /// [`super::ErrorCode::Unavailable`] when it doesn't answer.
-    async fn ca_keys(&self, node: Label) -> Result<CaKeys, ControlError>;
-    /// Makes a member a CA node, or gives one that is more issuers.
-    ///
-    /// # Errors
-    /// [`super::ErrorCode::Refused`] when the ledger's rules are against it.
-    async fn ca_promote(&self, request: PromoteRequest) -> Result<(), ControlError>;
-    /// Makes a CA node an ordinary member; it leaves the roster a little later.
-    ///
-    /// # Errors
-    /// As [`CaControl::ca_promote`]; of the last CA node always.
-    async fn ca_demote(&self, node: Label) -> Result<(), ControlError>;
-    /// What the root has to sign so that this node goes on alone.
-    ///
-    /// # Errors
-    /// [`super::ErrorCode::Refused`] while a leader answers: nothing is lost.
-    async fn ca_recovery(&self) -> Result<CaRecovery, ControlError>;
-    /// Goes on alone, by what the root signed.
-    ///
-    /// # Errors
-    /// [`super::ErrorCode::Refused`] when it isn't signed for this node and its
-    /// newest batch.
-    async fn ca_recover(&self, signed: Der) -> Result<(), ControlError>;
+requests! {
+    /// What is asked about the certificate authority.
+    CaRequest {
+        looks GET "/v1/ca": Status(CaStatusRequest) -> CaStatus,
+        looks GET "/v1/ca/root": Root(CaRootRequest) -> CaRoot,
+        changes POST "/v1/ca/keys": Keys(CaKeysRequest) -> CaKeys,
+        changes POST "/v1/ca/promote": Promote(PromoteRequest) -> Done,
+        changes POST "/v1/ca/demote": Demote(DemoteRequest) -> Done,
+        changes POST "/v1/ca/recovery": Recovery(RecoveryRequest) -> CaRecovery,
+        changes POST "/v1/ca/recover": Recover(RecoverRequest) -> Done,
+    }
+}
+
+/// Who decides and who issues, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaStatusRequest {}
+
+/// The root certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaRootRequest {}
+
+/// The public keys of a member's issuers, for who makes it a CA node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaKeysRequest {
+    /// The member.
+    pub node: Label,
+}
+
+/// Makes a member a CA node, or gives one that is more issuers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromoteRequest {
+    /// The member.
+    pub node: Label,
+    /// Its issuer certificates, which the root signed.
+    pub issuers: Vec<Der>,
+}
+
+/// Makes a CA node an ordinary member; it leaves the roster a little later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DemoteRequest {
+    /// The CA node.
+    pub node: Label,
+}
+
+/// What the root has to sign so that this node goes on alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryRequest {}
+
+/// Goes on alone, by what the root signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecoverRequest {
+    /// The encoded [`innermesh_proto::ledger::SignedRecovery`], for this node
+    /// and its newest batch.
+    pub signed: Der,
 }
 
 /// The answer to `ca status`.
@@ -131,8 +151,8 @@ pub enum IssuerState {
     Revoked,
 }
 
-impl std::fmt::Display for IssuerState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for IssuerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::InForce => "in force",
             Self::Next => "next",
@@ -193,13 +213,6 @@ pub struct CaRecovery {
     pub recovery: Der,
 }
 
-/// The encoded [`innermesh_proto::ledger::SignedRecovery`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RecoverRequest {
-    signed: Der,
-}
-
 /// From when to when something is in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Life {
@@ -207,140 +220,4 @@ pub struct Life {
     pub begin_ms: u64,
     /// As `begin_ms`.
     pub end_ms: u64,
-}
-
-/// Whom to make a CA node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PromoteRequest {
-    /// The member.
-    pub node: Label,
-    /// Its issuer certificates, which the root signed.
-    pub issuers: Vec<Der>,
-}
-
-/// A request about one member.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct OfNode {
-    pub node: Label,
-}
-
-/// What everybody on this host may ask.
-pub(super) fn reading() -> Router<Shared> {
-    Router::new()
-        .route("/v1/ca", get(status))
-        .route("/v1/ca/root", get(root))
-}
-
-/// What only root and the agent's user may ask.
-pub(super) fn changing() -> Router<Shared> {
-    Router::new()
-        .route("/v1/ca/keys", post(keys))
-        .route("/v1/ca/promote", post(promote))
-        .route("/v1/ca/demote", post(demote))
-        .route("/v1/ca/recovery", post(recovery))
-        .route("/v1/ca/recover", post(recover))
-}
-
-type Served<T> = Result<Json<T>, ControlError>;
-type Body<T> = Result<Json<T>, JsonRejection>;
-
-async fn status(State(shared): State<Shared>) -> Json<CaStatus> {
-    Json(shared.control.ca_status().await)
-}
-
-async fn root(State(shared): State<Shared>) -> Json<CaRoot> {
-    Json(shared.control.ca_root().await)
-}
-
-async fn keys(State(shared): State<Shared>, request: Body<OfNode>) -> Served<CaKeys> {
-    let OfNode { node } = server::body(request)?;
-    shared.control.ca_keys(node).await.map(Json)
-}
-
-async fn promote(State(shared): State<Shared>, request: Body<PromoteRequest>) -> Served<Done> {
-    shared.control.ca_promote(server::body(request)?).await?;
-    Ok(Json(Done {}))
-}
-
-async fn demote(State(shared): State<Shared>, request: Body<OfNode>) -> Served<Done> {
-    let OfNode { node } = server::body(request)?;
-    shared.control.ca_demote(node).await?;
-    Ok(Json(Done {}))
-}
-
-async fn recovery(State(shared): State<Shared>) -> Served<CaRecovery> {
-    shared.control.ca_recovery().await.map(Json)
-}
-
-async fn recover(State(shared): State<Shared>, request: Body<RecoverRequest>) -> Served<Done> {
-    let RecoverRequest { signed } = server::body(request)?;
-    shared.control.ca_recover(signed).await?;
-    Ok(Json(Done {}))
-}
-
-impl Client {
-    /// See [`CaControl::ca_status`]; so with all below.
-    ///
-    /// # Errors
-    /// [`super::ClientError`], here and below.
-    pub async fn ca_status(&self) -> Answer<CaStatus> {
-        self.get("/v1/ca").await
-    }
-
-    /// The root.
-    ///
-    /// # Errors
-    /// [`super::ClientError`].
-    pub async fn ca_root(&self) -> Answer<CaRoot> {
-        self.get("/v1/ca/root").await
-    }
-
-    /// The public keys of a member's issuers.
-    ///
-    /// # Errors
-    /// [`super::ClientError`].
-    pub async fn ca_keys(&self, node: &Label) -> Answer<CaKeys> {
-        let node = node.clone();
-        self.post("/v1/ca/keys", &OfNode { node }).await
-    }
-
-    /// Makes a member a CA node.
-    ///
-    /// # Errors
-    /// [`super::ClientError`].
-    pub async fn ca_promote(&self, request: &PromoteRequest) -> Answer<()> {
-        let Done {} = self.post("/v1/ca/promote", request).await?;
-        Ok(())
-    }
-
-    /// Makes a CA node an ordinary member.
-    ///
-    /// # Errors
-    /// [`super::ClientError`].
-    pub async fn ca_demote(&self, node: &Label) -> Answer<()> {
-        let node = node.clone();
-        let Done {} = self.post("/v1/ca/demote", &OfNode { node }).await?;
-        Ok(())
-    }
-
-    /// What the root has to sign so that the agent's node goes on alone.
-    ///
-    /// # Errors
-    /// [`super::ClientError`].
-    pub async fn ca_recovery(&self) -> Answer<CaRecovery> {
-        self.post("/v1/ca/recovery", &Done {}).await
-    }
-
-    /// Has the agent's node go on alone.
-    ///
-    /// # Errors
-    /// [`super::ClientError`].
-    pub async fn ca_recover(&self, signed: Der) -> Answer<()> {
-        let Done {} = self
-            .post("/v1/ca/recover", &RecoverRequest { signed })
-            .await?;
-        Ok(())
-    }
 }

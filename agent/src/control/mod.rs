@@ -1,25 +1,38 @@
 //! The control socket: how the command line talks to the running agent.
 //!
-//! Owns the requests and answers ([`api`]), a server for them over a Unix
-//! socket, and a client. Must not know how the agent comes to its answers:
-//! it asks a [`Control`], and decides only who may ask what.
+//! Owns every request and its answer as a value, in the file of its subject; a
+//! server for them over a Unix socket, which settles who may ask what; and a
+//! client. The answers are also what `--json` prints: field names are a contract
+//! with scripts, and more may be added, never taken away.
+//!
+//! Must not know how the agent comes to its answers: it asks a [`Control`].
 
 pub mod acme;
-pub mod api;
-pub mod authority;
-mod ca;
-mod calls;
+mod all;
+pub mod ca;
+pub mod certificates;
 pub mod client;
+mod der;
+pub mod dns;
+mod error;
 pub mod finding;
+pub mod members;
+pub mod node;
+pub mod records;
 pub mod renewals;
-mod routes;
+mod request;
 pub mod server;
+pub mod services;
 pub mod socket;
+#[cfg(test)]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use self::{
-    api::{Control, ControlError, ErrorCode},
+    all::{AnyRequest, Control},
     client::{Client, ClientError},
+    der::{Der, DerError},
+    error::{ControlError, ErrorCode},
+    request::{Done, Reply, Request, answer},
 };
-
-#[cfg(test)]
-pub(crate) mod tests;

@@ -9,14 +9,15 @@ use std::{io, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json, Router,
+    body::Bytes,
     extract::{
-        DefaultBodyLimit, Path, Query, Request, State,
-        rejection::{JsonRejection, PathRejection, QueryRejection},
+        DefaultBodyLimit, RawPathParams, RawQuery, Request, State,
+        rejection::{BytesRejection, RawPathParamsRejection},
     },
-    http::StatusCode,
+    http::{HeaderMap, Method, StatusCode, header::CONTENT_TYPE},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{delete, get, post},
+    routing::{MethodFilter, on},
 };
 use hyper::{
     body::Incoming,
@@ -26,24 +27,19 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use innermesh_proto::{limits, name::Label};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use innermesh_proto::limits;
 use tokio::net::UnixStream;
 use tracing::Instrument;
 
 use super::{
-    acme,
-    api::{
-        CertRequest, Control, ControlError, ErrorCode, Invite, InviteRequest, Issued, PingReply,
-        QueryReport, ServiceAdded,
-    },
-    ca, renewals, routes,
+    all::{Control, Route, routes},
+    error::{ControlError, ErrorCode},
+    request::Received,
     socket::Socket,
 };
 use crate::{
     host::Clock,
     listen::{self, Class, Listener, Place, Room, Shares, Source, Who},
-    services::Spec,
     telemetry,
 };
 
@@ -107,8 +103,8 @@ async fn serve_router(
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Caller {
-    pub uid: u32,
+struct Caller {
+    uid: u32,
     own: u32,
 }
 
@@ -173,35 +169,18 @@ impl Server {
 }
 
 #[derive(Clone)]
-pub(super) struct Shared {
-    pub control: Arc<dyn Control>,
+struct Shared {
+    control: Arc<dyn Control>,
     clock: Arc<dyn Clock>,
 }
 
 fn router(control: Arc<dyn Control>, clock: Arc<dyn Clock>) -> Router {
     let shared = Shared { control, clock };
-    let reading = Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/peers", get(peers))
-        .route("/v1/ping", get(ping))
-        .route("/v1/services", get(service_list))
-        .route("/v1/certificates", get(cert_list))
-        .route("/v1/dns/query", get(dns_query))
-        .route("/v1/dns/zone", get(dns_zone))
-        .merge(ca::reading())
-        .merge(routes::reading());
-    let changing = Router::new()
-        .route("/v1/invites", post(invite))
-        .route("/v1/services", post(service_add))
-        .route("/v1/services/{name}", delete(service_rm))
-        .route("/v1/certificates", post(cert_issue))
-        .merge(acme::changing())
-        .merge(ca::changing())
-        .merge(routes::changing())
-        .merge(renewals::changing())
-        .route_layer(middleware::from_fn(only_trusted));
-    reading
-        .merge(changing)
+    let mut router = Router::new();
+    for route in routes() {
+        router = mount(router, route);
+    }
+    router
         .fallback(async || {
             not_found("there is no such request; is the command newer than the agent?")
         })
@@ -212,23 +191,43 @@ fn router(control: Arc<dyn Control>, clock: Arc<dyn Clock>) -> Router {
         .with_state(shared)
 }
 
-async fn only_trusted(
-    Extension(caller): Extension<Caller>,
-    request: Request,
-    next: Next,
-) -> Response {
-    if caller.may_change() {
-        return next.run(request).await;
-    }
-    let own = match caller.own {
-        0 => String::new(),
-        own => format!(", or as the agent's own user (id {own})"),
+fn mount(router: Router<Shared>, route: Route) -> Router<Shared> {
+    let path = route.path;
+    // Every method of a request has a filter.
+    let filter = MethodFilter::try_from(route.method.clone()).unwrap_or(MethodFilter::POST);
+    let route = Arc::new(route);
+    let handler = move |State(shared): State<Shared>,
+                        Extension(caller): Extension<Caller>,
+                        captures: Result<RawPathParams, RawPathParamsRejection>,
+                        RawQuery(query): RawQuery,
+                        headers: HeaderMap,
+                        body: Result<Bytes, BytesRejection>| async move {
+        if route.changes && !caller.may_change() {
+            let message = "read-only access; use sudo";
+            return Err(ControlError::new(ErrorCode::Forbidden, message));
+        }
+        let captures = captures.map_err(|e| invalid(e.body_text()))?;
+        let body = body.map_err(|e| invalid(e.body_text()))?;
+        if route.method == Method::POST && !body.is_empty() && !is_json(&headers) {
+            return Err(invalid("a body needs `Content-Type: application/json`"));
+        }
+        let request = (route.read)(&Received {
+            captures: captures.iter().collect(),
+            query: query.as_deref().unwrap_or_default(),
+            body: &body,
+        })?;
+        let reply = shared.control.answer(request, caller.uid).await?;
+        Ok(([(CONTENT_TYPE, "application/json")], reply.into_bytes()))
     };
-    let message = format!(
-        "user id {} may only look; run this as root{own}",
-        caller.uid
-    );
-    ControlError::new(ErrorCode::Forbidden, message).into_response()
+    router.route(path, on(filter, handler))
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers
+        .get(CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok());
+    let kind = kind.and_then(|kind| kind.split(';').next());
+    kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
 async fn traced(request: Request, next: Next) -> Response {
@@ -252,120 +251,7 @@ fn not_found(message: &str) -> ControlError {
     ControlError::new(ErrorCode::NotFound, message)
 }
 
-pub(super) type Answer<T> = Result<Json<T>, ControlError>;
-
-/// An answer that carries nothing.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Done {}
-
-async fn status(State(shared): State<Shared>) -> impl IntoResponse {
-    Json(shared.control.status().await)
-}
-
-async fn peers(State(shared): State<Shared>) -> impl IntoResponse {
-    Json(shared.control.peers().await)
-}
-
-#[derive(Serialize, Deserialize)]
-pub(super) struct PingQuery {
-    pub node: Label,
-    pub count: u32,
-}
-
-async fn ping(
-    State(shared): State<Shared>,
-    query: Result<Query<PingQuery>, QueryRejection>,
-) -> Answer<PingReply> {
-    let Query(PingQuery { node, count }) = query.map_err(|e| invalid(e.body_text()))?;
-    if !(1..=limits::PINGS).contains(&count) {
-        return Err(invalid(format!("count must be 1 to {}", limits::PINGS)));
-    }
-    shared.control.ping(node, count).await.map(Json)
-}
-
-async fn invite(
-    State(shared): State<Shared>,
-    request: Result<Json<InviteRequest>, JsonRejection>,
-) -> Answer<Invite> {
-    shared.control.invite(body(request)?).await.map(Json)
-}
-
-async fn service_add(
-    State(shared): State<Shared>,
-    request: Result<Json<Spec>, JsonRejection>,
-) -> Answer<ServiceAdded> {
-    let service: Spec = body(request)?;
-    service.validate().map_err(invalid)?;
-    shared.control.service_add(service).await.map(Json)
-}
-
-#[derive(Serialize, Deserialize)]
-pub(super) struct ReleaseQuery {
-    #[serde(default)]
-    pub release: bool,
-}
-
-async fn service_rm(
-    State(shared): State<Shared>,
-    name: Result<Path<Label>, PathRejection>,
-    query: Result<Query<ReleaseQuery>, QueryRejection>,
-) -> Answer<Done> {
-    let Path(name) = name.map_err(|e| invalid(e.body_text()))?;
-    let Query(ReleaseQuery { release }) = query.map_err(|e| invalid(e.body_text()))?;
-    shared.control.service_rm(name, release).await?;
-    Ok(Json(Done {}))
-}
-
-async fn service_list(State(shared): State<Shared>) -> impl IntoResponse {
-    Json(shared.control.service_list().await)
-}
-
-async fn cert_issue(
-    State(shared): State<Shared>,
-    request: Result<Json<CertRequest>, JsonRejection>,
-) -> Answer<Issued> {
-    shared.control.cert_issue(body(request)?).await.map(Json)
-}
-
-async fn cert_list(State(shared): State<Shared>) -> impl IntoResponse {
-    Json(shared.control.cert_list().await)
-}
-
-#[derive(Serialize, Deserialize)]
-pub(super) struct DnsQuery {
-    pub name: String,
-    #[serde(rename = "type")]
-    pub rtype: String,
-}
-
-async fn dns_query(
-    State(shared): State<Shared>,
-    query: Result<Query<DnsQuery>, QueryRejection>,
-) -> Answer<QueryReport> {
-    let Query(DnsQuery { name, rtype }) = query.map_err(|e| invalid(e.body_text()))?;
-    shared.control.dns_query(name, rtype).await.map(Json)
-}
-
-/// The zone as one text.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct ZoneText {
-    pub zone: String,
-}
-
-async fn dns_zone(State(shared): State<Shared>) -> impl IntoResponse {
-    let zone = shared.control.dns_zone().await;
-    Json(ZoneText { zone })
-}
-
-pub(super) fn body<T: DeserializeOwned>(
-    request: Result<Json<T>, JsonRejection>,
-) -> Result<T, ControlError> {
-    request
-        .map(|Json(body)| body)
-        .map_err(|e| invalid(e.body_text()))
-}
-
-pub(super) fn invalid(message: impl std::fmt::Display) -> ControlError {
+fn invalid(message: impl std::fmt::Display) -> ControlError {
     ControlError::new(ErrorCode::Invalid, message)
 }
 
@@ -386,13 +272,13 @@ impl IntoResponse for ControlError {
 
 #[cfg(test)]
 mod tests {
-    use axum::{body::Body, http::Method};
+    use axum::body::Body;
 
     use super::*;
-    use crate::control::tests::{FakeAgent, TokioClock};
+    use crate::control::testing::{FakeAgent, TokioClock};
 
     async fn code(caller: Caller, method: Method, path: &str) -> StatusCode {
-        let router = router(Arc::new(FakeAgent::default()), Arc::new(TokioClock));
+        let router = router(Arc::new(FakeAgent::new()), Arc::new(TokioClock));
         let request = Request::builder().method(method).uri(path);
         TowerToHyperService::new(router.layer(Extension(caller)))
             .call(request.body(Body::empty()).unwrap())
@@ -403,31 +289,34 @@ mod tests {
 
     #[tokio::test]
     async fn everybody_may_look_and_only_root_and_the_agent_s_user_may_change() {
-        let caller = |uid| Caller { uid, own: 997 };
-        for path in ["/v1/status", "/v1/services", "/v1/ca/root", "/v1/dns/zone"] {
-            assert_eq!(code(caller(1000), Method::GET, path).await, StatusCode::OK);
-        }
-        let changes = [
-            (Method::POST, "/v1/invites"),
-            (Method::POST, "/v1/services"),
-            (Method::DELETE, "/v1/services/photos"),
-            (Method::POST, "/v1/certificates"),
-            (Method::POST, "/v1/renewals"),
-            (Method::POST, "/v1/renewals/now"),
-            (Method::POST, "/v1/renewals/remove"),
-            (Method::POST, "/v1/ca/keys"),
-            (Method::POST, "/v1/ca/promote"),
-            (Method::POST, "/v1/ca/demote"),
-            (Method::POST, "/v1/ca/recovery"),
-            (Method::POST, "/v1/ca/recover"),
-        ];
-        for (method, path) in changes {
-            let refused = code(caller(1000), method.clone(), path).await;
-            assert_eq!(refused, StatusCode::FORBIDDEN, "{path}");
-            for uid in [0, 997] {
-                let let_in = code(caller(uid), method.clone(), path).await;
-                assert_ne!(let_in, StatusCode::FORBIDDEN, "{path}");
+        for route in routes() {
+            let path = route.path.replace(['{', '}'], "");
+            for (uid, trusted) in [(1000, false), (0, true), (997, true)] {
+                let code = code(Caller { uid, own: 997 }, route.method.clone(), &path).await;
+                let may = trusted || !route.changes;
+                assert_eq!(
+                    code != StatusCode::FORBIDDEN,
+                    may,
+                    "{uid} {} {path}",
+                    route.method
+                );
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_may_only_look_is_answered_when_they_do() {
+        for path in ["/v1/status", "/v1/ca", "/v1/ca/root"] {
+            let code = code(
+                Caller {
+                    uid: 1000,
+                    own: 997,
+                },
+                Method::GET,
+                path,
+            )
+            .await;
+            assert_eq!(code, StatusCode::OK, "{path}");
         }
     }
 }

@@ -1,454 +1,432 @@
-//! The client against the server, and field names that scripts rely on.
+//! The client against the server, every request on its way, and field names that
+//! scripts rely on.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use innermesh_proto::{limits, name::Label, zone::Protocol};
+use async_trait::async_trait;
+use innermesh_proto::{certificate::Serial, limits, name::Label, zone::Protocol};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
-    sync::oneshot,
 };
 
 use super::{
-    api::*,
+    acme::*,
+    all::{AnyRequest, Control, routes},
+    ca::*,
+    certificates::*,
     client::{Client, ClientError},
-    finding::{Finding, Severity, code},
-    server,
-    socket::Socket,
+    der::Der,
+    dns::*,
+    error::{ControlError, ErrorCode},
+    members::*,
+    node::*,
+    records::*,
+    renewals::*,
+    request::{Reply, Request},
+    services::*,
+    testing::{FakeAgent, Served, sample_ca_root, sample_ca_status, sample_status, served},
 };
-use crate::{
-    host::{Clock, Mono, UnixTime},
-    services::Spec,
-};
+use crate::{host::UnixTime, services::Spec};
 
-pub(crate) struct TokioClock;
-
-#[async_trait::async_trait]
-impl Clock for TokioClock {
-    fn now(&self) -> Mono {
-        static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
-        let now = tokio::time::Instant::now().into_std();
-        now.saturating_duration_since(*START.get_or_init(|| now))
-    }
-    fn wall_ms(&self) -> u64 {
-        0
-    }
-    async fn sleep(&self, duration: Duration) {
-        tokio::time::sleep(duration).await;
-    }
+/// Something to do with each request.
+trait EachRequest {
+    async fn visit<R: Request>(&mut self, request: R)
+    where
+        AnyRequest: From<R::Subject>;
 }
 
-/// An agent that knows two nodes, and remembers what it was told.
-#[derive(Default)]
-pub(crate) struct FakeAgent {
-    pub services: Mutex<Vec<Spec>>,
-    pub released: Mutex<Vec<(String, bool)>>,
-    pub slow: bool,
+fn label(name: &str) -> Label {
+    name.parse().unwrap()
 }
 
-pub(crate) fn sample_status() -> Status {
-    let node = |name: &str, live| NodeRow {
-        name: name.into(),
-        id: "abcd".into(),
-        addresses: vec!["10.9.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
-        roles: vec!["admin".into()],
-        live,
-        path: if live { Path::Direct } else { Path::None },
-        held: false,
-    };
-    Status {
-        mesh: "00ff".into(),
-        domain: "in.example.org".into(),
-        node: "alpha".into(),
-        id: "abcd".into(),
-        version: "0.1.0".into(),
-        uptime_s: 7,
-        dns: DnsStatus {
-            address: "10.9.0.53:53".parse().ok(),
-        },
-        ledger: LedgerStatus {
-            index: 3,
-            hash: "aa".into(),
-        },
-        warnings: vec!["add two CA nodes".into()],
-        findings: vec![Finding::new(
-            code::TUNNEL_NOT_APPLIED,
-            Severity::Error,
-            "the tunnel is down".into(),
-            "restart it",
-        )],
-        nodes: vec![node("alpha", true), node("beta", false)],
-        services: vec![ServiceStatus {
-            name: "photos".into(),
-            node: "alpha".into(),
-            port: 8080,
-            healthy: true,
-        }],
-        pending: vec![Pending {
-            name: "wiki".into(),
-            reason: "the CA is not reached".into(),
-        }],
-        counters: BTreeMap::from([("dns_queries".into(), 5)]),
-        overlay: Some(super::api::OverlayStatus {
-            interface: "im0".into(),
-            filter: true,
-            routes: true,
-            containers: vec!["docker0 172.17.0.0/16".into()],
-            exceptions: Vec::new(),
-            dropped: BTreeMap::from([("arp_asked".into(), 0), ("leak".into(), 2)]),
-            dropped_by_others: BTreeMap::from([("in4".into(), 3)]),
-        }),
-    }
-}
-
-#[async_trait::async_trait]
-impl Control for FakeAgent {
-    async fn status(&self) -> Status {
-        if self.slow {
-            std::future::pending::<()>().await;
-        }
-        sample_status()
-    }
-    async fn peers(&self) -> Vec<Peer> {
-        vec![Peer {
-            name: "beta".into(),
-            path: Path::Relay,
-            endpoint: "192.0.2.1:51819".parse().ok(),
-            rtt_ms: Some(1.5),
-            psk: true,
-        }]
-    }
-    async fn ping(&self, node: Label, count: u32) -> Result<PingReply, ControlError> {
-        if node.as_str() != "beta" {
-            let message = format!("no member is called {node}; `agent status` lists them");
-            return Err(ControlError::new(ErrorCode::NotFound, message));
-        }
-        Ok(PingReply {
-            node: "beta".into(),
-            path: Path::Direct,
-            endpoint: "192.0.2.1:51819".parse().ok(),
-            sent: count,
-            rtt_ms: vec![0.5; count as usize],
-            tunnel: Some(TunnelPing {
-                works: true,
-                handshake: true,
-                age_s: Some(3),
-            }),
-        })
-    }
-    async fn invite(&self, request: InviteRequest) -> Result<Invite, ControlError> {
-        let expires = UnixTime::from_ms(request.ttl_s * 1000);
-        Ok(Invite {
-            token: "tok".into(),
-            command: "printf %s tok | agent join 192.0.2.1 --token -".into(),
-            asking: "agent join 192.0.2.1 --token -".into(),
-            expires,
-            expires_ms: expires.ms(),
-        })
-    }
-    async fn service_add(&self, service: Spec) -> Result<ServiceAdded, ControlError> {
-        let name = service.name.to_string();
-        self.services.lock().unwrap().push(service);
-        Ok(ServiceAdded {
-            reachable: vec![format!("{name}.alpha.in.example.org")],
-            name,
-            state: ServiceState::Pending,
-            reason: Some("the CA is not reached".into()),
-            addresses: vec!["10.9.0.2".parse().unwrap()],
-        })
-    }
-    async fn service_rm(&self, name: Label, release: bool) -> Result<(), ControlError> {
-        self.released
-            .lock()
-            .unwrap()
-            .push((name.to_string(), release));
-        Ok(())
-    }
-    async fn service_list(&self) -> Vec<ServiceRow> {
-        vec![ServiceRow {
-            name: "photos".into(),
-            node: "alpha".into(),
-            port: 8080,
-            proto: Protocol::Tcp,
-            healthy: false,
-            check: Some("tcp".into()),
-            granted: true,
-            last_error: Some("connection refused".into()),
-        }]
-    }
-    async fn configure_services(&self, services: Vec<Spec>) -> Result<(), ControlError> {
-        *self.services.lock().unwrap() = services;
-        Ok(())
-    }
-    async fn cert_issue(&self, request: CertRequest) -> Result<Issued, ControlError> {
-        Err(ControlError::new(
-            ErrorCode::Refused,
-            format!("{:?}", request.names),
-        ))
-    }
-    async fn cert_list(&self) -> Vec<CertRow> {
-        vec![CertRow {
-            serial: "0a".into(),
-            names: vec!["photos.in.example.org".into()],
-            node: "alpha".into(),
-            not_before: UnixTime::from_ms(0),
-            not_after: UnixTime::from_ms(86_400_000),
-            kind: CertKind::Service,
-            revoked: false,
-            renewal: None,
-        }]
-    }
-    async fn dns_query(&self, name: String, rtype: String) -> Result<QueryReport, ControlError> {
-        Ok(QueryReport {
-            name,
-            rtype,
-            rcode: "NOERROR".into(),
-            origin: crate::dns::Origin::Zone,
-            answers: vec![],
-            authorities: vec![],
-            additionals: vec![],
-            error: None,
-            elapsed_ms: 0,
-        })
-    }
-    async fn dns_zone(&self) -> String {
-        "alpha.in.example.org. 30 IN A 10.9.0.2\n".into()
-    }
-}
-
-#[async_trait::async_trait]
-impl CaControl for FakeAgent {
-    async fn ca_status(&self) -> CaStatus {
-        CaStatus {
-            leader: Some("alpha".into()),
-            term: 1,
-            roster: vec!["alpha".into()],
-            waiting: vec![WaitingRow {
-                node: "beta".into(),
-                reason: "one more".into(),
-            }],
-            voters: vec![VoterRow {
-                node: "alpha".into(),
-                decides: true,
-                behind: Some(0),
-                active: None,
-            }],
-            issuers: vec![IssuerRow {
-                node: "alpha".into(),
-                serial: "0b".into(),
-                state: IssuerState::InForce,
-                not_before: UnixTime::from_ms(0),
-                not_after: UnixTime::from_ms(86_400_000),
-                days_left: 1,
-            }],
-            ledger: LedgerStatus {
-                index: 3,
-                hash: "aa".into(),
-            },
-            epoch: 2,
-            recovery: 0,
-            warnings: vec![],
-        }
-    }
-    async fn ca_root(&self) -> CaRoot {
-        CaRoot {
-            mesh: "00ff".into(),
-            pem: "-----BEGIN".into(),
-            fingerprint_sha256: "bb".into(),
-            not_after: UnixTime::from_ms(0),
-        }
-    }
-    async fn ca_keys(&self, node: Label) -> Result<CaKeys, ControlError> {
-        Ok(CaKeys {
-            mesh: "00ff".into(),
-            is_ca: node.as_str() == "alpha",
-            now_ms: 5,
-            held: vec![Life {
-                begin_ms: 1,
-                end_ms: 9,
-            }],
-            offered: vec![Der(vec![3])],
-        })
-    }
-    async fn ca_promote(&self, request: PromoteRequest) -> Result<(), ControlError> {
-        let message = format!("{} {:?}", request.node, request.issuers);
-        Err(ControlError::new(ErrorCode::Refused, message))
-    }
-    async fn ca_demote(&self, node: Label) -> Result<(), ControlError> {
-        Err(ControlError::new(ErrorCode::Refused, node))
-    }
-    async fn ca_recovery(&self) -> Result<CaRecovery, ControlError> {
-        Err(ControlError::new(ErrorCode::Refused, "nothing is lost"))
-    }
-    async fn ca_recover(&self, signed: Der) -> Result<(), ControlError> {
-        Err(ControlError::new(ErrorCode::Refused, format!("{signed:?}")))
-    }
-}
-
-/// A served fake, its client, and what ends it.
-pub(crate) struct Served {
-    pub agent: Arc<FakeAgent>,
-    pub client: Client,
-    pub path: std::path::PathBuf,
-    _stop: oneshot::Sender<()>,
-    _folder: tempfile::TempDir,
-}
-
-pub(crate) async fn served(agent: FakeAgent) -> Served {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("agent.sock");
-    let socket = Socket::bind(&path).await.unwrap();
-    let agent = Arc::new(agent);
-    let (stop, stopped) = oneshot::channel::<()>();
-    tokio::spawn(server::serve(
-        socket,
-        agent.clone(),
-        Arc::new(TokioClock),
-        async {
-            let _ = stopped.await;
-        },
-    ));
-    Served {
-        agent,
-        client: Client::new(&path),
-        path,
-        _stop: stop,
-        _folder: folder,
-    }
-}
-
-#[tokio::test]
-async fn every_request_gets_its_answer() {
-    let served = served(FakeAgent::default()).await;
-    let client = &served.client;
-    assert_eq!(client.status().await.unwrap(), sample_status());
-    assert_eq!(client.peers().await.unwrap()[0].path, Path::Relay);
-    let pong = client.ping(&"beta".parse().unwrap(), 2).await.unwrap();
-    assert_eq!(pong.rtt_ms.len(), 2);
-    let request = InviteRequest {
-        ttl_s: 60,
-        uses: 1,
-        roles: vec![],
-        names: vec!["web-*".parse().unwrap()],
-        routes: vec![],
-        addresses: Vec::new(),
-    };
-    assert_eq!(client.invite(&request).await.unwrap().expires_ms, 60_000);
-    assert_eq!(client.service_list().await.unwrap().len(), 1);
-    assert_eq!(client.cert_list().await.unwrap()[0].kind, CertKind::Service);
-    assert_eq!(client.ca_status().await.unwrap().term, 1);
-    assert_eq!(client.ca_root().await.unwrap().mesh, "00ff");
-    assert!(
-        client
-            .ca_keys(&"alpha".parse().unwrap())
-            .await
-            .unwrap()
-            .is_ca
-    );
-    let report = client.dns_query("a b&type=x", "AAAA").await.unwrap();
-    assert_eq!(
-        (report.name.as_str(), report.rtype.as_str()),
-        ("a b&type=x", "AAAA")
-    );
-    assert!(client.dns_zone().await.unwrap().starts_with("alpha"));
-}
-
-#[tokio::test]
-async fn a_service_arrives_as_it_was_described() {
-    let served = served(FakeAgent::default()).await;
-    let service = Spec {
-        name: "photos".parse().unwrap(),
+fn photos() -> Spec {
+    Spec {
+        name: label("photos"),
         port: 8080,
         protocol: Protocol::Udp,
         check: Some("http://127.0.0.1:8080/health".parse().unwrap()),
         address: Some("192.0.2.7".parse().unwrap()),
-        share: ["beta".parse().unwrap()].into(),
-        wildcard: false,
+        share: [label("beta")].into(),
+        wildcard: true,
+    }
+}
+
+fn which() -> WhichRenewal {
+    WhichRenewal {
+        name: "photos".into(),
+        folder: Some("/etc/innermesh/certs".into()),
+    }
+}
+
+fn wish() -> RenewalWish {
+    RenewalWish {
+        names: vec!["photos.in.example.org".into()],
+        days: 90,
+        folder: "/etc/innermesh/certs".into(),
+        stem: "photos".into(),
+        owner: Some(33),
+        group: None,
+        mode: 0o640,
+        new_key: true,
+        renew_before_s: Some(3600),
+        exec: Some("systemctl reload nginx".into()),
+        exec_now: false,
+    }
+}
+
+/// Every request, with fields that are hard to write.
+async fn each_request(each: &mut impl EachRequest) {
+    each.visit(StatusRequest {}).await;
+    each.visit(PeersRequest {}).await;
+    let (node, count) = (label("beta"), limits::PINGS);
+    each.visit(PingRequest { node, count }).await;
+    each.visit(RekeyRequest {}).await;
+    each.visit(LeaveRequest {}).await;
+
+    each.visit(InviteRequest {
+        ttl_s: u64::MAX,
+        uses: 2,
+        roles: vec!["admin".into()],
+        names: vec!["web-*".parse().unwrap()],
+        routes: vec!["192.0.2.0/24".parse().unwrap()],
+        addresses: vec!["2001:db8::/32".parse().unwrap()],
+    })
+    .await;
+    let (node, root) = (label("beta"), Some(Der(vec![0xff; 70])));
+    each.visit(EvictRequest { node, root }).await;
+    each.visit(EvictUndoRequest {
+        node: label("beta"),
+    })
+    .await;
+    each.visit(AdmissionsRequest {}).await;
+    let (code, grants) = ("1234-5678".into(), Grants::default());
+    each.visit(ApproveRequest { code, grants }).await;
+    let which_machine = "a \"tablet\" & more".into();
+    each.visit(DenyRequest {
+        which: which_machine,
+    })
+    .await;
+
+    each.visit(ServiceListRequest {}).await;
+    each.visit(ServiceAddRequest(photos())).await;
+    let (name, release) = (label("photos"), true);
+    each.visit(ServiceRmRequest { name, release }).await;
+
+    each.visit(CertListRequest {}).await;
+    each.visit(CertRequest {
+        names: vec!["photos.in.example.org".into()],
+        csr: Der(vec![1, 2]),
+        days: 1,
+    })
+    .await;
+    let serial: Serial = "AA:".repeat(16).parse().unwrap();
+    each.visit(CertRevokeRequest { serial }).await;
+
+    each.visit(RenewalAddRequest(wish())).await;
+    let (which, new_key) = (which(), true);
+    each.visit(RenewalRmRequest(which.clone())).await;
+    each.visit(RenewNowRequest { which, new_key }).await;
+
+    each.visit(RecordListRequest {}).await;
+    each.visit(RecordAddRequest {
+        name: "tv.in.example.org".into(),
+        rtype: "TXT".into(),
+        value: "a b%20\n\u{e9}".into(),
+        public: true,
+    })
+    .await;
+    let (name, rtype) = ("*.tv &type=x+%/?#".into(), "TXT".into());
+    each.visit(RecordRmRequest { name, rtype }).await;
+
+    each.visit(CaStatusRequest {}).await;
+    each.visit(CaRootRequest {}).await;
+    each.visit(CaKeysRequest {
+        node: label("beta"),
+    })
+    .await;
+    let (node, issuers) = (label("beta"), vec![Der(vec![1, 2])]);
+    each.visit(PromoteRequest { node, issuers }).await;
+    each.visit(DemoteRequest {
+        node: label("beta"),
+    })
+    .await;
+    each.visit(RecoveryRequest {}).await;
+    let signed = Der(vec![7]);
+    each.visit(RecoverRequest { signed }).await;
+
+    let name = "tv.in.example.org".to_owned();
+    each.visit(EabAddRequest { name: name.clone() }).await;
+    each.visit(EabRmRequest { name }).await;
+
+    let (name, rtype) = ("a b&type=x".into(), "AAAA".into());
+    each.visit(DnsQueryRequest { name, rtype }).await;
+    each.visit(DnsZoneRequest {}).await;
+}
+
+/// Asks each, of an agent that refuses it by showing it.
+struct Arrival {
+    served: Served,
+    asked: BTreeSet<String>,
+}
+
+impl EachRequest for Arrival {
+    async fn visit<R: Request>(&mut self, request: R)
+    where
+        AnyRequest: From<R::Subject>,
+    {
+        let answer = self.served.client.ask(&request).await;
+        let refused = answer.err().expect("a refusal").to_string();
+        assert_eq!(
+            refused,
+            format!("{:?}", AnyRequest::from(R::Subject::from(request)))
+        );
+        self.asked.insert(format!("{} {}", R::METHOD, R::PATH));
+    }
+}
+
+#[tokio::test]
+async fn every_request_arrives_as_it_was_asked() {
+    let shows = |request, _| {
+        Err(ControlError::new(
+            ErrorCode::Refused,
+            format!("{request:?}"),
+        ))
     };
-    let added = served.client.service_add(&service).await.unwrap();
-    assert_eq!(added.state, ServiceState::Pending);
-    assert_eq!(*served.agent.services.lock().unwrap(), [service]);
-    served
-        .client
-        .service_rm(&"photos".parse().unwrap(), true)
-        .await
-        .unwrap();
+    let mut arrival = Arrival {
+        served: served(FakeAgent::answering(shows)).await,
+        asked: BTreeSet::new(),
+    };
+    each_request(&mut arrival).await;
+    let all = routes().into_iter();
+    let all: BTreeSet<String> = all.map(|r| format!("{} {}", r.method, r.path)).collect();
+    assert_eq!(arrival.asked, all, "each is asked above");
+}
+
+/// Looks at where each is asked.
+struct Templates;
+
+impl EachRequest for Templates {
+    async fn visit<R: Request>(&mut self, request: R)
+    where
+        AnyRequest: From<R::Subject>,
+    {
+        let named: Vec<&str> = R::PATH
+            .split('/')
+            .filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
+            .collect();
+        if R::METHOD == hyper::Method::POST {
+            assert!(
+                named.is_empty(),
+                "{}: a POST has its fields in its body",
+                R::PATH
+            );
+        }
+        let fields = serde_json::to_value(&request).unwrap();
+        for name in named {
+            let field = fields.get(name);
+            assert!(field.is_some_and(Value::is_string), "{}: {fields}", R::PATH);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_path_names_fields_that_its_request_has() {
+    each_request(&mut Templates).await;
+}
+
+#[test]
+fn requests_are_where_older_commands_and_scripts_ask_them() {
+    let mut all: Vec<String> = routes()
+        .iter()
+        .map(|route| {
+            let who = if route.changes { "changes" } else { "looks" };
+            format!("{} {} {who}", route.path, route.method)
+        })
+        .collect();
+    all.sort();
     assert_eq!(
-        *served.agent.released.lock().unwrap(),
-        [("photos".to_string(), true)]
+        all.join("\n"),
+        "\
+/v1/acme/eab POST changes
+/v1/acme/eab/rm POST changes
+/v1/ca GET looks
+/v1/ca/demote POST changes
+/v1/ca/keys POST changes
+/v1/ca/promote POST changes
+/v1/ca/recover POST changes
+/v1/ca/recovery POST changes
+/v1/ca/root GET looks
+/v1/certificates GET looks
+/v1/certificates POST changes
+/v1/certificates/{serial} DELETE changes
+/v1/dns/query GET looks
+/v1/dns/zone GET looks
+/v1/evictions POST changes
+/v1/evictions/{node} DELETE changes
+/v1/invites POST changes
+/v1/leave POST changes
+/v1/peers GET looks
+/v1/ping GET looks
+/v1/records DELETE changes
+/v1/records GET looks
+/v1/records POST changes
+/v1/renewals POST changes
+/v1/renewals/now POST changes
+/v1/renewals/remove POST changes
+/v1/requests POST changes
+/v1/requests/approve POST changes
+/v1/requests/deny POST changes
+/v1/services GET looks
+/v1/services POST changes
+/v1/services/{name} DELETE changes
+/v1/status GET looks
+/v1/tunnel/rekey POST changes"
     );
 }
 
 #[tokio::test]
-async fn who_is_to_be_a_ca_node_arrives_with_its_issuers() {
-    let served = served(FakeAgent::default()).await;
-    let node: Label = "beta".parse().unwrap();
-    let request = PromoteRequest {
-        node: node.clone(),
-        issuers: vec![Der(vec![1, 2])],
+async fn what_older_commands_send_is_understood() {
+    let shows = |request, _| {
+        Err(ControlError::new(
+            ErrorCode::Refused,
+            format!("{request:?}"),
+        ))
     };
-    let said = served.client.ca_promote(&request).await.unwrap_err();
-    assert_eq!(said.to_string(), "beta [2 bytes of DER]");
-    let said = served.client.ca_demote(&node).await.unwrap_err();
-    assert_eq!(said.to_string(), "beta");
-    let said = served.client.ca_recovery().await.unwrap_err();
-    assert_eq!(said.to_string(), "nothing is lost");
-    let said = served.client.ca_recover(Der(vec![7])).await.unwrap_err();
-    assert_eq!(said.to_string(), "1 bytes of DER");
+    let served = served(FakeAgent::answering(shows)).await;
+    for (line, shown) in [
+        (
+            "GET /v1/ping?node=beta&count=3",
+            "Node(Ping(PingRequest { node: beta, count: 3 }))",
+        ),
+        ("POST /v1/leave", "Node(Leave(LeaveRequest))"),
+        (
+            "POST /v1/requests",
+            "Members(Admissions(AdmissionsRequest))",
+        ),
+        (
+            "DELETE /v1/services/photos",
+            "Services(Rm(ServiceRmRequest { name: photos, release: false }))",
+        ),
+        (
+            "DELETE /v1/services/photos?release=true",
+            "Services(Rm(ServiceRmRequest { name: photos, release: true }))",
+        ),
+        (
+            "GET /v1/dns/query?name=a%20b%26c&type=AAAA",
+            "Dns(Query(DnsQueryRequest { name: \"a b&c\", rtype: \"AAAA\" }))",
+        ),
+        (
+            "DELETE /v1/records?name=%2A.tv&type=TXT",
+            "Records(Rm(RecordRmRequest { name: \"*.tv\", rtype: \"TXT\" }))",
+        ),
+    ] {
+        let request = format!(
+            "{line} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        );
+        let answer = raw(&served, request.as_bytes()).await;
+        let (_, json) = answer.split_once("\r\n\r\n").unwrap();
+        let error: ControlError = serde_json::from_str(json).unwrap();
+        assert_eq!(error.message, shown, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_arrives_as_it_was_given() {
+    let served = served(FakeAgent::new()).await;
+    let client = &served.client;
+    assert_eq!(
+        client.ask(&StatusRequest {}).await.unwrap(),
+        sample_status()
+    );
+    assert_eq!(
+        client.ask(&CaStatusRequest {}).await.unwrap(),
+        sample_ca_status()
+    );
+    assert_eq!(
+        client.ask(&CaRootRequest {}).await.unwrap(),
+        sample_ca_root()
+    );
+}
+
+#[tokio::test]
+async fn who_asks_is_told_to_the_agent() {
+    let shows = |_, uid: u32| Err(ControlError::new(ErrorCode::Refused, uid));
+    let served = served(FakeAgent::answering(shows)).await;
+    let refused = served.client.ask(&RenewalAddRequest(wish())).await;
+    let own = nix::unistd::geteuid().to_string();
+    assert_eq!(refused.unwrap_err().to_string(), own);
+}
+
+#[tokio::test]
+async fn within_the_process_a_request_gets_the_same_answer() {
+    let agent: Arc<dyn Control> = Arc::new(FakeAgent::new());
+    assert_eq!(agent.ask(StatusRequest {}).await.unwrap(), sample_status());
+    let refused = agent
+        .ask(EvictUndoRequest {
+            node: label("beta"),
+        })
+        .await;
+    assert_eq!(refused.unwrap_err().code, ErrorCode::Refused);
 }
 
 #[tokio::test]
 async fn a_refusal_arrives_in_the_agent_s_own_words() {
-    let served = served(FakeAgent::default()).await;
-    let refused = served
-        .client
-        .ping(&"gamma".parse().unwrap(), 1)
-        .await
-        .unwrap_err();
+    let none = |_, _| {
+        let message = "no member is called gamma; `agent status` lists them";
+        Err(ControlError::new(ErrorCode::NotFound, message))
+    };
+    let served = served(FakeAgent::answering(none)).await;
+    let ping = |count| PingRequest {
+        node: label("gamma"),
+        count,
+    };
+    let refused = served.client.ask(&ping(1)).await.unwrap_err();
     assert!(
         matches!(&refused, ClientError::Refused(e) if e.code == ErrorCode::NotFound),
         "{refused:?}"
     );
     assert!(refused.to_string().contains("no member is called gamma"));
-    let too_many = served
-        .client
-        .ping(&"beta".parse().unwrap(), limits::PINGS + 1)
-        .await;
-    assert!(matches!(too_many, Err(ClientError::Refused(e)) if e.code == ErrorCode::Invalid));
-    let request = CertRequest {
-        names: vec!["x".into()],
-        csr: Der(vec![1, 2]),
-        days: 1,
-    };
-    let refused = served.client.cert_issue(&request).await;
-    assert!(matches!(refused, Err(ClientError::Refused(e)) if e.code == ErrorCode::Refused));
+    for count in [0, limits::PINGS + 1] {
+        let out_of_bounds = served.client.ask(&ping(count)).await;
+        assert!(
+            matches!(&out_of_bounds, Err(ClientError::Refused(e)) if e.code == ErrorCode::Invalid),
+            "{out_of_bounds:?}"
+        );
+    }
 }
 
 #[tokio::test]
 async fn without_an_agent_the_client_says_how_to_start_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("agent.sock");
-    let absent = Client::new(&path).status().await.unwrap_err();
+    let absent = Client::new(&path).ask(&StatusRequest {}).await.unwrap_err();
     assert!(matches!(absent, ClientError::NotRunning(_)), "{absent:?}");
     assert!(absent.to_string().contains("systemctl start innermesh"));
     drop(tokio::net::UnixListener::bind(&path).unwrap());
-    let stale = Client::new(&path).status().await.unwrap_err();
+    let stale = Client::new(&path).ask(&StatusRequest {}).await.unwrap_err();
     assert!(matches!(stale, ClientError::NotRunning(_)), "{stale:?}");
+}
+
+/// An agent that never answers.
+struct Hangs;
+
+#[async_trait]
+impl Control for Hangs {
+    async fn answer(&self, _: AnyRequest, _: u32) -> Result<Reply, ControlError> {
+        std::future::pending().await
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_hangs_is_answered_with_a_timeout() {
-    let served = served(FakeAgent {
-        slow: true,
-        ..Default::default()
-    })
-    .await;
-    let error = served.client.status().await.unwrap_err();
+    let served = served(Hangs).await;
+    let error = served.client.ask(&StatusRequest {}).await.unwrap_err();
     assert!(
         matches!(&error, ClientError::Refused(e) if e.code == ErrorCode::Timeout),
         "{error:?}"
@@ -467,7 +445,13 @@ async fn raw(served: &Served, request: &[u8]) -> String {
 
 #[tokio::test]
 async fn nonsense_is_refused_as_json_and_changes_nothing() {
-    let served = served(FakeAgent::default()).await;
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let all = asked.clone();
+    let served = served(FakeAgent::answering(move |request, _| {
+        all.lock().unwrap().push(format!("{request:?}"));
+        Err(ControlError::new(ErrorCode::Internal, "done"))
+    }))
+    .await;
     for (method, path, body, status) in [
         ("POST", "/v1/services", "{}", "400"),
         (
@@ -496,9 +480,14 @@ async fn nonsense_is_refused_as_json_and_changes_nothing() {
             "400",
         ),
         ("DELETE", "/v1/services/a.b", "", "400"),
+        ("DELETE", "/v1/services/a?name=b", "", "400"),
+        ("DELETE", "/v1/services/%ff", "", "400"),
+        ("DELETE", "/v1/certificates/12", "", "400"),
+        ("POST", "/v1/invites", "", "400"),
         ("GET", "/v1/ping?node=beta&count=-1", "", "400"),
         ("GET", "/v1/nothing", "", "404"),
         ("PUT", "/v1/status", "", "404"),
+        ("POST", "/v1/status", "", "404"),
     ] {
         let length = body.len();
         let request = format!(
@@ -514,12 +503,12 @@ async fn nonsense_is_refused_as_json_and_changes_nothing() {
         let error: ControlError = serde_json::from_str(json).unwrap();
         assert!(!error.message.is_empty());
     }
-    assert!(served.agent.services.lock().unwrap().is_empty());
+    assert!(asked.lock().unwrap().is_empty(), "{asked:?}");
 }
 
 #[tokio::test]
 async fn a_body_beyond_the_limit_is_refused() {
-    let served = served(FakeAgent::default()).await;
+    let served = served(FakeAgent::new()).await;
     let mut request = format!(
         "POST /v1/services HTTP/1.1\r\nHost: agent\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\nConnection: close\r\n\r\n",
@@ -534,25 +523,25 @@ async fn a_body_beyond_the_limit_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_sends_nothing_is_cut_off() {
-    let served = served(FakeAgent::default()).await;
+    let served = served(FakeAgent::new()).await;
     assert_eq!(raw(&served, b"GET /v1/status HTT").await, "");
 }
 
 #[tokio::test]
 async fn a_user_s_idle_connections_give_way_to_its_next_one() {
-    let served = served(FakeAgent::default()).await;
+    let served = served(FakeAgent::new()).await;
     let mut held = Vec::new();
     for _ in 0..limits::CONTROL_PER_USER {
         let mut stream = UnixStream::connect(&served.path).await.unwrap();
         stream
-            .write_all(b"GET /v1/peers HTTP/1.1\r\nHost: agent\r\n\r\n")
+            .write_all(b"GET /v1/ca/root HTTP/1.1\r\nHost: agent\r\n\r\n")
             .await
             .unwrap();
         // The answer shows that the place is taken.
         stream.read_u8().await.unwrap();
         held.push(stream);
     }
-    let next = tokio::time::timeout(Duration::from_secs(4), served.client.peers());
+    let next = tokio::time::timeout(Duration::from_secs(4), served.client.ask(&CaRootRequest {}));
     assert!(next.await.expect("in time").is_ok());
     let mut rest = Vec::new();
     let ended = held[0].read_to_end(&mut rest);
@@ -600,16 +589,21 @@ fn the_field_names_of_status_are_those_that_scripts_read() {
     );
 }
 
-#[tokio::test]
-async fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
-    let agent = FakeAgent::default();
-    let value = |v: Result<Value, _>| v.unwrap();
+#[test]
+fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
+    let peer = Peer {
+        name: "beta".into(),
+        path: Path::Relay,
+        endpoint: "192.0.2.1:51819".parse().ok(),
+        rtt_ms: Some(1.5),
+        psk: true,
+    };
     assert_eq!(
-        value(serde_json::to_value(agent.peers().await)),
-        json!([{"name": "beta", "path": "relay", "endpoint": "192.0.2.1:51819", "rtt_ms": 1.5, "psk": true}])
+        serde_json::to_value(peer).unwrap(),
+        json!({"name": "beta", "path": "relay", "endpoint": "192.0.2.1:51819", "rtt_ms": 1.5, "psk": true})
     );
     assert_eq!(
-        value(serde_json::to_value(agent.ca_status().await)),
+        serde_json::to_value(sample_ca_status()).unwrap(),
         json!({
             "leader": "alpha", "term": 1, "roster": ["alpha"],
             "waiting": [{"node": "beta", "reason": "one more"}],
@@ -621,36 +615,70 @@ async fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
             "ledger": {"index": 3, "hash": "aa"}, "epoch": 2, "recovery": 0, "warnings": [],
         })
     );
-    let request = InviteRequest {
-        ttl_s: 1,
-        uses: 1,
-        roles: vec![],
-        names: vec![],
-        routes: vec![],
-        addresses: Vec::new(),
+    let expires = UnixTime::from_ms(1000);
+    let invite = Invite {
+        token: "tok".into(),
+        command: "printf %s tok | agent join 192.0.2.1 --token -".into(),
+        asking: "agent join 192.0.2.1 --token -".into(),
+        expires,
+        expires_ms: expires.ms(),
     };
     assert_eq!(
-        value(serde_json::to_value(agent.invite(request).await.unwrap())),
+        serde_json::to_value(invite).unwrap(),
         json!({
             "token": "tok", "command": "printf %s tok | agent join 192.0.2.1 --token -",
             "asking": "agent join 192.0.2.1 --token -",
             "expires": "1970-01-01T00:00:01Z", "expires_ms": 1000,
         })
     );
+    let service = ServiceRow {
+        name: "photos".into(),
+        node: "alpha".into(),
+        port: 8080,
+        proto: Protocol::Tcp,
+        healthy: false,
+        check: Some("tcp".into()),
+        granted: true,
+        last_error: Some("connection refused".into()),
+    };
     assert_eq!(
-        value(serde_json::to_value(agent.service_list().await)),
-        json!([{
+        serde_json::to_value(service).unwrap(),
+        json!({
             "name": "photos", "node": "alpha", "port": 8080, "proto": "tcp", "healthy": false,
             "check": "tcp", "granted": true, "last_error": "connection refused",
-        }])
+        })
     );
+    let certificate = CertRow {
+        serial: "0a".into(),
+        names: vec!["photos.in.example.org".into()],
+        node: "alpha".into(),
+        not_before: UnixTime::from_ms(0),
+        not_after: UnixTime::from_ms(86_400_000),
+        kind: CertKind::Service,
+        revoked: false,
+        renewal: None,
+    };
     assert_eq!(
-        value(serde_json::to_value(agent.cert_list().await)),
-        json!([{
+        serde_json::to_value(certificate).unwrap(),
+        json!({
             "serial": "0a", "names": ["photos.in.example.org"], "node": "alpha",
             "not_before": "1970-01-01T00:00:00Z", "not_after": "1970-01-02T00:00:00Z",
             "kind": "service", "revoked": false, "renewal": null,
-        }])
+        })
+    );
+    let record = RecordRow {
+        name: "tv.in.example.org.".into(),
+        rtype: "A".into(),
+        value: "192.0.2.9".into(),
+        public: false,
+        owner: "alpha".into(),
+    };
+    assert_eq!(
+        serde_json::to_value(record).unwrap(),
+        json!({
+            "name": "tv.in.example.org.", "type": "A", "value": "192.0.2.9",
+            "public": false, "owner": "alpha",
+        })
     );
 }
 

@@ -47,6 +47,7 @@ pub use self::{
 
 use crate::{
     acme::Acme,
+    control::{Control, ControlError},
     dns::{Dns, DnsServer, ListenError},
     gossip::Gossip,
     host::key_files::{self as keys, KeyFileError},
@@ -469,8 +470,17 @@ impl Agent {
     }
 
     /// What a person or a script can ask and tell.
-    pub fn control(&self) -> Arc<dyn crate::control::Control> {
+    pub fn control(&self) -> Arc<dyn Control> {
         Arc::new(commands::AgentControl(self.inner.clone()))
+    }
+
+    /// Takes the services of the configuration, all of them, in place of those that
+    /// it had before.
+    ///
+    /// # Errors
+    /// When one makes no sense, or can't be stored; all are as they were then.
+    pub async fn configure_services(&self, services: Vec<Spec>) -> Result<(), ControlError> {
+        commands::configure_services(&self.inner, services).await
     }
 
     /// Waits until this machine has left the mesh: there is nothing to run for

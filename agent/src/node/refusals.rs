@@ -9,7 +9,7 @@ use innermesh_proto::{
 };
 
 use crate::{
-    control::api::{ControlError, ErrorCode},
+    control::{ControlError, ErrorCode},
     node::Inner,
 };
 

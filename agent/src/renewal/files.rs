@@ -10,7 +10,7 @@ use innermesh_proto::certificate::Certificate;
 
 use crate::{
     ca::pem,
-    control::api::Issued,
+    control::certificates::Issued,
     host::{
         keys::{CaKey, Keys},
         outside::{Access, SetFile},

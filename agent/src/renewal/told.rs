@@ -129,6 +129,15 @@ mod tests {
     }
 
     #[test]
+    fn a_row_names_the_files_of_its_certificate() {
+        let row = row(&kept(), None);
+        assert_eq!(row.names, kept().wish.names);
+        let folder = std::path::Path::new("/etc/innermesh/certs");
+        assert_eq!(row.pem, folder.join("photos.pem"));
+        assert_eq!(row.ca, folder.join("ca.crt"));
+    }
+
+    #[test]
     fn what_no_time_mends_is_told_at_once() {
         let told = told(1, 0, true);
         assert!(told[0].contains("no CA node"), "{told:?}");

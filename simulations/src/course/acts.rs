@@ -4,7 +4,12 @@
 use std::{net::SocketAddr, time::Duration};
 
 use futures_util::future::join_all;
-use innermesh_agent::{host::Clock, node::Agent, services::Spec};
+use innermesh_agent::{
+    control::services::{ServiceAddRequest, ServiceRmRequest},
+    host::Clock,
+    node::Agent,
+    services::Spec,
+};
 use innermesh_proto::{certificate::Serial, crypto::Hash, ledger::RULES};
 
 use super::{Course, EXCUSED, FRESH, REFETCH};
@@ -378,7 +383,7 @@ impl Course<'_> {
             let name = name.parse().expect("a label");
             // Who stands still hears its user later.
             clock.sleep(Duration::ZERO).await;
-            let answer = control.service_add(Spec::new(name, port)).await;
+            let answer = control.ask(ServiceAddRequest(Spec::new(name, port))).await;
             Done {
                 node,
                 what: Asked::Add(service),
@@ -403,11 +408,16 @@ impl Course<'_> {
             let name = name.parse().expect("a label");
             // Who stands still hears its user later.
             clock.sleep(Duration::ZERO).await;
-            let answer = control.service_rm(name, false).await;
+            let answer = control
+                .ask(ServiceRmRequest {
+                    name,
+                    release: false,
+                })
+                .await;
             Done {
                 node,
                 what: Asked::Remove(service),
-                answer: answer.map_err(|e| e.to_string()),
+                answer: answer.map(|_| ()).map_err(|e| e.to_string()),
             }
         });
         self.asking.entry(node).or_default().push(asking);

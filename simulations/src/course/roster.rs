@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use innermesh_agent::{
-    control::authority::{EvictRequest, EvictionState},
+    control::members::{EvictRequest, EvictionState},
     node::Agent,
 };
 use innermesh_proto::{
@@ -258,7 +258,7 @@ impl Course<'_> {
             root: None,
         };
         let asking = self.asked.spawn(async move {
-            let answer = match control.evict(request).await {
+            let answer = match control.ask(request).await {
                 Ok(evicted) if evicted.state == EvictionState::Evicted => Ok(()),
                 Ok(evicted) => Err(format!("{:?}", evicted.state)),
                 Err(error) => Err(error.to_string()),

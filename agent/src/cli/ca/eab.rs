@@ -3,7 +3,11 @@
 use innermesh_proto::name::MeshDomain;
 
 use super::super::{cert::full_name, failure::Failure, output::Output};
-use crate::control::Client;
+use crate::control::{
+    Client,
+    acme::{EabAddRequest, EabRmRequest},
+    node::StatusRequest,
+};
 
 /// Create an ACME key for a program on another machine.
 ///
@@ -25,17 +29,18 @@ pub struct Arguments {
 }
 
 pub async fn eab(arguments: Arguments, client: &Client) -> Result<(), Failure> {
-    let status = client.status().await?;
+    let status = client.ask(&StatusRequest {}).await?;
     let domain: MeshDomain = status.domain.parse().map_err(Failure::failed)?;
     let name = full_name(&arguments.name, &domain)?;
     if arguments.rm {
-        client.eab_rm(&name).await?;
+        let request = EabRmRequest { name: name.clone() };
+        client.ask(&request).await?;
         let told = serde_json::json!({ "name": name, "state": "removed" });
         return arguments
             .output
             .print(&told, || format!("the keys for {name} are taken back\n"));
     }
-    let made = client.eab_add(&name).await?;
+    let made = client.ask(&EabAddRequest { name }).await?;
     arguments.output.print(&made, || {
         format!(
             "An ACME client may have certificates for {} with\n\n  directory  {}\n  key id     {}\n  \

@@ -14,7 +14,10 @@ use super::{
 };
 use crate::{
     ca::fingerprint,
-    control::{Client, api::CaStatus},
+    control::{
+        Client,
+        ca::{CaRootRequest, CaStatus, CaStatusRequest},
+    },
 };
 
 #[derive(Debug, clap::Subcommand)]
@@ -67,7 +70,7 @@ pub async fn run(command: Command, context: &Context) -> Result<(), Failure> {
 }
 
 async fn status(arguments: &StatusArguments, client: &Client) -> Result<(), Failure> {
-    let status = client.ca_status().await?;
+    let status = client.ask(&CaStatusRequest {}).await?;
     arguments.output.print(&status, || text(&status))?;
     if !arguments.output.is_json() {
         warn(&status.warnings);
@@ -76,7 +79,7 @@ async fn status(arguments: &StatusArguments, client: &Client) -> Result<(), Fail
 }
 
 async fn root(arguments: &RootArguments, client: &Client) -> Result<(), Failure> {
-    let root = client.ca_root().await?;
+    let root = client.ask(&CaRootRequest {}).await?;
     if !arguments.output.is_json() {
         // Beside the output, which may go to a file.
         output::note(&format!(
@@ -141,11 +144,11 @@ fn text(status: &CaStatus) -> String {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn the_text_names_everything_that_a_person_looks_for() {
-        use crate::control::{api::CaControl, tests::FakeAgent};
+    #[test]
+    fn the_text_names_everything_that_a_person_looks_for() {
+        use crate::control::testing::sample_ca_status;
         assert_eq!(
-            text(&FakeAgent::default().ca_status().await),
+            text(&sample_ca_status()),
             "\
 leader  alpha
 term    1

@@ -22,8 +22,8 @@ use super::super::{
 use crate::{
     ca::{Root, expiry},
     control::{
-        Client, ClientError,
-        api::{CaRecovery, Der},
+        Client, ClientError, Der,
+        ca::{CaRecovery, RecoverRequest, RecoveryRequest},
     },
     host::{keys::SystemKeys, system},
     node::Offline,
@@ -70,7 +70,11 @@ pub async fn recover(arguments: Arguments, paths: &Paths, client: &Client) -> Re
     }
     let asked = caught_up(&arguments, client).await?;
     let signed = signed(&arguments, paths, &asked)?;
-    client.ca_recover(Der(codec::encode(&signed))).await?;
+    client
+        .ask(&RecoverRequest {
+            signed: Der(codec::encode(&signed)),
+        })
+        .await?;
     arguments.print(&asked, paths, "")
 }
 
@@ -149,7 +153,7 @@ async fn caught_up(arguments: &Arguments, client: &Client) -> Result<CaRecovery,
     let mut progress = Progress::default();
     let mut looks = 0;
     loop {
-        let asked = client.ca_recovery().await.map_err(unreached)?;
+        let asked = client.ask(&RecoveryRequest {}).await.map_err(unreached)?;
         if asked.ahead.is_empty() || arguments.leave_behind {
             return Ok(asked);
         }

@@ -15,8 +15,8 @@ use super::super::{
 use crate::{
     ca::{CaError, Root, expiry},
     control::{
-        Client,
-        api::{CaKeys, CaStatus, Der, PromoteRequest},
+        Client, Der,
+        ca::{CaKeys, CaKeysRequest, CaStatus, CaStatusRequest, DemoteRequest, PromoteRequest},
     },
     host::duration::Span,
     host::keys::SystemKeys,
@@ -77,7 +77,7 @@ pub async fn promote(
     client: &Client,
 ) -> Result<(), Failure> {
     let node = &arguments.node;
-    let keys = client.ca_keys(node).await?;
+    let keys = client.ask(&CaKeysRequest { node: node.clone() }).await?;
     let root = arguments.root_key.open(paths, &keys.mesh)?;
     let issuers = sign(&root, &keys).map_err(Failure::failed)?;
     drop(root);
@@ -87,7 +87,7 @@ pub async fn promote(
             node: node.clone(),
             issuers,
         };
-        client.ca_promote(&request).await?;
+        client.ask(&request).await?;
     }
     let patience = arguments.timeout;
     let json = arguments.output.is_json();
@@ -150,7 +150,7 @@ fn promoted(changed: &Changed<'_>, size: usize) -> String {
 
 pub async fn demote(arguments: DemoteArguments, client: &Client) -> Result<(), Failure> {
     let node = &arguments.node;
-    client.ca_demote(node).await?;
+    client.ask(&DemoteRequest { node: node.clone() }).await?;
     let json = arguments.output.is_json();
     let status = until(client, arguments.timeout, json, |status| {
         match decides(status, node) || waits_for(status, node).is_some() {
@@ -210,7 +210,7 @@ async fn until(
     let mut missing = "an answer of the agent".to_string();
     let looking = async {
         loop {
-            let status = client.ca_status().await?;
+            let status = client.ask(&CaStatusRequest {}).await?;
             match done(&status) {
                 Ok(()) => return Ok::<CaStatus, Failure>(status),
                 Err(what) => {
@@ -234,7 +234,7 @@ async fn until(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::tests::{FakeAgent, served};
+    use crate::control::testing::{FakeAgent, served};
 
     fn changed<'a>(roster: &'a [String], waits_for: Option<&'a str>, issuers: usize) -> String {
         let changed = Changed {
@@ -262,7 +262,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_change_that_does_not_come_about_in_time_ends_with_4() {
-        let served = served(FakeAgent::default()).await;
+        let served = served(FakeAgent::new()).await;
         let late = until(&served.client, Span(0), true, |_| Err("x".into())).await;
         assert_eq!(
             late.unwrap_err().code,

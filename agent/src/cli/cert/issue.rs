@@ -24,9 +24,11 @@ use super::{
 use crate::{
     ca::{csr, pem},
     control::{
-        Client, ClientError, ErrorCode,
-        api::{CertRequest, Der, Issued},
-        renewals::{RenewalWish, WhichRenewal},
+        Client, ClientError, Der, ErrorCode,
+        ca::CaRootRequest,
+        certificates::{CertRequest, Issued},
+        node::StatusRequest,
+        renewals::{RenewalAddRequest, RenewalRmRequest, RenewalWish, WhichRenewal},
     },
     host::{
         UnixTime,
@@ -136,11 +138,11 @@ pub async fn issue(
     paths: &Paths,
     client: &Client,
 ) -> Result<(), Failure> {
-    let status = client.status().await?;
+    let status = client.ask(&StatusRequest {}).await?;
     let domain: MeshDomain = status.domain.parse().map_err(Failure::failed)?;
     let wish = wish(&arguments, &domain, paths)?;
     let place = kept::place(&wish);
-    let root = client.ca_root().await?;
+    let root = client.ask(&CaRootRequest {}).await?;
     let there = key_of(&place, &root.pem).await?;
     let kept = there.filter(|_| !arguments.new_key);
     let was_kept = kept.is_some();
@@ -154,7 +156,7 @@ pub async fn issue(
         csr: Der(csr),
         days: arguments.days,
     };
-    let issued = client.cert_issue(&request).await?;
+    let issued = client.ask(&request).await?;
     if !files::is_for(&issued, &*key, &names) {
         return Err(Failure::failed(
             "the agent answered with another certificate than was asked for; nothing was written",
@@ -172,7 +174,7 @@ pub async fn issue(
         end(client, &arguments.name, &place).await?;
         return arguments.output.print(&printed, || text(&printed));
     }
-    let row = client.renewal_add(&wish).await?;
+    let row = client.ask(&RenewalAddRequest(wish)).await?;
     printed.renewed = row.next;
     arguments.output.print(&printed, || text(&printed))?;
     warn(&row);
@@ -222,7 +224,7 @@ async fn end(client: &Client, name: &str, place: &SetPlace) -> Result<(), Failur
         name: name.to_owned(),
         folder: Some(place.folder.clone()),
     };
-    match client.renewal_rm(&which).await {
+    match client.ask(&RenewalRmRequest(which)).await {
         Ok(_) => {
             output::note("it was renewed by itself until now, and is so no more");
             Ok(())

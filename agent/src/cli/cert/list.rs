@@ -4,7 +4,11 @@ use super::super::{
     failure::Failure,
     output::{Output, or_dash, table},
 };
-use crate::control::{Client, api::CertRow, renewals::RenewalRow};
+use crate::control::{
+    Client,
+    certificates::{CertListRequest, CertRow},
+    renewals::RenewalRow,
+};
 
 /// Show all certificates, and how this node renews its own.
 #[derive(Debug, clap::Args)]
@@ -14,7 +18,7 @@ pub struct ListArguments {
 }
 
 pub async fn list(arguments: &ListArguments, client: &Client) -> Result<(), Failure> {
-    let certificates = client.cert_list().await?;
+    let certificates = client.ask(&CertListRequest {}).await?;
     arguments
         .output
         .print(&certificates, || text(&certificates))
@@ -81,7 +85,7 @@ fn text(certificates: &[CertRow]) -> String {
 mod tests {
     use super::*;
     use crate::{
-        control::api::CertKind,
+        control::certificates::CertKind,
         host::UnixTime,
         renewal::{
             kept::{Failure, tests::kept},

@@ -20,7 +20,8 @@ use super::{
 };
 use crate::control::{
     Client,
-    renewals::{RenewNow, RenewalRow, WhichRenewal},
+    certificates::{CertListRequest, CertRevokeRequest},
+    renewals::{RenewNowRequest, RenewalRmRequest, RenewalRow, WhichRenewal},
 };
 
 #[derive(Debug, clap::Subcommand)]
@@ -106,11 +107,11 @@ pub async fn run(command: Command, paths: &Paths, client: &Client) -> Result<(),
 }
 
 async fn renew(arguments: &RenewArguments, client: &Client) -> Result<(), Failure> {
-    let request = RenewNow {
+    let request = RenewNowRequest {
         which: arguments.which.renewal()?,
         new_key: arguments.new_key,
     };
-    let row = client.renewal_now(&request).await?;
+    let row = client.ask(&request).await?;
     arguments.output.print(&row, || {
         format!(
             "{} until {}, serial {}\n",
@@ -123,7 +124,9 @@ async fn renew(arguments: &RenewArguments, client: &Client) -> Result<(), Failur
 }
 
 async fn remove(arguments: &RmArguments, client: &Client) -> Result<(), Failure> {
-    let row = client.renewal_rm(&arguments.which.renewal()?).await?;
+    let row = client
+        .ask(&RenewalRmRequest(arguments.which.renewal()?))
+        .await?;
     arguments.output.print(&row, || {
         format!(
             "{} is not renewed any more; {} and the other files stay, and the certificate ends \
@@ -137,8 +140,8 @@ async fn remove(arguments: &RmArguments, client: &Client) -> Result<(), Failure>
 
 async fn revoke(arguments: &RevokeArguments, client: &Client) -> Result<(), Failure> {
     let serial = arguments.serial;
-    let rows = client.cert_list().await?;
-    let revoked = client.cert_revoke(&serial).await?;
+    let rows = client.ask(&CertListRequest {}).await?;
+    let revoked = client.ask(&CertRevokeRequest { serial }).await?;
     arguments.output.print(&revoked, || {
         let own = rows.into_iter().find(|row| row.serial == serial.to_string());
         let next = match own.and_then(|row| row.renewal) {
@@ -178,7 +181,7 @@ async fn command_done(client: &Client, mut row: RenewalRow) -> Result<(), Failur
         }
         tokio::time::sleep(PAUSE).await;
         looks += 1;
-        let rows = client.cert_list().await?;
+        let rows = client.ask(&CertListRequest {}).await?;
         let renewals = rows.into_iter().filter_map(|row| row.renewal);
         let Some(now) = renewals.into_iter().find(|now| now.key == row.key) else {
             return Ok(());

@@ -35,7 +35,7 @@ use crate::node::refusals::{by_refusal, decide, invalid, refused, submit};
 use crate::{
     control::{
         ControlError, ErrorCode,
-        authority::{Admitted, ApproveRequest, Denied, RequestRow, RequestState},
+        members::{Admitted, ApproveRequest, Denied, RequestRow, RequestState},
     },
     host::Mono,
     quic::CallError,

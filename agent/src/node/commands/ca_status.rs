@@ -14,7 +14,10 @@ use innermesh_proto::{
 
 use crate::{
     ca::pem,
-    control::api::{CaRoot, CaStatus, IssuerRow, IssuerState, LedgerStatus, VoterRow, WaitingRow},
+    control::{
+        ca::{CaRoot, CaStatus, IssuerRow, IssuerState, VoterRow, WaitingRow},
+        node::LedgerStatus,
+    },
     host::{UnixTime, state_folder},
     node::{Inner, commands::warnings},
 };

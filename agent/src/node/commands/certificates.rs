@@ -16,8 +16,7 @@ use crate::{
     ca::{csr::Csr, pem},
     control::{
         ControlError, ErrorCode,
-        api::{CertKind, CertRequest, CertRow, Issued},
-        authority::CertRevoked,
+        certificates::{CertKind, CertRequest, CertRevoked, CertRow, Issued},
     },
     host::UnixTime,
 };

@@ -3,7 +3,7 @@
 use innermesh_proto::zone::{DomainName, RecordType};
 
 use crate::{
-    control::api::{ControlError, QueryReport},
+    control::{ControlError, dns::QueryReport},
     node::{Inner, refusals::invalid},
 };
 

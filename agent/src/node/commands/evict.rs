@@ -15,7 +15,7 @@ use innermesh_proto::{
 
 use crate::control::{
     ControlError, ErrorCode,
-    authority::{EvictRequest, Evicted, EvictionState},
+    members::{EvictRequest, Evicted, EvictionState},
 };
 use crate::node::Inner;
 use crate::node::follow::holds;

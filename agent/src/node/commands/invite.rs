@@ -15,8 +15,7 @@ use crate::node::refusals::{invalid, not_member, refused};
 use crate::{
     control::{
         ControlError,
-        api::{Invite, InviteRequest},
-        authority::Grants,
+        members::{Grants, Invite, InviteRequest},
     },
     enroll::token::{InviteOptions, Token},
     host::UnixTime,

@@ -11,7 +11,7 @@ use crate::node::refusals::{by_refusal, decide, not_member, refused};
 use crate::{
     control::{
         ControlError, ErrorCode,
-        authority::{LeaveState, Left, NameLeft},
+        node::{LeaveState, Left, NameLeft},
     },
     host::{Host, UnixTime, state_folder},
 };

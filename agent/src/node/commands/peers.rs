@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use innermesh_proto::{id::NodeId, name::Label, rpc::method};
 
 use crate::{
-    control::api::{ControlError, Path, Peer, PingReply},
+    control::{
+        ControlError,
+        node::{Path, Peer, PingReply},
+    },
     node::{Inner, follow::tunnel, refusals::no_node},
     quic::PeerInfo,
 };

@@ -12,7 +12,7 @@ use innermesh_proto::{
 
 use crate::control::{
     ControlError,
-    authority::{RecordAdd, RecordRow},
+    records::{RecordAddRequest, RecordRow},
 };
 use crate::node::Inner;
 use crate::node::refusals::{decide, invalid};
@@ -38,7 +38,7 @@ pub fn list(inner: &Inner) -> Vec<RecordRow> {
 ///
 /// # Errors
 /// What is wrong with it, or why the mesh refuses it.
-pub async fn add(inner: &Inner, record: RecordAdd) -> Result<RecordRow, ControlError> {
+pub async fn add(inner: &Inner, record: RecordAddRequest) -> Result<RecordRow, ControlError> {
     let rtype: RecordType = record.rtype.parse().map_err(invalid)?;
     let add = AddRecord {
         name: record.name.parse::<DomainName>().map_err(invalid)?,

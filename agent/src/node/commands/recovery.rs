@@ -13,7 +13,10 @@ use innermesh_proto::{
 };
 
 use crate::{
-    control::api::{CaRecovery, ControlError, Der, Life},
+    control::{
+        ControlError, Der,
+        ca::{CaRecovery, Life},
+    },
     enroll::kept::Kept,
     gossip::known,
     host::{Host, key_files as keys, state_folder},

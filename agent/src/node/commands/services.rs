@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use innermesh_proto::{id::NodeId, ledger::state::NameKind, name::Label, view::MeshView};
 
 use crate::{
-    control::api::{
-        ControlError, ErrorCode, ServiceAdded, ServiceRow, ServiceState, ServiceStatus,
+    control::{
+        ControlError, ErrorCode,
+        node::ServiceStatus,
+        services::{ServiceAdded, ServiceRow, ServiceState},
     },
     node::{
         Inner,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use innermesh_proto::{id::NodeId, ledger::Member, view::MeshView};
 
 use crate::{
-    control::api::{DnsStatus, LedgerStatus, NodeRow, Pending, Status},
+    control::node::{DnsStatus, LedgerStatus, NodeRow, Pending, Status},
     node::{
         Inner, VERSION,
         commands::{

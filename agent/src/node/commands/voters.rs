@@ -14,7 +14,10 @@ use innermesh_proto::{
 };
 
 use crate::{
-    control::api::{CaKeys, ControlError, Der, PromoteRequest},
+    control::{
+        ControlError, Der,
+        ca::{CaKeys, PromoteRequest},
+    },
     node::{
         Inner,
         commands::recovery,

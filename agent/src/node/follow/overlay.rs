@@ -20,8 +20,8 @@ use crate::node::Inner;
 use crate::node::follow::view;
 use crate::{
     control::{
-        api::OverlayStatus,
         finding::{Finding, Severity, code},
+        node::OverlayStatus,
     },
     host::Mono,
     overlay::{Filtered, OverlayError, others::Lost, stored},

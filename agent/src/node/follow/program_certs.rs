@@ -21,8 +21,8 @@ use crate::node::refusals::{invalid, refused};
 use crate::{
     control::{
         ControlError, ErrorCode,
-        api::CertRow,
-        renewals::{RenewNow, RenewalRow, RenewalWish, WhichRenewal},
+        certificates::CertRow,
+        renewals::{RenewNowRequest, RenewalRow, RenewalWish, WhichRenewal},
     },
     host::{Disk, Mono, keys::CaKey, outside::SetPlace},
     renewal::{
@@ -304,7 +304,7 @@ async fn store(inner: &Inner, kept: &Kept) -> Result<(), String> {
     written.map_err(|error| error.to_string())
 }
 
-/// As [`crate::control::renewals::Renewals::renewal_add`].
+/// Answers [`RenewalAddRequest`](crate::control::renewals::RenewalAddRequest).
 pub async fn add(inner: &Inner, wish: RenewalWish, uid: u32) -> Result<RenewalRow, ControlError> {
     kept::check(&wish).map_err(invalid)?;
     let renewals = &inner.renewals;
@@ -352,8 +352,8 @@ pub async fn add(inner: &Inner, wish: RenewalWish, uid: u32) -> Result<RenewalRo
     row(inner, &place)
 }
 
-/// As [`crate::control::renewals::Renewals::renewal_now`].
-pub async fn now(inner: &Inner, request: RenewNow) -> Result<RenewalRow, ControlError> {
+/// Answers [`RenewNowRequest`](crate::control::renewals::RenewNowRequest).
+pub async fn now(inner: &Inner, request: RenewNowRequest) -> Result<RenewalRow, ControlError> {
     let renewals = &inner.renewals;
     let place = renewals.find(&request.which)?;
     let _working = renewals.working.lock().await;
@@ -371,7 +371,7 @@ pub async fn now(inner: &Inner, request: RenewNow) -> Result<RenewalRow, Control
     }
 }
 
-/// As [`crate::control::renewals::Renewals::renewal_rm`].
+/// Answers [`RenewalRmRequest`](crate::control::renewals::RenewalRmRequest).
 pub async fn remove(inner: &Inner, which: WhichRenewal) -> Result<RenewalRow, ControlError> {
     let renewals = &inner.renewals;
     let place = renewals.find(&which)?;
@@ -408,7 +408,7 @@ pub fn join(inner: &Inner, rows: &mut Vec<CertRow>) {
                 node: node.clone(),
                 not_before: renewal.not_after,
                 not_after: renewal.not_after,
-                kind: crate::control::api::CertKind::Service,
+                kind: crate::control::certificates::CertKind::Service,
                 revoked: false,
                 renewal: Some(renewal),
             }),

@@ -25,9 +25,9 @@ use crate::node::Inner;
 use crate::node::follow::overlay;
 use crate::{
     control::{
-        api::TunnelPing,
-        authority::{CutOffAt, CutOffSeen},
         finding::{Finding, Severity, code},
+        members::{CutOffAt, CutOffSeen},
+        node::TunnelPing,
     },
     host::Mono,
     tunnel::{Applied, PeerState},

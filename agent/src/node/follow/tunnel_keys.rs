@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, watch};
 use crate::node::Inner;
 use crate::node::follow::view;
 use crate::{
-    control::{ControlError, ErrorCode, authority::Rekeyed},
+    control::{ControlError, ErrorCode, node::Rekeyed},
     host::Host,
     host::key_files::{self as keys, KeyFileError},
     ledger::client::SubmitError,

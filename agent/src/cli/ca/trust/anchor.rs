@@ -7,7 +7,7 @@ use innermesh_proto::{certificate::Certificate, crypto::Hash, name::MeshDomain};
 use super::super::super::{failure::Failure, paths::Paths, root_key::Mesh};
 use crate::{
     ca::pem,
-    control::{Client, ClientError},
+    control::{Client, ClientError, ca::CaRootRequest},
     host::UnixTime,
     host::keys::SystemKeys,
     ledger::file::LEDGER,
@@ -83,7 +83,7 @@ impl Anchor {
     /// That of this machine's mesh: as the running agent tells it, or, where
     /// none runs and the ledger can be read, as that begins with it.
     pub async fn of(paths: &Paths, client: &Client) -> Result<Self, Failure> {
-        let asked = match client.ca_root().await {
+        let asked = match client.ask(&CaRootRequest {}).await {
             Ok(root) => Self::from_pem(&root.pem),
             Err(error @ ClientError::NotRunning(_)) => {
                 match fs::File::open(paths.state.join(LEDGER)) {

@@ -9,7 +9,7 @@ use super::succeed;
 use crate::node::Inner;
 use crate::node::commands::certificates;
 use crate::{
-    control::api::Issued,
+    control::certificates::Issued,
     host::outside::{SetError, SetPlace},
     renewal::{
         due::{self, IssuerState, Life},

@@ -1,0 +1,98 @@
+//! All requests, by subject, and who answers them.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use hyper::Method;
+
+use super::{
+    acme::AcmeRequest,
+    ca::CaRequest,
+    certificates::CertificatesRequest,
+    dns::DnsRequest,
+    error::ControlError,
+    members::MembersRequest,
+    node::NodeRequest,
+    records::RecordsRequest,
+    renewals::RenewalsRequest,
+    request::{Received, Reply, Request},
+    services::ServicesRequest,
+};
+
+/// The running agent, as far as it can be asked.
+#[async_trait]
+pub trait Control: Send + Sync {
+    /// Answers a request of the user `uid`, who may ask it.
+    ///
+    /// # Errors
+    /// A refusal.
+    async fn answer(&self, request: AnyRequest, uid: u32) -> Result<Reply, ControlError>;
+}
+
+impl dyn Control {
+    /// Asks within this process, as root would over the socket.
+    ///
+    /// # Errors
+    /// A refusal.
+    pub async fn ask<R: Request>(&self, request: R) -> Result<R::Answer, ControlError>
+    where
+        AnyRequest: From<R::Subject>,
+    {
+        const ROOT: u32 = 0;
+        let request = AnyRequest::from(R::Subject::from(request));
+        self.answer(request, ROOT).await?.read::<R>()
+    }
+}
+
+/// A request, as the server has to know it.
+pub(super) struct Route {
+    pub method: Method,
+    pub path: &'static str,
+    pub changes: bool,
+    pub read: Arc<ReadRequest>,
+}
+
+type ReadRequest = dyn Fn(&Received<'_>) -> Result<AnyRequest, ControlError> + Send + Sync;
+
+macro_rules! subjects {
+    ($($subject:ident($requests:ident),)*) => {
+        /// Any request.
+        #[derive(Debug)]
+        #[allow(missing_docs, reason = "a subject's type says what it is")]
+        pub enum AnyRequest { $($subject($requests),)* }
+
+        $(
+            impl From<$requests> for AnyRequest {
+                fn from(request: $requests) -> Self {
+                    Self::$subject(request)
+                }
+            }
+        )*
+
+        /// How each request is asked.
+        pub(super) fn routes() -> Vec<Route> {
+            let mut routes = Vec::new();
+            $(
+                routes.extend($requests::entries().into_iter().map(|entry| Route {
+                    method: entry.method,
+                    path: entry.path,
+                    changes: entry.changes,
+                    read: Arc::new(move |received| (entry.read)(received).map(AnyRequest::$subject)),
+                }));
+            )*
+            routes
+        }
+    };
+}
+
+subjects! {
+    Node(NodeRequest),
+    Members(MembersRequest),
+    Services(ServicesRequest),
+    Certificates(CertificatesRequest),
+    Renewals(RenewalsRequest),
+    Records(RecordsRequest),
+    Ca(CaRequest),
+    Acme(AcmeRequest),
+    Dns(DnsRequest),
+}

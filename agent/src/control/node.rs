@@ -1,0 +1,289 @@
+//! Requests about this node: what it concludes, how it reaches the others, its
+//! tunnel's key, and how it leaves.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+use innermesh_proto::{limits, name::Label};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    error::{ControlError, ErrorCode},
+    finding::Finding,
+    request::requests,
+};
+
+requests! {
+    /// What is asked about this node.
+    NodeRequest {
+        looks GET "/v1/status": Status(StatusRequest) -> Status,
+        looks GET "/v1/peers": Peers(PeersRequest) -> Vec<Peer>,
+        looks GET "/v1/ping": Ping(PingRequest) -> PingReply where PingRequest::in_bounds,
+        changes POST "/v1/tunnel/rekey": Rekey(RekeyRequest) -> Rekeyed,
+        changes POST "/v1/leave": Leave(LeaveRequest) -> Left,
+    }
+}
+
+/// All that this node concludes, for a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusRequest {}
+
+/// The other members, and how each is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeersRequest {}
+
+/// Probes a member over QUIC, and asks for a tunnel handshake where there is a
+/// tunnel. A member that doesn't answer is no error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PingRequest {
+    /// Its name.
+    pub node: Label,
+    /// How many probes, 1 to [`limits::PINGS`].
+    pub count: u32,
+}
+
+impl PingRequest {
+    fn in_bounds(&self) -> Result<(), ControlError> {
+        if (1..=limits::PINGS).contains(&self.count) {
+            return Ok(());
+        }
+        let message = format!("count must be 1 to {}", limits::PINGS);
+        Err(ControlError::new(ErrorCode::Invalid, message))
+    }
+}
+
+/// Gives this node a new WireGuard key. With [`ErrorCode::Unavailable`] the old
+/// one is in use still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RekeyRequest {}
+
+/// Takes this node out of the mesh, or takes the next step towards it: to be
+/// asked again until it has left. The agent ends then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaveRequest {}
+
+/// How a member is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Path {
+    /// Straight. This node itself too.
+    Direct,
+    /// Through a relay.
+    Relay,
+    /// Not at all.
+    None,
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Direct => "direct",
+            Self::Relay => "relay",
+            Self::None => "none",
+        })
+    }
+}
+
+/// The answer to `status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Id of the mesh, in hexadecimal.
+    pub mesh: String,
+    /// Its domain.
+    pub domain: String,
+    /// Name of this node.
+    pub node: String,
+    /// Id of this node.
+    pub id: String,
+    /// Version of the agent.
+    pub version: String,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// The resolver.
+    pub dns: DnsStatus,
+    /// The ledger, as far as it is held here.
+    pub ledger: LedgerStatus,
+    /// What somebody should do something about.
+    pub warnings: Vec<String>,
+    /// Of these, those that scripts can tell apart.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
+    /// Every member, this node too.
+    pub nodes: Vec<NodeRow>,
+    /// Services of all nodes, whose names are granted.
+    pub services: Vec<ServiceStatus>,
+    /// Services of this node whose names are not granted yet.
+    pub pending: Vec<Pending>,
+    /// Numbers that only rise, by name.
+    pub counters: BTreeMap<String, u64>,
+    /// How the overlay is closed to other networks; absent where this node has
+    /// no tunnel.
+    #[serde(default)]
+    pub overlay: Option<OverlayStatus>,
+}
+
+/// How the overlay is closed to other networks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverlayStatus {
+    /// The tunnel's interface.
+    pub interface: String,
+    /// Whether the packet filter is in force.
+    pub filter: bool,
+    /// Whether the overlay's own routing table is in force.
+    pub routes: bool,
+    /// Container bridges and their subnets, which reach this node.
+    pub containers: Vec<String>,
+    /// Addresses within the overlay's range that are reached on a LAN.
+    pub exceptions: Vec<String>,
+    /// Packets that were dropped, by reason.
+    pub dropped: BTreeMap<String, u64>,
+    /// Packets that other filters of this host dropped, by way and family,
+    /// such as `in4`.
+    #[serde(default)]
+    pub dropped_by_others: BTreeMap<String, u64>,
+}
+
+/// Where DNS is answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsStatus {
+    /// `IP:port`; null where nothing listens.
+    pub address: Option<SocketAddr>,
+}
+
+/// How far the ledger is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerStatus {
+    /// Number of the newest batch.
+    pub index: u64,
+    /// Its hash, in hexadecimal.
+    pub hash: String,
+}
+
+/// One member in `status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRow {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// Its overlay addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its roles.
+    pub roles: Vec<String>,
+    /// Whether it is live, as far as is known here.
+    pub live: bool,
+    /// How it is reached.
+    pub path: Path,
+    /// Whether an admin has cut it off until the ledger decides.
+    pub held: bool,
+}
+
+/// One service in `status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: String,
+    /// Name of the node that runs it.
+    pub node: String,
+    /// Its port.
+    pub port: u16,
+    /// Whether its node is live and its check passes.
+    pub healthy: bool,
+}
+
+/// A service whose name isn't granted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// Its name.
+    pub name: String,
+    /// Why not.
+    pub reason: String,
+}
+
+/// One row of `peers`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its name.
+    pub name: String,
+    /// How it is reached.
+    pub path: Path,
+    /// Where; null when it isn't reached.
+    pub endpoint: Option<SocketAddr>,
+    /// Round-trip time over QUIC, in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// Whether the tunnel to it has a pre-shared key.
+    pub psk: bool,
+}
+
+/// The answer to `ping`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PingReply {
+    /// Name of the node that was asked.
+    pub node: String,
+    /// How it is reached.
+    pub path: Path,
+    /// Where; null when it isn't reached.
+    pub endpoint: Option<SocketAddr>,
+    /// Probes that were sent.
+    pub sent: u32,
+    /// Round-trip times of those that were answered, in milliseconds.
+    pub rtt_ms: Vec<f64>,
+    /// Null where there is no tunnel to it.
+    pub tunnel: Option<TunnelPing>,
+}
+
+/// The tunnel to a peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelPing {
+    /// Whether a packet came back through it during this ping.
+    #[serde(default)]
+    pub works: bool,
+    /// Whether a handshake was made lately enough for packets to pass.
+    pub handshake: bool,
+    /// How long ago the last one was made, in seconds; null for never.
+    pub age_s: Option<u64>,
+}
+
+/// This node's WireGuard keys, in base64.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rekeyed {
+    /// The one in use now.
+    pub key: String,
+    /// The one before.
+    pub previous: String,
+}
+
+/// How far leaving has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaveState {
+    /// The other CA nodes are about to go on without this one.
+    HandingOver,
+    /// This machine is no member any more.
+    Left,
+}
+
+/// What became of leaving.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// How far it has come.
+    pub state: LeaveState,
+    /// The name that this machine had.
+    pub node: String,
+    /// Domain of the mesh.
+    pub domain: String,
+    /// The names that it held.
+    pub names: Vec<NameLeft>,
+}
+
+/// A name of a machine that left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameLeft {
+    /// The name.
+    pub name: String,
+    /// Who has it now; null when it is free.
+    pub to: Option<String>,
+}

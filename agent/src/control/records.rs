@@ -1,0 +1,59 @@
+//! Requests about users' DNS records.
+
+use serde::{Deserialize, Serialize};
+
+use super::request::{Done, requests};
+
+requests! {
+    /// What is asked about users' DNS records.
+    RecordsRequest {
+        looks GET "/v1/records": List(RecordListRequest) -> Vec<RecordRow>,
+        changes POST "/v1/records": Add(RecordAddRequest) -> RecordRow,
+        changes DELETE "/v1/records": Rm(RecordRmRequest) -> Done,
+    }
+}
+
+/// All of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordListRequest {}
+
+/// A DNS record to add.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordAddRequest {
+    /// Its full name.
+    pub name: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub rtype: String,
+    /// What it says, as in a master file; names in it are full.
+    pub value: String,
+    /// Whether strangers may see it too.
+    pub public: bool,
+}
+
+/// Takes all records of one name and type away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordRmRequest {
+    /// Their full name.
+    pub name: String,
+    /// Their type.
+    #[serde(rename = "type")]
+    pub rtype: String,
+}
+
+/// One row of `record list`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordRow {
+    /// Its full name.
+    pub name: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub rtype: String,
+    /// What it says, as in a master file.
+    pub value: String,
+    /// Whether strangers may see it too.
+    pub public: bool,
+    /// Name of the node that added it.
+    pub owner: String,
+}
