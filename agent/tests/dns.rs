@@ -11,7 +11,8 @@ use std::{
 
 use async_trait::async_trait;
 use innermesh_agent::{
-    dns::{Dns, DnsServer, ListenError, Origin, Served, Source},
+    control::dns::Origin,
+    dns::{Dns, DnsServer, ListenError, Served, Source},
     host::{Clock, Mono, tasks::Tasks},
     listen::{Class, Sources},
 };

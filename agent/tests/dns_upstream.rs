@@ -8,7 +8,8 @@ use std::{
 
 use async_trait::async_trait;
 use innermesh_agent::{
-    dns::{Dns, QueryReport, Served, Source},
+    control::dns::QueryReport,
+    dns::{Dns, Served, Source},
     host::{Clock, Mono, tasks::Tasks},
 };
 use innermesh_proto::zone::{Rdata, RecordType, Zone, ZoneInput};

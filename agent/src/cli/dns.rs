@@ -88,7 +88,7 @@ fn text(report: &QueryReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dns::Origin;
+    use crate::control::dns::Origin;
 
     #[test]
     fn an_answer_is_shown_as_lines_of_a_zone_file() {

@@ -15,15 +15,11 @@ const ROOMS: &[Room] = &[
     ("ca", &[], &["host"]),
     ("net", &[], &["host"]),
     ("ledger", &[], &["net", "ca", "host"]),
-    (
-        "serve",
-        &["dns", "acme", "page", "renewal", "services"],
-        &["host", "ca"],
-    ),
-    ("control", &["control"], &["host"]),
+    ("control", &[], &["host"]),
+    ("serve", &[], &["host", "ca", "control"]),
     (
         "node",
-        &["mesh", "enroll", "config"],
+        &["node", "enroll", "config"],
         &["host", "ca", "net", "ledger", "serve", "control"],
     ),
     (

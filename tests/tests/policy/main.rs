@@ -201,6 +201,7 @@ fn a_crate_uses_only_those_of_ours_that_lie_below_it() {
         ("innermesh-proto", &[]),
         ("innermesh-host", &["innermesh-proto"]),
         ("innermesh-ca", &["innermesh-host", "innermesh-proto"]),
+        ("innermesh-control", &["innermesh-host", "innermesh-proto"]),
         ("innermesh-net", &["innermesh-host", "innermesh-proto"]),
         (
             "innermesh-ledger",
@@ -212,13 +213,24 @@ fn a_crate_uses_only_those_of_ours_that_lie_below_it() {
             ],
         ),
         (
+            "innermesh-serve",
+            &[
+                "innermesh-ca",
+                "innermesh-control",
+                "innermesh-host",
+                "innermesh-proto",
+            ],
+        ),
+        (
             "innermesh-agent",
             &[
                 "innermesh-ca",
+                "innermesh-control",
                 "innermesh-host",
                 "innermesh-ledger",
                 "innermesh-net",
                 "innermesh-proto",
+                "innermesh-serve",
             ],
         ),
     ];

@@ -84,35 +84,40 @@ fn text(certificates: &[CertRow]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        control::certificates::CertKind,
-        host::UnixTime,
-        renewal::{
-            kept::{Failure, tests::kept},
-            told,
-        },
-    };
+    use crate::{control::certificates::CertKind, host::UnixTime};
 
     #[test]
     fn a_renewal_is_told_with_its_files_its_next_time_and_its_errors() {
-        let mut kept = kept();
-        kept.exec_failure = Some(Failure {
-            at_ms: 0,
-            why: "it ended with 1".into(),
-        });
-        kept.failure = Some(Failure {
-            at_ms: 0,
-            why: "no CA node is reached".into(),
-        });
+        let at = |day: u64| UnixTime::from_ms(day * 86_400_000);
+        let renewal = RenewalRow {
+            name: "photos".into(),
+            names: vec!["photos.in.example.org".into()],
+            serial: "0a".into(),
+            not_after: at(90),
+            cert: "/etc/innermesh/certs/photos.crt".into(),
+            key: "/etc/innermesh/certs/photos.key".into(),
+            chain: "/etc/innermesh/certs/photos.chain.crt".into(),
+            pem: "/etc/innermesh/certs/photos.pem".into(),
+            ca: "/etc/innermesh/certs/ca.crt".into(),
+            next: Some(at(60)),
+            new_key: false,
+            failures: 0,
+            last_error: Some("no CA node is reached".into()),
+            last_error_at: Some(at(0)),
+            exec: Some("systemctl reload nginx".into()),
+            exec_pending: false,
+            exec_error: Some("it ended with 1".into()),
+            exec_error_at: Some(at(0)),
+        };
         let row = CertRow {
             serial: "0a".into(),
             names: vec!["photos.in.example.org".into()],
             node: "alpha".into(),
-            not_before: UnixTime::from_ms(0),
-            not_after: UnixTime::from_ms(90 * 86_400_000),
+            not_before: at(0),
+            not_after: at(90),
             kind: CertKind::Service,
             revoked: false,
-            renewal: Some(told::row(&kept, Some(60 * 86_400_000))),
+            renewal: Some(renewal),
         };
         assert_eq!(
             text(&[row]),

@@ -1,0 +1,119 @@
+//! Requests about certificates that are renewed by themselves.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::request::requests;
+use innermesh_host::UnixTime;
+
+requests! {
+    /// What is asked about renewals.
+    RenewalsRequest {
+        changes POST "/v1/renewals": Add(RenewalAddRequest) -> RenewalRow,
+        changes POST "/v1/renewals/now": Now(RenewNowRequest) -> RenewalRow,
+        changes POST "/v1/renewals/remove": Rm(RenewalRmRequest) -> RenewalRow,
+    }
+}
+
+/// Has a certificate that is in its files renewed from now on, for the user who
+/// asks, in place of what was asked for the same files before. That it can't be
+/// renewed as things are now is no error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RenewalAddRequest(pub RenewalWish);
+
+/// A certificate in its files, and how to renew it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenewalWish {
+    /// Full names, the first one first.
+    pub names: Vec<String>,
+    /// Life of each certificate, in days.
+    pub days: u32,
+    /// The folder of its files, absolute.
+    pub folder: PathBuf,
+    /// What their names begin with.
+    pub stem: String,
+    /// Id of the user that the key's files belong to; null for the agent's.
+    pub owner: Option<u32>,
+    /// As `owner`, of the group.
+    pub group: Option<u32>,
+    /// Permission bits of the key's files.
+    pub mode: u32,
+    /// Whether each certificate is for a new key.
+    pub new_key: bool,
+    /// How long before its end to renew, in seconds; null for two thirds of
+    /// the life.
+    pub renew_before_s: Option<u64>,
+    /// What to run after each renewal, by `sh -c`.
+    pub exec: Option<String>,
+    /// Whether to run that now too.
+    pub exec_now: bool,
+}
+
+/// Renews now. Where it fails, the files are as they were.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenewNowRequest {
+    /// Which.
+    pub which: WhichRenewal,
+    /// Whether to make a new key, this time.
+    pub new_key: bool,
+}
+
+/// Renews a certificate no more. Its files stay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RenewalRmRequest(pub WhichRenewal);
+
+/// One of this machine's renewals.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WhichRenewal {
+    /// As it was issued, or a full name.
+    pub name: String,
+    /// The folder of its files, where several are of that name.
+    pub folder: Option<PathBuf>,
+}
+
+/// How a renewal stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewalRow {
+    /// As it was issued.
+    pub name: String,
+    /// Its full names.
+    pub names: Vec<String>,
+    /// Serial number of the certificate in its files, in hexadecimal.
+    pub serial: String,
+    /// When that ends.
+    pub not_after: UnixTime,
+    /// The certificate and its issuer.
+    pub cert: PathBuf,
+    /// The key.
+    pub key: PathBuf,
+    /// The issuer and the root.
+    pub chain: PathBuf,
+    /// Certificate, issuer and key.
+    pub pem: PathBuf,
+    /// The root.
+    pub ca: PathBuf,
+    /// When it is renewed, or that is tried again; null when it can't be.
+    pub next: Option<UnixTime>,
+    /// Whether each certificate is for a new key.
+    pub new_key: bool,
+    /// How often in a row it could not be renewed.
+    pub failures: u32,
+    /// Why the last attempt failed, or why there can be none.
+    pub last_error: Option<String>,
+    /// When that was.
+    pub last_error_at: Option<UnixTime>,
+    /// What is run after each renewal.
+    pub exec: Option<String>,
+    /// Whether that is yet to be run, again where it failed.
+    pub exec_pending: bool,
+    /// How it failed the last time, if it did.
+    pub exec_error: Option<String>,
+    /// When that was.
+    pub exec_error_at: Option<UnixTime>,
+}

@@ -1,0 +1,485 @@
+//! ACME (RFC 8555): certificates for whatever speaks the protocol on this
+//! machine, without anything to set up. Accounts and orders are this agent's
+//! own; it validates by itself, as who may have which name is the ledger's
+//! word and not a challenge's, and asks the ledger for each certificate. So an
+//! order outlives whoever leads.
+//!
+//! This module is the protocol; [`server`] is TLS and HTTP, [`mesh`] what it
+//! asks of the rest of the agent.
+
+mod accounts;
+mod book;
+mod challenges;
+mod client_tls;
+mod finalize;
+pub mod jwk;
+pub mod jws;
+pub mod mesh;
+mod nonce;
+pub mod order;
+mod orders;
+pub mod problem;
+pub mod renewal;
+mod revoke;
+pub mod server;
+mod validate;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use data_encoding::HEXLOWER;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+pub use self::{book::Binding, validate::check_certificate};
+use self::{
+    book::{AccountStatus, Book},
+    jws::{Jws, Signer},
+    mesh::Mesh,
+    nonce::Nonces,
+    problem::{Kind, Problem},
+};
+use innermesh_host::Host;
+
+/// The port that it is served on.
+pub const PORT: u16 = 7443;
+/// The largest request, in bytes.
+pub const BODY_BYTES: usize = 64 * 1024;
+/// Profiles (draft-ietf-acme-profiles): name, description, days.
+const PROFILES: [(&str, &str, u32); 2] = [
+    (
+        "default",
+        "90 days, for servers that renew by themselves",
+        90,
+    ),
+    (
+        "shortlived",
+        "7 days, for servers that surely renew by themselves",
+        7,
+    ),
+];
+
+/// A request.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    /// Its method.
+    pub method: String,
+    /// Its path.
+    pub path: String,
+    /// What its body is said to be.
+    pub content_type: Option<String>,
+    /// Its body.
+    pub body: Vec<u8>,
+    /// Whether it comes from this machine or a network that counts as it.
+    pub is_local: bool,
+    /// The user of this machine that it comes from, where that can be told.
+    pub user: Option<u32>,
+}
+
+/// An answer.
+#[derive(Debug, Clone, Default)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// Headers.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body's type.
+    pub content_type: &'static str,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    fn json(status: u16, value: &Value) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            content_type: "application/json",
+            body: value.to_string().into_bytes(),
+        }
+    }
+
+    fn with(mut self, header: &'static str, value: impl ToString) -> Self {
+        self.headers.push((header, value.to_string()));
+        self
+    }
+
+    /// The first value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(header, _)| *header == name);
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
+impl From<Problem> for Answer {
+    fn from(problem: Problem) -> Self {
+        let body = serde_json::to_value(&problem).unwrap_or_default();
+        let answer = Self {
+            content_type: "application/problem+json",
+            ..Self::json(problem.status, &body)
+        };
+        match problem.retry_after_s {
+            Some(seconds) => answer.with("retry-after", seconds),
+            None => answer,
+        }
+    }
+}
+
+/// The server.
+pub struct Acme {
+    host: Host,
+    mesh: Arc<dyn Mesh>,
+    base: String,
+    nonces: Mutex<Nonces>,
+    book: Mutex<Book>,
+    /// Held while a file is written, so that the newest state is written last.
+    writing: tokio::sync::Mutex<()>,
+    /// Told whenever an order changes.
+    changes: watch::Sender<()>,
+}
+
+/// A request that is signed by an account's key.
+struct Signed {
+    jws: Jws,
+    /// Whose it is.
+    account: String,
+}
+
+impl Acme {
+    /// One with what is kept on the disk.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn open(host: &Host, mesh: Arc<dyn Mesh>, port: u16) -> std::io::Result<Arc<Self>> {
+        let mut key = [0; 32];
+        host.keys.random(&mut key);
+        let book = Book::load(&*host.disk).await?;
+        Ok(Arc::new(Self {
+            host: host.clone(),
+            base: format!("https://acme.{}:{port}", mesh.domain()),
+            mesh,
+            nonces: Mutex::new(Nonces::new(&key)),
+            book: Mutex::new(book),
+            writing: tokio::sync::Mutex::new(()),
+            changes: watch::Sender::new(()),
+        }))
+    }
+
+    /// Where clients begin.
+    pub fn directory_url(&self) -> String {
+        format!("{}/directory", self.base)
+    }
+
+    /// Answers a request.
+    pub async fn handle(self: &Arc<Self>, asked: &Asked) -> Answer {
+        let mut answer = match self.answer(asked).await {
+            Ok(answer) => answer,
+            Err(problem) => {
+                tracing::info!(
+                    path = %asked.path,
+                    r#type = ?problem.r#type,
+                    detail = %problem.detail,
+                    "an ACME request was refused"
+                );
+                problem.into()
+            }
+        };
+        if asked.method == "POST" || asked.path == "/new-nonce" {
+            let nonce = self
+                .nonces
+                .lock()
+                .unwrap_or_else(|e| e.into_inner())
+                .issue();
+            answer = answer.with("replay-nonce", nonce);
+        }
+        if asked.path != "/directory" {
+            let link = format!("<{}>;rel=\"index\"", self.directory_url());
+            answer = answer.with("link", link);
+        }
+        answer.with("cache-control", "no-store")
+    }
+
+    async fn answer(self: &Arc<Self>, asked: &Asked) -> Result<Answer, Problem> {
+        let parts: Vec<&str> = asked.path.trim_start_matches('/').split('/').collect();
+        let wanted = match parts[..] {
+            ["directory"] | ["renewal-info", _] => "GET",
+            ["new-nonce"] => "HEAD",
+            _ => "POST",
+        };
+        // What can be fetched can be asked about.
+        let fits = asked.method == wanted
+            || wanted == "HEAD" && asked.method == "GET"
+            || wanted == "GET" && asked.method == "HEAD";
+        let known = matches!(
+            parts[..],
+            ["directory"
+                | "new-nonce"
+                | "new-account"
+                | "new-order"
+                | "revoke-cert"
+                | "key-change"]
+                | ["renewal-info", _]
+                | ["account", _]
+                | ["account", _, "orders"]
+                | ["order", _]
+                | ["order", _, "finalize"]
+                | ["authorization", _, _]
+                | ["challenge", _, _, _]
+                | ["certificate", _]
+        );
+        if !known {
+            return Err(Problem::not_found(format!(
+                "nothing is at this path; clients begin at {}",
+                self.directory_url()
+            )));
+        }
+        if !fits {
+            return Err(Problem::malformed(format!("this is asked with {wanted}")).with_status(405));
+        }
+        match parts[..] {
+            ["directory"] => Ok(self.directory(asked.is_local)),
+            ["new-nonce"] => Ok(Answer {
+                status: if asked.method == "HEAD" { 200 } else { 204 },
+                ..Answer::default()
+            }),
+            ["renewal-info", id] => self.renewal_info(id),
+            _ => self.signed(asked, &parts).await,
+        }
+    }
+
+    fn directory(&self, is_local: bool) -> Answer {
+        let at = |path: &str| format!("{}/{path}", self.base);
+        let profiles: serde_json::Map<String, Value> = PROFILES
+            .iter()
+            .map(|(name, says, _)| ((*name).to_owned(), json!(says)))
+            .collect();
+        Answer::json(
+            200,
+            &json!({
+                "newNonce": at("new-nonce"),
+                "newAccount": at("new-account"),
+                "newOrder": at("new-order"),
+                "revokeCert": at("revoke-cert"),
+                "keyChange": at("key-change"),
+                "renewalInfo": at("renewal-info"),
+                "meta": {
+                    "website": format!("http://ca.{}:7480/", self.mesh.domain()),
+                    "caaIdentities": [self.mesh.domain()],
+                    "externalAccountRequired": !is_local,
+                    "profiles": profiles,
+                },
+            }),
+        )
+    }
+
+    /// Whatever is asked with a signature (RFC 8555 §6.2).
+    async fn signed(self: &Arc<Self>, asked: &Asked, parts: &[&str]) -> Result<Answer, Problem> {
+        let is_jose = asked
+            .content_type
+            .as_deref()
+            .and_then(|text| text.split(';').next())
+            .is_some_and(|text| text.trim().eq_ignore_ascii_case("application/jose+json"));
+        if !is_jose {
+            let detail = "a request has the type application/jose+json";
+            return Err(Problem::malformed(detail).with_status(415));
+        }
+        let jws = Jws::parse(&asked.body)?;
+        jws.check_algorithm()?;
+        let url = format!("{}{}", self.base, asked.path);
+        match (parts, jws.signer.clone()) {
+            (["new-account"], Signer::Key(key)) => {
+                self.check(&jws, &key, &url)?;
+                self.new_account(&jws, *key, asked.is_local, asked.user)
+                    .await
+            }
+            (["new-account"], Signer::Id(_)) => Err(Problem::malformed(
+                "an account is asked for with its key as \"jwk\"",
+            )),
+            (["revoke-cert"], Signer::Key(key)) => {
+                self.check(&jws, &key, &url)?;
+                self.revoke_by_key(&jws, &key).await
+            }
+            (_, Signer::Key(_)) => Err(Problem::malformed(
+                "this is asked with the account's URL as \"kid\"",
+            )),
+            (_, Signer::Id(id)) => {
+                let account = self.account_named(&id)?;
+                let key = self.key_of(&account, asked.is_local)?;
+                self.check(&jws, &key, &url)?;
+                let signed = Signed { jws, account };
+                self.by_account(&signed, parts).await
+            }
+        }
+    }
+
+    async fn by_account(
+        self: &Arc<Self>,
+        signed: &Signed,
+        parts: &[&str],
+    ) -> Result<Answer, Problem> {
+        match parts {
+            ["account", id] => self.account(signed, id).await,
+            ["account", id, "orders"] => self.account_orders(signed, id),
+            ["key-change"] => self.key_change(signed).await,
+            ["new-order"] => self.new_order(signed).await,
+            ["order", id] => self.order(signed, id),
+            ["order", id, "finalize"] => self.finalize(signed, id).await,
+            ["authorization", order, number] => self.authorization(signed, order, number).await,
+            ["challenge", order, number, method] => {
+                self.challenge(signed, order, number, method).await
+            }
+            ["certificate", order] => self.certificate(signed, order),
+            ["revoke-cert"] => self.revoke_by_account(signed).await,
+            _ => Err(Problem::not_found("nothing is at this path")),
+        }
+    }
+
+    /// Checks signature, URL and nonce.
+    fn check(&self, jws: &Jws, key: &jwk::Jwk, url: &str) -> Result<(), Problem> {
+        jws.check(key)?;
+        if jws.url.as_deref() != Some(url) {
+            return Err(Problem::unauthorized(format!(
+                "the request is signed for another URL than {url}"
+            )));
+        }
+        let nonce = jws.nonce.as_deref().unwrap_or_default();
+        let mut nonces = self.nonces.lock().unwrap_or_else(|e| e.into_inner());
+        if nonces.take(nonce) {
+            Ok(())
+        } else {
+            Err(Problem::new(
+                Kind::BadNonce,
+                "the nonce was used, or isn't one of this server's; ask again with the new one",
+            ))
+        }
+    }
+
+    /// The id in an account's URL.
+    fn account_named(&self, url: &str) -> Result<String, Problem> {
+        let id = url
+            .strip_prefix(self.base.as_str())
+            .and_then(|path| path.strip_prefix("/account/"));
+        let book = self.book();
+        match id.filter(|id| book.accounts.contains_key(*id)) {
+            Some(id) => Ok(id.to_owned()),
+            None => Err(Problem::new(
+                Kind::AccountDoesNotExist,
+                "there is no such account at this agent; make a new one",
+            )),
+        }
+    }
+
+    /// The key of an account that may be used from there.
+    fn key_of(&self, id: &str, is_local: bool) -> Result<jwk::Jwk, Problem> {
+        let book = self.book();
+        let account = book
+            .accounts
+            .get(id)
+            .ok_or_else(|| Problem::not_found("there is no such account"))?;
+        if account.status != AccountStatus::Valid {
+            return Err(Problem::unauthorized("the account is deactivated"));
+        }
+        if account.binding.is_none() && !is_local {
+            return Err(Problem::unauthorized(
+                "this account is for programs on the agent's own machine",
+            ));
+        }
+        let bound = account.binding.as_ref();
+        if bound.is_some_and(|id| !book.bindings.contains_key(id)) {
+            return Err(Problem::unauthorized(
+                "the key that this account was bound with was taken back",
+            ));
+        }
+        Ok(account.key.clone())
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.host.clock.wall_ms()
+    }
+
+    /// 128 random bits.
+    fn random_id(&self) -> String {
+        let mut bytes = [0; 16];
+        self.host.keys.random(&mut bytes);
+        HEXLOWER.encode(&bytes)
+    }
+
+    /// Writes an account as it is now.
+    async fn save(&self, account: &str) -> Result<(), Problem> {
+        let _turn = self.writing.lock().await;
+        let file = self.book().file_of(account);
+        let Some((path, bytes)) = file else {
+            return Ok(());
+        };
+        let written = self.host.disk.replace(&path, &bytes).await;
+        self.changes.send_replace(());
+        written.map_err(|error| {
+            tracing::error!(%error, "an ACME account can't be written");
+            Problem::internal("the agent's disk can't be written; its log says why")
+        })
+    }
+
+    /// Removes the file of an account that isn't kept any more. One that stays
+    /// does no harm but to be read again at the next start.
+    async fn forget(&self, account: &str) {
+        let _turn = self.writing.lock().await;
+        if let Err(error) = self.host.disk.remove(&book::file_named(account)).await {
+            tracing::warn!(%error, "the file of an ACME account can't be removed");
+        }
+    }
+
+    /// Keys for sources that are no local process, by id.
+    pub fn bindings(&self) -> Vec<(String, Binding)> {
+        let book = self.book();
+        let bindings = book.bindings.iter();
+        bindings
+            .map(|(id, bound)| (id.clone(), bound.clone()))
+            .collect()
+    }
+
+    /// Makes a key by which a source that is no local process may have
+    /// certificates for `name`.
+    ///
+    /// # Errors
+    /// The disk's; then there is no such key.
+    pub async fn bind(&self, name: &str) -> std::io::Result<(String, Binding)> {
+        let mut key = [0; 32];
+        self.host.keys.random(&mut key);
+        let id = self.random_id();
+        let binding = Binding {
+            name: name.to_owned(),
+            key: data_encoding::BASE64URL_NOPAD.encode(&key),
+        };
+        self.book().bindings.insert(id.clone(), binding.clone());
+        let written = self.save_bindings().await;
+        if written.is_err() {
+            self.book().bindings.remove(&id);
+        }
+        written.map(|()| (id, binding))
+    }
+
+    /// Takes the keys for `name` back: accounts that were bound with them
+    /// get nothing more. Gives how many there were.
+    ///
+    /// # Errors
+    /// The disk's; they hold until the agent is restarted then.
+    pub async fn unbind(&self, name: &str) -> std::io::Result<usize> {
+        let before = self.book().bindings.len();
+        self.book().bindings.retain(|_, bound| bound.name != name);
+        let gone = before - self.book().bindings.len();
+        self.save_bindings().await?;
+        Ok(gone)
+    }
+
+    async fn save_bindings(&self) -> std::io::Result<()> {
+        let _turn = self.writing.lock().await;
+        let (path, bytes) = self.book().bindings_file();
+        self.host.disk.replace(&path, &bytes).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

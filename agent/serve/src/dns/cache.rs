@@ -1,0 +1,399 @@
+//! Answers from upstream, kept for as long as they may be, and longer for
+//! when no upstream answers (RFC 8767). Pure: time is passed in.
+
+use std::{
+    collections::{BTreeMap, btree_map},
+    sync::Arc,
+    time::Duration,
+};
+
+use hickory_server::proto::{
+    op::ResponseCode,
+    rr::{RData, Record},
+    serialize::binary::BinEncodable,
+};
+use innermesh_proto::{
+    limits,
+    zone::{DomainName, RecordType},
+};
+
+use super::reply::ExtendedError;
+use innermesh_host::Mono;
+
+/// Longest time for which an answer is taken as fresh.
+const FRESH_AT_MOST: Duration = Duration::from_secs(24 * 3600);
+/// Longest time for which a negative answer is taken as fresh (RFC 2308 §5).
+const NEGATIVE_AT_MOST: Duration = Duration::from_secs(3600);
+/// How long beyond its TTL an answer may still be served (RFC 8767 §5: one to
+/// three days).
+const STALE_AT_MOST: Duration = Duration::from_secs(24 * 3600);
+/// TTL in a stale answer (RFC 8767 §4).
+const STALE_TTL_S: u32 = 30;
+/// Pause before upstream is asked again for what just failed, while there is
+/// a stale answer (RFC 8767 §5).
+const RECHECK: Duration = Duration::from_secs(30);
+/// How long a failure without a stale answer is kept (RFC 9520 §3.2: at least
+/// one second).
+const FAILURE: Duration = Duration::from_secs(2);
+
+/// What was asked. The DNSSEC bits make different answers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    /// The name, in lower case.
+    pub name: DomainName,
+    /// The type.
+    pub rtype: RecordType,
+    /// The client wants signatures (RFC 3225).
+    pub dnssec_ok: bool,
+    /// The client validates for itself (RFC 4035 §3.2.2).
+    pub checking_disabled: bool,
+}
+
+/// What upstream said.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Heard {
+    /// NOERROR, NXDOMAIN, or what was wrong.
+    pub rcode: ResponseCode,
+    /// Upstream has validated it.
+    pub authentic: bool,
+    /// The answer section.
+    pub answers: Vec<Record>,
+    /// The authority section.
+    pub authorities: Vec<Record>,
+    /// Why the answer isn't what was hoped for.
+    pub error: Option<ExtendedError>,
+}
+
+/// What the cache has for a question.
+#[derive(Debug, PartialEq)]
+pub(super) enum Cached {
+    /// An answer within its TTL.
+    Fresh(Heard),
+    /// An answer beyond its TTL, good for when upstream fails.
+    Stale {
+        /// The answer.
+        heard: Heard,
+        /// Whether upstream should be asked again, or has just failed.
+        recheck: bool,
+    },
+    /// Nothing.
+    Nothing,
+}
+
+/// The cache; the entry unused for longest makes room.
+#[derive(Default)]
+pub(super) struct Cache {
+    entries: BTreeMap<Key, Entry>,
+    /// Entries by when they were last used.
+    order: BTreeMap<u64, Key>,
+    uses: u64,
+    bytes: usize,
+}
+
+struct Entry {
+    heard: Arc<Heard>,
+    stored: Mono,
+    fresh_for: Duration,
+    stale_for: Duration,
+    recheck_at: Mono,
+    bytes: usize,
+    used: u64,
+}
+
+impl Cache {
+    /// Looks a question up.
+    pub fn get(&mut self, key: &Key, now: Mono) -> Cached {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return Cached::Nothing;
+        };
+        let age = now.saturating_sub(entry.stored);
+        if age >= entry.fresh_for + entry.stale_for {
+            self.remove(key);
+            return Cached::Nothing;
+        }
+        self.order.remove(&entry.used);
+        self.uses += 1;
+        entry.used = self.uses;
+        self.order.insert(self.uses, key.clone());
+        let mut heard = (*entry.heard).clone();
+        if age < entry.fresh_for {
+            let age_s = u32::try_from(age.as_secs()).unwrap_or(u32::MAX);
+            heard.set_ttls(|ttl_s| ttl_s.saturating_sub(age_s));
+            return Cached::Fresh(heard);
+        }
+        heard.set_ttls(|_| STALE_TTL_S);
+        heard.authentic = false;
+        heard.error = Some(ExtendedError::stale(heard.rcode));
+        Cached::Stale {
+            heard,
+            recheck: now >= entry.recheck_at,
+        }
+    }
+
+    /// Keeps an answer, unless it says that it may not be kept.
+    pub fn put(&mut self, key: Key, heard: Heard, now: Mono) {
+        let fresh_for = heard.fresh_for();
+        if fresh_for.is_zero() {
+            self.remove(&key);
+        } else {
+            self.insert(key, heard, now, fresh_for, STALE_AT_MOST);
+        }
+    }
+
+    /// Remembers that upstream failed, so that it isn't asked at once again.
+    pub fn put_failure(&mut self, key: Key, failure: Heard, now: Mono) {
+        match self.entries.get_mut(&key) {
+            Some(entry) if !entry.stale_for.is_zero() => entry.recheck_at = now + RECHECK,
+            _ => self.insert(key, failure, now, FAILURE, Duration::ZERO),
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Forgets failures, so that everything is asked again.
+    pub fn clear_failures(&mut self) {
+        let failed: Vec<Key> = self
+            .entries
+            .iter_mut()
+            .filter_map(|(key, entry)| {
+                entry.recheck_at = Mono::ZERO;
+                entry.stale_for.is_zero().then(|| key.clone())
+            })
+            .collect();
+        for key in failed {
+            self.remove(&key);
+        }
+    }
+
+    fn insert(
+        &mut self,
+        key: Key,
+        heard: Heard,
+        now: Mono,
+        fresh_for: Duration,
+        stale_for: Duration,
+    ) {
+        self.remove(&key);
+        let bytes = heard.size();
+        self.uses += 1;
+        self.bytes += bytes;
+        self.order.insert(self.uses, key.clone());
+        self.entries.insert(
+            key,
+            Entry {
+                heard: Arc::new(heard),
+                stored: now,
+                fresh_for,
+                stale_for,
+                recheck_at: Mono::ZERO,
+                bytes,
+                used: self.uses,
+            },
+        );
+        while self.entries.len() > limits::DNS_CACHE_ENTRIES || self.bytes > limits::DNS_CACHE_BYTES
+        {
+            let Some((_, oldest)) = self.order.first_key_value() else {
+                break;
+            };
+            self.remove(&oldest.clone());
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        if let btree_map::Entry::Occupied(entry) = self.entries.entry(key.clone()) {
+            let entry = entry.remove();
+            self.order.remove(&entry.used);
+            self.bytes -= entry.bytes;
+        }
+    }
+}
+
+impl Heard {
+    /// An answer that says only what went wrong.
+    pub fn failure(error: ExtendedError) -> Self {
+        Self {
+            rcode: ResponseCode::ServFail,
+            authentic: false,
+            answers: Vec::new(),
+            authorities: Vec::new(),
+            error: Some(error),
+        }
+    }
+
+    /// How long this may be kept: the least TTL, and for what doesn't exist
+    /// what the SOA says (RFC 2308 §5). Without either it may not be.
+    fn fresh_for(&self) -> Duration {
+        let seconds = |ttl_s: u32| Duration::from_secs(ttl_s.into());
+        let answers = self
+            .answers
+            .iter()
+            .map(|record| seconds(record.ttl).min(FRESH_AT_MOST));
+        let negative = self
+            .authorities
+            .iter()
+            .filter_map(|record| match &record.data {
+                RData::SOA(soa) => Some(seconds(record.ttl.min(soa.minimum)).min(NEGATIVE_AT_MOST)),
+                _ => None,
+            });
+        answers.chain(negative).min().unwrap_or_default()
+    }
+
+    fn set_ttls(&mut self, ttl_s: impl Fn(u32) -> u32) {
+        for record in self.answers.iter_mut().chain(&mut self.authorities) {
+            record.ttl = ttl_s(record.ttl);
+        }
+    }
+
+    fn size(&self) -> usize {
+        // What the maps and the vectors take per entry, roughly.
+        const OVERHEAD: usize = 512;
+        let records = self.answers.iter().chain(&self.authorities);
+        let encoded = records.map(|record| record.to_bytes().map_or(0, |bytes| bytes.len()));
+        OVERHEAD + encoded.sum::<usize>() * 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_server::proto::rr::{
+        Name,
+        rdata::{A, SOA},
+    };
+
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn key(n: usize) -> Key {
+        Key {
+            name: format!("n{n}.example.org").parse().unwrap(),
+            rtype: RecordType::A,
+            dnssec_ok: false,
+            checking_disabled: false,
+        }
+    }
+
+    fn heard(ttl_s: u32) -> Heard {
+        let record = Record::from_rdata(Name::root(), ttl_s, RData::A(A::new(192, 0, 2, 1)));
+        Heard {
+            rcode: ResponseCode::NoError,
+            answers: vec![record],
+            error: None,
+            ..Heard::failure(ExtendedError::stale(ResponseCode::NoError))
+        }
+    }
+
+    #[test]
+    fn an_answer_ages_and_then_is_stale_and_then_gone() {
+        let mut cache = Cache::default();
+        cache.put(key(1), heard(100), S);
+        let Cached::Fresh(fresh) = cache.get(&key(1), 41 * S) else {
+            panic!("not fresh")
+        };
+        assert_eq!(fresh.answers[0].ttl, 60);
+        let Cached::Stale {
+            heard,
+            recheck: true,
+        } = cache.get(&key(1), 101 * S)
+        else {
+            panic!("not stale")
+        };
+        assert_eq!(heard.answers[0].ttl, STALE_TTL_S);
+        assert!(heard.error.is_some());
+        assert_eq!(cache.get(&key(1), 101 * S + STALE_AT_MOST), Cached::Nothing);
+    }
+
+    #[test]
+    fn after_a_failure_a_stale_answer_is_not_asked_for_again_for_a_while() {
+        let mut cache = Cache::default();
+        cache.put(key(1), heard(1), Mono::ZERO);
+        cache.put_failure(
+            key(1),
+            Heard::failure(ExtendedError::stale(ResponseCode::NoError)),
+            10 * S,
+        );
+        assert!(matches!(
+            cache.get(&key(1), 11 * S),
+            Cached::Stale { recheck: false, .. }
+        ));
+        assert!(matches!(
+            cache.get(&key(1), 40 * S),
+            Cached::Stale { recheck: true, .. }
+        ));
+    }
+
+    #[test]
+    fn a_failure_is_kept_briefly_and_never_served_stale() {
+        let mut cache = Cache::default();
+        let failure = Heard::failure(ExtendedError::stale(ResponseCode::NoError));
+        cache.put_failure(key(1), failure.clone(), Mono::ZERO);
+        assert_eq!(cache.get(&key(1), S), Cached::Fresh(failure.clone()));
+        assert_eq!(cache.get(&key(1), 2 * S), Cached::Nothing);
+        cache.put_failure(key(1), failure, Mono::ZERO);
+        cache.put(key(2), heard(9), Mono::ZERO);
+        cache.clear_failures();
+        assert_eq!(cache.get(&key(1), S), Cached::Nothing);
+        assert!(matches!(cache.get(&key(2), S), Cached::Fresh(_)));
+    }
+
+    #[test]
+    fn a_negative_answer_is_kept_as_its_soa_says_and_not_at_all_without_one() {
+        let mut cache = Cache::default();
+        let none = Heard {
+            rcode: ResponseCode::NXDomain,
+            answers: Vec::new(),
+            ..heard(0)
+        };
+        cache.put(key(1), none.clone(), Mono::ZERO);
+        assert_eq!(cache.get(&key(1), Mono::ZERO), Cached::Nothing);
+        let soa = SOA::new(Name::root(), Name::root(), 1, 1, 1, 1, 20);
+        let authorities = vec![Record::from_rdata(Name::root(), 90, RData::SOA(soa))];
+        cache.put(
+            key(1),
+            Heard {
+                authorities,
+                ..none
+            },
+            Mono::ZERO,
+        );
+        assert!(matches!(cache.get(&key(1), 19 * S), Cached::Fresh(_)));
+        assert!(matches!(cache.get(&key(1), 20 * S), Cached::Stale { .. }));
+    }
+
+    #[test]
+    fn an_answer_with_ttl_zero_is_not_kept() {
+        let mut cache = Cache::default();
+        cache.put(key(1), heard(0), Mono::ZERO);
+        assert_eq!(cache.get(&key(1), Mono::ZERO), Cached::Nothing);
+    }
+
+    #[test]
+    fn the_cache_is_bounded_and_keeps_what_is_used() {
+        let mut cache = Cache::default();
+        for n in 0..=limits::DNS_CACHE_ENTRIES {
+            assert!(n == 0 || matches!(cache.get(&key(0), S), Cached::Fresh(_)));
+            cache.put(key(n), heard(100), S);
+        }
+        assert!(cache.entries.len() <= limits::DNS_CACHE_ENTRIES);
+        assert!(cache.bytes <= limits::DNS_CACHE_BYTES);
+        assert_eq!(cache.entries.len(), cache.order.len());
+        assert!(matches!(cache.get(&key(0), S), Cached::Fresh(_)));
+        assert_eq!(cache.get(&key(1), S), Cached::Nothing);
+        let big = Heard {
+            answers: vec![heard(9).answers[0].clone(); 3000],
+            ..heard(9)
+        };
+        for n in 0..100 {
+            cache.put(key(n), big.clone(), S);
+        }
+        assert!(cache.bytes <= limits::DNS_CACHE_BYTES);
+        cache.clear();
+        assert_eq!(
+            (cache.entries.len(), cache.order.len(), cache.bytes),
+            (0, 0, 0)
+        );
+    }
+}

@@ -1,0 +1,214 @@
+//! Names that aren't the mesh's: forwarded to the host's own name servers,
+//! each question once however many ask it, kept, and served beyond the TTL
+//! while nobody answers (RFC 8767).
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use hickory_server::proto::op::{Message, ResponseCode};
+use innermesh_proto::limits;
+use ipnet::IpNet;
+use tokio::sync::{Semaphore, watch};
+
+use super::{
+    cache::{Cache, Cached, Heard, Key},
+    private,
+    reply::ExtendedError,
+    upstream::{Question, Upstream, UpstreamError},
+};
+use innermesh_control::dns::Origin;
+use innermesh_host::{Clock, tasks::Tasks};
+
+/// How long a client waits for upstream while there is a stale answer
+/// (RFC 8767 §5).
+const CLIENT_PATIENCE: Duration = Duration::from_millis(1800);
+
+/// Forwards.
+#[derive(Clone)]
+pub(super) struct Forwarder(Arc<Inner>);
+
+struct Inner {
+    clock: Arc<dyn Clock>,
+    tasks: Tasks,
+    upstream: Upstream,
+    servers: ArcSwap<Vec<SocketAddr>>,
+    /// Addresses that no answer from outside may have.
+    overlay: Vec<IpNet>,
+    cache: Mutex<Cache>,
+    /// What is being asked right now.
+    asking: Mutex<BTreeMap<Key, watch::Receiver<Option<Heard>>>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Forwarder {
+    /// Forwards to nobody yet.
+    pub fn new(clock: Arc<dyn Clock>, tasks: Tasks, overlay: Vec<IpNet>) -> Self {
+        Self(Arc::new(Inner {
+            clock,
+            tasks,
+            upstream: Upstream::default(),
+            servers: ArcSwap::default(),
+            overlay,
+            cache: Mutex::default(),
+            asking: Mutex::default(),
+            permits: Arc::new(Semaphore::new(limits::DNS_FORWARDS)),
+        }))
+    }
+
+    /// Forwards to these from now on. Other servers may be another network
+    /// with other names, so what the old ones said is forgotten; but with no
+    /// server at all, what they said last is better than nothing.
+    pub fn set_servers(&self, servers: Vec<SocketAddr>) {
+        let servers: Vec<_> = servers.into_iter().take(limits::DNS_UPSTREAMS).collect();
+        let before = self.0.servers.swap(Arc::new(servers.clone()));
+        if *before == servers {
+            return;
+        }
+        let mut cache = lock(&self.0.cache);
+        if servers.is_empty() || before.is_empty() {
+            cache.clear_failures()
+        } else {
+            cache.clear()
+        }
+    }
+
+    /// Who is asked.
+    pub fn servers(&self) -> Vec<SocketAddr> {
+        self.0.servers.load().to_vec()
+    }
+
+    /// The answer to a question, and where it came from.
+    pub async fn forward(&self, key: Key, question: Question) -> (Heard, Origin) {
+        let inner = &self.0;
+        let cached = lock(&inner.cache).get(&key, inner.clock.now());
+        match cached {
+            Cached::Fresh(heard) => (heard, Origin::Cache),
+            Cached::Stale {
+                heard,
+                recheck: false,
+            } => (heard, Origin::Stale),
+            Cached::Stale {
+                heard: stale,
+                recheck: true,
+            } => tokio::select! {
+                fresh = self.ask(key, question) => match fresh.rcode {
+                    ResponseCode::ServFail => (stale, Origin::Stale),
+                    _ => (fresh, Origin::Upstream),
+                },
+                () = inner.clock.sleep(CLIENT_PATIENCE) => (stale, Origin::Stale),
+            },
+            Cached::Nothing => (self.ask(key, question).await, Origin::Upstream),
+        }
+    }
+
+    /// Joins the asking of this question, or starts it.
+    async fn ask(&self, key: Key, question: Question) -> Heard {
+        let lost = || {
+            Heard::failure(ExtendedError::upstream_failed(
+                "forwarding failed; ask again",
+            ))
+        };
+        let mut answer = {
+            let mut asking = lock(&self.0.asking);
+            match asking.get(&key) {
+                Some(answer) => answer.clone(),
+                None => {
+                    let Ok(permit) = self.0.permits.clone().try_acquire_owned() else {
+                        return Heard::failure(ExtendedError::busy());
+                    };
+                    let (tell, answer) = watch::channel(None);
+                    asking.insert(key.clone(), answer.clone());
+                    // A task of its own, so that a client that goes away
+                    // doesn't take the answer from the others.
+                    let done = Asking {
+                        inner: self.0.clone(),
+                        key,
+                    };
+                    self.0.tasks.spawn(async move {
+                        let heard = done.inner.ask_upstream(&done.key, &question).await;
+                        drop(done);
+                        tell.send_replace(Some(heard));
+                        drop(permit);
+                    });
+                    answer
+                }
+            }
+        };
+        match answer.wait_for(Option::is_some).await {
+            Ok(heard) => heard.clone().unwrap_or_else(lost),
+            Err(_) => lost(),
+        }
+    }
+}
+
+impl Inner {
+    async fn ask_upstream(&self, key: &Key, question: &Question) -> Heard {
+        let servers = self.servers.load_full();
+        match self.upstream.ask(&*self.clock, &servers, question).await {
+            Ok(message) => {
+                let heard = self.hear(message);
+                // An answer from servers that were replaced meanwhile isn't kept.
+                if Arc::ptr_eq(&servers, &self.servers.load()) {
+                    lock(&self.cache).put(key.clone(), heard.clone(), self.clock.now());
+                }
+                heard
+            }
+            Err(error) => {
+                let failure = Heard::failure(match &error {
+                    UpstreamError::NoServer => ExtendedError::no_upstream(),
+                    other => ExtendedError::upstream_failed(&other.to_string()),
+                });
+                if Arc::ptr_eq(&servers, &self.servers.load()) {
+                    lock(&self.cache).put_failure(key.clone(), failure.clone(), self.clock.now());
+                }
+                failure
+            }
+        }
+    }
+
+    /// An upstream message without what it may not say.
+    fn hear(&self, message: Message) -> Heard {
+        let received = message.answers.len();
+        let mut heard = Heard {
+            rcode: message.metadata.response_code,
+            authentic: message.metadata.authentic_data,
+            answers: message.answers,
+            authorities: message.authorities,
+            error: None,
+        };
+        let overlay = |address: IpAddr| self.overlay.iter().any(|net| net.contains(&address));
+        heard
+            .answers
+            .retain(|record| !private::leads(record, &overlay));
+        heard
+            .authorities
+            .retain(|record| !private::leads(record, &overlay));
+        if heard.answers.len() < received {
+            heard.authentic = false;
+            heard.error = Some(ExtendedError::rebinding());
+        }
+        heard
+    }
+}
+
+/// Takes a question off the list of those being asked, come what may.
+struct Asking {
+    inner: Arc<Inner>,
+    key: Key,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        lock(&self.inner.asking).remove(&self.key);
+    }
+}
+
+/// No lock here is held across anything that can panic half-way.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,23 @@
+//! DNS on every node: the mesh's own names from the zone, all others from the
+//! host's name servers, each client by its true source. The zone itself is
+//! made elsewhere ([`innermesh_proto::zone`]); nothing here knows how.
+
+mod alias;
+mod cache;
+mod convert;
+mod forward;
+mod private;
+mod relevant;
+mod reply;
+mod responder;
+mod server;
+mod source;
+mod special;
+mod upstream;
+
+pub use self::{
+    relevant::relevant,
+    responder::{Dns, Served},
+    server::{DnsServer, ListenError},
+    source::{MemberSources, Source, SourcePolicy},
+};

@@ -1,0 +1,446 @@
+//! From a request to its reply: who asks, whose name it is, and what is said.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc, LazyLock, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use hickory_server::{
+    net::{runtime::Time, xfer::Protocol},
+    proto::{
+        op::{DnsRequest, DnsRequestOptions, Header, HeaderCounts, OpCode, Query, ResponseCode},
+        rr::{DNSClass, Name, Record},
+    },
+    server::{Request, RequestHandler, ResponseHandler, ResponseInfo},
+    zone_handler::MessageResponseBuilder,
+};
+use innermesh_proto::{
+    id::resolver_v4,
+    zone::{Answer, DomainName, RecordType, Zone},
+};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::{
+    cache::Key,
+    convert,
+    forward::Forwarder,
+    reply::{ExtendedError, Reply},
+    source::{Source, SourcePolicy},
+    special::{Special, special},
+    upstream::Question,
+};
+use innermesh_control::dns::{Origin, QueryReport};
+use innermesh_host::{Clock, Mono, tasks::Tasks};
+
+/// Types that are transactions or metadata and no data (RFC 6895 §3.1).
+const META_TYPES: std::ops::RangeInclusive<u16> = 128..=254;
+const OPT: u16 = 41;
+
+/// The DNS service: what it says follows from the newest published view.
+pub struct Dns {
+    view: ArcSwap<View>,
+    forwarder: Forwarder,
+    route: Mutex<Route>,
+    resolver: [IpAddr; 2],
+    clock: Arc<dyn Clock>,
+    turn: AtomicUsize,
+    behind: OnceLock<Behind>,
+}
+
+/// Whether names may be in force that aren't known here.
+type Behind = Box<dyn Fn() -> bool + Send + Sync>;
+
+/// What is answered, and to whom. Made when the first question needs it: views
+/// change more often than anybody asks, and a large mesh's zone takes
+/// milliseconds.
+type View = LazyLock<Served, Box<dyn FnOnce() -> Served + Send>>;
+
+/// What one view says.
+pub struct Served {
+    /// The mesh's names.
+    pub zone: Arc<Zone>,
+    /// Who may ask.
+    pub sources: Arc<dyn SourcePolicy>,
+}
+
+/// What decides who is asked for other names.
+#[derive(Default)]
+struct Route {
+    /// The servers as given.
+    servers: Vec<SocketAddr>,
+    /// The host's addresses.
+    own: Vec<IpAddr>,
+    /// Where this service listens.
+    listening: Vec<SocketAddr>,
+}
+
+impl Route {
+    fn leads_here(&self, server: &SocketAddr) -> bool {
+        let ip = server.ip().to_canonical();
+        let this_host = ip.is_loopback() || self.own.contains(&ip);
+        self.listening.iter().any(|our| {
+            let reached = our.ip() == ip || (our.ip().is_unspecified() && this_host);
+            reached && our.port() == server.port()
+        })
+    }
+}
+
+/// What the zone says to a question.
+pub(super) struct Inside {
+    /// That.
+    pub reply: Reply,
+    /// Where an alias at its end leads out of the mesh.
+    pub outside: Option<Outside>,
+}
+
+/// A name elsewhere that an alias leads to.
+pub(super) struct Outside {
+    /// The name.
+    pub target: DomainName,
+    /// Whether a member that is no admin added one of the aliases.
+    pub by_member: bool,
+}
+
+impl Dns {
+    /// A service that knows nothing yet: until [`Dns::publish`] every question
+    /// is refused. Questions are forwarded in `tasks`.
+    pub fn new(
+        clock: Arc<dyn Clock>,
+        tasks: Tasks,
+        zone: impl FnOnce() -> Zone + Send + 'static,
+        ipv4: Ipv4Net,
+        ula: Ipv6Net,
+    ) -> Self {
+        let nobody = |_: IpAddr| Source::Stranger;
+        let served = move || Served {
+            zone: Arc::new(zone()),
+            sources: Arc::new(nobody),
+        };
+        let resolver_v6 = u128::from(ula.network()) | 0x53;
+        Self {
+            view: ArcSwap::from_pointee(View::new(Box::new(served))),
+            forwarder: Forwarder::new(clock.clone(), tasks, vec![IpNet::V4(ipv4), IpNet::V6(ula)]),
+            route: Mutex::default(),
+            resolver: [resolver_v4(ipv4).into(), IpAddr::V6(resolver_v6.into())],
+            clock,
+            turn: AtomicUsize::new(0),
+            behind: OnceLock::new(),
+        }
+    }
+
+    /// Has names that the zone lacks answered with SERVFAIL while `behind` says
+    /// so. It is asked at each such question; only the first call counts.
+    pub fn unsure_while(&self, behind: impl Fn() -> bool + Send + Sync + 'static) {
+        let _ = self.behind.set(Box::new(behind));
+    }
+
+    /// Answers from this view from now on; it is made when it is needed.
+    pub fn publish(&self, view: impl FnOnce() -> Served + Send + 'static) {
+        self.view.store(Arc::new(View::new(Box::new(view))));
+    }
+
+    /// The zone that is being served.
+    pub fn zone(&self) -> Arc<Zone> {
+        self.view.load().zone.clone()
+    }
+
+    /// Whether a source is this host, a member or counts as such.
+    pub fn is_internal(&self, source: IpAddr) -> bool {
+        self.view.load().sources.class(source) == Source::Internal
+    }
+
+    /// Forwards other names to these servers from now on, but never to this
+    /// service itself. `own` are the host's addresses: a service that listens
+    /// on all of them is reached by each.
+    pub fn set_upstreams(&self, servers: &[SocketAddr], own: &[IpAddr]) {
+        self.change_route(|route| {
+            route.servers = servers.to_vec();
+            route.own = own.to_vec();
+        });
+    }
+
+    /// Who is asked for other names.
+    pub fn upstreams(&self) -> Vec<SocketAddr> {
+        self.forwarder.servers()
+    }
+
+    /// Answers a question as a process of this host would be answered over a
+    /// socket.
+    pub async fn query(&self, name: &DomainName, rtype: RecordType) -> QueryReport {
+        let began = self.clock.now();
+        let reply = self.query_reply(name, rtype).await;
+        report(name, rtype, reply, self.clock.now().saturating_sub(began))
+    }
+
+    async fn query_reply(&self, name: &DomainName, rtype: RecordType) -> Reply {
+        let form_error = || Reply::empty(ResponseCode::FormErr);
+        let Ok(name) = Name::from_labels(name.labels()) else {
+            return form_error();
+        };
+        let query = Query::query(name, rtype.0.into());
+        let request = DnsRequest::from_query(query, DnsRequestOptions::default());
+        let source = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 53);
+        let request = request
+            .to_vec()
+            .and_then(|bytes| Request::from_bytes(bytes, source, Protocol::Tcp));
+        match request {
+            Ok(request) => self.respond(&request).await,
+            Err(_) => form_error(),
+        }
+    }
+
+    /// Tells at which addresses this service listens.
+    pub(super) fn listens(&self, addresses: &[SocketAddr]) {
+        self.change_route(|route| route.listening.extend_from_slice(addresses));
+    }
+
+    /// Tells that it no longer listens there.
+    pub(super) fn listens_no_more(&self, addresses: &[SocketAddr]) {
+        self.change_route(|route| route.listening.retain(|our| !addresses.contains(our)));
+    }
+
+    fn change_route(&self, change: impl FnOnce(&mut Route)) {
+        let mut route = self.route.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut route);
+        let others = route.servers.iter().filter(|server| {
+            !self.resolver.contains(&server.ip().to_canonical()) && !route.leads_here(server)
+        });
+        self.forwarder.set_servers(others.copied().collect());
+    }
+
+    /// The reply to a request.
+    pub(super) async fn respond(&self, request: &Request) -> Reply {
+        let view = self.view.load_full();
+        let source = request.src().ip().to_canonical();
+        if view.sources.class(source) == Source::Stranger {
+            let mut refused = Reply::empty(ResponseCode::Refused);
+            refused.recursion_available = false;
+            return refused;
+        }
+        if request.metadata.op_code != OpCode::Query {
+            return Reply::empty(ResponseCode::NotImp);
+        }
+        if request.edns.as_ref().is_some_and(|edns| edns.version() > 0) {
+            return Reply::empty(ResponseCode::BADVERS);
+        }
+        let [question] = request.queries.queries() else {
+            return Reply::empty(ResponseCode::FormErr);
+        };
+        let query = question.original();
+        let rtype = RecordType(query.query_type().into());
+        let Some(name) = convert::domain_name(query.name()) else {
+            return Reply::empty(ResponseCode::FormErr);
+        };
+        if query.query_class() != DNSClass::IN || META_TYPES.contains(&rtype.0) || rtype.0 == OPT {
+            return Reply::empty(ResponseCode::Refused);
+        }
+        match self.zone_reply(&view.zone, &name, query, rtype) {
+            None => self.other_reply(request, name, query, rtype).await,
+            Some(Inside {
+                reply,
+                outside: Some(target),
+            }) if request.metadata.recursion_desired => {
+                self.follow(request, &view.zone, reply, target, rtype).await
+            }
+            Some(Inside { reply, .. }) => reply,
+        }
+    }
+
+    /// What the zone says; `None` for a name that isn't the mesh's.
+    pub(super) fn zone_reply(
+        &self,
+        zone: &Zone,
+        name: &DomainName,
+        query: &Query,
+        rtype: RecordType,
+    ) -> Option<Inside> {
+        let mut leads = None;
+        let empty = |rcode| {
+            let mut reply = Reply::empty(rcode);
+            reply.origin = Origin::Zone;
+            reply.authoritative = rcode != ResponseCode::ServFail;
+            reply
+        };
+        let reply = match zone.lookup(name, rtype) {
+            Answer::NotOurs => return None,
+            Answer::Records {
+                ttl_s,
+                data,
+                additional,
+            } => {
+                let mut reply = empty(ResponseCode::NoError);
+                reply.answers = data
+                    .iter()
+                    .map(|data| {
+                        Record::from_rdata(query.name().clone(), ttl_s, convert::rdata(data))
+                    })
+                    .collect();
+                self.rotate(&mut reply.answers);
+                reply.additionals = additional.iter().map(convert::record).collect();
+                reply
+            }
+            Answer::Alias {
+                records,
+                outside,
+                by_member,
+            } => {
+                leads = outside.map(|target| Outside { target, by_member });
+                let mut reply = empty(ResponseCode::NoError);
+                reply.answers = records.iter().map(convert::record).collect();
+                reply
+            }
+            Answer::NoData(soa) => {
+                let mut reply = empty(ResponseCode::NoError);
+                reply.authorities = vec![convert::record(soa)];
+                reply
+            }
+            Answer::NxDomain(_) if self.behind.get().is_some_and(|behind| behind()) => {
+                let mut reply = empty(ResponseCode::ServFail);
+                reply.error = Some(ExtendedError::behind());
+                reply
+            }
+            Answer::NxDomain(soa) => {
+                let mut reply = empty(ResponseCode::NXDomain);
+                reply.authorities = vec![convert::record(soa)];
+                reply
+            }
+            Answer::ServFail => {
+                let mut reply = empty(ResponseCode::ServFail);
+                reply.error = Some(ExtendedError::loading());
+                reply
+            }
+        };
+        Some(Inside {
+            reply,
+            outside: leads,
+        })
+    }
+
+    /// What is said to a name that isn't the mesh's.
+    pub(super) async fn other_reply(
+        &self,
+        request: &Request,
+        name: DomainName,
+        query: &Query,
+        rtype: RecordType,
+    ) -> Reply {
+        match special(&name, rtype) {
+            Some(Special::Record(data)) => {
+                let mut reply = Reply::empty(ResponseCode::NoError);
+                let record = Record::from_rdata(query.name().clone(), 3600, convert::rdata(&data));
+                reply.answers = vec![record];
+                return reply;
+            }
+            Some(Special::NoData) => return Reply::empty(ResponseCode::NoError),
+            Some(Special::NxDomain) => return Reply::empty(ResponseCode::NXDomain),
+            None => {}
+        }
+        // Nobody here is an authority for it, and recursion isn't wanted.
+        if !request.metadata.recursion_desired {
+            return Reply::empty(ResponseCode::Refused);
+        }
+        if rtype == RecordType::ANY {
+            let mut reply = Reply::empty(ResponseCode::NoError);
+            let minimal = convert::rdata(&innermesh_proto::zone::Rdata::Hinfo);
+            reply.answers = vec![Record::from_rdata(query.name().clone(), 3600, minimal)];
+            return reply;
+        }
+        let dnssec_ok = request
+            .edns
+            .as_ref()
+            .is_some_and(|edns| edns.flags().dnssec_ok);
+        let checking_disabled = request.metadata.checking_disabled;
+        let key = Key {
+            name,
+            rtype,
+            dnssec_ok,
+            checking_disabled,
+        };
+        let question = Question {
+            query: query.clone(),
+            dnssec_ok,
+            checking_disabled,
+        };
+        let (heard, origin) = self.forwarder.forward(key, question).await;
+        let mut reply = Reply::empty(heard.rcode);
+        // Who didn't ask for it isn't told (RFC 6840 §5.8).
+        reply.authentic = heard.authentic && (dnssec_ok || request.metadata.authentic_data);
+        reply.answers = heard.answers;
+        reply.authorities = heard.authorities;
+        reply.error = heard.error;
+        reply.origin = origin;
+        reply
+    }
+
+    /// Puts another record first each time: clients that take the first one
+    /// then share the instances of a service.
+    fn rotate(&self, records: &mut [Record]) {
+        if let turns @ 1.. = records.len() {
+            records.rotate_left(self.turn.fetch_add(1, Ordering::Relaxed) % turns);
+        }
+    }
+}
+
+/// Carries a [`Dns`] into hickory's server.
+pub(super) struct Handler(pub Arc<Dns>);
+
+#[async_trait::async_trait]
+impl RequestHandler for Handler {
+    async fn handle_request<R: ResponseHandler, T: Time>(
+        &self,
+        request: &Request,
+        mut response: R,
+    ) -> ResponseInfo {
+        let mut reply = self.0.respond(request).await;
+        let metadata = reply.metadata(request);
+        let unsent = ResponseInfo::from(Header {
+            metadata,
+            counts: HeaderCounts::default(),
+        });
+        if reply.encode(request, request.protocol()).is_none() {
+            return unsent;
+        }
+        let edns = reply.edns(request);
+        let message = MessageResponseBuilder::new(&request.queries, edns.as_ref()).build(
+            reply.metadata(request),
+            &reply.answers,
+            &reply.authorities,
+            [],
+            &reply.additionals,
+        );
+        // A client that is gone is no fault of ours.
+        response.send_response(message).await.unwrap_or(unsent)
+    }
+}
+
+fn report(name: &DomainName, rtype: RecordType, reply: Reply, elapsed: Mono) -> QueryReport {
+    let lines = |records: &[Record]| records.iter().map(ToString::to_string).collect();
+    QueryReport {
+        name: name.to_string(),
+        rtype: rtype.to_string(),
+        rcode: mnemonic(reply.rcode),
+        origin: reply.origin,
+        answers: lines(&reply.answers),
+        authorities: lines(&reply.authorities),
+        additionals: lines(&reply.additionals),
+        error: reply.error.map(|error| error.text().to_string()),
+        elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+/// A response code as dig and everybody else write it.
+fn mnemonic(rcode: ResponseCode) -> String {
+    match rcode {
+        ResponseCode::NoError => "NOERROR".into(),
+        ResponseCode::FormErr => "FORMERR".into(),
+        ResponseCode::ServFail => "SERVFAIL".into(),
+        ResponseCode::NXDomain => "NXDOMAIN".into(),
+        ResponseCode::NotImp => "NOTIMP".into(),
+        ResponseCode::Refused => "REFUSED".into(),
+        other => format!("RCODE{}", u16::from(other)),
+    }
+}

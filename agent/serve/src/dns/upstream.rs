@@ -1,0 +1,260 @@
+//! Asks other name servers: UDP, and TCP where an answer was cut; the next
+//! server beside one that is slow, so that a dead one costs little.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use hickory_server::{
+    net::{
+        DnsHandle, NetError,
+        runtime::TokioRuntimeProvider,
+        tcp::TcpClientStream,
+        udp::UdpClientStream,
+        xfer::{DnsRequestSender, FirstAnswer},
+    },
+    proto::{
+        op::{DnsRequest, DnsRequestOptions, DnsResponse, Message, Query, ResponseCode},
+        rr::RecordType,
+    },
+};
+use innermesh_proto::limits;
+
+use super::relevant;
+use innermesh_host::{Clock, Mono};
+
+/// How long all servers together have. A stub resolver asks again after 5 s.
+const DEADLINE: Duration = Duration::from_secs(3);
+/// How long one server has before the next is asked beside it.
+const HEAD_START: Duration = Duration::from_millis(600);
+/// How long a connection over TCP has that checks an answer in another case.
+const CHECK: Duration = Duration::from_millis(800);
+/// For how long a server that changes the case of names is asked without
+/// mixing it.
+const FOLDS: Duration = Duration::from_secs(3600);
+
+/// What is asked of upstream.
+#[derive(Clone, Debug)]
+pub(super) struct Question {
+    pub query: Query,
+    pub dnssec_ok: bool,
+    pub checking_disabled: bool,
+}
+
+/// Why upstream has no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum UpstreamError {
+    /// There is nobody to ask.
+    #[error("there is no upstream name server")]
+    NoServer,
+    /// Nobody answered in time.
+    #[error("no answer from {servers} within {} s", DEADLINE.as_secs())]
+    Silent {
+        /// Who was asked.
+        servers: String,
+    },
+    /// The last to fail, and how.
+    #[error("{server}: {why}")]
+    Failed {
+        /// Who.
+        server: SocketAddr,
+        /// How.
+        why: String,
+    },
+}
+
+/// Asks, and remembers who answered.
+#[derive(Default)]
+pub(super) struct Upstream {
+    provider: TokioRuntimeProvider,
+    /// Place in the list of the server that answered last.
+    preferred: AtomicUsize,
+    /// Servers that change the case of names, and until when that counts.
+    folding: Mutex<BTreeMap<SocketAddr, Mono>>,
+}
+
+/// How a question is asked.
+#[derive(Clone, Copy)]
+struct Way {
+    edns: bool,
+    /// In a case chosen at random, which the answer must have: 1 bit for each
+    /// letter that a forger has to guess beside port and id
+    /// (draft-vixie-dnsext-dns0x20).
+    mixed: bool,
+}
+
+impl Upstream {
+    /// Asks `servers` until one of them gives a usable answer.
+    pub async fn ask(
+        &self,
+        clock: &dyn Clock,
+        servers: &[SocketAddr],
+        question: &Question,
+    ) -> Result<Message, UpstreamError> {
+        let first = self.preferred.load(Ordering::Relaxed) % servers.len().max(1);
+        let mut waiting = (0..servers.len())
+            .map(|n| (first + n) % servers.len())
+            .filter_map(|place| Some((place, *servers.get(place)?)));
+        let mut asked = FuturesUnordered::new();
+        let mut names = Vec::new();
+        let mut error = UpstreamError::NoServer;
+        let deadline = clock.sleep(DEADLINE);
+        tokio::pin!(deadline);
+        loop {
+            if let Some((place, server)) = waiting.next() {
+                names.push(server.to_string());
+                asked.push(
+                    async move { (place, server, self.exchange(clock, server, question).await) },
+                );
+            }
+            if asked.is_empty() {
+                return Err(error);
+            }
+            tokio::select! {
+                Some((place, server, result)) = asked.next() => match result {
+                    Ok(message) => {
+                        self.preferred.store(place, Ordering::Relaxed);
+                        return Ok(message);
+                    }
+                    Err(why) => error = UpstreamError::Failed { server, why },
+                },
+                () = clock.sleep(HEAD_START) => {}
+                () = &mut deadline => return Err(UpstreamError::Silent { servers: names.join(", ") }),
+            }
+        }
+    }
+
+    /// One server's usable answer, or in words why there is none.
+    async fn exchange(
+        &self,
+        clock: &dyn Clock,
+        server: SocketAddr,
+        question: &Question,
+    ) -> Result<Message, String> {
+        let words = |error: NetError| error.to_string();
+        let mut response = self.checked(clock, server, question, true).await?;
+        // A server from before EDNS (RFC 6891 §7).
+        if matches!(
+            response.response_code,
+            ResponseCode::FormErr | ResponseCode::NotImp | ResponseCode::BADVERS
+        ) {
+            response = self.checked(clock, server, question, false).await?;
+        }
+        if response.truncation {
+            response = self.tcp(server, question, DEADLINE).await.map_err(words)?;
+        }
+        let mut message = response.into_message();
+        if message.queries != [question.query.clone()] {
+            return Err("it answered another question".into());
+        }
+        match message.response_code {
+            ResponseCode::NoError | ResponseCode::NXDomain => {}
+            code => return Err(format!("it answered {code}")),
+        }
+        let referral = message.answers.is_empty()
+            && !message.recursion_available
+            && message
+                .authorities
+                .iter()
+                .any(|record| record.record_type() == RecordType::NS);
+        if referral {
+            return Err("it doesn't recurse for this host".into());
+        }
+        if !relevant::keep(&mut message, question) {
+            return Err("its answer is about other names".into());
+        }
+        Ok(message)
+    }
+
+    /// An answer by UDP in the case in which it was asked for. One in another
+    /// case is a forgery, or the server's way: it is had again over TCP, which
+    /// can't be forged blindly, and only where that fails too, and the case is
+    /// wrong a second time, the server is taken at its word.
+    async fn checked(
+        &self,
+        clock: &dyn Clock,
+        server: SocketAddr,
+        question: &Question,
+        edns: bool,
+    ) -> Result<DnsResponse, String> {
+        let words = |error: NetError| error.to_string();
+        let mixed = !self.folds(server, clock.now());
+        let way = Way { edns, mixed };
+        match self.udp(server, question, way).await {
+            Err(NetError::QueryCaseMismatch) => {}
+            other => return other.map_err(words),
+        }
+        if let Ok(response) = self.tcp(server, question, CHECK).await {
+            return Ok(response);
+        }
+        match self.udp(server, question, way).await {
+            Err(NetError::QueryCaseMismatch) => {}
+            other => return other.map_err(words),
+        }
+        tracing::debug!(%server, "the name server changes the case of names");
+        self.folding().insert(server, clock.now() + FOLDS);
+        let way = Way { edns, mixed: false };
+        self.udp(server, question, way).await.map_err(words)
+    }
+
+    fn folds(&self, server: SocketAddr, now: Mono) -> bool {
+        let mut folding = self.folding();
+        folding.retain(|_, until| now < *until);
+        folding.contains_key(&server)
+    }
+
+    fn folding(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Mono>> {
+        self.folding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn udp(
+        &self,
+        server: SocketAddr,
+        question: &Question,
+        way: Way,
+    ) -> Result<DnsResponse, NetError> {
+        // A new socket, and so a new random port, for each question (RFC 5452 §9.2).
+        let mut stream = UdpClientStream::builder(server, self.provider.clone())
+            .with_timeout(Some(DEADLINE))
+            .build();
+        stream
+            .send_message(request(question, way))
+            .first_answer()
+            .await
+    }
+
+    async fn tcp(
+        &self,
+        server: SocketAddr,
+        question: &Question,
+        patience: Duration,
+    ) -> Result<DnsResponse, NetError> {
+        let provider = self.provider.clone();
+        let exchange = TcpClientStream::exchange(server, None, patience, None, provider).await?;
+        let way = Way {
+            edns: true,
+            mixed: false,
+        };
+        exchange.send(request(question, way)).first_answer().await
+    }
+}
+
+fn request(question: &Question, way: Way) -> DnsRequest {
+    let mut options = DnsRequestOptions::default();
+    options.use_edns = way.edns;
+    options.case_randomization = way.mixed;
+    options.edns_payload_len = limits::DNS_UDP_BYTES;
+    options.edns_set_dnssec_ok = question.dnssec_ok;
+    let mut request = DnsRequest::from_query(question.query.clone(), options);
+    request.metadata.checking_disabled = question.checking_disabled;
+    // Asks for the AD bit (RFC 6840 §5.7).
+    request.metadata.authentic_data = true;
+    request
+}

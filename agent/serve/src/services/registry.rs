@@ -1,0 +1,509 @@
+//! The services in force, and the task that checks them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use innermesh_control::{
+    check::Check,
+    spec::{Spec, SpecError},
+};
+use innermesh_host::{Host, Mono};
+use innermesh_proto::{head::Instance, limits, name::Label};
+use tokio::sync::{Notify, watch};
+
+use super::{check, health::Health};
+
+/// Between the end of one check and the start of the next; each is moved by up
+/// to a tenth either way, so that checks don't align.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// Longest time that one check may take.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// Where the services that were added are kept, below the state folder.
+const FOLDER: &str = "services";
+
+/// The services of this node. Clones share one registry.
+///
+/// What is added is on disk before [`Registry::add`] returns, and announced
+/// only then. [`Registry::run`] does the checking and must be running.
+#[derive(Clone)]
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    host: Host,
+    state: Mutex<State>,
+    /// Held while a file is written: the files and the services in force
+    /// change in one order.
+    writing: tokio::sync::Mutex<()>,
+    /// Something is due earlier than it was.
+    wake: Notify,
+    instances: watch::Sender<BTreeMap<Label, Instance>>,
+}
+
+#[derive(Default)]
+struct State {
+    services: BTreeMap<Label, Service>,
+    local: Vec<IpAddr>,
+    damaged: BTreeMap<PathBuf, SpecError>,
+    added: u64,
+}
+
+struct Service {
+    spec: Spec,
+    configured: bool,
+    health: Health,
+    /// Tells this description's checks from an earlier one's.
+    number: u64,
+    /// When it is checked next; `None` without a check, and during one.
+    due: Option<Mono>,
+}
+
+/// A service as a person sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceStatus {
+    /// Its description.
+    pub spec: Spec,
+    /// Whether it stands in the configuration, where alone it can be changed.
+    pub configured: bool,
+    /// Whether it counts as healthy.
+    pub healthy: bool,
+    /// Why its last check failed, if it did.
+    pub last_error: Option<String>,
+    /// Since when it is healthy or not, in milliseconds since 1970.
+    pub since_ms: u64,
+}
+
+/// Why the services were not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The description isn't one of a service. Nothing was changed.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// Two descriptions in the configuration have one name. Nothing was changed.
+    #[error("the configuration describes the service {0} twice; remove one of them")]
+    Twice(Label),
+    /// It stands in the configuration. Nothing was changed.
+    #[error("the service {0} stands in the configuration; change it there")]
+    Configured(Label),
+    /// No such service. Nothing was changed.
+    #[error("this node has no service {0}; `agent service list` shows those it has")]
+    Unknown(Label),
+    /// No more are allowed. Nothing was changed.
+    #[error("this node has {max} services, and no node may have more; remove one first", max = limits::NAMES_PER_NODE)]
+    TooMany,
+    /// The file could not be read, written or removed; the services in force
+    /// are as they were, and the file may be in either state.
+    #[error("{}: {error}", path.display())]
+    Disk {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the host says.
+        error: io::Error,
+    },
+}
+
+impl Registry {
+    /// The services that were added earlier, and those of the configuration,
+    /// which come first where a name is in both. A file that can't be read as
+    /// a service is left as it is and told by [`Registry::warnings`].
+    ///
+    /// # Errors
+    /// [`ServiceError`], when the configuration is wrong or the disk fails.
+    pub async fn load(host: Host, configured: Vec<Spec>) -> Result<Self, ServiceError> {
+        let mut state = State::default();
+        for spec in configured {
+            spec.validate()?;
+            if state.services.contains_key(&spec.name) {
+                return Err(ServiceError::Twice(spec.name));
+            }
+            state.put(spec, true, &host);
+        }
+        let folder = Path::new(FOLDER);
+        let files = host.disk.list(folder).await;
+        for file in files.map_err(|error| disk_error(folder, error))? {
+            let Some(name) = name_of(&file) else { continue };
+            let bytes = host.disk.read(&file).await;
+            let Some(bytes) = bytes.map_err(|error| disk_error(&file, error))? else {
+                continue;
+            };
+            match stored(&name, &bytes) {
+                Ok(spec) if !state.services.contains_key(&name) => state.put(spec, false, &host),
+                Ok(_) => {
+                    tracing::info!(service = %name, "the configuration stands before what was added")
+                }
+                Err(error) => {
+                    tracing::warn!(file = %file.display(), %error, "the service is left out");
+                    state.damaged.insert(file, error);
+                }
+            }
+        }
+        if state.services.len() > limits::NAMES_PER_NODE {
+            return Err(ServiceError::TooMany);
+        }
+        let (instances, _) = watch::channel(state.instances());
+        Ok(Self {
+            inner: Arc::new(Inner {
+                host,
+                state: Mutex::new(state),
+                writing: tokio::sync::Mutex::new(()),
+                wake: Notify::new(),
+                instances,
+            }),
+        })
+    }
+
+    /// Adds a service, or changes the one of that name. It is on disk when
+    /// this returns, and its first check runs at once.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; the services in force are as they were.
+    pub async fn add(&self, spec: Spec) -> Result<(), ServiceError> {
+        spec.validate()?;
+        let _writing = self.inner.writing.lock().await;
+        {
+            let state = self.state();
+            match state.services.get(&spec.name) {
+                Some(service) if service.configured => {
+                    return Err(ServiceError::Configured(spec.name));
+                }
+                Some(service) if service.spec == spec => return Ok(()),
+                None if state.services.len() >= limits::NAMES_PER_NODE => {
+                    return Err(ServiceError::TooMany);
+                }
+                _ => {}
+            }
+        }
+        let file = file_of(&spec.name);
+        let written = self
+            .inner
+            .host
+            .disk
+            .replace(&file, spec.to_toml().as_bytes())
+            .await;
+        written.map_err(|error| disk_error(&file, error))?;
+        let mut state = self.state();
+        state.damaged.remove(&file);
+        state.put(spec, false, &self.inner.host);
+        self.announce(&state);
+        drop(state);
+        self.inner.wake.notify_one();
+        Ok(())
+    }
+
+    /// Has exactly these services stand in the configuration, in place of
+    /// those that stood there before.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; the services in force are as they were.
+    pub async fn configure(&self, configured: Vec<Spec>) -> Result<(), ServiceError> {
+        let _writing = self.inner.writing.lock().await;
+        let mut names = BTreeSet::new();
+        for spec in &configured {
+            spec.validate()?;
+            if !names.insert(spec.name.clone()) {
+                return Err(ServiceError::Twice(spec.name.clone()));
+            }
+        }
+        let mut state = self.state();
+        let kept = state
+            .services
+            .values()
+            .filter(|service| !service.configured);
+        if kept
+            .filter(|service| !names.contains(&service.spec.name))
+            .count()
+            + names.len()
+            > limits::NAMES_PER_NODE
+        {
+            return Err(ServiceError::TooMany);
+        }
+        state
+            .services
+            .retain(|name, service| !service.configured || names.contains(name));
+        for spec in configured {
+            let unchanged = state
+                .services
+                .get(&spec.name)
+                .is_some_and(|service| service.configured && service.spec == spec);
+            if !unchanged {
+                state.put(spec, true, &self.inner.host);
+            }
+        }
+        self.announce(&state);
+        drop(state);
+        self.inner.wake.notify_one();
+        Ok(())
+    }
+
+    /// Removes a service for good; returns what it was.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; the services in force are as they were.
+    pub async fn rm(&self, name: &Label) -> Result<Spec, ServiceError> {
+        let _writing = self.inner.writing.lock().await;
+        match self.state().services.get(name) {
+            None => return Err(ServiceError::Unknown(name.clone())),
+            Some(service) if service.configured => {
+                return Err(ServiceError::Configured(name.clone()));
+            }
+            Some(_) => {}
+        }
+        let file = file_of(name);
+        let removed = self.inner.host.disk.remove(&file).await;
+        removed.map_err(|error| disk_error(&file, error))?;
+        let mut state = self.state();
+        let service = state.services.remove(name);
+        self.announce(&state);
+        service
+            .map(|service| service.spec)
+            .ok_or_else(|| ServiceError::Unknown(name.clone()))
+    }
+
+    /// All services, in the order of their names.
+    pub fn list(&self) -> Vec<ServiceStatus> {
+        self.state()
+            .services
+            .values()
+            .map(Service::status)
+            .collect()
+    }
+
+    /// What the node announces of its services now.
+    pub fn instances(&self) -> BTreeMap<Label, Instance> {
+        self.inner.instances.borrow().clone()
+    }
+
+    /// What the node announces of its services, from now on.
+    pub fn subscribe(&self) -> watch::Receiver<BTreeMap<Label, Instance>> {
+        self.inner.instances.subscribe()
+    }
+
+    /// What a person should mend: files that are no descriptions of services.
+    pub fn warnings(&self) -> Vec<String> {
+        let root = self.inner.host.disk.root();
+        let state = self.state();
+        let told = state.damaged.iter().map(|(file, error)| {
+            let file = root.join(file);
+            format!(
+                "the service in {} is left out: {error}; mend or remove the file",
+                file.display()
+            )
+        });
+        told.collect()
+    }
+
+    /// Says where services without an address of their own are checked: at
+    /// the node's overlay addresses, where clients reach them. Before that,
+    /// and with none, it is 127.0.0.1.
+    pub fn set_local_addresses(&self, addresses: Vec<IpAddr>) {
+        self.state().local = addresses;
+    }
+
+    /// Checks the services for as long as it is polled.
+    pub async fn run(&self) {
+        self.state().resume(self.inner.host.clock.now());
+        let mut running = FuturesUnordered::new();
+        loop {
+            let room = limits::SERVICE_PROBES.saturating_sub(running.len());
+            let (probes, next) = self.state().take_due(self.inner.host.clock.now(), room);
+            running.extend(probes.into_iter().map(|probe| self.check(probe)));
+            tokio::select! {
+                Some((name, number, result)) = running.next() => self.take(&name, number, result),
+                () = self.inner.wake.notified() => {}
+                () = self.until(next) => {}
+            }
+        }
+    }
+
+    async fn check(&self, probe: Probe) -> (Label, u64, Result<(), String>) {
+        let host = &self.inner.host;
+        let result = tokio::select! {
+            result = check::probe(&probe.check, &*host.net, &probe.ips, probe.port) => result,
+            () = host.clock.sleep(TIMEOUT) => Err(format!("no answer within {} s", TIMEOUT.as_secs())),
+        };
+        (probe.name, probe.number, result)
+    }
+
+    fn take(&self, name: &Label, number: u64, result: Result<(), String>) {
+        let clock = &self.inner.host.clock;
+        let due = clock.now() + self.jittered();
+        let mut state = self.state();
+        // Removed or described anew while the check ran: its result says nothing of what is there now.
+        let Some(service) = state.services.get_mut(name).filter(|s| s.number == number) else {
+            return;
+        };
+        let before = service.health.is_healthy();
+        service.health.take(result, clock.wall_ms());
+        service.due = Some(due);
+        let after = service.health.is_healthy();
+        if before != after {
+            let why = service.health.last_error().unwrap_or_default();
+            tracing::info!(service = %name, healthy = after, why, "a service's health changed");
+            self.announce(&state);
+        }
+    }
+
+    fn jittered(&self) -> Duration {
+        let mut byte = [0];
+        self.inner.host.keys.random(&mut byte);
+        // From 0.9 to 1.1 of the interval.
+        INTERVAL * 9 / 10 + INTERVAL / 5 * u32::from(byte[0]) / 255
+    }
+
+    async fn until(&self, at: Option<Mono>) {
+        let clock = &self.inner.host.clock;
+        match at {
+            Some(at) => clock.sleep(at.saturating_sub(clock.now())).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn announce(&self, state: &State) {
+        let instances = state.instances();
+        self.inner.instances.send_if_modified(|announced| {
+            let changed = *announced != instances;
+            *announced = instances;
+            changed
+        });
+    }
+
+    /// Never held across an await.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One check that is due.
+struct Probe {
+    name: Label,
+    number: u64,
+    check: Check,
+    ips: Vec<IpAddr>,
+    port: u16,
+}
+
+impl State {
+    fn put(&mut self, spec: Spec, configured: bool, host: &Host) {
+        self.added += 1;
+        let service = Service {
+            configured,
+            health: Health::new(spec.check.is_some(), host.clock.wall_ms()),
+            number: self.added,
+            due: spec.check.is_some().then(|| host.clock.now()),
+            spec,
+        };
+        self.services.insert(service.spec.name.clone(), service);
+    }
+
+    /// Makes checks due whose results were lost with an earlier run.
+    fn resume(&mut self, now: Mono) {
+        for service in self.services.values_mut() {
+            if service.spec.check.is_some() {
+                service.due.get_or_insert(now);
+            }
+        }
+    }
+
+    /// At most `room` checks that are due, the longest waiting first, and when
+    /// the next one is, unless that must wait for room.
+    fn take_due(&mut self, now: Mono, room: usize) -> (Vec<Probe>, Option<Mono>) {
+        let mut waiting: Vec<(Mono, Label)> = self
+            .services
+            .iter()
+            .filter_map(|(name, service)| Some((service.due?, name.clone())))
+            .collect();
+        waiting.sort_unstable();
+        let due = waiting.partition_point(|(due, _)| *due <= now);
+        let next = if due <= room {
+            waiting.get(due).map(|(due, _)| *due)
+        } else {
+            None
+        };
+        let probes = waiting.into_iter().take(due.min(room));
+        (
+            probes.filter_map(|(_, name)| self.start(&name)).collect(),
+            next,
+        )
+    }
+
+    fn start(&mut self, name: &Label) -> Option<Probe> {
+        let service = self.services.get_mut(name)?;
+        service.due = None;
+        Some(Probe {
+            name: name.clone(),
+            number: service.number,
+            check: service.spec.check.clone()?,
+            ips: match service.spec.address {
+                Some(address) => vec![address],
+                None if self.local.is_empty() => vec![Ipv4Addr::LOCALHOST.into()],
+                None => self.local.clone(),
+            },
+            port: service.spec.port,
+        })
+    }
+
+    fn instances(&self) -> BTreeMap<Label, Instance> {
+        self.services
+            .iter()
+            .map(|(name, service)| {
+                (
+                    name.clone(),
+                    service.spec.instance(service.health.is_healthy()),
+                )
+            })
+            .collect()
+    }
+}
+
+impl Service {
+    fn status(&self) -> ServiceStatus {
+        ServiceStatus {
+            spec: self.spec.clone(),
+            configured: self.configured,
+            healthy: self.health.is_healthy(),
+            last_error: self.health.last_error().map(str::to_owned),
+            since_ms: self.health.since_ms(),
+        }
+    }
+}
+
+fn file_of(name: &Label) -> PathBuf {
+    Path::new(FOLDER).join(format!("{name}.toml"))
+}
+
+/// The service that a file is of; `None` for what isn't a service's file, such
+/// as one that was half written.
+fn name_of(file: &Path) -> Option<Label> {
+    let name = file.file_name()?.to_str()?.strip_suffix(".toml")?;
+    Label::try_from(name.to_owned()).ok()
+}
+
+fn stored(name: &Label, bytes: &[u8]) -> Result<Spec, SpecError> {
+    let spec = Spec::from_toml(bytes)?;
+    if spec.name == *name {
+        Ok(spec)
+    } else {
+        Err(SpecError::Toml(format!(
+            "it describes {} and is named {name}",
+            spec.name
+        )))
+    }
+}
+
+fn disk_error(path: &Path, error: io::Error) -> ServiceError {
+    ServiceError::Disk {
+        path: path.to_owned(),
+        error,
+    }
+}
