@@ -8,10 +8,10 @@ use futures_util::FutureExt;
 use innermesh_agent::{
     acme::{
         self,
+        ari::CertificateId,
         jwk::Jwk,
         jws::{Jws, Signer},
         order::Identifier,
-        renewal::CertificateId,
     },
     ca::csr::Csr,
     config::{self, Config},

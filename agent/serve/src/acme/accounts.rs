@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     Acme, Answer, Signed,
-    book::{Account, AccountStatus, Owner, account_id},
+    account_store::{Account, AccountStatus, Owner, account_id},
     jwk::Jwk,
     jws::{Jws, Signer},
     order::Status,
@@ -26,7 +26,7 @@ struct NewAccount {
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Update {
+struct AccountUpdate {
     contact: Option<Vec<String>>,
     status: Option<String>,
 }
@@ -70,15 +70,15 @@ impl Acme {
         };
         let id = account_id(&key);
         let idle = {
-            let mut book = self.book();
-            if book.accounts.contains_key(&id) {
+            let mut store = self.store();
+            if store.accounts.contains_key(&id) {
                 // It began with this key, and has another one by now.
                 return Err(Problem::unauthorized(
                     "this key was an account's before; use another one",
                 ));
             }
             let owner = Owner::of(user, binding.as_ref());
-            let gone = book.room_for_account(&owner, self.now_ms())?;
+            let gone = store.room_for_account(&owner, self.now_ms())?;
             let account = Account {
                 key,
                 status: AccountStatus::Valid,
@@ -89,14 +89,14 @@ impl Acme {
                 user,
                 created_ms: self.now_ms(),
             };
-            book.accounts.insert(id.clone(), account);
+            store.accounts.insert(id.clone(), account);
             gone
         };
         if let Some(idle) = idle {
             self.forget(&idle).await;
         }
         if let Err(problem) = self.save(&id).await {
-            self.book().accounts.remove(&id);
+            self.store().accounts.remove(&id);
             return Err(problem);
         }
         self.told(&id, 201)
@@ -105,8 +105,9 @@ impl Acme {
     /// The account that has this key already.
     fn existing(&self, key: &Jwk, status: u16) -> Result<Option<Answer>, Problem> {
         let found = {
-            let book = self.book();
-            book.by_key(key)
+            let store = self.store();
+            store
+                .by_key(key)
                 .map(|(id, account)| (id.clone(), account.status))
         };
         match found {
@@ -124,7 +125,11 @@ impl Acme {
         let Signer::Id(id) = inner.signer.clone() else {
             return Err(Problem::malformed("a binding names its key by \"kid\""));
         };
-        let secret = self.book().bindings.get(&id).map(|bound| bound.key.clone());
+        let secret = self
+            .store()
+            .bindings
+            .get(&id)
+            .map(|bound| bound.key.clone());
         let secret =
             secret.and_then(|key| data_encoding::BASE64URL_NOPAD.decode(key.as_bytes()).ok());
         let secret =
@@ -143,8 +148,8 @@ impl Acme {
     }
 
     fn told(&self, id: &str, status: u16) -> Result<Answer, Problem> {
-        let book = self.book();
-        let account = book
+        let store = self.store();
+        let account = store
             .accounts
             .get(id)
             .ok_or_else(|| Problem::not_found("there is no such account"))?;
@@ -165,13 +170,13 @@ impl Acme {
         if signed.jws.reads() {
             return self.told(id, 200);
         }
-        let update: Update = signed.jws.json()?;
+        let update: AccountUpdate = signed.jws.json()?;
         if let Some(contact) = &update.contact {
             check_contacts(contact)?;
         }
         {
-            let mut book = self.book();
-            let Some(account) = book.accounts.get_mut(id) else {
+            let mut store = self.store();
+            let Some(account) = store.accounts.get_mut(id) else {
                 return Err(Problem::not_found("there is no such account"));
             };
             match update.status.as_deref() {
@@ -201,8 +206,8 @@ impl Acme {
 
     pub(super) fn account_orders(&self, signed: &Signed, id: &str) -> Result<Answer, Problem> {
         self.check_own(signed, id)?;
-        let book = self.book();
-        let orders = book.accounts.get(id).map(|account| &account.orders);
+        let store = self.store();
+        let orders = store.accounts.get(id).map(|account| &account.orders);
         let urls = orders.into_iter().flatten();
         let urls = urls.map(|(order, _)| format!("{}/order/{order}", self.base));
         Ok(Answer::json(
@@ -236,8 +241,8 @@ impl Acme {
         let change: KeyChange = inner.json()?;
         let id = &signed.account;
         let old = {
-            let book = self.book();
-            let Some(account) = book.accounts.get(id) else {
+            let store = self.store();
+            let Some(account) = store.accounts.get(id) else {
                 return Err(Problem::not_found("there is no such account"));
             };
             let is_right = change.account == format!("{}/account/{id}", self.base)
@@ -269,7 +274,7 @@ impl Acme {
     }
 
     fn set_key(&self, id: &str, key: Jwk) {
-        if let Some(account) = self.book().accounts.get_mut(id) {
+        if let Some(account) = self.store().accounts.get_mut(id) {
             account.key = key;
         }
     }

@@ -15,7 +15,7 @@ use super::{
 use innermesh_host::UnixTime;
 
 #[derive(Deserialize)]
-struct Update {
+struct AuthorizationUpdate {
     status: Option<String>,
 }
 
@@ -28,7 +28,7 @@ impl Acme {
     ) -> Result<Answer, Problem> {
         let number = read_number(number)?;
         if !signed.jws.reads() {
-            let update: Update = signed.jws.json()?;
+            let update: AuthorizationUpdate = signed.jws.json()?;
             if update.status.as_deref() != Some("deactivated") {
                 return Err(Problem::malformed(
                     "an authorization can only be \"deactivated\"",
@@ -42,18 +42,18 @@ impl Acme {
             self.save(&signed.account).await?;
         }
         self.change_order(&signed.account, order, |_| ())?;
-        let book = self.book();
-        let kept = book.order(&signed.account, order);
+        let store = self.store();
+        let kept = store.order(&signed.account, order);
         let kept = kept.and_then(|kept| Some((kept, kept.authorizations.get(number)?)));
         let (kept, authorization) =
             kept.ok_or_else(|| Problem::not_found("this account has no such authorization"))?;
         Ok(Answer::json(
             200,
-            &self.told_authorization(order, number, kept.expires_ms, authorization),
+            &self.authorization_json(order, number, kept.expires_ms, authorization),
         ))
     }
 
-    fn told_authorization(
+    fn authorization_json(
         &self,
         order: &str,
         number: usize,
@@ -65,7 +65,7 @@ impl Acme {
             authorization.status == Status::Pending || challenge.status != Status::Pending
         });
         let shown: Vec<Value> = shown
-            .map(|challenge| self.told_challenge(order, number, &authorization.token, challenge))
+            .map(|challenge| self.challenge_json(order, number, &authorization.token, challenge))
             .collect();
         let mut object = json!({
             "identifier": authorization.identifier,
@@ -79,7 +79,7 @@ impl Acme {
         object
     }
 
-    fn told_challenge(
+    fn challenge_json(
         &self,
         order: &str,
         number: usize,
@@ -113,65 +113,17 @@ impl Acme {
         let account = &signed.account;
         if !signed.jws.reads() {
             let _: serde_json::Map<String, Value> = signed.jws.json()?;
-            let begun = self.change_order(account, order, |order| {
-                let authorization = order.authorizations.get_mut(at)?;
-                let is_open = authorization.status == Status::Pending;
-                let mut challenges = authorization.challenges.iter_mut();
-                let challenge = challenges.find(|c| c.method.as_str() == method)?;
-                let begins = is_open && challenge.status == Status::Pending;
-                if begins {
-                    challenge.status = Status::Processing;
-                }
-                Some(begins.then(|| {
-                    let method = challenge.method;
-                    (
-                        method,
-                        authorization.identifier.clone(),
-                        authorization.token.clone(),
-                    )
-                }))
-            })?;
-            let begun =
-                begun.ok_or_else(|| Problem::not_found("this account has no such challenge"))?;
-            if let Some((method, identifier, token)) = begun {
-                let thumbprint = {
-                    let book = self.book();
-                    book.accounts
-                        .get(account)
-                        .map(|account| account.key.thumbprint())
-                };
-                let key_authorization = format!(
-                    "{token}.{}",
-                    BASE64URL_NOPAD.encode(&thumbprint.unwrap_or_default())
-                );
-                let (acme, account, order) = (self.clone(), account.clone(), order.to_owned());
-                self.host.tasks.spawn(async move {
-                    let shown = acme
-                        .validate(method, &identifier, &token, &key_authorization)
-                        .await;
-                    acme.validated(&account, &order, at, method, shown).await;
-                });
-            }
-            self.until(AT_ONCE, || {
-                let book = self.book();
-                let order = book.order(account, order);
-                let authorization = order.and_then(|order| order.authorizations.get(at));
-                authorization.is_none_or(|authorization| {
-                    let mut challenges = authorization.challenges.iter();
-                    !challenges.any(|challenge| challenge.status == Status::Processing)
-                })
-            })
-            .await;
+            self.answer_challenge(account, order, at, method).await?;
         }
-        let book = self.book();
-        let authorization = book
+        let store = self.store();
+        let authorization = store
             .order(account, order)
             .and_then(|order| order.authorizations.get(at));
         let told = authorization.and_then(|authorization| {
             let mut challenges = authorization.challenges.iter();
             let challenge = challenges.find(|c| c.method.as_str() == method)?;
             Some((
-                self.told_challenge(order, at, &authorization.token, challenge),
+                self.challenge_json(order, at, &authorization.token, challenge),
                 challenge.status,
             ))
         });
@@ -183,6 +135,68 @@ impl Acme {
             Status::Processing => answer.with("retry-after", RETRY_S),
             _ => answer,
         })
+    }
+
+    /// Begins a validation, unless that was begun before, and waits a little for
+    /// what comes of it.
+    async fn answer_challenge(
+        self: &Arc<Self>,
+        account: &str,
+        order: &str,
+        at: usize,
+        method: &str,
+    ) -> Result<(), Problem> {
+        let begun = self.change_order(account, order, |order| {
+            let authorization = order.authorizations.get_mut(at)?;
+            let is_open = authorization.status == Status::Pending;
+            let mut challenges = authorization.challenges.iter_mut();
+            let challenge = challenges.find(|c| c.method.as_str() == method)?;
+            let begins = is_open && challenge.status == Status::Pending;
+            if begins {
+                challenge.status = Status::Processing;
+            }
+            Some(begins.then(|| {
+                let method = challenge.method;
+                (
+                    method,
+                    authorization.identifier.clone(),
+                    authorization.token.clone(),
+                )
+            }))
+        })?;
+        let begun =
+            begun.ok_or_else(|| Problem::not_found("this account has no such challenge"))?;
+        if let Some((method, identifier, token)) = begun {
+            let thumbprint = {
+                let store = self.store();
+                store
+                    .accounts
+                    .get(account)
+                    .map(|account| account.key.thumbprint())
+            };
+            let key_authorization = format!(
+                "{token}.{}",
+                BASE64URL_NOPAD.encode(&thumbprint.unwrap_or_default())
+            );
+            let (acme, account, order) = (self.clone(), account.to_owned(), order.to_owned());
+            self.host.tasks.spawn(async move {
+                let shown = acme
+                    .validate(method, &identifier, &token, &key_authorization)
+                    .await;
+                acme.validated(&account, &order, at, method, shown).await;
+            });
+        }
+        self.until(AT_ONCE, || {
+            let store = self.store();
+            let order = store.order(account, order);
+            let authorization = order.and_then(|order| order.authorizations.get(at));
+            authorization.is_none_or(|authorization| {
+                let mut challenges = authorization.challenges.iter();
+                !challenges.any(|challenge| challenge.status == Status::Processing)
+            })
+        })
+        .await;
+        Ok(())
     }
 
     /// Notes what came of a validation.

@@ -8,7 +8,6 @@ use serde::Deserialize;
 
 use super::{
     Acme, Answer, Signed,
-    jwk::Jwk,
     mesh::{NotDone, Wanted},
     order::{Identifier, Status},
     orders::AT_ONCE,
@@ -36,44 +35,9 @@ impl Acme {
             (order.status, order.identifiers.clone(), order.days)
         })?;
         if status != Status::Ready {
-            return Err(Problem::new(
-                Kind::OrderNotReady,
-                match status {
-                    Status::Pending => "control of its names has not been shown yet",
-                    Status::Processing => "its certificate is being issued; ask for the order",
-                    Status::Valid => "it has its certificate; ask for the order",
-                    _ => "it came to nothing; make a new order",
-                },
-            ));
+            return Err(not_ready(status));
         }
-        let der = BASE64URL_NOPAD
-            .decode(wanted.csr.as_bytes())
-            .map_err(|_| Problem::new(Kind::BadCsr, "the request is not base64url of DER"))?;
-        let csr = Csr::parse(&der).map_err(|error| csr_problem(&error))?;
-        let named = csr.dns.iter().cloned().map(Identifier::Dns);
-        let named: BTreeSet<Identifier> = named
-            .chain(csr.ips.iter().copied().map(Identifier::Ip))
-            .collect();
-        if named != identifiers {
-            return Err(Problem::new(
-                Kind::BadCsr,
-                "the signing request is for other names than the order",
-            ));
-        }
-        let is_accounts = {
-            let book = self.book();
-            let key = book
-                .accounts
-                .get(account)
-                .map(|account| account.key.clone());
-            key.is_some_and(|key: Jwk| key.spki() == csr.spki)
-        };
-        if is_accounts {
-            return Err(Problem::new(
-                Kind::BadCsr,
-                "the account's key can't be a certificate's too (RFC 8555 section 11.1)",
-            ));
-        }
+        let csr = self.csr_for(&wanted.csr, account, &identifiers)?;
         for identifier in &identifiers {
             self.check_caa(identifier)?;
         }
@@ -96,15 +60,16 @@ impl Acme {
                 .spawn(async move { acme.issue(&account, &id, request).await });
         }
         self.until(AT_ONCE, || {
-            let book = self.book();
-            book.order(account, id)
+            let store = self.store();
+            store
+                .order(account, id)
                 .is_none_or(|order| order.status != Status::Processing)
         })
         .await;
         // It may be ready again, with the reason: that is told as one.
         let again = {
-            let book = self.book();
-            let order = book.order(account, id);
+            let store = self.store();
+            let order = store.order(account, id);
             order.and_then(|order| match order.status {
                 Status::Ready => order.error.clone(),
                 _ => None,
@@ -112,8 +77,38 @@ impl Acme {
         };
         match again {
             Some(problem) => Err(problem),
-            None => self.told_order(account, id, 200),
+            None => self.order_json(account, id, 200),
         }
+    }
+
+    /// The signing request in `text`, base64url of DER, if it is one for these
+    /// identifiers and a key of its own.
+    fn csr_for(
+        &self,
+        text: &str,
+        account: &str,
+        identifiers: &BTreeSet<Identifier>,
+    ) -> Result<Csr, Problem> {
+        let bad = |detail: &str| Problem::new(Kind::BadCsr, detail);
+        let der = BASE64URL_NOPAD
+            .decode(text.as_bytes())
+            .map_err(|_| bad("the request is not base64url of DER"))?;
+        let csr = Csr::parse(&der).map_err(|error| csr_problem(&error))?;
+        let named = csr.dns.iter().cloned().map(Identifier::Dns);
+        let named: BTreeSet<Identifier> = named
+            .chain(csr.ips.iter().copied().map(Identifier::Ip))
+            .collect();
+        if named != *identifiers {
+            return Err(bad("the signing request is for other names than the order"));
+        }
+        let store = self.store();
+        let key = store.accounts.get(account).map(|account| &account.key);
+        if key.is_some_and(|key| key.spki() == csr.spki) {
+            return Err(bad(
+                "the account's key can't be a certificate's too (RFC 8555 section 11.1)",
+            ));
+        }
+        Ok(csr)
     }
 
     async fn issue(&self, account: &str, id: &str, wanted: Wanted) {
@@ -174,8 +169,8 @@ impl Acme {
     }
 
     pub(super) fn certificate(&self, signed: &Signed, order: &str) -> Result<Answer, Problem> {
-        let book = self.book();
-        let certified = book
+        let store = self.store();
+        let certified = store
             .order(&signed.account, order)
             .and_then(|order| order.certified.as_ref());
         let certified =
@@ -221,6 +216,16 @@ fn allows(records: &[Caa], wildcard: bool, domain: &str) -> bool {
         named == domain
     };
     of(tag).next().is_none() || of(tag).any(is_ours)
+}
+
+fn not_ready(status: Status) -> Problem {
+    let detail = match status {
+        Status::Pending => "control of its names has not been shown yet",
+        Status::Processing => "its certificate is being issued; ask for the order",
+        Status::Valid => "it has its certificate; ask for the order",
+        _ => "it came to nothing; make a new order",
+    };
+    Problem::new(Kind::OrderNotReady, detail)
 }
 
 fn csr_problem(error: &CsrError) -> Problem {

@@ -153,11 +153,16 @@ impl Jwk {
     }
 }
 
-impl TryFrom<Value> for Jwk {
-    type Error = String;
+/// Not a key that is accepted, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct JwkError(String);
 
-    fn try_from(value: Value) -> Result<Self, String> {
-        Self::parse(&value).map_err(|problem| problem.detail)
+impl TryFrom<Value> for Jwk {
+    type Error = JwkError;
+
+    fn try_from(value: Value) -> Result<Self, JwkError> {
+        Self::parse(&value).map_err(|problem| JwkError(problem.detail))
     }
 }
 

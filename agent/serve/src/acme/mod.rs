@@ -7,8 +7,9 @@
 //! This module is the protocol; [`server`] is TLS and HTTP, [`mesh`] what it
 //! asks of the rest of the agent.
 
+mod account_store;
 mod accounts;
-mod book;
+pub mod ari;
 mod challenges;
 mod client_tls;
 mod finalize;
@@ -19,7 +20,6 @@ mod nonce;
 pub mod order;
 mod orders;
 pub mod problem;
-pub mod renewal;
 mod revoke;
 pub mod server;
 mod validate;
@@ -30,9 +30,9 @@ use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-pub use self::{book::Binding, validate::check_certificate};
+pub use self::{account_store::Binding, validate::check_certificate};
 use self::{
-    book::{AccountStatus, Book},
+    account_store::{AccountStatus, AccountStore},
     jws::{Jws, Signer},
     mesh::Mesh,
     nonce::Nonces,
@@ -60,7 +60,7 @@ const PROFILES: [(&str, &str, u32); 2] = [
 
 /// A request.
 #[derive(Debug, Clone, Default)]
-pub struct Asked {
+pub struct Request {
     /// Its method.
     pub method: String,
     /// Its path.
@@ -130,7 +130,7 @@ pub struct Acme {
     mesh: Arc<dyn Mesh>,
     base: String,
     nonces: Mutex<Nonces>,
-    book: Mutex<Book>,
+    store: Mutex<AccountStore>,
     /// Held while a file is written, so that the newest state is written last.
     writing: tokio::sync::Mutex<()>,
     /// Told whenever an order changes.
@@ -152,13 +152,13 @@ impl Acme {
     pub async fn open(host: &Host, mesh: Arc<dyn Mesh>, port: u16) -> std::io::Result<Arc<Self>> {
         let mut key = [0; 32];
         host.keys.random(&mut key);
-        let book = Book::load(&*host.disk).await?;
+        let store = AccountStore::load(&*host.disk).await?;
         Ok(Arc::new(Self {
             host: host.clone(),
             base: format!("https://acme.{}:{port}", mesh.domain()),
             mesh,
             nonces: Mutex::new(Nonces::new(&key)),
-            book: Mutex::new(book),
+            store: Mutex::new(store),
             writing: tokio::sync::Mutex::new(()),
             changes: watch::Sender::new(()),
         }))
@@ -170,12 +170,12 @@ impl Acme {
     }
 
     /// Answers a request.
-    pub async fn handle(self: &Arc<Self>, asked: &Asked) -> Answer {
-        let mut answer = match self.answer(asked).await {
+    pub async fn handle(self: &Arc<Self>, request: &Request) -> Answer {
+        let mut answer = match self.answer(request).await {
             Ok(answer) => answer,
             Err(problem) => {
                 tracing::info!(
-                    path = %asked.path,
+                    path = %request.path,
                     r#type = ?problem.r#type,
                     detail = %problem.detail,
                     "an ACME request was refused"
@@ -183,7 +183,7 @@ impl Acme {
                 problem.into()
             }
         };
-        if asked.method == "POST" || asked.path == "/new-nonce" {
+        if request.method == "POST" || request.path == "/new-nonce" {
             let nonce = self
                 .nonces
                 .lock()
@@ -191,24 +191,24 @@ impl Acme {
                 .issue();
             answer = answer.with("replay-nonce", nonce);
         }
-        if asked.path != "/directory" {
+        if request.path != "/directory" {
             let link = format!("<{}>;rel=\"index\"", self.directory_url());
             answer = answer.with("link", link);
         }
         answer.with("cache-control", "no-store")
     }
 
-    async fn answer(self: &Arc<Self>, asked: &Asked) -> Result<Answer, Problem> {
-        let parts: Vec<&str> = asked.path.trim_start_matches('/').split('/').collect();
+    async fn answer(self: &Arc<Self>, request: &Request) -> Result<Answer, Problem> {
+        let parts: Vec<&str> = request.path.trim_start_matches('/').split('/').collect();
         let wanted = match parts[..] {
             ["directory"] | ["renewal-info", _] => "GET",
             ["new-nonce"] => "HEAD",
             _ => "POST",
         };
         // What can be fetched can be asked about.
-        let fits = asked.method == wanted
-            || wanted == "HEAD" && asked.method == "GET"
-            || wanted == "GET" && asked.method == "HEAD";
+        let fits = request.method == wanted
+            || wanted == "HEAD" && request.method == "GET"
+            || wanted == "GET" && request.method == "HEAD";
         let known = matches!(
             parts[..],
             ["directory"
@@ -236,13 +236,13 @@ impl Acme {
             return Err(Problem::malformed(format!("this is asked with {wanted}")).with_status(405));
         }
         match parts[..] {
-            ["directory"] => Ok(self.directory(asked.is_local)),
+            ["directory"] => Ok(self.directory(request.is_local)),
             ["new-nonce"] => Ok(Answer {
-                status: if asked.method == "HEAD" { 200 } else { 204 },
+                status: if request.method == "HEAD" { 200 } else { 204 },
                 ..Answer::default()
             }),
             ["renewal-info", id] => self.renewal_info(id),
-            _ => self.signed(asked, &parts).await,
+            _ => self.signed(request, &parts).await,
         }
     }
 
@@ -272,8 +272,12 @@ impl Acme {
     }
 
     /// Whatever is asked with a signature (RFC 8555 §6.2).
-    async fn signed(self: &Arc<Self>, asked: &Asked, parts: &[&str]) -> Result<Answer, Problem> {
-        let is_jose = asked
+    async fn signed(
+        self: &Arc<Self>,
+        request: &Request,
+        parts: &[&str],
+    ) -> Result<Answer, Problem> {
+        let is_jose = request
             .content_type
             .as_deref()
             .and_then(|text| text.split(';').next())
@@ -282,13 +286,13 @@ impl Acme {
             let detail = "a request has the type application/jose+json";
             return Err(Problem::malformed(detail).with_status(415));
         }
-        let jws = Jws::parse(&asked.body)?;
+        let jws = Jws::parse(&request.body)?;
         jws.check_algorithm()?;
-        let url = format!("{}{}", self.base, asked.path);
+        let url = format!("{}{}", self.base, request.path);
         match (parts, jws.signer.clone()) {
             (["new-account"], Signer::Key(key)) => {
                 self.check(&jws, &key, &url)?;
-                self.new_account(&jws, *key, asked.is_local, asked.user)
+                self.new_account(&jws, *key, request.is_local, request.user)
                     .await
             }
             (["new-account"], Signer::Id(_)) => Err(Problem::malformed(
@@ -303,7 +307,7 @@ impl Acme {
             )),
             (_, Signer::Id(id)) => {
                 let account = self.account_named(&id)?;
-                let key = self.key_of(&account, asked.is_local)?;
+                let key = self.key_of(&account, request.is_local)?;
                 self.check(&jws, &key, &url)?;
                 let signed = Signed { jws, account };
                 self.by_account(&signed, parts).await
@@ -358,8 +362,8 @@ impl Acme {
         let id = url
             .strip_prefix(self.base.as_str())
             .and_then(|path| path.strip_prefix("/account/"));
-        let book = self.book();
-        match id.filter(|id| book.accounts.contains_key(*id)) {
+        let store = self.store();
+        match id.filter(|id| store.accounts.contains_key(*id)) {
             Some(id) => Ok(id.to_owned()),
             None => Err(Problem::new(
                 Kind::AccountDoesNotExist,
@@ -370,8 +374,8 @@ impl Acme {
 
     /// The key of an account that may be used from there.
     fn key_of(&self, id: &str, is_local: bool) -> Result<jwk::Jwk, Problem> {
-        let book = self.book();
-        let account = book
+        let store = self.store();
+        let account = store
             .accounts
             .get(id)
             .ok_or_else(|| Problem::not_found("there is no such account"))?;
@@ -384,7 +388,7 @@ impl Acme {
             ));
         }
         let bound = account.binding.as_ref();
-        if bound.is_some_and(|id| !book.bindings.contains_key(id)) {
+        if bound.is_some_and(|id| !store.bindings.contains_key(id)) {
             return Err(Problem::unauthorized(
                 "the key that this account was bound with was taken back",
             ));
@@ -392,8 +396,8 @@ impl Acme {
         Ok(account.key.clone())
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(|e| e.into_inner())
+    fn store(&self) -> MutexGuard<'_, AccountStore> {
+        self.store.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     fn now_ms(&self) -> u64 {
@@ -410,7 +414,7 @@ impl Acme {
     /// Writes an account as it is now.
     async fn save(&self, account: &str) -> Result<(), Problem> {
         let _turn = self.writing.lock().await;
-        let file = self.book().file_of(account);
+        let file = self.store().file_of(account);
         let Some((path, bytes)) = file else {
             return Ok(());
         };
@@ -426,15 +430,20 @@ impl Acme {
     /// does no harm but to be read again at the next start.
     async fn forget(&self, account: &str) {
         let _turn = self.writing.lock().await;
-        if let Err(error) = self.host.disk.remove(&book::file_named(account)).await {
+        if let Err(error) = self
+            .host
+            .disk
+            .remove(&account_store::file_named(account))
+            .await
+        {
             tracing::warn!(%error, "the file of an ACME account can't be removed");
         }
     }
 
     /// Keys for sources that are no local process, by id.
     pub fn bindings(&self) -> Vec<(String, Binding)> {
-        let book = self.book();
-        let bindings = book.bindings.iter();
+        let store = self.store();
+        let bindings = store.bindings.iter();
         bindings
             .map(|(id, bound)| (id.clone(), bound.clone()))
             .collect()
@@ -453,10 +462,10 @@ impl Acme {
             name: name.to_owned(),
             key: data_encoding::BASE64URL_NOPAD.encode(&key),
         };
-        self.book().bindings.insert(id.clone(), binding.clone());
+        self.store().bindings.insert(id.clone(), binding.clone());
         let written = self.save_bindings().await;
         if written.is_err() {
-            self.book().bindings.remove(&id);
+            self.store().bindings.remove(&id);
         }
         written.map(|()| (id, binding))
     }
@@ -467,16 +476,16 @@ impl Acme {
     /// # Errors
     /// The disk's; they hold until the agent is restarted then.
     pub async fn unbind(&self, name: &str) -> std::io::Result<usize> {
-        let before = self.book().bindings.len();
-        self.book().bindings.retain(|_, bound| bound.name != name);
-        let gone = before - self.book().bindings.len();
+        let before = self.store().bindings.len();
+        self.store().bindings.retain(|_, bound| bound.name != name);
+        let gone = before - self.store().bindings.len();
         self.save_bindings().await?;
         Ok(gone)
     }
 
     async fn save_bindings(&self) -> std::io::Result<()> {
         let _turn = self.writing.lock().await;
-        let (path, bytes) = self.book().bindings_file();
+        let (path, bytes) = self.store().bindings_file();
         self.host.disk.replace(&path, &bytes).await
     }
 }

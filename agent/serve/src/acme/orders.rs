@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use super::{
     Acme, Answer, PROFILES, Signed,
+    ari::CertificateId,
     order::{Identifier, Order, Status},
     problem::{Kind, Problem, Subproblem},
-    renewal::CertificateId,
 };
 use innermesh_host::UnixTime;
 
@@ -76,8 +76,8 @@ impl Acme {
         order.replaces = wanted.replaces;
         let id = self.random_id();
         let gave_way = {
-            let mut book = self.book();
-            let Some(account) = book.accounts.get_mut(&signed.account) else {
+            let mut store = self.store();
+            let Some(account) = store.accounts.get_mut(&signed.account) else {
                 return Err(Problem::not_found("there is no such account"));
             };
             for order in account.orders.values_mut() {
@@ -94,13 +94,13 @@ impl Acme {
                     ),
                 ));
             }
-            let Some(gave_way) = book.room_for_order(&signed.account, order.bytes()) else {
+            let Some(gave_way) = store.room_for_order(&signed.account, order.bytes()) else {
                 return Err(Problem::new(
                     Kind::RateLimited,
                     "the open orders of this account take all that they may; finish some first",
                 ));
             };
-            if let Some(account) = book.accounts.get_mut(&signed.account) {
+            if let Some(account) = store.accounts.get_mut(&signed.account) {
                 account.orders.insert(id.clone(), order);
             }
             gave_way
@@ -110,12 +110,12 @@ impl Acme {
             let _ = self.save(&account).await;
         }
         if let Err(problem) = self.save(&signed.account).await {
-            if let Some(account) = self.book().accounts.get_mut(&signed.account) {
+            if let Some(account) = self.store().accounts.get_mut(&signed.account) {
                 account.orders.remove(&id);
             }
             return Err(problem);
         }
-        self.told_order(&signed.account, &id, 201)
+        self.order_json(&signed.account, &id, 201)
     }
 
     /// 128 bits, as RFC 8555 §8.1 wants at least.
@@ -139,9 +139,9 @@ impl Acme {
             )));
         }
         let bound = {
-            let book = self.book();
-            let binding = book.accounts.get(account).and_then(|a| a.binding.clone());
-            binding.map(|id| book.bindings.get(&id).map(|bound| bound.name.clone()))
+            let store = self.store();
+            let binding = store.accounts.get(account).and_then(|a| a.binding.clone());
+            binding.map(|id| store.bindings.get(&id).map(|bound| bound.name.clone()))
         };
         let mut identifiers = BTreeSet::new();
         let mut refused = Vec::new();
@@ -204,9 +204,10 @@ impl Acme {
     ) -> Result<(), Problem> {
         let id: CertificateId = replaced.parse()?;
         let serial = id.serial.to_string();
-        let book = self.book();
+        let store = self.store();
         let orders = || {
-            book.accounts
+            store
+                .accounts
                 .get(account)
                 .into_iter()
                 .flat_map(|a| a.orders.values())
@@ -242,7 +243,7 @@ impl Acme {
 
     pub(super) fn order(&self, signed: &Signed, id: &str) -> Result<Answer, Problem> {
         self.change_order(&signed.account, id, |_| ())?;
-        self.told_order(&signed.account, id, 200)
+        self.order_json(&signed.account, id, 200)
     }
 
     /// Changes an order, after what follows from the time.
@@ -253,26 +254,26 @@ impl Acme {
         change: impl FnOnce(&mut Order) -> T,
     ) -> Result<T, Problem> {
         let now_ms = self.now_ms();
-        let mut book = self.book();
-        let order = book
+        let mut store = self.store();
+        let order = store
             .order_mut(account, id)
             .ok_or_else(|| Problem::not_found("this account has no such order"))?;
         order.refresh(now_ms);
         let changed = change(order);
         order.refresh(now_ms);
-        drop(book);
+        drop(store);
         self.changes.send_replace(());
         Ok(changed)
     }
 
-    pub(super) fn told_order(
+    pub(super) fn order_json(
         &self,
         account: &str,
         id: &str,
         status: u16,
     ) -> Result<Answer, Problem> {
-        let book = self.book();
-        let order = book
+        let store = self.store();
+        let order = store
             .order(account, id)
             .ok_or_else(|| Problem::not_found("this account has no such order"))?;
         let authorizations = 0..order.authorizations.len();

@@ -41,8 +41,8 @@ impl Acme {
         let certificate = self.named(&signed.jws)?;
         let serial = certificate.serial.to_string();
         let may = {
-            let book = self.book();
-            let account = book.accounts.get(&signed.account);
+            let store = self.store();
+            let account = store.accounts.get(&signed.account);
             let orders = || {
                 account
                     .into_iter()

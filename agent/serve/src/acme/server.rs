@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{Acme, Answer, Asked, BODY_BYTES, problem::Problem};
+use super::{Acme, Answer, BODY_BYTES, problem::Problem};
 use innermesh_ca::pem;
 use innermesh_host::{
     Clock,
@@ -168,7 +168,7 @@ impl Server {
         let read = within(&*self.clock, HEAD, Limited::new(body, BODY_BYTES).collect()).await;
         let answer = match read {
             Some(Ok(body)) => {
-                let asked = Asked {
+                let request = super::Request {
                     method: parts.method.as_str().to_owned(),
                     path: parts.uri.path().to_owned(),
                     content_type: content_type.map(str::to_owned),
@@ -180,7 +180,7 @@ impl Server {
                     },
                 };
                 let _working = place.working();
-                self.acme.handle(&asked).await
+                self.acme.handle(&request).await
             }
             Some(Err(_)) => Answer::from(
                 Problem::malformed(format!("a request has at most {BODY_BYTES} bytes"))

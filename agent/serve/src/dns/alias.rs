@@ -13,7 +13,7 @@ use innermesh_proto::zone::{DomainName, RecordType, Zone};
 use super::{
     convert, private,
     reply::{ExtendedError, Reply},
-    responder::{Dns, Inside, Outside},
+    responder::{Dns, Outside, ZoneAnswer},
 };
 
 /// How often an answer may be looked for outside: aliases of the mesh and of
@@ -64,7 +64,7 @@ impl Dns {
             };
             // Of the mesh's own names upstream knows nothing.
             let query = Query::query(convert::hickory_name(&inside), rtype.0.into());
-            let Some(Inside {
+            let Some(ZoneAnswer {
                 reply: last,
                 outside,
             }) = self.zone_reply(zone, &inside, &query, rtype)

@@ -51,7 +51,7 @@ pub(super) struct Key {
 
 /// What upstream said.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Heard {
+pub(super) struct UpstreamAnswer {
     /// NOERROR, NXDOMAIN, or what was wrong.
     pub rcode: ResponseCode,
     /// Upstream has validated it.
@@ -68,11 +68,11 @@ pub(super) struct Heard {
 #[derive(Debug, PartialEq)]
 pub(super) enum Cached {
     /// An answer within its TTL.
-    Fresh(Heard),
+    Fresh(UpstreamAnswer),
     /// An answer beyond its TTL, good for when upstream fails.
     Stale {
         /// The answer.
-        heard: Heard,
+        heard: UpstreamAnswer,
         /// Whether upstream should be asked again, or has just failed.
         recheck: bool,
     },
@@ -91,7 +91,7 @@ pub(super) struct Cache {
 }
 
 struct Entry {
-    heard: Arc<Heard>,
+    heard: Arc<UpstreamAnswer>,
     stored: Mono,
     fresh_for: Duration,
     stale_for: Duration,
@@ -131,7 +131,7 @@ impl Cache {
     }
 
     /// Keeps an answer, unless it says that it may not be kept.
-    pub fn put(&mut self, key: Key, heard: Heard, now: Mono) {
+    pub fn put(&mut self, key: Key, heard: UpstreamAnswer, now: Mono) {
         let fresh_for = heard.fresh_for();
         if fresh_for.is_zero() {
             self.remove(&key);
@@ -141,7 +141,7 @@ impl Cache {
     }
 
     /// Remembers that upstream failed, so that it isn't asked at once again.
-    pub fn put_failure(&mut self, key: Key, failure: Heard, now: Mono) {
+    pub fn put_failure(&mut self, key: Key, failure: UpstreamAnswer, now: Mono) {
         match self.entries.get_mut(&key) {
             Some(entry) if !entry.stale_for.is_zero() => entry.recheck_at = now + RECHECK,
             _ => self.insert(key, failure, now, FAILURE, Duration::ZERO),
@@ -171,7 +171,7 @@ impl Cache {
     fn insert(
         &mut self,
         key: Key,
-        heard: Heard,
+        heard: UpstreamAnswer,
         now: Mono,
         fresh_for: Duration,
         stale_for: Duration,
@@ -211,7 +211,7 @@ impl Cache {
     }
 }
 
-impl Heard {
+impl UpstreamAnswer {
     /// An answer that says only what went wrong.
     pub fn failure(error: ExtendedError) -> Self {
         Self {
@@ -276,13 +276,13 @@ mod tests {
         }
     }
 
-    fn heard(ttl_s: u32) -> Heard {
+    fn heard(ttl_s: u32) -> UpstreamAnswer {
         let record = Record::from_rdata(Name::root(), ttl_s, RData::A(A::new(192, 0, 2, 1)));
-        Heard {
+        UpstreamAnswer {
             rcode: ResponseCode::NoError,
             answers: vec![record],
             error: None,
-            ..Heard::failure(ExtendedError::stale(ResponseCode::NoError))
+            ..UpstreamAnswer::failure(ExtendedError::stale(ResponseCode::NoError))
         }
     }
 
@@ -312,7 +312,7 @@ mod tests {
         cache.put(key(1), heard(1), Mono::ZERO);
         cache.put_failure(
             key(1),
-            Heard::failure(ExtendedError::stale(ResponseCode::NoError)),
+            UpstreamAnswer::failure(ExtendedError::stale(ResponseCode::NoError)),
             10 * S,
         );
         assert!(matches!(
@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn a_failure_is_kept_briefly_and_never_served_stale() {
         let mut cache = Cache::default();
-        let failure = Heard::failure(ExtendedError::stale(ResponseCode::NoError));
+        let failure = UpstreamAnswer::failure(ExtendedError::stale(ResponseCode::NoError));
         cache.put_failure(key(1), failure.clone(), Mono::ZERO);
         assert_eq!(cache.get(&key(1), S), Cached::Fresh(failure.clone()));
         assert_eq!(cache.get(&key(1), 2 * S), Cached::Nothing);
@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn a_negative_answer_is_kept_as_its_soa_says_and_not_at_all_without_one() {
         let mut cache = Cache::default();
-        let none = Heard {
+        let none = UpstreamAnswer {
             rcode: ResponseCode::NXDomain,
             answers: Vec::new(),
             ..heard(0)
@@ -353,7 +353,7 @@ mod tests {
         let authorities = vec![Record::from_rdata(Name::root(), 90, RData::SOA(soa))];
         cache.put(
             key(1),
-            Heard {
+            UpstreamAnswer {
                 authorities,
                 ..none
             },
@@ -382,7 +382,7 @@ mod tests {
         assert_eq!(cache.entries.len(), cache.order.len());
         assert!(matches!(cache.get(&key(0), S), Cached::Fresh(_)));
         assert_eq!(cache.get(&key(1), S), Cached::Nothing);
-        let big = Heard {
+        let big = UpstreamAnswer {
             answers: vec![heard(9).answers[0].clone(); 3000],
             ..heard(9)
         };

@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use tokio::sync::{Semaphore, watch};
 
 use super::{
-    cache::{Cache, Cached, Heard, Key},
+    cache::{Cache, Cached, Key, UpstreamAnswer},
     private,
     reply::ExtendedError,
     upstream::{Question, Upstream, UpstreamError},
@@ -41,7 +41,7 @@ struct Inner {
     overlay: Vec<IpNet>,
     cache: Mutex<Cache>,
     /// What is being asked right now.
-    asking: Mutex<BTreeMap<Key, watch::Receiver<Option<Heard>>>>,
+    asking: Mutex<BTreeMap<Key, watch::Receiver<Option<UpstreamAnswer>>>>,
     permits: Arc<Semaphore>,
 }
 
@@ -83,7 +83,7 @@ impl Forwarder {
     }
 
     /// The answer to a question, and where it came from.
-    pub async fn forward(&self, key: Key, question: Question) -> (Heard, Origin) {
+    pub async fn forward(&self, key: Key, question: Question) -> (UpstreamAnswer, Origin) {
         let inner = &self.0;
         let cached = lock(&inner.cache).get(&key, inner.clock.now());
         match cached {
@@ -107,9 +107,9 @@ impl Forwarder {
     }
 
     /// Joins the asking of this question, or starts it.
-    async fn ask(&self, key: Key, question: Question) -> Heard {
+    async fn ask(&self, key: Key, question: Question) -> UpstreamAnswer {
         let lost = || {
-            Heard::failure(ExtendedError::upstream_failed(
+            UpstreamAnswer::failure(ExtendedError::upstream_failed(
                 "forwarding failed; ask again",
             ))
         };
@@ -119,7 +119,7 @@ impl Forwarder {
                 Some(answer) => answer.clone(),
                 None => {
                     let Ok(permit) = self.0.permits.clone().try_acquire_owned() else {
-                        return Heard::failure(ExtendedError::busy());
+                        return UpstreamAnswer::failure(ExtendedError::busy());
                     };
                     let (tell, answer) = watch::channel(None);
                     asking.insert(key.clone(), answer.clone());
@@ -147,7 +147,7 @@ impl Forwarder {
 }
 
 impl Inner {
-    async fn ask_upstream(&self, key: &Key, question: &Question) -> Heard {
+    async fn ask_upstream(&self, key: &Key, question: &Question) -> UpstreamAnswer {
         let servers = self.servers.load_full();
         match self.upstream.ask(&*self.clock, &servers, question).await {
             Ok(message) => {
@@ -159,7 +159,7 @@ impl Inner {
                 heard
             }
             Err(error) => {
-                let failure = Heard::failure(match &error {
+                let failure = UpstreamAnswer::failure(match &error {
                     UpstreamError::NoServer => ExtendedError::no_upstream(),
                     other => ExtendedError::upstream_failed(&other.to_string()),
                 });
@@ -172,9 +172,9 @@ impl Inner {
     }
 
     /// An upstream message without what it may not say.
-    fn hear(&self, message: Message) -> Heard {
+    fn hear(&self, message: Message) -> UpstreamAnswer {
         let received = message.answers.len();
-        let mut heard = Heard {
+        let mut heard = UpstreamAnswer {
             rcode: message.metadata.response_code,
             authentic: message.metadata.authentic_data,
             answers: message.answers,

@@ -90,7 +90,7 @@ impl Route {
 }
 
 /// What the zone says to a question.
-pub(super) struct Inside {
+pub(super) struct ZoneAnswer {
     /// That.
     pub reply: Reply,
     /// Where an alias at its end leads out of the mesh.
@@ -240,13 +240,13 @@ impl Dns {
         }
         match self.zone_reply(&view.zone, &name, query, rtype) {
             None => self.other_reply(request, name, query, rtype).await,
-            Some(Inside {
+            Some(ZoneAnswer {
                 reply,
                 outside: Some(target),
             }) if request.metadata.recursion_desired => {
                 self.follow(request, &view.zone, reply, target, rtype).await
             }
-            Some(Inside { reply, .. }) => reply,
+            Some(ZoneAnswer { reply, .. }) => reply,
         }
     }
 
@@ -257,7 +257,7 @@ impl Dns {
         name: &DomainName,
         query: &Query,
         rtype: RecordType,
-    ) -> Option<Inside> {
+    ) -> Option<ZoneAnswer> {
         let mut leads = None;
         let empty = |rcode| {
             let mut reply = Reply::empty(rcode);
@@ -314,7 +314,7 @@ impl Dns {
                 reply
             }
         };
-        Some(Inside {
+        Some(ZoneAnswer {
             reply,
             outside: leads,
         })

@@ -66,8 +66,25 @@ pub(super) enum UpstreamError {
         /// Who.
         server: SocketAddr,
         /// How.
-        why: String,
+        why: ExchangeError,
     },
+}
+
+/// Why one server has no answer that can be used.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum ExchangeError {
+    /// It wasn't reached, or didn't answer.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    #[error("it answered another question")]
+    OtherQuestion,
+    #[error("it answered {0}")]
+    Code(ResponseCode),
+    /// It only says who else to ask.
+    #[error("it doesn't recurse for this host")]
+    Referral,
+    #[error("its answer is about other names")]
+    OtherNames,
 }
 
 /// Asks, and remembers who answered.
@@ -131,14 +148,13 @@ impl Upstream {
         }
     }
 
-    /// One server's usable answer, or in words why there is none.
+    /// One server's usable answer.
     async fn exchange(
         &self,
         clock: &dyn Clock,
         server: SocketAddr,
         question: &Question,
-    ) -> Result<Message, String> {
-        let words = |error: NetError| error.to_string();
+    ) -> Result<Message, ExchangeError> {
         let mut response = self.checked(clock, server, question, true).await?;
         // A server from before EDNS (RFC 6891 §7).
         if matches!(
@@ -148,15 +164,15 @@ impl Upstream {
             response = self.checked(clock, server, question, false).await?;
         }
         if response.truncation {
-            response = self.tcp(server, question, DEADLINE).await.map_err(words)?;
+            response = self.tcp(server, question, DEADLINE).await?;
         }
         let mut message = response.into_message();
         if message.queries != [question.query.clone()] {
-            return Err("it answered another question".into());
+            return Err(ExchangeError::OtherQuestion);
         }
         match message.response_code {
             ResponseCode::NoError | ResponseCode::NXDomain => {}
-            code => return Err(format!("it answered {code}")),
+            code => return Err(ExchangeError::Code(code)),
         }
         let referral = message.answers.is_empty()
             && !message.recursion_available
@@ -165,10 +181,10 @@ impl Upstream {
                 .iter()
                 .any(|record| record.record_type() == RecordType::NS);
         if referral {
-            return Err("it doesn't recurse for this host".into());
+            return Err(ExchangeError::Referral);
         }
         if !relevant::keep(&mut message, question) {
-            return Err("its answer is about other names".into());
+            return Err(ExchangeError::OtherNames);
         }
         Ok(message)
     }
@@ -183,25 +199,24 @@ impl Upstream {
         server: SocketAddr,
         question: &Question,
         edns: bool,
-    ) -> Result<DnsResponse, String> {
-        let words = |error: NetError| error.to_string();
+    ) -> Result<DnsResponse, NetError> {
         let mixed = !self.folds(server, clock.now());
         let way = Way { edns, mixed };
         match self.udp(server, question, way).await {
             Err(NetError::QueryCaseMismatch) => {}
-            other => return other.map_err(words),
+            other => return other,
         }
         if let Ok(response) = self.tcp(server, question, CHECK).await {
             return Ok(response);
         }
         match self.udp(server, question, way).await {
             Err(NetError::QueryCaseMismatch) => {}
-            other => return other.map_err(words),
+            other => return other,
         }
         tracing::debug!(%server, "the name server changes the case of names");
         self.folding().insert(server, clock.now() + FOLDS);
         let way = Way { edns, mixed: false };
-        self.udp(server, question, way).await.map_err(words)
+        self.udp(server, question, way).await
     }
 
     fn folds(&self, server: SocketAddr, now: Mono) -> bool {

@@ -3,22 +3,37 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 use innermesh_control::check::{Check, HttpCheck};
 use innermesh_host::Network;
 
+/// Why a service doesn't work, as far as its check can tell.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CheckFailure {
+    #[error("the service has no address to check")]
+    NoAddress,
+    /// It isn't reached, or doesn't speak HTTP.
+    #[error("{0}: {1}")]
+    Io(SocketAddr, io::Error),
+    #[error("{0}: HTTP status {1}")]
+    Status(SocketAddr, u16),
+    #[error("no answer within {} s", .0.as_secs())]
+    Late(Duration),
+}
+
 /// Asks once, at the first of the service's addresses that answers.
 ///
 /// # Errors
-/// What a person needs to know of the last address that was tried.
+/// That of the last address that was tried.
 pub(super) async fn probe(
     check: &Check,
     net: &dyn Network,
     ips: &[IpAddr],
     port: u16,
-) -> Result<(), String> {
-    let mut last = Err("the service has no address to check".to_owned());
+) -> Result<(), CheckFailure> {
+    let mut last = Err(CheckFailure::NoAddress);
     let (ips, port) = match check {
         Check::Tcp => (ips.to_vec(), port),
         Check::Http(http) => (
@@ -29,10 +44,12 @@ pub(super) async fn probe(
     for ip in ips {
         let address = SocketAddr::new(ip, port);
         last = match check {
-            Check::Tcp => net.probe_tcp(address).await,
+            Check::Tcp => {
+                let reached = net.probe_tcp(address).await;
+                reached.map_err(|error| CheckFailure::Io(address, error))
+            }
             Check::Http(http) => fetch(http, net, address).await,
-        }
-        .map_err(|error| format!("{address}: {error}"));
+        };
         if last.is_ok() {
             break;
         }
@@ -40,12 +57,14 @@ pub(super) async fn probe(
     last
 }
 
-async fn fetch(http: &HttpCheck, net: &dyn Network, address: SocketAddr) -> io::Result<()> {
-    let status = net
-        .probe_http(address, &http.authority(), &http.path)
-        .await?;
-    match status {
+async fn fetch(
+    http: &HttpCheck,
+    net: &dyn Network,
+    address: SocketAddr,
+) -> Result<(), CheckFailure> {
+    let status = net.probe_http(address, &http.authority(), &http.path).await;
+    match status.map_err(|error| CheckFailure::Io(address, error))? {
         200..400 => Ok(()),
-        _ => Err(io::Error::other(format!("HTTP status {status}"))),
+        status => Err(CheckFailure::Status(address, status)),
     }
 }

@@ -1,5 +1,7 @@
 //! Whether a service counts as healthy, from the results of its checks: pure.
 
+use std::fmt::Display;
+
 /// Failures in a row after which a service counts as unhealthy: one lost probe
 /// on a busy machine shouldn't move clients away.
 const FAILURES: u32 = 2;
@@ -32,7 +34,7 @@ impl Health {
     /// Takes the result of one check. The first decides at once; later
     /// [`FAILURES`] in a row make it unhealthy, and one success healthy.
     /// `now_ms` is in milliseconds since 1970.
-    pub fn take(&mut self, result: Result<(), String>, now_ms: u64) {
+    pub fn take(&mut self, result: Result<(), impl Display>, now_ms: u64) {
         let healthy = match result {
             Ok(()) => {
                 self.failures = 0;
@@ -41,7 +43,7 @@ impl Health {
             }
             Err(error) => {
                 self.failures = self.failures.saturating_add(1);
-                self.last_error = Some(error.chars().take(ERROR_CHARS).collect());
+                self.last_error = Some(error.to_string().chars().take(ERROR_CHARS).collect());
                 self.decided && self.healthy && self.failures < FAILURES
             }
         };

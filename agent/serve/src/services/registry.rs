@@ -18,7 +18,10 @@ use innermesh_host::{Host, Mono};
 use innermesh_proto::{head::Instance, limits, name::Label};
 use tokio::sync::{Notify, watch};
 
-use super::{check, health::Health};
+use super::{
+    check::{self, CheckFailure},
+    health::Health,
+};
 
 /// Between the end of one check and the start of the next; each is moved by up
 /// to a tenth either way, so that checks don't align.
@@ -323,16 +326,16 @@ impl Registry {
         }
     }
 
-    async fn check(&self, probe: Probe) -> (Label, u64, Result<(), String>) {
+    async fn check(&self, probe: Probe) -> (Label, u64, Result<(), CheckFailure>) {
         let host = &self.inner.host;
         let result = tokio::select! {
             result = check::probe(&probe.check, &*host.net, &probe.ips, probe.port) => result,
-            () = host.clock.sleep(TIMEOUT) => Err(format!("no answer within {} s", TIMEOUT.as_secs())),
+            () = host.clock.sleep(TIMEOUT) => Err(CheckFailure::Late(TIMEOUT)),
         };
         (probe.name, probe.number, result)
     }
 
-    fn take(&self, name: &Label, number: u64, result: Result<(), String>) {
+    fn take(&self, name: &Label, number: u64, result: Result<(), CheckFailure>) {
         let clock = &self.inner.host.clock;
         let due = clock.now() + self.jittered();
         let mut state = self.state();

@@ -12,9 +12,9 @@ async fn an_account_that_makes_room_leaves_no_file() {
         server.with_account().await;
     }
     let kept = limits::ACME_ACCOUNTS_PER_OWNER;
-    assert_eq!(server.acme.book().accounts.len(), kept);
+    assert_eq!(server.acme.store().accounts.len(), kept);
     let disk = &server.acme.host.disk;
-    let files = disk.list(book::FOLDER.as_ref()).await.unwrap();
+    let files = disk.list(account_store::FOLDER.as_ref()).await.unwrap();
     assert_eq!(files.len(), kept);
 }
 
@@ -31,16 +31,16 @@ async fn accounts_without_a_certificate_give_way_and_those_of_the_greediest_user
     let own = server.with_account().await.account.unwrap();
     let own = own.rsplit('/').next().unwrap().to_owned();
     {
-        let mut book = server.acme.book();
-        let account = book.accounts.get_mut(&own).unwrap();
+        let mut store = server.acme.store();
+        let account = store.accounts.get_mut(&own).unwrap();
         account.user = Some(33);
         account.created_ms = 0;
     }
     let attackers = [Some(1000), Some(1001), Some(1002)];
     for n in 0..limits::ACME_ACCOUNTS + 40 {
         let made = server.with_account().await.account.unwrap();
-        let mut book = server.acme.book();
-        let account = book
+        let mut store = server.acme.store();
+        let account = store
             .accounts
             .get_mut(made.rsplit('/').next().unwrap())
             .unwrap();
@@ -48,10 +48,10 @@ async fn accounts_without_a_certificate_give_way_and_those_of_the_greediest_user
         // An order that is never finished doesn't keep it.
         account.orders.insert("1".into(), large_order(0));
     }
-    let book = server.acme.book();
-    assert!(book.accounts.len() <= limits::ACME_ACCOUNTS);
+    let store = server.acme.store();
+    assert!(store.accounts.len() <= limits::ACME_ACCOUNTS);
     assert!(
-        book.accounts.contains_key(&own),
+        store.accounts.contains_key(&own),
         "the honest user's is kept"
     );
 }
@@ -63,20 +63,20 @@ async fn orders_are_bounded_in_bytes_for_each_account_and_in_all() {
     for user in 0..8 {
         let made = server.with_account().await.account.unwrap();
         let id = made.rsplit('/').next().unwrap().to_owned();
-        server.acme.book().accounts.get_mut(&id).unwrap().user = Some(user % 2);
+        server.acme.store().accounts.get_mut(&id).unwrap().user = Some(user % 2);
         accounts.push(id);
     }
-    let mut book = server.acme.book();
+    let mut store = server.acme.store();
     for now_ms in 0..100 {
         for account in &accounts {
             let order = large_order(now_ms);
-            if book.room_for_order(account, order.bytes()).is_some() {
-                let account = book.accounts.get_mut(account).unwrap();
+            if store.room_for_order(account, order.bytes()).is_some() {
+                let account = store.accounts.get_mut(account).unwrap();
                 account.orders.insert(now_ms.to_string(), order);
             }
         }
     }
-    let sizes = book.accounts.values().map(book::Account::bytes);
+    let sizes = store.accounts.values().map(account_store::Account::bytes);
     assert!(
         sizes
             .clone()
@@ -86,10 +86,10 @@ async fn orders_are_bounded_in_bytes_for_each_account_and_in_all() {
     let order = large_order(0);
     assert!(serde_json::to_vec(&order).unwrap().len() <= order.bytes());
     // A third user's order takes the place of one of theirs.
-    let account = book.accounts.get_mut(&accounts[0]).unwrap();
+    let account = store.accounts.get_mut(&accounts[0]).unwrap();
     account.user = Some(7);
     account.orders.clear();
-    assert!(book.room_for_order(&accounts[0], order.bytes()).is_some());
+    assert!(store.room_for_order(&accounts[0], order.bytes()).is_some());
 }
 
 #[tokio::test]
@@ -102,21 +102,21 @@ async fn what_was_under_way_at_a_restart_can_be_asked_for_again() {
     let account = account.rsplit('/').next().unwrap();
     let id = |order: &str| order.rsplit('/').next().unwrap().to_owned();
     {
-        let mut book = server.acme.book();
-        book.order_mut(account, &id(&issued)).unwrap().status = Status::Processing;
-        let shown = book.order_mut(account, &id(&shown)).unwrap();
+        let mut store = server.acme.store();
+        store.order_mut(account, &id(&issued)).unwrap().status = Status::Processing;
+        let shown = store.order_mut(account, &id(&shown)).unwrap();
         shown.authorizations[0].challenges[0].status = Status::Processing;
     }
     server.acme.save(account).await.unwrap();
     let again = Acme::open(&server.acme.host, server.mesh.clone(), PORT)
         .await
         .unwrap();
-    let book = again.book();
+    let store = again.store();
     assert_eq!(
-        book.order(account, &id(&issued)).unwrap().status,
+        store.order(account, &id(&issued)).unwrap().status,
         Status::Ready
     );
-    let shown = book.order(account, &id(&shown)).unwrap();
+    let shown = store.order(account, &id(&shown)).unwrap();
     assert_eq!(
         shown.authorizations[0].challenges[0].status,
         Status::Pending

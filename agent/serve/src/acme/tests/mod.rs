@@ -270,22 +270,22 @@ impl Server {
 
     async fn raw(&self, path: &str, bytes: &[u8], is_local: bool) -> Answer {
         self.acme
-            .handle(&Asked {
+            .handle(&Request {
                 method: "POST".into(),
                 path: path.into(),
                 content_type: Some("application/jose+json".into()),
                 body: bytes.to_vec(),
                 is_local,
-                ..Asked::default()
+                ..Request::default()
             })
             .await
     }
 
     async fn nonce(&self) -> String {
-        let asked = Asked {
+        let asked = Request {
             method: "HEAD".into(),
             path: "/new-nonce".into(),
-            ..Asked::default()
+            ..Request::default()
         };
         let answer = self.acme.handle(&asked).await;
         assert_eq!(answer.status, 200);

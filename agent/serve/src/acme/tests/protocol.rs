@@ -238,11 +238,11 @@ async fn requests_that_are_not_what_the_protocol_says_are_refused_with_its_words
         "malformed",
     );
 
-    let mut asked = Asked {
+    let mut asked = Request {
         method: "POST".into(),
         path: "/new-order".into(),
         is_local: true,
-        ..Asked::default()
+        ..Request::default()
     };
     assert_problem(&server.acme.handle(&asked).await, 415, "malformed");
     asked.method = "GET".into();
@@ -491,7 +491,7 @@ async fn open_orders_are_bounded_and_survive_a_restart() {
     let again = Acme::open(&server.acme.host, server.mesh.clone(), PORT)
         .await
         .unwrap();
-    assert_eq!(again.book().accounts, server.acme.book().accounts);
+    assert_eq!(again.store().accounts, server.acme.store().accounts);
 }
 
 #[tokio::test]
@@ -515,10 +515,10 @@ async fn an_authorization_can_be_given_up() {
 async fn a_renewal_is_suggested_for_what_was_issued() {
     let server = server().await;
     let get = async |path: &str| {
-        let asked = Asked {
+        let asked = Request {
             method: "GET".into(),
             path: path.into(),
-            ..Asked::default()
+            ..Request::default()
         };
         server.acme.handle(&asked).await
     };

@@ -84,7 +84,7 @@ pub struct Binding {
 
 /// All accounts of this agent.
 #[derive(Debug, Default)]
-pub struct Book {
+pub struct AccountStore {
     /// By id.
     pub accounts: BTreeMap<String, Account>,
     /// By id.
@@ -96,14 +96,14 @@ pub fn account_id(key: &Jwk) -> String {
     HEXLOWER.encode(&Hash::of(key.canonical().as_bytes()).0[..16])
 }
 
-impl Book {
+impl AccountStore {
     /// Reads what is kept. A file that isn't whole is passed over: its client
     /// makes a new account.
     ///
     /// # Errors
     /// The disk's.
     pub async fn load(disk: &dyn Disk) -> std::io::Result<Self> {
-        let mut book = Self::default();
+        let mut store = Self::default();
         for file in disk.list(Path::new(FOLDER)).await? {
             let stem = file.file_stem().and_then(|stem| stem.to_str());
             let Some(id) = stem.and_then(|stem| stem.strip_prefix("account-")) else {
@@ -113,7 +113,7 @@ impl Book {
             match serde_json::from_slice::<Account>(&bytes) {
                 Ok(mut account) => {
                     account.orders.values_mut().for_each(resume);
-                    book.accounts.insert(id.to_owned(), account);
+                    store.accounts.insert(id.to_owned(), account);
                 }
                 Err(error) => {
                     tracing::warn!(file = %file.display(), %error, "an ACME account can't be read");
@@ -122,13 +122,13 @@ impl Book {
         }
         if let Some(bytes) = disk.read(Path::new(BINDINGS)).await? {
             match serde_json::from_slice(&bytes) {
-                Ok(bindings) => book.bindings = bindings,
+                Ok(bindings) => store.bindings = bindings,
                 Err(error) => {
                     tracing::warn!(%error, "{BINDINGS} can't be read: external accounts are refused");
                 }
             }
         }
-        Ok(book)
+        Ok(store)
     }
 
     /// The account with this key.
@@ -143,7 +143,7 @@ impl Book {
         self.accounts.get(account)?.orders.get(id)
     }
 
-    /// As [`Book::order`], to change it.
+    /// As [`AccountStore::order`], to change it.
     pub fn order_mut(&mut self, account: &str, id: &str) -> Option<&mut Order> {
         self.accounts.get_mut(account)?.orders.get_mut(id)
     }
