@@ -22,14 +22,14 @@ pub struct Hold {
 }
 
 /// The holds in force on each member that has any: by whom, and which.
-pub type Held = BTreeMap<NodeId, BTreeSet<(NodeId, HoldId)>>;
+pub type Suspensions = BTreeMap<NodeId, BTreeSet<(NodeId, HoldId)>>;
 
 /// The holds in force, by the ledger and what every node announces.
 pub fn in_force<'a>(
     ledger: &State,
     announced: impl IntoIterator<Item = (NodeId, &'a Announcement)>,
-) -> Held {
-    let mut held = Held::new();
+) -> Suspensions {
+    let mut held = Suspensions::new();
     for (author, announcement) in announced {
         for hold in &announcement.holds {
             if may_hold(ledger, author, hold.node) && !ledger.is_decided(author, hold.id) {

@@ -13,7 +13,7 @@ use crate::{
     endpoint::{self, is_plausible},
     filter::{FilterPlan, HostNetworks, Interface},
     head::{Announcement, HeadTable, Known},
-    hold::{self, Held},
+    hold::{self, Suspensions},
     id::{self, NodeId},
     ledger::{
         Member, Role, State,
@@ -42,7 +42,7 @@ pub struct MeshView {
     pub nodes: BTreeMap<NodeId, NodeView>,
     /// Members that are cut off by an admin's hold: of them nothing is served,
     /// and nothing leads to them.
-    pub held: Held,
+    pub held: Suspensions,
     /// Whether the ledger held here may be behind: nothing was compared with
     /// any peer since the start.
     pub loading: bool,
@@ -111,7 +111,7 @@ impl MeshView {
     }
 
     /// The holds in force, by the ledger and what `nodes` announce.
-    pub fn held(ledger: &State, nodes: &BTreeMap<NodeId, NodeView>) -> Held {
+    pub fn held(ledger: &State, nodes: &BTreeMap<NodeId, NodeView>) -> Suspensions {
         let announced = nodes.iter();
         hold::in_force(
             ledger,

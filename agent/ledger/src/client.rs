@@ -10,6 +10,7 @@ use std::{
 
 use self::asking::Asking;
 use innermesh_proto::{
+    certificate::{Certificate, Serial},
     codec,
     crypto::{Sealed, Sign},
     id::NodeId,
@@ -21,6 +22,7 @@ use innermesh_proto::{
 
 use super::{Ledger, ProposeError, follow::Nudge};
 use crate::{
+    gossip::Gossip,
     host::Host,
     quic::{CallError, Transport},
 };
@@ -40,6 +42,7 @@ pub struct Client {
     key: Arc<dyn Sign>,
     ledger: Ledger,
     transport: Transport,
+    gossip: Gossip,
     nudge: Nudge,
     /// Who decided last.
     leader: Arc<Mutex<Option<NodeId>>>,
@@ -50,9 +53,7 @@ pub struct Client {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
     /// No node that decides could be reached in time.
-    #[error(
-        "no CA node can be reached ({0}); what is there already goes on, and this can be tried again later"
-    )]
+    #[error("no CA node can be reached ({0}); existing services keep working; try again later")]
     Unreachable(String),
     /// The node that decides can't write.
     #[error(transparent)]
@@ -68,6 +69,27 @@ pub enum SubmitError {
     /// changed.
     #[error("{}", spent(.0))]
     Spent(Duration),
+}
+
+/// A request that the ledger took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// Whether it comes to pass only once a second admin asks for the same.
+    pub is_waiting: bool,
+    /// The certificate that was issued, where one was asked for and this node
+    /// holds the batch.
+    pub certificate: Option<Serial>,
+}
+
+/// Why a request isn't done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// The ledger said no. Nothing was changed.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// There is no answer.
+    #[error(transparent)]
+    Unavailable(#[from] SubmitError),
 }
 
 /// That a budget is spent, and how long to wait.
@@ -88,6 +110,7 @@ impl Client {
         key: Arc<dyn Sign>,
         ledger: Ledger,
         transport: Transport,
+        gossip: Gossip,
         nudge: Nudge,
     ) -> Self {
         Self {
@@ -95,19 +118,66 @@ impl Client {
             key,
             ledger,
             transport,
+            gossip,
             nudge,
             leader: Arc::default(),
         }
     }
 
     /// What this node holds for the ledger's time now, in milliseconds.
-    pub fn now_ms(&self, peer_clocks: &[u64]) -> u64 {
+    pub fn now_ms(&self) -> u64 {
+        let peer_clocks = self.gossip.peer_clocks();
         let (stamp_ms, elapsed_ms) = self.ledger.stamped(self.host.clock.now());
-        stamp::estimate(stamp_ms, self.host.clock.wall_ms(), peer_clocks, elapsed_ms)
+        stamp::estimate(
+            stamp_ms,
+            self.host.clock.wall_ms(),
+            &peer_clocks,
+            elapsed_ms,
+        )
+    }
+
+    /// Makes a request of this node's and has it decided; answers when this
+    /// node's own ledger shows it.
+    ///
+    /// # Errors
+    /// [`RequestError`], at the latest after `patience`.
+    pub async fn ask(
+        &self,
+        content: &Content,
+        patience: Duration,
+    ) -> Result<Accepted, RequestError> {
+        let request = self.request(content);
+        let (index, is_waiting) = match self.submit(&request, patience).await? {
+            Outcome::Done(index) => (index, false),
+            Outcome::Waiting(index) => (index, true),
+            Outcome::Refused(refusal) => return Err(refusal.into()),
+        };
+        let certificate = match content {
+            Content::Certify(_) => self.issued_for(&request, index).await,
+            _ => None,
+        };
+        Ok(Accepted {
+            is_waiting,
+            certificate,
+        })
+    }
+
+    /// The certificate that came with a request, by the batch that it is in.
+    async fn issued_for(&self, request: &Sealed, index: u64) -> Option<Serial> {
+        let batches = self.ledger.range(index, 1).await.ok()?;
+        let batch = batches.first()?;
+        if batch.read_header().ok()?.index != index {
+            return None;
+        }
+        let mut entries = batch.entries.iter();
+        let entry = entries.find(|entry| entry.request == *request)?;
+        let certificate = Certificate::parse(&entry.attachment).ok()?;
+        Some(certificate.serial)
     }
 
     /// Makes a request of this node's.
-    pub fn request(&self, content: &Content, now_ms: u64) -> Sealed {
+    pub fn request(&self, content: &Content) -> Sealed {
+        let now_ms = self.now_ms();
         let mut id = [0; 16];
         self.host.keys.random(&mut id);
         Request::seal(

@@ -20,7 +20,11 @@ use innermesh_proto::{
     rpc::{Failure, method},
 };
 
-use super::join::{self, JoinError, JoinReport, Place, STEP};
+use super::{
+    fetch::Place,
+    join_error::{JoinError, JoinReport, report},
+    seed::{self, STEP},
+};
 use crate::{
     host::{Host, Mono, key_files as keys, keys::NodeKey},
     quic::{CallError, Channel, Transport},
@@ -65,10 +69,10 @@ pub async fn ask(
     options: AskOptions,
     tell: &(dyn Fn(Step) + Send + Sync),
 ) -> Result<JoinReport, JoinError> {
-    join::check_free(host).await?;
+    seed::check_free(host).await?;
     let identity = keys::identity_or_new(host).await?;
     let tls = MeshTls::asking(Arc::new(AtomicU64::new(0)), host.keys.clone());
-    let transport = join::open(host, &identity, &tls)?;
+    let transport = seed::open(host, &identity, &tls)?;
     let asking = Asking {
         host,
         options: &options,
@@ -178,11 +182,11 @@ impl Asking<'_> {
     /// Connects, looks at the mesh, and leaves the request.
     async fn begin(&self) -> Result<(Channel, Own), JoinError> {
         let keys = &*self.host.keys;
-        let channel = join::connect(self.host, &self.options.seed, self.transport).await?;
-        let hello: JoinHello = join::ask(&channel, method::JOIN, &JoinQuery::Hello, STEP).await?;
+        let channel = seed::connect(self.host, &self.options.seed, self.transport).await?;
+        let hello: JoinHello = seed::ask(&channel, method::JOIN, &JoinQuery::Hello, STEP).await?;
         let genesis =
             State::genesis(&hello.genesis, keys).map_err(|e| JoinError::Seeded(e.to_string()))?;
-        join::check_clash(self.host, &genesis, &self.options.interface).await?;
+        seed::check_clash(self.host, &genesis, &self.options.interface).await?;
         let (mut nonce, mut secret) = ([0; 32], [0; 4]);
         keys.random(&mut nonce);
         keys.random(&mut secret);
@@ -251,12 +255,12 @@ impl Asking<'_> {
         };
         let Some(key) = answered.and_then(|answered| answered.key.clone()) else {
             let query = JoinQuery::Wait(wait);
-            return join::ask(channel, method::JOIN, &query, NEWS)
+            return seed::ask(channel, method::JOIN, &query, NEWS)
                 .await
                 .map(Some);
         };
         let query = JoinQuery::KeyedWait(KeyedWait { wait, key });
-        match join::ask(channel, method::JOIN, &query, NEWS).await {
+        match seed::ask(channel, method::JOIN, &query, NEWS).await {
             Err(JoinError::NotRead) => Ok(None),
             news => news.map(Some),
         }
@@ -266,7 +270,7 @@ impl Asking<'_> {
     async fn again(&self, end: Mono) -> Result<Channel, JoinError> {
         let clock = &self.host.clock;
         loop {
-            match join::connect(self.host, &self.options.seed, self.transport).await {
+            match seed::connect(self.host, &self.options.seed, self.transport).await {
                 Ok(channel) => return Ok(channel),
                 Err(error) if clock.now() >= end => return Err(error),
                 Err(_) => clock.sleep(PAUSE).await,
@@ -304,6 +308,6 @@ impl Asking<'_> {
             return Err(JoinError::InBetween);
         }
         ledger.store(self.host, &signed, &[at.remote]).await?;
-        join::report(&ledger.state, &key)
+        report(&ledger.state, &key)
     }
 }

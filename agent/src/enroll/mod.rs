@@ -5,14 +5,19 @@
 //! has a ledger again whose files are damaged ([`refetch`]).
 
 pub mod ask;
+mod fetch;
 pub mod init;
 pub mod join;
+mod join_error;
 pub mod kept;
 pub mod refetch;
+mod seed;
 pub mod token;
 
 pub use self::{
     ask::{AskOptions, Step, ask},
     init::{InitError, InitOptions, InitReport, init},
-    join::{JoinError, JoinOptions, JoinReport, join},
+    join::{JoinOptions, join},
+    join_error::{JoinError, JoinReport},
+    seed::DEFAULT_PORT,
 };

@@ -28,8 +28,10 @@ use innermesh_proto::{
 use tokio::sync::watch;
 
 use super::{
-    join::{self, Fetched, JoinError, STEP},
+    fetch::{Fetched, fetch},
+    join_error::JoinError,
     kept::Kept,
+    seed::{self, STEP},
 };
 use crate::{
     gossip::known,
@@ -169,7 +171,7 @@ pub async fn refetch(
         .map_err(|error| JoinError::Seeded(error.to_string()))?;
     let stamp = Arc::new(AtomicU64::new(genesis.stamp_ms));
     let stranger = MeshTls::joining(genesis.mesh, stamp.clone(), host.keys.clone());
-    let transport = join::open(host, key, &stranger)?;
+    let transport = seed::open(host, key, &stranger)?;
     let kept = lacking.kept.as_ref();
     let work = Refetch {
         host,
@@ -289,7 +291,7 @@ impl Refetch<'_> {
     async fn ask(&self, addresses: &[SocketAddr]) -> Result<Fetched, RefetchError> {
         let channel = self.connect(addresses).await?;
         let (genesis, had) = (&self.lacking.genesis, &self.lacking.had);
-        let fetched = join::fetch(self.host, &channel, genesis, self.genesis.clone(), had).await?;
+        let fetched = fetch(self.host, &channel, genesis, self.genesis.clone(), had).await?;
         let newest = self.lacking.kept.as_ref().map_or(0, |kept| kept.recovery);
         match fetched.check(had, &self.key.public()) {
             // The root led the ledger on from an earlier place meanwhile.

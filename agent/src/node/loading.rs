@@ -17,8 +17,6 @@ use innermesh_proto::{
 };
 use tokio::sync::watch;
 
-use crate::node::BuildError;
-use crate::node::Config;
 use crate::{
     dns::{Dns, DnsServer, MemberSources, Served},
     enroll::{
@@ -28,6 +26,7 @@ use crate::{
     host::{Host, keys::NodeKey, within},
     ledger::{Ledger, LedgerError, Stored, file::FileError},
     listen::{Class, Sources},
+    node::{build_error::BuildError, config::Config},
     tunnel::BackendChoice,
 };
 

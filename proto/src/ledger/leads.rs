@@ -49,6 +49,13 @@ impl State {
         self.extension.stands_until = index;
     }
 
+    /// Whether a service's name is `node`'s own, or shared with it.
+    pub fn may_serve(&self, node: NodeId, name: &Label) -> bool {
+        self.names.get(name).is_some_and(|held| {
+            held.kind == NameKind::Service && (held.owner == node || held.shared.contains(&node))
+        })
+    }
+
     /// Whether an instance of `name` that `node` announces at `address` is
     /// served.
     pub fn instance_counts(&self, node: NodeId, name: &Label, address: IpAddr) -> bool {
@@ -65,8 +72,7 @@ impl State {
         let Some(held) = self.names.get(name) else {
             return false;
         };
-        let may_use = held.owner == node || held.shared.contains(&node);
-        if held.kind != NameKind::Service || !may_use {
+        if !self.may_serve(node, name) {
             return false;
         }
         let labels = self.domain.as_str().split('.').map(str::as_bytes);

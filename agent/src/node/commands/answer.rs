@@ -18,20 +18,35 @@ use crate::{
         renewals::RenewalsRequest,
         services::ServicesRequest,
     },
+    dns::Dns,
     node::{
-        Inner,
         commands::{
-            acme, admit, ca_status, certificates, dns, evict, invite, leave, peers, records,
-            recovery, services, status, voters,
+            acme::ExternalAccounts, admit::Approvals, ca_status, certificates, dns,
+            evict::Evictions, invite, leave::Leaving, peers, records, recovery,
+            services::ServiceDesk, status::StatusDesk, tunnel::TunnelProber, voters,
         },
-        follow::{program_certs, tunnel_keys},
+        follow::{program_certs::CertKeeper, tunnel_keys::TunnelKeyKeeper},
+        shared::handles::Handles,
     },
 };
 
 type Answered = Result<Reply, ControlError>;
 
-/// An agent, as far as it can be asked.
-pub struct AgentControl(pub Arc<Inner>);
+/// An agent, as far as it can be asked: what does each of the things that people
+/// ask for.
+pub(crate) struct AgentControl {
+    pub node: Handles,
+    pub dns: Arc<Dns>,
+    pub status: StatusDesk,
+    pub services: ServiceDesk,
+    pub prober: TunnelProber,
+    pub evictions: Evictions,
+    pub approvals: Approvals,
+    pub leaving: Leaving,
+    pub certs: Arc<CertKeeper>,
+    pub tunnel_keys: Arc<TunnelKeyKeeper>,
+    pub external_accounts: ExternalAccounts,
+}
 
 #[async_trait]
 impl Control for AgentControl {
@@ -52,75 +67,75 @@ impl Control for AgentControl {
 
 impl AgentControl {
     async fn node(&self, request: NodeRequest) -> Answered {
-        let inner = &self.0;
+        let node = &self.node;
         match request {
-            NodeRequest::Status(it) => answer(it, |_| certain(status::status(inner))).await,
-            NodeRequest::Peers(it) => answer(it, |_| ready(Ok(peers::peers(inner)))).await,
-            NodeRequest::Ping(it) => answer(it, |it| peers::ping(inner, it.node, it.count)).await,
-            NodeRequest::Rekey(it) => answer(it, |_| tunnel_keys::rekey(inner)).await,
-            NodeRequest::Leave(it) => answer(it, |_| leave::leave(inner)).await,
+            NodeRequest::Status(it) => answer(it, |_| certain(self.status.status())).await,
+            NodeRequest::Peers(it) => answer(it, |_| ready(Ok(peers::peers(node)))).await,
+            NodeRequest::Ping(it) => {
+                answer(it, |it| peers::ping(node, &self.prober, it.node, it.count)).await
+            }
+            NodeRequest::Rekey(it) => answer(it, |_| self.tunnel_keys.rekey()).await,
+            NodeRequest::Leave(it) => answer(it, |_| self.leaving.leave()).await,
         }
     }
 
     async fn members(&self, request: MembersRequest) -> Answered {
-        let inner = &self.0;
+        let node = &self.node;
         match request {
-            MembersRequest::Invite(it) => answer(it, |it| ready(invite::invite(inner, it))).await,
-            MembersRequest::Evict(it) => answer(it, |it| evict::evict(inner, it)).await,
+            MembersRequest::Invite(it) => answer(it, |it| ready(invite::invite(node, it))).await,
+            MembersRequest::Evict(it) => answer(it, |it| self.evictions.evict(it)).await,
             MembersRequest::EvictUndo(it) => {
-                answer(it, async |it| done(evict::undo(inner, &it.node)).await).await
+                answer(it, async |it| done(self.evictions.undo(&it.node)).await).await
             }
-            MembersRequest::Admissions(it) => answer(it, |_| admit::list(inner)).await,
-            MembersRequest::Approve(it) => answer(it, |it| admit::approve(inner, it)).await,
+            MembersRequest::Admissions(it) => answer(it, |_| self.approvals.list()).await,
+            MembersRequest::Approve(it) => answer(it, |it| self.approvals.approve(it)).await,
             MembersRequest::Deny(it) => {
-                answer(it, async |it| admit::deny(inner, &it.which).await).await
+                answer(it, async |it| self.approvals.deny(&it.which).await).await
             }
         }
     }
 
     async fn services(&self, request: ServicesRequest) -> Answered {
-        let inner = &self.0;
         match request {
-            ServicesRequest::List(it) => answer(it, |_| ready(Ok(services::list(inner)))).await,
-            ServicesRequest::Add(it) => answer(it, |it| services::add(inner, it.0)).await,
+            ServicesRequest::List(it) => answer(it, |_| ready(Ok(self.services.list()))).await,
+            ServicesRequest::Add(it) => answer(it, |it| self.services.add(it.0)).await,
             ServicesRequest::Rm(it) => {
-                answer(it, |it| done(services::rm(inner, it.name, it.release))).await
+                answer(it, |it| done(self.services.rm(it.name, it.release))).await
             }
         }
     }
 
     async fn certificates(&self, request: CertificatesRequest) -> Answered {
-        let inner = &self.0;
+        let node = &self.node;
         match request {
             CertificatesRequest::List(it) => {
-                let mut rows = certificates::list(&inner.ledger.state());
-                program_certs::join(inner, &mut rows);
+                let mut rows = certificates::list(&node.ledger.state());
+                self.certs.join(&mut rows);
                 answer(it, |_| ready(Ok(rows))).await
             }
-            CertificatesRequest::Issue(it) => answer(it, |it| certificates::issue(inner, it)).await,
+            CertificatesRequest::Issue(it) => answer(it, |it| certificates::issue(node, it)).await,
             CertificatesRequest::Revoke(it) => {
-                answer(it, |it| certificates::revoke(inner, it.serial)).await
+                answer(it, |it| certificates::revoke(node, it.serial)).await
             }
         }
     }
 
     async fn renewals(&self, request: RenewalsRequest, uid: u32) -> Answered {
-        let inner = &self.0;
         match request {
-            RenewalsRequest::Add(it) => answer(it, |it| program_certs::add(inner, it.0, uid)).await,
-            RenewalsRequest::Now(it) => answer(it, |it| program_certs::now(inner, it)).await,
-            RenewalsRequest::Rm(it) => answer(it, |it| program_certs::remove(inner, it.0)).await,
+            RenewalsRequest::Add(it) => answer(it, |it| self.certs.add(it.0, uid)).await,
+            RenewalsRequest::Now(it) => answer(it, |it| self.certs.now(it)).await,
+            RenewalsRequest::Rm(it) => answer(it, |it| self.certs.remove(it.0)).await,
         }
     }
 
     async fn records(&self, request: RecordsRequest) -> Answered {
-        let inner = &self.0;
+        let node = &self.node;
         match request {
-            RecordsRequest::List(it) => answer(it, |_| ready(Ok(records::list(inner)))).await,
-            RecordsRequest::Add(it) => answer(it, |it| records::add(inner, it)).await,
+            RecordsRequest::List(it) => answer(it, |_| ready(Ok(records::list(node)))).await,
+            RecordsRequest::Add(it) => answer(it, |it| records::add(node, it)).await,
             RecordsRequest::Rm(it) => {
                 answer(it, async |it| {
-                    done(records::rm(inner, &it.name, &it.rtype)).await
+                    done(records::rm(node, &it.name, &it.rtype)).await
                 })
                 .await
             }
@@ -128,34 +143,34 @@ impl AgentControl {
     }
 
     async fn ca(&self, request: CaRequest) -> Answered {
-        let inner = &self.0;
+        let node = &self.node;
         match request {
-            CaRequest::Status(it) => answer(it, |_| certain(ca_status::status(inner))).await,
-            CaRequest::Root(it) => answer(it, |_| ready(Ok(ca_status::root(inner)))).await,
-            CaRequest::Keys(it) => answer(it, |it| voters::keys(inner, it.node)).await,
-            CaRequest::Promote(it) => answer(it, |it| done(voters::promote(inner, it))).await,
-            CaRequest::Demote(it) => answer(it, |it| done(voters::demote(inner, it.node))).await,
-            CaRequest::Recovery(it) => answer(it, |_| recovery::asked(inner)).await,
+            CaRequest::Status(it) => answer(it, |_| certain(ca_status::status(node))).await,
+            CaRequest::Root(it) => answer(it, |_| ready(Ok(ca_status::root(node)))).await,
+            CaRequest::Keys(it) => answer(it, |it| voters::keys(node, it.node)).await,
+            CaRequest::Promote(it) => answer(it, |it| done(voters::promote(node, it))).await,
+            CaRequest::Demote(it) => answer(it, |it| done(voters::demote(node, it.node))).await,
+            CaRequest::Recovery(it) => answer(it, |_| recovery::asked(node)).await,
             CaRequest::Recover(it) => {
-                answer(it, |it| done(recovery::recover(inner, it.signed))).await
+                answer(it, |it| done(recovery::recover(node, it.signed))).await
             }
         }
     }
 
     async fn acme(&self, request: AcmeRequest) -> Answered {
-        let inner = &self.0;
         match request {
-            AcmeRequest::Add(it) => answer(it, |it| acme::eab_add(inner, it.name)).await,
-            AcmeRequest::Rm(it) => answer(it, |it| done(acme::eab_rm(inner, it.name))).await,
+            AcmeRequest::Add(it) => answer(it, |it| self.external_accounts.add(it.name)).await,
+            AcmeRequest::Rm(it) => answer(it, |it| done(self.external_accounts.rm(it.name))).await,
         }
     }
 
     async fn dns(&self, request: DnsRequest) -> Answered {
-        let inner = &self.0;
         match request {
-            DnsRequest::Query(it) => answer(it, |it| dns::query(inner, it.name, it.rtype)).await,
+            DnsRequest::Query(it) => {
+                answer(it, |it| dns::query(&self.dns, it.name, it.rtype)).await
+            }
             DnsRequest::Zone(it) => {
-                let zone = dns::zone(inner);
+                let zone = dns::zone(&self.dns);
                 answer(it, |_| ready(Ok(ZoneText { zone }))).await
             }
         }

@@ -19,7 +19,7 @@ use crate::{
         node::LedgerStatus,
     },
     host::{UnixTime, state_folder},
-    node::{Inner, commands::warnings},
+    node::{commands::warnings, shared::handles::Handles},
 };
 
 /// How long another node may take for a question.
@@ -28,10 +28,10 @@ const ASK: Duration = Duration::from_secs(5);
 const ASKED: usize = 3;
 
 /// How the roster and its issuers are.
-pub async fn status(inner: &Inner) -> CaStatus {
-    let view = inner.view.borrow().clone();
+pub async fn status(node: &Handles) -> CaStatus {
+    let view = node.view.borrow().clone();
     let state = &view.ledger;
-    let deciding = deciding(inner, state).await;
+    let deciding = deciding(node, state).await;
     let alone = || state.roster.first().filter(|_| state.roster.len() == 1);
     let leader = deciding.leader.or_else(|| alone().copied());
     let voters = state.voters.keys().map(|node| {
@@ -53,20 +53,20 @@ pub async fn status(inner: &Inner) -> CaStatus {
             .collect(),
         waiting: waiting(state),
         voters: voters.collect(),
-        issuers: issuer_rows(inner, state),
+        issuers: issuer_rows(node, state),
         ledger: LedgerStatus {
             index: state.position.index,
             hash: state.position.hash.to_string(),
         },
         epoch: state.epoch,
         recovery: state.recovery,
-        warnings: warn(inner, &view).await,
+        warnings: warn(node, &view).await,
     }
 }
 
 /// The mesh's root certificate.
-pub fn root(inner: &Inner) -> CaRoot {
-    let state = inner.ledger.state();
+pub fn root(node: &Handles) -> CaRoot {
+    let state = node.ledger.state();
     CaRoot {
         mesh: state.mesh.to_string(),
         pem: pem::encode("CERTIFICATE", state.root.der()),
@@ -77,20 +77,20 @@ pub fn root(inner: &Inner) -> CaRoot {
 
 /// How deciding goes, as who leads sees it; as far as this node knows
 /// where that one can't be asked.
-pub async fn deciding(inner: &Inner, state: &State) -> Deciding {
-    let mut best = inner.ledger.deciding().await;
-    let mut asked = BTreeSet::from([inner.me]);
+pub async fn deciding(node: &Handles, state: &State) -> Deciding {
+    let mut best = node.ledger.deciding().await;
+    let mut asked = BTreeSet::from([node.me]);
     while best.voters.is_empty() && asked.len() <= ASKED {
-        let hint = best.leader.filter(|node| !asked.contains(node));
-        let mut others = state.roster.iter().filter(|node| !asked.contains(node));
+        let hint = best.leader.filter(|other| !asked.contains(other));
+        let mut others = state.roster.iter().filter(|other| !asked.contains(other));
         let next = hint.or_else(|| match best.leader {
             // It said all that it knows, or can't be reached.
             Some(_) => None,
             None => others.next().copied(),
         });
-        let Some(node) = next else { break };
-        asked.insert(node);
-        let call = inner.transport.call(node, method::COUNCIL, Vec::new(), ASK);
+        let Some(next) = next else { break };
+        asked.insert(next);
+        let call = node.transport.call(next, method::COUNCIL, Vec::new(), ASK);
         let Ok(answer) = call.await else { continue };
         if let Ok(seen) = codec::decode::<Deciding>(&answer, limits::RPC_BYTES)
             && seen.term >= best.term
@@ -101,8 +101,8 @@ pub async fn deciding(inner: &Inner, state: &State) -> Deciding {
     best
 }
 
-fn issuer_rows(inner: &Inner, state: &State) -> Vec<IssuerRow> {
-    let now = UnixTime::from_ms(inner.host.clock.wall_ms());
+fn issuer_rows(node: &Handles, state: &State) -> Vec<IssuerRow> {
+    let now = UnixTime::from_ms(node.host.clock.wall_ms());
     let mut issuers: Vec<&Issuer> = state.issuers.values().collect();
     issuers.sort_by_key(|issuer| {
         let certificate = &issuer.certificate;
@@ -128,13 +128,13 @@ fn issuer_rows(inner: &Inner, state: &State) -> Vec<IssuerRow> {
     issuers.into_iter().map(row).collect()
 }
 
-async fn warn(inner: &Inner, view: &MeshView) -> Vec<String> {
-    let mut all = warnings::expiring(inner, view);
-    let council = inner.ledger.council().borrow().clone();
+async fn warn(node: &Handles, view: &MeshView) -> Vec<String> {
+    let mut all = warnings::expiring(node.host.clock.wall_ms(), view);
+    let council = node.ledger.council().borrow().clone();
     all.extend(council.barred.map(|why| why.to_string()));
     all.extend(warnings::roster_advice(&view.ledger));
-    all.extend(warnings::lost(inner).await);
-    let recovery = inner.host.disk.read(state_folder::RECOVERY.as_ref()).await;
+    all.extend(warnings::lost(node).await);
+    let recovery = node.host.disk.read(state_folder::RECOVERY.as_ref()).await;
     if recovery.is_ok_and(|file| file.is_some()) {
         all.push(
             "the root's recovery file is still on this machine: whoever takes the machine has \

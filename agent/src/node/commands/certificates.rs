@@ -1,24 +1,24 @@
-//! The certificates that the ledger knows: how one is had, and its end before
-//! its time.
+//! The certificates that the ledger knows: how one is issued, and revoked.
 
 use std::collections::BTreeSet;
 
 use innermesh_proto::{
     certificate::Serial,
-    crypto::Hash,
-    id::NodeId,
-    ledger::{Content, State, request::Certify, state::Issued as Listed},
+    ledger::{Content, State, request::Certify},
 };
 
-use crate::node::Inner;
-use crate::node::refusals::{decide, invalid};
 use crate::{
-    ca::{csr::Csr, pem},
+    ca::csr::Csr,
     control::{
-        ControlError, ErrorCode,
+        ControlError,
         certificates::{CertKind, CertRequest, CertRevoked, CertRow, Issued},
     },
     host::UnixTime,
+    node::shared::{
+        certify::{Certifier, CertifyError},
+        handles::Handles,
+        refusals::{PATIENCE, decide, invalid, not_done, unavailable},
+    },
 };
 
 /// All of them, by node and name.
@@ -53,7 +53,7 @@ pub fn list(state: &State) -> Vec<CertRow> {
 ///
 /// # Errors
 /// When the request is for other names, or why there is none.
-pub async fn issue(inner: &Inner, request: CertRequest) -> Result<Issued, ControlError> {
+pub async fn issue(node: &Handles, request: CertRequest) -> Result<Issued, ControlError> {
     let csr = Csr::parse(&request.csr.0).map_err(invalid)?;
     let names: BTreeSet<String> = request
         .names
@@ -65,80 +65,15 @@ pub async fn issue(inner: &Inner, request: CertRequest) -> Result<Issued, Contro
             "the signing request is for other names than those that were asked for",
         ));
     }
-    certify(inner, csr.spki, names, request.days).await
-}
-
-/// Has a certificate for a key of this node's issued.
-///
-/// # Errors
-/// Why there is none.
-pub async fn certify(
-    inner: &Inner,
-    spki: Vec<u8>,
-    names: BTreeSet<String>,
-    days: u32,
-) -> Result<Issued, ControlError> {
-    let content = Content::Certify(Certify {
-        spki: spki.clone(),
-        names: names.clone(),
-        days,
-    });
-    let before = inner.ledger.state();
-    decide(inner, &content).await?;
-    let state = inner.ledger.state();
-    let added = added(&state, &before, inner.me, &spki, &names);
-    added
-        .and_then(|(serial, listed)| issued(&state, serial, listed))
-        .ok_or_else(|| {
-            ControlError::new(
-                ErrorCode::Unavailable,
-                "issued, but not in the ledger here yet; ask again",
-            )
-        })
-}
-
-/// The newest certificate of a node for a key.
-pub fn newest<'a>(state: &'a State, node: NodeId, spki: &[u8]) -> Option<(Serial, &'a Listed)> {
-    select(state, node, spki, |_, _| true)
-}
-
-/// The newest for exactly these names that wasn't there `before`: of several
-/// that begin in the same second nothing else tells which came last.
-pub fn added<'a>(
-    state: &'a State,
-    before: &State,
-    node: NodeId,
-    spki: &[u8],
-    names: &BTreeSet<String>,
-) -> Option<(Serial, &'a Listed)> {
-    select(state, node, spki, |serial, issued| {
-        !before.certificates.contains_key(serial) && issued.names.iter().eq(names)
-    })
-}
-
-fn select<'a>(
-    state: &'a State,
-    node: NodeId,
-    spki: &[u8],
-    counts: impl Fn(&Serial, &Listed) -> bool,
-) -> Option<(Serial, &'a Listed)> {
-    let hash = Hash::of(spki);
-    let all = state.certificates.iter();
-    all.filter(|(_, issued)| issued.key_hash == hash && issued.owner == node)
-        .filter(|(serial, issued)| counts(serial, issued))
-        .max_by_key(|(_, issued)| issued.not_before_ms)
-        .map(|(serial, issued)| (*serial, issued))
-}
-
-/// A certificate with what it hangs from; `None` where it isn't kept any more.
-pub fn issued(state: &State, serial: Serial, listed: &Listed) -> Option<Issued> {
-    let issuer = state.issuer_of(listed)?;
-    (!listed.der.is_empty()).then(|| Issued {
-        certificate: pem::encode(pem::CERTIFICATE, &listed.der),
-        issuer: pem::encode(pem::CERTIFICATE, issuer.der()),
-        root: pem::encode(pem::CERTIFICATE, state.root.der()),
-        serial: serial.to_string(),
-        not_after: UnixTime::from_ms(listed.not_after_ms),
+    let certify = Certify {
+        spki: csr.spki,
+        names,
+        days: request.days,
+    };
+    let issued = Certifier::new(node).certify(certify, PATIENCE).await;
+    issued.map_err(|error| match error {
+        CertifyError::Request(error) => not_done(error),
+        CertifyError::Unseen => unavailable(error),
     })
 }
 
@@ -146,9 +81,9 @@ pub fn issued(state: &State, serial: Serial, listed: &Listed) -> Option<Issued> 
 ///
 /// # Errors
 /// Why it stands.
-pub async fn revoke(inner: &Inner, serial: Serial) -> Result<CertRevoked, ControlError> {
-    decide(inner, &Content::Revoke(serial)).await?;
-    let state = inner.ledger.state();
+pub async fn revoke(node: &Handles, serial: Serial) -> Result<CertRevoked, ControlError> {
+    decide(&node.client, &Content::Revoke(serial)).await?;
+    let state = node.ledger.state();
     let issued = state.certificates.get(&serial);
     Ok(CertRevoked {
         serial: serial.to_string(),

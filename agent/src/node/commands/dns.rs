@@ -4,26 +4,23 @@ use innermesh_proto::zone::{DomainName, RecordType};
 
 use crate::{
     control::{ControlError, dns::QueryReport},
-    node::{Inner, refusals::invalid},
+    dns::Dns,
+    node::shared::refusals::invalid,
 };
 
 /// Asks as a client would, and says where the answer came from.
 ///
 /// # Errors
 /// When name or type make no sense.
-pub async fn query(
-    inner: &Inner,
-    name: String,
-    rtype: String,
-) -> Result<QueryReport, ControlError> {
+pub async fn query(dns: &Dns, name: String, rtype: String) -> Result<QueryReport, ControlError> {
     let name: DomainName = name.parse().map_err(invalid)?;
     let rtype: RecordType = rtype.to_ascii_uppercase().parse().map_err(invalid)?;
-    Ok(inner.dns.query(&name, rtype).await)
+    Ok(dns.query(&name, rtype).await)
 }
 
 /// The zone, a record a line.
-pub fn zone(inner: &Inner) -> String {
-    let zone = inner.dns.zone();
+pub fn zone(dns: &Dns) -> String {
+    let zone = dns.zone();
     let mut text = String::new();
     for line in zone.records() {
         text.push_str(&line);

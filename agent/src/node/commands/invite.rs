@@ -10,8 +10,6 @@ use innermesh_proto::{
 };
 use ipnet::IpNet;
 
-use crate::node::Inner;
-use crate::node::refusals::{invalid, not_member, refused};
 use crate::{
     control::{
         ControlError,
@@ -19,6 +17,10 @@ use crate::{
     },
     enroll::token::{InviteOptions, Token},
     host::UnixTime,
+    node::shared::{
+        handles::Handles,
+        refusals::{invalid, not_member, refused},
+    },
 };
 
 /// What is given, read and checked.
@@ -36,14 +38,14 @@ pub struct Given {
 ///
 /// # Errors
 /// What this machine may not give, or what makes no sense.
-pub fn invite(inner: &Inner, request: InviteRequest) -> Result<Invite, ControlError> {
-    let state = inner.ledger.state();
+pub fn invite(node: &Handles, request: InviteRequest) -> Result<Invite, ControlError> {
+    let state = node.ledger.state();
     let wanted = Grants {
         roles: request.roles,
         names: request.names,
         routes: request.routes,
     };
-    let given = grants(&state, inner.me, &wanted)?;
+    let given = grants(&state, node.me, &wanted)?;
     let addresses = addresses(&state, request.addresses)?;
     let life_ms = request.ttl_s.saturating_mul(1000);
     if !(1..=limits::TOKEN_LIFETIME_MS).contains(&life_ms) {
@@ -61,14 +63,14 @@ pub fn invite(inner: &Inner, request: InviteRequest) -> Result<Invite, ControlEr
         routes: given.routes,
         addresses,
         uses: request.uses,
-        expires_ms: inner.now_ms().saturating_add(life_ms),
+        expires_ms: node.client.now_ms().saturating_add(life_ms),
     };
     let expires_ms = options.expires_ms;
-    let own = inner.gossip.own();
+    let own = node.gossip.own();
     let seeds: Vec<String> = own.quic.iter().map(ToString::to_string).collect();
     let token = Token::new(
-        &inner.host,
-        &*inner.key,
+        &node.host,
+        &*node.key,
         state.mesh,
         state.position,
         options,

@@ -4,16 +4,21 @@
 use std::{sync::Arc, time::Duration};
 
 use innermesh_proto::ledger::{Content, Outcome, Refusal, State};
+use tokio::sync::watch;
 
-use crate::node::Inner;
-use crate::node::follow::membership;
-use crate::node::refusals::{by_refusal, decide, not_member, refused};
 use crate::{
     control::{
-        ControlError, ErrorCode,
+        ControlError,
         node::{LeaveState, Left, NameLeft},
     },
     host::{Host, UnixTime, state_folder},
+    node::{
+        follow::membership::MembershipKeeper,
+        shared::{
+            handles::Handles,
+            refusals::{by_refusal, decide, not_member, refused, unavailable},
+        },
+    },
 };
 
 /// How long the roster may take to go on without this node, per asking.
@@ -23,88 +28,98 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// How long whoever asked has to hear the answer before the agent ends.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Leaves, or takes the next step towards it: it can be asked again.
-///
-/// # Errors
-/// Why this machine stays.
-pub async fn leave(inner: &Arc<Inner>) -> Result<Left, ControlError> {
-    let state = inner.ledger.state();
-    if !state.members.contains_key(&inner.me) {
-        if state.evicted.contains_key(&inner.me) {
-            return Err(not_member());
-        }
-        // It had left before, and heard so only later.
-        end(inner, &state).await;
-        return Ok(left(inner, &state, LeaveState::Left));
-    }
-    if state.members.len() == 1 {
-        return Err(refused(
-            "this machine is the whole mesh; to end it, stop the agent and remove the state folder",
-        ));
-    }
-    if let Err(refusal) = state.may_leave(inner.me) {
-        // The seat in the roster is what is handed over below.
-        if refusal != Refusal::InRoster {
-            return Err(by_refusal(&refusal));
-        }
-    }
-    if state.is_voter(inner.me) {
-        decide(inner, &Content::Demote(inner.me)).await?;
-    }
-    if !is_out_of_roster(inner).await {
-        return Ok(left(inner, &state, LeaveState::HandingOver));
-    }
-    let told = left(inner, &inner.ledger.state(), LeaveState::Left);
-    let request = inner.client.request(&Content::Leave, inner.now_ms());
-    match inner.client.tell(&request, PATIENCE).await {
-        // The others may hang up before their answer arrives.
-        Ok(Outcome::Done(_) | Outcome::Waiting(_) | Outcome::Refused(Refusal::NotMember)) => {}
-        Ok(Outcome::Refused(refusal)) => return Err(by_refusal(&refusal)),
-        Err(_) if membership::is_forgotten(inner).await => {}
-        Err(error) => return Err(ControlError::new(ErrorCode::Unavailable, error)),
-    }
-    end(inner, &state).await;
-    Ok(told)
+/// Takes this machine out of the mesh.
+pub(crate) struct Leaving {
+    pub node: Handles,
+    pub membership: Arc<MembershipKeeper>,
+    /// Whether it has left.
+    pub left: watch::Sender<bool>,
 }
 
-/// Has the state folder say so, and the agent end.
-async fn end(inner: &Arc<Inner>, state: &State) {
-    if let Err(error) = write(&inner.host, state).await {
-        tracing::error!(%error, "this machine has left, but its state folder can't say so");
-    }
-    tracing::info!("this machine has left the mesh");
-    let ends = inner.clone();
-    inner.host.tasks.spawn(async move {
-        ends.host.clock.sleep(GRACE).await;
-        ends.left.send_replace(true);
-    });
-}
-
-async fn is_out_of_roster(inner: &Inner) -> bool {
-    let mut states = inner.ledger.subscribe();
-    let end = inner.host.clock.now() + HAND_OVER;
-    while states.borrow_and_update().roster.contains(&inner.me) {
-        let clock = inner.host.clock.clone();
-        tokio::select! {
-            changed = states.changed() => if changed.is_err() { return false },
-            () = clock.sleep(end.saturating_sub(clock.now())) => return false,
+impl Leaving {
+    /// Leaves, or takes the next step towards it: it can be asked again.
+    ///
+    /// # Errors
+    /// Why this machine stays.
+    pub async fn leave(&self) -> Result<Left, ControlError> {
+        let state = self.node.ledger.state();
+        if !state.members.contains_key(&self.node.me) {
+            if state.evicted.contains_key(&self.node.me) {
+                return Err(not_member());
+            }
+            // It had left before, and heard so only later.
+            self.end(&state).await;
+            return Ok(self.describe(&state, LeaveState::Left));
         }
+        if state.members.len() == 1 {
+            return Err(refused(
+                "this machine is the whole mesh; to end it, stop the agent and remove the state folder",
+            ));
+        }
+        if let Err(refusal) = state.may_leave(self.node.me) {
+            // The seat in the roster is what is handed over below.
+            if refusal != Refusal::InRoster {
+                return Err(by_refusal(&refusal));
+            }
+        }
+        if state.is_voter(self.node.me) {
+            decide(&self.node.client, &Content::Demote(self.node.me)).await?;
+        }
+        if !self.is_out_of_roster().await {
+            return Ok(self.describe(&state, LeaveState::HandingOver));
+        }
+        let told = self.describe(&self.node.ledger.state(), LeaveState::Left);
+        let request = self.node.client.request(&Content::Leave);
+        match self.node.client.tell(&request, PATIENCE).await {
+            // The others may hang up before their answer arrives.
+            Ok(Outcome::Done(_) | Outcome::Waiting(_) | Outcome::Refused(Refusal::NotMember)) => {}
+            Ok(Outcome::Refused(refusal)) => return Err(by_refusal(&refusal)),
+            Err(_) if self.membership.is_forgotten().await => {}
+            Err(error) => return Err(unavailable(error)),
+        }
+        self.end(&state).await;
+        Ok(told)
     }
-    true
-}
 
-fn left(inner: &Inner, state: &State, how: LeaveState) -> Left {
-    let names = state.names_left_by(inner.me).into_iter();
-    Left {
-        state: how,
-        node: state.name_of(inner.me),
-        domain: state.domain.to_string(),
-        names: names
-            .map(|(name, heir)| NameLeft {
-                name: name.to_string(),
-                to: heir.map(|heir| state.name_of(heir)),
-            })
-            .collect(),
+    /// Has the state folder say so, and the agent end.
+    async fn end(&self, state: &State) {
+        if let Err(error) = write(&self.node.host, state).await {
+            tracing::error!(%error, "this machine has left, but its state folder can't say so");
+        }
+        tracing::info!("this machine has left the mesh");
+        let (clock, ended) = (self.node.host.clock.clone(), self.left.clone());
+        self.node.host.tasks.spawn(async move {
+            clock.sleep(GRACE).await;
+            ended.send_replace(true);
+        });
+    }
+
+    async fn is_out_of_roster(&self) -> bool {
+        let mut states = self.node.ledger.subscribe();
+        let end = self.node.host.clock.now() + HAND_OVER;
+        while states.borrow_and_update().roster.contains(&self.node.me) {
+            let clock = self.node.host.clock.clone();
+            tokio::select! {
+                changed = states.changed() => if changed.is_err() { return false },
+                () = clock.sleep(end.saturating_sub(clock.now())) => return false,
+            }
+        }
+        true
+    }
+
+    fn describe(&self, state: &State, how: LeaveState) -> Left {
+        let names = state.names_left_by(self.node.me).into_iter();
+        Left {
+            state: how,
+            node: state.name_of(self.node.me),
+            domain: state.domain.to_string(),
+            names: names
+                .map(|(name, heir)| NameLeft {
+                    name: name.to_string(),
+                    to: heir.map(|heir| state.name_of(heir)),
+                })
+                .collect(),
+        }
     }
 }
 

@@ -2,21 +2,26 @@
 //! newest view.
 
 mod acme;
-pub mod admit;
+mod admit;
 mod answer;
 mod ca_status;
-pub mod certificates;
+mod certificates;
 mod dns;
-pub mod evict;
-pub mod invite;
-pub mod leave;
+mod evict;
+mod invite;
+mod leave;
 mod peers;
-pub mod records;
+mod records;
 pub mod recovery;
 mod services;
-pub mod spenders;
+mod spenders;
 mod status;
+mod tunnel;
 mod voters;
 mod warnings;
 
-pub use self::{answer::AgentControl, services::configure as configure_services};
+pub(crate) use self::{
+    acme::ExternalAccounts, admit::Approvals, answer::AgentControl, evict::Evictions,
+    leave::Leaving, services::ServiceDesk, status::StatusDesk, tunnel::TunnelProber,
+    warnings::Warnings,
+};

@@ -9,7 +9,10 @@ use crate::{
         ControlError,
         node::{Path, Peer, PingReply},
     },
-    node::{Inner, follow::tunnel, refusals::no_node},
+    node::{
+        commands::tunnel::TunnelProber,
+        shared::{handles::Handles, refusals::no_node},
+    },
     quic::PeerInfo,
 };
 
@@ -21,17 +24,17 @@ const PROBE_PAUSE: Duration = Duration::from_millis(200);
 const PROBES: u32 = 100;
 
 /// The other members, and how each is reached.
-pub fn peers(inner: &Inner) -> Vec<Peer> {
-    let view = inner.view.borrow().clone();
-    let paths = paths(inner);
+pub fn peers(node: &Handles) -> Vec<Peer> {
+    let view = node.view.borrow().clone();
+    let paths = paths(node);
     let others = view
         .ledger
         .members
         .iter()
-        .filter(|(node, _)| **node != view.me);
+        .filter(|(other, _)| **other != view.me);
     others
-        .map(|(node, member)| {
-            let info = paths.get(node);
+        .map(|(other, member)| {
+            let info = paths.get(other);
             Peer {
                 name: member.name.to_string(),
                 path: path(info.is_some()),
@@ -48,13 +51,18 @@ pub fn peers(inner: &Inner) -> Vec<Peer> {
 ///
 /// # Errors
 /// When no member has that name.
-pub async fn ping(inner: &Inner, node: Label, count: u32) -> Result<PingReply, ControlError> {
-    let view = inner.view.borrow().clone();
+pub async fn ping(
+    node: &Handles,
+    prober: &TunnelProber,
+    whom: Label,
+    count: u32,
+) -> Result<PingReply, ControlError> {
+    let view = node.view.borrow().clone();
     let (id, _) = view
         .ledger
-        .member_by_name(&node)
-        .ok_or_else(|| no_node(&node))?;
-    let clock = &inner.host.clock;
+        .member_by_name(&whom)
+        .ok_or_else(|| no_node(&whom))?;
+    let clock = &node.host.clock;
     let sent = count.clamp(1, PROBES);
     let mut rtt_ms = Vec::new();
     for probe in 0..sent {
@@ -65,7 +73,7 @@ pub async fn ping(inner: &Inner, node: Label, count: u32) -> Result<PingReply, C
         let answered = if id == view.me {
             true
         } else {
-            let call = inner
+            let call = node
                 .transport
                 .call(id, method::PING, probe.to_le_bytes().to_vec(), PROBE);
             call.await.is_ok()
@@ -74,19 +82,19 @@ pub async fn ping(inner: &Inner, node: Label, count: u32) -> Result<PingReply, C
             rtt_ms.push(clock.now().saturating_sub(start).as_secs_f64() * 1000.0);
         }
     }
-    let info = paths(inner).remove(&id);
+    let info = paths(node).remove(&id);
     Ok(PingReply {
-        node: node.to_string(),
+        node: whom.to_string(),
         path: path(info.is_some() || id == view.me),
         endpoint: info.map(|info| info.remote),
         sent,
         rtt_ms,
-        tunnel: tunnel::ping(&inner, &view, id).await,
+        tunnel: prober.ping(&view, id).await,
     })
 }
 
-pub fn paths(inner: &Inner) -> BTreeMap<NodeId, PeerInfo> {
-    let connected = inner.transport.connected();
+pub fn paths(node: &Handles) -> BTreeMap<NodeId, PeerInfo> {
+    let connected = node.transport.connected();
     connected
         .into_iter()
         .map(|peer| (peer.node, peer))

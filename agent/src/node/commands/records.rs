@@ -14,12 +14,14 @@ use crate::control::{
     ControlError,
     records::{RecordAddRequest, RecordRow},
 };
-use crate::node::Inner;
-use crate::node::refusals::{decide, invalid};
+use crate::node::shared::{
+    handles::Handles,
+    refusals::{decide, invalid},
+};
 
 /// All of them, by name.
-pub fn list(inner: &Inner) -> Vec<RecordRow> {
-    let state = inner.ledger.state();
+pub fn list(node: &Handles) -> Vec<RecordRow> {
+    let state = node.ledger.state();
     let rows = state.records.iter().flat_map(|(name, all)| {
         let name = name.to_string();
         let state = &state;
@@ -38,7 +40,7 @@ pub fn list(inner: &Inner) -> Vec<RecordRow> {
 ///
 /// # Errors
 /// What is wrong with it, or why the mesh refuses it.
-pub async fn add(inner: &Inner, record: RecordAddRequest) -> Result<RecordRow, ControlError> {
+pub async fn add(node: &Handles, record: RecordAddRequest) -> Result<RecordRow, ControlError> {
     let rtype: RecordType = record.rtype.parse().map_err(invalid)?;
     let add = AddRecord {
         name: record.name.parse::<DomainName>().map_err(invalid)?,
@@ -53,12 +55,12 @@ pub async fn add(inner: &Inner, record: RecordAddRequest) -> Result<RecordRow, C
         owner: String::new(),
     };
     let (name, data) = (add.name.clone(), add.data.clone());
-    decide(inner, &Content::AddRecord(add)).await?;
-    let state = inner.ledger.state();
+    decide(&node.client, &Content::AddRecord(add)).await?;
+    let state = node.ledger.state();
     let held: &[UserRecord] = state.records.get(&name).map_or(&[], |all| all);
     // Who had added the same before is its owner.
     let owner = held.iter().find(|held| held.data == data);
-    let owner = owner.map_or(inner.me, |held| held.owner);
+    let owner = owner.map_or(node.me, |held| held.owner);
     Ok(RecordRow {
         owner: state.name_of(owner),
         ..row
@@ -69,12 +71,12 @@ pub async fn add(inner: &Inner, record: RecordAddRequest) -> Result<RecordRow, C
 ///
 /// # Errors
 /// As [`add`].
-pub async fn rm(inner: &Inner, name: &str, rtype: &str) -> Result<(), ControlError> {
+pub async fn rm(node: &Handles, name: &str, rtype: &str) -> Result<(), ControlError> {
     let rtype: RecordType = rtype.parse().map_err(invalid)?;
     let remove = RemoveRecords {
         name: name.parse().map_err(invalid)?,
         rtype: rtype.0,
     };
-    decide(inner, &Content::RemoveRecords(remove)).await?;
+    decide(&node.client, &Content::RemoveRecords(remove)).await?;
     Ok(())
 }

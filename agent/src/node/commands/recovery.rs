@@ -22,9 +22,13 @@ use crate::{
     host::{Host, key_files as keys, state_folder},
     ledger::{Ledger, Stored, TakeError},
     node::{
-        BuildError, Inner, LOCK,
+        build_error::BuildError,
         commands::ca_status,
-        refusals::{invalid, not_member, refused, unavailable},
+        config::LOCK,
+        shared::{
+            handles::Handles,
+            refusals::{invalid, not_member, refused, unavailable},
+        },
     },
 };
 
@@ -32,11 +36,11 @@ use crate::{
 ///
 /// # Errors
 /// When nothing is lost.
-pub async fn asked(inner: &Inner) -> Result<CaRecovery, ControlError> {
-    let view = inner.view.borrow().clone();
+pub async fn asked(node: &Handles) -> Result<CaRecovery, ControlError> {
+    let view = node.view.borrow().clone();
     let state = &view.ledger;
     let own = view.own_member().ok_or_else(not_member)?;
-    let deciding = ca_status::deciding(inner, state).await;
+    let deciding = ca_status::deciding(node, state).await;
     // Only who leads tells of the others.
     if let Some(leader) = deciding.leader.filter(|_| !deciding.voters.is_empty()) {
         return Err(refused(format!(
@@ -45,17 +49,17 @@ pub async fn asked(inner: &Inner) -> Result<CaRecovery, ControlError> {
             state.name_of(leader)
         )));
     }
-    let keys = inner.ledger.issuer_keys().await.map_err(unavailable)?;
-    let position = *inner.ledger.durable().borrow();
-    let now = inner.gossip.now();
-    let ahead = inner.gossip.read(|table| {
+    let keys = node.ledger.issuer_keys().await.map_err(unavailable)?;
+    let position = *node.ledger.durable().borrow();
+    let now = node.gossip.now();
+    let ahead = node.gossip.read(|table| {
         let further = table
             .iter()
             .filter(|(_, known)| known.is_live(now) && known.head.position.index > position.index);
         let nodes = further.map(|(node, _)| state.name_of(*node));
         nodes.collect()
     });
-    let (me, now_ms) = ((view.me, own), inner.now_ms());
+    let (me, now_ms) = ((view.me, own), node.client.now_ms());
     Ok(wanted(state, me, position, keys, ahead, now_ms))
 }
 
@@ -63,10 +67,10 @@ pub async fn asked(inner: &Inner) -> Result<CaRecovery, ControlError> {
 ///
 /// # Errors
 /// Why the ledger doesn't take it.
-pub async fn recover(inner: &Inner, signed: Der) -> Result<(), ControlError> {
+pub async fn recover(node: &Handles, signed: Der) -> Result<(), ControlError> {
     let signed: SignedRecovery = codec::decode(&signed.0, 2 * limits::HEADER_BYTES)
         .map_err(|error| invalid(format!("what the root signed: {error}")))?;
-    match inner.ledger.recover(signed).await {
+    match node.ledger.recover(signed).await {
         Ok(_) => Ok(()),
         Err(error) if is_overtaken(&error) => Err(refused(
             "the root didn't sign this for the newest batch here; the ledger went on \

@@ -8,24 +8,24 @@ use innermesh_proto::{
     codec, id::NodeId, ledger::Role, limits, message::Spenders, rpc::method, view::MeshView,
 };
 
-use crate::node::Inner;
+use crate::node::shared::handles::Handles;
 
 /// How long a CA node may take to answer: status waits for it.
 const ASK: Duration = Duration::from_millis(500);
 
 /// A warning for each, on an admin's node.
-pub async fn warnings(inner: &Inner, view: &MeshView) -> Vec<String> {
+pub async fn warnings(node: &Handles, view: &MeshView) -> Vec<String> {
     let is_admin = view
         .own_member()
         .is_some_and(|own| own.roles.contains(&Role::Admin));
     if !is_admin {
         return Vec::new();
     }
-    let spenders = find(inner, view).await;
+    let spenders = find(node, view).await;
     let nodes = spenders.nodes.into_iter().take(limits::SPENDERS);
     nodes
-        .map(|(node, wait_ms)| {
-            let name = view.ledger.name_of(node);
+        .map(|(whom, wait_ms)| {
+            let name = view.ledger.name_of(whom);
             let minutes = (wait_ms / 60_000).max(1);
             format!(
                 "{name} asks too much of the ledger and is turned away for {minutes} minutes or \
@@ -36,21 +36,19 @@ pub async fn warnings(inner: &Inner, view: &MeshView) -> Vec<String> {
 }
 
 /// As the leader says, whoever that is.
-async fn find(inner: &Inner, view: &MeshView) -> Spenders {
-    let own = inner.ledger.spenders().await;
-    let others = view.ledger.roster.iter().filter(|node| **node != inner.me);
+async fn find(node: &Handles, view: &MeshView) -> Spenders {
+    let own = node.ledger.spenders().await;
+    let others = view.ledger.roster.iter().filter(|other| **other != node.me);
     if own.leads {
         return own;
     }
-    let asked = others.map(|node| ask(inner, *node));
+    let asked = others.map(|other| ask(node, *other));
     let answers = futures_util::future::join_all(asked).await;
     let mut leaders = answers.into_iter().flatten();
     leaders.find(|answer| answer.leads).unwrap_or_default()
 }
 
-async fn ask(inner: &Inner, node: NodeId) -> Option<Spenders> {
-    let call = inner
-        .transport
-        .call(node, method::SPENDERS, Vec::new(), ASK);
+async fn ask(node: &Handles, whom: NodeId) -> Option<Spenders> {
+    let call = node.transport.call(whom, method::SPENDERS, Vec::new(), ASK);
     codec::decode(&call.await.ok()?, limits::RPC_BYTES).ok()
 }

@@ -1,92 +1,109 @@
 //! `agent status`: all that this node concludes, for a person.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use innermesh_proto::{id::NodeId, ledger::Member, view::MeshView};
 
 use crate::{
     control::node::{DnsStatus, LedgerStatus, NodeRow, Pending, Status},
+    host::Mono,
     node::{
-        Inner, VERSION,
         commands::{
             peers::{path, paths},
-            services, spenders, warnings,
+            services, spenders,
+            warnings::{Warnings, lost},
         },
-        follow::overlay,
+        config::VERSION,
+        follow::{names::NameClaimer, overlay::OverlayKeeper},
+        shared::handles::Handles,
     },
     quic::PeerInfo,
 };
 
-/// All of it.
-pub async fn status(inner: &Inner) -> Status {
-    let view = inner.view.borrow().clone();
-    let state = &view.ledger;
-    let paths = paths(inner);
-    // Before the warnings, which tell what it found.
-    let overlay = overlay::status(inner).await;
-    let mut warnings = warnings::all(inner, &view);
-    warnings.extend(warnings::lost(inner).await);
-    warnings.extend(warnings::room(inner).await);
-    warnings.extend(spenders::warnings(inner, &view).await);
-    Status {
-        mesh: state.mesh.to_string(),
-        domain: state.domain.to_string(),
-        node: own_name(&view),
-        id: view.me.to_string(),
-        version: VERSION.into(),
-        uptime_s: inner
-            .host
-            .clock
-            .now()
-            .saturating_sub(inner.started)
-            .as_secs(),
-        dns: DnsStatus {
-            address: inner.dns_addresses().first().copied(),
-        },
-        ledger: LedgerStatus {
-            index: state.position.index,
-            hash: state.position.hash.to_string(),
-        },
-        warnings,
-        findings: warnings::findings(inner),
-        nodes: state
-            .members
-            .iter()
-            .map(|(node, member)| node_row(&view, &paths, *node, member))
-            .collect(),
-        services: services::granted(&view),
-        pending: inner
-            .names
-            .pending()
+/// Tells all that this node concludes.
+pub(crate) struct StatusDesk {
+    pub node: Handles,
+    pub started: Mono,
+    pub dns_addresses: Vec<SocketAddr>,
+    pub names: Arc<NameClaimer>,
+    pub overlay: Arc<OverlayKeeper>,
+    pub warnings: Warnings,
+}
+
+impl StatusDesk {
+    /// All of it.
+    pub async fn status(&self) -> Status {
+        let view = self.node.view.borrow().clone();
+        let state = &view.ledger;
+        let paths = paths(&self.node);
+        // Before the warnings, which tell what it found.
+        let overlay = self.overlay.status().await;
+        let mut warnings = self.warnings.all(&view);
+        warnings.extend(lost(&self.node).await);
+        warnings.extend(self.warnings.room().await);
+        warnings.extend(spenders::warnings(&self.node, &view).await);
+        Status {
+            mesh: state.mesh.to_string(),
+            domain: state.domain.to_string(),
+            node: own_name(&view),
+            id: view.me.to_string(),
+            version: VERSION.into(),
+            uptime_s: self
+                .node
+                .host
+                .clock
+                .now()
+                .saturating_sub(self.started)
+                .as_secs(),
+            dns: DnsStatus {
+                address: self.dns_addresses.first().copied(),
+            },
+            ledger: LedgerStatus {
+                index: state.position.index,
+                hash: state.position.hash.to_string(),
+            },
+            warnings,
+            findings: self.warnings.findings(),
+            nodes: state
+                .members
+                .iter()
+                .map(|(node, member)| node_row(&view, &paths, *node, member))
+                .collect(),
+            services: services::granted(&view),
+            pending: self
+                .names
+                .pending()
+                .into_iter()
+                .map(|(name, reason)| Pending {
+                    name: name.to_string(),
+                    reason,
+                })
+                .collect(),
+            counters: self.counters(),
+            overlay,
+        }
+    }
+
+    fn counters(&self) -> BTreeMap<String, u64> {
+        let gossip = self.node.gossip.counters();
+        let mut counters: BTreeMap<String, u64> = self
+            .node
+            .transport
+            .counters()
+            .named()
             .into_iter()
-            .map(|(name, reason)| Pending {
-                name: name.to_string(),
-                reason,
-            })
-            .collect(),
-        counters: counters(inner),
-        overlay,
+            .map(|(name, value)| (name.to_string(), value))
+            .collect();
+        counters.insert("heads_refused".into(), gossip.refused);
+        counters.insert("gossip_messages_refused".into(), gossip.gated);
+        counters.insert("gossip_parts_dropped".into(), gossip.dropped);
+        counters
     }
 }
 
 fn own_name(view: &MeshView) -> String {
     view.own_member()
         .map_or_else(|| view.me.to_string(), |member| member.name.to_string())
-}
-
-fn counters(inner: &Inner) -> BTreeMap<String, u64> {
-    let gossip = inner.gossip.counters();
-    let mut counters: BTreeMap<String, u64> = inner
-        .transport
-        .counters()
-        .named()
-        .into_iter()
-        .map(|(name, value)| (name.to_string(), value))
-        .collect();
-    counters.insert("heads_refused".into(), gossip.refused);
-    counters.insert("gossip_messages_refused".into(), gossip.gated);
-    counters.insert("gossip_parts_dropped".into(), gossip.dropped);
-    counters
 }
 
 fn node_row(

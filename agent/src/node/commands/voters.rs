@@ -18,10 +18,13 @@ use crate::{
         ControlError, Der,
         ca::{CaKeys, PromoteRequest},
     },
+    ledger::client::RequestError,
     node::{
-        Inner,
         commands::recovery,
-        refusals::{PATIENCE, decide, no_node, not_member, refused, unavailable},
+        shared::{
+            handles::Handles,
+            refusals::{PATIENCE, decide, no_node, not_done, not_member, refused, unavailable},
+        },
     },
     quic::CallError,
 };
@@ -35,18 +38,18 @@ const PAUSE: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 /// When this machine may not ask, or the node can't be asked.
-pub async fn keys(inner: &Inner, node: Label) -> Result<CaKeys, ControlError> {
-    let (id, _) = promotable(inner, &node)?;
-    let keys = if id == inner.me {
-        inner.ledger.issuer_keys().await.map_err(unavailable)?
+pub async fn keys(node: &Handles, name: Label) -> Result<CaKeys, ControlError> {
+    let (id, _) = promotable(node, &name)?;
+    let keys = if id == node.me {
+        node.ledger.issuer_keys().await.map_err(unavailable)?
     } else {
-        keys_of(inner, &node, id).await?
+        keys_of(node, &name, id).await?
     };
-    let state = inner.ledger.state();
+    let state = node.ledger.state();
     Ok(CaKeys {
         mesh: state.mesh.to_string(),
         is_ca: state.is_voter(id),
-        now_ms: inner.now_ms(),
+        now_ms: node.client.now_ms(),
         held: recovery::held(&state, id, keys.held),
         offered: keys.offered.into_iter().map(Der).collect(),
     })
@@ -56,10 +59,11 @@ pub async fn keys(inner: &Inner, node: Label) -> Result<CaKeys, ControlError> {
 ///
 /// # Errors
 /// Why it stays as it is.
-pub async fn promote(inner: &Inner, request: PromoteRequest) -> Result<(), ControlError> {
-    let (node, _) = promotable(inner, &request.node)?;
+pub async fn promote(node: &Handles, request: PromoteRequest) -> Result<(), ControlError> {
+    let (id, _) = promotable(node, &request.node)?;
     let issuers = request.issuers.into_iter().map(|der| der.0).collect();
-    decide(inner, &Content::Promote(Promote { node, issuers })).await?;
+    let promote = Promote { node: id, issuers };
+    decide(&node.client, &Content::Promote(promote)).await?;
     Ok(())
 }
 
@@ -67,24 +71,24 @@ pub async fn promote(inner: &Inner, request: PromoteRequest) -> Result<(), Contr
 ///
 /// # Errors
 /// Why it stays one.
-pub async fn demote(inner: &Inner, node: Label) -> Result<(), ControlError> {
-    let state = inner.ledger.state();
-    let (id, _) = state.member_by_name(&node).ok_or_else(|| no_node(&node))?;
-    match decide(inner, &Content::Demote(id)).await {
-        Err(error) if error.message == Refusal::LastCa.to_string() => Err(refused(format!(
-            "{node} is the only CA node: nobody could decide anything any more; \
+pub async fn demote(node: &Handles, name: Label) -> Result<(), ControlError> {
+    let state = node.ledger.state();
+    let (id, _) = state.member_by_name(&name).ok_or_else(|| no_node(&name))?;
+    match node.client.ask(&Content::Demote(id), PATIENCE).await {
+        Err(RequestError::Refused(Refusal::LastCa)) => Err(refused(format!(
+            "{name} is the only CA node: nobody could decide anything any more; \
              `agent ca promote` two others first"
         ))),
-        other => other.map(drop),
+        other => other.map(drop).map_err(not_done),
     }
 }
 
 /// The member, if this machine may make it a CA node or renew it as one.
-fn promotable(inner: &Inner, node: &Label) -> Result<(NodeId, Member), ControlError> {
-    let view = inner.view.borrow().clone();
+fn promotable(node: &Handles, name: &Label) -> Result<(NodeId, Member), ControlError> {
+    let view = node.view.borrow().clone();
     let state = &view.ledger;
     let own = view.own_member().ok_or_else(not_member)?;
-    let (id, member) = state.member_by_name(node).ok_or_else(|| no_node(node))?;
+    let (id, member) = state.member_by_name(name).ok_or_else(|| no_node(name))?;
     let may = own.roles.contains(&Role::Admin) || (id == view.me && state.is_voter(id));
     if may {
         Ok((id, member.clone()))
@@ -96,13 +100,13 @@ fn promotable(inner: &Inner, node: &Label) -> Result<(NodeId, Member), ControlEr
     }
 }
 
-async fn keys_of(inner: &Inner, name: &Label, node: NodeId) -> Result<IssuerKeys, ControlError> {
-    let clock = &inner.host.clock;
+async fn keys_of(node: &Handles, name: &Label, id: NodeId) -> Result<IssuerKeys, ControlError> {
+    let clock = &node.host.clock;
     let end = clock.now() + PATIENCE;
     let answer = loop {
-        let call = inner
+        let call = node
             .transport
-            .call(node, method::ISSUER_KEYS, Vec::new(), ASK);
+            .call(id, method::ISSUER_KEYS, Vec::new(), ASK);
         match call.await {
             Ok(answer) => break answer,
             // It may just have started.

@@ -1,130 +1,157 @@
 //! What a person should know, and do something about.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use innermesh_proto::{ledger::State, view::MeshView};
+use tokio::sync::watch;
 
 use crate::{
     ca::expiry,
     control::finding::Finding,
     node::{
-        Inner,
-        follow::{holds, tunnel},
+        follow::{holds, membership::Membership, page::Page, program_certs::CertKeeper},
+        shared::{
+            enforced::Enforced, handles::Handles, revocation_lists::Lists,
+            tunnel_progress::Progress,
+        },
     },
+    services::Registry,
 };
 
-/// All that is known without asking the disk or others.
-pub fn all(inner: &Inner, view: &MeshView) -> Vec<String> {
-    let mut warnings = expiring(inner, view);
-    warnings.extend(turned_away(inner, view));
-    for node in inner.gossip.conflicts() {
-        let name = view
-            .ledger
-            .members
-            .get(&node)
-            .map(|member| member.name.to_string());
-        warnings.push(format!(
-            "two machines use the key of {}: a cloned disk. Stop one, and join it anew with a fresh state folder",
-            name.unwrap_or_else(|| node.to_string())
-        ));
-    }
-    let unknown = inner.ledger.council().borrow().unknown_rules;
-    warnings.extend(unknown.map(|rules| {
-        format!(
-            "the ledger follows rules {rules}, which this version doesn't know: this node no \
-             longer sees changes of members, names and certificates. Update the agent"
-        )
-    }));
-    if inner.ledger.was_damaged() {
-        warnings.push(was_damaged(inner.ledger.behind()));
-    }
-    // Of a copy that runs all that is told is the copy.
-    let twin = inner.gossip.conflicts().contains(&view.me);
-    if inner.gossip.was_rolled_back() && !twin {
-        warnings.push(rolled_back(view));
-    }
-    warnings.extend(holds::warnings(&view.ledger, &view.held, view.me));
-    warnings.extend(findings(inner).iter().map(Finding::sentence));
-    warnings.extend(inner.services.warnings());
-    let trouble = inner.acme_trouble.borrow().clone();
-    warnings.extend(trouble.map(|why| format!("ACME isn't served: {why}")));
-    warnings.extend(inner.enforced.warnings(inner.host.clock.now()));
-    warnings.extend(inner.page.warnings());
-    warnings.extend(inner.lists.warnings(&view.ledger, inner.now_ms()));
-    if let Some(why) = &*inner
-        .membership
-        .failure
-        .lock()
-        .unwrap_or_else(|e| e.into_inner())
-    {
-        warnings.push(format!(
-            "the membership certificate could not be renewed: {why}"
-        ));
-    }
-    warnings.extend(inner.renewals.warnings(inner.host.clock.wall_ms()));
-    if view.ledger.members.len() > 2 {
-        warnings.extend(roster_advice(&view.ledger));
-    }
-    warnings
+/// Gathers them.
+pub(crate) struct Warnings {
+    pub node: Handles,
+    pub services: Registry,
+    pub membership: Arc<Membership>,
+    pub tunnel: watch::Sender<Progress>,
+    pub enforced: Arc<Enforced>,
+    pub lists: Arc<Lists>,
+    pub page: Arc<Page>,
+    pub certs: Arc<CertKeeper>,
+    pub acme_trouble: watch::Sender<Option<String>>,
 }
 
-/// A disk that is nearly full.
-pub async fn room(inner: &Inner) -> Option<String> {
-    let disk = &inner.host.disk;
-    let free = disk
-        .free()
-        .await
-        .ok()
-        .filter(|free| *free < crate::ledger::ROOM)?;
-    Some(format!(
-        "{} KiB are left on the disk of {}: free some space; with none this machine doesn't \
-         follow the ledger",
-        free >> 10,
-        disk.root().display()
-    ))
-}
-
-/// Others say that this machine is no member any more: an evicted one gets
-/// nothing more of the ledger that says so.
-fn turned_away(inner: &Inner, view: &MeshView) -> Option<String> {
-    const NAMED: usize = 3;
-    let all = inner.membership.turned_away.lock();
-    let all = all.unwrap_or_else(|e| e.into_inner());
-    if all.is_empty() {
-        return None;
+impl Warnings {
+    /// All that is known without asking the disk or others.
+    pub fn all(&self, view: &MeshView) -> Vec<String> {
+        let mut warnings = expiring(self.node.host.clock.wall_ms(), view);
+        warnings.extend(self.turned_away(view));
+        for node in self.node.gossip.conflicts() {
+            let name = view
+                .ledger
+                .members
+                .get(&node)
+                .map(|member| member.name.to_string());
+            warnings.push(format!(
+                "two machines use the key of {}: a cloned disk. Stop one, and join it anew with a fresh state folder",
+                name.unwrap_or_else(|| node.to_string())
+            ));
+        }
+        let unknown = self.node.ledger.council().borrow().unknown_rules;
+        warnings.extend(unknown.map(|rules| {
+            format!(
+                "the ledger follows rules {rules}, which this version doesn't know: this node no \
+                 longer sees changes of members, names and certificates. Update the agent"
+            )
+        }));
+        if self.node.ledger.was_damaged() {
+            warnings.push(was_damaged(self.node.ledger.behind()));
+        }
+        // While a clone runs, warn of the clone only.
+        let twin = self.node.gossip.conflicts().contains(&view.me);
+        if self.node.gossip.was_rolled_back() && !twin {
+            warnings.push(rolled_back(view));
+        }
+        warnings.extend(holds::warnings(&view.ledger, &view.held, view.me));
+        warnings.extend(self.findings().iter().map(Finding::sentence));
+        warnings.extend(self.services.warnings());
+        let trouble = self.acme_trouble.borrow().clone();
+        warnings.extend(trouble.map(|why| format!("ACME isn't served: {why}")));
+        warnings.extend(self.enforced.warnings(self.node.host.clock.now()));
+        warnings.extend(self.page.warnings());
+        warnings.extend(self.lists.warnings(&view.ledger, self.node.client.now_ms()));
+        if let Some(why) = &*self
+            .membership
+            .failure
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+        {
+            warnings.push(format!(
+                "the membership certificate could not be renewed: {why}"
+            ));
+        }
+        warnings.extend(self.certs.certs.warnings(self.node.host.clock.wall_ms()));
+        if view.ledger.members.len() > 2 {
+            warnings.extend(roster_advice(&view.ledger));
+        }
+        warnings
     }
-    let names: Vec<String> = all
-        .iter()
-        .take(NAMED)
-        .map(|node| view.ledger.name_of(*node))
-        .collect();
-    let more = match all.len().saturating_sub(NAMED) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    Some(format!(
-        "{}{more} turned this machine away: it was evicted, or has left. To come back, move {} \
-         away and `agent join` with a new invite",
-        names.join(", "),
-        inner.host.disk.root().display()
-    ))
-}
 
-/// What isn't as it should be, with what to do.
-pub fn findings(inner: &Inner) -> Vec<Finding> {
-    let tunnel = tunnel::finding(inner).into_iter();
-    tunnel.chain(inner.enforced.findings()).collect()
+    /// A disk that is nearly full.
+    pub async fn room(&self) -> Option<String> {
+        let disk = &self.node.host.disk;
+        let free = disk
+            .free()
+            .await
+            .ok()
+            .filter(|free| *free < crate::ledger::ROOM)?;
+        Some(format!(
+            "{} KiB are left on the disk of {}: free some space; with none this machine doesn't \
+             follow the ledger",
+            free >> 10,
+            disk.root().display()
+        ))
+    }
+
+    /// Others say that this machine is no member any more: an evicted one gets
+    /// nothing more of the ledger that says so.
+    fn turned_away(&self, view: &MeshView) -> Option<String> {
+        const NAMED: usize = 3;
+        let all = self.membership.turned_away.lock();
+        let all = all.unwrap_or_else(|e| e.into_inner());
+        if all.is_empty() {
+            return None;
+        }
+        let names: Vec<String> = all
+            .iter()
+            .take(NAMED)
+            .map(|node| view.ledger.name_of(*node))
+            .collect();
+        let more = match all.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        Some(format!(
+            "{}{more} turned this machine away: it was evicted, or has left. To come back, move {} \
+             away and `agent join` with a new invite",
+            names.join(", "),
+            self.node.host.disk.root().display()
+        ))
+    }
+
+    /// What isn't as it should be, with what to do.
+    pub fn findings(&self) -> Vec<Finding> {
+        let tunnel = self
+            .tunnel
+            .borrow()
+            .finding(self.node.host.clock.now())
+            .into_iter();
+        tunnel.chain(self.enforced.findings()).collect()
+    }
 }
 
 /// What a recovery left behind, as long as the copy of it is there.
-pub async fn lost(inner: &Inner) -> Vec<String> {
-    let lost = inner.ledger.lost();
+pub async fn lost(node: &Handles) -> Vec<String> {
+    let lost = node.ledger.lost();
     if lost.is_empty() {
         return Vec::new();
     }
-    let disk = &inner.host.disk;
+    let disk = &node.host.disk;
     let files = disk.list(Path::new("")).await.unwrap_or_default();
-    let state = inner.ledger.state();
+    let state = node.ledger.state();
     let told = lost
         .iter()
         .filter(|lost| files.contains(&PathBuf::from(lost.copy())));
@@ -154,7 +181,7 @@ pub async fn lost(inner: &Inner) -> Vec<String> {
 }
 
 /// Ends that are near: nothing here may expire as a surprise.
-pub fn expiring(inner: &Inner, view: &MeshView) -> Vec<String> {
+pub fn expiring(now_ms: u64, view: &MeshView) -> Vec<String> {
     let state = &view.ledger;
     let voters = state.voters.keys().filter(|node| state.is_voter(**node));
     let issuers: Vec<(String, Vec<expiry::Life>)> = voters
@@ -169,11 +196,7 @@ pub fn expiring(inner: &Inner, view: &MeshView) -> Vec<String> {
             (state.name_of(*node), lives.collect())
         })
         .collect();
-    expiry::warnings(
-        inner.host.clock.wall_ms(),
-        state.root.not_after_ms,
-        &issuers,
-    )
+    expiry::warnings(now_ms, state.root.not_after_ms, &issuers)
 }
 
 /// What would make the roster survive more.

@@ -17,11 +17,12 @@ use innermesh_proto::{
 };
 use tokio::{sync::broadcast::error::RecvError, task::JoinSet};
 
-use crate::node::Inner;
 use crate::{
-    gossip::known,
-    host::{Mono, state_folder},
-    quic::{DialError, PeerEvent},
+    gossip::{Gossip, known},
+    host::{Host, Mono, state_folder},
+    ledger::Ledger,
+    node::{follow::membership::Membership, shared::handles::Handles},
+    quic::{DialError, PeerEvent, Transport},
 };
 
 /// How often it is looked whom to dial.
@@ -39,48 +40,6 @@ const FORGOTTEN: Duration = Duration::from_secs(120);
 /// How long the node with the greater id leaves the dialing to the other: one
 /// of two connections would be thrown away.
 const COURTESY: Duration = Duration::from_secs(1);
-/// Dials for as long as the agent runs.
-pub async fn run(inner: Arc<Inner>) {
-    let mut dialer = Dialer {
-        seeds: state_folder::load_seeds(&*inner.host.disk).await,
-        paths: known::paths(&*inner.host.disk).await,
-        attempts: BTreeMap::new(),
-        silent: BTreeMap::new(),
-        trying: BTreeSet::new(),
-        dialing: BTreeSet::new(),
-        lacking: BTreeSet::new(),
-        looked: None,
-        started: inner.host.clock.now(),
-        inner: inner.clone(),
-    };
-    let mut events = inner.transport.events();
-    let mut dials = JoinSet::new();
-    dialer.dial(&mut dials);
-    loop {
-        let clock = inner.host.clock.clone();
-        tokio::select! {
-            () = clock.sleep(TICK) => dialer.dial(&mut dials),
-            Some(done) = dials.join_next() => {
-                if let Ok(done) = done {
-                    dialer.silent(&done);
-                    dialer.done(done.target, done.result);
-                }
-            }
-            event = events.recv() => match event {
-                Ok(PeerEvent::Up(node)) => {
-                    dialer.lacking.remove(&node);
-                    dialer.attempts.remove(&Target::Member(node));
-                    inner.membership.note(node, false);
-                    let gossip = inner.gossip.clone();
-                    inner.host.tasks.spawn(async move { gossip.greet(node).await });
-                }
-                Ok(PeerEvent::Twin(remote)) => inner.gossip.meet_twin(remote),
-                Ok(PeerEvent::Down(_)) | Err(RecvError::Lagged(_)) => dialer.looked = None,
-                Err(RecvError::Closed) => return,
-            },
-        }
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Target {
@@ -88,8 +47,14 @@ enum Target {
     Seed(SocketAddr),
 }
 
-struct Dialer {
-    inner: Arc<Inner>,
+/// Connects with whom this node isn't connected.
+pub(crate) struct Dialer {
+    host: Host,
+    me: NodeId,
+    ledger: Ledger,
+    transport: Transport,
+    gossip: Gossip,
+    membership: Arc<Membership>,
     seeds: Vec<SocketAddr>,
     paths: BTreeMap<NodeId, SocketAddr>,
     attempts: BTreeMap<Target, Attempt>,
@@ -122,8 +87,59 @@ struct Done {
 }
 
 impl Dialer {
+    pub async fn new(node: &Handles, membership: Arc<Membership>) -> Self {
+        Self {
+            seeds: state_folder::load_seeds(&*node.host.disk).await,
+            paths: known::paths(&*node.host.disk).await,
+            attempts: BTreeMap::new(),
+            silent: BTreeMap::new(),
+            trying: BTreeSet::new(),
+            dialing: BTreeSet::new(),
+            lacking: BTreeSet::new(),
+            looked: None,
+            started: node.host.clock.now(),
+            host: node.host.clone(),
+            me: node.me,
+            ledger: node.ledger.clone(),
+            transport: node.transport.clone(),
+            gossip: node.gossip.clone(),
+            membership,
+        }
+    }
+
+    /// Dials for as long as the agent runs.
+    pub async fn run(mut self) {
+        let mut events = self.transport.events();
+        let mut dials = JoinSet::new();
+        self.dial(&mut dials);
+        loop {
+            let clock = self.host.clock.clone();
+            tokio::select! {
+                () = clock.sleep(TICK) => self.dial(&mut dials),
+                Some(done) = dials.join_next() => {
+                    if let Ok(done) = done {
+                        self.silent(&done);
+                        self.done(done.target, done.result);
+                    }
+                }
+                event = events.recv() => match event {
+                    Ok(PeerEvent::Up(node)) => {
+                        self.lacking.remove(&node);
+                        self.attempts.remove(&Target::Member(node));
+                        self.membership.note(node, false);
+                        let gossip = self.gossip.clone();
+                        self.host.tasks.spawn(async move { gossip.greet(node).await });
+                    }
+                    Ok(PeerEvent::Twin(remote)) => self.gossip.meet_twin(remote),
+                    Ok(PeerEvent::Down(_)) | Err(RecvError::Lagged(_)) => self.looked = None,
+                    Err(RecvError::Closed) => return,
+                },
+            }
+        }
+    }
+
     fn dial(&mut self, dials: &mut JoinSet<Done>) {
-        let now = self.inner.host.clock.now();
+        let now = self.host.clock.now();
         for (target, addresses) in self.wanted(now) {
             if dials.len() >= PARALLEL {
                 return;
@@ -137,7 +153,7 @@ impl Dialer {
             }
             let addresses = self.worth_dialing(addresses, now);
             if !addresses.is_empty() && self.dialing.insert(target) {
-                let transport = self.inner.transport.clone();
+                let transport = self.transport.clone();
                 let ips = addresses.iter().map(|address| address.ip().to_canonical());
                 let tried: BTreeSet<IpAddr> = ips.collect();
                 self.trying.extend(&tried);
@@ -171,8 +187,8 @@ impl Dialer {
     /// that never answered is tried again after a pause, by whomever it is
     /// announced: a member could name a stranger's, and all others would dial.
     fn worth_dialing(&self, addresses: Vec<SocketAddr>, now: Mono) -> Vec<SocketAddr> {
-        let overlay = endpoint::overlay(&self.inner.ledger.state());
-        let own = self.inner.gossip.own_endpoints();
+        let overlay = endpoint::overlay(&self.ledger.state());
+        let own = self.gossip.own_endpoints();
         let loopback = own.iter().any(|own| own.ip().is_loopback());
         let mut chosen: Vec<SocketAddr> = Vec::new();
         let mut quiet: BTreeMap<IpAddr, usize> = BTreeMap::new();
@@ -200,9 +216,9 @@ impl Dialer {
     }
 
     fn silent(&mut self, done: &Done) {
-        let now = self.inner.host.clock.now();
+        let now = self.host.clock.now();
         self.trying.retain(|ip| !done.tried.contains(ip));
-        let connected = self.inner.transport.paths();
+        let connected = self.transport.paths();
         self.silent
             .retain(|_, silent| now < silent.next + FORGOTTEN);
         for ip in &done.silent {
@@ -226,17 +242,17 @@ impl Dialer {
     /// Finds out who isn't connected, unless nothing changed since: in a large
     /// mesh that costs more than all else that an idle agent does.
     fn look(&mut self, now: Mono) {
-        let state = self.inner.ledger.state();
+        let state = self.ledger.state();
         if let Some((looked, before)) = &self.looked
             && Arc::ptr_eq(before, &state)
             && now < *looked + LOOK
         {
             return;
         }
-        let connected = self.inner.transport.peers();
+        let connected = self.transport.peers();
         let members = state.members.keys().copied();
         self.lacking = members
-            .filter(|node| *node != self.inner.me && connected.binary_search(node).is_err())
+            .filter(|node| *node != self.me && connected.binary_search(node).is_err())
             .collect();
         self.looked = Some((now, state));
     }
@@ -244,15 +260,15 @@ impl Dialer {
     /// Whom to dial, and where.
     fn wanted(&mut self, now: Mono) -> Vec<(Target, Vec<SocketAddr>)> {
         self.look(now);
-        let me = self.inner.me;
+        let me = self.me;
         let mut wanted = Vec::new();
         for node in &self.lacking {
             let waits = *node < me && now < self.started + COURTESY;
             // It may have connected just now.
-            if waits || self.inner.transport.is_connected(*node) {
+            if waits || self.transport.is_connected(*node) {
                 continue;
             }
-            let announced = self.inner.gossip.read(|table| {
+            let announced = self.gossip.read(|table| {
                 let body = table.get(node)?.body.as_ref()?;
                 Some(body.announcement.quic.clone())
             });
@@ -265,7 +281,7 @@ impl Dialer {
             }
             wanted.push((Target::Member(*node), addresses));
         }
-        if !self.lacking.is_empty() && self.inner.transport.peers().is_empty() {
+        if !self.lacking.is_empty() && self.transport.peers().is_empty() {
             wanted.extend(
                 self.seeds
                     .iter()
@@ -284,10 +300,10 @@ impl Dialer {
             Err(error) => {
                 tracing::debug!(?target, %error, "a peer could not be dialed");
                 if matches!(error, DialError::Expired) {
-                    self.inner.membership.wanted.notify_one();
+                    self.membership.wanted.notify_one();
                 }
                 if let (DialError::Evicted, Target::Member(node)) = (&error, target) {
-                    self.inner.membership.note(node, true);
+                    self.membership.note(node, true);
                 }
                 let failures = self
                     .attempts
@@ -296,7 +312,7 @@ impl Dialer {
                 let pause = (PAUSE_MIN * 2u32.saturating_pow(failures.min(8))).min(PAUSE_MAX);
                 let attempt = Attempt {
                     failures: failures + 1,
-                    next: self.inner.host.clock.now() + self.jittered(pause),
+                    next: self.host.clock.now() + self.jittered(pause),
                 };
                 self.attempts.insert(target, attempt);
             }
@@ -306,7 +322,7 @@ impl Dialer {
     /// Half to all of `pause`: a mesh that starts at once doesn't dial in step.
     fn jittered(&self, pause: Duration) -> Duration {
         let mut byte = [0; 1];
-        self.inner.host.keys.random(&mut byte);
+        self.host.keys.random(&mut byte);
         pause / 2 + pause * u32::from(byte[0]) / 512
     }
 }

@@ -4,28 +4,35 @@
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, Mutex, atomic::AtomicU64},
     time::Duration,
 };
 
 use innermesh_proto::{
     codec,
+    crypto::Sealed,
     id::NodeId,
-    ledger::{Content, Outcome, State},
+    ledger::{Content, Outcome, Refusal, State},
     limits,
     message::{Joined, Renew},
     rpc::{Failure, method},
 };
 use tokio::sync::Notify;
 
-use crate::node::BuildError;
-use crate::node::Inner;
-use crate::node::commands::evict;
 use crate::{
-    enroll::kept::Kept,
-    host::{Host, Mono, keys::NodeKey},
-    quic::CallError,
-    tls::{Chain, MeshTls},
+    gossip::Gossip,
+    host::{Host, keys::NodeKey},
+    ledger::{
+        Ledger,
+        client::{Client, RequestError},
+    },
+    node::{
+        build_error::BuildError,
+        follow::kept::KeptWriter,
+        shared::{handles::Handles, issuers},
+    },
+    quic::{CallError, DialError, Transport},
+    tls::{Chain, MeshTls, TlsError},
 };
 
 /// How often it is looked whether to renew: many short looks and not one long
@@ -38,21 +45,18 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const RETRY_MIN: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
-/// How often at most it is written down how far the ledger has come here.
-const KEPT: Duration = Duration::from_secs(600);
-
 /// How long a CA node that is to go may take to hand the lead over.
 const HANDED_OVER: Duration = Duration::from_secs(2);
 
 /// What others may ask of the renewal, and see of it.
 #[derive(Default)]
-pub struct Membership {
+pub(crate) struct Membership {
     /// Renew now: a peer found the certificate expired.
     pub wanted: Notify,
     /// Members that have this node's membership as revoked.
-    pub turned_away: std::sync::Mutex<BTreeSet<NodeId>>,
+    pub turned_away: Mutex<BTreeSet<NodeId>>,
     /// Why the last renewal failed, if it did.
-    pub failure: std::sync::Mutex<Option<String>>,
+    pub failure: Mutex<Option<String>>,
 }
 
 impl Membership {
@@ -68,7 +72,7 @@ impl Membership {
 }
 
 /// TLS with the newest certificate that the ledger has for this node.
-pub fn tls(
+pub(crate) fn tls(
     state: &State,
     key: &Arc<dyn NodeKey>,
     stamp_ms: &Arc<AtomicU64>,
@@ -94,243 +98,241 @@ fn chain(state: &State, key: &Arc<dyn NodeKey>) -> Option<Chain> {
     })
 }
 
-/// Renews in time, and shows each new certificate, for as long as the agent runs.
-pub async fn run(inner: Arc<Inner>) {
-    let mut keeper = Keeper::default();
-    let mut states = inner.ledger.subscribe();
-    let mut shown = chain(&states.borrow_and_update(), &inner.key);
-    let mut not_before = inner.host.clock.now();
-    let mut pause = RETRY_MIN;
-    let mut loose = HANDED_OVER;
-    loop {
-        let clock = inner.host.clock.clone();
-        keeper.keep(&inner).await;
-        let expired = tokio::select! {
-            changed = states.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                let newest = chain(&states.borrow_and_update(), &inner.key);
-                if newest != shown {
-                    shown = newest;
-                    if let Some(chain) = &shown {
-                        show(&inner, chain);
+/// Keeps this node's membership certificate good.
+pub(crate) struct MembershipKeeper {
+    host: Host,
+    me: NodeId,
+    key: Arc<dyn NodeKey>,
+    ledger: Ledger,
+    client: Client,
+    transport: Transport,
+    gossip: Gossip,
+    /// The newest ledger stamp, for TLS.
+    stamp_ms: Arc<AtomicU64>,
+    membership: Arc<Membership>,
+}
+
+impl MembershipKeeper {
+    pub fn new(node: &Handles, stamp_ms: Arc<AtomicU64>, membership: Arc<Membership>) -> Self {
+        Self {
+            host: node.host.clone(),
+            me: node.me,
+            key: node.key.clone(),
+            ledger: node.ledger.clone(),
+            client: node.client.clone(),
+            transport: node.transport.clone(),
+            gossip: node.gossip.clone(),
+            stamp_ms,
+            membership,
+        }
+    }
+
+    /// Renews in time, and shows each new certificate, for as long as the agent runs.
+    pub async fn run(self: Arc<Self>) {
+        let mut kept = KeptWriter::new(&self.host, &self.ledger, self.key.public());
+        let mut states = self.ledger.subscribe();
+        let mut shown = chain(&states.borrow_and_update(), &self.key);
+        let mut not_before = self.host.clock.now();
+        let mut pause = RETRY_MIN;
+        let mut loose = HANDED_OVER;
+        loop {
+            let clock = self.host.clock.clone();
+            kept.keep().await;
+            let expired = tokio::select! {
+                changed = states.changed() => {
+                    if changed.is_err() {
+                        return;
                     }
+                    let newest = chain(&states.borrow_and_update(), &self.key);
+                    if newest != shown {
+                        shown = newest;
+                        if let Some(chain) = &shown {
+                            self.show(chain);
+                        }
+                    }
+                    if !self.issuer_is_leaving() {
+                        continue;
+                    }
+                    false
                 }
-                if !hangs_loose(&inner) {
-                    continue;
-                }
-                false
-            }
-            () = inner.membership.wanted.notified() => true,
-            () = clock.sleep(LOOK.min(pause)) => false,
-        };
-        let now = inner.host.clock.now();
-        if now < not_before || !(expired || is_due(&inner) || hangs_loose(&inner)) {
-            continue;
-        }
-        let result = renew(&inner, expired).await;
-        let failure = result.err();
-        if let Some(error) = &failure {
-            tracing::warn!(%error, "the membership certificate could not be renewed; trying again");
-            not_before = inner.host.clock.now() + pause;
-            pause = RETRY_MAX.min(pause * 2);
-        } else {
-            pause = RETRY_MIN;
-            // The issuer that is to go signed again: its CA node is yet to hand
-            // the lead over.
-            if hangs_loose(&inner) {
-                not_before = inner.host.clock.now() + loose;
-                loose = LOOK.min(loose * 2);
-            } else {
-                loose = HANDED_OVER;
-            }
-        }
-        *inner
-            .membership
-            .failure
-            .lock()
-            .unwrap_or_else(|e| e.into_inner()) = failure;
-    }
-}
-
-/// Writes down what the ledger can be fetched with again, where its files are
-/// damaged: at once when that changes, and now and then how far it has come.
-#[derive(Default)]
-struct Keeper {
-    kept: Option<Kept>,
-    next: Mono,
-}
-
-impl Keeper {
-    async fn keep(&mut self, inner: &Inner) {
-        let ledger = &inner.ledger;
-        // What was kept before the damage says more.
-        if ledger.was_damaged() && ledger.behind().is_some() {
-            return;
-        }
-        let Some(mut now) = Kept::of(ledger.genesis(), &ledger.state(), &inner.key.public()) else {
-            return;
-        };
-        // What isn't on this disk yet is nothing that it had.
-        now.position = *ledger.durable().borrow();
-        let time = inner.host.clock.now();
-        let is_due = match &self.kept {
-            None => true,
-            Some(kept) => kept.differs(&now) || (*kept != now && time >= self.next),
-        };
-        if !is_due {
-            return;
-        }
-        match now.store(&*inner.host.disk).await {
-            Ok(()) => (self.kept, self.next) = (Some(now), time + KEPT),
-            Err(error) => tracing::warn!(%error, "this node's own standing can't be written down"),
-        }
-    }
-}
-
-/// Whether half of the certificate's life is over, by this machine's clock.
-fn is_due(inner: &Inner) -> bool {
-    let state = inner.ledger.state();
-    let member = state.members.get(&inner.me);
-    let issued = member.and_then(|member| state.certificates.get(&member.certificate?));
-    issued.is_some_and(|issued| {
-        let half = issued.not_before_ms / 2 + issued.not_after_ms / 2;
-        inner.host.clock.wall_ms() >= half
-    })
-}
-
-/// Whether the issuer of the certificate was revoked, or is about to be with
-/// its CA node while another could sign.
-fn hangs_loose(inner: &Inner) -> bool {
-    let state = inner.ledger.state();
-    let me = inner.me;
-    let others = |ca| {
-        let mut roster = state.roster.iter();
-        roster.any(|node| *node != ca && state.can_issue(*node))
-    };
-    let own = state.members.get(&me);
-    let issued = own.and_then(|own| {
-        let serial = own.certificate?;
-        Some((serial, state.certificates.get(&serial)?))
-    });
-    issued.is_some_and(|(serial, issued)| state.is_revoked(&serial, issued))
-        || state
-            .proposed_evictions()
-            .any(|(ca, _)| ca != me && evict::hangs_from(&state, me, ca) && others(ca))
-}
-
-async fn renew(inner: &Inner, expired: bool) -> Result<(), String> {
-    let request = inner.client.request(&Content::Renew, inner.now_ms());
-    if expired {
-        return renew_as_stranger(inner, &request)
-            .await
-            .map_err(|error| error.to_string());
-    }
-    match inner.client.submit(&request, PATIENCE).await {
-        Ok(Outcome::Done(_) | Outcome::Waiting(_)) => Ok(()),
-        Ok(Outcome::Refused(refusal)) => Err(refusal.to_string()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// Why a certificate couldn't be renewed as a stranger.
-#[derive(Debug, thiserror::Error)]
-enum StrangerError {
-    /// A peer doesn't know this node as a member.
-    #[error("a peer doesn't know this machine as a member any more")]
-    Forgotten,
-    /// Any other reason.
-    #[error("{0}")]
-    Other(String),
-}
-
-impl From<String> for StrangerError {
-    fn from(why: String) -> Self {
-        Self::Other(why)
-    }
-}
-
-/// Whether some peer doesn't know this node as a member any more. Whoever is
-/// none can't ask otherwise.
-pub async fn is_forgotten(inner: &Inner) -> bool {
-    let request = inner.client.request(&Content::Renew, inner.now_ms());
-    let renewed = renew_as_stranger(inner, &request).await;
-    matches!(renewed, Err(StrangerError::Forgotten))
-}
-
-/// Peers whose ledger is further on find the certificate expired: it is
-/// renewed over a connection that shows none.
-async fn renew_as_stranger(
-    inner: &Inner,
-    request: &innermesh_proto::crypto::Sealed,
-) -> Result<(), StrangerError> {
-    let state = inner.ledger.state();
-    let tls = tls(&state, &inner.key, &inner.stamp_ms, &inner.host).map_err(|e| e.to_string())?;
-    let client = tls
-        .client_without_certificate()
-        .map_err(|e| e.to_string())?;
-    let body = codec::encode(&Renew {
-        request: request.clone(),
-    });
-    let mut why = "no address of a member is known".to_string();
-    let mut addresses: Vec<SocketAddr> = inner.transport.paths().into_values().collect();
-    addresses.extend(inner.gossip.read(|table| {
-        let bodies = table.iter().filter_map(|(_, known)| known.body.as_ref());
-        let announced = bodies.flat_map(|body| body.announcement.quic.iter().copied());
-        announced.collect::<Vec<_>>()
-    }));
-    for address in &addresses {
-        let channel = match inner
-            .transport
-            .dial_unregistered(*address, Some(client.clone()))
-            .await
-        {
-            Ok(channel) => channel,
-            Err(error) => {
-                why = error.to_string();
+                () = self.membership.wanted.notified() => true,
+                () = clock.sleep(LOOK.min(pause)) => false,
+            };
+            let now = self.host.clock.now();
+            if now < not_before || !(expired || self.is_due() || self.issuer_is_leaving()) {
                 continue;
             }
-        };
-        let answer = channel.call(method::RENEW, body.clone(), PATIENCE).await;
-        if matches!(answer, Err(CallError::Failed(Failure::NotMember))) {
-            return Err(StrangerError::Forgotten);
+            let failure = self
+                .renew(expired)
+                .await
+                .err()
+                .map(|error| error.to_string());
+            if let Some(error) = &failure {
+                tracing::warn!(%error, "the membership certificate could not be renewed; trying again");
+                not_before = self.host.clock.now() + pause;
+                pause = RETRY_MAX.min(pause * 2);
+            } else {
+                pause = RETRY_MIN;
+                // The issuer that is to go signed again: its CA node is yet to hand
+                // the lead over.
+                if self.issuer_is_leaving() {
+                    not_before = self.host.clock.now() + loose;
+                    loose = LOOK.min(loose * 2);
+                } else {
+                    loose = HANDED_OVER;
+                }
+            }
+            *self
+                .membership
+                .failure
+                .lock()
+                .unwrap_or_else(|e| e.into_inner()) = failure;
         }
-        let joined = answer.map_err(|e| e.to_string()).and_then(|bytes| {
-            codec::decode::<Joined>(&bytes, limits::RPC_BYTES).map_err(|e| e.to_string())
+    }
+
+    /// Whether half of the certificate's life is over, by this machine's clock.
+    fn is_due(&self) -> bool {
+        let state = self.ledger.state();
+        let member = state.members.get(&self.me);
+        let issued = member.and_then(|member| state.certificates.get(&member.certificate?));
+        issued.is_some_and(|issued| {
+            let half = issued.not_before_ms / 2 + issued.not_after_ms / 2;
+            self.host.clock.wall_ms() >= half
+        })
+    }
+
+    /// Whether the issuer of the certificate was revoked, or is about to be with
+    /// its CA node while another could sign.
+    fn issuer_is_leaving(&self) -> bool {
+        let state = self.ledger.state();
+        let own = state.members.get(&self.me);
+        let issued = own.and_then(|own| {
+            let serial = own.certificate?;
+            Some((serial, state.certificates.get(&serial)?))
         });
-        match joined {
-            Err(error) => why = error,
-            Ok(Joined {
-                outcome: Outcome::Refused(refusal),
-                ..
-            }) => return Err(refusal.to_string().into()),
-            Ok(joined) => {
-                show(
-                    inner,
-                    &Chain {
+        issued.is_some_and(|(serial, issued)| {
+            let issuer = state.issuers.get(&issued.issuer);
+            state.is_revoked(&serial, issued)
+                || issuer.is_some_and(|issuer| issuers::is_leaving(&state, self.me, issuer))
+        })
+    }
+
+    async fn renew(&self, expired: bool) -> Result<(), RenewError> {
+        if expired {
+            let request = self.client.request(&Content::Renew);
+            return self.renew_as_stranger(&request).await;
+        }
+        self.client.ask(&Content::Renew, PATIENCE).await?;
+        Ok(())
+    }
+
+    /// Whether some peer doesn't know this node as a member any more. Whoever is
+    /// none can't ask otherwise.
+    pub async fn is_forgotten(&self) -> bool {
+        let request = self.client.request(&Content::Renew);
+        let renewed = self.renew_as_stranger(&request).await;
+        matches!(renewed, Err(RenewError::Forgotten))
+    }
+
+    /// Peers whose ledger is further on find the certificate expired: it is
+    /// renewed over a connection that shows none.
+    async fn renew_as_stranger(&self, request: &Sealed) -> Result<(), RenewError> {
+        let state = self.ledger.state();
+        let tls = tls(&state, &self.key, &self.stamp_ms, &self.host)?;
+        let client = tls.client_without_certificate()?;
+        let body = codec::encode(&Renew {
+            request: request.clone(),
+        });
+        let mut why = RenewError::NoAddress;
+        let mut addresses: Vec<SocketAddr> = self.transport.paths().into_values().collect();
+        addresses.extend(self.gossip.read(|table| {
+            let bodies = table.iter().filter_map(|(_, known)| known.body.as_ref());
+            let announced = bodies.flat_map(|body| body.announcement.quic.iter().copied());
+            announced.collect::<Vec<_>>()
+        }));
+        for address in &addresses {
+            let channel = match self
+                .transport
+                .dial_unregistered(*address, Some(client.clone()))
+                .await
+            {
+                Ok(channel) => channel,
+                Err(error) => {
+                    why = error.into();
+                    continue;
+                }
+            };
+            let answer = channel.call(method::RENEW, body.clone(), PATIENCE).await;
+            if matches!(answer, Err(CallError::Failed(Failure::NotMember))) {
+                return Err(RenewError::Forgotten);
+            }
+            let joined = answer.map_err(RenewError::from).and_then(|bytes| {
+                codec::decode::<Joined>(&bytes, limits::RPC_BYTES).map_err(RenewError::from)
+            });
+            match joined {
+                Err(error) => why = error,
+                Ok(Joined {
+                    outcome: Outcome::Refused(refusal),
+                    ..
+                }) => return Err(refusal.into()),
+                Ok(joined) => {
+                    self.show(&Chain {
                         leaf: joined.leaf,
                         issuer: joined.issuer,
                         root: state.root.der().to_vec(),
-                    },
-                );
-                return Ok(());
+                    });
+                    return Ok(());
+                }
+            }
+        }
+        Err(why)
+    }
+
+    fn show(&self, chain: &Chain) {
+        let tls = MeshTls::member(
+            chain,
+            self.key.clone(),
+            self.stamp_ms.clone(),
+            self.host.keys.clone(),
+        );
+        let configs = tls.and_then(|tls| Ok((tls.server()?, tls.client()?)));
+        match configs {
+            Ok((server, client)) => self.transport.set_tls(server, client),
+            Err(error) => {
+                tracing::error!(%error, "the renewed membership certificate can't be used")
             }
         }
     }
-    Err(why.into())
 }
 
-fn show(inner: &Inner, chain: &Chain) {
-    let tls = MeshTls::member(
-        chain,
-        inner.key.clone(),
-        inner.stamp_ms.clone(),
-        inner.host.keys.clone(),
-    );
-    let configs = tls.and_then(|tls| Ok((tls.server()?, tls.client()?)));
-    match configs {
-        Ok((server, client)) => inner.transport.set_tls(server, client),
-        Err(error) => tracing::error!(%error, "the renewed membership certificate can't be used"),
-    }
+/// Why the certificate isn't renewed. It stands as it was.
+#[derive(Debug, thiserror::Error)]
+enum RenewError {
+    /// A peer doesn't know this node as a member.
+    #[error("a peer doesn't know this machine as a member any more")]
+    Forgotten,
+    /// The ledger said no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The ledger didn't take it.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// There is nobody to ask.
+    #[error("no address of a member is known")]
+    NoAddress,
+    /// What is shown can't be made.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// This node has no certificate to begin with.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// A peer can't be reached.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// A peer didn't do it.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// A peer's answer can't be read.
+    #[error(transparent)]
+    Answer(#[from] codec::CodecError),
 }

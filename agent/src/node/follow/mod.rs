@@ -5,7 +5,11 @@
 pub mod acme;
 pub mod crl;
 pub mod dialer;
+pub mod dns;
 pub mod holds;
+pub mod host;
+mod kept;
+pub mod ledger_backend;
 pub mod membership;
 pub mod names;
 pub mod overlay;

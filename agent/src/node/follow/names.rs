@@ -9,12 +9,20 @@ use std::{
 };
 
 use innermesh_proto::{
-    ledger::{Content, Outcome, Refusal, request::Share, state::NameKind},
+    id::NodeId,
+    ledger::{Content, Refusal, request::Share},
     name::Label,
 };
 
-use crate::node::Inner;
-use crate::{ledger::client::SubmitError, services::Spec};
+use crate::{
+    host::Host,
+    ledger::{
+        Ledger,
+        client::{Client, RequestError},
+    },
+    node::shared::handles::Handles,
+    services::{Registry, Spec},
+};
 
 /// How long one claim may take: longer than a roster does to find another
 /// leader.
@@ -26,12 +34,12 @@ const RETRY: Duration = Duration::from_secs(15);
 /// asked for again by itself.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// The ledger said no.
+    /// The ledger would say no.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The ledger wasn't reached.
+    /// The ledger didn't take it.
     #[error(transparent)]
-    Unavailable(#[from] SubmitError),
+    Request(#[from] RequestError),
     /// There is no node that it could be shared with.
     #[error("{0}, which it is to be shared with, is not a member")]
     NoSuchNode(Label),
@@ -67,13 +75,13 @@ fn rtype(address: &IpAddr) -> &'static str {
 
 /// Why names are pending.
 #[derive(Default)]
-pub struct Names {
+struct PendingNames {
     pending: Mutex<BTreeMap<Label, String>>,
 }
 
-impl Names {
+impl PendingNames {
     /// Names of this node's services that aren't granted, and why.
-    pub fn pending(&self) -> BTreeMap<Label, String> {
+    fn pending(&self) -> BTreeMap<Label, String> {
         self.pending
             .lock()
             .unwrap_or_else(|e| e.into_inner())
@@ -89,7 +97,7 @@ impl Names {
     }
 
     /// Forgets a service that was taken away, or has its name.
-    pub fn forget(&self, name: &Label) {
+    fn forget(&self, name: &Label) {
         self.pending
             .lock()
             .unwrap_or_else(|e| e.into_inner())
@@ -97,124 +105,150 @@ impl Names {
     }
 }
 
-/// Whether `name` is granted to this node or shared with it.
-pub fn is_granted(inner: &Inner, name: &Label) -> bool {
-    let me = inner.me;
-    let state = inner.ledger.state();
-    state.names.get(name).is_some_and(|held| {
-        held.kind == NameKind::Service && (held.owner == me || held.shared.contains(&me))
-    })
+/// Claims and shares the names of this node's services.
+pub(crate) struct NameClaimer {
+    host: Host,
+    me: NodeId,
+    ledger: Ledger,
+    client: Client,
+    services: Registry,
+    names: PendingNames,
 }
 
-/// Whether the service's address is one that its name may lead to; why not.
-///
-/// # Errors
-/// What to do about it.
-pub fn leads(inner: &Inner, spec: &Spec) -> Result<(), NameError> {
-    let state = inner.ledger.state();
-    let Some(address) = spec.address else {
-        return Ok(());
-    };
-    if state.instance_counts(inner.me, &spec.name, address) {
-        return Ok(());
-    }
-    let inside = match address {
-        IpAddr::V4(v4) => state.ipv4.contains(&v4),
-        IpAddr::V6(v6) => state.mesh.ula().contains(&v6),
-    };
-    let name = spec.name.clone();
-    Err(if inside {
-        NameError::OthersAddress { name, address }
-    } else {
-        NameError::ForeignAddress { name, address }
-    })
-}
-
-/// Claims the name of a service and shares it as its description says.
-///
-/// # Errors
-/// Why it is pending; it is asked for again by itself.
-pub async fn secure(inner: &Inner, spec: &Spec) -> Result<(), NameError> {
-    let result = claim_and_share(inner, spec).await;
-    inner.names.note(&spec.name, &result);
-    result
-}
-
-async fn claim_and_share(inner: &Inner, spec: &Spec) -> Result<(), NameError> {
-    if !is_granted(inner, &spec.name) {
-        let state = inner.ledger.state();
-        state.may_claim(inner.me, &spec.name)?;
-        ask(inner, Content::Claim(spec.name.clone())).await?;
-    }
-    let state = inner.ledger.state();
-    for node in &spec.share {
-        let Some((with, _)) = state.member_by_name(node) else {
-            return Err(NameError::NoSuchNode(node.clone()));
-        };
-        let held = state.names.get(&spec.name);
-        if with != inner.me
-            && held.is_some_and(|held| held.owner == inner.me && !held.shared.contains(&with))
-        {
-            let share = Share {
-                name: spec.name.clone(),
-                with,
-            };
-            ask(inner, Content::Share(share)).await?;
+impl NameClaimer {
+    pub fn new(node: &Handles, services: Registry) -> Self {
+        Self {
+            host: node.host.clone(),
+            me: node.me,
+            ledger: node.ledger.clone(),
+            client: node.client.clone(),
+            services,
+            names: PendingNames::default(),
         }
     }
-    leads(inner, spec)
-}
 
-/// Gives a name back.
-///
-/// # Errors
-/// Why it couldn't be.
-pub async fn release(inner: &Inner, name: &Label) -> Result<(), NameError> {
-    ask(inner, Content::Release(name.clone())).await
-}
-
-async fn ask(inner: &Inner, content: Content) -> Result<(), NameError> {
-    let request = inner.client.request(&content, inner.now_ms());
-    match inner.client.submit(&request, PATIENCE).await? {
-        Outcome::Done(_) | Outcome::Waiting(_) => Ok(()),
-        Outcome::Refused(refusal) => Err(refusal.into()),
+    /// Names of this node's services that aren't granted, and why.
+    pub fn pending(&self) -> BTreeMap<Label, String> {
+        self.names.pending()
     }
-}
 
-/// Asks again for names that aren't granted, for as long as the agent runs.
-pub async fn run(inner: Arc<Inner>) {
-    let mut states = inner.ledger.subscribe();
-    loop {
-        states.mark_unchanged();
-        for status in inner.services.list() {
-            let shared = status
-                .spec
-                .share
-                .iter()
-                .all(|node| is_shared(&inner, &status.spec.name, node));
-            let leads = leads(&inner, &status.spec).is_ok();
-            if !is_granted(&inner, &status.spec.name) || !shared || !leads {
-                let _ = secure(&inner, &status.spec).await;
-            } else {
-                // Its owner may have shared it without being asked.
-                inner.names.forget(&status.spec.name);
+    /// Forgets a service that was taken away.
+    pub fn forget(&self, name: &Label) {
+        self.names.forget(name);
+    }
+
+    /// Whether `name` is granted to this node or shared with it.
+    pub fn is_granted(&self, name: &Label) -> bool {
+        self.ledger.state().may_serve(self.me, name)
+    }
+
+    /// Whether the service's address is one that its name may lead to; why not.
+    ///
+    /// # Errors
+    /// What to do about it.
+    pub fn leads(&self, spec: &Spec) -> Result<(), NameError> {
+        let state = self.ledger.state();
+        let Some(address) = spec.address else {
+            return Ok(());
+        };
+        if state.instance_counts(self.me, &spec.name, address) {
+            return Ok(());
+        }
+        let inside = match address {
+            IpAddr::V4(v4) => state.ipv4.contains(&v4),
+            IpAddr::V6(v6) => state.mesh.ula().contains(&v6),
+        };
+        let name = spec.name.clone();
+        Err(if inside {
+            NameError::OthersAddress { name, address }
+        } else {
+            NameError::ForeignAddress { name, address }
+        })
+    }
+
+    /// Claims the name of a service and shares it as its description says.
+    ///
+    /// # Errors
+    /// Why it is pending; it is asked for again by itself.
+    pub async fn secure(&self, spec: &Spec) -> Result<(), NameError> {
+        let result = self.claim_and_share(spec).await;
+        self.names.note(&spec.name, &result);
+        result
+    }
+
+    async fn claim_and_share(&self, spec: &Spec) -> Result<(), NameError> {
+        if !self.is_granted(&spec.name) {
+            let state = self.ledger.state();
+            state.may_claim(self.me, &spec.name)?;
+            self.ask(Content::Claim(spec.name.clone())).await?;
+        }
+        let state = self.ledger.state();
+        for node in &spec.share {
+            let Some((with, _)) = state.member_by_name(node) else {
+                return Err(NameError::NoSuchNode(node.clone()));
+            };
+            let held = state.names.get(&spec.name);
+            if with != self.me
+                && held.is_some_and(|held| held.owner == self.me && !held.shared.contains(&with))
+            {
+                let share = Share {
+                    name: spec.name.clone(),
+                    with,
+                };
+                self.ask(Content::Share(share)).await?;
             }
         }
-        let clock = inner.host.clock.clone();
-        tokio::select! {
-            // A name may have become free.
-            changed = states.changed() => if changed.is_err() { return },
-            () = clock.sleep(RETRY) => {}
+        self.leads(spec)
+    }
+
+    /// Gives a name back.
+    ///
+    /// # Errors
+    /// Why it couldn't be.
+    pub async fn release(&self, name: &Label) -> Result<(), NameError> {
+        self.ask(Content::Release(name.clone())).await
+    }
+
+    async fn ask(&self, content: Content) -> Result<(), NameError> {
+        self.client.ask(&content, PATIENCE).await?;
+        Ok(())
+    }
+
+    /// Asks again for names that aren't granted, for as long as the agent runs.
+    pub async fn run(self: Arc<Self>) {
+        let mut states = self.ledger.subscribe();
+        loop {
+            states.mark_unchanged();
+            for status in self.services.list() {
+                let shared = status
+                    .spec
+                    .share
+                    .iter()
+                    .all(|node| self.is_shared(&status.spec.name, node));
+                let leads = self.leads(&status.spec).is_ok();
+                if !self.is_granted(&status.spec.name) || !shared || !leads {
+                    let _ = self.secure(&status.spec).await;
+                } else {
+                    // Its owner may have shared it without being asked.
+                    self.names.forget(&status.spec.name);
+                }
+            }
+            let clock = self.host.clock.clone();
+            tokio::select! {
+                // A name may have become free.
+                changed = states.changed() => if changed.is_err() { return },
+                () = clock.sleep(RETRY) => {}
+            }
         }
     }
-}
 
-fn is_shared(inner: &Inner, name: &Label, node: &Label) -> bool {
-    let state = inner.ledger.state();
-    let Some((with, _)) = state.member_by_name(node) else {
-        return false;
-    };
-    state.names.get(name).is_some_and(|held| {
-        held.owner != inner.me || with == inner.me || held.shared.contains(&with)
-    })
+    fn is_shared(&self, name: &Label, node: &Label) -> bool {
+        let state = self.ledger.state();
+        let Some((with, _)) = state.member_by_name(node) else {
+            return false;
+        };
+        state.names.get(name).is_some_and(|held| {
+            held.owner != self.me || with == self.me || held.shared.contains(&with)
+        })
+    }
 }

@@ -8,11 +8,19 @@ use std::{
     time::Duration,
 };
 
-use innermesh_proto::{id::resolver_v4, ledger::state::Issuer as Listed};
+use innermesh_proto::{
+    id::{NodeId, resolver_v4},
+    ledger::state::Issuer as Listed,
+};
 use tokio::sync::watch;
 
-use crate::node::Inner;
 use crate::{
+    host::Host,
+    ledger::{Ledger, client::Client},
+    node::{
+        config::Config,
+        shared::{addresses::Addresses, handles::Handles, revocation_lists::Lists},
+    },
     page::{BindError, Input, List, ListState, Server, Site},
     tunnel::BackendChoice,
 };
@@ -23,7 +31,7 @@ const LOOK: Duration = Duration::from_secs(10);
 
 /// The page while the agent runs.
 #[derive(Default)]
-pub struct Page {
+pub(crate) struct Page {
     site: watch::Sender<Arc<Site>>,
     said: Mutex<Option<Input>>,
     bound: Mutex<BTreeSet<SocketAddr>>,
@@ -42,126 +50,154 @@ impl Page {
     }
 }
 
-/// Starts it. An address that can't be had now may be later: that is no reason
-/// for the agent not to run.
-pub fn start(inner: &Arc<Inner>) {
-    publish(inner);
-    let site = inner.page.site.subscribe();
-    let server = Server::new(site, inner.listen_sources(), inner.host.clock.clone());
-    bind(inner, &server);
-    inner.host.tasks.spawn(run(inner.clone(), server));
+/// Keeps the install page served and up to date.
+pub(crate) struct PageKeeper {
+    config: Arc<Config>,
+    host: Host,
+    me: NodeId,
+    ledger: Ledger,
+    client: Client,
+    addresses: Addresses,
+    lists: Arc<Lists>,
+    page: Arc<Page>,
 }
 
-async fn run(inner: Arc<Inner>, server: Server) {
-    let mut lists = inner.lists.changes();
-    loop {
-        tokio::select! {
-            changed = lists.changed() => if changed.is_err() { return },
-            () = inner.host.clock.sleep(LOOK) => bind(&inner, &server),
-        }
-        publish(&inner);
-    }
-}
-
-/// Makes the site anew where it would say something else.
-fn publish(inner: &Inner) {
-    let input = input(inner);
-    let mut said = inner.page.said.lock().unwrap_or_else(|e| e.into_inner());
-    if said.as_ref() != Some(&input) {
-        inner.page.site.send_replace(Arc::new(Site::build(&input)));
-        *said = Some(input);
-    }
-}
-
-fn input(inner: &Inner) -> Input {
-    let state = inner.ledger.state();
-    let now_ms = inner.now_ms();
-    let issuers = state.issuers.values();
-    let known = issuers.filter(|issuer| issuer.certificate.not_after_ms > now_ms);
-    let mut lists: Vec<List> = known
-        .map(|issuer| List {
-            issuer: issuer.certificate.serial,
-            node: state.name_of(issuer.node),
-            state: list_state(inner, issuer, now_ms),
-        })
-        .collect();
-    lists.sort_by(|a, b| (&a.node, a.issuer).cmp(&(&b.node, b.issuer)));
-    Input {
-        domain: state.domain.to_string(),
-        node: state.name_of(inner.me),
-        port: port(inner),
-        root: state.root.der().to_vec(),
-        root_begins_ms: state.root.not_before_ms,
-        lists,
-    }
-}
-
-fn list_state(inner: &Inner, issuer: &Listed, now_ms: u64) -> ListState {
-    if issuer.revoked.is_some() {
-        return ListState::IssuerRevoked;
-    }
-    let held = inner.lists.of(&issuer.certificate.serial);
-    match held.filter(|held| held.list.holds_at(now_ms)) {
-        None => ListState::Missing,
-        Some(held) => ListState::Good {
-            der: held.der.clone(),
-            number: held.list.number,
-            revoked: held.list.revoked.len(),
-            this_update_ms: held.list.this_update_ms,
-            next_update_ms: held.list.next_update_ms,
-        },
-    }
-}
-
-/// The port that links name: where several are configured, the first.
-fn port(inner: &Inner) -> u16 {
-    let first = inner.config.page_listen.first();
-    first.map_or(inner.config.page_port, SocketAddr::port)
-}
-
-/// Where it is to be served: where the configuration says, else on the node's
-/// own overlay addresses, those that `ca` leads to, and loopback.
-fn addresses(inner: &Inner) -> Vec<SocketAddr> {
-    let config = &inner.config;
-    if !config.page_listen.is_empty() {
-        return config.page_listen.clone();
-    }
-    let mut ips: Vec<IpAddr> = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-    if config.backend != BackendChoice::None {
-        let state = inner.ledger.state();
-        ips.push(resolver_v4(state.ipv4).into());
-        ips.push(state.mesh.resolver_v6().into());
-        if let Some(own) = state.members.get(&inner.me) {
-            ips.extend([IpAddr::V4(own.ipv4), IpAddr::V6(own.ipv6)]);
+impl PageKeeper {
+    pub fn new(node: &Handles, addresses: Addresses, lists: Arc<Lists>, page: Arc<Page>) -> Self {
+        Self {
+            config: node.config.clone(),
+            host: node.host.clone(),
+            me: node.me,
+            ledger: node.ledger.clone(),
+            client: node.client.clone(),
+            addresses,
+            lists,
+            page,
         }
     }
-    let with_port = |ip| SocketAddr::new(ip, config.page_port);
-    ips.into_iter().map(with_port).collect()
-}
 
-/// Listens wherever it should and doesn't yet.
-fn bind(inner: &Inner, server: &Server) {
-    let chosen = !inner.config.page_listen.is_empty();
-    let lock = |e: std::sync::PoisonError<_>| e.into_inner();
-    let mut bound = inner.page.bound.lock().unwrap_or_else(lock);
-    for address in addresses(inner) {
-        if bound.contains(&address) {
-            continue;
-        }
-        let mut trouble = inner.page.trouble.lock().unwrap_or_else(|e| e.into_inner());
-        match Server::bind(address) {
-            Ok(listener) => {
-                trouble.remove(&address);
-                bound.insert(address);
-                inner.host.tasks.spawn(server.clone().serve(listener));
+    /// Starts it. An address that can't be had now may be later: that is no reason
+    /// for the agent not to run.
+    pub fn start(self) {
+        self.publish();
+        let site = self.page.site.subscribe();
+        let server = Server::new(site, self.addresses.sources(), self.host.clock.clone());
+        self.bind(&server);
+        let tasks = self.host.tasks.clone();
+        tasks.spawn(self.run(server));
+    }
+
+    async fn run(self, server: Server) {
+        let mut lists = self.lists.changes();
+        loop {
+            tokio::select! {
+                changed = lists.changed() => if changed.is_err() { return },
+                () = self.host.clock.sleep(LOOK) => self.bind(&server),
             }
-            // A host may have no IPv6, which then nobody misses.
-            Err(error) if address.is_ipv6() && !chosen && !is_taken(&error) => {}
-            Err(error) => {
-                let why = error.to_string();
-                if trouble.get(&address) != Some(&why) {
-                    tracing::warn!(%error, "the install page is not served");
-                    trouble.insert(address, why);
+            self.publish();
+        }
+    }
+
+    /// Makes the site anew where it would say something else.
+    fn publish(&self) {
+        let input = self.input();
+        let mut said = self.page.said.lock().unwrap_or_else(|e| e.into_inner());
+        if said.as_ref() != Some(&input) {
+            self.page.site.send_replace(Arc::new(Site::build(&input)));
+            *said = Some(input);
+        }
+    }
+
+    fn input(&self) -> Input {
+        let state = self.ledger.state();
+        let now_ms = self.client.now_ms();
+        let issuers = state.issuers.values();
+        let known = issuers.filter(|issuer| issuer.certificate.not_after_ms > now_ms);
+        let mut lists: Vec<List> = known
+            .map(|issuer| List {
+                issuer: issuer.certificate.serial,
+                node: state.name_of(issuer.node),
+                state: self.list_state(issuer, now_ms),
+            })
+            .collect();
+        lists.sort_by(|a, b| (&a.node, a.issuer).cmp(&(&b.node, b.issuer)));
+        Input {
+            domain: state.domain.to_string(),
+            node: state.name_of(self.me),
+            port: self.port(),
+            root: state.root.der().to_vec(),
+            root_begins_ms: state.root.not_before_ms,
+            lists,
+        }
+    }
+
+    fn list_state(&self, issuer: &Listed, now_ms: u64) -> ListState {
+        if issuer.revoked.is_some() {
+            return ListState::IssuerRevoked;
+        }
+        let held = self.lists.of(&issuer.certificate.serial);
+        match held.filter(|held| held.list.holds_at(now_ms)) {
+            None => ListState::Missing,
+            Some(held) => ListState::Good {
+                der: held.der.clone(),
+                number: held.list.number,
+                revoked: held.list.revoked.len(),
+                this_update_ms: held.list.this_update_ms,
+                next_update_ms: held.list.next_update_ms,
+            },
+        }
+    }
+
+    /// The port that links name: where several are configured, the first.
+    fn port(&self) -> u16 {
+        let first = self.config.page_listen.first();
+        first.map_or(self.config.page_port, SocketAddr::port)
+    }
+
+    /// Where it is to be served: where the configuration says, else on the node's
+    /// own overlay addresses, those that `ca` leads to, and loopback.
+    fn wanted(&self) -> Vec<SocketAddr> {
+        let config = &self.config;
+        if !config.page_listen.is_empty() {
+            return config.page_listen.clone();
+        }
+        let mut ips: Vec<IpAddr> = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        if config.backend != BackendChoice::None {
+            let state = self.ledger.state();
+            ips.push(resolver_v4(state.ipv4).into());
+            ips.push(state.mesh.resolver_v6().into());
+            if let Some(own) = state.members.get(&self.me) {
+                ips.extend([IpAddr::V4(own.ipv4), IpAddr::V6(own.ipv6)]);
+            }
+        }
+        let with_port = |ip| SocketAddr::new(ip, config.page_port);
+        ips.into_iter().map(with_port).collect()
+    }
+
+    /// Listens wherever it should and doesn't yet.
+    fn bind(&self, server: &Server) {
+        let chosen = !self.config.page_listen.is_empty();
+        let lock = |e: std::sync::PoisonError<_>| e.into_inner();
+        let mut bound = self.page.bound.lock().unwrap_or_else(lock);
+        for address in self.wanted() {
+            if bound.contains(&address) {
+                continue;
+            }
+            let mut trouble = self.page.trouble.lock().unwrap_or_else(|e| e.into_inner());
+            match Server::bind(address) {
+                Ok(listener) => {
+                    trouble.remove(&address);
+                    bound.insert(address);
+                    self.host.tasks.spawn(server.clone().serve(listener));
+                }
+                // A host may have no IPv6, which then nobody misses.
+                Err(error) if address.is_ipv6() && !chosen && !is_taken(&error) => {}
+                Err(error) => {
+                    let why = error.to_string();
+                    if trouble.get(&address) != Some(&why) {
+                        tracing::warn!(%error, "the install page is not served");
+                        trouble.insert(address, why);
+                    }
                 }
             }
         }

@@ -1,32 +1,37 @@
-//! From facts to views to the world: each change of ledger, gossip or paths
-//! makes a new view, and DNS and the tunnel are made to match it.
+//! From facts to views: each change of ledger, gossip or paths makes a new view.
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use innermesh_proto::{
-    head::Announcement,
-    hold::Held,
+    hold::Suspensions,
     id::NodeId,
     ledger::State,
     view::{MeshView, NodeView},
-    zone::Zone,
 };
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::{
+    broadcast::error::{RecvError, TryRecvError},
+    watch,
+};
 
-use crate::node::Inner;
-use crate::node::announced;
-use crate::node::endpoints;
 use crate::{
-    dns::{DnsServer, ListenError, MemberSources, Served},
     gossip::Gossip,
-    host::Mono,
-    ledger::{Builds, Ledger},
-    tunnel::BackendChoice,
+    host::{Host, Mono},
+    ledger::Ledger,
+    node::shared::{
+        announce::Announcer,
+        handles::{FolderLock, Handles},
+        hold_set::HoldSet,
+        zone::ZonePublisher,
+    },
+    quic::Transport,
+    services::Registry,
 };
 
 /// How long after its start a node may take what it doesn't know for something
@@ -42,11 +47,9 @@ const GATHER: Duration = Duration::from_millis(5);
 const GATHER_MEMBERS: u32 = 20;
 /// How long a member that left may take to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(3);
-/// How often the host's own addresses and name servers are looked at.
-const LOOK: Duration = Duration::from_secs(10);
 
 /// The view at the start, from what is on disk.
-pub fn first_view(me: NodeId, own_ledger: &Ledger, gossip: &Gossip, now: Mono) -> MeshView {
+pub(crate) fn first_view(me: NodeId, own_ledger: &Ledger, gossip: &Gossip, now: Mono) -> MeshView {
     let ledger = own_ledger.state();
     let own = gossip.own();
     let nodes = gossip
@@ -63,7 +66,7 @@ pub fn first_view(me: NodeId, own_ledger: &Ledger, gossip: &Gossip, now: Mono) -
 
 /// Who is cut off: by an admin's hold, or by a roster that was lost before all
 /// had heard of it.
-fn held(ledger: &Ledger, state: &State, nodes: &BTreeMap<NodeId, NodeView>) -> Held {
+fn held(ledger: &Ledger, state: &State, nodes: &BTreeMap<NodeId, NodeView>) -> Suspensions {
     let mut held = MeshView::held(state, nodes);
     for node in ledger.kept_out() {
         held.entry(node).or_default();
@@ -71,109 +74,152 @@ fn held(ledger: &Ledger, state: &State, nodes: &BTreeMap<NodeId, NodeView>) -> H
     held
 }
 
-/// Makes a new view for each change, for as long as the agent runs.
-pub async fn follow_changes(inner: Arc<Inner>) {
-    let mut ledger = inner.ledger.subscribe();
-    let mut durable = inner.ledger.durable();
-    let mut gossip = inner.gossip.changes();
-    let mut services = inner.services.subscribe();
-    let mut peers = inner.transport.events();
-    let clock = inner.host.clock.clone();
-    let mut before = inner.ledger.state();
-    loop {
-        let loading = inner.view.borrow().loading;
-        tokio::select! {
-            changed = ledger.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                let state = ledger.borrow_and_update().clone();
-                inner.note_stamp();
-                review(&inner, &before, &state);
-                before = state;
-            }
-            changed = durable.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                // It tells gossip itself when that changes a view.
-                inner.gossip.compare();
-                continue;
-            }
-            changed = gossip.changed() => if changed.is_err() { return },
-            changed = services.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                announce(&inner, None);
-            }
-            event = peers.recv() => if let Err(RecvError::Closed) = event { return },
-            () = clock.sleep(LOADING), if loading => {}
-        }
-        // What comes in bursts (a service and its grant, forty peers that
-        // connect) is taken together: the first at once, the rest a moment on.
-        while !matches!(
-            peers.try_recv(),
-            Err(TryRecvError::Empty | TryRecvError::Closed)
-        ) {}
-        gossip.mark_unchanged();
-        renew_view(&inner);
-        clock
-            .sleep(gather(inner.ledger.state().members.len()))
-            .await;
-    }
+/// Makes the views, and has DNS follow them.
+pub(crate) struct ViewKeeper {
+    host: Host,
+    me: NodeId,
+    ledger: Ledger,
+    transport: Transport,
+    gossip: Gossip,
+    view: watch::Sender<Arc<MeshView>>,
+    services: Registry,
+    holds: Arc<HoldSet>,
+    announcer: Announcer,
+    zone: ZonePublisher,
+    started: Mono,
+    /// The newest ledger stamp, for TLS.
+    stamp_ms: Arc<AtomicU64>,
+    /// The state folder is this agent's for as long as this runs.
+    _lock: FolderLock,
 }
 
-/// Parts from those that are no members any more. Who left by itself is still
-/// to hear that it has, and says goodbye; it may ask for nothing meanwhile.
-fn review(inner: &Arc<Inner>, before: &State, state: &State) {
-    let gone = |node: &NodeId| !state.members.contains_key(node);
-    let left = state.members.len() < before.members.len()
-        && state.evicted.len() == before.evicted.len()
-        && before.members.keys().any(gone);
-    if !left {
-        return inner.transport.review();
+impl ViewKeeper {
+    pub fn new(
+        node: &Handles,
+        announcer: Announcer,
+        zone: ZonePublisher,
+        (started, stamp_ms): (Mono, Arc<AtomicU64>),
+        lock: FolderLock,
+    ) -> Self {
+        Self {
+            host: node.host.clone(),
+            me: node.me,
+            ledger: node.ledger.clone(),
+            transport: node.transport.clone(),
+            gossip: node.gossip.clone(),
+            view: node.view.clone(),
+            services: announcer.services.clone(),
+            holds: announcer.holds.clone(),
+            announcer,
+            zone,
+            started,
+            stamp_ms,
+            _lock: lock,
+        }
     }
-    let later = inner.clone();
-    inner.host.tasks.spawn(async move {
-        later.host.clock.sleep(FAREWELL).await;
-        later.transport.review();
-    });
+
+    /// Makes a new view for each change, for as long as the agent runs.
+    pub async fn run(self) {
+        let mut ledger = self.ledger.subscribe();
+        let mut durable = self.ledger.durable();
+        let mut gossip = self.gossip.changes();
+        let mut services = self.services.subscribe();
+        let mut peers = self.transport.events();
+        let clock = self.host.clock.clone();
+        let mut before = self.ledger.state();
+        loop {
+            let loading = self.view.borrow().loading;
+            tokio::select! {
+                changed = ledger.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let state = ledger.borrow_and_update().clone();
+                    self.stamp_ms.store(state.stamp_ms, Ordering::Relaxed);
+                    self.review(&before, &state);
+                    before = state;
+                }
+                changed = durable.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    // It tells gossip itself when that changes a view.
+                    self.gossip.compare();
+                    continue;
+                }
+                changed = gossip.changed() => if changed.is_err() { return },
+                changed = services.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.announcer.announce();
+                }
+                event = peers.recv() => if let Err(RecvError::Closed) = event { return },
+                () = clock.sleep(LOADING), if loading => {}
+            }
+            // What comes in bursts (a service and its grant, forty peers that
+            // connect) is taken together: the first at once, the rest a moment on.
+            while !matches!(
+                peers.try_recv(),
+                Err(TryRecvError::Empty | TryRecvError::Closed)
+            ) {}
+            gossip.mark_unchanged();
+            self.renew_view();
+            clock.sleep(gather(self.ledger.state().members.len())).await;
+        }
+    }
+
+    /// Parts from those that are no members any more. Who left by itself is still
+    /// to hear that it has, and says goodbye; it may ask for nothing meanwhile.
+    fn review(&self, before: &State, state: &State) {
+        let gone = |node: &NodeId| !state.members.contains_key(node);
+        let left = state.members.len() < before.members.len()
+            && state.evicted.len() == before.evicted.len()
+            && before.members.keys().any(gone);
+        if !left {
+            return self.transport.review();
+        }
+        let (clock, transport) = (self.host.clock.clone(), self.transport.clone());
+        self.host.tasks.spawn(async move {
+            clock.sleep(FAREWELL).await;
+            transport.review();
+        });
+    }
+
+    fn renew_view(&self) {
+        let now = self.gossip.now();
+        let ledger = self.ledger.state();
+        let before = self.view.borrow().clone();
+        let paths = self.transport.paths();
+        let own = self.gossip.own();
+        let nodes = self
+            .gossip
+            .read(|table| MeshView::nodes(self.me, &ledger, table, own.clone(), &paths, now));
+        let loaded = is_loaded(self.me, &ledger, &nodes) || now >= self.started + LOADING;
+        let loading = before.loading && !loaded;
+        let same = Arc::ptr_eq(&ledger, &before.ledger);
+        if same && loading == before.loading && nodes == before.nodes {
+            return;
+        }
+        let held = held(&self.ledger, &ledger, &nodes);
+        if self.holds.note(&held) {
+            self.transport.review();
+        }
+        self.view.send_replace(Arc::new(MeshView {
+            version: before.version + 1,
+            me: self.me,
+            held,
+            ledger,
+            nodes,
+            loading,
+        }));
+        self.zone.publish();
+    }
 }
 
 fn gather(members: usize) -> Duration {
     let members = u32::try_from(members).unwrap_or(u32::MAX);
     GATHER * members.div_ceil(GATHER_MEMBERS).max(1)
-}
-
-fn renew_view(inner: &Inner) {
-    let now = inner.gossip.now();
-    let ledger = inner.ledger.state();
-    let before = inner.view.borrow().clone();
-    let paths = inner.transport.paths();
-    let own = inner.gossip.own();
-    let nodes = inner
-        .gossip
-        .read(|table| MeshView::nodes(inner.me, &ledger, table, own.clone(), &paths, now));
-    let loaded = is_loaded(inner.me, &ledger, &nodes) || now >= inner.started + LOADING;
-    let loading = before.loading && !loaded;
-    let same = Arc::ptr_eq(&ledger, &before.ledger);
-    if same && loading == before.loading && nodes == before.nodes {
-        return;
-    }
-    let held = held(&inner.ledger, &ledger, &nodes);
-    if inner.holds.note(&held) {
-        inner.transport.review();
-    }
-    inner.view.send_replace(Arc::new(MeshView {
-        version: before.version + 1,
-        me: inner.me,
-        held,
-        ledger,
-        nodes,
-        loading,
-    }));
-    publish_zone(inner);
 }
 
 /// Whether enough peers say that nothing is newer than what this node holds: one
@@ -193,83 +239,4 @@ fn is_loaded(me: NodeId, ledger: &State, nodes: &BTreeMap<NodeId, NodeView>) -> 
         }
     }
     voters > 0 || others >= LOADED || decides_alone && others > 0
-}
-
-/// Has DNS answer from the newest view.
-pub fn publish_zone(inner: &Inner) {
-    let view = inner.view.borrow().clone();
-    // A local client's packets come from the very address that they go to.
-    let mut own = inner.own_addresses();
-    own.extend(inner.resolvers());
-    let mut local = inner.config.local_sources.clone();
-    local.extend(inner.enforced.containers());
-    inner.dns.publish(move || Served {
-        zone: Arc::new(Zone::build(&view.zone_input())),
-        sources: Arc::new(MemberSources {
-            own,
-            members: view.member_addresses(),
-            local,
-        }),
-    });
-}
-
-/// Listens for DNS: where the configuration says, else on the resolver's
-/// addresses, of which IPv6's may be missing where the host has none.
-pub fn serve_dns(inner: &Arc<Inner>) -> Result<DnsServer, ListenError> {
-    let sources = inner.listen_sources();
-    let start = |listen: &[SocketAddr]| {
-        let clock = inner.host.clock.clone();
-        DnsServer::start(inner.dns.clone(), clock, &sources, listen)
-    };
-    if !inner.config.dns_listen.is_empty() || inner.config.backend == BackendChoice::None {
-        return start(&inner.config.dns_listen);
-    }
-    let [v4, v6] = inner.resolvers().map(|ip| SocketAddr::new(ip, 53));
-    match start(&[v4, v6]) {
-        Ok(server) => Ok(server),
-        Err(error) => match start(&[v4]) {
-            Ok(server) => {
-                tracing::warn!(%error, "names are answered over IPv4 only");
-                Ok(server)
-            }
-            Err(error) => Err(error),
-        },
-    }
-}
-
-/// Follows the host's own addresses and name servers.
-pub async fn follow_host(inner: Arc<Inner>) {
-    let mut last = None;
-    loop {
-        let endpoints = endpoints(&inner.config, &inner.host, &inner.transport).await;
-        announce(&inner, Some(endpoints));
-        let upstream = if inner.config.dns_upstream.is_empty() {
-            inner.host.net.upstream_resolvers().await
-        } else {
-            inner.config.dns_upstream.clone()
-        };
-        inner.look_at_addresses().await;
-        let own: Vec<IpAddr> = inner.own_addresses().into_iter().collect();
-        if last.as_ref() != Some(&(upstream.clone(), own.clone())) {
-            inner.dns.set_upstreams(&upstream, &own);
-            publish_zone(&inner);
-            last = Some((upstream, own));
-        }
-        inner.ledger.set_peer_clocks(inner.gossip.peer_clocks());
-        inner.ledger.set_builds(Builds::of(&inner.view.borrow()));
-        inner.host.clock.sleep(LOOK).await;
-    }
-}
-
-/// Announces this node's services and holds, and its endpoints if they are given.
-pub fn announce(inner: &Inner, endpoints: Option<Vec<SocketAddr>>) {
-    let own = inner.gossip.own();
-    inner.gossip.announce(Announcement {
-        version: own.version.clone(),
-        quic: endpoints.unwrap_or_else(|| own.quic.clone()),
-        wireguard: announced(&inner.config, inner.tunnel_key.get()),
-        services: inner.services.instances(),
-        holds: inner.holds.own(),
-        rules: inner.config.known_rules,
-    });
 }

@@ -1,5 +1,8 @@
 //! What other nodes ask of this one, and who may.
 
-pub mod answers;
+mod answers;
+mod decider;
+mod decode;
 pub mod handler;
+pub mod membership;
 pub mod requests;

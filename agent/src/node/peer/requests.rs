@@ -23,14 +23,20 @@ use innermesh_proto::{
 };
 use tokio::sync::watch;
 
-use crate::node::Inner;
-use crate::{host::Mono, quic::Caller};
+use crate::{
+    host::{Host, Mono},
+    ledger::Ledger,
+    node::shared::handles::Handles,
+    quic::Caller,
+};
 
 /// How long the answer to a machine that waits for news is held back.
 const HOLD_BACK: Duration = Duration::from_secs(5);
 
 /// The machines that wait.
-pub struct Requests {
+pub(crate) struct Requests {
+    host: Host,
+    ledger: Ledger,
     waiting: Mutex<Vec<Request>>,
     changed: watch::Sender<u64>,
 }
@@ -46,16 +52,16 @@ struct Request {
     verdict: Option<Verdict>,
 }
 
-impl Default for Requests {
-    fn default() -> Self {
+impl Requests {
+    pub fn new(node: &Handles) -> Self {
         Self {
+            host: node.host.clone(),
+            ledger: node.ledger.clone(),
             waiting: Mutex::default(),
             changed: watch::Sender::new(0),
         }
     }
-}
 
-impl Requests {
     /// Those that haven't waited for too long.
     fn waiting(&self, now: Mono) -> MutexGuard<'_, Vec<Request>> {
         let mut waiting = self.waiting.lock().unwrap_or_else(|e| e.into_inner());
@@ -67,49 +73,189 @@ impl Requests {
     fn change(&self) {
         self.changed.send_modify(|version| *version += 1);
     }
-}
 
-/// Takes a request in.
-///
-/// # Errors
-/// Why not, for the person at that machine.
-pub fn ask(inner: &Inner, caller: &Caller, ask: Ask) -> Result<(), Failure> {
-    let state = inner.ledger.state();
-    let message = Ask::message(&state.mesh, &caller.exporter, &ask.name, &ask.commitment);
-    if !inner
-        .host
-        .keys
-        .ed25519(&ask.node, &message, &ask.possession)
-    {
-        return Err(Failure::Malformed);
+    /// Takes a request in.
+    ///
+    /// # Errors
+    /// Why not, for the person at that machine.
+    pub fn ask(&self, caller: &Caller, ask: Ask) -> Result<(), Failure> {
+        let state = self.ledger.state();
+        let message = Ask::message(&state.mesh, &caller.exporter, &ask.name, &ask.commitment);
+        if !self.host.keys.ed25519(&ask.node, &message, &ask.possession) {
+            return Err(Failure::Malformed);
+        }
+        check(&state, &ask).map_err(|error| Failure::Refused(error.to_string()))?;
+        let now = self.host.clock.now();
+        let mut waiting = self.waiting(now);
+        // Asked again, the earlier request is over: its nonce isn't used twice.
+        waiting.retain(|request| request.ask.node != ask.node);
+        let ip = caller.remote.ip();
+        let here = waiting.iter().filter(|request| request.remote.ip() == ip);
+        if waiting.len() >= limits::REQUESTS || here.count() >= limits::REQUESTS_PER_ADDRESS {
+            return Err(Failure::Refused(
+                "too many machines wait here to be let in; try again in ten minutes, or ask another \
+                 member"
+                    .into(),
+            ));
+        }
+        tracing::info!(name = %ask.name, remote = %caller.remote, "a machine asks to be let in");
+        waiting.push(Request {
+            ask,
+            remote: caller.remote,
+            since: now,
+            offer: None,
+            reveal: None,
+            key: None,
+            verdict: None,
+        });
+        drop(waiting);
+        self.change();
+        Ok(())
     }
-    check(&state, &ask).map_err(|error| Failure::Refused(error.to_string()))?;
-    let now = inner.host.clock.now();
-    let mut waiting = inner.requests.waiting(now);
-    // Asked again, the earlier request is over: its nonce isn't used twice.
-    waiting.retain(|request| request.ask.node != ask.node);
-    let ip = caller.remote.ip();
-    let here = waiting.iter().filter(|request| request.remote.ip() == ip);
-    if waiting.len() >= limits::REQUESTS || here.count() >= limits::REQUESTS_PER_ADDRESS {
-        return Err(Failure::Refused(
-            "too many machines wait here to be let in; try again in ten minutes, or ask another \
-             member"
-                .into(),
-        ));
+
+    /// The news of a request, held back for a while where there are none.
+    ///
+    /// # Errors
+    /// When it isn't the machine that asks.
+    pub async fn wait(
+        &self,
+        caller: &Caller,
+        wait: Wait,
+        key: Option<KeyReveal>,
+    ) -> Result<News, Failure> {
+        let mesh = self.ledger.state().mesh;
+        let message = Wait::message(&mesh, &caller.exporter);
+        if !self
+            .host
+            .keys
+            .ed25519(&wait.node, &message, &wait.possession)
+        {
+            return Err(Failure::Malformed);
+        }
+        let clock = &self.host.clock;
+        let end = clock.now() + HOLD_BACK;
+        let mut changed = self.changed.subscribe();
+        let mut ledger = self.ledger.durable();
+        loop {
+            changed.mark_unchanged();
+            ledger.mark_unchanged();
+            let news = self.news(&wait, key.as_ref());
+            if news != News::Nothing || clock.now() >= end {
+                return Ok(news);
+            }
+            tokio::select! {
+                _ = changed.changed() => {}
+                _ = ledger.changed() => {}
+                () = clock.sleep(end.saturating_sub(clock.now())) => {}
+            }
+        }
     }
-    tracing::info!(name = %ask.name, remote = %caller.remote, "a machine asks to be let in");
-    waiting.push(Request {
-        ask,
-        remote: caller.remote,
-        since: now,
-        offer: None,
-        reveal: None,
-        key: None,
-        verdict: None,
-    });
-    drop(waiting);
-    inner.requests.change();
-    Ok(())
+
+    fn news(&self, wait: &Wait, key: Option<&KeyReveal>) -> News {
+        let mut waiting = self.waiting(self.host.clock.now());
+        let Some(request) = waiting
+            .iter_mut()
+            .find(|request| request.ask.node == wait.node)
+        else {
+            return News::Ended(Ending::Expired);
+        };
+        match &request.verdict {
+            Some(Verdict::Ended(ending)) => return News::Ended(ending.clone()),
+            Some(Verdict::Approved(proof)) => {
+                // The ledger here may be behind that of the admin's agent.
+                let joined = self.joined(&wait.node);
+                return joined.map_or(News::Nothing, |joined| {
+                    News::Approved(Box::new(Approved {
+                        proof: *proof,
+                        joined,
+                    }))
+                });
+            }
+            None => {}
+        }
+        match (&request.offer, &wait.reveal, &request.reveal) {
+            (Some((_, offer)), None, None) => News::Offer(*offer),
+            (Some(_), Some(reveal), None) => {
+                request.reveal = Some(reveal.clone());
+                request.key = key.cloned();
+                drop(waiting);
+                self.change();
+                News::Nothing
+            }
+            _ => News::Nothing,
+        }
+    }
+
+    fn joined(&self, key: &PublicKey) -> Option<Joined> {
+        let state = self.ledger.state();
+        let (_, member) = state.member_by_key(key)?;
+        // It fetches the ledger next, from this node's disk.
+        if self.ledger.durable().borrow().index < member.joined {
+            return None;
+        }
+        let issued = state.certificates.get(&member.certificate?)?;
+        Some(Joined {
+            outcome: Outcome::Done(member.joined),
+            leaf: issued.der.to_vec(),
+            issuer: state.issuer_of(issued)?.der().to_vec(),
+        })
+    }
+
+    /// Answers an admin's agent.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn answer(&self, admin: NodeId, query: AdmissionQuery) -> Result<AdmissionAnswer, Failure> {
+        let state = self.ledger.state();
+        let member = state.members.get(&admin).ok_or(Failure::NotMember)?;
+        if !member.roles.contains(&Role::Admin) {
+            return Err(Failure::Refused("only admins let machines in".into()));
+        }
+        let now = self.host.clock.now();
+        let mut waiting = self.waiting(now);
+        let answer = match query {
+            AdmissionQuery::List => {
+                let open = waiting.iter().filter(|request| request.verdict.is_none());
+                return Ok(AdmissionAnswer::List(
+                    open.map(|request| asking(request, now)).collect(),
+                ));
+            }
+            AdmissionQuery::Offer(commitment, nonce, position) => {
+                let request = find(&mut waiting, &commitment)?;
+                // One answer for each: with a second, to a nonce that is known by
+                // then, the code could be chosen.
+                if request.offer.is_some() {
+                    return Err(Failure::Refused("another admin has answered it".into()));
+                }
+                let offer = Offer {
+                    admin: member.key,
+                    nonce,
+                    position,
+                };
+                request.offer = Some((admin, offer));
+                AdmissionAnswer::Done
+            }
+            AdmissionQuery::Collect(commitment) => {
+                let request = find(&mut waiting, &commitment)?;
+                return Ok(AdmissionAnswer::Reveal(request.reveal.clone()));
+            }
+            AdmissionQuery::Key(commitment) => {
+                let request = find(&mut waiting, &commitment)?;
+                return Ok(AdmissionAnswer::Key(request.key.clone()));
+            }
+            AdmissionQuery::End(commitment, verdict) => {
+                let request = find(&mut waiting, &commitment)?;
+                if request.offer.is_some_and(|(by, _)| by != admin) {
+                    return Err(Failure::Refused("another admin has answered it".into()));
+                }
+                request.verdict = Some(verdict);
+                AdmissionAnswer::Done
+            }
+        };
+        drop(waiting);
+        self.change();
+        Ok(answer)
+    }
 }
 
 /// Why a machine needn't wait for a person.
@@ -142,154 +288,6 @@ fn check(state: &State, ask: &Ask) -> Result<(), AskError> {
         }
         None => Ok(()),
     }
-}
-
-/// The news of a request, held back for a while where there are none.
-///
-/// # Errors
-/// When it isn't the machine that asks.
-pub async fn wait(
-    inner: &Inner,
-    caller: &Caller,
-    wait: Wait,
-    key: Option<KeyReveal>,
-) -> Result<News, Failure> {
-    let mesh = inner.ledger.state().mesh;
-    let message = Wait::message(&mesh, &caller.exporter);
-    if !inner
-        .host
-        .keys
-        .ed25519(&wait.node, &message, &wait.possession)
-    {
-        return Err(Failure::Malformed);
-    }
-    let clock = &inner.host.clock;
-    let end = clock.now() + HOLD_BACK;
-    let mut changed = inner.requests.changed.subscribe();
-    let mut ledger = inner.ledger.durable();
-    loop {
-        changed.mark_unchanged();
-        ledger.mark_unchanged();
-        let news = news(inner, &wait, key.as_ref());
-        if news != News::Nothing || clock.now() >= end {
-            return Ok(news);
-        }
-        tokio::select! {
-            _ = changed.changed() => {}
-            _ = ledger.changed() => {}
-            () = clock.sleep(end.saturating_sub(clock.now())) => {}
-        }
-    }
-}
-
-fn news(inner: &Inner, wait: &Wait, key: Option<&KeyReveal>) -> News {
-    let mut waiting = inner.requests.waiting(inner.host.clock.now());
-    let Some(request) = waiting
-        .iter_mut()
-        .find(|request| request.ask.node == wait.node)
-    else {
-        return News::Ended(Ending::Expired);
-    };
-    match &request.verdict {
-        Some(Verdict::Ended(ending)) => return News::Ended(ending.clone()),
-        Some(Verdict::Approved(proof)) => {
-            // The ledger here may be behind that of the admin's agent.
-            let joined = joined(inner, &wait.node);
-            return joined.map_or(News::Nothing, |joined| {
-                News::Approved(Box::new(Approved {
-                    proof: *proof,
-                    joined,
-                }))
-            });
-        }
-        None => {}
-    }
-    match (&request.offer, &wait.reveal, &request.reveal) {
-        (Some((_, offer)), None, None) => News::Offer(*offer),
-        (Some(_), Some(reveal), None) => {
-            request.reveal = Some(reveal.clone());
-            request.key = key.cloned();
-            drop(waiting);
-            inner.requests.change();
-            News::Nothing
-        }
-        _ => News::Nothing,
-    }
-}
-
-fn joined(inner: &Inner, key: &PublicKey) -> Option<Joined> {
-    let state = inner.ledger.state();
-    let (_, member) = state.member_by_key(key)?;
-    // It fetches the ledger next, from this node's disk.
-    if inner.ledger.durable().borrow().index < member.joined {
-        return None;
-    }
-    let issued = state.certificates.get(&member.certificate?)?;
-    Some(Joined {
-        outcome: Outcome::Done(member.joined),
-        leaf: issued.der.to_vec(),
-        issuer: state.issuer_of(issued)?.der().to_vec(),
-    })
-}
-
-/// Answers an admin's agent.
-///
-/// # Errors
-/// Why not.
-pub fn admission(
-    inner: &Inner,
-    admin: NodeId,
-    query: AdmissionQuery,
-) -> Result<AdmissionAnswer, Failure> {
-    let state = inner.ledger.state();
-    let member = state.members.get(&admin).ok_or(Failure::NotMember)?;
-    if !member.roles.contains(&Role::Admin) {
-        return Err(Failure::Refused("only admins let machines in".into()));
-    }
-    let now = inner.host.clock.now();
-    let mut waiting = inner.requests.waiting(now);
-    let answer = match query {
-        AdmissionQuery::List => {
-            let open = waiting.iter().filter(|request| request.verdict.is_none());
-            return Ok(AdmissionAnswer::List(
-                open.map(|request| asking(request, now)).collect(),
-            ));
-        }
-        AdmissionQuery::Offer(commitment, nonce, position) => {
-            let request = find(&mut waiting, &commitment)?;
-            // One answer for each: with a second, to a nonce that is known by
-            // then, the code could be chosen.
-            if request.offer.is_some() {
-                return Err(Failure::Refused("another admin has answered it".into()));
-            }
-            let offer = Offer {
-                admin: member.key,
-                nonce,
-                position,
-            };
-            request.offer = Some((admin, offer));
-            AdmissionAnswer::Done
-        }
-        AdmissionQuery::Collect(commitment) => {
-            let request = find(&mut waiting, &commitment)?;
-            return Ok(AdmissionAnswer::Reveal(request.reveal.clone()));
-        }
-        AdmissionQuery::Key(commitment) => {
-            let request = find(&mut waiting, &commitment)?;
-            return Ok(AdmissionAnswer::Key(request.key.clone()));
-        }
-        AdmissionQuery::End(commitment, verdict) => {
-            let request = find(&mut waiting, &commitment)?;
-            if request.offer.is_some_and(|(by, _)| by != admin) {
-                return Err(Failure::Refused("another admin has answered it".into()));
-            }
-            request.verdict = Some(verdict);
-            AdmissionAnswer::Done
-        }
-    };
-    drop(waiting);
-    inner.requests.change();
-    Ok(answer)
 }
 
 /// An open request.

@@ -9,7 +9,7 @@ use crate::{
     id::NodeId,
     ledger::{
         request::Certify,
-        state::{Member, NameKind, State},
+        state::{Member, State},
     },
     limits,
     name::Label,
@@ -86,12 +86,9 @@ fn may_certify(state: &State, node: NodeId, member: &Member, name: &str) -> bool
     let labels: Vec<&str> = relative.split('.').collect();
     let own = |label: &str| {
         label == member.name.as_str()
-            || label.parse().is_ok_and(|label: Label| {
-                state.names.get(&label).is_some_and(|held| {
-                    held.kind == NameKind::Service
-                        && (held.owner == node || held.shared.contains(&node))
-                })
-            })
+            || label
+                .parse()
+                .is_ok_and(|label: Label| state.may_serve(node, &label))
     };
     let plain = |label: &str| label.parse::<Label>().is_ok_and(|l| l.as_str() == label);
     match labels[..] {

@@ -1,16 +1,24 @@
 //! One look at the files of a renewal, and one attempt to renew what is in them.
 
+use std::time::Duration;
+
 use innermesh_proto::{
     certificate::Certificate,
-    ledger::{State, state::Issued as Listed},
+    id::NodeId,
+    ledger::{State, request::Certify, state::Issued as Listed},
 };
 
-use super::succeed;
-use crate::node::Inner;
-use crate::node::commands::certificates;
 use crate::{
     control::certificates::Issued,
     host::outside::{SetError, SetPlace},
+    node::{
+        follow::program_certs::{
+            errors::{BlockedError, FailedError, Trouble},
+            keeper::CertKeeper,
+            looked::Looked,
+        },
+        shared::{certify, issuers},
+    },
     renewal::{
         due::{self, IssuerState, Life},
         files::{self, Found},
@@ -18,89 +26,169 @@ use crate::{
     },
 };
 
-/// What is in the files, and when it is to be renewed by wall time.
-pub struct Looked {
-    pub found: Found,
-    pub due_ms: u64,
-}
+/// How long the ledger may take to issue one.
+const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Why there is no new certificate. The files are as they were.
-pub enum Trouble {
-    /// Trying again doesn't help until somebody does something.
-    Blocked(String),
-    /// It may go at the next attempt.
-    Failed(String),
-}
-
-/// Looks at the files, and notes what is wrong with them.
-pub async fn look(inner: &Inner, place: &SetPlace) -> Option<Looked> {
-    match read(inner, place).await {
-        Ok(looked) => {
-            inner.renewals.with(place, |entry| {
-                entry.due_ms = Some(looked.due_ms);
-                // A certificate that somebody issued anew is looked after as well.
-                entry.kept.serial = looked.found.leaf.serial.to_string();
-                entry.kept.not_after_ms = looked.found.leaf.not_after_ms;
-            });
-            let state = inner.ledger.state();
-            let refused = if is_revoked(&state, &looked.found) {
-                Err(revoked(place))
-            } else {
-                writable(inner, place).await
-            };
-            match refused {
-                Ok(()) => {
-                    inner.renewals.with(place, |entry| entry.blocked = None);
+impl CertKeeper {
+    /// Looks at the files, and notes what is wrong with them.
+    pub async fn look(&self, place: &SetPlace) -> Option<Looked> {
+        match self.read(place).await {
+            Ok(looked) => {
+                self.certs.with(place, |entry| {
+                    entry.due_ms = Some(looked.due_ms);
+                    // A certificate that somebody issued anew is looked after as well.
+                    entry.kept.serial = looked.found.leaf.serial.to_string();
+                    entry.kept.not_after_ms = looked.found.leaf.not_after_ms;
+                });
+                let state = self.ledger.state();
+                let refused = if is_revoked(&state, &looked.found) {
+                    Err(BlockedError::Revoked(place.stem.clone()))
+                } else {
+                    self.writable(place).await
+                };
+                match refused {
+                    Ok(()) => {
+                        self.certs.with(place, |entry| entry.blocked = None);
+                    }
+                    Err(why) => self.block(place, &why),
                 }
-                Err(why) => super::block(inner, place, why),
+                Some(looked)
             }
-            Some(looked)
-        }
-        Err(why) => {
-            super::block(inner, place, why);
-            inner.renewals.with(place, |entry| entry.due_ms = None);
-            None
+            Err(why) => {
+                self.block(place, &why);
+                self.certs.with(place, |entry| entry.due_ms = None);
+                None
+            }
         }
     }
-}
 
-async fn read(inner: &Inner, place: &SetPlace) -> Result<Looked, String> {
-    let files = inner.host.outside.read(place).await;
-    let files = files.map_err(|error| words(&error))?;
-    let folder = place.folder.display();
-    let stem = &place.stem;
-    if files.is_empty() {
-        return Err(format!(
-            "its files in {folder} are gone; `agent cert issue` makes them anew, `agent cert rm \
-             {stem}` renews it no more"
-        ));
+    async fn read(&self, place: &SetPlace) -> Result<Looked, BlockedError> {
+        let files = self.host.outside.read(place).await;
+        let files = files?;
+        let folder = || place.folder.display().to_string();
+        if files.is_empty() {
+            return Err(BlockedError::Gone {
+                folder: folder(),
+                stem: place.stem.clone(),
+            });
+        }
+        let state = self.ledger.state();
+        let root = Certificate::parse(state.root.der())?;
+        let found =
+            files::found(&files, &root, &*self.host.keys).ok_or_else(|| BlockedError::NoPair {
+                folder: folder(),
+                stem: place.stem.clone(),
+            })?;
+        let wall_ms = self.host.clock.wall_ms();
+        let due_ms = self
+            .certs
+            .with(place, |entry| {
+                let leaving = issuer_is_leaving(&state, self.me, &found);
+                if leaving {
+                    entry.leaving_since_ms.get_or_insert(wall_ms);
+                } else {
+                    entry.leaving_since_ms = None;
+                }
+                let issuer = match entry.leaving_since_ms {
+                    Some(since_ms) => IssuerState::Revoked { since_ms },
+                    None => replaced(&state, &found, wall_ms),
+                };
+                due_of(&entry.kept, &found.leaf, issuer)
+            })
+            .ok_or(BlockedError::Removed)?;
+        Ok(Looked { found, due_ms })
     }
-    let state = inner.ledger.state();
-    let root = Certificate::parse(state.root.der()).map_err(|error| error.to_string())?;
-    let found = files::found(&files, &root, &*inner.host.keys).ok_or_else(|| {
-        format!(
-            "{folder}/{stem}.key and {stem}.crt are not a pair of this mesh any more, and are left \
-             as they are; move them away and `agent cert issue` again, or `agent cert rm {stem}`"
-        )
-    })?;
-    let wall_ms = inner.host.clock.wall_ms();
-    let due_ms = inner
-        .renewals
-        .with(place, |entry| {
-            let goes = goes(&state, inner.me, &found);
-            if goes {
-                entry.loose_since_ms.get_or_insert(wall_ms);
-            } else {
-                entry.loose_since_ms = None
-            }
-            let issuer = match entry.loose_since_ms {
-                Some(since_ms) => IssuerState::Revoked { since_ms },
-                None => replaced(&state, &found, wall_ms),
-            };
-            due_of(&entry.kept, &found.leaf, issuer)
+
+    async fn writable(&self, place: &SetPlace) -> Result<(), BlockedError> {
+        let checked = self.host.outside.check(place).await;
+        checked.map_err(|error| match error {
+            error @ SetError::Io(..) => BlockedError::Unwritable(error),
+            error => error.into(),
         })
-        .ok_or("it was removed meanwhile")?;
-    Ok(Looked { found, due_ms })
+    }
+
+    /// Has a certificate issued and puts it into the files.
+    pub async fn renew(
+        &self,
+        place: &SetPlace,
+        looked: Looked,
+        new_key: bool,
+    ) -> Result<(), Trouble> {
+        let found = &looked.found;
+        let state = self.ledger.state();
+        if is_revoked(&state, found) && !new_key {
+            return Err(Trouble::Blocked(BlockedError::Revoked(place.stem.clone())));
+        }
+        // Before the ledger is asked, which a disk that fails must not fill.
+        self.writable(place).await.map_err(Trouble::Blocked)?;
+        let entry = self.certs.with(place, |entry| {
+            let key = if new_key || entry.kept.wish.new_key {
+                // The one of an attempt that failed may be certified already.
+
+                let made = || self.host.keys.generate_p256();
+                entry.key.get_or_insert_with(made).clone()
+            } else {
+                found.key.clone()
+            };
+            (key, entry.kept.clone())
+        });
+        let (key, kept) = entry.ok_or(FailedError::Removed)?;
+        let names = kept.names();
+        let issued = match self.unused(&state, &kept, &key.spki(), &found.leaf) {
+            Some(issued) => issued,
+            None => {
+                let certify = Certify {
+                    spki: key.spki(),
+                    names: names.clone(),
+                    days: kept.wish.days,
+                };
+                let issued = self.certifier.certify(certify, PATIENCE).await;
+                issued.map_err(FailedError::from)?
+            }
+        };
+        if !files::is_for(&issued, &*key, &names) {
+            return Err(FailedError::OtherCertificate.into());
+        }
+        let set = files::of(&issued, &*key, kept.access());
+        let written = self.host.outside.replace(place, set).await;
+        let written = written.map_err(BlockedError::from);
+        written.map_err(FailedError::from)?;
+        let looked = self.read(place).await.map_err(FailedError::from)?;
+        self.succeed(place, &looked).await;
+        Ok(())
+    }
+
+    /// A certificate that was issued for this and that never came into the files:
+    /// the answer was lost, or they could not be written.
+    fn unused(
+        &self,
+        state: &State,
+        kept: &Kept,
+        spki: &[u8],
+        leaf: &Certificate,
+    ) -> Option<Issued> {
+        let (serial, listed) = certify::newest(state, self.me, spki)?;
+        let newer = listed.not_before_ms > leaf.not_before_ms || leaf.spki != spki;
+        let names = kept.names();
+        let same =
+            listed.names.len() == names.len() && listed.names.iter().all(|n| names.contains(n));
+        let life = |listed: &Listed| Life {
+            begin_ms: listed.not_before_ms,
+            end_ms: listed.not_after_ms,
+        };
+        let due_ms = due::due_ms(
+            life(listed),
+            kept.before_ms(),
+            IssuerState::InForce,
+            kept.jitter,
+        );
+        let good = newer
+            && same
+            && serial != leaf.serial
+            && !state.is_revoked(&serial, listed)
+            && self.host.clock.wall_ms() < due_ms;
+        good.then(|| certify::issued(state, serial, listed))?
+    }
 }
 
 fn due_of(kept: &Kept, leaf: &Certificate, issuer: IssuerState) -> u64 {
@@ -113,19 +201,11 @@ fn due_of(kept: &Kept, leaf: &Certificate, issuer: IssuerState) -> u64 {
 
 /// Whether the issuer was revoked, or is about to be with its CA node while
 /// another could sign.
-fn goes(state: &State, me: innermesh_proto::id::NodeId, found: &Found) -> bool {
+fn issuer_is_leaving(state: &State, me: NodeId, found: &Found) -> bool {
     let Some(issuer) = state.issuers.get(&found.issuer.serial) else {
         return true;
     };
-    let others = || {
-        let mut roster = state.roster.iter();
-        roster.any(|node| *node != issuer.node && state.can_issue(*node))
-    };
-    let evicted = || {
-        let mut proposed = state.proposed_evictions();
-        proposed.any(|(node, _)| node == issuer.node && node != me)
-    };
-    issuer.revoked.is_some() || (evicted() && others())
+    issuer.revoked.is_some() || issuers::is_leaving(state, me, issuer)
 }
 
 /// Since when the same node signs with a successor of the issuer, which the
@@ -153,115 +233,4 @@ fn replaced(state: &State, found: &Found, wall_ms: u64) -> IssuerState {
 fn is_revoked(state: &State, found: &Found) -> bool {
     state.revoked.contains_key(&found.leaf.serial)
         || state.revoked_keys.contains_key(&found.leaf.key_hash)
-}
-
-fn revoked(place: &SetPlace) -> String {
-    let stem = &place.stem;
-    format!(
-        "it was revoked, and is not replaced by itself; `agent cert renew {stem} --new-key` makes a \
-         new key and certificate, `agent cert rm {stem}` renews it no more"
-    )
-}
-
-async fn writable(inner: &Inner, place: &SetPlace) -> Result<(), String> {
-    let checked = inner.host.outside.check(place).await;
-    checked.map_err(|error| {
-        let mut why = words(&error);
-        if matches!(error, SetError::Io(..)) {
-            why.push_str(
-                "; the agent must be able to write there (systemd's unit lets it into few folders: \
-                 see `agent cert issue --help`)",
-            );
-        }
-        why
-    })
-}
-
-fn words(error: &SetError) -> String {
-    match error {
-        SetError::Foreign(path) => format!(
-            "{} was replaced by somebody and is left alone; move it away and `agent cert issue` again",
-            path.display()
-        ),
-        SetError::Link(_) | SetError::Io(..) => error.to_string(),
-    }
-}
-
-/// Has a certificate issued and puts it into the files.
-pub async fn renew(
-    inner: &Inner,
-    place: &SetPlace,
-    looked: Looked,
-    new_key: bool,
-) -> Result<(), Trouble> {
-    let found = &looked.found;
-    let state = inner.ledger.state();
-    if is_revoked(&state, found) && !new_key {
-        return Err(Trouble::Blocked(revoked(place)));
-    }
-    // Before the ledger is asked, which a disk that fails must not fill.
-    writable(inner, place).await.map_err(Trouble::Blocked)?;
-    let entry = inner.renewals.with(place, |entry| {
-        let key = if new_key || entry.kept.wish.new_key {
-            // The one of an attempt that failed may be certified already.
-
-            let made = || inner.host.keys.generate_p256();
-            entry.key.get_or_insert_with(made).clone()
-        } else {
-            found.key.clone()
-        };
-        (key, entry.kept.clone())
-    });
-    let (key, kept) = entry.ok_or_else(|| Trouble::Failed("it was removed meanwhile".into()))?;
-    let names = kept.names();
-    let issued = match unused(inner, &state, &kept, &key.spki(), &found.leaf) {
-        Some(issued) => issued,
-        None => {
-            let certified =
-                certificates::certify(inner, key.spki(), names.clone(), kept.wish.days).await;
-            certified.map_err(|error| Trouble::Failed(error.to_string()))?
-        }
-    };
-    if !files::is_for(&issued, &*key, &names) {
-        return Err(Trouble::Failed(
-            "another certificate was issued than was asked for".into(),
-        ));
-    }
-    let set = files::of(&issued, &*key, kept.access());
-    let written = inner.host.outside.replace(place, set).await;
-    written.map_err(|error| Trouble::Failed(words(&error)))?;
-    let looked = read(inner, place).await.map_err(Trouble::Failed)?;
-    succeed(inner, place, &looked).await;
-    Ok(())
-}
-
-/// A certificate that was issued for this and that never came into the files:
-/// the answer was lost, or they could not be written.
-fn unused(
-    inner: &Inner,
-    state: &State,
-    kept: &Kept,
-    spki: &[u8],
-    leaf: &Certificate,
-) -> Option<Issued> {
-    let (serial, listed) = certificates::newest(state, inner.me, spki)?;
-    let newer = listed.not_before_ms > leaf.not_before_ms || leaf.spki != spki;
-    let names = kept.names();
-    let same = listed.names.len() == names.len() && listed.names.iter().all(|n| names.contains(n));
-    let life = |listed: &Listed| Life {
-        begin_ms: listed.not_before_ms,
-        end_ms: listed.not_after_ms,
-    };
-    let due_ms = due::due_ms(
-        life(listed),
-        kept.before_ms(),
-        IssuerState::InForce,
-        kept.jitter,
-    );
-    let good = newer
-        && same
-        && serial != leaf.serial
-        && !state.is_revoked(&serial, listed)
-        && inner.host.clock.wall_ms() < due_ms;
-    good.then(|| certificates::issued(state, serial, listed))?
 }

@@ -1,16 +1,15 @@
-//! What a person is answered whose wish isn't done, and having the ledger decide
-//! one.
+//! What a person is answered whose wish isn't done, and having the ledger do one.
 
 use std::time::Duration;
 
 use innermesh_proto::{
-    ledger::{Content, Outcome, Refusal},
+    ledger::{Content, Refusal},
     name::Label,
 };
 
 use crate::{
     control::{ControlError, ErrorCode},
-    node::Inner,
+    ledger::client::{Accepted, Client, RequestError},
 };
 
 /// How long the ledger may take to decide what a person waits for.
@@ -42,19 +41,17 @@ pub(crate) fn by_refusal(refusal: &Refusal) -> ControlError {
     }
 }
 
-/// Has the ledger decide what this node asks; a refusal is an error.
-pub(crate) async fn decide(inner: &Inner, content: &Content) -> Result<Outcome, ControlError> {
-    match submit(inner, content).await? {
-        Outcome::Refused(refusal) => Err(by_refusal(&refusal)),
-        outcome => Ok(outcome),
+/// Why the ledger didn't do what was asked.
+pub(crate) fn not_done(error: RequestError) -> ControlError {
+    match error {
+        RequestError::Refused(refusal) => by_refusal(&refusal),
+        RequestError::Unavailable(error) => unavailable(error),
     }
 }
 
-/// As [`decide`], with a refusal as an outcome.
-pub(crate) async fn submit(inner: &Inner, content: &Content) -> Result<Outcome, ControlError> {
-    let request = inner.client.request(content, inner.now_ms());
-    let submitted = inner.client.submit(&request, PATIENCE).await;
-    submitted.map_err(|error| ControlError::new(ErrorCode::Unavailable, error))
+/// Has the ledger do what a person waits for.
+pub(crate) async fn decide(client: &Client, content: &Content) -> Result<Accepted, ControlError> {
+    client.ask(content, PATIENCE).await.map_err(not_done)
 }
 
 pub(crate) fn unavailable(why: impl std::fmt::Display) -> ControlError {

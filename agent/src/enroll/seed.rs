@@ -1,0 +1,174 @@
+//! The member at which a machine asks that is none yet: where it is, and how it is
+//! asked.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use innermesh_proto::{codec, crypto::PublicKey, ledger::State, limits, rpc::Failure};
+use ipnet::IpNet;
+
+use super::join_error::JoinError;
+use crate::{
+    host::{Host, keys::NodeKey, state_folder},
+    ledger::file::LEDGER,
+    quic::{CallError, Channel, Membership, MembershipCheck, Settings, Transport},
+    tls::MeshTls,
+};
+
+/// The port of agents, unless another is given.
+pub const DEFAULT_PORT: u16 = 51819;
+/// How long one step with a seed may take.
+pub(super) const STEP: Duration = Duration::from_secs(10);
+
+/// Whether this machine is in no mesh yet.
+pub(super) async fn check_free(host: &Host) -> Result<(), JoinError> {
+    if host.disk.read(LEDGER.as_ref()).await?.is_some() {
+        let folder = host.disk.root().display().to_string();
+        return Err(match state_folder::left(&*host.disk).await? {
+            Some(said) => JoinError::Left { said, folder },
+            None => JoinError::Exists(folder),
+        });
+    }
+    Ok(())
+}
+
+/// What a machine that is no member yet dials from.
+pub(super) fn open(
+    host: &Host,
+    identity: &Arc<dyn NodeKey>,
+    tls: &MeshTls,
+) -> Result<Transport, JoinError> {
+    Ok(Transport::open(
+        host,
+        Settings {
+            me: identity.public().node_id(),
+            listen: SocketAddr::from(([0u16; 8], 0)),
+            server: None,
+            client: tls.client()?,
+            membership: Arc::new(Nobody),
+            open_to_strangers: Default::default(),
+        },
+    )?)
+}
+
+/// Ranges that this machine has already end it before anything is spent.
+pub(super) async fn check_clash(
+    host: &Host,
+    genesis: &State,
+    interface: &str,
+) -> Result<(), JoinError> {
+    for net in [IpNet::V4(genesis.ipv4), IpNet::V6(genesis.mesh.ula())] {
+        if let Some(clash) = host.net.clash(net, interface).await {
+            return Err(JoinError::Clash(net, clash));
+        }
+    }
+    Ok(())
+}
+
+/// Connects to the first of the seed's addresses that answers.
+pub(super) async fn connect(
+    host: &Host,
+    seed: &str,
+    transport: &Transport,
+) -> Result<Channel, JoinError> {
+    let (name, port) = parse_seed(seed)?;
+    let addresses = host
+        .net
+        .resolve(&name, port)
+        .await
+        .map_err(|e| JoinError::Resolve(name.clone(), e))?;
+    let mut why = "it has no address".to_string();
+    for address in addresses {
+        match transport.dial_unregistered(address, None).await {
+            Ok(channel) => return Ok(channel),
+            Err(error) => why = error.to_string(),
+        }
+    }
+    Err(unreachable(seed, &why))
+}
+
+pub(super) fn unreachable(seed: &str, why: &str) -> JoinError {
+    let port = parse_seed(seed).map_or(DEFAULT_PORT, |(_, port)| port);
+    JoinError::Unreachable {
+        seed: seed.to_string(),
+        port,
+        why: why.to_string(),
+    }
+}
+
+/// Host and port of `host`, `host:port`, `v6`, `[v6]` or `[v6]:port`.
+fn parse_seed(seed: &str) -> Result<(String, u16), JoinError> {
+    let bad = || JoinError::Seed(seed.chars().take(200).collect());
+    if let Ok(ip) = seed.parse::<IpAddr>() {
+        return Ok((ip.to_string(), DEFAULT_PORT));
+    }
+    if let Ok(address) = seed.parse::<SocketAddr>() {
+        return Ok((address.ip().to_string(), address.port()));
+    }
+    let (host, port) = match seed.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().map_err(|_| bad())?),
+        None => (seed, DEFAULT_PORT),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let good = !host.is_empty()
+        && host.len() <= 253
+        && !host.contains(|c: char| c.is_whitespace() || c == '/');
+    if good && port != 0 {
+        Ok((host.to_string(), port))
+    } else {
+        Err(bad())
+    }
+}
+
+pub(super) async fn ask<Q: serde::Serialize, A: serde::de::DeserializeOwned>(
+    channel: &Channel,
+    method: u16,
+    query: &Q,
+    patience: Duration,
+) -> Result<A, JoinError> {
+    let answer = channel
+        .call(method, codec::encode(query), patience)
+        .await
+        .map_err(|error| match error {
+            CallError::Failed(Failure::Refused(why) | Failure::Unavailable(why)) => {
+                JoinError::Refused(why)
+            }
+            CallError::Failed(Failure::Malformed) => JoinError::NotRead,
+            error => JoinError::Seeded(error.to_string()),
+        })?;
+    codec::decode(&answer, limits::RPC_BYTES).map_err(|e| JoinError::Seeded(e.to_string()))
+}
+
+/// While joining, nobody is a member: there is no ledger to say so.
+struct Nobody;
+
+impl MembershipCheck for Nobody {
+    fn check(&self, _: &PublicKey) -> Membership {
+        Membership::Unknown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_a_host_with_a_port_or_without() {
+        let parsed = |seed: &str| {
+            parse_seed(seed)
+                .map(|(host, port)| format!("{host} {port}"))
+                .ok()
+        };
+        assert_eq!(parsed("a.example").as_deref(), Some("a.example 51819"));
+        assert_eq!(parsed("a.example:7").as_deref(), Some("a.example 7"));
+        assert_eq!(parsed("192.0.2.1").as_deref(), Some("192.0.2.1 51819"));
+        assert_eq!(parsed("2001:db8::1").as_deref(), Some("2001:db8::1 51819"));
+        assert_eq!(parsed("[2001:db8::1]:9").as_deref(), Some("2001:db8::1 9"));
+        for bad in ["", ":1", "a:b", "a b", "http://x/", "a:0", "a:70000"] {
+            assert_eq!(parsed(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Why an agent can't start.
+
+use crate::{
+    dns::ListenError, enroll::refetch::Unfetched, host::key_files::KeyFileError,
+    ledger::LedgerError, quic::TransportError, services::ServiceError, tls::TlsError,
+    tunnel::TunnelError,
+};
+
+/// Why an agent can't start. The state folder is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Another agent holds the folder.
+    #[error("another agent runs on {0}; stop it first, or use another --dir")]
+    Locked(String),
+    /// The disk.
+    #[error("{0} can't be used: {1}")]
+    Io(String, std::io::Error),
+    /// A key file.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The ledger had to be fetched again.
+    #[error("the ledger can't be fetched again: {0}")]
+    Refetch(#[from] Unfetched),
+    /// It has left.
+    #[error("{said}; to have it in a mesh again, move {folder} away and `agent join`")]
+    Left {
+        /// What its folder says.
+        said: String,
+        /// The folder.
+        folder: String,
+    },
+    /// This machine isn't a member by its own ledger.
+    #[error(
+        "this machine is not a member of the mesh any more: move {0} away and `agent join` with a new invite"
+    )]
+    NotMember(String),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The QUIC endpoint.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// No address for the QUIC endpoint.
+    #[error("no address to listen on; set `listen` in the configuration")]
+    NoListen,
+    /// The tunnel.
+    #[error(transparent)]
+    Tunnel(#[from] TunnelError),
+    /// DNS.
+    #[error(transparent)]
+    Dns(#[from] ListenError),
+    /// A service of the configuration.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+}

@@ -1,0 +1,157 @@
+//! What is seen of the tunnel to a node: whether it answers, and whether it is cut
+//! off.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream};
+use innermesh_proto::{
+    codec,
+    id::NodeId,
+    limits,
+    message::{CutOff, CutOffQuery},
+    rpc::method,
+    tunnel::{TunnelKey, TunnelPlan},
+    view::MeshView,
+};
+use ipnet::IpNet;
+use tokio::sync::watch;
+
+use crate::{
+    control::{
+        members::{CutOffAt, CutOffSeen},
+        node::TunnelPing,
+    },
+    host::Host,
+    node::shared::{cut_off::CutOffWatch, handles::Handles, tunnel_progress::Progress},
+    tunnel::{PeerState, Tunnel},
+};
+
+/// How long a peer may take to answer through the tunnel.
+const PROBE: Duration = Duration::from_secs(3);
+/// Between two looks at what changes without a word.
+const LOOK: Duration = Duration::from_millis(50);
+/// A WireGuard session this old takes no packets any more (whitepaper §6.1).
+const SESSION: Duration = Duration::from_secs(180);
+/// How long a peer may take to say whether it has cut a node off.
+const ANSWER: Duration = Duration::from_millis(2500);
+
+/// Sends probes through the tunnel.
+pub(crate) struct TunnelProber {
+    pub host: Host,
+    pub tunnel: Arc<dyn Tunnel>,
+    pub progress: watch::Sender<Progress>,
+    /// Where probes go; whether anything listens there doesn't matter.
+    pub port: u16,
+}
+
+impl TunnelProber {
+    /// Sends something to a member's overlay address, and tells whether anything
+    /// came back through the tunnel from it; `None` where there is none to it.
+    pub async fn ping(&self, view: &MeshView, node: NodeId) -> Option<TunnelPing> {
+        let member = view.ledger.members.get(&node)?;
+        let plan = self.progress.borrow().plan.clone();
+        let address = IpAddr::V4(member.ipv4);
+        let key = key_of(&plan, address)?;
+        let before = self.peer(&key).await?.rx_bytes;
+        // Whether anything listens there doesn't matter: a refusal comes back too.
+        let target = SocketAddr::new(address, self.port);
+        let mut probe = pin!(self.host.net.probe_tcp(target));
+        let mut sent = false;
+        let clock = &self.host.clock;
+        let end = clock.now() + PROBE;
+        loop {
+            let seen = self.peer(&key).await?;
+            let works = seen.rx_bytes > before;
+            if works || clock.now() >= end {
+                return Some(TunnelPing {
+                    works,
+                    handshake: seen.last_handshake.is_some_and(|age| age < SESSION),
+                    age_s: seen.last_handshake.map(|age| age.as_secs()),
+                });
+            }
+            tokio::select! {
+                _ = &mut probe, if !sent => sent = true,
+                () = clock.sleep(LOOK) => {}
+            }
+        }
+    }
+
+    async fn peer(&self, key: &TunnelKey) -> Option<PeerState> {
+        let mut state = self.tunnel.observe().await.ok()?;
+        state.peers.remove(key)
+    }
+}
+
+/// Whose packets reach the address: what is announced doesn't matter.
+fn key_of(plan: &TunnelPlan, address: IpAddr) -> Option<TunnelKey> {
+    let net = IpNet::from(address);
+    let mut peers = plan.peers.iter();
+    let (key, _) = peers.find(|(_, peer)| peer.allowed_ips.contains(&net))?;
+    Some(*key)
+}
+
+/// What this node has seen of a node's being cut off, itself first, then what
+/// each connected peer says of itself.
+pub async fn cut_off(node: &Handles, watch: &CutOffWatch, whom: NodeId) -> CutOffSeen {
+    let state = node.ledger.state();
+    let connected = node.transport.connected();
+    let peers: Vec<NodeId> = connected
+        .into_iter()
+        .map(|peer| peer.node)
+        .filter(|peer| *peer != whom && state.members.contains_key(peer))
+        .take(limits::CUT_OFF_ASKED)
+        .collect();
+    let names = &state;
+    let asked = stream::iter(peers.clone()).map(|peer| async move {
+        CutOffAt {
+            node: names.name_of(peer),
+            cut_off: ask(node, peer, whom).await,
+        }
+    });
+    let answers = asked.buffered(limits::CUT_OFF_ASKED).collect::<Vec<_>>();
+    let (here, peers_say) = tokio::join!(watch.is_cut_off(whom), answers);
+    let others = state.members.iter().map(|(other, _)| *other);
+    let unreached =
+        others.filter(|other| *other != node.me && *other != whom && !peers.contains(other));
+    CutOffSeen {
+        here,
+        peers: peers_say,
+        unreached: unreached.map(|other| state.name_of(other)).collect(),
+    }
+}
+
+/// `None` where no answer came, as from an older agent.
+async fn ask(node: &Handles, peer: NodeId, whom: NodeId) -> Option<bool> {
+    let query = codec::encode(&CutOffQuery { node: whom });
+    let call = node.transport.call(peer, method::CUT_OFF, query, ANSWER);
+    let answer = call.await.ok()?;
+    let said: CutOff = codec::decode(&answer, limits::RPC_BYTES).ok()?;
+    Some(said.cut_off)
+}
+
+#[cfg(test)]
+mod tests {
+    use innermesh_proto::tunnel::TunnelPeer;
+
+    use super::*;
+
+    #[test]
+    fn a_peers_key_is_that_of_the_plan() {
+        let peer = TunnelPeer {
+            allowed_ips: ["10.7.0.2/32".parse().unwrap()].into(),
+            ..TunnelPeer::default()
+        };
+        let plan = TunnelPlan {
+            peers: [(TunnelKey([2; 32]), peer)].into(),
+            ..TunnelPlan::default()
+        };
+        let key = |address: &str| key_of(&plan, address.parse().unwrap());
+        assert_eq!(key("10.7.0.2"), Some(TunnelKey([2; 32])));
+        assert_eq!(key("10.7.0.3"), None);
+    }
+}

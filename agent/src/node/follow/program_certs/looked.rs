@@ -1,0 +1,9 @@
+//! What is in the files of a renewal.
+
+use crate::renewal::files::Found;
+
+/// What is in the files, and when it is to be renewed by wall time.
+pub(crate) struct Looked {
+    pub found: Found,
+    pub due_ms: u64,
+}

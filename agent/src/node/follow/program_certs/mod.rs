@@ -1,0 +1,15 @@
+//! The certificates that this machine's programs use, renewed in time: by short
+//! looks at wall time and never by one long timer, so that a machine that slept
+//! recovers by itself (S19). The files are looked at each time; what stands in
+//! them is what is renewed.
+
+mod attempt;
+mod entries;
+mod errors;
+mod exec;
+mod keeper;
+mod looked;
+mod run;
+mod wishes;
+
+pub(crate) use self::{entries::ProgramCerts, keeper::CertKeeper};

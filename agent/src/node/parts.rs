@@ -1,0 +1,283 @@
+//! The parts of the node: each is given the handles that it uses, and started.
+
+use std::sync::{Arc, Mutex, atomic::AtomicU64};
+
+use tokio::sync::watch;
+
+use super::{agent::Running, build::Opened, build_error::BuildError};
+use crate::{
+    dns::{Dns, DnsServer},
+    host::Mono,
+    ledger::follow::Nudge,
+    node::{
+        commands::{
+            AgentControl, Approvals, Evictions, ExternalAccounts, Leaving, ServiceDesk, StatusDesk,
+            TunnelProber, Warnings,
+        },
+        follow::{
+            acme::AcmeKeeper,
+            crl::CrlKeeper,
+            dialer::Dialer,
+            dns,
+            holds::HoldKeeper,
+            host::HostFollower,
+            ledger_backend::LedgerBackend,
+            membership::{Membership, MembershipKeeper},
+            names::NameClaimer,
+            overlay::OverlayKeeper,
+            page::{Page, PageKeeper},
+            program_certs::CertKeeper,
+            tunnel::TunnelKeeper,
+            tunnel_keys::TunnelKeyKeeper,
+            view::ViewKeeper,
+        },
+        peer::{handler::PeerHandler, requests::Requests},
+        shared::{
+            addresses::Addresses,
+            announce::Announcer,
+            cut_off::CutOffWatch,
+            enforced::Enforced,
+            handles::{FolderLock, Handles},
+            revocation_lists::Lists,
+            tunnel_progress::Progress,
+            zone::ZonePublisher,
+        },
+    },
+    services::Registry,
+    tunnel::Tunnel,
+};
+
+/// What is wired, and what several parts use.
+pub(super) struct Parts {
+    node: Handles,
+    lock: FolderLock,
+    nudge: Nudge,
+    services: Registry,
+    dns: Arc<Dns>,
+    tunnel: Arc<dyn Tunnel>,
+    stamp_ms: Arc<AtomicU64>,
+    started: Mono,
+    addresses: Addresses,
+    zone: ZonePublisher,
+    announcer: Announcer,
+    progress: watch::Sender<Progress>,
+    overlay: Arc<OverlayKeeper>,
+    standing: Arc<Membership>,
+    membership: Arc<MembershipKeeper>,
+    lists: Arc<Lists>,
+    page: Arc<Page>,
+    cut_off: CutOffWatch,
+    requests: Arc<Requests>,
+    names: Arc<NameClaimer>,
+    holds: Arc<HoldKeeper>,
+    tunnel_keys: Arc<TunnelKeyKeeper>,
+    certs: Arc<CertKeeper>,
+    acme_trouble: watch::Sender<Option<String>>,
+    /// Whether this machine has left the mesh.
+    left: watch::Sender<bool>,
+}
+
+impl Parts {
+    /// Gives each part what it uses.
+    pub fn wire(opened: Opened) -> Self {
+        let Opened {
+            node,
+            lock,
+            nudge,
+            services,
+            dns,
+            tunnel,
+            tunnel_key,
+            holds,
+            certs,
+            stamp_ms,
+        } = opened;
+        let addresses = Addresses::new(&node, dns.clone());
+        let zone = ZonePublisher {
+            view: node.view.clone(),
+            dns: dns.clone(),
+            addresses: addresses.clone(),
+            enforced: Arc::new(Enforced::default()),
+            local_sources: node.config.local_sources.clone(),
+        };
+        let announcer = Announcer {
+            config: node.config.clone(),
+            gossip: node.gossip.clone(),
+            services: services.clone(),
+            holds,
+            tunnel_key,
+        };
+        let progress = watch::Sender::default();
+        let standing = Arc::new(Membership::default());
+        let membership = MembershipKeeper::new(&node, stamp_ms.clone(), standing.clone());
+        let tunnel_keys = TunnelKeyKeeper::new(&node, tunnel.clone(), announcer.clone());
+        Self {
+            started: node.host.clock.now(),
+            overlay: Arc::new(OverlayKeeper::new(&node, zone.clone())),
+            membership: Arc::new(membership),
+            standing,
+            lists: Arc::default(),
+            page: Arc::default(),
+            cut_off: CutOffWatch::new(&node, tunnel.clone(), progress.clone()),
+            requests: Arc::new(Requests::new(&node)),
+            names: Arc::new(NameClaimer::new(&node, services.clone())),
+            holds: Arc::new(HoldKeeper::new(&node, announcer.clone())),
+            tunnel_keys: Arc::new(tunnel_keys),
+            certs: Arc::new(CertKeeper::new(&node, certs)),
+            acme_trouble: watch::Sender::default(),
+            left: watch::Sender::new(false),
+            node,
+            lock,
+            nudge,
+            services,
+            dns,
+            tunnel,
+            stamp_ms,
+            addresses,
+            zone,
+            announcer,
+            progress,
+        }
+    }
+
+    /// Brings up what follows the view, then answers peers.
+    pub async fn start(self) -> Result<Running, BuildError> {
+        self.overlay.look().await;
+        self.overlay.enforce(true).await;
+        // The resolver's addresses exist once the interface has them.
+        let plan = self.node.view.borrow().tunnel_plan();
+        self.tunnel.apply(&plan).await?;
+        self.overlay.enforce(true).await;
+        self.addresses.look().await;
+        self.zone.publish();
+        let server = self.listen().await?;
+        self.follow();
+        let backend = Arc::new(LedgerBackend::new(
+            &self.node,
+            self.dns.clone(),
+            self.addresses.clone(),
+        ));
+        let trouble = self.acme_trouble.clone();
+        let acme = AcmeKeeper::new(&self.node, self.addresses.clone(), trouble)
+            .start(backend.clone())
+            .await
+            .map_err(|error| {
+                BuildError::Io(self.node.host.disk.root().display().to_string(), error)
+            })?;
+        let tasks = &self.node.host.tasks;
+        tasks.spawn(self.certs.clone().run());
+        let services = self.services.clone();
+        tasks.spawn(async move { services.run().await });
+        let accounts = ExternalAccounts { acme, backend };
+        let control = self.control(server.as_ref(), accounts);
+        Ok(Running {
+            node: self.node,
+            dns: self.dns,
+            tunnel: self.tunnel,
+            overlay: self.overlay,
+            control: Arc::new(control),
+            left: self.left,
+            server: Mutex::new(server),
+            _lock: self.lock,
+        })
+    }
+
+    /// Listens where there are sockets.
+    async fn listen(&self) -> Result<Option<DnsServer>, BuildError> {
+        let node = &self.node;
+        if !node.host.net.has_sockets() {
+            return Ok(None);
+        }
+        let server = dns::serve(node, &self.dns, &self.addresses)?;
+        let crl = CrlKeeper::new(node, self.lists.clone());
+        crl.load().await;
+        let (addresses, lists) = (self.addresses.clone(), self.lists.clone());
+        PageKeeper::new(node, addresses, lists, self.page.clone()).start();
+        node.host.tasks.spawn(crl.run());
+        Ok(Some(server))
+    }
+
+    /// Answers peers, and starts what follows the view.
+    fn follow(&self) {
+        let node = &self.node;
+        let (lists, cut_off) = (self.lists.clone(), self.cut_off.clone());
+        let handler = PeerHandler::new(
+            node,
+            self.nudge.clone(),
+            lists,
+            cut_off,
+            self.requests.clone(),
+        );
+        node.transport.serve(Arc::new(handler));
+        let tasks = &node.host.tasks;
+        let (announcer, zone) = (self.announcer.clone(), self.zone.clone());
+        let times = (self.started, self.stamp_ms.clone());
+        let view = ViewKeeper::new(node, announcer, zone, times, self.lock.clone());
+        tasks.spawn(view.run());
+        let (overlay, progress) = (self.overlay.clone(), self.progress.clone());
+        let tunnel = TunnelKeeper::new(node, self.tunnel.clone(), overlay, progress);
+        tasks.spawn(tunnel.run());
+        tasks.spawn(self.tunnel_keys.clone().run());
+        let (announcer, zone) = (self.announcer.clone(), self.zone.clone());
+        tasks.spawn(HostFollower::new(node, announcer, zone).run());
+        let (handles, standing) = (node.clone(), self.standing.clone());
+        tasks.spawn(async move { Dialer::new(&handles, standing).await.run().await });
+        tasks.spawn(self.names.clone().run());
+        tasks.spawn(self.holds.clone().run());
+        tasks.spawn(self.membership.clone().run());
+    }
+
+    /// What does each of the things that people ask for.
+    fn control(&self, server: Option<&DnsServer>, accounts: ExternalAccounts) -> AgentControl {
+        let node = &self.node;
+        let warnings = Warnings {
+            node: node.clone(),
+            services: self.services.clone(),
+            membership: self.standing.clone(),
+            tunnel: self.progress.clone(),
+            enforced: self.zone.enforced.clone(),
+            lists: self.lists.clone(),
+            page: self.page.clone(),
+            certs: self.certs.clone(),
+            acme_trouble: self.acme_trouble.clone(),
+        };
+        AgentControl {
+            node: node.clone(),
+            dns: self.dns.clone(),
+            status: StatusDesk {
+                node: node.clone(),
+                started: self.started,
+                dns_addresses: server.map_or_else(Vec::new, |server| server.addresses().to_vec()),
+                names: self.names.clone(),
+                overlay: self.overlay.clone(),
+                warnings,
+            },
+            services: ServiceDesk {
+                node: node.clone(),
+                services: self.services.clone(),
+                announcer: self.announcer.clone(),
+                names: self.names.clone(),
+            },
+            prober: TunnelProber {
+                host: node.host.clone(),
+                tunnel: self.tunnel.clone(),
+                progress: self.progress.clone(),
+                port: node.config.page_port,
+            },
+            evictions: Evictions {
+                node: node.clone(),
+                holds: self.holds.clone(),
+                cut_off: self.cut_off.clone(),
+            },
+            approvals: Approvals::new(node, self.requests.clone()),
+            leaving: Leaving {
+                node: node.clone(),
+                membership: self.membership.clone(),
+                left: self.left.clone(),
+            },
+            certs: self.certs.clone(),
+            tunnel_keys: self.tunnel_keys.clone(),
+            external_accounts: accounts,
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What this node says of itself in gossip.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+
+use innermesh_proto::{
+    head::{Announcement, WireGuard},
+    limits,
+    tunnel::TunnelKey,
+};
+
+use crate::{
+    gossip::Gossip,
+    host::Host,
+    node::{
+        config::Config,
+        shared::{hold_set::HoldSet, own_key::OwnKey},
+    },
+    quic::Transport,
+    services::Registry,
+    tunnel::BackendChoice,
+};
+
+/// Announces what changes. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Announcer {
+    pub config: Arc<Config>,
+    pub gossip: Gossip,
+    pub services: Registry,
+    pub holds: Arc<HoldSet>,
+    pub tunnel_key: Arc<OwnKey>,
+}
+
+impl Announcer {
+    /// Announces this node's services, holds and key as they are now.
+    pub fn announce(&self) {
+        let endpoints = self.gossip.own().quic.clone();
+        self.announce_at(endpoints);
+    }
+
+    /// As [`Announcer::announce`], with where this node can be dialed.
+    pub fn announce_at(&self, endpoints: Vec<SocketAddr>) {
+        let version = self.gossip.own().version.clone();
+        self.gossip.announce(Announcement {
+            version,
+            quic: endpoints,
+            wireguard: wireguard(&self.config, self.tunnel_key.get()),
+            services: self.services.instances(),
+            holds: self.holds.own(),
+            rules: self.config.known_rules,
+        });
+    }
+}
+
+/// What peers are told of the tunnel; nothing where there is none.
+pub(crate) fn wireguard(config: &Config, key: TunnelKey) -> Option<WireGuard> {
+    (config.backend != BackendChoice::None).then_some(WireGuard {
+        key,
+        port: config.tunnel_port,
+    })
+}
+
+/// Where this node can be dialed: what the configuration says, then the
+/// addresses of the host's other interfaces.
+pub(crate) async fn endpoints(
+    config: &Config,
+    host: &Host,
+    transport: &Transport,
+) -> Vec<SocketAddr> {
+    let bound = transport.local_addr().ok();
+    let port = bound.map_or(0, |address| address.port());
+    let bound = bound.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
+    let local = host.net.local_addresses().await;
+    let mut endpoints = config.advertise.clone();
+    for (interface, ip) in local {
+        let reachable = bound.is_unspecified() || bound == ip;
+        if interface != config.interface && reachable {
+            endpoints.push(SocketAddr::new(ip, port));
+        }
+    }
+    if !bound.is_unspecified() && !endpoints.iter().any(|endpoint| endpoint.ip() == bound) {
+        endpoints.push(SocketAddr::new(bound, port));
+    }
+    endpoints.truncate(limits::ENDPOINTS);
+    endpoints
+}

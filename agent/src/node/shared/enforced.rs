@@ -1,0 +1,149 @@
+//! What of the host's filter and routing is in force, and what of it a person
+//! should know.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use innermesh_proto::{
+    filter::{FilterPlan, HostNetworks, nft::Passage},
+    limits,
+};
+use ipnet::IpNet;
+
+use crate::{
+    control::finding::{Finding, Severity, code},
+    host::Mono,
+    overlay::{OverlayError, others::Lost},
+};
+
+/// Where to look; what is missing is set by itself once it can be.
+const LOG: &str = "`journalctl -u innermesh` shows since when; it is set as soon as that works";
+
+/// What is enforced here.
+#[derive(Default)]
+pub(crate) struct Enforced(Mutex<OverlayState>);
+
+#[derive(Default)]
+pub(crate) struct OverlayState {
+    pub networks: HostNetworks,
+    /// The newest plan, in force but for what `filter` and `routes` say.
+    pub plan: Option<FilterPlan>,
+    pub filter: Option<OverlayError>,
+    pub routes: Option<OverlayError>,
+    pub stored: Option<FilterPlan>,
+    /// When it was last put back, as somebody else had changed it.
+    pub restored: Option<Mono>,
+    /// What others' filters dropped at the last look, and when there was more
+    /// of it than before.
+    pub lost: BTreeMap<(Passage, bool), (Lost, Mono)>,
+}
+
+impl Enforced {
+    /// Subnets of this host's containers.
+    pub fn containers(&self) -> Vec<IpNet> {
+        let state = self.lock();
+        let all = state.networks.containers.iter();
+        all.map(|containers| containers.subnet).collect()
+    }
+
+    /// What isn't as planned.
+    pub fn findings(&self) -> Vec<Finding> {
+        let state = self.lock();
+        let filter = state.filter.as_ref().map(|error| {
+            let text = format!(
+                "the overlay isn't closed to other networks: {error}. Until that is mended, hosts on \
+                 a LAN reach this node's overlay addresses and can pretend to be members, and what \
+                 this host forwards may enter the tunnel"
+            );
+            Finding::new(code::OVERLAY_OPEN, Severity::Error, text, LOG)
+        });
+        let routes = state.routes.as_ref().map(|error| {
+            let text = format!(
+                "the overlay's routes aren't set: {error}. Until that is mended, overlay traffic may \
+                 leave this host unencrypted while the tunnel is down"
+            );
+            Finding::new(code::OVERLAY_ROUTES, Severity::Error, text, LOG)
+        });
+        let near = state.plan.as_ref().and_then(lan_overlap);
+        filter.into_iter().chain(routes).chain(near).collect()
+    }
+
+    /// What other programs did to it of late.
+    pub fn warnings(&self, now: Mono) -> Vec<String> {
+        let state = self.lock();
+        let restored = is_recent(state.restored, now).then(|| {
+            "another program removed or changed the overlay's packet filter, and it was put back: \
+             reload others' rules without `flush ruleset`"
+                .to_owned()
+        });
+        let lost = lost_warnings(&state.lost, now);
+        restored.into_iter().chain(lost).collect()
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, OverlayState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn lan_overlap(plan: &FilterPlan) -> Option<Finding> {
+    let own = plan.lan_own.first()?;
+    let near: Vec<String> = plan
+        .lan_neighbours
+        .iter()
+        .map(|lan| lan.address.to_string())
+        .collect();
+    let reached = if near.is_empty() {
+        "none of its hosts is reached".to_owned()
+    } else {
+        format!("of its hosts only {} is reached", near.join(", "))
+    };
+    let text = format!(
+        "the LAN on {} has the overlay's address range: {reached} from here",
+        own.interface
+    );
+    let remedy = "Give that LAN another range";
+    Some(Finding::new(
+        code::LAN_OVERLAP,
+        Severity::Warning,
+        text,
+        remedy,
+    ))
+}
+
+/// Whether what others did is still told.
+pub(crate) fn is_recent(then: Option<Mono>, now: Mono) -> bool {
+    let told = Duration::from_millis(limits::OTHERS_TOLD_MS);
+    then.is_some_and(|then| now.saturating_sub(then) < told)
+}
+
+/// Filters of others that drop what should pass, and what has each let it
+/// pass. One that drops both families by one rule is reported once.
+fn lost_warnings(lost: &BTreeMap<(Passage, bool), (Lost, Mono)>, now: Mono) -> BTreeSet<String> {
+    let recent = lost
+        .values()
+        .filter(|(_, grew)| is_recent(Some(*grew), now))
+        .map(|(lost, _)| lost);
+    let warnings = recent.flat_map(|lost| {
+        let what = match lost.passage {
+            Passage::In => "what other nodes send to this one",
+            Passage::Through => "packets between other nodes and this host's containers",
+            Passage::Out => "what this node sends to others",
+        };
+        let family = if lost.v4 { "IPv4" } else { "IPv6" };
+        lost.by.iter().map(move |other| match &other.command {
+            Some(command) => format!(
+                "{} drops {what}. If it isn't meant to, run `{command}`, and keep that in its \
+                 configuration",
+                other.owner
+            ),
+            None => format!(
+                "{} drops {what} ({family}); `nft monitor trace` shows where",
+                other.owner
+            ),
+        })
+    });
+    warnings.collect()
+}

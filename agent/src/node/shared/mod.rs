@@ -1,0 +1,16 @@
+//! What several rooms of the node use: handles, the state of each part, and
+//! answers to people. Nothing here knows the rooms.
+
+pub mod addresses;
+pub mod announce;
+pub mod certify;
+pub mod cut_off;
+pub mod enforced;
+pub mod handles;
+pub mod hold_set;
+pub mod issuers;
+pub mod own_key;
+pub mod refusals;
+pub mod revocation_lists;
+pub mod tunnel_progress;
+pub mod zone;
