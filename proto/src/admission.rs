@@ -138,7 +138,7 @@ pub enum Ending {
     Denied,
     /// A code was typed that isn't the machine's.
     #[error(
-        "the code was typed wrong, or somebody is in between; the request is void. Run this again, \
+        "the code was typed wrong, or there is a man-in-the-middle; the request is void. Run this again, \
          and have the new code typed"
     )]
     Void,

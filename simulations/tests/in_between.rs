@@ -258,7 +258,7 @@ async fn who_puts_its_own_key_in_place_of_the_machine_s_is_not_let_in_by_its_cod
         grants: Grants::default(),
     };
     let refused = control.ask(request.clone()).await.unwrap_err();
-    assert!(refused.message.contains("in between"), "{refused}");
+    assert!(refused.message.contains("man-in-the-middle"), "{refused}");
     // It was the one attempt.
     let refused = control.ask(request).await.unwrap_err();
     assert!(refused.message.contains("agent requests"), "{refused}");

@@ -83,7 +83,7 @@ pub enum JoinError {
     NotLetIn(#[from] Ending),
     /// It was let in by somebody who wasn't told the code.
     #[error(
-        "whoever let this machine in was not told its code: somebody is in between. Nothing was \
+        "whoever let this machine in was not told its code: possible man-in-the-middle. Nothing was \
          kept; ask through another member or over another network"
     )]
     InBetween,

@@ -317,7 +317,7 @@ impl Approvals {
             return Err(refused(format!(
                 "no machine shows this code. If it was typed wrong, that was the one attempt: what {} \
                  asked for is void, and is told so; have `agent join` run there again. If it was typed \
-                 right, somebody is in between",
+                 right: possible man-in-the-middle",
                 names.join(" and ")
             )));
         };

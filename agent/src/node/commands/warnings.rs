@@ -203,8 +203,8 @@ pub fn expiring(now_ms: u64, view: &MeshView) -> Vec<String> {
 pub fn roster_advice(state: &State) -> Option<String> {
     let advice = match state.roster.len() {
         1 => {
-            "one machine alone decides the ledger: while it is away nothing new is granted or \
-             issued (what is there goes on). Make two more CA nodes with `agent ca promote NODE`"
+            "Only one CA node. While it is offline no node, name or certificate can be added; \
+             existing ones keep working. Make two more CA nodes with `agent ca promote NODE`"
         }
         2 => {
             "two CA nodes decide together, and neither may be away: add one with \
