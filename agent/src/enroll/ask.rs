@@ -1,4 +1,4 @@
-//! Asking to be let in without a token: see [`innermesh_proto::admission`].
+//! Applicant to be let in without a token: see [`innermesh_proto::admission`].
 //! Whoever answers at the seed isn't believed in anything until an admin's
 //! agent has proved that it was told this machine's code.
 
@@ -73,7 +73,7 @@ pub async fn ask(
     let identity = keys::identity_or_new(host).await?;
     let tls = MeshTls::asking(Arc::new(AtomicU64::new(0)), host.keys.clone());
     let transport = seed::open(host, &identity, &tls)?;
-    let asking = Asking {
+    let asking = Applicant {
         host,
         options: &options,
         identity: &identity,
@@ -84,7 +84,7 @@ pub async fn ask(
     joined
 }
 
-struct Asking<'a> {
+struct Applicant<'a> {
     host: &'a Host,
     options: &'a AskOptions,
     identity: &'a Arc<dyn NodeKey>,
@@ -101,7 +101,7 @@ struct Own {
 
 impl Own {
     /// What follows from an admin's answer.
-    fn transcript(&self, asking: &Asking<'_>, offer: Offer) -> Transcript {
+    fn transcript(&self, asking: &Applicant<'_>, offer: Offer) -> Transcript {
         Transcript {
             mesh: self.genesis.mesh,
             node: asking.identity.public(),
@@ -113,31 +113,31 @@ impl Own {
 }
 
 /// An admin's agent has answered.
-struct Answered {
+struct AdminAnswer {
     transcript: Transcript,
     /// Unless the member that relays is of an older build.
     key: Option<KeyReveal>,
 }
 
-impl Answered {
+impl AdminAnswer {
     fn without_key(self) -> Self {
         Self { key: None, ..self }
     }
 }
 
-impl Asking<'_> {
+impl Applicant<'_> {
     async fn run(&self, tell: &(dyn Fn(Step) + Send + Sync)) -> Result<JoinReport, JoinError> {
         let clock = &self.host.clock;
         let end = clock.now() + Duration::from_millis(limits::REQUEST_WAIT_MS);
         let (mut channel, own) = self.begin().await?;
         tell(Step::Asked(own.genesis.domain.to_string()));
-        let mut answered: Option<Answered> = None;
+        let mut answered: Option<AdminAnswer> = None;
         loop {
             let news = match self.wait(&channel, &own, answered.as_ref()).await {
                 Ok(Some(news)) => news,
                 // It is asked without the key from now on.
                 Ok(None) => {
-                    answered = answered.map(Answered::without_key);
+                    answered = answered.map(AdminAnswer::without_key);
                     continue;
                 }
                 // A member keeps a stranger's connection for half a minute only.
@@ -152,12 +152,12 @@ impl Asking<'_> {
                     let transcript = own.transcript(self, offer);
                     let code = Code::new(&transcript, own.secret);
                     tell(Step::Code(code.to_string()));
-                    answered = Some(Answered {
+                    answered = Some(AdminAnswer {
                         key: Some(self.key(&transcript).await?),
                         transcript,
                     });
                 }
-                (News::Approved(approved), Some(Answered { transcript, .. })) => {
+                (News::Approved(approved), Some(AdminAnswer { transcript, .. })) => {
                     let code = Code::new(transcript, own.secret);
                     if approved.proof != code.proof(transcript) {
                         return Err(JoinError::InBetween);
@@ -245,7 +245,7 @@ impl Asking<'_> {
         &self,
         channel: &Channel,
         own: &Own,
-        answered: Option<&Answered>,
+        answered: Option<&AdminAnswer>,
     ) -> Result<Option<News>, JoinError> {
         let message = Wait::message(&own.genesis.mesh, &channel.exporter());
         let wait = Wait {

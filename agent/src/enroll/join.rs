@@ -85,7 +85,7 @@ async fn with_seed(
         return Err(JoinError::OtherMesh(options.seed.clone()));
     }
     seed::check_clash(host, &genesis, &options.interface).await?;
-    let asking = Asking {
+    let asking = TokenHolder {
         host,
         options,
         token,
@@ -120,7 +120,7 @@ async fn with_seed(
 const KEYS_TRIED: u32 = 2;
 
 /// A machine with a token, and the seed that it asks.
-struct Asking<'a> {
+struct TokenHolder<'a> {
     host: &'a Host,
     options: &'a JoinOptions,
     token: &'a Token,
@@ -129,7 +129,7 @@ struct Asking<'a> {
     now_ms: u64,
 }
 
-impl Asking<'_> {
+impl TokenHolder<'_> {
     /// Joins with its WireGuard key. A mesh that doesn't know such requests yet
     /// is asked without, and for the key later.
     async fn join(&self) -> Result<Joined, JoinError> {

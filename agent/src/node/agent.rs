@@ -31,10 +31,10 @@ use crate::{
 /// A running agent. Clones are the same agent.
 #[derive(Clone)]
 pub struct Agent {
-    running: Arc<Running>,
+    running: Arc<RunningAgent>,
 }
 
-pub(super) struct Running {
+pub(super) struct RunningAgent {
     pub node: Handles,
     pub dns: Arc<Dns>,
     pub tunnel: Arc<dyn Tunnel>,
@@ -47,7 +47,7 @@ pub(super) struct Running {
 }
 
 impl Agent {
-    pub(super) fn new(running: Running) -> Self {
+    pub(super) fn new(running: RunningAgent) -> Self {
         Self {
             running: Arc::new(running),
         }

@@ -60,8 +60,9 @@ pub(crate) async fn open(
         Err(LedgerError::File(FileError::Unreadable)) if kept.is_some() => None,
         Err(error) => return Err(error.into()),
     };
-    let known = Known::of(stored.as_ref(), kept.as_ref(), key);
-    let lacking = Lacking::of(stored.as_ref(), kept.clone()).filter(|_| known != Known::Enough);
+    let known = OwnKnowledge::of(stored.as_ref(), kept.as_ref(), key);
+    let lacking =
+        Lacking::of(stored.as_ref(), kept.clone()).filter(|_| known != OwnKnowledge::Enough);
     let Some(lacking) = lacking else {
         return opened(host, key, stored, kept, false).await;
     };
@@ -79,13 +80,13 @@ pub(crate) async fn open(
     }));
     let work = refetch(host, key, &lacking, &told);
     let fetched = match known {
-        Known::Some => within(&*host.clock, PATIENCE, work).await,
+        OwnKnowledge::Some => within(&*host.clock, PATIENCE, work).await,
         _ => Some(work.await),
     };
     meanwhile.end().await;
     match fetched {
         // It goes on with what is left.
-        Some(Err(Unfetched::Alone)) if known == Known::Some => {
+        Some(Err(Unfetched::Alone)) if known == OwnKnowledge::Some => {
             opened(host, key, stored, kept, false).await
         }
         Some(done) => {
@@ -126,7 +127,7 @@ async fn opened(
 
 /// What a node knows by what it has left of its ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
+enum OwnKnowledge {
     /// Itself, and those who decide: as one that runs it gets the rest.
     Enough,
     /// Itself, and not all who decided.
@@ -135,7 +136,7 @@ enum Known {
     Nobody,
 }
 
-impl Known {
+impl OwnKnowledge {
     fn of(stored: Option<&Stored>, kept: Option<&Kept>, key: &Arc<dyn NodeKey>) -> Self {
         let Some(stored) = stored else {
             return Self::Nobody;

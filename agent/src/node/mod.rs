@@ -3,7 +3,7 @@
 //! and certificates follow it. Everything outside comes in as a
 //! [`Host`](crate::host::Host).
 //!
-//! `build` opens and wires; what follows the view is in `follow`, what people ask
+//! `opened` opens, `parts` wires and starts; what follows the view is in `follow`, what people ask
 //! in `commands`, what other nodes ask in `peer`. Each task holds what it uses, and
 //! what several use lies in `shared`.
 
@@ -14,6 +14,7 @@ mod commands;
 mod config;
 mod follow;
 mod loading;
+mod opened;
 mod parts;
 mod peer;
 mod shared;

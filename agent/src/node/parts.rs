@@ -4,15 +4,15 @@ use std::sync::{Arc, Mutex, atomic::AtomicU64};
 
 use tokio::sync::watch;
 
-use super::{agent::Running, build::Opened, build_error::BuildError};
+use super::{agent::RunningAgent, build_error::BuildError, opened::Opened};
 use crate::{
     dns::{Dns, DnsServer},
     host::Mono,
     ledger::follow::Nudge,
     node::{
         commands::{
-            AgentControl, Approvals, Evictions, ExternalAccounts, Leaving, ServiceDesk, StatusDesk,
-            TunnelProber, Warnings,
+            AgentControl, Approvals, Evictions, ExternalAccounts, LeaveDesk, ServiceDesk,
+            StatusDesk, TunnelProber, Warnings,
         },
         follow::{
             acme::AcmeKeeper,
@@ -39,7 +39,7 @@ use crate::{
             enforced::Enforced,
             handles::{FolderLock, Handles},
             revocation_lists::Lists,
-            tunnel_progress::Progress,
+            tunnel_progress::TunnelProgress,
             zone::ZonePublisher,
         },
     },
@@ -60,7 +60,7 @@ pub(super) struct Parts {
     addresses: Addresses,
     zone: ZonePublisher,
     announcer: Announcer,
-    progress: watch::Sender<Progress>,
+    progress: watch::Sender<TunnelProgress>,
     overlay: Arc<OverlayKeeper>,
     standing: Arc<Membership>,
     membership: Arc<MembershipKeeper>,
@@ -141,7 +141,7 @@ impl Parts {
     }
 
     /// Brings up what follows the view, then answers peers.
-    pub async fn start(self) -> Result<Running, BuildError> {
+    pub async fn start(self) -> Result<RunningAgent, BuildError> {
         self.overlay.look().await;
         self.overlay.enforce(true).await;
         // The resolver's addresses exist once the interface has them.
@@ -170,7 +170,7 @@ impl Parts {
         tasks.spawn(async move { services.run().await });
         let accounts = ExternalAccounts { acme, backend };
         let control = self.control(server.as_ref(), accounts);
-        Ok(Running {
+        Ok(RunningAgent {
             node: self.node,
             dns: self.dns,
             tunnel: self.tunnel,
@@ -270,7 +270,7 @@ impl Parts {
                 cut_off: self.cut_off.clone(),
             },
             approvals: Approvals::new(node, self.requests.clone()),
-            leaving: Leaving {
+            leaving: LeaveDesk {
                 node: node.clone(),
                 membership: self.membership.clone(),
                 left: self.left.clone(),

@@ -85,12 +85,12 @@ struct Session {
     commitment: Hash,
     offer: Offer,
     since: Mono,
-    shown: Option<Shown>,
+    shown: Option<Revealed>,
 }
 
 /// What a machine has shown.
 #[derive(Clone)]
-struct Shown {
+struct Revealed {
     /// All that was said.
     transcript: Transcript,
     /// That its key is its own.
@@ -267,7 +267,7 @@ impl Approvals {
                 &reveal.possession,
                 &*self.node.host.keys,
             ) {
-                session.shown = Some(Shown {
+                session.shown = Some(Revealed {
                     key: self.key_of(session, &transcript).await,
                     transcript,
                     possession: reveal.possession,

@@ -22,7 +22,7 @@ use crate::{
     node::{
         commands::{
             acme::ExternalAccounts, admit::Approvals, ca_status, certificates, dns,
-            evict::Evictions, invite, leave::Leaving, peers, records, recovery,
+            evict::Evictions, invite, leave::LeaveDesk, peers, records, recovery,
             services::ServiceDesk, status::StatusDesk, tunnel::TunnelProber, voters,
         },
         follow::{program_certs::CertKeeper, tunnel_keys::TunnelKeyKeeper},
@@ -42,7 +42,7 @@ pub(crate) struct AgentControl {
     pub prober: TunnelProber,
     pub evictions: Evictions,
     pub approvals: Approvals,
-    pub leaving: Leaving,
+    pub leaving: LeaveDesk,
     pub certs: Arc<CertKeeper>,
     pub tunnel_keys: Arc<TunnelKeyKeeper>,
     pub external_accounts: ExternalAccounts,

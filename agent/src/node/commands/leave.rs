@@ -29,14 +29,14 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Takes this machine out of the mesh.
-pub(crate) struct Leaving {
+pub(crate) struct LeaveDesk {
     pub node: Handles,
     pub membership: Arc<MembershipKeeper>,
     /// Whether it has left.
     pub left: watch::Sender<bool>,
 }
 
-impl Leaving {
+impl LeaveDesk {
     /// Leaves, or takes the next step towards it: it can be asked again.
     ///
     /// # Errors

@@ -22,6 +22,6 @@ mod warnings;
 
 pub(crate) use self::{
     acme::ExternalAccounts, admit::Approvals, answer::AgentControl, evict::Evictions,
-    leave::Leaving, services::ServiceDesk, status::StatusDesk, tunnel::TunnelProber,
+    leave::LeaveDesk, services::ServiceDesk, status::StatusDesk, tunnel::TunnelProber,
     warnings::Warnings,
 };

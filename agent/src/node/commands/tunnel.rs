@@ -27,7 +27,7 @@ use crate::{
         node::TunnelPing,
     },
     host::Host,
-    node::shared::{cut_off::CutOffWatch, handles::Handles, tunnel_progress::Progress},
+    node::shared::{cut_off::CutOffWatch, handles::Handles, tunnel_progress::TunnelProgress},
     tunnel::{PeerState, Tunnel},
 };
 
@@ -44,7 +44,7 @@ const ANSWER: Duration = Duration::from_millis(2500);
 pub(crate) struct TunnelProber {
     pub host: Host,
     pub tunnel: Arc<dyn Tunnel>,
-    pub progress: watch::Sender<Progress>,
+    pub progress: watch::Sender<TunnelProgress>,
     /// Where probes go; whether anything listens there doesn't matter.
     pub port: u16,
 }

@@ -15,7 +15,7 @@ use crate::{
         follow::{holds, membership::Membership, page::Page, program_certs::CertKeeper},
         shared::{
             enforced::Enforced, handles::Handles, revocation_lists::Lists,
-            tunnel_progress::Progress,
+            tunnel_progress::TunnelProgress,
         },
     },
     services::Registry,
@@ -26,7 +26,7 @@ pub(crate) struct Warnings {
     pub node: Handles,
     pub services: Registry,
     pub membership: Arc<Membership>,
-    pub tunnel: watch::Sender<Progress>,
+    pub tunnel: watch::Sender<TunnelProgress>,
     pub enforced: Arc<Enforced>,
     pub lists: Arc<Lists>,
     pub page: Arc<Page>,

@@ -42,7 +42,7 @@ const FORGOTTEN: Duration = Duration::from_secs(120);
 const COURTESY: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Target {
+enum DialTarget {
     Member(NodeId),
     Seed(SocketAddr),
 }
@@ -57,14 +57,14 @@ pub(crate) struct Dialer {
     membership: Arc<Membership>,
     seeds: Vec<SocketAddr>,
     paths: BTreeMap<NodeId, SocketAddr>,
-    attempts: BTreeMap<Target, Attempt>,
+    attempts: BTreeMap<DialTarget, Attempt>,
     /// Addresses from which no agent ever answered: whoever announces them,
     /// they are left alone for longer and longer.
     silent: BTreeMap<IpAddr, Attempt>,
     /// Addresses that are being dialed: of those that nobody knows, once at a
     /// time, however many members announce them.
     trying: BTreeSet<IpAddr>,
-    dialing: BTreeSet<Target>,
+    dialing: BTreeSet<DialTarget>,
     /// Members that aren't connected, as of `looked`.
     lacking: BTreeSet<NodeId>,
     looked: Option<(Mono, Arc<State>)>,
@@ -78,8 +78,8 @@ struct Attempt {
 }
 
 /// What came of a dial.
-struct Done {
-    target: Target,
+struct Dialed {
+    target: DialTarget,
     result: Result<NodeId, DialError>,
     tried: BTreeSet<IpAddr>,
     /// Of these, the addresses that didn't answer.
@@ -125,7 +125,7 @@ impl Dialer {
                 event = events.recv() => match event {
                     Ok(PeerEvent::Up(node)) => {
                         self.lacking.remove(&node);
-                        self.attempts.remove(&Target::Member(node));
+                        self.attempts.remove(&DialTarget::Member(node));
                         self.membership.note(node, false);
                         let gossip = self.gossip.clone();
                         self.host.tasks.spawn(async move { gossip.greet(node).await });
@@ -138,7 +138,7 @@ impl Dialer {
         }
     }
 
-    fn dial(&mut self, dials: &mut JoinSet<Done>) {
+    fn dial(&mut self, dials: &mut JoinSet<Dialed>) {
         let now = self.host.clock.now();
         for (target, addresses) in self.wanted(now) {
             if dials.len() >= PARALLEL {
@@ -159,8 +159,8 @@ impl Dialer {
                 self.trying.extend(&tried);
                 dials.spawn(async move {
                     let expect = match target {
-                        Target::Member(node) => Some(node),
-                        Target::Seed(_) => None,
+                        DialTarget::Member(node) => Some(node),
+                        DialTarget::Seed(_) => None,
                     };
                     let mut result = Err(DialError::Timeout);
                     let mut silent = Vec::new();
@@ -172,7 +172,7 @@ impl Dialer {
                             Err(_) => {}
                         }
                     }
-                    Done {
+                    Dialed {
                         target,
                         result,
                         tried,
@@ -215,7 +215,7 @@ impl Dialer {
         chosen
     }
 
-    fn silent(&mut self, done: &Done) {
+    fn silent(&mut self, done: &Dialed) {
         let now = self.host.clock.now();
         self.trying.retain(|ip| !done.tried.contains(ip));
         let connected = self.transport.paths();
@@ -258,7 +258,7 @@ impl Dialer {
     }
 
     /// Whom to dial, and where.
-    fn wanted(&mut self, now: Mono) -> Vec<(Target, Vec<SocketAddr>)> {
+    fn wanted(&mut self, now: Mono) -> Vec<(DialTarget, Vec<SocketAddr>)> {
         self.look(now);
         let me = self.me;
         let mut wanted = Vec::new();
@@ -279,19 +279,19 @@ impl Dialer {
                     addresses.push(address);
                 }
             }
-            wanted.push((Target::Member(*node), addresses));
+            wanted.push((DialTarget::Member(*node), addresses));
         }
         if !self.lacking.is_empty() && self.transport.peers().is_empty() {
             wanted.extend(
                 self.seeds
                     .iter()
-                    .map(|seed| (Target::Seed(*seed), vec![*seed])),
+                    .map(|seed| (DialTarget::Seed(*seed), vec![*seed])),
             );
         }
         wanted
     }
 
-    fn done(&mut self, target: Target, result: Result<NodeId, DialError>) {
+    fn done(&mut self, target: DialTarget, result: Result<NodeId, DialError>) {
         self.dialing.remove(&target);
         match result {
             Ok(_) => {
@@ -302,7 +302,7 @@ impl Dialer {
                 if matches!(error, DialError::Expired) {
                     self.membership.wanted.notify_one();
                 }
-                if let (DialError::Evicted, Target::Member(node)) = (&error, target) {
+                if let (DialError::Evicted, DialTarget::Member(node)) = (&error, target) {
                     self.membership.note(node, true);
                 }
                 let failures = self

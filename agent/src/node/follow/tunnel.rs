@@ -9,7 +9,7 @@ use crate::{
     host::Host,
     node::{
         follow::overlay::OverlayKeeper,
-        shared::{handles::Handles, tunnel_progress::Progress},
+        shared::{handles::Handles, tunnel_progress::TunnelProgress},
     },
     tunnel::{Applied, Tunnel},
 };
@@ -29,7 +29,7 @@ pub(crate) struct TunnelKeeper {
     view: watch::Sender<Arc<MeshView>>,
     tunnel: Arc<dyn Tunnel>,
     overlay: Arc<OverlayKeeper>,
-    progress: watch::Sender<Progress>,
+    progress: watch::Sender<TunnelProgress>,
 }
 
 impl TunnelKeeper {
@@ -37,7 +37,7 @@ impl TunnelKeeper {
         node: &Handles,
         tunnel: Arc<dyn Tunnel>,
         overlay: Arc<OverlayKeeper>,
-        progress: watch::Sender<Progress>,
+        progress: watch::Sender<TunnelProgress>,
     ) -> Self {
         Self {
             host: node.host.clone(),

@@ -16,13 +16,13 @@ use crate::quic::Held;
 const ANSWER: u32 = limits::LEDGER_ANSWER_BYTES as u32;
 
 /// What is left of it.
-pub struct Answers {
+pub struct AnswerRoom {
     all: Arc<Semaphore>,
     /// Of each peer that has some now.
     of: Mutex<BTreeMap<NodeId, Arc<Semaphore>>>,
 }
 
-impl Default for Answers {
+impl Default for AnswerRoom {
     fn default() -> Self {
         Self {
             all: Arc::new(Semaphore::new(limits::LEDGER_ANSWERS_BYTES)),
@@ -31,7 +31,7 @@ impl Default for Answers {
     }
 }
 
-impl Answers {
+impl AnswerRoom {
     /// Waits for room for one more answer to this peer.
     pub async fn room(&self, peer: NodeId) -> Held {
         let share = self.share(peer);
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn one_peer_takes_no_more_than_its_share_and_all_no_more_than_there_is() {
-        let answers = Answers::default();
+        let answers = AnswerRoom::default();
         let room = |peer| answers.room(node(peer)).now_or_never();
         let held: Vec<_> = (0..32).filter_map(|_| room(1)).collect();
         assert_eq!(held.len(), SHARE);

@@ -15,7 +15,7 @@ use innermesh_proto::{
     rpc::{Failure, method},
 };
 
-use super::{answers::Answers, decider::Decider, decode::read, requests::Requests};
+use super::{answers::AnswerRoom, decider::Decider, decode::read, requests::Requests};
 use crate::{
     gossip::Gossip,
     host::Host,
@@ -27,13 +27,13 @@ use crate::{
     quic::{Caller, Handler, Held},
 };
 
-/// Answers peers.
+/// AnswerRoom peers.
 pub(crate) struct PeerHandler {
     host: Host,
     ledger: Ledger,
     gossip: Gossip,
     nudge: Nudge,
-    answers: Answers,
+    answers: AnswerRoom,
     lists: Arc<Lists>,
     cut_off: CutOffWatch,
     requests: Arc<Requests>,
@@ -53,7 +53,7 @@ impl PeerHandler {
             ledger: node.ledger.clone(),
             gossip: node.gossip.clone(),
             nudge,
-            answers: Answers::default(),
+            answers: AnswerRoom::default(),
             lists,
             cut_off,
             decider: Decider::new(node, requests.clone()),

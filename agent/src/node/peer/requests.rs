@@ -37,11 +37,11 @@ const HOLD_BACK: Duration = Duration::from_secs(5);
 pub(crate) struct Requests {
     host: Host,
     ledger: Ledger,
-    waiting: Mutex<Vec<Request>>,
+    waiting: Mutex<Vec<WaitingRequest>>,
     changed: watch::Sender<u64>,
 }
 
-struct Request {
+struct WaitingRequest {
     ask: Ask,
     remote: SocketAddr,
     since: Mono,
@@ -63,7 +63,7 @@ impl Requests {
     }
 
     /// Those that haven't waited for too long.
-    fn waiting(&self, now: Mono) -> MutexGuard<'_, Vec<Request>> {
+    fn waiting(&self, now: Mono) -> MutexGuard<'_, Vec<WaitingRequest>> {
         let mut waiting = self.waiting.lock().unwrap_or_else(|e| e.into_inner());
         let most = Duration::from_millis(limits::REQUEST_WAIT_MS);
         waiting.retain(|request| now < request.since + most);
@@ -99,7 +99,7 @@ impl Requests {
             ));
         }
         tracing::info!(name = %ask.name, remote = %caller.remote, "a machine asks to be let in");
-        waiting.push(Request {
+        waiting.push(WaitingRequest {
             ask,
             remote: caller.remote,
             since: now,
@@ -291,7 +291,10 @@ fn check(state: &State, ask: &Ask) -> Result<(), AskError> {
 }
 
 /// An open request.
-fn find<'w>(waiting: &'w mut [Request], commitment: &Hash) -> Result<&'w mut Request, Failure> {
+fn find<'w>(
+    waiting: &'w mut [WaitingRequest],
+    commitment: &Hash,
+) -> Result<&'w mut WaitingRequest, Failure> {
     let mut open = waiting
         .iter_mut()
         .filter(|request| request.verdict.is_none());
@@ -299,7 +302,7 @@ fn find<'w>(waiting: &'w mut [Request], commitment: &Hash) -> Result<&'w mut Req
         .ok_or_else(|| Failure::Refused("the request is over".into()))
 }
 
-fn asking(request: &Request, now: Mono) -> Asking {
+fn asking(request: &WaitingRequest, now: Mono) -> Asking {
     let age = now.saturating_sub(request.since);
     Asking {
         node: request.ask.node,

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::{
     host::Clock,
-    node::shared::{handles::Handles, tunnel_progress::Progress},
+    node::shared::{handles::Handles, tunnel_progress::TunnelProgress},
     quic::Transport,
     tunnel::Tunnel,
 };
@@ -25,11 +25,15 @@ pub(crate) struct CutOffWatch {
     view: watch::Sender<Arc<MeshView>>,
     transport: Transport,
     tunnel: Arc<dyn Tunnel>,
-    progress: watch::Sender<Progress>,
+    progress: watch::Sender<TunnelProgress>,
 }
 
 impl CutOffWatch {
-    pub fn new(node: &Handles, tunnel: Arc<dyn Tunnel>, progress: watch::Sender<Progress>) -> Self {
+    pub fn new(
+        node: &Handles,
+        tunnel: Arc<dyn Tunnel>,
+        progress: watch::Sender<TunnelProgress>,
+    ) -> Self {
         Self {
             clock: node.host.clock.clone(),
             view: node.view.clone(),

@@ -15,7 +15,7 @@ const SLOW: Duration = Duration::from_secs(3);
 const RESTART: &str = "`systemctl restart innermesh` makes the interface anew";
 /// How far the interface is as planned.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Progress {
+pub(crate) struct TunnelProgress {
     /// The plan that the interface was last made equal to.
     pub plan: Arc<TunnelPlan>,
     /// The newest view whose plan that is.
@@ -26,7 +26,7 @@ pub(crate) struct Progress {
     pub error: Option<String>,
 }
 
-impl Progress {
+impl TunnelProgress {
     /// That the interface isn't as planned.
     pub fn finding(&self, now: Mono) -> Option<Finding> {
         let since = now.saturating_sub(self.waiting?);

@@ -15,7 +15,7 @@ use crate::{
         follow::program_certs::{
             errors::{BlockedError, FailedError, Trouble},
             keeper::CertKeeper,
-            looked::Looked,
+            seen_files::SeenFiles,
         },
         shared::{certify, issuers},
     },
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 impl CertKeeper {
     /// Looks at the files, and notes what is wrong with them.
-    pub async fn look(&self, place: &SetPlace) -> Option<Looked> {
+    pub async fn look(&self, place: &SetPlace) -> Option<SeenFiles> {
         match self.read(place).await {
             Ok(looked) => {
                 self.certs.with(place, |entry| {
@@ -62,7 +62,7 @@ impl CertKeeper {
         }
     }
 
-    async fn read(&self, place: &SetPlace) -> Result<Looked, BlockedError> {
+    async fn read(&self, place: &SetPlace) -> Result<SeenFiles, BlockedError> {
         let files = self.host.outside.read(place).await;
         let files = files?;
         let folder = || place.folder.display().to_string();
@@ -96,7 +96,7 @@ impl CertKeeper {
                 due_of(&entry.kept, &found.leaf, issuer)
             })
             .ok_or(BlockedError::Removed)?;
-        Ok(Looked { found, due_ms })
+        Ok(SeenFiles { found, due_ms })
     }
 
     async fn writable(&self, place: &SetPlace) -> Result<(), BlockedError> {
@@ -111,7 +111,7 @@ impl CertKeeper {
     pub async fn renew(
         &self,
         place: &SetPlace,
-        looked: Looked,
+        looked: SeenFiles,
         new_key: bool,
     ) -> Result<(), Trouble> {
         let found = &looked.found;

@@ -24,7 +24,7 @@ use crate::{
 
 /// The certificates of this host's programs, and how their renewal stands.
 pub(crate) struct ProgramCerts {
-    entries: Mutex<BTreeMap<SetPlace, Entry>>,
+    entries: Mutex<BTreeMap<SetPlace, CertEntry>>,
     /// Files that are no renewals, and why.
     damaged: BTreeMap<PathBuf, String>,
     /// Held while files are looked at and changed: one at a time.
@@ -32,7 +32,7 @@ pub(crate) struct ProgramCerts {
     pub wake: Notify,
 }
 
-pub(crate) struct Entry {
+pub(crate) struct CertEntry {
     pub kept: Kept,
     /// When it is due by wall time, once that is known.
     pub due_ms: Option<u64>,
@@ -50,7 +50,7 @@ pub(crate) struct Entry {
     pub key: Option<Arc<dyn CaKey>>,
 }
 
-impl Entry {
+impl CertEntry {
     pub fn new(kept: Kept) -> Self {
         Self {
             kept,
@@ -92,7 +92,7 @@ impl ProgramCerts {
             let bytes = disk.read(&file).await?.unwrap_or_default();
             match parse(&bytes) {
                 Ok(kept) => {
-                    entries.insert(kept.place(), Entry::new(kept));
+                    entries.insert(kept.place(), CertEntry::new(kept));
                 }
                 Err(why) => {
                     damaged.insert(disk.root().join(file), why.to_string());
@@ -123,7 +123,7 @@ impl ProgramCerts {
         damaged.chain(told).collect()
     }
 
-    pub fn entries(&self) -> MutexGuard<'_, BTreeMap<SetPlace, Entry>> {
+    pub fn entries(&self) -> MutexGuard<'_, BTreeMap<SetPlace, CertEntry>> {
         self.entries.lock().unwrap_or_else(|e| e.into_inner())
     }
 
@@ -131,7 +131,7 @@ impl ProgramCerts {
         self.entries().keys().cloned().collect()
     }
 
-    pub fn with<T>(&self, place: &SetPlace, f: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+    pub fn with<T>(&self, place: &SetPlace, f: impl FnOnce(&mut CertEntry) -> T) -> Option<T> {
         self.entries().get_mut(place).map(f)
     }
 

@@ -75,7 +75,7 @@ pub(crate) enum Trouble {
 
 /// Why it can't be written down how a renewal stands.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum StoreError {
+pub(crate) enum RenewalStoreError {
     #[error(transparent)]
     Toml(#[from] toml::ser::Error),
     #[error(transparent)]

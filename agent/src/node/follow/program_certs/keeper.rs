@@ -10,8 +10,8 @@ use crate::{
     node::{
         follow::program_certs::{
             entries::ProgramCerts,
-            errors::{BlockedError, FailedError, StoreError},
-            looked::Looked,
+            errors::{BlockedError, FailedError, RenewalStoreError},
+            seen_files::SeenFiles,
         },
         shared::{certify::Certifier, handles::Handles},
     },
@@ -82,7 +82,7 @@ impl CertKeeper {
     }
 
     /// Notes what is in the files now.
-    pub async fn succeed(&self, place: &SetPlace, looked: &Looked) {
+    pub async fn succeed(&self, place: &SetPlace, looked: &SeenFiles) {
         let (now, wall_ms) = (self.host.clock.now(), self.host.clock.wall_ms());
         let kept = self.certs.with(place, |entry| {
             let kept = &mut entry.kept;
@@ -123,8 +123,8 @@ impl CertKeeper {
     /// Writes down how a renewal stands.
     ///
     /// # Errors
-    /// [`StoreError`]; what was there before stands.
-    pub async fn store(&self, kept: &Kept) -> Result<(), StoreError> {
+    /// [`RenewalStoreError`]; what was there before stands.
+    pub async fn store(&self, kept: &Kept) -> Result<(), RenewalStoreError> {
         let text = toml::to_string(kept)?;
         let file = kept.file();
         Ok(self.host.disk.replace(&file, text.as_bytes()).await?)

@@ -8,8 +8,8 @@ mod entries;
 mod errors;
 mod exec;
 mod keeper;
-mod looked;
 mod run;
+mod seen_files;
 mod wishes;
 
 pub(crate) use self::{entries::ProgramCerts, keeper::CertKeeper};

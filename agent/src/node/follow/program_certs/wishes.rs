@@ -8,7 +8,7 @@ use crate::{
     },
     host::outside::SetPlace,
     node::{
-        follow::program_certs::{entries::Entry, keeper::CertKeeper},
+        follow::program_certs::{entries::CertEntry, keeper::CertKeeper},
         shared::refusals::{invalid, refused},
     },
     renewal::{
@@ -52,7 +52,7 @@ impl CertKeeper {
             let why = format!("the renewal can't be kept: {why}");
             ControlError::new(ErrorCode::Internal, why)
         })?;
-        certs.entries().insert(place.clone(), Entry::new(kept));
+        certs.entries().insert(place.clone(), CertEntry::new(kept));
         let looked = self.look(&place).await;
         let kept = certs.with(&place, |entry| {
             if let Some(looked) = &looked {

@@ -3,7 +3,7 @@
 use crate::renewal::files::Found;
 
 /// What is in the files, and when it is to be renewed by wall time.
-pub(crate) struct Looked {
+pub(crate) struct SeenFiles {
     pub found: Found,
     pub due_ms: u64,
 }

@@ -1,0 +1,244 @@
+//! Opens what a member's state folder holds: keys, ledger, tunnel, transport,
+//! services, gossip and DNS.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use innermesh_proto::{
+    head::Announcement,
+    id::NodeId,
+    ledger::{State, state::Member},
+    rpc::method,
+    view::MeshView,
+    zone::Zone,
+};
+use tokio::sync::watch;
+
+use super::{
+    build_error::BuildError,
+    config::{Config, LOCK, VERSION},
+    loading::{self, Loading},
+};
+use crate::{
+    dns::Dns,
+    gossip::Gossip,
+    host::{Host, key_files as keys, state_folder},
+    ledger::{
+        Ledger,
+        client::Client,
+        follow::{self as ledger_follow, Gossiped, Nudge},
+    },
+    node::{
+        follow::{self, program_certs::ProgramCerts, tunnel_keys, view},
+        peer::membership::LedgerMembership,
+        shared::{
+            announce,
+            handles::{FolderLock, Handles},
+            hold_set::HoldSet,
+            own_key::OwnKey,
+        },
+    },
+    quic::{Settings, Transport},
+    services::Registry,
+    tls::{MeshTls, TlsError},
+    tunnel::{Tunnel, TunnelSettings, public_key},
+};
+
+/// What is opened before anything follows the view.
+pub(super) struct Opened {
+    pub node: Handles,
+    pub lock: FolderLock,
+    pub nudge: Nudge,
+    pub services: Registry,
+    pub dns: Arc<Dns>,
+    pub tunnel: Arc<dyn Tunnel>,
+    pub tunnel_key: Arc<OwnKey>,
+    pub holds: Arc<HoldSet>,
+    pub certs: ProgramCerts,
+    /// The newest ledger stamp, for TLS.
+    pub stamp_ms: Arc<AtomicU64>,
+}
+
+pub(super) async fn open(
+    config: Config,
+    host: Host,
+    loading: &watch::Sender<Option<Loading>>,
+) -> Result<Opened, BuildError> {
+    let lock = claim(&host).await?;
+    let key = keys::require_identity(&host).await?;
+    let me = key.public().node_id();
+    let ledger = loading::open(&host, &config, &key, loading).await?;
+    let state = ledger.state();
+    let member = state.members.get(&me);
+    let member = member.ok_or_else(|| BuildError::NotMember(folder(&host)))?;
+    let stamp_ms = Arc::new(AtomicU64::new(state.stamp_ms));
+    let tls = follow::membership::tls(&state, &key, &stamp_ms, &host)?;
+    let (tunnel, tunnel_key) = open_tunnel(&host, &config, &state, me).await?;
+    let holds = Arc::new(HoldSet::load(&*host.disk).await);
+    let certs = ProgramCerts::load(&*host.disk).await;
+    let certs = certs.map_err(|error| BuildError::Io(folder(&host), error))?;
+    let membership = Arc::new(LedgerMembership {
+        ledger: ledger.clone(),
+        held: holds.held(),
+        keys: host.keys.clone(),
+    });
+    let transport = open_transport(&host, &config, me, &tls, &membership)?;
+    ledger.set_term(config.ca_term);
+    ledger.set_known_rules(config.known_rules);
+    ledger.connect(Arc::new(transport.clone()));
+    let services = open_services(&host, &config, member).await?;
+    let announcement = Announcement {
+        version: VERSION.into(),
+        quic: announce::endpoints(&config, &host, &transport).await,
+        wireguard: announce::wireguard(&config, tunnel_key.get()),
+        services: services.instances(),
+        holds: holds.own(),
+        rules: config.known_rules,
+    };
+    let nudge = Nudge::default();
+    let gossiped = Arc::new(Gossiped {
+        ledger: ledger.clone(),
+        nudge: nudge.clone(),
+    });
+    let gossip = Gossip::start(
+        &host,
+        key.clone(),
+        gossiped,
+        transport.clone(),
+        announcement,
+    )
+    .await
+    .map_err(|error| BuildError::Io(folder(&host), error))?;
+    ledger_follow::start(&host, me, ledger.clone(), transport.clone(), nudge.clone());
+    let client = Client::new(
+        &host,
+        key.clone(),
+        ledger.clone(),
+        transport.clone(),
+        gossip.clone(),
+        nudge.clone(),
+    );
+    let view = Arc::new(view::first_view(me, &ledger, &gossip, host.clock.now()));
+    holds.note(&view.held);
+    let dns = open_dns(&host, &ledger, &view);
+    let node = Handles {
+        config: Arc::new(config),
+        host,
+        me,
+        key,
+        ledger,
+        client,
+        transport,
+        gossip,
+        view: watch::Sender::new(view),
+    };
+    Ok(Opened {
+        node,
+        lock,
+        nudge,
+        services,
+        dns,
+        tunnel,
+        tunnel_key,
+        holds,
+        certs,
+        stamp_ms,
+    })
+}
+
+fn folder(host: &Host) -> String {
+    host.disk.root().display().to_string()
+}
+
+/// Has the folder for this agent alone.
+async fn claim(host: &Host) -> Result<FolderLock, BuildError> {
+    let lock = host.disk.lock(Path::new(LOCK));
+    let lock = lock.map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => BuildError::Locked(folder(host)),
+        _ => BuildError::Io(folder(host), error),
+    })?;
+    let said = state_folder::left(&*host.disk).await;
+    match said.map_err(|error| BuildError::Io(folder(host), error))? {
+        Some(said) => Err(BuildError::Left {
+            said,
+            folder: folder(host),
+        }),
+        None => Ok(lock.into()),
+    }
+}
+
+async fn open_tunnel(
+    host: &Host,
+    config: &Config,
+    state: &State,
+    me: NodeId,
+) -> Result<(Arc<dyn Tunnel>, Arc<OwnKey>), BuildError> {
+    let (private_key, earlier_key) = tunnel_keys::at_start(host, state, me).await?;
+    let settings = TunnelSettings {
+        interface: config.interface.clone(),
+        private_key,
+        earlier_key,
+        listen_port: config.tunnel_port,
+        mtu: config.mtu,
+        backend: config.backend,
+    };
+    let tunnel = host.tunnels.open(settings).await?;
+    Ok((tunnel, Arc::new(OwnKey::new(public_key(&private_key)))))
+}
+
+/// Opens the endpoint on the first address that can be had; the first one's
+/// error is the one that tells.
+fn open_transport(
+    host: &Host,
+    config: &Config,
+    me: NodeId,
+    tls: &MeshTls,
+    membership: &Arc<LedgerMembership>,
+) -> Result<Transport, BuildError> {
+    let settings = |listen: SocketAddr| -> Result<Settings, TlsError> {
+        Ok(Settings {
+            me,
+            listen,
+            server: Some(tls.server()?),
+            client: tls.client()?,
+            membership: membership.clone(),
+            open_to_strangers: [method::JOIN, method::RENEW].into(),
+        })
+    };
+    let mut first = None;
+    for listen in &config.listen {
+        match Transport::open(host, settings(*listen)?) {
+            Ok(transport) => return Ok(transport),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    Err(first.map_or(BuildError::NoListen, BuildError::Transport))
+}
+
+async fn open_services(
+    host: &Host,
+    config: &Config,
+    member: &Member,
+) -> Result<Registry, BuildError> {
+    let services = Registry::load(host.clone(), config.services.clone()).await?;
+    services.set_local_addresses(vec![IpAddr::V4(member.ipv4), IpAddr::V6(member.ipv6)]);
+    Ok(services)
+}
+
+fn open_dns(host: &Host, ledger: &Ledger, first: &Arc<MeshView>) -> Arc<Dns> {
+    let state = ledger.state();
+    let first = first.clone();
+    let dns = Arc::new(Dns::new(
+        host.clock.clone(),
+        host.tasks.clone(),
+        move || Zone::build(&first.zone_input()),
+        state.ipv4,
+        state.mesh.ula(),
+    ));
+    let followed = ledger.clone();
+    dns.unsure_while(move || followed.behind().is_some());
+    dns
+}
