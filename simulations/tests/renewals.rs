@@ -17,7 +17,7 @@ use innermesh_agent::{
     },
     host::outside::{Outside, SetPlace},
     node::Agent,
-    renewal::{
+    program_certs::{
         files::{self, Found},
         kept,
     },

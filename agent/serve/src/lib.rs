@@ -10,5 +10,5 @@
 pub mod acme;
 pub mod dns;
 pub mod page;
-pub mod renewal;
+pub mod program_certs;
 pub mod services;

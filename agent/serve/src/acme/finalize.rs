@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::{
     Acme, Answer, Signed,
-    mesh::{NotDone, Wanted},
+    mesh::{IssueError, Wanted},
     order::{Identifier, Status},
     orders::AT_ONCE,
     problem::{Kind, Problem},
@@ -119,15 +119,17 @@ impl Acme {
                 order.error = None;
                 order.certified = Some(certified);
             }
-            Err(not_done) => {
-                tracing::warn!(%not_done, "an ACME order came to nothing");
-                let (status, problem) = match not_done {
-                    NotDone::Refused(why) => (Status::Invalid, Problem::unauthorized(why)),
-                    NotDone::Unavailable(why) => {
+            Err(error) => {
+                tracing::warn!(not_done = %error, "an ACME order came to nothing");
+                let (status, problem) = match error {
+                    IssueError::Refused(why) => (Status::Invalid, Problem::unauthorized(why)),
+                    IssueError::Unavailable(why) => {
                         (Status::Invalid, Problem::internal(why).with_status(503))
                     }
                     // It may be finalized again after a while.
-                    NotDone::Spent(why, wait) => (Status::Ready, Problem::rate_limited(why, wait)),
+                    IssueError::Spent(why, wait) => {
+                        (Status::Ready, Problem::rate_limited(why, wait))
+                    }
                 };
                 order.status = status;
                 order.error = Some(problem);

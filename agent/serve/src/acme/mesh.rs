@@ -23,11 +23,11 @@ pub trait Mesh: Send + Sync {
     /// The CAA records at exactly this name.
     fn caa(&self, name: &str) -> Vec<Caa>;
     /// Has the ledger issue a certificate; asks for as long as `patience`.
-    async fn certify(&self, wanted: Wanted, patience: Duration) -> Result<Certified, NotDone>;
+    async fn certify(&self, wanted: Wanted, patience: Duration) -> Result<Certified, IssueError>;
     /// What the ledger knows of a certificate.
     fn certificate(&self, serial: &Serial) -> Option<Known>;
     /// Has the ledger revoke a certificate.
-    async fn revoke(&self, serial: Serial) -> Result<(), NotDone>;
+    async fn revoke(&self, serial: Serial) -> Result<(), IssueError>;
 }
 
 /// A certificate that is wanted.
@@ -43,7 +43,7 @@ pub struct Wanted {
 
 /// Why the ledger did nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotDone {
+pub enum IssueError {
     /// It may not be.
     #[error("{0}")]
     Refused(String),

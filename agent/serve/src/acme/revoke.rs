@@ -8,7 +8,7 @@ use super::{
     Acme, Answer, Signed,
     jwk::Jwk,
     jws::Jws,
-    mesh::NotDone,
+    mesh::IssueError,
     order::{Identifier, Status},
     problem::{Kind, Problem},
 };
@@ -118,9 +118,9 @@ impl Acme {
                 status: 200,
                 ..Answer::default()
             }),
-            Err(NotDone::Refused(why)) => Err(Problem::unauthorized(why)),
-            Err(NotDone::Unavailable(why)) => Err(Problem::internal(why).with_status(503)),
-            Err(NotDone::Spent(why, wait)) => Err(Problem::rate_limited(why, wait)),
+            Err(IssueError::Refused(why)) => Err(Problem::unauthorized(why)),
+            Err(IssueError::Unavailable(why)) => Err(Problem::internal(why).with_status(503)),
+            Err(IssueError::Spent(why, wait)) => Err(Problem::rate_limited(why, wait)),
         }
     }
 }

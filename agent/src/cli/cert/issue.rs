@@ -36,7 +36,7 @@ use crate::{
         keys::{CaKey, Keys, SystemKeys},
         outside::{Outside, SetError, SetPlace, SystemOutside},
     },
-    renewal::{files, kept},
+    program_certs::{files, kept},
 };
 
 /// Get a certificate for a name of this node and renew it.

@@ -3,7 +3,7 @@
 use nix::unistd::{Group, User};
 
 use super::super::failure::Failure;
-use crate::{host::outside::Access, renewal::kept::MODES};
+use crate::{host::outside::Access, program_certs::kept::MODES};
 
 /// The access of a key's files. Without a mode it is 0600; 0640 where a group
 /// alone is named, as it is to read the key.

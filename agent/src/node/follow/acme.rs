@@ -8,7 +8,7 @@ use tokio::{net::TcpListener, sync::watch};
 use crate::{
     acme::{
         self, Acme,
-        mesh::{NotDone, Wanted},
+        mesh::{IssueError, Wanted},
         server::Shown,
     },
     ca::pem,
@@ -97,7 +97,7 @@ struct PortTaken {
 #[derive(Debug, thiserror::Error)]
 enum OwnCertificateError {
     #[error(transparent)]
-    Issue(#[from] NotDone),
+    Issue(#[from] IssueError),
     #[error(transparent)]
     Disk(#[from] std::io::Error),
 }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::{
     acme::{
-        mesh::{Known, Mesh, NotDone, Wanted},
+        mesh::{IssueError, Known, Mesh, Wanted},
         order::{Certified, Identifier},
     },
     dns::Dns,
@@ -122,7 +122,7 @@ impl Mesh for LedgerBackend {
         .collect()
     }
 
-    async fn certify(&self, wanted: Wanted, patience: Duration) -> Result<Certified, NotDone> {
+    async fn certify(&self, wanted: Wanted, patience: Duration) -> Result<Certified, IssueError> {
         certify(&self.certifier, wanted, patience).await
     }
 
@@ -142,7 +142,7 @@ impl Mesh for LedgerBackend {
         })
     }
 
-    async fn revoke(&self, serial: Serial) -> Result<(), NotDone> {
+    async fn revoke(&self, serial: Serial) -> Result<(), IssueError> {
         let asked = self.client.ask(&Content::Revoke(serial), PATIENCE).await;
         asked.map(drop).map_err(not_done)
     }
@@ -151,12 +151,12 @@ impl Mesh for LedgerBackend {
 /// Has the ledger issue a certificate.
 ///
 /// # Errors
-/// [`NotDone`].
+/// [`IssueError`].
 pub(crate) async fn certify(
     certifier: &Certifier,
     wanted: Wanted,
     patience: Duration,
-) -> Result<Certified, NotDone> {
+) -> Result<Certified, IssueError> {
     let certify = Certify {
         spki: wanted.spki,
         names: wanted.names,
@@ -165,7 +165,7 @@ pub(crate) async fn certify(
     let issued = certifier.certify(certify, patience).await;
     let issued = issued.map_err(|error| match error {
         CertifyError::Request(error) => not_done(error),
-        error @ CertifyError::Unseen => NotDone::Unavailable(error.to_string()),
+        error @ CertifyError::Unseen => IssueError::Unavailable(error.to_string()),
     })?;
     Ok(Certified {
         chain: issued.certificate + &issued.issuer,
@@ -174,12 +174,12 @@ pub(crate) async fn certify(
     })
 }
 
-fn not_done(error: RequestError) -> NotDone {
+fn not_done(error: RequestError) -> IssueError {
     match error {
-        RequestError::Refused(refusal) => NotDone::Refused(refusal.to_string()),
+        RequestError::Refused(refusal) => IssueError::Refused(refusal.to_string()),
         RequestError::Unavailable(error @ SubmitError::Spent(wait)) => {
-            NotDone::Spent(error.to_string(), wait)
+            IssueError::Spent(error.to_string(), wait)
         }
-        RequestError::Unavailable(error) => NotDone::Unavailable(error.to_string()),
+        RequestError::Unavailable(error) => IssueError::Unavailable(error.to_string()),
     }
 }

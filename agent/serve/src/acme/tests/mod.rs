@@ -29,7 +29,7 @@ use data_encoding::BASE64URL_NOPAD;
 use innermesh_proto::{certificate::Serial, zone::Caa};
 
 use super::{
-    mesh::{Known, NotDone, Wanted},
+    mesh::{IssueError, Known, Wanted},
     order::{Certified, Identifier},
     *,
 };
@@ -83,13 +83,13 @@ impl Mesh for FakeMesh {
             Vec::new()
         }
     }
-    async fn certify(&self, wanted: Wanted, _: Duration) -> Result<Certified, NotDone> {
+    async fn certify(&self, wanted: Wanted, _: Duration) -> Result<Certified, IssueError> {
         if self.down.load(Ordering::Relaxed) {
-            return Err(NotDone::Unavailable("no CA node can be reached".into()));
+            return Err(IssueError::Unavailable("no CA node can be reached".into()));
         }
         if self.spent.load(Ordering::Relaxed) {
             let wait = Duration::from_secs(89);
-            return Err(NotDone::Spent("try again later".into(), wait));
+            return Err(IssueError::Spent("try again later".into(), wait));
         }
         self.issued.lock().unwrap().push(wanted);
         Ok(Certified {
@@ -108,7 +108,7 @@ impl Mesh for FakeMesh {
             is_own: true,
         })
     }
-    async fn revoke(&self, _: Serial) -> Result<(), NotDone> {
+    async fn revoke(&self, _: Serial) -> Result<(), IssueError> {
         Ok(())
     }
 }

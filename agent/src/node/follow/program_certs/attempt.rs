@@ -19,7 +19,7 @@ use crate::{
         },
         shared::{certify, issuers},
     },
-    renewal::{
+    program_certs::{
         due::{self, IssuerState, Life},
         files::{self, Found},
         kept::Kept,

@@ -16,9 +16,9 @@ use crate::{
     },
     host::{Disk, Mono, keys::CaKey, outside::SetPlace},
     node::shared::refusals::invalid,
-    renewal::{
+    program_certs::{
         kept::{self, Failure, Kept},
-        told,
+        report,
     },
 };
 
@@ -75,7 +75,7 @@ impl CertEntry {
         let pause_ms = u64::try_from(self.not_before.saturating_sub(now).as_millis());
         let tried_ms = wall_ms.saturating_add(pause_ms.unwrap_or(u64::MAX));
         let next_ms = self.due_ms.map(|due_ms| due_ms.max(tried_ms));
-        told::row(&self.told(), next_ms.filter(|_| self.blocked.is_none()))
+        report::row(&self.told(), next_ms.filter(|_| self.blocked.is_none()))
     }
 }
 
@@ -118,7 +118,7 @@ impl ProgramCerts {
         let entries = self.entries();
         let told = entries.values().flat_map(|entry| {
             let blocked = entry.blocked.is_some();
-            told::warnings(wall_ms, &entry.told(), entry.due_ms, blocked)
+            report::warnings(wall_ms, &entry.told(), entry.due_ms, blocked)
         });
         damaged.chain(told).collect()
     }

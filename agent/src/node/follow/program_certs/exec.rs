@@ -8,7 +8,7 @@ use crate::{
         outside::{SetPlace, UserCommand},
     },
     node::follow::program_certs::keeper::CertKeeper,
-    renewal::{
+    program_certs::{
         due, files,
         kept::{Failure, Kept},
     },

@@ -15,7 +15,7 @@ use crate::{
         },
         shared::{certify::Certifier, handles::Handles},
     },
-    renewal::{
+    program_certs::{
         due,
         kept::{Failure, Kept},
     },

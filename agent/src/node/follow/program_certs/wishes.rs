@@ -11,7 +11,7 @@ use crate::{
         follow::program_certs::{entries::CertEntry, keeper::CertKeeper},
         shared::refusals::{invalid, refused},
     },
-    renewal::{
+    program_certs::{
         RENEWALS,
         kept::{self, Kept},
     },

@@ -1,11 +1,11 @@
-//! What a person is told of renewals: rows of `cert list`, and warnings of
+//! What a person reads of renewals: rows of `cert list`, and warnings of
 //! `status`.
 
 use super::{files, kept::Kept};
 use innermesh_control::renewals::RenewalRow;
 use innermesh_host::UnixTime;
 
-/// So many failures in a row are told at once.
+/// So many failures in a row are a warning at once.
 const LOUD: u32 = 3;
 const HOUR_MS: u64 = 3600 * 1000;
 const DAY_MS: u64 = 24 * HOUR_MS;
@@ -41,7 +41,7 @@ pub fn row(kept: &Kept, next_ms: Option<u64>) -> RenewalRow {
 /// was, or is, to be renewed, where that is known.
 pub fn warnings(now_ms: u64, kept: &Kept, due_ms: Option<u64>, blocked: bool) -> Vec<String> {
     let name = kept.wish.names.first().map_or("", String::as_str);
-    let mut told = Vec::new();
+    let mut lines = Vec::new();
     if let Some(failure) = &kept.failure {
         // Half of the time that was left for it.
         let late = due_ms.is_none_or(|due_ms| {
@@ -58,20 +58,20 @@ pub fn warnings(now_ms: u64, kept: &Kept, due_ms: Option<u64>, blocked: bool) ->
             times => format!(" ({times} times in a row)"),
         };
         if blocked || kept.failures >= LOUD || late {
-            told.push(format!(
+            lines.push(format!(
                 "{}the certificate of {name} can't be renewed{times}: {}{next}",
                 ends(now_ms, kept.not_after_ms),
                 failure.why
             ));
         }
     } else if kept.not_after_ms <= now_ms {
-        told.push(format!(
+        lines.push(format!(
             "{}it is renewed as soon as a CA node is reached",
             ends(now_ms, kept.not_after_ms)
         ));
     }
     if let Some(failure) = &kept.exec_failure {
-        told.push(format!(
+        lines.push(format!(
             "the certificate of {name} was renewed, and the command after it failed at {}: {}; \
              programs may still use the one before. It is run again; mend it with \
              `agent cert issue {} --exec CMD`",
@@ -80,7 +80,7 @@ pub fn warnings(now_ms: u64, kept: &Kept, due_ms: Option<u64>, blocked: bool) ->
             kept.wish.stem
         ));
     }
-    told
+    lines
 }
 
 /// How urgent it is.
@@ -103,7 +103,7 @@ mod tests {
 
     const DUE: u64 = 60 * DAY_MS;
 
-    fn told(day: u64, failures: u32, blocked: bool) -> Vec<String> {
+    fn warned(day: u64, failures: u32, blocked: bool) -> Vec<String> {
         let mut kept = kept();
         kept.failures = failures;
         kept.failure = (failures > 0 || blocked).then(|| Failure {
@@ -114,18 +114,18 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_told_when_it_repeats_and_when_half_of_the_time_is_over() {
-        assert!(told(61, 0, false).is_empty());
-        assert!(told(61, 2, false).is_empty());
-        let repeated = &told(61, 3, false)[0];
+    fn a_failure_is_a_warning_when_it_repeats_and_when_half_of_the_time_is_over() {
+        assert!(warned(61, 0, false).is_empty());
+        assert!(warned(61, 2, false).is_empty());
+        let repeated = &warned(61, 3, false)[0];
         assert!(repeated.starts_with("29 days left: "), "{repeated}");
         assert!(repeated.contains("(3 times in a row)"), "{repeated}");
         assert!(repeated.contains("agent cert renew"), "{repeated}");
-        assert!(!told(75, 1, false).is_empty());
-        assert!(told(86, 9, false)[0].starts_with("urgent, 4 days left"));
-        assert!(told(89, 9, false)[0].starts_with("urgent, 24 hours left"));
-        assert!(told(91, 9, false)[0].starts_with("expired: "));
-        assert!(told(91, 0, false)[0].starts_with("expired: "));
+        assert!(!warned(75, 1, false).is_empty());
+        assert!(warned(86, 9, false)[0].starts_with("urgent, 4 days left"));
+        assert!(warned(89, 9, false)[0].starts_with("urgent, 24 hours left"));
+        assert!(warned(91, 9, false)[0].starts_with("expired: "));
+        assert!(warned(91, 0, false)[0].starts_with("expired: "));
     }
 
     #[test]
@@ -138,20 +138,20 @@ mod tests {
     }
 
     #[test]
-    fn what_no_time_mends_is_told_at_once() {
-        let told = told(1, 0, true);
-        assert!(told[0].contains("no CA node"), "{told:?}");
-        assert!(!told[0].contains("tried again"), "{told:?}");
+    fn what_no_time_mends_is_a_warning_at_once() {
+        let lines = warned(1, 0, true);
+        assert!(lines[0].contains("no CA node"), "{lines:?}");
+        assert!(!lines[0].contains("tried again"), "{lines:?}");
     }
 
     #[test]
-    fn a_command_that_failed_is_told_at_once() {
+    fn a_command_that_failed_is_a_warning_at_once() {
         let mut kept = kept();
         kept.exec_failure = Some(Failure {
             at_ms: 0,
             why: "it ended with 1".into(),
         });
-        let told = warnings(DAY_MS, &kept, Some(DUE), false);
-        assert!(told[0].contains("it ended with 1"), "{told:?}");
+        let lines = warnings(DAY_MS, &kept, Some(DUE), false);
+        assert!(lines[0].contains("it ended with 1"), "{lines:?}");
     }
 }

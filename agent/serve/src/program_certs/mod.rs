@@ -5,7 +5,7 @@
 pub mod due;
 pub mod files;
 pub mod kept;
-pub mod told;
+pub mod report;
 
 /// Most renewals of one machine.
 pub const RENEWALS: usize = 256;
