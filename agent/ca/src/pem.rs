@@ -1,6 +1,8 @@
 //! PEM (RFC 7468): labelled base64 between lines of dashes. Text around the
 //! blocks is explanatory and is skipped, as openssl does.
 
+use std::iter;
+
 use data_encoding::BASE64;
 
 /// Largest file that is read, in bytes.
@@ -61,42 +63,36 @@ pub fn decode(text: &str) -> Result<Vec<Block>, PemError> {
     if text.len() > FILE_BYTES {
         return Err(PemError::TooLong);
     }
-    let mut blocks = Vec::new();
-    let mut open: Option<(String, String)> = None;
-    for line in text.lines().map(str::trim) {
-        match open.take() {
-            None => open = boundary(line, "BEGIN").map(|label| (label, String::new())),
-            Some((label, base64)) if boundary(line, "END").as_ref() == Some(&label) => {
-                let content = BASE64
-                    .decode(base64.as_bytes())
-                    .map_err(|_| PemError::Damaged(label.clone()))?;
-                blocks.push(Block { label, content });
-            }
-            Some((label, _)) if line.starts_with("-----") => {
-                return Err(PemError::Unfinished(label));
-            }
-            Some((label, base64)) => open = Some((label, base64 + line)),
-        }
-    }
-    match open {
-        Some((label, _)) => Err(PemError::Unfinished(label)),
-        None => Ok(blocks),
-    }
+    blocks(text).collect()
 }
 
 /// The certificates of a bundle that others made, in DER: however long it is,
 /// and without what in it can't be read.
 pub fn bundle(text: &str) -> Vec<Vec<u8>> {
-    let content = |piece: &str| {
-        let (base64, _) = piece.split_once("-----END CERTIFICATE-----")?;
-        let base64: Vec<u8> = base64
-            .bytes()
-            .filter(|b| !b.is_ascii_whitespace())
-            .collect();
-        BASE64.decode(&base64).ok()
-    };
-    let pieces = text.split("-----BEGIN CERTIFICATE-----").skip(1);
-    pieces.filter_map(content).collect()
+    let certificates = blocks(text)
+        .flatten()
+        .filter(|block| block.label == CERTIFICATE);
+    certificates.map(|block| block.content).collect()
+}
+
+/// The blocks of a text; after one that can't be read come those behind it.
+fn blocks(text: &str) -> impl Iterator<Item = Result<Block, PemError>> {
+    let mut lines = text.lines().map(str::trim).peekable();
+    iter::from_fn(move || {
+        let label = lines.find_map(|line| boundary(line, "BEGIN"))?;
+        let mut base64 = Vec::new();
+        while let Some(line) = lines.next_if(|line| !line.starts_with("-----")) {
+            base64.extend(line.bytes().filter(|b| !b.is_ascii_whitespace()));
+        }
+        let end = lines.next_if(|line| boundary(line, "END").as_ref() == Some(&label));
+        if end.is_none() {
+            return Some(Err(PemError::Unfinished(label)));
+        }
+        Some(match BASE64.decode(&base64) {
+            Ok(content) => Ok(Block { label, content }),
+            Err(_) => Err(PemError::Damaged(label)),
+        })
+    })
 }
 
 /// The label of a boundary line.

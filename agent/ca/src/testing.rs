@@ -3,12 +3,7 @@
 #![allow(missing_docs, reason = "made for tests")]
 #![allow(clippy::disallowed_methods, reason = "made for tests")]
 
-use std::{
-    collections::BTreeSet,
-    path::Path,
-    process::{Command, Stdio},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use innermesh_host::keys::{Keys, NodeKey, SystemKeys};
 use innermesh_proto::{
@@ -87,10 +82,10 @@ pub fn service(spki: Vec<u8>) -> LeafPlan {
 /// is no such program.
 #[cfg(test)]
 pub fn openssl(folder: &Path, arguments: &[&str]) -> Option<Result<String, String>> {
-    let run = Command::new("openssl")
+    let run = std::process::Command::new("openssl")
         .args(arguments)
         .current_dir(folder)
-        .stdin(Stdio::null())
+        .stdin(std::process::Stdio::null())
         .output();
     match run {
         Err(error) => {

@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use time::{Date, Month, OffsetDateTime, PrimitiveDateTime};
 
 /// Milliseconds since 1970. Written as `2026-11-22T18:00:00Z`, without the
 /// fraction.
@@ -34,15 +35,14 @@ impl UnixTime {
 
 impl fmt::Display for UnixTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0 / 1000;
-        let (year, month, day) = civil(seconds / DAY_S);
-        let time = seconds % DAY_S;
+        let last = PrimitiveDateTime::MAX.assume_utc();
+        let at = OffsetDateTime::from_unix_timestamp((self.0 / 1000) as i64).unwrap_or(last);
+        let (year, month, day) = at.to_calendar_date();
+        let (hour, minute, second) = at.to_hms();
+        let month = u8::from(month);
         write!(
             f,
-            "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-            time / 3600,
-            time / 60 % 60,
-            time % 60
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"
         )
     }
 }
@@ -71,22 +71,23 @@ impl FromStr for UnixTime {
         if !fits {
             return Err(TimeError);
         }
-        let number = |from: usize, to: usize| -> Result<u64, TimeError> {
+        let number = |from: usize, to: usize| -> Result<u16, TimeError> {
             let digits = s.get(from..to).ok_or(TimeError)?;
             if !digits.bytes().all(|c| c.is_ascii_digit()) {
                 return Err(TimeError);
             }
             digits.parse().map_err(|_| TimeError)
         };
-        let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-        let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-        if year < 1970 || hour > 23 || minute > 59 || second > 59 {
-            return Err(TimeError);
-        }
-        let days = days_since_1970(year, month, day).ok_or(TimeError)?;
-        Ok(Self(
-            (days * DAY_S + hour * 3600 + minute * 60 + second) * 1000,
-        ))
+        let pair = |from| number(from, from + 2).map(|number| number as u8);
+        let month = Month::try_from(pair(5)?).map_err(|_| TimeError)?;
+        let date = Date::from_calendar_date(number(0, 4)?.into(), month, pair(8)?);
+        let at = date
+            .map_err(|_| TimeError)?
+            .with_hms(pair(11)?, pair(14)?, pair(17)?)
+            .map_err(|_| TimeError)?;
+        let seconds = at.assume_utc().unix_timestamp();
+        let seconds = u64::try_from(seconds).map_err(|_| TimeError)?;
+        Ok(Self(seconds * 1000))
     }
 }
 
@@ -101,38 +102,6 @@ impl From<UnixTime> for String {
     fn from(time: UnixTime) -> Self {
         time.to_string()
     }
-}
-
-/// The Gregorian date of a day since 1970, counted in years that begin in
-/// March, so that the leap day is the last one (H. Hinnant, "chrono-compatible
-/// low-level date algorithms").
-fn civil(days: u64) -> (u64, u64, u64) {
-    let z = days + 719_468;
-    let era = z / 146_097;
-    let day_of_era = z % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    (year, month, day)
-}
-
-/// The inverse of [`civil`]; `None` for a date that doesn't exist.
-fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
-    if !(1..=12).contains(&month) || day < 1 {
-        return None;
-    }
-    let y = if month <= 2 { year - 1 } else { year };
-    let era = y / 400;
-    let year_of_era = y % 400;
-    let shifted = if month > 2 { month - 3 } else { month + 9 };
-    let day_of_year = (153 * shifted + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    let days = (era * 146_097 + day_of_era).checked_sub(719_468)?;
-    (civil(days) == (year, month, day)).then_some(days)
 }
 
 #[cfg(test)]

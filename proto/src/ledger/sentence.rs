@@ -10,6 +10,7 @@ use super::{
     state::State,
 };
 use ipnet::IpNet;
+use time::{OffsetDateTime, PrimitiveDateTime};
 
 use crate::{certificate::Certificate, crypto::Verify, id::NodeId, limits};
 
@@ -480,19 +481,12 @@ struct Utc(u64);
 
 impl fmt::Display for Utc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0 / 1000;
-        let (days, second) = (seconds / 86_400, seconds % 86_400);
-        // Howard Hinnant, "chrono-compatible low-level date algorithms": years
-        // begin in March, so that the leap day is a year's last.
-        let shifted = days + 719_468;
-        let (era, day) = (shifted / 146_097, shifted % 146_097);
-        let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-        let day = day - (365 * year + year / 4 - year / 100);
-        let month = (5 * day + 2) / 153;
-        let day = day - (153 * month + 2) / 5 + 1;
-        let month = if month < 10 { month + 3 } else { month - 9 };
-        let year = era * 400 + year + u64::from(month <= 2);
-        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        let seconds = i64::try_from(self.0 / 1000).unwrap_or(i64::MAX);
+        let last = PrimitiveDateTime::MAX.assume_utc();
+        let at = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(last);
+        let (year, month, day) = at.to_calendar_date();
+        let (hour, minute, second) = at.to_hms();
+        let month = u8::from(month);
         write!(
             f,
             "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z"

@@ -6,6 +6,13 @@ use aws_lc_rs::signature::{
 };
 use data_encoding::BASE64URL_NOPAD;
 use innermesh_proto::crypto::Hash;
+use pkcs8::{
+    AlgorithmIdentifierRef, ObjectIdentifier, SubjectPublicKeyInfoRef,
+    der::{
+        self, Encode,
+        asn1::{AnyRef, BitStringRef, UintRef},
+    },
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -136,21 +143,32 @@ impl Jwk {
     /// As SubjectPublicKeyInfo in DER (RFC 5480 §2, RFC 3279 §2.3.1,
     /// RFC 8410 §4).
     pub fn spki(&self) -> Vec<u8> {
-        const EC: &[u8] = &[0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
-        const P256: &[u8] = &[0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
-        const P384: &[u8] = &[0x06, 5, 0x2b, 0x81, 4, 0, 34];
-        const RSA: &[u8] = &[0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 5, 0];
-        const ED25519: &[u8] = &[0x06, 3, 0x2b, 0x65, 0x70];
-        match self {
-            Self::P256(x, y) => spki(&[EC, P256].concat(), &point(x, y)),
-            Self::P384(x, y) => spki(&[EC, P384].concat(), &point(x, y)),
-            Self::Rsa(n, e) => {
-                let key = der(0x30, &[unsigned(n), unsigned(e)].concat());
-                spki(RSA, &key)
-            }
-            Self::Ed25519(x) => spki(ED25519, x),
-        }
+        let der = match self {
+            Self::P256(x, y) => spki(EC, Some((&P256).into()), &point(x, y)),
+            Self::P384(x, y) => spki(EC, Some((&P384).into()), &point(x, y)),
+            Self::Rsa(n, e) => UintRef::new(n)
+                .and_then(|n| [n, UintRef::new(e)?].to_der())
+                .and_then(|key| spki(RSA, Some(AnyRef::NULL), &key)),
+            Self::Ed25519(x) => spki(ED25519, None, x),
+        };
+        der.expect("a key has some hundred bytes")
     }
+}
+
+const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
+
+fn spki(oid: ObjectIdentifier, parameters: Option<AnyRef<'_>>, key: &[u8]) -> der::Result<Vec<u8>> {
+    let algorithm = AlgorithmIdentifierRef { oid, parameters };
+    let subject_public_key = BitStringRef::from_bytes(key)?;
+    let info = SubjectPublicKeyInfoRef {
+        algorithm,
+        subject_public_key,
+    };
+    info.to_der()
 }
 
 /// Not a key that is accepted, and why.
@@ -181,39 +199,10 @@ fn point(x: &[u8], y: &[u8]) -> Vec<u8> {
     [&[4], x, y].concat()
 }
 
-fn spki(algorithm: &[u8], key: &[u8]) -> Vec<u8> {
-    let bits = der(0x03, &[&[0], key].concat());
-    der(0x30, &[der(0x30, algorithm), bits].concat())
-}
-
-fn unsigned(number: &[u8]) -> Vec<u8> {
-    let sign: &[u8] = match number.first() {
-        Some(first) if *first >= 0x80 => &[0],
-        _ => &[],
-    };
-    der(0x02, &[sign, number].concat())
-}
-
-fn der(tag: u8, content: &[u8]) -> Vec<u8> {
-    let length = content.len();
-    let bytes = length.to_be_bytes();
-    let from = bytes
-        .iter()
-        .position(|b| *b != 0)
-        .unwrap_or(bytes.len() - 1);
-    let mut out = vec![tag];
-    if length < 0x80 {
-        out.push(length as u8);
-    } else {
-        out.push(0x80 | (bytes.len() - from) as u8);
-        out.extend(&bytes[from..]);
-    }
-    out.extend(content);
-    out
-}
-
 #[cfg(test)]
 mod tests {
+    use x509_parser::prelude::FromDer;
+
     use super::*;
 
     #[test]
@@ -255,6 +244,34 @@ mod tests {
             let refused = Jwk::parse(&key).unwrap_err();
             assert_eq!(refused.r#type, Kind::BadPublicKey, "{key}");
         }
+    }
+
+    #[test]
+    fn keys_are_encoded_as_certificates_have_them() {
+        let key = x509_parser::x509::SubjectPublicKeyInfo::from_der;
+        let (x, y) = ([1; 32], [2; 32]);
+        let mut uncompressed = [4; 65];
+        uncompressed[1..33].copy_from_slice(&x);
+        uncompressed[33..].copy_from_slice(&y);
+        let p256 = Jwk::P256(x, y).spki();
+        assert_eq!(p256, innermesh_proto::certificate::p256_spki(&uncompressed));
+        let ed25519 = [
+            &[0x30, 42, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 33, 0][..],
+            &[7; 32],
+        ];
+        assert_eq!(Jwk::Ed25519([7; 32]).spki(), ed25519.concat());
+        let rsa = Jwk::Rsa(vec![0xff; 256], vec![1, 0, 1]).spki();
+        let (rest, read) = key(&rsa).unwrap();
+        let x509_parser::public_key::PublicKey::RSA(read) = read.parsed().unwrap() else {
+            panic!("{rsa:?}")
+        };
+        assert!(rest.is_empty());
+        assert_eq!(
+            (read.modulus, read.exponent),
+            (&[&[0][..], &[0xff; 256]].concat()[..], &[1, 0, 1][..])
+        );
+        let p384 = Jwk::P384([1; 48], [2; 48]).spki();
+        assert_eq!(key(&p384).unwrap().1.parsed().unwrap().key_size(), 384);
     }
 
     #[test]
