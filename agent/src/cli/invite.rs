@@ -9,7 +9,7 @@ use clap::ValueEnum;
 
 use super::{failure::Failure, output::Output};
 use crate::control::{Client, members::InviteRequest};
-use crate::host::duration::Span;
+use crate::host::duration::{Span, SpanError};
 
 /// Print a token with which another machine can join.
 #[derive(Debug, clap::Args)]
@@ -62,13 +62,23 @@ impl fmt::Display for Role {
     }
 }
 
-fn lifetime(text: &str) -> Result<Span, String> {
-    let span: Span = text.parse().map_err(|e| format!("{e}"))?;
-    let most = limits::TOKEN_LIFETIME_MS / 1000;
-    if (1..=most).contains(&span.0) {
+/// No lifetime of a token.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum LifetimeError {
+    #[error(transparent)]
+    Span(#[from] SpanError),
+    #[error("a token is valid for 1s to {}", MOST)]
+    Range,
+}
+
+const MOST: Span = Span(limits::TOKEN_LIFETIME_MS / 1000);
+
+fn lifetime(text: &str) -> Result<Span, LifetimeError> {
+    let span: Span = text.parse()?;
+    if (1..=MOST.0).contains(&span.0) {
         Ok(span)
     } else {
-        Err(format!("a token is good for 1s to {}", Span(most)))
+        Err(LifetimeError::Range)
     }
 }
 

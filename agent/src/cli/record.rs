@@ -1,9 +1,9 @@
 //! `agent record`: users' DNS records.
 
 use innermesh_proto::{
-    ledger::record::RecordData,
+    ledger::record::{RecordData, RecordDataError},
     name::MeshDomain,
-    zone::{DomainName, RecordType},
+    zone::{DomainName, RecordType, RecordTypeError},
 };
 
 use super::{
@@ -73,9 +73,18 @@ pub struct ListArguments {
     output: Output,
 }
 
-fn record_type(text: &str) -> Result<RecordType, String> {
-    let rtype: RecordType = text.parse().map_err(|e| format!("{e}"))?;
-    RecordData::check_type(rtype).map_err(|e| e.to_string())?;
+/// Not the type of a record that can be added.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum TypeError {
+    #[error(transparent)]
+    Unknown(#[from] RecordTypeError),
+    #[error(transparent)]
+    NotAdded(#[from] RecordDataError),
+}
+
+fn record_type(text: &str) -> Result<RecordType, TypeError> {
+    let rtype: RecordType = text.parse()?;
+    RecordData::check_type(rtype)?;
     Ok(rtype)
 }
 
@@ -235,7 +244,7 @@ mod tests {
 
     #[test]
     fn types_that_nobody_can_add_are_told_with_those_that_one_can() {
-        let error = record_type("NS").unwrap_err();
+        let error = record_type("NS").unwrap_err().to_string();
         assert!(error.contains("A, AAAA, CNAME, TXT, SRV, MX and CAA"));
         assert!(record_type("nonsense").is_err());
         assert_eq!(record_type("caa"), Ok(RecordType::CAA));

@@ -1,5 +1,7 @@
 //! `agent requests`, `approve` and `deny`.
 
+use std::str::FromStr;
+
 use ipnet::IpNet;
 
 use innermesh_proto::{admission::Code, name::NamePattern};
@@ -60,9 +62,8 @@ pub struct DenyArguments {
 }
 
 /// What is no code at all isn't the one attempt.
-fn code(text: &str) -> Result<String, String> {
-    let code: Code = text.parse().map_err(|e| format!("{e}"))?;
-    Ok(code.to_string())
+fn code(text: &str) -> Result<String, <Code as FromStr>::Err> {
+    Ok(text.parse::<Code>()?.to_string())
 }
 
 pub async fn requests(arguments: &RequestsArguments, client: &Client) -> Result<(), Failure> {
@@ -72,8 +73,8 @@ pub async fn requests(arguments: &RequestsArguments, client: &Client) -> Result<
 
 fn text(requests: &[RequestRow]) -> String {
     if requests.is_empty() {
-        return "no machine asks to be let in; run `agent join SEED` on it first, with the address \
-                of a member\n"
+        return "no machine asks to join; run `agent join SEED` on it first, with the address of a \
+                node\n"
             .into();
     }
     let rows: Vec<_> = requests
@@ -90,7 +91,7 @@ fn text(requests: &[RequestRow]) -> String {
         .collect();
     let mut out = table(["NAME", "ADDRESS", "ASKS", "SINCE", "ANSWERED BY"], &rows);
     if requests.iter().any(|row| row.state == RequestState::Ready) {
-        out.push_str("\nThe machine shows a code now: `agent approve CODE` lets it in.\n");
+        out.push_str("\nThe machine shows a code now: `agent approve CODE` admits it.\n");
     }
     out
 }
@@ -107,7 +108,7 @@ pub async fn approve(arguments: ApproveArguments, client: &Client) -> Result<(),
     let admitted = client.ask(&request).await?;
     arguments.output.print(&admitted, || {
         format!(
-            "{} is a member now: {}\n",
+            "{} has joined: {}\n",
             admitted.name,
             init::join(&admitted.addresses)
         )
@@ -134,7 +135,7 @@ mod tests {
     #[test]
     fn what_is_typed_as_a_code_is_read_before_anything_is_asked() {
         assert_eq!(code("ABCD efgh-ijkm").as_deref(), Ok("abcd-efgh-ijkm"));
-        assert!(code("abcd").unwrap_err().contains("12 letters"));
+        assert!(code("abcd").unwrap_err().to_string().contains("12 letters"));
     }
 
     #[test]
@@ -154,7 +155,7 @@ mod tests {
 NAME    ADDRESS    ASKS   SINCE  ANSWERED BY
 tablet  192.0.2.7  alpha  5s     alpha
 
-The machine shows a code now: `agent approve CODE` lets it in.
+The machine shows a code now: `agent approve CODE` admits it.
 "
         );
         assert!(text(&[]).contains("agent join SEED"));

@@ -54,8 +54,8 @@ pub async fn wait(arguments: &Arguments, client: &Client) -> Result<(), Failure>
     let waiting = async {
         loop {
             match look(arguments.nodes, client).await? {
-                Ok(found) => return Ok::<Status, Failure>(found),
-                Err(what) => {
+                Seen::Whole(found) => return Ok::<Status, Failure>(*found),
+                Seen::Missing(what) => {
                     if !arguments.output.is_json() {
                         progress.show(&format!("waiting for {what}"));
                     }
@@ -89,31 +89,40 @@ pub async fn wait(arguments: &Arguments, client: &Client) -> Result<(), Failure>
     })
 }
 
-/// The status, if nothing is missing; otherwise what is.
-async fn look(nodes: Option<usize>, client: &Client) -> Result<Result<Status, String>, Failure> {
+/// What is looked at again and again.
+enum Seen {
+    /// Nothing is missing.
+    Whole(Box<Status>),
+    /// This is.
+    Missing(String),
+}
+
+async fn look(nodes: Option<usize>, client: &Client) -> Result<Seen, Failure> {
     let status = match client.ask(&StatusRequest {}).await {
         Ok(status) => status,
         // It may be about to start.
         Err(ClientError::NotRunning(socket)) => {
-            return Ok(Err(format!(
+            return Ok(Seen::Missing(format!(
                 "the agent, which isn't running (no answer on {})",
                 socket.display()
             )));
         }
-        Err(ClientError::Broken(_)) => return Ok(Err("the agent, which breaks off".into())),
+        Err(ClientError::Broken(_)) => {
+            return Ok(Seen::Missing("the agent, which breaks off".into()));
+        }
         Err(error) => return Err(error.into()),
     };
     if let Some(what) = missing_nodes(&status, nodes) {
-        return Ok(Err(what));
+        return Ok(Seen::Missing(what));
     }
     let Some(address) = status.dns.address else {
-        return Ok(Err("DNS, which doesn't listen".into()));
+        return Ok(Seen::Missing("DNS, which doesn't listen".into()));
     };
     let name = format!("{}.{}", status.node, status.domain);
     Ok(if answers(address, &name).await {
-        Ok(status)
+        Seen::Whole(Box::new(status))
     } else {
-        Err(format!("an answer for {name} by DNS at {address}"))
+        Seen::Missing(format!("an answer for {name} by DNS at {address}"))
     })
 }
 

@@ -64,14 +64,18 @@ enum When {
     Ago(Span),
 }
 
-impl FromStr for When {
-    type Err = String;
+/// Neither of both.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("give a time such as 2026-11-22T18:00:00Z, or how long ago, such as 30m or 2d")]
+struct WhenError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for When {
+    type Err = WhenError;
+
+    fn from_str(text: &str) -> Result<Self, WhenError> {
         let at = text.parse().map(Self::At);
-        at.or_else(|_| text.parse().map(Self::Ago)).map_err(|_| {
-            "give a time such as 2026-11-22T18:00:00Z, or how long ago, such as 30m or 2d".into()
-        })
+        at.or_else(|_| text.parse().map(Self::Ago))
+            .map_err(|_| WhenError)
     }
 }
 

@@ -93,15 +93,10 @@ pub async fn promote(
     let json = arguments.output.is_json();
     let status = until(client, patience, json, |status| {
         if !decides(status, node) && waits_for(status, node).is_none() {
-            return Err(format!(
-                "{node} isn't a CA node by this machine's ledger yet"
-            ));
+            return Some(format!("{node} isn't a CA node by this node's ledger yet"));
         }
-        if decides(status, node) || waits_for_others(status) {
-            Ok(())
-        } else {
-            Err(format!("{node} is being taken into the roster"))
-        }
+        let done = decides(status, node) || waits_for_others(status);
+        (!done).then(|| format!("{node} is being taken into the roster"))
     })
     .await?;
     let waits_for = waits_for(&status, node).filter(|_| !decides(&status, node));
@@ -133,19 +128,19 @@ fn sign(root: &Root, keys: &CaKeys) -> Result<Vec<Der>, CaError> {
 fn promoted(changed: &Changed<'_>, size: usize) -> String {
     let Changed { node, roster, .. } = changed;
     let issuers = match changed.issuers {
-        0 => format!("{node} has an issuer and its successor; nothing was to be renewed"),
-        1 => format!("{node} has one issuer more"),
-        count => format!("{node} has {count} issuers more"),
+        0 => format!("{node} has an intermediate certificate and its successor: nothing to renew."),
+        1 => format!("Created an intermediate certificate for {node}."),
+        count => format!("Created {count} intermediate certificates for {node}."),
     };
     let place = match changed.waits_for {
-        None if size == 1 => "it decides alone".to_string(),
-        None => format!("it decides with {size} CA nodes: {}", roster.join(", ")),
+        None if size == 1 => "It is the only voter.".to_string(),
+        None => format!("It is one of {size} voters: {}.", roster.join(", ")),
         Some(_) if size % 2 == 1 => {
-            "it doesn't decide yet: waiting for one more: promote another".to_string()
+            "It can't vote until there is one CA node more: promote one more.".to_string()
         }
-        Some(why) => format!("it doesn't decide yet: {why}"),
+        Some(why) => format!("It can't vote yet: {why}."),
     };
-    format!("{issuers};\n{place}\n")
+    format!("{issuers}\n{place}\n")
 }
 
 pub async fn demote(arguments: DemoteArguments, client: &Client) -> Result<(), Failure> {
@@ -153,12 +148,12 @@ pub async fn demote(arguments: DemoteArguments, client: &Client) -> Result<(), F
     client.ask(&DemoteRequest { node: node.clone() }).await?;
     let json = arguments.output.is_json();
     let status = until(client, arguments.timeout, json, |status| {
-        match decides(status, node) || waits_for(status, node).is_some() {
-            false => Ok(()),
-            true if status.leader.as_deref() == Some(node.as_str()) => {
-                Err(format!("{node} hands over"))
-            }
-            true => Err(format!("{node} is being taken out of the roster")),
+        if !decides(status, node) && waits_for(status, node).is_none() {
+            None
+        } else if status.leader.as_deref() == Some(node.as_str()) {
+            Some(format!("{node} hands over"))
+        } else {
+            Some(format!("{node} is being taken out of the roster"))
         }
     })
     .await?;
@@ -171,12 +166,12 @@ pub async fn demote(arguments: DemoteArguments, client: &Client) -> Result<(), F
     arguments.output.print(&changed, || {
         let advice = match status.roster.len() {
             2 | 4 => {
-                "\nthat is an even number; add one with `agent ca promote NODE`, or demote another"
+                "\nThat is an even number: add one with `agent ca promote NODE`, or demote another."
             }
             _ => "",
         };
         format!(
-            "{node} is an ordinary member; these decide: {}{advice}\n",
+            "{node} is an ordinary node now. The voters are: {}.{advice}\n",
             status.roster.join(", ")
         )
     })
@@ -199,34 +194,32 @@ fn waits_for_others(status: &CaStatus) -> bool {
     queued.count() < newcomers || status.roster.len() >= innermesh_proto::limits::ROSTER
 }
 
-/// Looks at the status until it is as it should be.
+/// Looks at the status until nothing is `missing` any more.
 async fn until(
     client: &Client,
     patience: Span,
     quiet: bool,
-    done: impl Fn(&CaStatus) -> Result<(), String>,
+    missing: impl Fn(&CaStatus) -> Option<String>,
 ) -> Result<CaStatus, Failure> {
     let mut progress = Progress::default();
-    let mut missing = "an answer of the agent".to_string();
+    let mut last = "an answer of the agent".to_string();
     let looking = async {
         loop {
             let status = client.ask(&CaStatusRequest {}).await?;
-            match done(&status) {
-                Ok(()) => return Ok::<CaStatus, Failure>(status),
-                Err(what) => {
-                    if !quiet {
-                        progress.show(&what);
-                    }
-                    missing = what;
-                }
+            let Some(what) = missing(&status) else {
+                return Ok::<CaStatus, Failure>(status);
+            };
+            if !quiet {
+                progress.show(&what);
             }
+            last = what;
             sleep(PAUSE).await;
         }
     };
     match timeout(patience.duration(), looking).await {
         Ok(found) => found,
         Err(_) => Err(Failure::timed_out(format!(
-            "it is decided, and after {patience} not done yet: {missing}; see `agent ca status`"
+            "the change is accepted, but not complete after {patience}: {last}; see `agent ca status`"
         ))),
     }
 }
@@ -252,18 +245,18 @@ mod tests {
         let told = changed(&one, Some("one more"), 2);
         assert_eq!(
             told,
-            "beta has 2 issuers more;\nit doesn't decide yet: waiting for one more: promote another\n"
+            "Created 2 intermediate certificates for beta.\nIt can't vote until there is one CA node more: promote one more.\n"
         );
         let three = ["alpha", "beta", "gamma"].map(String::from);
         let told = changed(&three, None, 0);
-        assert!(told.contains("nothing was to be renewed"), "{told}");
+        assert!(told.contains("nothing to renew"), "{told}");
         assert!(told.contains("alpha, beta, gamma"), "{told}");
     }
 
     #[tokio::test]
     async fn a_change_that_does_not_come_about_in_time_ends_with_4() {
         let served = served(FakeAgent::new()).await;
-        let late = until(&served.client, Span(0), true, |_| Err("x".into())).await;
+        let late = until(&served.client, Span(0), true, |_| Some("x".into())).await;
         assert_eq!(
             late.unwrap_err().code,
             super::super::super::failure::TIMED_OUT

@@ -30,11 +30,16 @@ pub fn access(
     })
 }
 
+/// Not a mode that a key's files may have.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a key's files have mode 600, 640, 400 or 440")]
+pub struct ModeError;
+
 /// Permission bits in octal.
-pub fn mode(typed: &str) -> Result<u32, String> {
+pub fn mode(typed: &str) -> Result<u32, ModeError> {
     match u32::from_str_radix(typed, 8) {
         Ok(mode) if MODES.contains(&mode) => Ok(mode),
-        _ => Err("a key's files have mode 600, 640, 400 or 440".into()),
+        _ => Err(ModeError),
     }
 }
 
