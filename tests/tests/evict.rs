@@ -300,7 +300,7 @@ fn an_admin_goes_by_the_word_of_two_or_of_the_root_and_its_invites_with_it() {
         (&"waiting".into(), &false.into())
     );
     let says = beta.cli(&["evict", "delta"]).ok();
-    assert!(says.contains("another admin's machine"), "{says}");
+    assert!(says.contains("another admin's node"), "{says}");
     wait_for("gamma to be asked", PATIENCE, || {
         let warnings = gamma.status()["warnings"].to_string();
         ensure(warnings.contains("beta asks to evict delta"), &warnings)

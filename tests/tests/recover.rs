@@ -127,7 +127,7 @@ fn a_machine_whose_agent_does_not_run_goes_on_from_its_folder() {
 
     let done = agents[1].cli(&offline);
     assert_eq!(done.code, 0, "{done}");
-    assert!(done.stdout.contains("beta decides alone"), "{done}");
+    assert!(done.stdout.contains("beta is the only CA node"), "{done}");
     assert!(done.stderr.contains("no other node was asked"), "{done}");
     agents[1].start();
     wait_roster_at(&agents[1], &["beta"]);

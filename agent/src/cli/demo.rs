@@ -46,16 +46,16 @@ pub struct Demo {
 /// What the demo runs of itself.
 #[derive(Debug, clap::Subcommand)]
 enum Part {
-    /// Builds the hosts and plays the story, within fresh namespaces.
+    /// Build the hosts and play the story, in new namespaces.
     #[command(hide = true)]
     Stage {
         #[arg(long)]
         check: bool,
     },
-    /// Holds the namespaces of one host.
+    /// Hold the namespaces of one host.
     #[command(hide = true)]
     Host { name: String },
-    /// Serves one page by HTTPS.
+    /// Serve one page by HTTPS.
     #[command(hide = true)]
     Page {
         #[arg(long)]

@@ -74,7 +74,7 @@ async fn by_root(
     let row = status.nodes.iter().find(|row| row.name == name.as_str());
     let row = row.ok_or_else(|| {
         Failure::failed(format!(
-            "{name} is not a member; `agent status` lists the members"
+            "{name} is not a node of the mesh; `agent status` lists them"
         ))
     })?;
     let node: NodeId = row.id.parse().map_err(Failure::failed)?;
@@ -88,19 +88,19 @@ async fn by_root(
 fn text(evicted: &Evicted) -> String {
     let Evicted { node, .. } = evicted;
     let second = format!(
-        "needs a second admin: run `agent evict {node}` on another admin's machine within an hour (not one that this admin let in)"
+        "needs a second admin: run `agent evict {node}` on another admin's node within an hour (not one that this admin invited)"
     );
     let mut out = match (evicted.state, evicted.cut_off) {
         (EvictionState::Evicted, _) => {
             format!("{node} is evicted: its key never comes back\n")
         }
-        (EvictionState::Waiting, true) => format!("{node} is held; {second}\n"),
+        (EvictionState::Waiting, true) => format!("{node} is suspended; {second}\n"),
         (EvictionState::Waiting, false) => {
             format!("{node} is not cut off yet; {second}, or use --root-key here\n")
         }
         (EvictionState::Pending, _) => format!(
-            "{node} is held; no CA node is reached, so the ledger has it later, by itself, while \
-             this machine's agent runs\n"
+            "{node} is suspended; no CA node can be reached, so this agent evicts it later, by \
+             itself, while it runs\n"
         ),
     };
     if let Some(seen) = &evicted.seen {
@@ -155,7 +155,7 @@ mod tests {
         };
         assert!(told(EvictionState::Evicted, true).contains("never comes back"));
         let waits = told(EvictionState::Waiting, true);
-        assert!(waits.contains("held; needs a second admin: run `agent evict beta`"));
+        assert!(waits.contains("suspended; needs a second admin: run `agent evict beta`"));
         assert!(told(EvictionState::Waiting, false).contains("not cut off yet"));
         assert!(told(EvictionState::Pending, true).contains("later, by itself"));
     }

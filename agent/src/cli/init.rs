@@ -105,7 +105,7 @@ fn text(report: &InitReport, option: &str) -> String {
     let addresses = join(addresses);
     let file = recovery_file.display();
     format!(
-        "The mesh {domain} is made, and this machine is {name}.{domain}.
+        "Created the mesh {domain}; this node is {name}.{domain}.
 
   mesh       {mesh}
   addresses  {addresses}
@@ -118,9 +118,9 @@ and opens with this passphrase, which is shown this once and kept nowhere:
 
   {passphrase}
 
-Write the passphrase down, and move the file off this machine: a USB stick in
-a drawer will do. They are needed to make another machine a CA, and when this
-machine is lost.
+Write the passphrase down, and move the file off this node: a USB stick in a
+drawer will do. They are needed to make another node a CA node, and when this
+one is lost.
 
 Next: `agent{option} invite` prints what another machine needs to join.
 "

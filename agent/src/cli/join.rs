@@ -151,11 +151,11 @@ fn read_token() -> Result<String, Failure> {
 /// What the person at this machine is to know and do.
 fn told(step: &Step) -> String {
     match step {
-        Step::Asked(domain) => format!(
-            "asked to be let into {domain}; now run `agent requests` on an admin's machine of it"
-        ),
+        Step::Asked(domain) => {
+            format!("asked to join {domain}; now run `agent requests` on an admin's node")
+        }
         Step::Code(code) => format!(
-            "an admin has asked for it. This machine's code is\n\n  {code}\n\nto be typed there: `agent approve {code}`. Waiting…"
+            "an admin is looking at the request. This machine's code is\n\n  {code}\n\nType it there: `agent approve {code}`. Waiting…"
         ),
     }
 }
@@ -175,7 +175,7 @@ fn text(report: &JoinReport, setup: &str, resolved: bool) -> String {
         "put this at the top of /etc/resolv.conf"
     };
     format!(
-        "This machine is {name}.{domain}.
+        "This node is {name}.{domain}.
 
   mesh       {mesh}
   addresses  {addresses}

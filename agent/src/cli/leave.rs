@@ -36,7 +36,7 @@ pub async fn leave(arguments: &Arguments, client: &Client) -> Result<(), Failure
         if left.state == LeaveState::Left {
             break;
         }
-        progress.show("handing over this machine's seat among the CA nodes");
+        progress.show("handing over this node's seat as a voter");
         left = client.ask(&LeaveRequest {}).await?;
     }
     drop(progress);

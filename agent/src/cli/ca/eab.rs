@@ -38,7 +38,7 @@ pub async fn eab(arguments: Arguments, client: &Client) -> Result<(), Failure> {
         let told = serde_json::json!({ "name": name, "state": "removed" });
         return arguments
             .output
-            .print(&told, || format!("the keys for {name} are taken back\n"));
+            .print(&told, || format!("the keys for {name} are revoked\n"));
     }
     let made = client.ask(&EabAddRequest { name }).await?;
     arguments.output.print(&made, || {

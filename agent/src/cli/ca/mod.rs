@@ -111,7 +111,7 @@ fn text(status: &CaStatus) -> String {
             ]
         })
         .collect();
-    out.push_str(&table(["CA NODE", "DECIDES", "BEHIND", "HEARD"], &rows));
+    out.push_str(&table(["VOTER", "VOTES", "LAG", "LAST SEEN"], &rows));
     if !status.waiting.is_empty() {
         let rows: Vec<_> = status
             .waiting
@@ -135,7 +135,7 @@ fn text(status: &CaStatus) -> String {
         })
         .collect();
     out.push('\n');
-    let header = ["ISSUER OF", "STATE", "BEGINS", "ENDS", "DAYS LEFT"];
+    let header = ["INTERMEDIATE OF", "STATE", "BEGINS", "ENDS", "DAYS LEFT"];
     out.push_str(&table(header, &rows));
     out
 }
@@ -155,14 +155,14 @@ term    1
 roster  alpha
 ledger  3, epoch 2
 
-CA NODE  DECIDES  BEHIND  HEARD
-alpha    yes      0       -
+VOTER  VOTES  LAG  LAST SEEN
+alpha  yes    0    -
 
 WAITING  BECAUSE
 beta     one more
 
-ISSUER OF  STATE     BEGINS                ENDS                  DAYS LEFT
-alpha      in force  1970-01-01T00:00:00Z  1970-01-02T00:00:00Z  1
+INTERMEDIATE OF  STATE     BEGINS                ENDS                  DAYS LEFT
+alpha            in force  1970-01-01T00:00:00Z  1970-01-02T00:00:00Z  1
 "
         );
     }

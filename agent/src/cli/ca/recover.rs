@@ -86,16 +86,16 @@ async fn offline(arguments: &Arguments, paths: &Paths) -> Result<(), Failure> {
     let asked = offline.asked().clone();
     if !asked.ahead.is_empty() && !arguments.leave_behind {
         return Err(Failure::failed(format!(
-            "this machine's ledger ends with batch {}, and further came {}: run this where the \
-             ledger reaches furthest, or with --leave-behind give up what came behind",
+            "this node's ledger ends with batch {}, and longer ones are known: {}; run this where the \
+             ledger is the longest, or give up what came later with --leave-behind",
             asked.index,
             asked.ahead.join(", ")
         )));
     }
     note(
         "the agent isn't running, so no other node was asked: if a majority of the CA nodes is \
-         alive, what they decide from now on is lost, as is what others hold beyond this \
-         machine's ledger",
+         alive, what they decide from now on is lost, and so is what other ledgers have beyond \
+         this node's",
     );
     let signed = signed(arguments, paths, &asked)?;
     offline.recover(signed).await.map_err(Failure::failed)?;
@@ -137,9 +137,9 @@ impl Arguments {
         };
         self.output.print(&printed, || {
             format!(
-                "{} decides alone from batch {} on; the others follow as soon as they hear of it.\n\
+                "{} is the only CA node from batch {} on; all others follow as soon as they see it.\n\
                  Next: {first}make two others CA nodes with `agent{} ca promote NODE`, and \
-                 `agent evict` machines that are lost.\n",
+                 `agent evict` the nodes that are lost.\n",
                 asked.node,
                 asked.index + 1,
                 paths.option()
@@ -161,13 +161,13 @@ async fn caught_up(arguments: &Arguments, client: &Client) -> Result<CaRecovery,
         looks += 1;
         if looks > LOOKS {
             return Err(Failure::failed(format!(
-                "the ledger of {ahead} reaches further than this machine's: run this there, or \
-                 with --leave-behind give up what came behind batch {}",
+                "the ledger of {ahead} is longer than this node's: run this there, or give up what \
+                 came after batch {} with --leave-behind",
                 asked.index
             )));
         }
         if !arguments.output.is_json() {
-            progress.show(&format!("fetching what {ahead} holds"));
+            progress.show(&format!("fetching the ledger of {ahead}"));
         }
         sleep(PAUSE).await;
     }
@@ -189,8 +189,8 @@ fn confirm(asked: &CaRecovery, gone: &[&str]) -> Result<(), Failure> {
         Failure::usage("there is no terminal to confirm this on; give --yes if you are sure")
     })?;
     let question = format!(
-        "Only if they are lost for good: give {} up as CA nodes, with all that they decided behind \
-         batch {}, and have {} decide alone?",
+        "Only if they are lost for good: give up {} as CA nodes, with all that they decided after \
+         batch {}, and continue with {} alone?",
         match gone.is_empty() {
             true => "nobody".into(),
             false => gone.join(", "),

@@ -127,9 +127,9 @@ fn seal(arguments: &SealArguments, paths: &Paths) -> Result<(), Failure> {
         let file = &file;
         arguments.output.print(&Printed { file, removed }, || {
             if removed {
-                format!("{} is removed from this machine.\n", file.display())
+                format!("{} is removed from this node.\n", file.display())
             } else {
-                "The root's recovery file isn't on this machine.\n".into()
+                "The root's recovery file isn't on this node.\n".into()
             }
         })
     };

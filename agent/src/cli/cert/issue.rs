@@ -226,7 +226,7 @@ async fn end(client: &Client, name: &str, place: &SetPlace) -> Result<(), Failur
     };
     match client.ask(&RenewalRmRequest(which)).await {
         Ok(_) => {
-            output::note("it was renewed by itself until now, and is so no more");
+            output::note("it is no longer renewed automatically");
             Ok(())
         }
         Err(ClientError::Refused(error)) if error.code == ErrorCode::NotFound => Ok(()),
