@@ -1,6 +1,8 @@
 //! Requests about ACME: keys by which sources that are no local process may
 //! have accounts.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use serde::{Deserialize, Serialize};
 
 use super::request::{Done, requests};
@@ -18,7 +20,6 @@ requests! {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EabAddRequest {
-    /// The name, full.
     pub name: String,
 }
 
@@ -26,7 +27,6 @@ pub struct EabAddRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EabRmRequest {
-    /// The name, full.
     pub name: String,
 }
 
@@ -35,7 +35,6 @@ pub struct EabRmRequest {
 pub struct ExternalAccount {
     /// What its account may have certificates for.
     pub name: String,
-    /// The key's id.
     pub kid: String,
     /// The key, base64url: for HMAC-SHA256.
     pub hmac_key: String,

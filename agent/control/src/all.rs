@@ -56,7 +56,6 @@ type ReadRequest = dyn Fn(&Received<'_>) -> Result<AnyRequest, ControlError> + S
 
 macro_rules! subjects {
     ($($subject:ident($requests:ident),)*) => {
-        /// Any request.
         #[derive(Debug)]
         #[allow(missing_docs, reason = "a subject's type says what it is")]
         pub enum AnyRequest { $($subject($requests),)* }

@@ -1,6 +1,8 @@
 //! Requests about the mesh's certificate authority: who decides, who issues, and
 //! how that changes.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::fmt;
 
 use innermesh_proto::name::Label;
@@ -30,7 +32,6 @@ requests! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaStatusRequest {}
 
-/// The root certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaRootRequest {}
 
@@ -38,7 +39,6 @@ pub struct CaRootRequest {}
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaKeysRequest {
-    /// The member.
     pub node: Label,
 }
 
@@ -46,7 +46,6 @@ pub struct CaKeysRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PromoteRequest {
-    /// The member.
     pub node: Label,
     /// Its issuer certificates, which the root signed.
     pub issuers: Vec<Der>,
@@ -56,7 +55,6 @@ pub struct PromoteRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DemoteRequest {
-    /// The CA node.
     pub node: Label,
 }
 
@@ -78,7 +76,6 @@ pub struct RecoverRequest {
 pub struct CaStatus {
     /// Name of the node that issues; null when none is known.
     pub leader: Option<String>,
-    /// Its term.
     pub term: u64,
     /// Names of the nodes that decide the ledger.
     pub roster: Vec<String>,
@@ -101,7 +98,6 @@ pub struct CaStatus {
 /// A member that waits for a place in the roster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitingRow {
-    /// Its name.
     pub node: String,
     /// What it waits for.
     pub reason: String,
@@ -110,7 +106,6 @@ pub struct WaitingRow {
 /// How far a CA node is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VoterRow {
-    /// Its name.
     pub node: String,
     /// Whether it is in the roster.
     pub decides: bool,
@@ -120,7 +115,6 @@ pub struct VoterRow {
     pub active: Option<bool>,
 }
 
-/// One issuer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IssuerRow {
     /// Name of its node.
@@ -129,9 +123,7 @@ pub struct IssuerRow {
     pub serial: String,
     /// Whether certificates are signed with it.
     pub state: IssuerState,
-    /// When it begins.
     pub not_before: UnixTime,
-    /// When it ends.
     pub not_after: UnixTime,
     /// Days until then; negative when it is past.
     pub days_left: i64,
@@ -141,11 +133,9 @@ pub struct IssuerRow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IssuerState {
-    /// Yes.
     InForce,
     /// Later: it is a successor.
     Next,
-    /// No more.
     Ended,
     /// No more: it was revoked.
     Revoked,
@@ -167,11 +157,9 @@ impl fmt::Display for IssuerState {
 pub struct CaRoot {
     /// Id of the mesh, in hexadecimal.
     pub mesh: String,
-    /// The root certificate.
     pub pem: String,
     /// SHA-256 of the certificate, in hexadecimal, as browsers show it.
     pub fingerprint_sha256: String,
-    /// When it ends.
     pub not_after: UnixTime,
 }
 

@@ -1,5 +1,7 @@
 //! Requests about certificates in the ledger.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::fmt;
 
 use innermesh_proto::certificate::Serial;
@@ -21,7 +23,6 @@ requests! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertListRequest {}
 
-/// What to certify.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CertRequest {
@@ -29,14 +30,12 @@ pub struct CertRequest {
     pub names: Vec<String>,
     /// A signing request (PKCS #10, RFC 2986): the key never leaves its maker.
     pub csr: Der,
-    /// Life, in days.
     pub days: u32,
 }
 
 /// A certificate that was issued.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Issued {
-    /// The leaf, PEM.
     pub certificate: String,
     /// The issuer above it, PEM.
     pub issuer: String,
@@ -44,14 +43,12 @@ pub struct Issued {
     pub root: String,
     /// Serial number, in hexadecimal.
     pub serial: String,
-    /// When it ends.
     pub not_after: UnixTime,
 }
 
 /// Revokes a certificate of this node's, or as an admin any.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertRevokeRequest {
-    /// Its serial number.
     #[serde(serialize_with = "as_text", deserialize_with = "from_text")]
     pub serial: Serial,
 }
@@ -70,7 +67,6 @@ fn from_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Serial, D::Er
 pub struct CertRevoked {
     /// Its serial number, in hexadecimal.
     pub serial: String,
-    /// Its names.
     pub names: Vec<String>,
     /// Name of the node that it was issued to.
     pub node: String,
@@ -81,13 +77,10 @@ pub struct CertRevoked {
 pub struct CertRow {
     /// Serial number, in hexadecimal.
     pub serial: String,
-    /// Its names.
     pub names: Vec<String>,
     /// Name of the node that it was issued to.
     pub node: String,
-    /// When it begins.
     pub not_before: UnixTime,
-    /// When it ends.
     pub not_after: UnixTime,
     /// What it is for.
     pub kind: CertKind,
@@ -101,9 +94,7 @@ pub struct CertRow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CertKind {
-    /// A node's membership.
     Member,
-    /// A service.
     Service,
 }
 

@@ -1,5 +1,7 @@
 //! How a service is asked whether it works: `tcp`, or an `http://` address.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -8,7 +10,6 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// A health check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Check {

@@ -1,5 +1,7 @@
 //! Requests about the mesh's names.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use serde::{Deserialize, Serialize};
 
 use super::request::requests;
@@ -15,9 +17,7 @@ requests! {
 /// Asks this node's resolver as a process on this host would.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DnsQueryRequest {
-    /// A DNS name.
     pub name: String,
-    /// A record type.
     #[serde(rename = "type")]
     pub rtype: String,
 }
@@ -36,9 +36,7 @@ pub struct QueryReport {
     pub origin: Origin,
     /// Records that answer the question, as lines of a master file.
     pub answers: Vec<String>,
-    /// The authority section.
     pub authorities: Vec<String>,
-    /// The additional section.
     pub additionals: Vec<String>,
     /// Why the answer isn't what was hoped for.
     pub error: Option<String>,
@@ -50,11 +48,9 @@ pub struct QueryReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
-    /// The mesh's zone.
     Zone,
     /// A rule of this server, without asking anybody.
     Rule,
-    /// The cache.
     Cache,
     /// The cache, beyond the TTL.
     Stale,
@@ -62,7 +58,6 @@ pub enum Origin {
     Upstream,
 }
 
-/// The zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DnsZoneRequest {}
 

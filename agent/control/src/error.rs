@@ -1,5 +1,7 @@
 //! Why a request isn't answered, as it goes over the socket.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +17,6 @@ pub struct ControlError {
 }
 
 impl ControlError {
-    /// A refusal.
     pub fn new(code: ErrorCode, message: impl fmt::Display) -> Self {
         Self {
             code,
@@ -24,7 +25,6 @@ impl ControlError {
     }
 }
 
-/// Kinds of refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {

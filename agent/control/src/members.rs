@@ -1,6 +1,8 @@
 //! Requests about who is a member: invites, evictions, and machines that ask to
 //! be let in.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::net::{IpAddr, SocketAddr};
 
 use innermesh_proto::name::{Label, NamePattern};
@@ -46,10 +48,8 @@ pub struct InviteRequest {
     pub addresses: Vec<IpNet>,
 }
 
-/// A token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invite {
-    /// The token.
     pub token: String,
     /// The whole command that spends it, for a shell: the token goes through a
     /// pipe, as other users see what stands on a command line.
@@ -57,17 +57,14 @@ pub struct Invite {
     /// The command without the token, which it asks for.
     #[serde(default)]
     pub asking: String,
-    /// When it ends.
     pub expires: UnixTime,
     /// The same, in milliseconds since 1970.
     pub expires_ms: u64,
 }
 
-/// Whom to evict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvictRequest {
-    /// Its name.
     pub node: Label,
     /// In place of a second admin: the root's signature over
     /// [`Evict::root_message`](innermesh_proto::ledger::request::Evict::root_message).
@@ -115,7 +112,6 @@ pub struct CutOffSeen {
 /// What a node says of its connections and routes to another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CutOffAt {
-    /// Its name.
     pub node: String,
     /// Whether it has none any more; null where no answer came.
     pub cut_off: Option<bool>,
@@ -133,7 +129,6 @@ impl CutOffSeen {
 /// Lets a member back in that was cut off and isn't evicted yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvictUndoRequest {
-    /// Its name.
     pub node: Label,
 }
 
@@ -146,7 +141,6 @@ pub struct AdmissionsRequest {}
 pub struct RequestRow {
     /// The name that it wants.
     pub name: String,
-    /// Its id.
     pub node: String,
     /// Its address, as the member that it asked sees it.
     pub address: SocketAddr,
@@ -175,7 +169,6 @@ pub enum RequestState {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Grants {
-    /// Its roles.
     pub roles: Vec<String>,
     /// Names that it may be granted; none stands for all that the admin may give.
     pub names: Vec<NamePattern>,
@@ -196,15 +189,11 @@ pub struct ApproveRequest {
 /// A machine that was let in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Admitted {
-    /// Its name.
     pub name: String,
-    /// Its id.
     pub node: String,
-    /// Its overlay addresses.
     pub addresses: Vec<IpAddr>,
 }
 
-/// Whom to refuse.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DenyRequest {
     /// The machine's code or its name.

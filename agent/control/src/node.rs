@@ -1,6 +1,8 @@
 //! Requests about this node: what it concludes, how it reaches the others, its
 //! tunnel's key, and how it leaves.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -39,7 +41,6 @@ pub struct PeersRequest {}
 /// tunnel. A member that doesn't answer is no error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PingRequest {
-    /// Its name.
     pub node: Label,
     /// How many probes, 1 to [`limits::PINGS`].
     pub count: u32,
@@ -71,9 +72,7 @@ pub struct LeaveRequest {}
 pub enum Path {
     /// Straight. This node itself too.
     Direct,
-    /// Through a relay.
     Relay,
-    /// Not at all.
     None,
 }
 
@@ -92,7 +91,6 @@ impl fmt::Display for Path {
 pub struct Status {
     /// Id of the mesh, in hexadecimal.
     pub mesh: String,
-    /// Its domain.
     pub domain: String,
     /// Name of this node.
     pub node: String,
@@ -102,7 +100,6 @@ pub struct Status {
     pub version: String,
     /// Seconds since it started.
     pub uptime_s: u64,
-    /// The resolver.
     pub dns: DnsStatus,
     /// The ledger, as far as it is held here.
     pub ledger: LedgerStatus,
@@ -128,7 +125,6 @@ pub struct Status {
 /// How the overlay is closed to other networks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OverlayStatus {
-    /// The tunnel's interface.
     pub interface: String,
     /// Whether the packet filter is in force.
     pub filter: bool,
@@ -165,13 +161,9 @@ pub struct LedgerStatus {
 /// One member in `status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRow {
-    /// Its name.
     pub name: String,
-    /// Its id.
     pub id: String,
-    /// Its overlay addresses.
     pub addresses: Vec<IpAddr>,
-    /// Its roles.
     pub roles: Vec<String>,
     /// Whether it is live, as far as is known here.
     pub live: bool,
@@ -184,11 +176,9 @@ pub struct NodeRow {
 /// One service in `status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceStatus {
-    /// Its name.
     pub name: String,
     /// Name of the node that runs it.
     pub node: String,
-    /// Its port.
     pub port: u16,
     /// Whether its node is live and its check passes.
     pub healthy: bool,
@@ -197,16 +187,13 @@ pub struct ServiceStatus {
 /// A service whose name isn't granted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pending {
-    /// Its name.
     pub name: String,
-    /// Why not.
     pub reason: String,
 }
 
 /// One row of `peers`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Peer {
-    /// Its name.
     pub name: String,
     /// How it is reached.
     pub path: Path,
@@ -252,7 +239,6 @@ pub struct TunnelPing {
 pub struct Rekeyed {
     /// The one in use now.
     pub key: String,
-    /// The one before.
     pub previous: String,
 }
 
@@ -282,7 +268,6 @@ pub struct Left {
 /// A name of a machine that left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameLeft {
-    /// The name.
     pub name: String,
     /// Who has it now; null when it is free.
     pub to: Option<String>,

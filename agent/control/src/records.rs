@@ -1,5 +1,7 @@
 //! Requests about users' DNS records.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use serde::{Deserialize, Serialize};
 
 use super::request::{Done, requests};
@@ -13,7 +15,6 @@ requests! {
     }
 }
 
-/// All of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordListRequest {}
 
@@ -21,9 +22,7 @@ pub struct RecordListRequest {}
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordAddRequest {
-    /// Its full name.
     pub name: String,
-    /// Its type.
     #[serde(rename = "type")]
     pub rtype: String,
     /// What it says, as in a master file; names in it are full.
@@ -35,9 +34,7 @@ pub struct RecordAddRequest {
 /// Takes all records of one name and type away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordRmRequest {
-    /// Their full name.
     pub name: String,
-    /// Their type.
     #[serde(rename = "type")]
     pub rtype: String,
 }
@@ -45,9 +42,7 @@ pub struct RecordRmRequest {
 /// One row of `record list`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordRow {
-    /// Its full name.
     pub name: String,
-    /// Its type.
     #[serde(rename = "type")]
     pub rtype: String,
     /// What it says, as in a master file.

@@ -1,5 +1,7 @@
 //! Requests about certificates that are renewed by themselves.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -56,7 +58,6 @@ pub struct RenewalWish {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RenewNowRequest {
-    /// Which.
     pub which: WhichRenewal,
     /// Whether to make a new key, this time.
     pub new_key: bool,
@@ -82,21 +83,17 @@ pub struct WhichRenewal {
 pub struct RenewalRow {
     /// As it was issued.
     pub name: String,
-    /// Its full names.
     pub names: Vec<String>,
     /// Serial number of the certificate in its files, in hexadecimal.
     pub serial: String,
-    /// When that ends.
     pub not_after: UnixTime,
     /// The certificate and its issuer.
     pub cert: PathBuf,
-    /// The key.
     pub key: PathBuf,
     /// The issuer and the root.
     pub chain: PathBuf,
     /// Certificate, issuer and key.
     pub pem: PathBuf,
-    /// The root.
     pub ca: PathBuf,
     /// When it is renewed, or that is tried again; null when it can't be.
     pub next: Option<UnixTime>,
@@ -106,7 +103,6 @@ pub struct RenewalRow {
     pub failures: u32,
     /// Why the last attempt failed, or why there can be none.
     pub last_error: Option<String>,
-    /// When that was.
     pub last_error_at: Option<UnixTime>,
     /// What is run after each renewal.
     pub exec: Option<String>,
@@ -114,6 +110,5 @@ pub struct RenewalRow {
     pub exec_pending: bool,
     /// How it failed the last time, if it did.
     pub exec_error: Option<String>,
-    /// When that was.
     pub exec_error_at: Option<UnixTime>,
 }

@@ -1,5 +1,7 @@
 //! Requests about services.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::net::IpAddr;
 
 use innermesh_proto::{name::Label, zone::Protocol};
@@ -41,7 +43,6 @@ impl ServiceAddRequest {
 /// Takes a service of this node away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceRmRequest {
-    /// Its name.
     pub name: Label,
     /// Whether to give its name back, which stays granted otherwise.
     #[serde(default)]
@@ -51,7 +52,6 @@ pub struct ServiceRmRequest {
 /// What became of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceAdded {
-    /// Its name.
     pub name: String,
     /// Whether the name is granted.
     pub state: ServiceState,
@@ -59,7 +59,6 @@ pub struct ServiceAdded {
     pub reason: Option<String>,
     /// Full names under which it is reached now.
     pub reachable: Vec<String>,
-    /// Its addresses.
     pub addresses: Vec<IpAddr>,
 }
 
@@ -67,7 +66,6 @@ pub struct ServiceAdded {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ServiceState {
-    /// It has.
     Granted,
     /// Not yet, or somebody else has.
     Pending,
@@ -76,13 +74,10 @@ pub enum ServiceState {
 /// One row of `service list`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceRow {
-    /// Its name.
     pub name: String,
     /// Name of the node that runs it.
     pub node: String,
-    /// Its port.
     pub port: u16,
-    /// Its transport.
     pub proto: Protocol,
     /// Whether its node is live and its check passes.
     pub healthy: bool,

@@ -1,6 +1,8 @@
 //! Accounts and orders, kept in the state folder: a file for each account,
 //! written before a client is told of a change.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
@@ -27,16 +29,13 @@ const BINDINGS: &str = "acme/bindings.json";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AccountStatus {
-    /// It is.
     Valid,
     /// Its owner has ended it.
     Deactivated,
 }
 
-/// An account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
-    /// Its key.
     pub key: Jwk,
     /// Whether it is in use.
     pub status: AccountStatus,
@@ -268,7 +267,6 @@ impl Account {
         }
     }
 
-    /// Whose it is.
     pub fn owner(&self) -> Owner {
         Owner::of(self.user, self.binding.as_ref())
     }

@@ -1,5 +1,7 @@
 //! When a certificate should be renewed (RFC 9773).
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::str::FromStr;
 
 use data_encoding::BASE64URL_NOPAD;
@@ -18,7 +20,6 @@ const AGAIN_S: u64 = 6 * 3600;
 pub struct CertificateId {
     /// The authority key identifier.
     pub authority: Vec<u8>,
-    /// The serial number.
     pub serial: Serial,
 }
 

@@ -1,6 +1,8 @@
 //! Public keys of ACME clients (RFC 7517, RFC 7518 §6, RFC 8037 §2), and what
 //! they sign.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use aws_lc_rs::signature::{
     self, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
 };
@@ -21,7 +23,6 @@ use super::problem::{Kind, Problem};
 /// Bits of an RSA modulus that are accepted.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// A public key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Value", into = "Value")]
 pub enum Jwk {

@@ -2,6 +2,8 @@
 //! as RFC 8555 §6.2 narrows them. Also for the two signatures that travel
 //! inside others: of an external account's key and of a new key.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use aws_lc_rs::hmac;
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -39,9 +41,7 @@ struct Protected {
 /// A signed request, its signature not looked at yet.
 #[derive(Debug)]
 pub struct Jws {
-    /// The algorithm.
     pub alg: String,
-    /// The nonce.
     pub nonce: Option<String>,
     /// The URL that it is for.
     pub url: Option<String>,
@@ -53,10 +53,8 @@ pub struct Jws {
     signature: Vec<u8>,
 }
 
-/// Who signs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Signer {
-    /// This key.
     Key(Box<Jwk>),
     /// The key of this account, or of this id.
     Id(String),

@@ -1,5 +1,7 @@
 //! What the ACME server needs of the mesh.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use async_trait::async_trait;
@@ -10,7 +12,6 @@ use super::order::{Certified, Identifier};
 /// What is asked of the ledger and of the zone.
 #[async_trait]
 pub trait Mesh: Send + Sync {
-    /// The mesh's domain.
     fn domain(&self) -> String;
     /// Whether this node may have a certificate for it.
     fn may_have(&self, identifier: &Identifier) -> bool;
@@ -58,11 +59,9 @@ pub enum IssueError {
 /// What is known of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
-    /// Its names.
     pub names: Vec<String>,
     /// The beginning of its life, in milliseconds since 1970.
     pub not_before_ms: u64,
-    /// The end.
     pub not_after_ms: u64,
     /// Whether it is revoked, or whoever signed it is.
     pub is_revoked: bool,

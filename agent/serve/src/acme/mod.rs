@@ -7,6 +7,8 @@
 //! This module is the protocol; [`server`] is TLS and HTTP, [`mesh`] what it
 //! asks of the rest of the agent.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 mod account_store;
 mod accounts;
 pub mod ari;
@@ -58,16 +60,12 @@ const PROFILES: [(&str, &str, u32); 2] = [
     ),
 ];
 
-/// A request.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
-    /// Its method.
     pub method: String,
-    /// Its path.
     pub path: String,
     /// What its body is said to be.
     pub content_type: Option<String>,
-    /// Its body.
     pub body: Vec<u8>,
     /// Whether it comes from this machine or a network that counts as it.
     pub is_local: bool,
@@ -75,16 +73,11 @@ pub struct Request {
     pub user: Option<u32>,
 }
 
-/// An answer.
 #[derive(Debug, Clone, Default)]
 pub struct Answer {
-    /// The HTTP status.
     pub status: u16,
-    /// Headers.
     pub headers: Vec<(&'static str, String)>,
-    /// The body's type.
     pub content_type: &'static str,
-    /// The body.
     pub body: Vec<u8>,
 }
 
@@ -124,7 +117,6 @@ impl From<Problem> for Answer {
     }
 }
 
-/// The server.
 pub struct Acme {
     host: Host,
     mesh: Arc<dyn Mesh>,
@@ -140,7 +132,6 @@ pub struct Acme {
 /// A request that is signed by an account's key.
 struct Signed {
     jws: Jws,
-    /// Whose it is.
     account: String,
 }
 
@@ -164,12 +155,10 @@ impl Acme {
         }))
     }
 
-    /// Where clients begin.
     pub fn directory_url(&self) -> String {
         format!("{}/directory", self.base)
     }
 
-    /// Answers a request.
     pub async fn handle(self: &Arc<Self>, request: &Request) -> Answer {
         let mut answer = match self.answer(request).await {
             Ok(answer) => answer,

@@ -2,6 +2,8 @@
 //! code, and of those that were issued last, which were used. Nothing is kept
 //! of those that were only asked for.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use aws_lc_rs::hmac;
 use data_encoding::BASE64URL_NOPAD;
 
@@ -27,7 +29,6 @@ impl Nonces {
         }
     }
 
-    /// A fresh one.
     pub fn issue(&mut self) -> String {
         let number = self.next;
         self.next += 1;

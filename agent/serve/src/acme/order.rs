@@ -1,5 +1,7 @@
 //! Orders, and what has to be shown for each of their names (RFC 8555 §7.1).
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{collections::BTreeSet, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
@@ -53,7 +55,6 @@ pub enum Status {
     Ready,
     /// The server is at it.
     Processing,
-    /// Done.
     Valid,
     /// It came to nothing.
     Invalid,
@@ -91,13 +92,11 @@ impl Method {
 /// One way to show control.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Challenge {
-    /// The way.
     pub method: Method,
     /// How far it is.
     pub status: Status,
     /// When it was found right, in milliseconds since 1970.
     pub validated_ms: Option<u64>,
-    /// Why it wasn't.
     pub error: Option<Problem>,
 }
 
@@ -151,10 +150,8 @@ pub struct Certified {
     pub not_after_ms: u64,
 }
 
-/// An order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
-    /// For what.
     pub identifiers: BTreeSet<Identifier>,
     /// What has to be shown, in the order of the identifiers.
     pub authorizations: Vec<Authorization>,

@@ -1,6 +1,8 @@
 //! What an ACME server answers instead of what was asked for: problem
 //! documents (RFC 8555 §6.7, RFC 9457).
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -39,7 +41,6 @@ pub enum Kind {
     IncorrectResponse,
     /// A contact that isn't one.
     InvalidContact,
-    /// No such profile.
     InvalidProfile,
     /// The request isn't what the protocol says.
     Malformed,
@@ -64,12 +65,10 @@ pub enum Kind {
 /// A problem: what is told to the client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// Its kind.
     #[serde(with = "urn")]
     pub r#type: Kind,
     /// For a person: what is wrong, and what to do.
     pub detail: String,
-    /// The HTTP status.
     pub status: u16,
     /// Algorithms that would have been accepted (RFC 8555 §6.2).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -85,12 +84,9 @@ pub struct Problem {
 /// What is wrong with one identifier.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subproblem {
-    /// Its kind.
     #[serde(with = "urn")]
     pub r#type: Kind,
-    /// For a person.
     pub detail: String,
-    /// The identifier.
     pub identifier: super::order::Identifier,
 }
 
@@ -158,7 +154,6 @@ impl Kind {
     }
 }
 
-/// Kinds as URNs.
 mod urn {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 

@@ -5,6 +5,8 @@
 //! the very name, and to ports 80 and 443: nobody can have the agent ask
 //! loopback or a LAN something. A name is looked up once for each connection.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -297,7 +299,6 @@ pub fn check_certificate(
     }
 }
 
-/// What is fetched.
 struct Target {
     tls: bool,
     host: String,

@@ -1,6 +1,8 @@
 //! Answers from upstream, kept for as long as they may be, and longer for
 //! when no upstream answers (RFC 8767). Pure: time is passed in.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     collections::{BTreeMap, btree_map},
     sync::Arc,
@@ -41,7 +43,6 @@ const FAILURE: Duration = Duration::from_secs(2);
 pub(super) struct Key {
     /// The name, in lower case.
     pub name: DomainName,
-    /// The type.
     pub rtype: RecordType,
     /// The client wants signatures (RFC 3225).
     pub dnssec_ok: bool,
@@ -49,16 +50,13 @@ pub(super) struct Key {
     pub checking_disabled: bool,
 }
 
-/// What upstream said.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct UpstreamAnswer {
     /// NOERROR, NXDOMAIN, or what was wrong.
     pub rcode: ResponseCode,
     /// Upstream has validated it.
     pub authentic: bool,
-    /// The answer section.
     pub answers: Vec<Record>,
-    /// The authority section.
     pub authorities: Vec<Record>,
     /// Why the answer isn't what was hoped for.
     pub error: Option<ExtendedError>,
@@ -71,12 +69,10 @@ pub(super) enum Cached {
     Fresh(UpstreamAnswer),
     /// An answer beyond its TTL, good for when upstream fails.
     Stale {
-        /// The answer.
         heard: UpstreamAnswer,
         /// Whether upstream should be asked again, or has just failed.
         recheck: bool,
     },
-    /// Nothing.
     Nothing,
 }
 
@@ -148,7 +144,6 @@ impl Cache {
         }
     }
 
-    /// Forgets everything.
     pub fn clear(&mut self) {
         *self = Self::default();
     }

@@ -1,5 +1,7 @@
 //! Between the zone's own types and hickory's.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use hickory_server::proto::rr::{
     Name, RData, Record,
     rdata::{A, AAAA, CNAME, HINFO, MX, NS, NULL, PTR, SOA, SRV, TXT},
@@ -11,7 +13,6 @@ pub(super) fn domain_name(name: &Name) -> Option<DomainName> {
     DomainName::from_labels(name.iter())
 }
 
-/// One record.
 pub(super) fn record(record: &zone::Record) -> Record {
     Record::from_rdata(
         hickory_name(&record.name),

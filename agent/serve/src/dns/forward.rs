@@ -2,6 +2,8 @@
 //! each question once however many ask it, kept, and served beyond the TTL
 //! while nobody answers (RFC 8767).
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -28,7 +30,6 @@ use innermesh_host::{Clock, tasks::Tasks};
 /// (RFC 8767 §5).
 const CLIENT_PATIENCE: Duration = Duration::from_millis(1800);
 
-/// Forwards.
 #[derive(Clone)]
 pub(super) struct Forwarder(Arc<Inner>);
 
@@ -77,7 +78,6 @@ impl Forwarder {
         }
     }
 
-    /// Who is asked.
     pub fn servers(&self) -> Vec<SocketAddr> {
         self.0.servers.load().to_vec()
     }

@@ -1,5 +1,7 @@
 //! What is said to a question, and how it is made to fit its transport.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use hickory_server::{
     net::xfer::Protocol,
     proto::{
@@ -99,7 +101,6 @@ impl ExtendedError {
         )
     }
 
-    /// Its words.
     pub fn text(&self) -> &str {
         &self.text
     }

@@ -1,5 +1,7 @@
 //! From a request to its reply: who asks, whose name it is, and what is said.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
@@ -61,9 +63,7 @@ type View = LazyLock<Served, Box<dyn FnOnce() -> Served + Send>>;
 
 /// What one view says.
 pub struct Served {
-    /// The mesh's names.
     pub zone: Arc<Zone>,
-    /// Who may ask.
     pub sources: Arc<dyn SourcePolicy>,
 }
 
@@ -72,7 +72,6 @@ pub struct Served {
 struct Route {
     /// The servers as given.
     servers: Vec<SocketAddr>,
-    /// The host's addresses.
     own: Vec<IpAddr>,
     /// Where this service listens.
     listening: Vec<SocketAddr>,
@@ -91,7 +90,6 @@ impl Route {
 
 /// What the zone says to a question.
 pub(super) struct ZoneAnswer {
-    /// That.
     pub reply: Reply,
     /// Where an alias at its end leads out of the mesh.
     pub outside: Option<Outside>,
@@ -99,7 +97,6 @@ pub(super) struct ZoneAnswer {
 
 /// A name elsewhere that an alias leads to.
 pub(super) struct Outside {
-    /// The name.
     pub target: DomainName,
     /// Whether a member that is no admin added one of the aliases.
     pub by_member: bool,

@@ -1,5 +1,7 @@
 //! Names with a meaning of their own, which no upstream should be asked for.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use innermesh_proto::zone::{DomainName, Rdata, RecordType};
@@ -7,11 +9,9 @@ use innermesh_proto::zone::{DomainName, Rdata, RecordType};
 /// What is said to a special name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Special {
-    /// This record.
     Record(Rdata),
     /// It exists, without data of this type.
     NoData,
-    /// It doesn't exist.
     NxDomain,
 }
 

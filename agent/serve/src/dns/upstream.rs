@@ -1,6 +1,8 @@
 //! Asks other name servers: UDP, and TCP where an answer was cut; the next
 //! server beside one that is slow, so that a dead one costs little.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -56,16 +58,11 @@ pub(super) enum UpstreamError {
     NoServer,
     /// Nobody answered in time.
     #[error("no answer from {servers} within {} s", DEADLINE.as_secs())]
-    Silent {
-        /// Who was asked.
-        servers: String,
-    },
+    Silent { servers: String },
     /// The last to fail, and how.
     #[error("{server}: {why}")]
     Failed {
-        /// Who.
         server: SocketAddr,
-        /// How.
         why: ExchangeError,
     },
 }

@@ -1,5 +1,7 @@
 //! The pages' text.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::sync::LazyLock;
 
 use data_encoding::BASE64;
@@ -27,7 +29,6 @@ pub fn policy() -> &'static str {
     &POLICY
 }
 
-/// The install page.
 pub fn install(input: &Input) -> String {
     let domain = escape(&input.domain);
     let hex = input.fingerprint();
@@ -72,7 +73,6 @@ issuers</a> here.</p>
     frame(&format!("{}: root certificate", input.domain), &body)
 }
 
-/// All revocation lists.
 pub fn lists(input: &Input) -> String {
     let mut rows = String::new();
     for list in &input.lists {

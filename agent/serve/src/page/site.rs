@@ -1,5 +1,7 @@
 //! What is served, by path: made anew whenever what it says changes.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -17,7 +19,6 @@ use innermesh_ca::pem;
 /// What a site says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Input {
-    /// The mesh's domain.
     pub domain: String,
     /// What this node is called in it.
     pub node: String,
@@ -38,20 +39,15 @@ pub struct List {
     pub issuer: Serial,
     /// The CA node whose issuer it is, as people call it.
     pub node: String,
-    /// The list.
     pub state: ListState,
 }
 
 /// How it is with one list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListState {
-    /// It is there.
     Good {
-        /// In DER.
         der: Bytes,
-        /// Its number.
         number: u64,
-        /// Certificates on it.
         revoked: usize,
         /// When it was made, in milliseconds since 1970.
         this_update_ms: u64,
@@ -72,7 +68,6 @@ pub struct Site {
     documents: BTreeMap<String, Document>,
 }
 
-/// One document.
 #[derive(Debug, Clone)]
 pub struct Document {
     pub status: StatusCode,

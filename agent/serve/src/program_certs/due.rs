@@ -2,6 +2,8 @@
 //! 1970, and from a number that each renewal draws once, so that a mesh
 //! doesn't renew all at once.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::time::Duration;
 
 /// After a renewal that failed, the first pause and the longest; each is twice
@@ -18,16 +20,13 @@ const REPLACED_SPREAD_MS: u64 = 3 * 24 * 3600 * 1000;
 /// The life of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Life {
-    /// Its begin.
     pub begin_ms: u64,
-    /// Its end.
     pub end_ms: u64,
 }
 
 /// What has become of the issuer of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IssuerState {
-    /// It signs.
     InForce,
     /// The same node signs with a successor since then.
     Replaced {

@@ -1,6 +1,8 @@
 //! The files of one certificate, as servers want them: the certificate with
 //! its issuer, the key, both in one file for HAProxy, and what is above.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -15,7 +17,6 @@ use innermesh_host::{
     outside::{Access, SetFile},
 };
 
-/// The private key.
 pub const KEY: &str = ".key";
 /// The certificate and its issuer.
 pub const CERT: &str = ".crt";
@@ -28,11 +29,9 @@ pub const CA: &str = "ca.crt";
 
 /// What stands in a set of files.
 pub struct Found {
-    /// The key.
     pub key: Arc<dyn CaKey>,
     /// The certificate for it.
     pub leaf: Certificate,
-    /// What signed that.
     pub issuer: Certificate,
 }
 

@@ -1,6 +1,8 @@
 //! What is kept of a renewal across restarts: what its user wishes, and how it
 //! went.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
@@ -22,7 +24,6 @@ const DAY_S: u64 = 24 * 3600;
 /// group too, for reading.
 pub const MODES: [u32; 4] = [0o600, 0o640, 0o400, 0o440];
 
-/// A renewal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kept {
@@ -55,7 +56,6 @@ pub struct Kept {
 pub struct Failure {
     /// In milliseconds since 1970.
     pub at_ms: u64,
-    /// For a person.
     pub why: String,
 }
 

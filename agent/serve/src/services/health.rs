@@ -1,5 +1,7 @@
 //! Whether a service counts as healthy, from the results of its checks: pure.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::fmt::Display;
 
 /// Failures in a row after which a service counts as unhealthy: one lost probe
@@ -8,7 +10,6 @@ const FAILURES: u32 = 2;
 /// Longest error that is kept, in characters.
 const ERROR_CHARS: usize = 200;
 
-/// A service's health.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
     healthy: bool,

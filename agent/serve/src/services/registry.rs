@@ -1,5 +1,7 @@
 //! The services in force, and the task that checks them.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -72,7 +74,6 @@ struct Service {
 /// A service as a person sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceStatus {
-    /// Its description.
     pub spec: Spec,
     /// Whether it stands in the configuration, where alone it can be changed.
     pub configured: bool,

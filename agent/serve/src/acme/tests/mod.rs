@@ -37,7 +37,6 @@ use innermesh_ca::csr;
 use innermesh_host::keys::{Keys as _, SystemKeys};
 
 const DOMAIN: &str = "lab.internal";
-/// This node's address.
 const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 42, 0, 1));
 
 /// A mesh in which this node holds `photos`, its addresses are its own, and
@@ -181,7 +180,6 @@ impl Key {
         }
     }
 
-    /// A flattened JWS.
     fn jws(&self, header: &Value, payload: &str) -> Value {
         let protected = BASE64URL_NOPAD.encode(header.to_string().as_bytes());
         let payload = BASE64URL_NOPAD.encode(payload.as_bytes());
