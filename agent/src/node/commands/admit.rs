@@ -146,13 +146,15 @@ impl Approvals {
                 address: asking.remote,
                 via: state.name_of(via),
                 age_s: asking.age_ms / 1000,
-                state: match (answered, asking.admin) {
-                    (true, _) => RequestState::Ready,
-                    (false, _) => RequestState::Elsewhere,
+                state: if answered {
+                    RequestState::Ready
+                } else {
+                    RequestState::Elsewhere
                 },
-                admin: match (answered, asking.admin) {
-                    (true, _) => Some(state.name_of(self.node.me)),
-                    (false, admin) => admin.map(|admin| state.name_of(admin)),
+                admin: if answered {
+                    Some(state.name_of(self.node.me))
+                } else {
+                    asking.admin.map(|admin| state.name_of(admin))
                 },
             });
         }

@@ -153,10 +153,12 @@ fn waiting(state: &State) -> Vec<WaitingRow> {
     let full = state.roster.len() >= limits::ROSTER;
     let with_issuer = queued.iter().map(|node| WaitingRow {
         node: state.name_of(*node),
-        reason: match (come.contains(node), full) {
-            (true, _) => "it is taken into the roster once it has the ledger and can be reached",
-            (false, true) => "the roster is full: demote another first",
-            (false, false) => "one more is needed: `agent ca promote` another",
+        reason: if come.contains(node) {
+            "it is taken into the roster once it has the ledger and can be reached"
+        } else if full {
+            "the roster is full: demote another first"
+        } else {
+            "one more is needed: `agent ca promote` another"
         }
         .into(),
     });

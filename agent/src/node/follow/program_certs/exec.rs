@@ -34,15 +34,17 @@ impl CertKeeper {
                 continue;
             };
             let result = self.host.outside.run(&command(&place, &kept, line)).await;
-            self.note(&place, &kept, result).await;
+            let failure = result.err().map(|error| error.to_string());
+            self.note(&place, &kept, failure).await;
         }
     }
 
-    async fn note(&self, place: &SetPlace, run: &Kept, result: Result<(), String>) {
+    /// Notes that a command was run, or why that failed.
+    async fn note(&self, place: &SetPlace, run: &Kept, failure: Option<String>) {
         let (now, at_ms) = (self.host.clock.now(), self.host.clock.wall_ms());
-        match &result {
-            Ok(()) => tracing::info!(name = %place.stem, "the command after a renewal was run"),
-            Err(why) => {
+        match &failure {
+            None => tracing::info!(name = %place.stem, "the command after a renewal was run"),
+            Some(why) => {
                 tracing::warn!(name = %place.stem, why, "the command after a renewal failed; trying again");
             }
         }
@@ -52,11 +54,11 @@ impl CertKeeper {
             if kept.serial != run.serial || kept.wish != run.wish {
                 return None;
             }
-            match result {
-                Ok(()) => {
+            match failure {
+                None => {
                     (kept.exec_pending, kept.exec_failures, kept.exec_failure) = (false, 0, None)
                 }
-                Err(why) => {
+                Some(why) => {
                     kept.exec_failures = kept.exec_failures.saturating_add(1);
                     kept.exec_failure = Some(Failure { at_ms, why });
                     entry.exec_not_before = now + due::pause(kept.exec_failures, kept.jitter);
