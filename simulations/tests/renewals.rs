@@ -479,3 +479,22 @@ async fn a_certificate_of_a_ca_node_that_is_evicted_is_renewed_early() {
     let issued = state.certificates.get(&renewed).expect("it is listed");
     assert!(!state.is_revoked(&renewed, issued));
 }
+
+#[tokio::test(start_paused = true)]
+async fn requests_for_one_key_at_the_same_time_are_answered_with_a_certificate_each() {
+    let mut world = World::of(11, Profile::Message);
+    let one = world.machine("one");
+    let agent = found(&one).await;
+    let key = one.host.keys.generate_p256();
+    let names = BTreeSet::from([format!("one.{DOMAIN}")]);
+    let csr = csr::make(&key, &names, &BTreeSet::new()).unwrap();
+    let request = || CertRequest {
+        names: names.iter().cloned().collect(),
+        csr: Der(csr.clone()),
+        days: 90,
+    };
+    let control = agent.control();
+    let (first, second) = tokio::join!(control.ask(request()), control.ask(request()));
+    assert_ne!(first.unwrap().serial, second.unwrap().serial);
+    assert_eq!(count(&agent, "one"), 2);
+}
