@@ -8,7 +8,7 @@ use std::{
 
 use innermesh_agent::{
     host::{Host, tasks::Tasks},
-    node::Config,
+    node::AgentConfig,
     overlay::RecordedOverlay,
     tunnel::{BackendChoice, DEFAULT_MTU},
 };
@@ -145,8 +145,8 @@ impl Machine {
     }
 
     /// The configuration of its agent.
-    pub fn config(&self) -> Config {
-        Config {
+    pub fn config(&self) -> AgentConfig {
+        AgentConfig {
             listen: vec![SocketAddr::from(([0u16; 8], PORT))],
             advertise: Vec::new(),
             interface: "im0".into(),

@@ -19,7 +19,7 @@ use super::{
     terminal::Terminal,
 };
 use crate::{
-    enroll::{self, AskOptions, JoinOptions, JoinReport, Step, token},
+    enroll::{self, AskOptions, AskStep, JoinOptions, JoinReport, token},
     host::system,
 };
 
@@ -149,12 +149,12 @@ fn read_token() -> Result<String, Failure> {
 }
 
 /// What the person at this machine is to know and do.
-fn told(step: &Step) -> String {
+fn told(step: &AskStep) -> String {
     match step {
-        Step::Asked(domain) => {
+        AskStep::Asked(domain) => {
             format!("asked to join {domain}; now run `agent requests` on an admin's node")
         }
-        Step::Code(code) => format!(
+        AskStep::Code(code) => format!(
             "an admin is looking at the request. This machine's code is\n\n  {code}\n\nType it there: `agent approve {code}`. Waiting…"
         ),
     }

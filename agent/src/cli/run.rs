@@ -237,8 +237,8 @@ impl Signals {
     }
 }
 
-fn agent_config(config: &Config) -> node::Config {
-    node::Config {
+fn agent_config(config: &Config) -> node::AgentConfig {
+    node::AgentConfig {
         listen: config.listen(),
         advertise: config.advertised(),
         interface: config.tunnel.interface.as_str().to_string(),

@@ -50,7 +50,7 @@ pub struct AskOptions {
 
 /// How far it has come, for the person at this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum AskStep {
     /// The member has the request; an admin is to ask for it. With it, the
     /// domain that the member says is its mesh's.
     Asked(String),
@@ -67,7 +67,7 @@ pub enum Step {
 pub async fn ask(
     host: &Host,
     options: AskOptions,
-    tell: &(dyn Fn(Step) + Send + Sync),
+    tell: &(dyn Fn(AskStep) + Send + Sync),
 ) -> Result<JoinReport, JoinError> {
     seed::check_free(host).await?;
     let identity = keys::identity_or_new(host).await?;
@@ -126,11 +126,11 @@ impl AdminAnswer {
 }
 
 impl Applicant<'_> {
-    async fn run(&self, tell: &(dyn Fn(Step) + Send + Sync)) -> Result<JoinReport, JoinError> {
+    async fn run(&self, tell: &(dyn Fn(AskStep) + Send + Sync)) -> Result<JoinReport, JoinError> {
         let clock = &self.host.clock;
         let end = clock.now() + Duration::from_millis(limits::REQUEST_WAIT_MS);
         let (mut channel, own) = self.begin().await?;
-        tell(Step::Asked(own.genesis.domain.to_string()));
+        tell(AskStep::Asked(own.genesis.domain.to_string()));
         let mut answered: Option<AdminAnswer> = None;
         loop {
             let news = match self.wait(&channel, &own, answered.as_ref()).await {
@@ -151,7 +151,7 @@ impl Applicant<'_> {
                 (News::Offer(offer), None) => {
                     let transcript = own.transcript(self, offer);
                     let code = Code::new(&transcript, own.secret);
-                    tell(Step::Code(code.to_string()));
+                    tell(AskStep::Code(code.to_string()));
                     answered = Some(AdminAnswer {
                         key: Some(self.key(&transcript).await?),
                         transcript,

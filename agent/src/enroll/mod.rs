@@ -15,7 +15,7 @@ mod seed;
 pub mod token;
 
 pub use self::{
-    ask::{AskOptions, Step, ask},
+    ask::{AskOptions, AskStep, ask},
     init::{InitError, InitOptions, InitReport, init},
     join::{JoinOptions, join},
     join_error::{JoinError, JoinReport},

@@ -87,7 +87,7 @@ impl Lacking {
 
 /// How it goes, for the person at this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct RefetchProgress {
     /// The last batch that this node had.
     pub had: u64,
     /// The last one that is left.
@@ -98,7 +98,7 @@ pub struct Progress {
     pub last: Option<String>,
 }
 
-impl fmt::Display for Progress {
+impl fmt::Display for RefetchProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -165,7 +165,7 @@ pub async fn refetch(
     host: &Host,
     key: &Arc<dyn NodeKey>,
     lacking: &Lacking,
-    told: &watch::Sender<Progress>,
+    told: &watch::Sender<RefetchProgress>,
 ) -> Result<(), Unfetched> {
     let genesis = State::genesis(&lacking.genesis, &*host.keys)
         .map_err(|error| JoinError::Seeded(error.to_string()))?;
@@ -206,7 +206,7 @@ struct Refetch<'a> {
 }
 
 impl Refetch<'_> {
-    async fn run(&self, told: &watch::Sender<Progress>) -> Result<Fetched, Unfetched> {
+    async fn run(&self, told: &watch::Sender<RefetchProgress>) -> Result<Fetched, Unfetched> {
         let mut pause = PAUSE_MIN;
         let mut turn = 0;
         loop {
@@ -259,7 +259,7 @@ impl Refetch<'_> {
     async fn round(
         &self,
         mut sources: VecDeque<Vec<SocketAddr>>,
-        told: &watch::Sender<Progress>,
+        told: &watch::Sender<RefetchProgress>,
     ) -> Option<Fetched> {
         let clock = &*self.host.clock;
         let mut running = FuturesUnordered::new();
@@ -393,7 +393,7 @@ impl Refetch<'_> {
     }
 }
 
-fn failed(told: &watch::Sender<Progress>, error: &RefetchError) {
+fn failed(told: &watch::Sender<RefetchProgress>, error: &RefetchError) {
     tracing::warn!(%error, "the ledger couldn't be fetched again from a peer");
     told.send_modify(|progress| {
         progress.failures = progress.failures.saturating_add(1);

@@ -3,7 +3,8 @@
 use tokio::sync::watch;
 
 use super::{
-    agent::Agent, build_error::BuildError, config::Config, loading::Loading, opened, parts::Parts,
+    agent::Agent, build_error::BuildError, config::AgentConfig, loading::Loading, opened,
+    parts::Parts,
 };
 use crate::host::Host;
 
@@ -12,7 +13,7 @@ impl Agent {
     ///
     /// # Errors
     /// [`BuildError`]; what was started before the error has ended.
-    pub async fn build(config: Config, host: Host) -> Result<Self, BuildError> {
+    pub async fn build(config: AgentConfig, host: Host) -> Result<Self, BuildError> {
         Self::build_telling(config, host, &watch::Sender::default()).await
     }
 
@@ -22,7 +23,7 @@ impl Agent {
     /// # Errors
     /// [`BuildError`].
     pub async fn build_telling(
-        config: Config,
+        config: AgentConfig,
         host: Host,
         loading: &watch::Sender<Option<Loading>>,
     ) -> Result<Self, BuildError> {

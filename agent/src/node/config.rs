@@ -8,7 +8,7 @@ use crate::{services::Spec, tunnel::BackendChoice};
 
 /// What an agent is told besides what its state folder holds.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct AgentConfig {
     /// The QUIC endpoint's address: the first of these that can be had.
     pub listen: Vec<SocketAddr>,
     /// Endpoints to announce before those of the host's own interfaces.

@@ -21,12 +21,12 @@ use crate::{
     dns::{Dns, DnsServer, MemberSources, Served},
     enroll::{
         kept::Kept,
-        refetch::{Lacking, Progress, Unfetched, refetch},
+        refetch::{Lacking, RefetchProgress, Unfetched, refetch},
     },
     host::{Host, keys::NodeKey, within},
     ledger::{Ledger, LedgerError, Stored, file::FileError},
     listen::{Class, Sources},
-    node::{build_error::BuildError, config::Config},
+    node::{build_error::BuildError, config::AgentConfig},
     tunnel::BackendChoice,
 };
 
@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Clone)]
 pub struct Loading {
     /// How it goes.
-    pub progress: watch::Receiver<Progress>,
+    pub progress: watch::Receiver<RefetchProgress>,
     /// What it answers meanwhile.
     pub dns: Arc<Dns>,
 }
@@ -50,7 +50,7 @@ pub struct Loading {
 /// [`BuildError`].
 pub(crate) async fn open(
     host: &Host,
-    config: &Config,
+    config: &AgentConfig,
     key: &Arc<dyn NodeKey>,
     loading: &watch::Sender<Option<Loading>>,
 ) -> Result<Ledger, BuildError> {
@@ -67,10 +67,10 @@ pub(crate) async fn open(
         return opened(host, key, stored, kept, false).await;
     };
     let genesis = State::genesis(&lacking.genesis, &*host.keys).map_err(LedgerError::from)?;
-    let (told, progress) = watch::channel(Progress {
+    let (told, progress) = watch::channel(RefetchProgress {
         had: lacking.had.index,
         left: lacking.left,
-        ..Progress::default()
+        ..RefetchProgress::default()
     });
     tracing::error!("{}", *progress.borrow());
     let meanwhile = Meanwhile::serve(host, config, &genesis).await;
@@ -174,7 +174,7 @@ struct Meanwhile {
 }
 
 impl Meanwhile {
-    async fn serve(host: &Host, config: &Config, genesis: &State) -> Self {
+    async fn serve(host: &Host, config: &AgentConfig, genesis: &State) -> Self {
         let zone = Arc::new(Zone::build(&ZoneInput {
             domain: genesis.domain.clone(),
             ipv4: genesis.ipv4,

@@ -23,7 +23,7 @@ pub use self::{
     agent::Agent,
     build_error::BuildError,
     commands::recovery::{Offline, OfflineError},
-    config::{Config, VERSION},
+    config::{AgentConfig, VERSION},
     loading::Loading,
     shared::hold_set::parse as parse_holds,
 };

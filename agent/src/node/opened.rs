@@ -19,13 +19,13 @@ use tokio::sync::watch;
 
 use super::{
     build_error::BuildError,
-    config::{Config, LOCK, VERSION},
+    config::{AgentConfig, LOCK, VERSION},
     loading::{self, Loading},
 };
 use crate::{
     dns::Dns,
     gossip::Gossip,
-    host::{Host, key_files as keys, state_folder},
+    host::{Host, key_files as keys, keys::NodeKey, state_folder},
     ledger::{
         Ledger,
         client::Client,
@@ -63,7 +63,7 @@ pub(super) struct Opened {
 }
 
 pub(super) async fn open(
-    config: Config,
+    config: AgentConfig,
     host: Host,
     loading: &watch::Sender<Option<Loading>>,
 ) -> Result<Opened, BuildError> {
@@ -90,6 +90,7 @@ pub(super) async fn open(
     ledger.set_known_rules(config.known_rules);
     ledger.connect(Arc::new(transport.clone()));
     let services = open_services(&host, &config, member).await?;
+    let nudge = Nudge::default();
     let announcement = Announcement {
         version: VERSION.into(),
         quic: announce::endpoints(&config, &host, &transport).await,
@@ -98,20 +99,7 @@ pub(super) async fn open(
         holds: holds.own(),
         rules: config.known_rules,
     };
-    let nudge = Nudge::default();
-    let gossiped = Arc::new(Gossiped {
-        ledger: ledger.clone(),
-        nudge: nudge.clone(),
-    });
-    let gossip = Gossip::start(
-        &host,
-        key.clone(),
-        gossiped,
-        transport.clone(),
-        announcement,
-    )
-    .await
-    .map_err(|error| BuildError::Io(folder(&host), error))?;
+    let gossip = open_gossip(&host, &key, &ledger, &nudge, &transport, announcement).await?;
     ledger_follow::start(&host, me, ledger.clone(), transport.clone(), nudge.clone());
     let client = Client::new(
         &host,
@@ -172,7 +160,7 @@ async fn claim(host: &Host) -> Result<FolderLock, BuildError> {
 
 async fn open_tunnel(
     host: &Host,
-    config: &Config,
+    config: &AgentConfig,
     state: &State,
     me: NodeId,
 ) -> Result<(Arc<dyn Tunnel>, Arc<OwnKey>), BuildError> {
@@ -193,7 +181,7 @@ async fn open_tunnel(
 /// error is the one that tells.
 fn open_transport(
     host: &Host,
-    config: &Config,
+    config: &AgentConfig,
     me: NodeId,
     tls: &MeshTls,
     membership: &Arc<LedgerMembership>,
@@ -220,12 +208,29 @@ fn open_transport(
 
 async fn open_services(
     host: &Host,
-    config: &Config,
+    config: &AgentConfig,
     member: &Member,
 ) -> Result<Registry, BuildError> {
     let services = Registry::load(host.clone(), config.services.clone()).await?;
     services.set_local_addresses(vec![IpAddr::V4(member.ipv4), IpAddr::V6(member.ipv6)]);
     Ok(services)
+}
+
+async fn open_gossip(
+    host: &Host,
+    key: &Arc<dyn NodeKey>,
+    ledger: &Ledger,
+    nudge: &Nudge,
+    transport: &Transport,
+    announcement: Announcement,
+) -> Result<Gossip, BuildError> {
+    let gossiped = Arc::new(Gossiped {
+        ledger: ledger.clone(),
+        nudge: nudge.clone(),
+    });
+    let started = Gossip::start(host, key.clone(), gossiped, transport.clone(), announcement);
+    let started = started.await;
+    started.map_err(|error| BuildError::Io(folder(host), error))
 }
 
 fn open_dns(host: &Host, ledger: &Ledger, first: &Arc<MeshView>) -> Arc<Dns> {

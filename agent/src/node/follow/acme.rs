@@ -15,7 +15,7 @@ use crate::{
     host::{Host, holder, keys::CaKey},
     ledger::Ledger,
     node::{
-        config::Config,
+        config::AgentConfig,
         follow::ledger_backend::{LedgerBackend, certify},
         shared::{addresses::Addresses, certify::Certifier, handles::Handles},
     },
@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Serves ACME, with a certificate of its own.
 pub(crate) struct AcmeKeeper {
-    config: Arc<Config>,
+    config: Arc<AgentConfig>,
     host: Host,
     ledger: Ledger,
     addresses: Addresses,

@@ -11,7 +11,7 @@ use crate::{
     host::Host,
     ledger::{Builds, Ledger},
     node::{
-        config::Config,
+        config::AgentConfig,
         shared::{
             addresses::Addresses,
             announce::{Announcer, endpoints},
@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_secs(10);
 
 /// Looks at the host, and passes on what is new.
 pub(crate) struct HostFollower {
-    config: Arc<Config>,
+    config: Arc<AgentConfig>,
     host: Host,
     ledger: Ledger,
     transport: Transport,

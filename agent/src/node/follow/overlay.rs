@@ -16,7 +16,7 @@ use crate::{
     control::node::OverlayStatus,
     host::{Host, Mono},
     node::{
-        config::Config,
+        config::AgentConfig,
         shared::{
             enforced::{Enforced, is_recent},
             handles::Handles,
@@ -29,7 +29,7 @@ use crate::{
 
 /// Makes filter and routing match the view.
 pub(crate) struct OverlayKeeper {
-    config: Arc<Config>,
+    config: Arc<AgentConfig>,
     host: Host,
     view: watch::Sender<Arc<MeshView>>,
     zone: ZonePublisher,

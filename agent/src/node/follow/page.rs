@@ -18,7 +18,7 @@ use crate::{
     host::Host,
     ledger::{Ledger, client::Client},
     node::{
-        config::Config,
+        config::AgentConfig,
         shared::{addresses::Addresses, handles::Handles, revocation_lists::Lists},
     },
     page::{BindError, Input, List, ListState, Server, Site},
@@ -52,7 +52,7 @@ impl Page {
 
 /// Keeps the install page served and up to date.
 pub(crate) struct PageKeeper {
-    config: Arc<Config>,
+    config: Arc<AgentConfig>,
     host: Host,
     me: NodeId,
     ledger: Ledger,

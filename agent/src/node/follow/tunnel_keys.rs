@@ -24,7 +24,7 @@ use crate::{
         client::{Client, RequestError},
     },
     node::{
-        config::Config,
+        config::AgentConfig,
         shared::{announce::Announcer, handles::Handles, own_key::OwnKey},
     },
     tunnel::{BackendChoice, Tunnel, TunnelError, public_key},
@@ -40,7 +40,7 @@ const EACH: Duration = Duration::from_millis(20);
 
 /// Keeps the ledger's key of this node and the device's the same.
 pub(crate) struct TunnelKeyKeeper {
-    config: Arc<Config>,
+    config: Arc<AgentConfig>,
     host: Host,
     me: NodeId,
     ledger: Ledger,

@@ -15,7 +15,7 @@ use crate::{
     gossip::Gossip,
     host::Host,
     node::{
-        config::Config,
+        config::AgentConfig,
         shared::{hold_set::HoldSet, own_key::OwnKey},
     },
     quic::Transport,
@@ -26,7 +26,7 @@ use crate::{
 /// Announces what changes. Clones are the same.
 #[derive(Clone)]
 pub(crate) struct Announcer {
-    pub config: Arc<Config>,
+    pub config: Arc<AgentConfig>,
     pub gossip: Gossip,
     pub services: Registry,
     pub holds: Arc<HoldSet>,
@@ -55,7 +55,7 @@ impl Announcer {
 }
 
 /// What peers are told of the tunnel; nothing where there is none.
-pub(crate) fn wireguard(config: &Config, key: TunnelKey) -> Option<WireGuard> {
+pub(crate) fn wireguard(config: &AgentConfig, key: TunnelKey) -> Option<WireGuard> {
     (config.backend != BackendChoice::None).then_some(WireGuard {
         key,
         port: config.tunnel_port,
@@ -65,7 +65,7 @@ pub(crate) fn wireguard(config: &Config, key: TunnelKey) -> Option<WireGuard> {
 /// Where this node can be dialed: what the configuration says, then the
 /// addresses of the host's other interfaces.
 pub(crate) async fn endpoints(
-    config: &Config,
+    config: &AgentConfig,
     host: &Host,
     transport: &Transport,
 ) -> Vec<SocketAddr> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use innermesh_proto::{id::NodeId, view::MeshView};
 use tokio::sync::watch;
 
-use crate::node::config::Config;
+use crate::node::config::AgentConfig;
 use crate::{
     gossip::Gossip,
     host::{Host, keys::NodeKey},
@@ -19,7 +19,7 @@ pub(crate) type FolderLock = Arc<dyn Send + Sync>;
 /// Handles on what is opened once. Clones are the same.
 #[derive(Clone)]
 pub(crate) struct Handles {
-    pub config: Arc<Config>,
+    pub config: Arc<AgentConfig>,
     pub host: Host,
     pub me: NodeId,
     pub key: Arc<dyn NodeKey>,
