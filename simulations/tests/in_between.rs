@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use innermesh_agent::{
     control::members::{AdmissionsRequest, ApproveRequest, Grants},
-    enroll::{self, AskOptions, JoinError, Step},
+    enroll::{self, AskOptions, AskStep, JoinError},
     host::keys::NodeKey,
     node::Agent,
     quic::{Caller, Handler, Transport},
@@ -219,7 +219,7 @@ async fn who_was_not_told_the_code_can_not_take_the_machine_in() {
     let new = scene.world.machine("new");
     let shown = Mutex::new(0);
     let joined = enroll::ask(&new.host, options(), &|step| {
-        if let Step::Code(_) = step {
+        if let AskStep::Code(_) = step {
             *shown.lock().unwrap() += 1;
         }
     })
@@ -240,7 +240,7 @@ async fn who_puts_its_own_key_in_place_of_the_machine_s_is_not_let_in_by_its_cod
     let host = new.host.clone();
     tokio::spawn(async move {
         let _ = enroll::ask(&host, options(), &|step| {
-            if let Step::Code(code) = step {
+            if let AskStep::Code(code) = step {
                 *told.lock().unwrap() = Some(code);
             }
         })

@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use innermesh_agent::{
     control::members::{AdmissionsRequest, ApproveRequest, Grants},
-    enroll::{self, AskOptions, JoinError, JoinReport, Step},
+    enroll::{self, AskOptions, AskStep, JoinError, JoinReport},
     host::key_files as keys,
     node::Agent,
     quic::{Caller, Handler},
@@ -79,7 +79,7 @@ impl Newcomer {
         let (host, shown) = (machine.host.clone(), code.clone());
         let joined = tokio::spawn(async move {
             enroll::ask(&host, options, &|step| {
-                if let Step::Code(code) = step {
+                if let AskStep::Code(code) = step {
                     *shown.lock().unwrap() = Some(code);
                 }
             })

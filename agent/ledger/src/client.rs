@@ -72,13 +72,22 @@ pub enum SubmitError {
 }
 
 /// A request that the ledger took.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accepted {
     /// Whether it comes to pass only once a second admin asks for the same.
     pub is_waiting: bool,
     /// The certificate that was issued, where one was asked for and this node
-    /// holds the batch.
-    pub certificate: Option<Serial>,
+    /// holds the batch. The state may have dropped it already, for a newer one.
+    pub certificate: Option<IssuedCertificate>,
+}
+
+/// A certificate, as it was issued.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuedCertificate {
+    /// Its serial number.
+    pub serial: Serial,
+    /// In DER.
+    pub der: Vec<u8>,
 }
 
 /// Why a request isn't done.
@@ -163,7 +172,7 @@ impl Client {
     }
 
     /// The certificate that came with a request, by the batch that it is in.
-    async fn issued_for(&self, request: &Sealed, index: u64) -> Option<Serial> {
+    async fn issued_for(&self, request: &Sealed, index: u64) -> Option<IssuedCertificate> {
         let batches = self.ledger.range(index, 1).await.ok()?;
         let batch = batches.first()?;
         if batch.read_header().ok()?.index != index {
@@ -172,7 +181,10 @@ impl Client {
         let mut entries = batch.entries.iter();
         let entry = entries.find(|entry| entry.request == *request)?;
         let certificate = Certificate::parse(&entry.attachment).ok()?;
-        Some(certificate.serial)
+        Some(IssuedCertificate {
+            serial: certificate.serial,
+            der: entry.attachment.clone(),
+        })
     }
 
     /// Makes a request of this node's.

@@ -60,11 +60,11 @@ impl Certifier {
             .client
             .ask(&Content::Certify(certify), patience)
             .await?;
-        let serial = accepted.certificate.ok_or(CertifyError::Unseen)?;
+        let leaf = accepted.certificate.ok_or(CertifyError::Unseen)?;
         let state = self.ledger.state();
-        let listed = state.certificates.get(&serial);
+        let listed = state.certificates.get(&leaf.serial);
         let listed = listed.ok_or(CertifyError::Unseen)?;
-        issued(&state, serial, listed).ok_or(CertifyError::Unseen)
+        issued(&state, leaf.serial, listed, &leaf.der).ok_or(CertifyError::Unseen)
     }
 }
 
@@ -82,10 +82,10 @@ pub(crate) fn newest<'a>(
 }
 
 /// A certificate with what it hangs from; `None` where it isn't kept any more.
-pub(crate) fn issued(state: &State, serial: Serial, listed: &Listed) -> Option<Issued> {
+pub(crate) fn issued(state: &State, serial: Serial, listed: &Listed, der: &[u8]) -> Option<Issued> {
     let issuer = state.issuer_of(listed)?;
-    (!listed.der.is_empty()).then(|| Issued {
-        certificate: pem::encode(pem::CERTIFICATE, &listed.der),
+    (!der.is_empty()).then(|| Issued {
+        certificate: pem::encode(pem::CERTIFICATE, der),
         issuer: pem::encode(pem::CERTIFICATE, issuer.der()),
         root: pem::encode(pem::CERTIFICATE, state.root.der()),
         serial: serial.to_string(),

@@ -187,7 +187,7 @@ impl CertKeeper {
             && serial != leaf.serial
             && !state.is_revoked(&serial, listed)
             && self.host.clock.wall_ms() < due_ms;
-        good.then(|| certify::issued(state, serial, listed))?
+        good.then(|| certify::issued(state, serial, listed, &listed.der))?
     }
 }
 
