@@ -12,9 +12,9 @@ use std::{
 use async_trait::async_trait;
 use innermesh_agent::{
     control::dns::Origin,
-    dns::{Dns, DnsServer, ListenError, Served, Source},
-    host::{Clock, Mono, tasks::Tasks},
-    listen::{Class, Sources},
+    dns::{Dns, DnsServer, Served, Source, Surroundings},
+    host::{Clock, Mono, system, tasks::Tasks},
+    listen::{Class, ListenError, Sources},
 };
 use innermesh_proto::{
     name::Label,
@@ -188,7 +188,7 @@ impl Bench {
             sources: Arc::new(sources),
         });
         let listen = [SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0)];
-        let server = DnsServer::start(dns.clone(), clock.clone(), &others(), &listen).unwrap();
+        let server = DnsServer::start(dns.clone(), &around(&clock), &listen).unwrap();
         Self {
             dns,
             clock,
@@ -565,8 +565,7 @@ async fn the_service_never_forwards_to_itself() {
     let own: IpAddr = "192.0.2.1".parse().unwrap();
     let any = DnsServer::start(
         bench.dns.clone(),
-        bench.clock.clone(),
-        &others(),
+        &around(&bench.clock),
         &["0.0.0.0:0".parse().unwrap()],
     )
     .unwrap();
@@ -606,6 +605,16 @@ fn others() -> Arc<dyn Sources> {
     Arc::new(|_: IpAddr| Class::Other)
 }
 
+/// Real sockets, on which all are strangers.
+fn around(clock: &Arc<TestClock>) -> Surroundings {
+    Surroundings {
+        clock: clock.clone(),
+        net: system::network(),
+        tasks: Tasks::default(),
+        sources: others(),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_whose_places_are_taken_gives_the_one_that_was_idle_for_the_longest() {
     let bench = Bench::start(&input("lab.internal"));
@@ -635,14 +644,9 @@ async fn an_address_whose_places_are_taken_gives_the_one_that_was_idle_for_the_l
 async fn a_taken_port_is_told_with_its_holder_and_what_to_do() {
     let bench = Bench::start(&input("lab.internal"));
     let other = Bench::start(&input("lab.internal"));
-    let error = DnsServer::start(
-        other.dns.clone(),
-        other.clock.clone(),
-        &others(),
-        &[bench.address()],
-    )
-    .err()
-    .unwrap();
+    let error = DnsServer::start(other.dns.clone(), &around(&other.clock), &[bench.address()])
+        .err()
+        .unwrap();
     assert!(matches!(error, ListenError::InUse { .. }));
     let words = error.to_string();
     for part in [
@@ -654,14 +658,9 @@ async fn a_taken_port_is_told_with_its_holder_and_what_to_do() {
         assert!(words.contains(part), "{part}: {words}");
     }
     let elsewhere = ["192.0.2.1:0".parse().unwrap()];
-    let error = DnsServer::start(
-        other.dns.clone(),
-        other.clock.clone(),
-        &others(),
-        &elsewhere,
-    )
-    .err()
-    .unwrap();
+    let error = DnsServer::start(other.dns.clone(), &around(&other.clock), &elsewhere)
+        .err()
+        .unwrap();
     assert!(matches!(error, ListenError::NotHere { .. }), "{error}");
 }
 
@@ -702,8 +701,7 @@ async fn both_loopback_addresses_can_be_served() {
     let bench = Bench::start(&input("lab.internal"));
     let Ok(server) = DnsServer::start(
         bench.dns.clone(),
-        bench.clock.clone(),
-        &others(),
+        &around(&bench.clock),
         &["[::1]:0".parse().unwrap()],
     ) else {
         innermesh_skip::skip("this machine has no IPv6 loopback address");

@@ -91,6 +91,7 @@ impl World {
         let outside = SimOutside::default();
         let clock = Arc::new(SimClock::new(START_MS));
         let place = self.wire.plug(name, &[address]);
+        self.wire.set_tunnels(place, tunnels.clone());
         Machine {
             name: name.into(),
             address,

@@ -51,14 +51,9 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Who holds `port`, where /proc tells: without root only processes of the
-/// same user are visible.
-pub fn of_port(kind: Kind, port: u16) -> Option<Holder> {
-    of_socket(kind, port, |_| true)
-}
-
-/// As [`of_port`], for the process that stands in the way of one address: port
-/// 53 often has several holders on one host.
+/// Who stands in the way of one that would bind to `address`, where /proc tells:
+/// without root only processes of the same user are visible. Port 53 often has
+/// several holders on one host.
 pub fn of_address(kind: Kind, address: SocketAddr) -> Option<Holder> {
     of_socket(kind, address.port(), in_the_way_of(address.ip()))
 }

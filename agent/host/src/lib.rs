@@ -18,12 +18,13 @@ pub mod key_files;
 pub mod keys;
 #[warn(clippy::disallowed_methods)]
 pub mod listen;
+mod network;
 pub mod outside;
 #[warn(clippy::disallowed_methods)]
 pub mod overlay;
 pub mod owner;
 mod resolv;
-pub mod sockets;
+mod sockets;
 pub mod state_folder;
 pub mod system;
 pub mod tasks;
@@ -34,20 +35,21 @@ mod time;
 pub mod tunnel;
 
 use std::{
-    any::Any,
     future::Future,
     io,
-    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
-use ipnet::IpNet;
 
 use self::{keys::Keys, outside::Outside, tasks::Tasks};
-pub use self::{time::UnixTime, tunnel::Tunnels};
+pub use self::{
+    network::{Accepted, Network, Stream, TcpListener, http_status},
+    time::UnixTime,
+    tunnel::Tunnels,
+};
 
 /// Everything outside the agent.
 #[derive(Clone)]
@@ -98,58 +100,6 @@ pub async fn within<T>(
         () = clock.sleep(limit) => None,
     }
 }
-
-/// Sockets and what the host knows of its network.
-#[async_trait]
-pub trait Network: Send + Sync {
-    /// A UDP socket for quinn.
-    ///
-    /// # Errors
-    /// The operating system's, such as an address in use.
-    fn quic_socket(&self, listen: SocketAddr) -> io::Result<Arc<dyn quinn::AsyncUdpSocket>>;
-    /// The runtime that drives quinn.
-    fn quic_runtime(&self) -> Arc<dyn quinn::Runtime>;
-    /// What agents here talk over instead of QUIC: a simulation's own, which the
-    /// transport knows by its type.
-    fn messages(&self) -> Option<Arc<dyn Any + Send + Sync>> {
-        None
-    }
-    /// Whether DNS and the install page are served on real sockets here (not in
-    /// a simulation).
-    fn has_sockets(&self) -> bool;
-    /// Global unicast addresses of the host's interfaces that are up.
-    async fn local_addresses(&self) -> Vec<(String, IpAddr)>;
-    /// A local address or route, other than a default route, that overlaps
-    /// `net` on another interface than `except`; as text for a person.
-    async fn clash(&self, net: IpNet, except: &str) -> Option<String>;
-    /// Name servers that the host uses for other names, best first.
-    async fn upstream_resolvers(&self) -> Vec<SocketAddr>;
-    /// The addresses of a host name, by the host's own resolver.
-    ///
-    /// # Errors
-    /// The resolver's.
-    async fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
-    /// Opens a TCP connection.
-    ///
-    /// # Errors
-    /// Why it could not be opened.
-    async fn connect(&self, address: SocketAddr) -> io::Result<Box<dyn Stream>>;
-    /// Opens a TCP connection and closes it.
-    ///
-    /// # Errors
-    /// Why it could not be opened.
-    async fn probe_tcp(&self, address: SocketAddr) -> io::Result<()>;
-    /// Fetches `path` by HTTP/1.1 and returns the status code.
-    ///
-    /// # Errors
-    /// Why there was no answer.
-    async fn probe_http(&self, address: SocketAddr, host: &str, path: &str) -> io::Result<u16>;
-}
-
-/// A connection.
-pub trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
-
-impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Files, all below one folder. Paths are relative to it.
 #[async_trait]

@@ -11,16 +11,20 @@ use std::{
 
 use async_trait::async_trait;
 use ipnet::IpNet;
-use socket2::{Domain, Socket, Type};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     time::{Instant, timeout},
 };
 
 use super::{
-    Clock, Host, Mono, Network, Stream, Tunnels, disk::SystemDisk, keys::SystemKeys,
-    outside::SystemOutside, resolv, tasks::Tasks,
+    Clock, Host, Mono, Network, Stream, TcpListener, Tunnels,
+    disk::SystemDisk,
+    holder::{self, Holder, Kind},
+    http_status,
+    keys::SystemKeys,
+    outside::SystemOutside,
+    resolv, sockets,
+    tasks::Tasks,
 };
 use crate::{
     overlay::SystemOverlay,
@@ -46,7 +50,7 @@ pub fn host(state: PathBuf) -> Host {
             start: Instant::now(),
         }),
         keys: Arc::new(SystemKeys),
-        net: Arc::new(SystemNetwork),
+        net: network(),
         disk: Arc::new(SystemDisk::new(state)),
         outside: Arc::new(SystemOutside),
         tunnels: Arc::new(SystemTunnels),
@@ -82,6 +86,11 @@ fn wall_ms() -> u64 {
         })
 }
 
+/// The network of this host.
+pub fn network() -> Arc<dyn Network> {
+    Arc::new(SystemNetwork)
+}
+
 struct SystemNetwork;
 
 #[async_trait]
@@ -106,8 +115,16 @@ impl Network for SystemNetwork {
         Arc::new(quinn::TokioRuntime)
     }
 
-    fn has_sockets(&self) -> bool {
-        true
+    fn listen_tcp(&self, address: SocketAddr) -> io::Result<Box<dyn TcpListener>> {
+        sockets::tcp(address)
+    }
+
+    fn dns_socket(&self, address: SocketAddr) -> io::Result<Option<tokio::net::UdpSocket>> {
+        sockets::udp(address).map(Some)
+    }
+
+    fn holder(&self, kind: Kind, address: SocketAddr) -> Option<Holder> {
+        holder::of_address(kind, address)
     }
 
     async fn local_addresses(&self) -> Vec<(String, IpAddr)> {
@@ -149,25 +166,9 @@ impl Network for SystemNetwork {
     }
 
     async fn probe_http(&self, address: SocketAddr, host: &str, path: &str) -> io::Result<u16> {
-        timeout(PROBE, http_status(address, host, path)).await?
+        let asking = async { http_status(self.connect(address).await?, host, path).await };
+        timeout(PROBE, asking).await?
     }
-}
-
-/// A TCP socket that listens; on IPv6 for that alone.
-///
-/// # Errors
-/// The operating system's.
-pub fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    const BACKLOG: i32 = 128;
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
 }
 
 /// The host's own resolver configuration.
@@ -181,24 +182,6 @@ impl resolv::ReadResolvConf for ResolvConf {
     fn interface_index(&self, name: &str) -> Option<u32> {
         nix::net::if_::if_nametoindex(name).ok()
     }
-}
-
-/// The status code of one HTTP/1.1 GET (RFC 9112 §4).
-async fn http_status(address: SocketAddr, host: &str, path: &str) -> io::Result<u16> {
-    let mut stream = TcpStream::connect(address).await?;
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: innermesh\r\nConnection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await?;
-    let mut line = Vec::new();
-    // "HTTP/1.1 200" is all that matters, and all that is read.
-    stream.take(12).read_to_end(&mut line).await?;
-    std::str::from_utf8(&line)
-        .ok()
-        .and_then(|line| line.strip_prefix("HTTP/1."))
-        .and_then(|rest| rest.get(2..5))
-        .and_then(|code| code.parse().ok())
-        .ok_or_else(|| io::Error::other("the answer is not HTTP"))
 }
 
 struct SystemTunnels;

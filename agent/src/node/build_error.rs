@@ -1,8 +1,8 @@
 //! Why an agent can't start.
 
 use crate::{
-    dns::ListenError, enroll::refetch::Unfetched, host::key_files::KeyFileError,
-    ledger::LedgerError, quic::TransportError, services::ServiceError, tls::TlsError,
+    enroll::refetch::Unfetched, host::key_files::KeyFileError, ledger::LedgerError,
+    listen::ListenError, quic::TransportError, services::ServiceError, tls::TlsError,
     tunnel::TunnelError,
 };
 

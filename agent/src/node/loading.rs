@@ -18,7 +18,7 @@ use innermesh_proto::{
 use tokio::sync::watch;
 
 use crate::{
-    dns::{Dns, DnsServer, MemberSources, Served},
+    dns::{Dns, DnsServer, MemberSources, Served, Surroundings},
     enroll::{
         kept::Kept,
         refetch::{Lacking, RefetchProgress, Unfetched, refetch},
@@ -232,15 +232,14 @@ impl Meanwhile {
         } else {
             config.dns_listen.clone()
         };
+        let around = Surroundings::of(host, sources);
         let mut servers = Vec::new();
-        if host.net.has_sockets() {
-            for address in listen {
-                // The resolver's addresses exist only if the kernel's tunnel
-                // outlived the last run.
-                match DnsServer::start(dns.clone(), host.clock.clone(), &sources, &[address]) {
-                    Ok(server) => servers.push(server),
-                    Err(error) => tracing::warn!(%error, "no names are answered there yet"),
-                }
+        for address in listen {
+            // The resolver's addresses exist only if the kernel's tunnel
+            // outlived the last run.
+            match DnsServer::start(dns.clone(), &around, &[address]) {
+                Ok(server) => servers.push(server),
+                Err(error) => tracing::warn!(%error, "no names are answered there yet"),
             }
         }
         Self { dns, servers }

@@ -169,7 +169,7 @@ impl Parts {
         let services = self.services.clone();
         tasks.spawn(async move { services.run().await });
         let accounts = ExternalAccounts { acme, backend };
-        let control = self.control(server.as_ref(), accounts);
+        let control = self.control(&server, accounts);
         Ok(RunningAgent {
             node: self.node,
             dns: self.dns,
@@ -177,24 +177,21 @@ impl Parts {
             overlay: self.overlay,
             control: Arc::new(control),
             left: self.left,
-            server: Mutex::new(server),
+            server: Mutex::new(Some(server)),
             _lock: self.lock,
         })
     }
 
-    /// Listens where there are sockets.
-    async fn listen(&self) -> Result<Option<DnsServer>, BuildError> {
+    /// Listens for programs and people, and exchanges revocation lists.
+    async fn listen(&self) -> Result<DnsServer, BuildError> {
         let node = &self.node;
-        if !node.host.net.has_sockets() {
-            return Ok(None);
-        }
         let server = dns::serve(node, &self.dns, &self.addresses)?;
         let crl = CrlKeeper::new(node, self.lists.clone());
         crl.load().await;
         let (addresses, lists) = (self.addresses.clone(), self.lists.clone());
         PageKeeper::new(node, addresses, lists, self.page.clone()).start();
         node.host.tasks.spawn(crl.run());
-        Ok(Some(server))
+        Ok(server)
     }
 
     /// Answers peers, and starts what follows the view.
@@ -228,7 +225,7 @@ impl Parts {
     }
 
     /// What does each of the things that people ask for.
-    fn control(&self, server: Option<&DnsServer>, accounts: ExternalAccounts) -> AgentControl {
+    fn control(&self, server: &DnsServer, accounts: ExternalAccounts) -> AgentControl {
         let node = &self.node;
         let warnings = Warnings {
             node: node.clone(),
@@ -247,7 +244,7 @@ impl Parts {
             status: StatusDesk {
                 node: node.clone(),
                 started: self.started,
-                dns_addresses: server.map_or_else(Vec::new, |server| server.addresses().to_vec()),
+                dns_addresses: server.addresses().to_vec(),
                 names: self.names.clone(),
                 overlay: self.overlay.clone(),
                 warnings,

@@ -1,13 +1,14 @@
-//! The network: UDP between simulated hosts, or whole messages (`message`).
+//! The network: UDP between simulated hosts, or whole messages (`message`), and
+//! TCP (`tcp`).
 //! [`link`] decides what becomes of a datagram; those that arrive do so in the
 //! order of (time, sequence). A host
 //! may be behind a NAT ([`nat`]), move to another address, and stand still. It
-//! has this network and nothing else: no TCP, no name server but the world's
-//! hosts.
+//! has this network and nothing else: no name server but the world's hosts.
 
 pub mod link;
 mod message;
 pub mod nat;
+mod tcp;
 
 use std::{
     any::Any,
@@ -21,7 +22,7 @@ use std::{
 
 use async_trait::async_trait;
 use innermesh_agent::{
-    host::{Host, Network, Stream},
+    host::{Host, Network, Stream, TcpListener, http_status},
     quic::{Messages, OpenMessages, Settings, Transport, TransportError},
 };
 use ipnet::IpNet;
@@ -35,8 +36,9 @@ use self::{
     link::{Fate, Link, Links},
     message::Talk,
     nat::{Class, Nat},
+    tcp::Tcp,
 };
-use crate::{clock, schedule::Profile};
+use crate::{clock, schedule::Profile, tunnel::SimTunnels};
 
 /// Datagrams that wait for one socket; what comes beyond is lost.
 const WAITING: usize = 4096;
@@ -64,6 +66,7 @@ struct State {
     bound: BTreeMap<SocketAddr, Arc<Inbox>>,
     links: Links,
     talk: Talk,
+    tcp: Tcp,
     observer: Option<Observer>,
 }
 
@@ -103,6 +106,7 @@ impl Wire {
             bound: BTreeMap::new(),
             links: Links::new(seed),
             talk: Talk::new(seed),
+            tcp: Tcp::default(),
             observer: None,
         };
         Self {
@@ -150,6 +154,7 @@ impl Wire {
         let addresses = state.hosts[host.0].addresses.clone();
         state.bound.retain(|at, _| !addresses.contains(&at.ip()));
         let gone = state.talk.unplug(host);
+        state.tcp.unplug(host);
         state.trouble();
         drop(state);
         drop(gone);
@@ -167,6 +172,11 @@ impl Wire {
         let host = HostId(state.hosts.len() - 1);
         state.whose.extend(addresses.iter().map(|ip| (*ip, host)));
         host
+    }
+
+    /// Has the overlay addresses of a host be those of its tunnel.
+    pub fn set_tunnels(&self, host: HostId, tunnels: SimTunnels) {
+        self.lock().tcp.set_tunnels(host, tunnels);
     }
 
     /// The network as an agent on `host` sees it.
@@ -399,8 +409,8 @@ impl Network for SimNetwork {
         }
     }
 
-    fn has_sockets(&self) -> bool {
-        false
+    fn listen_tcp(&self, address: SocketAddr) -> io::Result<Box<dyn TcpListener>> {
+        tcp::listen(&self.wire, self.host, address)
     }
 
     async fn local_addresses(&self) -> Vec<(String, IpAddr)> {
@@ -432,16 +442,16 @@ impl Network for SimNetwork {
             .collect())
     }
 
-    async fn connect(&self, _: SocketAddr) -> io::Result<Box<dyn Stream>> {
-        Err(io::ErrorKind::ConnectionRefused.into())
+    async fn connect(&self, address: SocketAddr) -> io::Result<Box<dyn Stream>> {
+        tcp::connect(&self.wire, self.host, address).await
     }
 
-    async fn probe_tcp(&self, _: SocketAddr) -> io::Result<()> {
-        Err(io::ErrorKind::ConnectionRefused.into())
+    async fn probe_tcp(&self, address: SocketAddr) -> io::Result<()> {
+        self.connect(address).await.map(drop)
     }
 
-    async fn probe_http(&self, _: SocketAddr, _: &str, _: &str) -> io::Result<u16> {
-        Err(io::ErrorKind::ConnectionRefused.into())
+    async fn probe_http(&self, address: SocketAddr, host: &str, path: &str) -> io::Result<u16> {
+        http_status(self.connect(address).await?, host, path).await
     }
 }
 

@@ -3,17 +3,15 @@
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use innermesh_proto::limits;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
-};
+use tokio::task::JoinSet;
 
 use super::{
+    error::ListenError,
     guard::Source,
     room::{Place, Room},
     sources::{Sources, source},
 };
-use crate::Clock;
+use crate::{Clock, Network, Stream, TcpListener, holder::Kind};
 
 /// What accepts connections.
 pub trait Listener: Send + Sync {
@@ -26,25 +24,48 @@ pub trait Listener: Send + Sync {
 
 /// A TCP listener.
 pub struct Tcp {
-    listener: TcpListener,
+    listener: Box<dyn TcpListener>,
+    address: SocketAddr,
     sources: Arc<dyn Sources>,
 }
 
 impl Tcp {
-    /// One whose clients are told apart by `sources`.
-    pub fn new(listener: TcpListener, sources: Arc<dyn Sources>) -> Self {
-        Self { listener, sources }
+    /// Listens at an address; port 0 takes a free one. Clients are told apart by
+    /// `sources`, and `instead` is what a person can set so that it listens
+    /// elsewhere.
+    ///
+    /// # Errors
+    /// [`ListenError`].
+    pub fn bind(
+        net: &dyn Network,
+        address: SocketAddr,
+        sources: Arc<dyn Sources>,
+        instead: &'static str,
+    ) -> Result<Self, ListenError> {
+        let failed = |error| ListenError::new(net, Kind::Tcp, address, error, instead);
+        let listener = net.listen_tcp(address).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self {
+            listener,
+            address,
+            sources,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 }
 
 impl Listener for Tcp {
-    type Stream = (TcpStream, SocketAddr);
+    type Stream = (Box<dyn Stream>, SocketAddr);
 
     async fn accept(&self) -> io::Result<(Self::Stream, Source)> {
-        let (stream, from) = self.listener.accept().await?;
-        let to = stream.local_addr().ok();
-        let source = source(&*self.sources, from, to);
-        Ok(((stream, from), source))
+        let accepted = self.listener.accept().await?;
+        let user = || self.listener.user_of(&accepted);
+        let source = source(&*self.sources, accepted.from, user);
+        Ok(((accepted.stream, accepted.from), source))
     }
 }
 

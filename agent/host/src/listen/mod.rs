@@ -6,12 +6,14 @@
 //! Must not know what is spoken on a connection.
 
 mod accept;
+mod error;
 pub mod guard;
 mod room;
 mod sources;
 
 pub use self::{
     accept::{Listener, Tcp, serve},
+    error::ListenError,
     guard::{Class, Shares, Source, Who},
     room::{Place, Room, Working},
     sources::Sources,

@@ -4,7 +4,6 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::guard::{Class, Source, Who};
-use crate::owner;
 
 /// Says what an address is to this node.
 pub trait Sources: Send + Sync {
@@ -18,15 +17,18 @@ impl<F: Fn(IpAddr) -> Class + Send + Sync> Sources for F {
     }
 }
 
-/// The source of a connection from `from` to `to`, one of this host's own.
-pub(super) fn source(sources: &dyn Sources, from: SocketAddr, to: Option<SocketAddr>) -> Source {
+/// The source of a connection from `from`, which is a program of `user` where it
+/// is one of this host.
+pub(super) fn source(
+    sources: &dyn Sources,
+    from: SocketAddr,
+    user: impl FnOnce() -> Option<u32>,
+) -> Source {
     let address = from.ip().to_canonical();
     let class = sources.class(address);
     // A network that counts as this host has its own addresses, but for what
     // comes from the host itself, which also goes to one of its addresses.
-    let user = to
-        .filter(|_| class == Class::Local)
-        .and_then(|to| owner::of_tcp(from, to));
+    let user = if class == Class::Local { user() } else { None };
     let who = match user {
         Some(uid) => Who::User(Some(uid)),
         None if address.is_loopback() => Who::User(None),

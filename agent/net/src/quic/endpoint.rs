@@ -21,7 +21,7 @@ use quinn::{
 };
 
 use super::error::TransportError;
-use crate::host::{Clock, Host, holder};
+use crate::host::{Clock, Host, holder::Kind};
 
 /// A connection on which nothing was heard for so long is lost, in milliseconds.
 const IDLE_TIMEOUT_MS: u32 = 15_000;
@@ -146,11 +146,7 @@ fn cannot_listen(host: &Host, address: SocketAddr, error: io::Error) -> Transpor
         return TransportError::Listen { address, error };
     }
     let port = address.port();
-    let holder = host
-        .net
-        .has_sockets()
-        .then(|| holder::of_port(holder::Kind::Udp, port))
-        .flatten();
+    let holder = host.net.holder(Kind::Udp, address);
     TransportError::AddressInUse { port, holder }
 }
 

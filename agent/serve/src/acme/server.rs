@@ -17,18 +17,15 @@ use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
-};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::{Acme, Answer, BODY_BYTES, problem::Problem};
 use innermesh_ca::pem;
 use innermesh_host::{
-    Clock,
+    Clock, Network, Stream,
     keys::CaKey,
-    listen::{self, Class, Place, Room, Shares, Source, Sources, Who},
+    listen::{self, Class, ListenError, Place, Room, Shares, Source, Sources, Tcp, Who},
     within,
 };
 
@@ -71,14 +68,21 @@ impl ResolvesServerCert for Shown {
     }
 }
 
-/// Serves on `listeners` for as long as it is polled.
-pub async fn serve(
-    acme: Arc<Acme>,
-    shown: Arc<Shown>,
-    listeners: Vec<TcpListener>,
+/// Listens at an address; `sources` tells clients apart.
+///
+/// # Errors
+/// [`ListenError`].
+pub fn bind(
+    net: &dyn Network,
+    address: SocketAddr,
     sources: Arc<dyn Sources>,
-    clock: Arc<dyn Clock>,
-) {
+) -> Result<Tcp, ListenError> {
+    const INSTEAD: &str = "set `acme.port` in the config, on all machines alike";
+    Tcp::bind(net, address, sources, INSTEAD)
+}
+
+/// Serves on `listeners` for as long as it is polled.
+pub async fn serve(acme: Arc<Acme>, shown: Arc<Shown>, listeners: Vec<Tcp>, clock: Arc<dyn Clock>) {
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("the provider has TLS 1.2 and 1.3")
@@ -98,7 +102,6 @@ pub async fn serve(
     let room = Room::new(shares, clock.clone());
     let mut accepting = JoinSet::new();
     for listener in listeners {
-        let listener = listen::Tcp::new(listener, sources.clone());
         let server = server.clone();
         let answer = move |stream, source, place| server.clone().answered(stream, source, place);
         accepting.spawn(listen::serve(
@@ -121,7 +124,7 @@ struct Server {
 impl Server {
     async fn answered(
         self: Arc<Self>,
-        (stream, from): (TcpStream, SocketAddr),
+        (stream, from): (Box<dyn Stream>, SocketAddr),
         source: Source,
         place: Arc<Place>,
     ) {
@@ -131,12 +134,11 @@ impl Server {
 
     async fn connection(
         &self,
-        stream: TcpStream,
+        stream: Box<dyn Stream>,
         from: SocketAddr,
         source: Source,
         place: &Arc<Place>,
     ) {
-        let _ = stream.set_nodelay(true);
         let handshake = within(&*self.clock, HEAD, self.tls.accept(stream)).await;
         let stream = match handshake {
             Some(Ok(stream)) => stream,

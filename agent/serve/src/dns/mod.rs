@@ -18,6 +18,6 @@ mod upstream;
 pub use self::{
     relevant::relevant,
     responder::{Dns, Served},
-    server::{DnsServer, ListenError},
+    server::{DnsServer, Surroundings},
     source::{MemberSources, Source, SourcePolicy},
 };

@@ -5,78 +5,35 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use hickory_server::{Server, net::xfer::Protocol, proto::op::MessageType, server::Request};
 use innermesh_proto::limits;
-use socket2::Type;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream, UdpSocket},
-    task::JoinSet,
+    net::UdpSocket,
+    sync::mpsc,
+    task::AbortHandle,
 };
 
 use super::responder::{Dns, Handler};
 use innermesh_host::{
-    Clock,
-    holder::{self, Kind},
-    listen::{self, Place, Room, Shares, Sources},
-    sockets,
+    Clock, Host, Network, Stream,
+    holder::Kind,
+    listen::{self, ListenError, Place, Room, Shares, Sources},
+    tasks::Tasks,
 };
 
 /// How long a TCP connection may be idle, and how long one message may take
 /// (RFC 7766 §6.2.3: some seconds).
 const TCP_IDLE: Duration = Duration::from_secs(10);
-/// Receive buffer of a UDP socket, in bytes: room for a burst.
-const UDP_BUFFER: usize = 1 << 20;
 
-/// Why the service doesn't listen. Nothing is left bound.
-#[derive(Debug, thiserror::Error)]
-pub enum ListenError {
-    /// Another program has the port.
-    #[error(
-        "{transport} port {} on {} is taken by {holder}; stop that program, or set `dns.listen` in the config to another address or port",
-        address.port(), address.ip()
-    )]
-    InUse {
-        /// Where.
-        address: SocketAddr,
-        /// UDP or TCP.
-        transport: Kind,
-        /// Who, as far as can be told.
-        holder: String,
-    },
-    /// Ports below 1024 take a privilege.
-    #[error(
-        "{transport} port {} on {} needs root or CAP_NET_BIND_SERVICE; run as a service, or set `dns.listen` in the config to a port above 1023",
-        address.port(), address.ip()
-    )]
-    Denied {
-        /// Where.
-        address: SocketAddr,
-        /// UDP or TCP.
-        transport: Kind,
-    },
-    /// The address isn't this host's.
-    #[error("no interface of this host has {}; correct `dns.listen` in the config", address.ip())]
-    NotHere {
-        /// Where.
-        address: SocketAddr,
-    },
-    /// Anything else.
-    #[error("can't listen on {transport} {address}: {error}; see `dns.listen` in the config")]
-    Other {
-        /// Where.
-        address: SocketAddr,
-        /// UDP or TCP.
-        transport: Kind,
-        /// The operating system's error.
-        #[source]
-        error: io::Error,
-    },
-}
+/// What a person can set so that it listens elsewhere.
+const INSTEAD: &str = "set `dns.listen` in the config to another address or port";
 
 /// A [`Dns`] on sockets, until it is dropped.
 pub struct DnsServer {
     dns: Arc<Dns>,
     addresses: Vec<SocketAddr>,
-    tasks: JoinSet<()>,
+    serving: Vec<AbortHandle>,
+    /// Ends once nothing is served any more.
+    ended: mpsc::Receiver<()>,
 }
 
 impl DnsServer {
@@ -86,69 +43,115 @@ impl DnsServer {
     /// Why one of the addresses can't be had; then none is served.
     pub fn start(
         dns: Arc<Dns>,
-        clock: Arc<dyn Clock>,
-        sources: &Arc<dyn Sources>,
+        host: &Surroundings,
         listen: &[SocketAddr],
     ) -> Result<Self, ListenError> {
-        let mut udp = Server::new(Handler(dns.clone()));
-        let mut tasks = JoinSet::new();
-        let mut addresses = Vec::new();
         let shares = Shares::new(
             limits::DNS_TCP_CONNECTIONS,
             limits::DNS_TCP_PER_ADDRESS,
             limits::DNS_TCP_PER_USER,
         );
-        let room = Room::new(shares, clock.clone());
+        let room = Room::new(shares, host.clock.clone());
+        let mut udp = None;
+        let mut bound = Vec::new();
         for &address in listen {
-            let (address, socket, listener) = bind(address)?;
-            addresses.push(address);
-            udp.register_socket(socket);
+            let (socket, listener) = bind(host, address)?;
+            if let Some(socket) = socket {
+                udp.get_or_insert_with(|| Server::new(Handler(dns.clone())))
+                    .register_socket(socket);
+            }
+            bound.push(listener);
+        }
+        let addresses: Vec<SocketAddr> = bound.iter().map(listen::Tcp::address).collect();
+        let (alive, ended) = mpsc::channel(1);
+        let mut serving = Vec::new();
+        for listener in bound {
             let tcp = Tcp {
                 dns: dns.clone(),
-                clock: clock.clone(),
+                clock: host.clock.clone(),
             };
-            let listener = listen::Tcp::new(listener, sources.clone());
-            tasks.spawn(tcp.serve(listener, room.clone()));
+            let (room, alive) = (room.clone(), alive.clone());
+            serving.push(host.tasks.spawn(async move {
+                let _alive = alive;
+                tcp.serve(listener, room).await;
+            }));
         }
-        if !listen.is_empty() {
-            tasks.spawn(async move {
+        if let Some(mut udp) = udp {
+            serving.push(host.tasks.spawn(async move {
+                let _alive = alive;
                 if let Err(error) = udp.block_until_done().await {
                     tracing::error!(%error, "DNS over UDP ended; restart the agent");
                 }
-            });
+            }));
         }
         dns.listens(&addresses);
         Ok(Self {
             dns,
             addresses,
-            tasks,
+            serving,
+            ended,
         })
     }
 
     /// Ends, and waits until its addresses are free again.
     pub async fn end(mut self) {
-        self.tasks.shutdown().await;
+        self.abort();
+        // Nobody says anything: the last that could has ended.
+        let _ = self.ended.recv().await;
     }
 
     /// Where it listens.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
+
+    fn abort(&self) {
+        for serving in &self.serving {
+            serving.abort();
+        }
+    }
 }
 
 impl Drop for DnsServer {
     fn drop(&mut self) {
+        self.abort();
         self.dns.listens_no_more(&self.addresses);
     }
 }
 
+/// What it needs of the host, and who is told apart how.
+pub struct Surroundings {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Sockets.
+    pub net: Arc<dyn Network>,
+    /// What runs in the background.
+    pub tasks: Tasks,
+    /// Tells clients apart.
+    pub sources: Arc<dyn Sources>,
+}
+
+impl Surroundings {
+    /// Those on `host`.
+    pub fn of(host: &Host, sources: Arc<dyn Sources>) -> Self {
+        Self {
+            clock: host.clock.clone(),
+            net: host.net.clone(),
+            tasks: host.tasks.clone(),
+            sources,
+        }
+    }
+}
+
+type Bound = (Option<UdpSocket>, listen::Tcp);
+
 /// Binds UDP and TCP to one address; where any port will do, to the same one.
-fn bind(wanted: SocketAddr) -> Result<(SocketAddr, UdpSocket, TcpListener), ListenError> {
+fn bind(host: &Surroundings, wanted: SocketAddr) -> Result<Bound, ListenError> {
     // A port that is free for one transport may be taken for the other.
     let mut attempts = if wanted.port() == 0 { 16 } else { 1 };
     loop {
         attempts -= 1;
-        let bound = bind_once(wanted);
+        let bound = bind_once(host, wanted);
         match bound {
             Err(ListenError::InUse { .. }) if attempts > 0 => {}
             other => return other,
@@ -156,37 +159,15 @@ fn bind(wanted: SocketAddr) -> Result<(SocketAddr, UdpSocket, TcpListener), List
     }
 }
 
-fn bind_once(wanted: SocketAddr) -> Result<(SocketAddr, UdpSocket, TcpListener), ListenError> {
-    let udp = || -> io::Result<(UdpSocket, SocketAddr)> {
-        let socket = sockets::socket(wanted, Type::DGRAM)?;
-        // Best effort: the kernel caps it.
-        let _ = socket.set_recv_buffer_size(UDP_BUFFER);
-        socket.bind(&wanted.into())?;
-        let socket = UdpSocket::from_std(socket.into())?;
-        let address = socket.local_addr()?;
-        Ok((socket, address))
+fn bind_once(host: &Surroundings, wanted: SocketAddr) -> Result<Bound, ListenError> {
+    let failed = |error| ListenError::new(&*host.net, Kind::Udp, wanted, error, INSTEAD);
+    let udp = host.net.dns_socket(wanted).map_err(failed)?;
+    let address = match &udp {
+        Some(socket) => socket.local_addr().map_err(failed)?,
+        None => wanted,
     };
-    let (udp, address) = udp().map_err(|error| listen_error(wanted, Kind::Udp, error))?;
-    let tcp = sockets::tcp(address).map_err(|error| listen_error(address, Kind::Tcp, error))?;
-    Ok((address, udp, tcp))
-}
-
-fn listen_error(address: SocketAddr, transport: Kind, error: io::Error) -> ListenError {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => ListenError::InUse {
-            address,
-            transport,
-            holder: holder::of_address(transport, address)
-                .map_or_else(|| "another program".into(), |holder| holder.to_string()),
-        },
-        io::ErrorKind::PermissionDenied => ListenError::Denied { address, transport },
-        io::ErrorKind::AddrNotAvailable => ListenError::NotHere { address },
-        _ => ListenError::Other {
-            address,
-            transport,
-            error,
-        },
-    }
+    let tcp = listen::Tcp::bind(&*host.net, address, host.sources.clone(), INSTEAD)?;
+    Ok((udp, tcp))
 }
 
 #[derive(Clone)]
@@ -198,14 +179,15 @@ struct Tcp {
 impl Tcp {
     async fn serve(self, listener: listen::Tcp, room: Arc<Room>) {
         let clock = self.clock.clone();
-        let answer = move |(stream, source): (TcpStream, SocketAddr), _, place: Arc<Place>| {
-            let tcp = self.clone();
-            async move {
-                if let Err(error) = tcp.converse(stream, source, &place).await {
-                    tracing::debug!(%source, %error, "DNS over TCP ended");
+        let answer =
+            move |(stream, source): (Box<dyn Stream>, SocketAddr), _, place: Arc<Place>| {
+                let tcp = self.clone();
+                async move {
+                    if let Err(error) = tcp.converse(stream, source, &place).await {
+                        tracing::debug!(%source, %error, "DNS over TCP ended");
+                    }
                 }
-            }
-        };
+            };
         listen::serve("DNS over TCP", listener, room, clock, answer).await;
     }
 
@@ -213,12 +195,11 @@ impl Tcp {
     /// closes, is idle, or sends what is no question.
     async fn converse(
         &self,
-        mut stream: TcpStream,
+        mut stream: Box<dyn Stream>,
         source: SocketAddr,
         place: &Arc<Place>,
     ) -> io::Result<()> {
-        let _ = stream.set_nodelay(true);
-        while let Some(question) = self.in_time(read_message(&mut stream)).await? {
+        while let Some(question) = self.in_time(read_message(&mut *stream)).await? {
             let request =
                 Request::from_bytes(question, source, Protocol::Tcp).map_err(io::Error::other)?;
             if request.metadata.message_type == MessageType::Response {
@@ -246,7 +227,7 @@ impl Tcp {
 }
 
 /// The next message; `None` where the client has closed.
-async fn read_message(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
+async fn read_message(stream: &mut dyn Stream) -> io::Result<Option<Vec<u8>>> {
     let length = match stream.read_u16().await {
         Ok(length) => length,
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),

@@ -13,7 +13,7 @@ mod server;
 mod site;
 
 pub use self::{
-    server::{BindError, Server},
+    server::Server,
     site::{Input, List, ListState, Site},
 };
 

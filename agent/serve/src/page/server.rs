@@ -1,55 +1,22 @@
 //! The sockets of the install page. Whoever reaches them may be anybody: each
 //! connection has little room and little time, and nobody gets all of them.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::http::Request;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use innermesh_proto::limits;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::watch,
-};
+use tokio::sync::watch;
 
 use super::{answer::answer, site::Site};
 use innermesh_host::{
-    Clock,
-    holder::{self, Kind},
-    listen::{self, Place, Room, Shares, Sources, Tcp},
-    sockets,
+    Clock, Network, Stream,
+    listen::{self, ListenError, Place, Room, Shares, Sources, Tcp},
 };
 
-/// Why the page isn't served at an address.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// Another program has the port.
-    #[error(
-        "TCP port {} on {} is taken by {holder}; stop that program, or set `port` of [page] in the config",
-        address.port(), address.ip()
-    )]
-    InUse {
-        /// Where.
-        address: SocketAddr,
-        /// Who, as far as can be told.
-        holder: String,
-    },
-    /// The address isn't this host's.
-    #[error("no interface of this host has {}; see `listen` of [page] in the config", address.ip())]
-    NotHere {
-        /// Where.
-        address: SocketAddr,
-    },
-    /// Anything else.
-    #[error("can't listen on TCP {address}: {error}; see [page] in the config")]
-    Other {
-        /// Where.
-        address: SocketAddr,
-        /// The operating system's error.
-        #[source]
-        error: io::Error,
-    },
-}
+/// What a person can set so that it listens elsewhere.
+const INSTEAD: &str = "set `port` or `listen` of [page] in the config";
 
 /// Serves the newest site. Clones are the same server.
 #[derive(Clone)]
@@ -83,28 +50,19 @@ impl Server {
     /// Listens at an address.
     ///
     /// # Errors
-    /// [`BindError`].
-    pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-        sockets::tcp(address).map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => BindError::InUse {
-                address,
-                holder: holder::of_address(Kind::Tcp, address)
-                    .map_or_else(|| "another program".into(), |holder| holder.to_string()),
-            },
-            io::ErrorKind::AddrNotAvailable => BindError::NotHere { address },
-            _ => BindError::Other { address, error },
-        })
+    /// [`ListenError`].
+    pub fn bind(&self, net: &dyn Network, address: SocketAddr) -> Result<Tcp, ListenError> {
+        Tcp::bind(net, address, self.sources.clone(), INSTEAD)
     }
 
     /// Takes connections until it is dropped.
-    pub async fn serve(self, listener: TcpListener) {
-        let listener = Tcp::new(listener, self.sources.clone());
+    pub async fn serve(self, listener: Tcp) {
         let (room, clock) = (self.room.clone(), self.clock.clone());
         let answer = move |(stream, _), _, place| self.clone().converse(stream, place);
         listen::serve("the install page", listener, room, clock, answer).await;
     }
 
-    async fn converse(self, stream: TcpStream, place: Arc<Place>) {
+    async fn converse(self, stream: Box<dyn Stream>, place: Arc<Place>) {
         let site = self.site;
         let service = service_fn(move |request: Request<Incoming>| {
             let _working = place.working();

@@ -589,10 +589,6 @@ impl Network for World {
         Arc::new(quinn::TokioRuntime)
     }
 
-    fn has_sockets(&self) -> bool {
-        false
-    }
-
     async fn local_addresses(&self) -> Vec<(String, IpAddr)> {
         Vec::new()
     }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use innermesh_proto::certificate::Certificate;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::watch;
 
 use crate::{
     acme::{
@@ -12,8 +12,9 @@ use crate::{
         server::Shown,
     },
     ca::pem,
-    host::{Host, holder, keys::CaKey},
+    host::{Host, keys::CaKey},
     ledger::Ledger,
+    listen::{ListenError, Tcp},
     node::{
         config::AgentConfig,
         follow::ledger_backend::{LedgerBackend, certify},
@@ -67,30 +68,13 @@ impl AcmeKeeper {
     /// The disk's.
     pub async fn start(self, backend: Arc<LedgerBackend>) -> std::io::Result<Arc<Acme>> {
         let acme = Acme::open(&self.host, backend, self.config.acme_port).await?;
-        if self.host.net.has_sockets() {
-            let keeper = Arc::new(self);
-            let shown = Arc::new(Shown::default());
-            let tasks = keeper.host.tasks.clone();
-            tasks.spawn(keeper.clone().keep_certificate(shown.clone()));
-            tasks.spawn(keeper.listen(acme.clone(), shown));
-        }
+        let keeper = Arc::new(self);
+        let shown = Arc::new(Shown::default());
+        let tasks = keeper.host.tasks.clone();
+        tasks.spawn(keeper.clone().keep_certificate(shown.clone()));
+        tasks.spawn(keeper.listen(acme.clone(), shown));
         Ok(acme)
     }
-}
-
-/// Why ACME can't be served at an address.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "port {port} on {ip} can't be had ({why}{by}): stop the program that has it, or set `acme.port` \
-     in the configuration, on all machines alike",
-    port = .address.port(),
-    ip = .address.ip()
-)]
-struct PortTaken {
-    address: SocketAddr,
-    why: String,
-    /// Who has it, where that is known.
-    by: String,
 }
 
 /// Why the server has no certificate yet.
@@ -109,12 +93,13 @@ impl AcmeKeeper {
         let clock = self.host.clock.clone();
         let mut told = None;
         let listeners = loop {
-            match bind(&self.wanted()) {
+            match self.bind() {
                 Ok(listeners) => break listeners,
-                Err(why) => {
+                Err(error) => {
+                    let why = error.to_string();
                     if told.as_ref() != Some(&why) {
                         tracing::warn!(%why, "ACME isn't served");
-                        self.trouble.send_replace(Some(why.to_string()));
+                        self.trouble.send_replace(Some(why.clone()));
                         told = Some(why);
                     }
                     clock.sleep(AGAIN).await;
@@ -123,8 +108,23 @@ impl AcmeKeeper {
         };
         self.trouble.send_replace(None);
         tracing::info!(directory = %acme.directory_url(), "ACME is served");
+        acme::server::serve(acme, shown, listeners, clock).await;
+    }
+
+    /// Sockets where it is to be served; IPv6 may be missing where there is IPv4.
+    fn bind(&self) -> Result<Vec<Tcp>, ListenError> {
         let sources = self.addresses.sources();
-        acme::server::serve(acme, shown, listeners, sources, clock).await;
+        let mut listeners = Vec::new();
+        let mut failed = Vec::new();
+        for address in self.wanted() {
+            match acme::server::bind(&*self.host.net, address, sources.clone()) {
+                Ok(listener) => listeners.push(listener),
+                Err(error) => failed.push((address, error)),
+            }
+        }
+        let is_missed = |address: &SocketAddr| address.is_ipv4() || listeners.is_empty();
+        let missed = failed.into_iter().find(|(address, _)| is_missed(address));
+        missed.map_or(Ok(listeners), |(_, error)| Err(error))
     }
 
     fn wanted(&self) -> Vec<SocketAddr> {
@@ -223,33 +223,6 @@ impl AcmeKeeper {
         disk.replace(Path::new(KEY), key.pkcs8().as_bytes()).await?;
         disk.replace(Path::new(CHAIN), chain.as_bytes()).await?;
         Ok(chain)
-    }
-}
-
-/// Sockets on these; IPv6 may be missing where there is IPv4.
-fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, PortTaken> {
-    let mut listeners = Vec::new();
-    let mut failed = Vec::new();
-    for address in addresses {
-        match crate::host::system::listen_tcp(*address) {
-            Ok(listener) => listeners.push(listener),
-            Err(error) => failed.push((address, error)),
-        }
-    }
-    let missing = failed
-        .iter()
-        .find(|(address, _)| address.is_ipv4() || listeners.is_empty());
-    match missing {
-        Some((address, error)) => {
-            let holder = holder::of_address(holder::Kind::Tcp, **address);
-            let by = holder.map_or_else(String::new, |holder| format!("; it is {holder}"));
-            Err(PortTaken {
-                address: **address,
-                why: error.to_string(),
-                by,
-            })
-        }
-        None => Ok(listeners),
     }
 }
 

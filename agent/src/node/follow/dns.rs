@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use crate::{
-    dns::{Dns, DnsServer, ListenError},
+    dns::{Dns, DnsServer, Surroundings},
+    listen::ListenError,
     node::shared::{addresses::Addresses, handles::Handles},
     tunnel::BackendChoice,
 };
@@ -15,11 +16,8 @@ pub(crate) fn serve(
     dns: &Arc<Dns>,
     addresses: &Addresses,
 ) -> Result<DnsServer, ListenError> {
-    let sources = addresses.sources();
-    let start = |listen: &[SocketAddr]| {
-        let clock = node.host.clock.clone();
-        DnsServer::start(dns.clone(), clock, &sources, listen)
-    };
+    let around = Surroundings::of(&node.host, addresses.sources());
+    let start = |listen: &[SocketAddr]| DnsServer::start(dns.clone(), &around, listen);
     if !node.config.dns_listen.is_empty() || node.config.backend == BackendChoice::None {
         return start(&node.config.dns_listen);
     }

@@ -17,11 +17,12 @@ use tokio::sync::watch;
 use crate::{
     host::Host,
     ledger::{Ledger, client::Client},
+    listen::ListenError,
     node::{
         config::AgentConfig,
         shared::{addresses::Addresses, handles::Handles, revocation_lists::Lists},
     },
-    page::{BindError, Input, List, ListState, Server, Site},
+    page::{Input, List, ListState, Server, Site},
     tunnel::BackendChoice,
 };
 
@@ -184,7 +185,7 @@ impl PageKeeper {
                 continue;
             }
             let mut trouble = self.page.trouble.lock().unwrap_or_else(|e| e.into_inner());
-            match Server::bind(address) {
+            match server.bind(&*self.host.net, address) {
                 Ok(listener) => {
                     trouble.remove(&address);
                     bound.insert(address);
@@ -204,6 +205,6 @@ impl PageKeeper {
     }
 }
 
-fn is_taken(error: &BindError) -> bool {
-    matches!(error, BindError::InUse { .. })
+fn is_taken(error: &ListenError) -> bool {
+    matches!(error, ListenError::InUse { .. })
 }

@@ -218,10 +218,6 @@ impl Network for Memory {
         Arc::new(TokioRuntime)
     }
 
-    fn has_sockets(&self) -> bool {
-        false
-    }
-
     async fn local_addresses(&self) -> Vec<(String, IpAddr)> {
         unreachable!("the transport asks for no addresses")
     }

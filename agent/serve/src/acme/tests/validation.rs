@@ -61,9 +61,6 @@ impl Network for FakeNet {
     fn quic_runtime(&self) -> Arc<dyn quinn::Runtime> {
         self.real.quic_runtime()
     }
-    fn has_sockets(&self) -> bool {
-        true
-    }
     async fn local_addresses(&self) -> Vec<(String, IpAddr)> {
         Vec::new()
     }

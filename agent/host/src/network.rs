@@ -1,0 +1,136 @@
+//! Sockets, and what the host knows of its network.
+
+use std::{
+    any::Any,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use ipnet::IpNet;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::holder::{Holder, Kind};
+
+/// Sockets and what the host knows of its network.
+#[async_trait]
+pub trait Network: Send + Sync {
+    /// A UDP socket for quinn.
+    ///
+    /// # Errors
+    /// The operating system's, such as an address in use.
+    fn quic_socket(&self, listen: SocketAddr) -> io::Result<Arc<dyn quinn::AsyncUdpSocket>>;
+    /// The runtime that drives quinn.
+    fn quic_runtime(&self) -> Arc<dyn quinn::Runtime>;
+    /// What agents here talk over instead of QUIC: a simulation's own, which the
+    /// transport knows by its type.
+    fn messages(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        None
+    }
+    /// A TCP socket that listens, on IPv6 for that alone; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// The operating system's, such as an address in use.
+    fn listen_tcp(&self, address: SocketAddr) -> io::Result<Box<dyn TcpListener>> {
+        let _ = address;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// A UDP socket to answer DNS on, on IPv6 for that alone; port 0 takes a free
+    /// one. `None` where programs have the agent's answers without one, as in a
+    /// simulation.
+    ///
+    /// # Errors
+    /// The operating system's, such as an address in use.
+    fn dns_socket(&self, address: SocketAddr) -> io::Result<Option<tokio::net::UdpSocket>> {
+        let _ = address;
+        Ok(None)
+    }
+    /// Who stands in the way of one that would listen at `address`, as far as
+    /// that can be told: for messages to a person.
+    fn holder(&self, kind: Kind, address: SocketAddr) -> Option<Holder> {
+        let _ = (kind, address);
+        None
+    }
+    /// Global unicast addresses of the host's interfaces that are up.
+    async fn local_addresses(&self) -> Vec<(String, IpAddr)>;
+    /// A local address or route, other than a default route, that overlaps
+    /// `net` on another interface than `except`; as text for a person.
+    async fn clash(&self, net: IpNet, except: &str) -> Option<String>;
+    /// Name servers that the host uses for other names, best first.
+    async fn upstream_resolvers(&self) -> Vec<SocketAddr>;
+    /// The addresses of a host name, by the host's own resolver.
+    ///
+    /// # Errors
+    /// The resolver's.
+    async fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
+    /// Opens a TCP connection.
+    ///
+    /// # Errors
+    /// Why it could not be opened.
+    async fn connect(&self, address: SocketAddr) -> io::Result<Box<dyn Stream>>;
+    /// Opens a TCP connection and closes it.
+    ///
+    /// # Errors
+    /// Why it could not be opened.
+    async fn probe_tcp(&self, address: SocketAddr) -> io::Result<()>;
+    /// Fetches `path` by HTTP/1.1 and returns the status code.
+    ///
+    /// # Errors
+    /// Why there was no answer.
+    async fn probe_http(&self, address: SocketAddr, host: &str, path: &str) -> io::Result<u16>;
+}
+
+/// A connection.
+pub trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A TCP socket that listens.
+#[async_trait]
+pub trait TcpListener: Send + Sync {
+    /// The next connection.
+    ///
+    /// # Errors
+    /// The operating system's. The socket still listens.
+    async fn accept(&self) -> io::Result<Accepted>;
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+    /// The user of this host whose program is at the other end; `None` where it
+    /// is no program of this host, or that can't be told.
+    fn user_of(&self, accepted: &Accepted) -> Option<u32>;
+}
+
+/// A connection that was accepted.
+pub struct Accepted {
+    /// Its bytes, sent without waiting for more (TCP_NODELAY): answers are written
+    /// whole.
+    pub stream: Box<dyn Stream>,
+    /// Where it comes from.
+    pub from: SocketAddr,
+    /// The address of this host that it came to, where that is known.
+    pub to: Option<SocketAddr>,
+}
+
+/// The status code of one HTTP/1.1 GET (RFC 9112 §4) on a connection.
+///
+/// # Errors
+/// The connection's, or the answer isn't HTTP.
+pub async fn http_status(mut stream: Box<dyn Stream>, host: &str, path: &str) -> io::Result<u16> {
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: innermesh\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let mut line = Vec::new();
+    // "HTTP/1.1 200" is all that matters, and all that is read.
+    stream.take(12).read_to_end(&mut line).await?;
+    std::str::from_utf8(&line)
+        .ok()
+        .and_then(|line| line.strip_prefix("HTTP/1."))
+        .and_then(|rest| rest.get(2..5))
+        .and_then(|code| code.parse().ok())
+        .ok_or_else(|| io::Error::other("the answer is not HTTP"))
+}
