@@ -9,7 +9,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use innermesh_agent::host::outside::{Outside, SetError, SetFile, SetPlace, UserCommand};
+use innermesh_agent::host::outside::{
+    CommandError, End, Outside, SetError, SetFile, SetPlace, UserCommand,
+};
 
 /// Files and programs. Clones are the same.
 #[derive(Clone, Default)]
@@ -26,7 +28,8 @@ struct State {
     read_only: bool,
     full: bool,
     commands: Vec<UserCommand>,
-    command_fails: Option<String>,
+    /// The status with which commands end.
+    command_status: i32,
 }
 
 impl SimOutside {
@@ -67,9 +70,9 @@ impl SimOutside {
         self.lock().commands.clone()
     }
 
-    /// Has every command fail so from now on, or succeed.
-    pub fn set_command_fails(&self, why: Option<&str>) {
-        self.lock().command_fails = why.map(str::to_owned);
+    /// Has every command end with this status from now on.
+    pub fn set_command_status(&self, status: i32) {
+        self.lock().command_status = status;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -114,12 +117,15 @@ impl Outside for SimOutside {
         }
     }
 
-    async fn run(&self, command: &UserCommand) -> Result<(), String> {
+    async fn run(&self, command: &UserCommand) -> Result<(), CommandError> {
         let mut state = self.lock();
         state.commands.push(command.clone());
-        match &state.command_fails {
-            Some(why) => Err(why.clone()),
-            None => Ok(()),
+        match state.command_status {
+            0 => Ok(()),
+            status => Err(CommandError::Failed {
+                end: End::Code(status),
+                said: String::new(),
+            }),
         }
     }
 }

@@ -333,7 +333,7 @@ async fn a_command_that_fails_is_run_again_also_after_a_restart() {
     let agent = found(&one).await;
     let mut wish = wish("one");
     wish.exec_now = true;
-    one.outside.set_command_fails(Some("it ended with 1"));
+    one.outside.set_command_status(1);
     issue(&one, &agent, &wish).await;
     until("it is told at once", PATIENCE, async || {
         warnings(&agent).await.contains("it ended with 1")
@@ -345,7 +345,7 @@ async fn a_command_that_fails_is_run_again_also_after_a_restart() {
     .await;
     drop(agent);
     one.crash().await;
-    one.outside.set_command_fails(None);
+    one.outside.set_command_status(0);
     let agent = start(&one).await;
     until("it went well", PATIENCE, async || {
         !row(&agent).await.exec_pending

@@ -31,7 +31,7 @@ use nix::{
     },
 };
 
-use super::outside::{Access, SET_FILE_BYTES, SetError, SetFile, SetPlace};
+use super::set::{Access, SET_FILE_BYTES, SetError, SetFile, SetPlace};
 
 /// How many generations a crash after the other may leave behind.
 const GENERATIONS: u64 = 1000;

@@ -10,6 +10,7 @@
 
 #[warn(clippy::disallowed_methods)]
 pub mod bucket;
+mod command;
 pub mod disk;
 pub mod duration;
 mod file_set;
@@ -24,6 +25,7 @@ pub mod outside;
 pub mod overlay;
 pub mod owner;
 mod resolv;
+mod set;
 mod sockets;
 pub mod state_folder;
 pub mod system;

@@ -192,8 +192,26 @@ struct Export {
     named: bool,
 }
 
+/// Why no traces are exported although the variables ask for it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum ExportError {
+    #[error("OTEL_TRACES_EXPORTER={0} is not supported; use `otlp` or `none`")]
+    Exporter(String),
+    #[error(
+        "the collector's endpoint {0} must begin with http://; for TLS run a collector on this host"
+    )]
+    Endpoint(String),
+    #[error("OTEL_EXPORTER_OTLP_PROTOCOL={0} is not supported; use `grpc` or `http/protobuf`")]
+    Protocol(String),
+    /// The SDK refuses; what it says.
+    #[error("{0}; check OTEL_EXPORTER_OTLP_ENDPOINT")]
+    Build(String),
+}
+
 impl Export {
-    fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
+    fn from_variables(
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Option<Self>, ExportError> {
         if variable("OTEL_SDK_DISABLED").is_some_and(|v| v.eq_ignore_ascii_case("true")) {
             return Ok(None);
         }
@@ -206,25 +224,19 @@ impl Export {
             Some("none") => return Ok(None),
             Some("otlp") => {}
             Some(other) => {
-                return Err(format!(
-                    "OTEL_TRACES_EXPORTER={other} is not supported; use `otlp` or `none`"
-                ));
+                return Err(ExportError::Exporter(other.to_owned()));
             }
             None if endpoint.is_some() => {}
             None => return Ok(None),
         }
         if let Some(other) = endpoint.as_deref().filter(|e| !e.starts_with("http://")) {
-            return Err(format!(
-                "the collector's endpoint {other} must begin with http://; for TLS run a collector on this host"
-            ));
+            return Err(ExportError::Endpoint(other.to_owned()));
         }
         let protocol = match of_traces("PROTOCOL").as_deref() {
             Some("grpc") => Protocol::Grpc,
             Some("http/protobuf") => Protocol::HttpBinary,
             Some(other) => {
-                return Err(format!(
-                    "OTEL_EXPORTER_OTLP_PROTOCOL={other} is not supported; use `grpc` or `http/protobuf`"
-                ));
+                return Err(ExportError::Protocol(other.to_owned()));
             }
             // The specification's default is http/protobuf; but 4317 is the
             // registered port of OTLP over gRPC and nothing else listens there.
@@ -239,7 +251,7 @@ impl Export {
     }
 }
 
-fn provider(export: Export) -> Result<SdkTracerProvider, String> {
+fn provider(export: Export) -> Result<SdkTracerProvider, ExportError> {
     let exporter = match export.protocol {
         Protocol::Grpc => SpanExporter::builder().with_tonic().build(),
         _ => SpanExporter::builder()
@@ -248,7 +260,7 @@ fn provider(export: Export) -> Result<SdkTracerProvider, String> {
             .with_http_client(http::Collector)
             .build(),
     }
-    .map_err(|e| format!("{e}; check OTEL_EXPORTER_OTLP_ENDPOINT"))?;
+    .map_err(|error| ExportError::Build(error.to_string()))?;
     let mut resource = Resource::builder();
     if !export.named {
         resource = resource.with_service_name(SERVICE_NAME);
@@ -275,7 +287,7 @@ pub(crate) mod tests {
         tracing::Dispatch::new(Registry::default())
     }
 
-    fn export(variables: &[(&str, &str)]) -> Result<Option<Protocol>, String> {
+    fn export(variables: &[(&str, &str)]) -> Result<Option<Protocol>, ExportError> {
         let map: HashMap<_, _> = variables.iter().copied().collect();
         Export::from_variables(|name| map.get(name).map(ToString::to_string))
             .map(|e| e.map(|e| e.protocol))

@@ -38,20 +38,30 @@ const CONNECTION: Duration = Duration::from_secs(120);
 #[derive(Debug, Default)]
 pub struct Shown(ArcSwapOption<CertifiedKey>);
 
+/// Why a certificate can't be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum ShownError {
+    /// Its chain isn't PEM.
+    #[error(transparent)]
+    Chain(#[from] pem::PemError),
+    /// Its key can't be used.
+    #[error(transparent)]
+    Key(#[from] rustls::Error),
+}
+
 impl Shown {
     /// Shows this one from now on.
     ///
     /// # Errors
-    /// Why it can't be.
-    pub fn set(&self, chain: &str, key: &dyn CaKey) -> Result<(), String> {
-        let blocks = pem::decode(chain).map_err(|error| error.to_string())?;
+    /// [`ShownError`]; the one before stays.
+    pub fn set(&self, chain: &str, key: &dyn CaKey) -> Result<(), ShownError> {
+        let blocks = pem::decode(chain)?;
         let chain = blocks
             .into_iter()
             .map(|block| CertificateDer::from(block.content))
             .collect();
         let pkcs8 = PrivatePkcs8KeyDer::from(key.pkcs8().as_bytes().to_vec());
-        let key = aws_lc_rs::sign::any_supported_type(&PrivateKeyDer::from(pkcs8))
-            .map_err(|error| error.to_string())?;
+        let key = aws_lc_rs::sign::any_supported_type(&PrivateKeyDer::from(pkcs8))?;
         self.0.store(Some(Arc::new(CertifiedKey::new(chain, key))));
         Ok(())
     }

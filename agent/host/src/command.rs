@@ -1,0 +1,257 @@
+//! Commands of users: run by the shell, as who set them up, to their end.
+
+use std::{
+    fmt, io,
+    os::unix::process::{CommandExt, ExitStatusExt},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::{Pid, Uid, User, geteuid},
+};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// How much of a command's output is read at a time, and kept, in bytes.
+const OUTPUT_BYTES: usize = 4096;
+
+/// A command of a user's, by `sh -c`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserCommand {
+    /// What the shell is given.
+    pub line: String,
+    /// Id of the user that it runs as.
+    pub uid: u32,
+    /// Variables besides those that every command is given.
+    pub environment: Vec<(&'static str, String)>,
+    /// How long it may take.
+    pub limit: Duration,
+}
+
+/// Why a command wasn't run to a good end.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The shell can't be started. Nothing was run.
+    #[error("sh can't be started: {0}")]
+    Shell(io::Error),
+    /// The agent may run nothing as that user. Nothing was run.
+    #[error("the agent runs as user id {own} and can't run it as user id {uid}")]
+    OtherUser {
+        /// The agent's own user.
+        own: Uid,
+        /// The command's.
+        uid: Uid,
+    },
+    /// It took longer than it may, and was killed with what it had started.
+    #[error("it didn't end within {} s and was killed", .0.as_secs())]
+    Killed(Duration),
+    /// How it ended can't be told.
+    #[error("{0}")]
+    Lost(io::Error),
+    /// It ended badly.
+    #[error("{end}{}{said}", if said.is_empty() { "" } else { ": " })]
+    Failed {
+        /// How.
+        end: End,
+        /// The last line that it wrote, of errors where there are some.
+        said: String,
+    },
+}
+
+/// How a command ended that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// By itself, with this status.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// The operating system says neither.
+    Unknown,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "it ended with {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal} ended it"),
+            Self::Unknown => f.write_str("it failed"),
+        }
+    }
+}
+
+/// Runs a command to its end.
+pub(crate) async fn run(command: &UserCommand) -> Result<(), CommandError> {
+    let mut shell = shell(command)?;
+    let mut child = shell.spawn().map_err(CommandError::Shell)?;
+    let group = child.id().and_then(|id| i32::try_from(id).ok());
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let ended = async {
+        // What it leaves running in the background may hold these open.
+        let said = async { tokio::join!(last_of(out), last_of(err)) };
+        tokio::pin!(said);
+        let mut heard = None;
+        let status = loop {
+            tokio::select! {
+                status = child.wait() => break status,
+                both = &mut said, if heard.is_none() => heard = Some(both),
+            }
+        };
+        if heard.is_none() {
+            let rest = tokio::time::timeout(Duration::from_millis(200), said).await;
+            heard = rest.ok();
+        }
+        (status, heard.unwrap_or_default())
+    };
+    let done = tokio::time::timeout(command.limit, ended).await;
+    let Ok((status, (out, err))) = done else {
+        if let Some(group) = group {
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
+        return Err(CommandError::Killed(command.limit));
+    };
+    let status = status.map_err(CommandError::Lost)?;
+    let said = if err.is_empty() { out } else { err };
+    if status.success() {
+        return Ok(());
+    }
+    let end = End::of(status);
+    Err(CommandError::Failed { end, said })
+}
+
+impl End {
+    fn of(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Self::Code(code),
+            (None, Some(signal)) => Self::Signal(signal),
+            (None, None) => Self::Unknown,
+        }
+    }
+}
+
+/// The shell of a command, in a process group of its own.
+fn shell(command: &UserCommand) -> Result<tokio::process::Command, CommandError> {
+    let uid = Uid::from_raw(command.uid);
+    let user = User::from_uid(uid).ok().flatten();
+    let mut shell = std::process::Command::new("/bin/sh");
+    shell
+        .args(["-c", &command.line])
+        .env_clear()
+        .env(
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        )
+        .envs(command.environment.iter().map(|(k, v)| (k, v)))
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    if let Some(user) = &user {
+        shell.env("HOME", &user.dir);
+        shell.env("USER", &user.name).env("LOGNAME", &user.name);
+    }
+    let own = geteuid();
+    if uid != own {
+        if !own.is_root() {
+            return Err(CommandError::OtherUser { own, uid });
+        }
+        let gid = user.map_or(command.uid, |user| user.gid.as_raw());
+        shell.uid(command.uid).gid(gid);
+    }
+    let mut shell = tokio::process::Command::from(shell);
+    shell.kill_on_drop(true);
+    Ok(shell)
+}
+
+/// The last line that something said, read to its end.
+async fn last_of(said: Option<impl AsyncRead + Unpin>) -> String {
+    let Some(mut said) = said else {
+        return String::new();
+    };
+    let mut kept: Vec<u8> = Vec::new();
+    let mut buffer = vec![0; OUTPUT_BYTES];
+    while let Ok(count) = said.read(&mut buffer).await {
+        if count == 0 {
+            break;
+        }
+        kept.extend_from_slice(buffer.get(..count).unwrap_or_default());
+        let over = kept.len().saturating_sub(OUTPUT_BYTES);
+        kept.drain(..over);
+    }
+    let text = String::from_utf8_lossy(&kept);
+    let line = text.lines().rev().find(|line| !line.trim().is_empty());
+    line.unwrap_or_default().trim().chars().take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn command(line: &str, limit: Duration) -> UserCommand {
+        UserCommand {
+            line: line.into(),
+            uid: geteuid().as_raw(),
+            environment: vec![("INNERMESH_NAME", "photos.in.example.org".into())],
+            limit,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_has_its_variables_and_none_of_the_agent_s() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let line = format!(
+            "echo \"$INNERMESH_NAME $PWD ${{CARGO:-none}}\" >{}",
+            out.display()
+        );
+        let patient = Duration::from_secs(60);
+        run(&command(&line, patient)).await.unwrap();
+        let written = fs::read_to_string(out).unwrap();
+        assert_eq!(written, "photos.in.example.org / none\n");
+    }
+
+    #[tokio::test]
+    async fn how_a_command_failed_is_told() {
+        let patient = Duration::from_secs(60);
+        let run = |line: &'static str| async move {
+            let error = super::run(&command(line, patient)).await;
+            error.unwrap_err().to_string()
+        };
+        assert_eq!(
+            run("echo one; echo no such unit >&2; exit 3").await,
+            "it ended with 3: no such unit"
+        );
+        assert_eq!(run("kill -9 $$").await, "signal 9 ended it");
+        assert!(run("no-such-program").await.contains("not found"));
+        let nobody = UserCommand {
+            uid: 12345,
+            ..command("exit 7", patient)
+        };
+        let told = super::run(&nobody).await.unwrap_err().to_string();
+        let wanted = if geteuid().is_root() {
+            "with 7"
+        } else {
+            "can't run it"
+        };
+        assert!(told.contains(wanted), "{told}");
+    }
+
+    #[tokio::test]
+    async fn a_command_that_does_not_end_is_killed_with_what_it_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let pid = folder.path().join("pid");
+        let line = format!("sleep 1000 & echo $! >{}; wait", pid.display());
+        let told = run(&command(&line, Duration::from_secs(2))).await;
+        let told = told.unwrap_err().to_string();
+        assert!(told.contains("didn't end within 2 s"), "{told}");
+        let pid = fs::read_to_string(pid).unwrap();
+        let state = || fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+        // Gone, or waiting for a parent to notice.
+        while state().is_ok_and(|stat| !stat.contains(") Z ")) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
