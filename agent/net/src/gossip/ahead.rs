@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use innermesh_proto::head::Head;
 
-use super::{Inner, generation};
+use super::{generation, state::Inner};
 
 /// How often a node goes on above what others know of it before it takes
 /// another machine for the cause.

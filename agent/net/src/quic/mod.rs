@@ -12,6 +12,7 @@ mod endpoint;
 mod error;
 mod frame;
 mod link;
+mod open;
 mod over_quinn;
 mod pace;
 mod pair;

@@ -17,7 +17,6 @@ use tokio::sync::broadcast;
 use super::{
     counters::Counters,
     error::{CallError, DialError, TransportError},
-    over_quinn::Quinn,
     registry::{PeerEvent, PeerInfo},
 };
 use crate::{
@@ -259,35 +258,12 @@ pub trait OpenMessages: Send + Sync {
 /// What [`crate::host::Network::messages`] gives, by its type.
 pub struct Messages(pub Box<dyn OpenMessages>);
 
-/// The transport. Clones are cheap and are the same transport.
+/// The transport, see [`Transport::open`]. Clones are cheap and are the same
+/// transport.
 #[derive(Clone)]
 pub struct Transport(Arc<dyn TransportBackend>);
 
 impl Transport {
-    /// Opens the one that `host`'s network has. Peers are answered from
-    /// [`TransportBackend::serve`] on.
-    ///
-    /// # Errors
-    /// [`TransportError`]; nothing was changed.
-    pub fn open(host: &Host, settings: Settings) -> Result<Self, TransportError> {
-        let messages = host.net.messages();
-        match messages
-            .as_deref()
-            .and_then(|m| m.downcast_ref::<Messages>())
-        {
-            Some(Messages(messages)) => messages.open(host, settings),
-            None => Self::quic(host, settings),
-        }
-    }
-
-    /// Opens one over quinn, on a UDP socket of `host`'s network.
-    ///
-    /// # Errors
-    /// [`TransportError`]; nothing was changed.
-    pub fn quic(host: &Host, settings: Settings) -> Result<Self, TransportError> {
-        Ok(Self::new(Arc::new(Quinn::open(host, settings)?)))
-    }
-
     /// One over `backend`.
     pub fn new(backend: Arc<dyn TransportBackend>) -> Self {
         Self(backend)

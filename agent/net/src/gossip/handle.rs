@@ -1,0 +1,250 @@
+//! Gossip as the rest of the agent uses it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use innermesh_proto::{
+    crypto::{Hash, Sign},
+    head::{Announcement, Body, Head, HeadTable},
+    id::NodeId,
+    message::PushedHead,
+};
+use tokio::sync::{Notify, Semaphore, watch};
+
+use super::{
+    Counters, Ledger,
+    ahead::TWIN,
+    generation, known,
+    member_index::MemberIndex,
+    messages,
+    passing::Passing,
+    push,
+    state::{Inner, Own, Shared, nanos},
+    version_exchange::VersionExchange,
+};
+use crate::{host::Host, quic::Transport};
+
+/// A handle on this node's gossip.
+#[derive(Clone)]
+pub struct Gossip {
+    inner: Arc<Inner>,
+}
+
+impl Gossip {
+    /// Starts gossip: with what was known of peers at the last stop, and a
+    /// generation that no earlier start had.
+    pub async fn start(
+        host: &Host,
+        key: Arc<dyn Sign>,
+        ledger: Arc<dyn Ledger>,
+        transport: Transport,
+        announcement: Announcement,
+    ) -> std::io::Result<Self> {
+        let generation = generation::next(&*host.disk).await?;
+        let state = ledger.state();
+        let table = known::load(host, &state).await;
+        let me = key.public().node_id();
+        let exchange =
+            VersionExchange::start(host, &state.mesh, me, generation, transport.clone()).await?;
+        let body = own_body(announcement);
+        let inner = Arc::new(Inner {
+            host: host.clone(),
+            me,
+            key,
+            ledger,
+            transport,
+            exchange,
+            generation: AtomicU64::new(generation),
+            overtaken: Notify::new(),
+            rolled_back: AtomicBool::new(false),
+            beat: AtomicU64::new(nanos(host.clock.now())),
+            shared: Mutex::new(Shared {
+                table,
+                own: Own {
+                    body,
+                    head: None,
+                    renewed: Duration::ZERO,
+                    seen_generation: 0,
+                    position_before_rollback: None,
+                },
+                fetching: BTreeSet::new(),
+                budgets: BTreeMap::new(),
+                runs: BTreeMap::new(),
+                conflicts: BTreeSet::new(),
+                passing: Passing::default(),
+                index: Arc::new(MemberIndex::new(&state)),
+                ask_heads_after: None,
+            }),
+            greetings: Semaphore::new(push::GREETINGS),
+            changes: watch::Sender::new(0),
+            announced: Notify::new(),
+            unsaved: Notify::new(),
+            keeper: tokio::sync::Mutex::default(),
+            counters: Mutex::default(),
+        });
+        let weak = Arc::downgrade(&inner);
+        inner.exchange.set_heads(Box::new(messages::Table(weak)));
+        inner.clone().renew().await;
+        host.tasks.spawn(inner.clone().beat());
+        host.tasks.spawn(inner.clone().publish_changes());
+        host.tasks.spawn(inner.clone().keep());
+        host.tasks.spawn(inner.clone().keep_ahead());
+        Ok(Self { inner })
+    }
+
+    /// Where this node says that it can be dialed.
+    pub fn own_endpoints(&self) -> Vec<SocketAddr> {
+        self.inner.shared().own.body.announcement.quic.clone()
+    }
+
+    /// Announces something else from now on; it goes out within 50 ms.
+    pub fn announce(&self, announcement: Announcement) {
+        let mut shared = self.inner.shared();
+        if *shared.own.body.announcement == announcement {
+            return;
+        }
+        shared.own.body = own_body(announcement);
+        drop(shared);
+        self.inner.changed();
+        self.inner.announced.notify_one();
+    }
+
+    /// What this node announces now.
+    pub fn own(&self) -> Arc<Announcement> {
+        self.inner.shared().own.body.announcement.clone()
+    }
+
+    /// The newest head of this node, once there is one.
+    pub fn own_head(&self) -> Option<Head> {
+        let shared = self.inner.shared();
+        shared.own.head.as_ref().map(|(head, _)| head.clone())
+    }
+
+    /// The time by which liveness is judged: the host's, but when this node has
+    /// stood still it isn't the others' silence that passed, and their beats
+    /// are looked at first (S6).
+    pub fn now(&self) -> Duration {
+        self.inner.now()
+    }
+
+    /// Reads the table as it is now. Gossip stands still meanwhile.
+    pub fn read<T>(&self, f: impl FnOnce(&HeadTable) -> T) -> T {
+        f(&self.inner.shared().table)
+    }
+
+    /// Counts up with each change that a view is made from.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changes.subscribe()
+    }
+
+    /// Nodes whose key was seen in use on two machines.
+    pub fn conflicts(&self) -> BTreeSet<NodeId> {
+        self.inner.shared().conflicts.clone()
+    }
+
+    /// Whether this node's state was older at its start than what it had
+    /// announced before, as after a restored snapshot of the machine.
+    pub fn was_rolled_back(&self) -> bool {
+        self.inner.rolled_back.load(Ordering::Relaxed)
+    }
+
+    /// Another agent with this node's own key was met at `remote` (S10).
+    pub fn meet_twin(&self, remote: SocketAddr) {
+        let me = self.inner.me;
+        if self.inner.shared().conflicts.insert(me) {
+            tracing::error!(%remote, "{TWIN}");
+        }
+    }
+
+    /// What was dropped so far.
+    pub fn counters(&self) -> Counters {
+        self.inner
+            .counters
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .clone()
+    }
+
+    /// What live peers' clocks say, in milliseconds since 1970.
+    pub fn peer_clocks(&self) -> Vec<u64> {
+        let now = self.inner.now();
+        let shared = self.inner.shared();
+        let live = shared.table.iter().filter(|(_, known)| known.is_live(now));
+        live.filter_map(|(_, known)| {
+            let age = now.saturating_sub(known.heard?);
+            let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+            Some(known.head.clock_ms.saturating_add(age_ms))
+        })
+        .collect()
+    }
+
+    /// Takes pushed heads from a peer and passes on what is new.
+    pub fn take_push(&self, from: NodeId, heads: Vec<PushedHead>) {
+        self.inner.take_heads(from, heads);
+    }
+
+    /// Takes a gossip message from a peer.
+    pub fn take_message(&self, from: NodeId, message: &[u8]) {
+        self.inner.take_message(from, message);
+    }
+
+    /// The heads held here, own one included, as many as one frame takes.
+    pub fn heads(&self) -> Vec<PushedHead> {
+        self.inner.heads()
+    }
+
+    /// The body with this hash, if it is in force here.
+    pub fn body(&self, hash: &Hash) -> Option<Vec<u8>> {
+        let shared = self.inner.shared();
+        if shared.own.body.hash == *hash {
+            return Some(shared.own.body.bytes.clone());
+        }
+        shared
+            .table
+            .iter()
+            .filter_map(|(_, known)| known.body.as_ref())
+            .find(|body| body.hash == *hash)
+            .map(|body| body.bytes.clone())
+    }
+
+    /// Exchanges heads with a peer that has just connected.
+    pub async fn greet(&self, peer: NodeId) {
+        self.inner.clone().greet(peer).await;
+    }
+
+    /// Compares peers' ledger positions again, after the ledger went on, and
+    /// forgets who is no member any more.
+    pub fn compare(&self) {
+        self.inner.forget_others();
+        let mut shared = self.inner.shared();
+        if shared.own.position_before_rollback.is_some() {
+            self.inner.overtaken.notify_one();
+        }
+        if self.inner.compare(&mut shared.table) {
+            drop(shared);
+            self.inner.changed();
+        }
+    }
+
+    /// Says goodbye, and keeps what is known for the next start.
+    pub async fn stop(&self) {
+        self.inner.say_goodbye().await;
+        self.inner.save().await;
+    }
+}
+
+fn own_body(announcement: Announcement) -> Arc<Body> {
+    let bytes = announcement.encode();
+    Arc::new(Body {
+        hash: Hash::of(&bytes),
+        bytes,
+        announcement: Arc::new(announcement),
+    })
+}
