@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::run::Sample;
+use crate::outcome::Sample;
 
 const WIDTH: f64 = 800.0;
 const HEIGHT: f64 = 160.0;

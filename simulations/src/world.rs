@@ -20,8 +20,8 @@ use crate::{
     keys::{SimKeys, Verified},
     net::{self, HostId, Wire},
     outside::SimOutside,
+    profile::Profile,
     random::Random,
-    schedule::Profile,
     tunnel::SimTunnels,
 };
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::HostId;
+use super::place::HostId;
 use crate::random::Random;
 
 /// One direction between two hosts. Probabilities are from 0 to 1.

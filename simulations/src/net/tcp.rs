@@ -3,26 +3,29 @@
 //! link that is cut ends the connections over it.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    task::{Context, Poll, Waker},
+    sync::{Arc, MutexGuard},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use innermesh_agent::host::{Accepted, Stream, TcpListener};
-use ipnet::IpNet;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::mpsc,
-    time::{Instant, Sleep, sleep, sleep_until},
+    time::{Instant, sleep},
 };
 
-use super::{EPHEMERAL, HostId, State, Wire};
-use crate::{clock, tunnel::SimTunnels};
+use super::{
+    pipe::{Connection, Flow, Pipe},
+    place::{EPHEMERAL, HostId},
+    tcp_table::unspecified,
+    wire::{State, Wire},
+};
+use crate::clock;
 
 /// Connections that wait to be accepted at one socket.
 const BACKLOG: usize = 128;
@@ -39,81 +42,6 @@ const PATIENCE: u32 = 15;
 /// (RFC 6298, section 2.1).
 const TRIES: usize = 3;
 const FIRST_AGAIN: Duration = Duration::from_secs(1);
-
-/// What listens, what is connected, and whose tunnels there are.
-#[derive(Default)]
-pub(super) struct Tcp {
-    listening: BTreeMap<(HostId, SocketAddr), mpsc::Sender<Accepted>>,
-    connections: Vec<Weak<Connection>>,
-    tunnels: BTreeMap<HostId, SimTunnels>,
-    /// The port that the newest connection comes from.
-    port: u16,
-}
-
-impl Tcp {
-    /// Has a host's overlay addresses be those of its tunnel.
-    pub(super) fn set_tunnels(&mut self, host: HostId, tunnels: SimTunnels) {
-        self.tunnels.insert(host, tunnels);
-    }
-
-    /// Takes from a host whatever it has open.
-    pub(super) fn unplug(&mut self, host: HostId) {
-        self.listening.retain(|(at, _), _| *at != host);
-        self.connections.retain(|connection| {
-            let Some(connection) = connection.upgrade() else {
-                return false;
-            };
-            let is_its = connection.hosts.contains(&host);
-            if is_its {
-                connection.break_off();
-            }
-            !is_its
-        });
-    }
-
-    /// The overlay addresses of a host, those of its resolver too.
-    fn overlay(&self, host: HostId) -> Vec<IpAddr> {
-        let Some(plan) = self.tunnels.get(&host).map(SimTunnels::plan) else {
-            return Vec::new();
-        };
-        let own = plan.addresses.iter().map(IpNet::addr);
-        let resolver = plan.resolver_v4.map(IpAddr::from).into_iter();
-        let resolver = resolver.chain(plan.resolver_v6.map(IpAddr::from));
-        own.chain(resolver).collect()
-    }
-
-    /// Where the tunnel of a host leads to: another host, and from which address.
-    fn through_tunnel(&self, host: HostId, to: IpAddr) -> Option<(IpAddr, HostId)> {
-        let plan = self.tunnels.get(&host)?.plan();
-        let mut routes = plan.peers.values().flat_map(|peer| &peer.allowed_ips);
-        if !routes.any(|net| net.contains(&to)) {
-            return None;
-        }
-        let mut own = plan.addresses.iter().map(IpNet::addr);
-        let from = own.find(|ip| ip.is_ipv4() == to.is_ipv4())?;
-        let others = self.tunnels.iter().filter(|(other, _)| **other != host);
-        let mut there = others.filter(|(_, tunnels)| {
-            let plan = tunnels.plan();
-            plan.addresses.iter().any(|net| net.addr() == to)
-        });
-        Some((from, *there.next()?.0))
-    }
-
-    /// The socket that listens at an address of a host.
-    fn listener(&self, host: HostId, to: SocketAddr) -> Option<&mpsc::Sender<Accepted>> {
-        let any = SocketAddr::new(unspecified(to.ip()), to.port());
-        let at = |address| self.listening.get(&(host, address));
-        at(to).or_else(|| at(any))
-    }
-}
-
-fn unspecified(like: IpAddr) -> IpAddr {
-    if like.is_ipv4() {
-        Ipv4Addr::UNSPECIFIED.into()
-    } else {
-        Ipv6Addr::UNSPECIFIED.into()
-    }
-}
 
 impl State {
     fn has_address(&self, host: HostId, ip: IpAddr) -> bool {
@@ -282,102 +210,6 @@ impl Drop for SimListener {
     }
 }
 
-/// A connection of two hosts, of which the first opened it.
-struct Connection {
-    hosts: [HostId; 2],
-    /// What each of them has sent.
-    pipes: [Pipe; 2],
-}
-
-impl Connection {
-    fn break_off(&self) {
-        for pipe in &self.pipes {
-            let mut flow = pipe.lock();
-            flow.is_broken = true;
-            flow.wake();
-        }
-    }
-}
-
-#[derive(Default)]
-struct Pipe(Mutex<Flow>);
-
-/// One direction.
-#[derive(Default)]
-struct Flow {
-    segments: VecDeque<(Instant, Vec<u8>)>,
-    bytes: usize,
-    /// When the newest bytes arrive: none overtakes another.
-    newest: Option<Instant>,
-    /// Nothing more is written.
-    is_ended: bool,
-    /// Nobody reads any more.
-    is_closed: bool,
-    is_broken: bool,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Pipe {
-    fn lock(&self) -> MutexGuard<'_, Flow> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Flow {
-    fn wake(&mut self) {
-        for waker in [self.reader.take(), self.writer.take()]
-            .into_iter()
-            .flatten()
-        {
-            waker.wake();
-        }
-    }
-
-    /// Waits until `due`.
-    fn poll_until(&mut self, due: Instant, cx: &mut Context) -> Poll<()> {
-        if due <= clock::now() {
-            return Poll::Ready(());
-        }
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
-        timer.as_mut().reset(due);
-        Future::poll(timer.as_mut(), cx)
-    }
-
-    fn poll_read(&mut self, cx: &mut Context, buffer: &mut ReadBuf) -> Poll<io::Result<()>> {
-        if self.is_broken {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-        }
-        let due = self.segments.front().map(|(due, _)| *due);
-        let end = self.newest.filter(|_| self.is_ended);
-        if let Some(due) = due.or(end)
-            && self.poll_until(due, cx).is_pending()
-        {
-            self.reader = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        let Some((_, segment)) = self.segments.front_mut() else {
-            if self.is_ended {
-                return Poll::Ready(Ok(()));
-            }
-            self.reader = Some(cx.waker().clone());
-            return Poll::Pending;
-        };
-        let count = segment.len().min(buffer.remaining());
-        buffer.put_slice(&segment[..count]);
-        segment.drain(..count);
-        self.bytes -= count;
-        if segment.is_empty() {
-            self.segments.pop_front();
-        }
-        if let Some(writer) = self.writer.take() {
-            writer.wake();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
 /// One end of a connection.
 struct End {
     wire: Wire,
@@ -480,7 +312,7 @@ mod tests {
     use super::*;
     use crate::{
         net::{address, link::Link},
-        schedule::Profile,
+        profile::Profile,
     };
 
     /// Two hosts, and what the second one listens at.

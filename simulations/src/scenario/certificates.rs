@@ -2,7 +2,7 @@
 //! across their ends, by clocks that are wrong, and by issuers that follow
 //! each other.
 
-use super::{Draft, Scenario};
+use super::draft::{Draft, Scenario};
 use crate::{schedule::Act, world::START_MS};
 
 /// All of them, in the order in which they are listed.

@@ -1,7 +1,7 @@
 //! Scenarios of one ordinary member that is against the others, with nothing
 //! but its own valid key.
 
-use super::{Draft, Scenario};
+use super::draft::{Draft, Scenario};
 use crate::{byzantine::Lie, schedule::Act};
 
 /// All of them, in the order in which they are listed.

@@ -1,7 +1,7 @@
 //! Scenarios of a roster of several: its leader dies, it grows and shrinks, its
 //! members are cut off, wrong about the time, or lie.
 
-use super::{Draft, Scenario};
+use super::draft::{Draft, Scenario};
 use crate::{byzantine::Lie, net::link::Link, schedule::Act};
 
 /// All of them, in the order in which they are listed.

@@ -1,7 +1,7 @@
 //! Scenarios of a mesh with one CA node: the network, machines, clocks and disks
 //! that it meets.
 
-use super::{Draft, Scenario};
+use super::draft::{Draft, Scenario};
 use crate::{
     byzantine::Lie,
     net::{link::Link, nat::Class},

@@ -1,6 +1,6 @@
 //! Scenarios of machines whose builds know different rules of the ledger.
 
-use super::{Draft, Scenario};
+use super::draft::{Draft, Scenario};
 use crate::schedule::Act;
 
 /// All of them, in the order in which they are listed.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use simulations::{
-    run::Outcome,
+    outcome::Outcome,
     schedule::{Act, Schedule},
 };
 

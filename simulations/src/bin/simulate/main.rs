@@ -21,10 +21,11 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use simulations::{
+    outcome::Outcome,
     plot,
-    run::Outcome,
+    saved::MOST_NODES,
     scenario::{self, Scenario},
-    schedule::{MOST_NODES, Profile, Schedule},
+    schedule::{Profile, Schedule},
     shrink::shrink,
 };
 

@@ -14,10 +14,7 @@ use std::{
     thread,
 };
 
-use simulations::{
-    run::{Outcome, run},
-    schedule::Schedule,
-};
+use simulations::{outcome::Outcome, run::run, schedule::Schedule};
 
 /// The argument that makes a process run the one schedule on its standard
 /// input.

@@ -12,12 +12,14 @@ use innermesh_proto::{crypto::PublicKey, id::NodeId, rpc::close};
 use tokio::sync::oneshot;
 
 use super::{
-    ConnectionId,
-    talk::{DeskId, Event, Phase, Side},
+    flight::{Dialed, Flight, Step},
+    ids::{ConnectionId, DeskId, Side},
+    shared::words,
+    talk::{Event, Phase},
 };
 use crate::{
     clock,
-    net::{HostId, State, link::Fate},
+    net::{link::Fate, place::HostId, wire::State},
 };
 
 /// Bytes of each flight.
@@ -25,48 +27,6 @@ const LENGTHS: [usize; 4] = [1200, 3600, 2400, 160];
 /// How long a first packet that is lost costs: three times the first guess of
 /// the round trip (RFC 9002, section 6.2.2), which is 50 ms.
 const AGAIN: Duration = Duration::from_millis(150);
-
-/// A connection that was dialed.
-pub(super) struct Dialed {
-    pub(super) node: NodeId,
-    pub(super) key: PublicKey,
-    pub(super) chain: Vec<Vec<u8>>,
-    pub(super) remote: SocketAddr,
-    pub(super) connection: ConnectionId,
-}
-
-/// A handshake under way.
-pub(super) struct Flight {
-    /// The dial that it is of.
-    number: u64,
-    by: DeskId,
-    to: SocketAddr,
-    expect: Option<NodeId>,
-    client: Arc<ClientTls>,
-    introduces: bool,
-    step: Step,
-    /// Whether it is on its way, or still to be sent.
-    sent: bool,
-    /// How often this step was lost.
-    tries: u32,
-    /// The agent that is reached, and the dialer's address as that sees it.
-    reached: Option<(DeskId, SocketAddr)>,
-    /// What the agent that is reached shows, and its key once that is proved.
-    chain: Vec<Vec<u8>>,
-    key: Option<PublicKey>,
-}
-
-#[derive(Clone)]
-enum Step {
-    /// The dialer's first words.
-    Begin,
-    /// Who is there.
-    Server,
-    /// Who dials.
-    Client,
-    /// What the one who was dialed makes of that.
-    Verdict(Result<ConnectionId, DialError>),
-}
 
 impl State {
     /// Begins to dial; nothing when the agent has stopped.
@@ -267,7 +227,7 @@ impl State {
                 return Err(DialError::Evicted);
             }
             Membership::Unknown if !self.talk.room_for_stranger(there, from.ip()) => {
-                return Err(DialError::Refused(super::words(close::STRANGER, "no room")));
+                return Err(DialError::Refused(words(close::STRANGER, "no room")));
             }
             Membership::Unknown | Membership::Member => {}
         }

@@ -8,22 +8,25 @@
 //! no congestion, no encryption; and two members never have a second connection
 //! while both ends of the first one are up.
 
+mod flight;
 mod handshake;
+mod ids;
 mod say;
 mod serve;
+mod shared;
 mod talk;
 
 use std::{
     collections::BTreeMap,
     io,
     net::SocketAddr,
-    sync::{Arc, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use innermesh_agent::{
-    host::{Clock, Host},
+    host::{Clock, Host, within},
     quic::{
         CallError, Channel, Counters, DialError, EnrolConnection, Handler, PeerEvent, PeerInfo,
         Settings, Transport, TransportBackend, TransportError,
@@ -35,14 +38,15 @@ use tokio::sync::{Semaphore, broadcast};
 
 pub(super) use self::talk::Talk;
 use self::{
-    handshake::Dialed,
-    talk::{DeskId, Frame, Side},
+    flight::Dialed,
+    ids::{ConnectionId, DeskId, Side},
+    shared::{Shared, locked},
+    talk::Frame,
 };
-use super::{HostId, Wire};
-
-type Shared = std::sync::Mutex<super::State>;
-/// A connection's number in its world.
-type ConnectionId = u64;
+use super::{
+    place::HostId,
+    wire::{State, Wire},
+};
 
 /// How long closing waits until what was told before has arrived.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -104,7 +108,7 @@ struct Seat {
 
 impl Seat {
     /// What `work` makes of the world's state; `None` when it has ended.
-    fn with<T>(&self, work: impl FnOnce(&mut super::State) -> T) -> Option<T> {
+    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> Option<T> {
         locked(&self.wire, work)
     }
 
@@ -426,36 +430,5 @@ struct Asking {
 impl Drop for Asking {
     fn drop(&mut self) {
         locked(&self.wire, |state| state.talk.answers.remove(&self.place));
-    }
-}
-
-/// A close code in words, as the agent has them of QUIC's.
-fn words(code: u32, reason: &str) -> String {
-    let meaning = match code {
-        close::REVOKED => "it has this node's membership as revoked",
-        close::STRANGER => "it has no room or time for nodes that are not members",
-        close::SHUTDOWN => "it is stopping",
-        close::PARTED => "it parted from this node",
-        _ => "it closed the connection",
-    };
-    match reason {
-        "" => meaning.to_owned(),
-        reason => format!("{meaning} ({reason})"),
-    }
-}
-
-fn locked<T>(wire: &Weak<Shared>, work: impl FnOnce(&mut super::State) -> T) -> Option<T> {
-    let wire = wire.upgrade()?;
-    let mut state = wire.lock().unwrap_or_else(PoisonError::into_inner);
-    Some(work(&mut state))
-}
-
-/// What `work` gives, or `None` when it takes longer than `limit` by the
-/// host's clock.
-async fn within<T>(clock: &dyn Clock, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
-    tokio::select! {
-        biased;
-        done = work => Some(done),
-        () = clock.sleep(limit) => None,
     }
 }

@@ -8,12 +8,16 @@ use innermesh_proto::{id::NodeId, limits, rpc::close};
 use tokio::time::Instant;
 
 use super::{
-    ConnectionId,
-    talk::{DeskId, End, Event, Frame, Peer, Phase, Side},
+    ids::{ConnectionId, DeskId, Side},
+    talk::{Effort, End, Event, Frame, Peer, Phase},
 };
 use crate::{
     clock,
-    net::{HostId, Passing, State, link::Fate},
+    net::{
+        link::Fate,
+        place::HostId,
+        wire::{Passing, State},
+    },
 };
 
 /// As in the agent's configuration of QUIC: a connection on which nothing was
@@ -32,15 +36,6 @@ pub(super) const DATAGRAM: usize = 1200;
 /// One-way messages under way to one peer: those that wait for a stream and
 /// those that have one.
 const NOTICES: u32 = limits::NOTICE_QUEUE as u32 + limits::STREAMS_PER_PEER;
-
-/// What of a message is still to be carried.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Effort {
-    /// In bytes.
-    length: usize,
-    /// How often nothing of it arrived.
-    tries: u32,
-}
 
 impl State {
     /// Queues a one-way message, or doesn't.

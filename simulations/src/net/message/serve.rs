@@ -12,7 +12,7 @@ use std::{
 };
 
 use innermesh_agent::{
-    host::{Clock, tasks::Tasks},
+    host::{Clock, tasks::Tasks, within},
     quic::{CallError, Caller, Counters, Handler, Membership},
 };
 use innermesh_proto::{
@@ -25,11 +25,11 @@ use tokio::{
 };
 
 use super::{
-    ConnectionId, Shared, locked,
-    talk::{DeskId, Event, Frame, Phase, Side, Turns},
-    within, words,
+    ids::{ConnectionId, DeskId, Side},
+    shared::{Shared, locked, words},
+    talk::{Event, Frame, Phase, Turns},
 };
-use crate::{clock, net::State};
+use crate::{clock, net::wire::State};
 
 /// How long what arrives before its connection is up waits for that.
 const EARLY: Duration = Duration::from_millis(10);

@@ -29,13 +29,12 @@ use tokio::{
 };
 
 use super::{
-    ConnectionId,
-    handshake::{Dialed, Flight},
-    say::Effort,
+    flight::{Dialed, Flight},
+    ids::{ConnectionId, DeskId, Side},
 };
 use crate::{
     clock,
-    net::{EPHEMERAL, HostId},
+    net::place::{EPHEMERAL, HostId},
     random::split_mix,
 };
 
@@ -44,8 +43,6 @@ const EVENTS: usize = 1024;
 /// Judgements of certificates that are remembered.
 const JUDGED: usize = 1 << 16;
 
-/// An agent's number in its world; another after each start.
-pub(in crate::net) type DeskId = usize;
 type Answer = oneshot::Sender<Result<Vec<u8>, CallError>>;
 /// A certificate, what it was judged by, and whether a client showed it.
 type Judged = (Hash, (MeshId, u64), bool);
@@ -103,26 +100,6 @@ pub(in crate::net) struct Peer {
     pub(super) connection: ConnectionId,
     pub(super) side: Side,
     pub(super) remote: SocketAddr,
-}
-
-/// An end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::net) enum Side {
-    /// Who dialed.
-    Dialer,
-    /// Who was dialed.
-    Dialed,
-}
-
-impl Side {
-    pub(super) const BOTH: [Self; 2] = [Self::Dialer, Self::Dialed];
-
-    pub(super) fn other(self) -> Self {
-        match self {
-            Self::Dialer => Self::Dialed,
-            Self::Dialed => Self::Dialer,
-        }
-    }
 }
 
 /// One connection, with both of its ends.
@@ -194,6 +171,15 @@ impl Frame {
             Self::Datagram(bytes) => bytes.len(),
         }
     }
+}
+
+/// What of a message is still to be carried.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Effort {
+    /// In bytes.
+    pub(super) length: usize,
+    /// How often nothing of it arrived.
+    pub(super) tries: u32,
 }
 
 /// What happens at a moment to come.
