@@ -7,11 +7,15 @@
 
 mod check;
 mod health;
+mod in_force;
 mod registry;
 #[cfg(test)]
 mod tests;
 
-pub use self::registry::{Registry, ServiceError, ServiceStatus};
+pub use self::{
+    in_force::ServiceStatus,
+    registry::{Registry, ServiceError},
+};
 pub use innermesh_control::{
     check::{Check, CheckError, HttpCheck},
     spec::{Spec, SpecError},

@@ -1,28 +1,23 @@
-//! The services in force, and the task that checks them.
-
-#![allow(missing_docs, reason = "the names say it")]
+//! The services of this node: kept on disk, and checked by a task.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use innermesh_control::{
-    check::Check,
-    spec::{Spec, SpecError},
-};
+use innermesh_control::spec::{Spec, SpecError};
 use innermesh_host::{Host, Mono};
 use innermesh_proto::{head::Instance, limits, name::Label};
 use tokio::sync::{Notify, watch};
 
 use super::{
     check::{self, CheckFailure},
-    health::Health,
+    in_force::{InForce, Probe, Service, ServiceStatus},
 };
 
 /// Between the end of one check and the start of the next; each is moved by up
@@ -39,50 +34,18 @@ const FOLDER: &str = "services";
 /// only then. [`Registry::run`] does the checking and must be running.
 #[derive(Clone)]
 pub struct Registry {
-    inner: Arc<Inner>,
+    inner: Arc<Shared>,
 }
 
-struct Inner {
+struct Shared {
     host: Host,
-    state: Mutex<State>,
+    state: Mutex<InForce>,
     /// Held while a file is written: the files and the services in force
     /// change in one order.
     writing: tokio::sync::Mutex<()>,
     /// Something is due earlier than it was.
     wake: Notify,
     instances: watch::Sender<BTreeMap<Label, Instance>>,
-}
-
-#[derive(Default)]
-struct State {
-    services: BTreeMap<Label, Service>,
-    local: Vec<IpAddr>,
-    damaged: BTreeMap<PathBuf, SpecError>,
-    added: u64,
-}
-
-struct Service {
-    spec: Spec,
-    configured: bool,
-    health: Health,
-    /// Tells this description's checks from an earlier one's.
-    number: u64,
-    /// When it is checked next; `None` without a check, and during one.
-    due: Option<Mono>,
-}
-
-/// A service as a person sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceStatus {
-    pub spec: Spec,
-    /// Whether it stands in the configuration, where alone it can be changed.
-    pub configured: bool,
-    /// Whether it counts as healthy.
-    pub healthy: bool,
-    /// Why its last check failed, if it did.
-    pub last_error: Option<String>,
-    /// Since when it is healthy or not, in milliseconds since 1970.
-    pub since_ms: u64,
 }
 
 /// Why the services were not changed.
@@ -122,13 +85,14 @@ impl Registry {
     /// # Errors
     /// [`ServiceError`], when the configuration is wrong or the disk fails.
     pub async fn load(host: Host, configured: Vec<Spec>) -> Result<Self, ServiceError> {
-        let mut state = State::default();
+        let mut state = InForce::default();
+        let clock = host.clock.clone();
         for spec in configured {
             spec.validate()?;
             if state.services.contains_key(&spec.name) {
                 return Err(ServiceError::Twice(spec.name));
             }
-            state.put(spec, true, &host);
+            state.put(spec, true, clock.now(), clock.wall_ms());
         }
         let folder = Path::new(FOLDER);
         let files = host.disk.list(folder).await;
@@ -139,7 +103,9 @@ impl Registry {
                 continue;
             };
             match stored(&name, &bytes) {
-                Ok(spec) if !state.services.contains_key(&name) => state.put(spec, false, &host),
+                Ok(spec) if !state.services.contains_key(&name) => {
+                    state.put(spec, false, clock.now(), clock.wall_ms());
+                }
                 Ok(_) => {
                     tracing::info!(service = %name, "the configuration stands before what was added")
                 }
@@ -154,7 +120,7 @@ impl Registry {
         }
         let (instances, _) = watch::channel(state.instances());
         Ok(Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(Shared {
                 host,
                 state: Mutex::new(state),
                 writing: tokio::sync::Mutex::new(()),
@@ -195,7 +161,8 @@ impl Registry {
         written.map_err(|error| disk_error(&file, error))?;
         let mut state = self.state();
         state.damaged.remove(&file);
-        state.put(spec, false, &self.inner.host);
+        let clock = &self.inner.host.clock;
+        state.put(spec, false, clock.now(), clock.wall_ms());
         self.announce(&state);
         drop(state);
         self.inner.wake.notify_one();
@@ -238,7 +205,8 @@ impl Registry {
                 .get(&spec.name)
                 .is_some_and(|service| service.configured && service.spec == spec);
             if !unchanged {
-                state.put(spec, true, &self.inner.host);
+                let clock = &self.inner.host.clock;
+                state.put(spec, true, clock.now(), clock.wall_ms());
             }
         }
         self.announce(&state);
@@ -370,7 +338,7 @@ impl Registry {
         }
     }
 
-    fn announce(&self, state: &State) {
+    fn announce(&self, state: &InForce) {
         let instances = state.instances();
         self.inner.instances.send_if_modified(|announced| {
             let changed = *announced != instances;
@@ -380,105 +348,11 @@ impl Registry {
     }
 
     /// Never held across an await.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, InForce> {
         self.inner
             .state
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One check that is due.
-struct Probe {
-    name: Label,
-    number: u64,
-    check: Check,
-    ips: Vec<IpAddr>,
-    port: u16,
-}
-
-impl State {
-    fn put(&mut self, spec: Spec, configured: bool, host: &Host) {
-        self.added += 1;
-        let service = Service {
-            configured,
-            health: Health::new(spec.check.is_some(), host.clock.wall_ms()),
-            number: self.added,
-            due: spec.check.is_some().then(|| host.clock.now()),
-            spec,
-        };
-        self.services.insert(service.spec.name.clone(), service);
-    }
-
-    /// Makes checks due whose results were lost with an earlier run.
-    fn resume(&mut self, now: Mono) {
-        for service in self.services.values_mut() {
-            if service.spec.check.is_some() {
-                service.due.get_or_insert(now);
-            }
-        }
-    }
-
-    /// At most `room` checks that are due, the longest waiting first, and when
-    /// the next one is, unless that must wait for room.
-    fn take_due(&mut self, now: Mono, room: usize) -> (Vec<Probe>, Option<Mono>) {
-        let mut waiting: Vec<(Mono, Label)> = self
-            .services
-            .iter()
-            .filter_map(|(name, service)| Some((service.due?, name.clone())))
-            .collect();
-        waiting.sort_unstable();
-        let due = waiting.partition_point(|(due, _)| *due <= now);
-        let next = if due <= room {
-            waiting.get(due).map(|(due, _)| *due)
-        } else {
-            None
-        };
-        let probes = waiting.into_iter().take(due.min(room));
-        (
-            probes.filter_map(|(_, name)| self.start(&name)).collect(),
-            next,
-        )
-    }
-
-    fn start(&mut self, name: &Label) -> Option<Probe> {
-        let service = self.services.get_mut(name)?;
-        service.due = None;
-        Some(Probe {
-            name: name.clone(),
-            number: service.number,
-            check: service.spec.check.clone()?,
-            ips: match service.spec.address {
-                Some(address) => vec![address],
-                None if self.local.is_empty() => vec![Ipv4Addr::LOCALHOST.into()],
-                None => self.local.clone(),
-            },
-            port: service.spec.port,
-        })
-    }
-
-    fn instances(&self) -> BTreeMap<Label, Instance> {
-        self.services
-            .iter()
-            .map(|(name, service)| {
-                (
-                    name.clone(),
-                    service.spec.instance(service.health.is_healthy()),
-                )
-            })
-            .collect()
-    }
-}
-
-impl Service {
-    fn status(&self) -> ServiceStatus {
-        ServiceStatus {
-            spec: self.spec.clone(),
-            configured: self.configured,
-            healthy: self.health.is_healthy(),
-            last_error: self.health.last_error().map(str::to_owned),
-            since_ms: self.health.since_ms(),
-        }
     }
 }
 
