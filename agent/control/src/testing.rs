@@ -1,6 +1,7 @@
 //! An agent for tests, behind a real socket.
 
 #![allow(missing_docs, reason = "made for tests")]
+#![allow(clippy::disallowed_methods, reason = "made for tests")]
 
 use std::{
     collections::BTreeMap,

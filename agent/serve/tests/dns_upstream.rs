@@ -7,12 +7,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use innermesh_agent::{
-    control::dns::QueryReport,
-    dns::{Dns, Served, Source},
-    host::{Clock, Mono, tasks::Tasks},
-};
+use innermesh_control::dns::QueryReport;
+use innermesh_host::{Clock, Mono, tasks::Tasks};
 use innermesh_proto::zone::{Rdata, RecordType, Zone, ZoneInput};
+use innermesh_serve::dns::{Dns, Served, Source};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, UdpSocket},

@@ -10,11 +10,12 @@ use std::{
 };
 
 use async_trait::async_trait;
-use innermesh_agent::{
-    control::dns::Origin,
-    dns::{Dns, DnsServer, Served, Source, Surroundings},
-    host::{Clock, Mono, system, tasks::Tasks},
+use innermesh_control::dns::Origin;
+use innermesh_host::{
+    Clock, Mono,
     listen::{Class, ListenError, Sources},
+    system,
+    tasks::Tasks,
 };
 use innermesh_proto::{
     name::Label,
@@ -23,6 +24,7 @@ use innermesh_proto::{
         Zone, ZoneInput,
     },
 };
+use innermesh_serve::dns::{Dns, DnsServer, Served, Source, Surroundings};
 use tokio::{
     io::AsyncReadExt,
     net::{TcpStream, UdpSocket},
