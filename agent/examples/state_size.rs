@@ -18,7 +18,7 @@ use innermesh_agent::{
         keys::{Keys, NodeKey, SystemKeys},
         system,
     },
-    ledger::file,
+    ledger::loading,
 };
 use innermesh_proto::{
     crypto::{Purpose, Sealed, Sign},
@@ -64,7 +64,7 @@ impl Mesh {
         enroll::init(host, options).await.expect("a new mesh");
         let founder = keys::require_identity(host).await.expect("a node's key");
         let key = keys::issuers(host).await.expect("keys").remove(0);
-        let genesis = file::load(&*host.disk).await.expect("a ledger").genesis;
+        let genesis = loading::load(&*host.disk).await.expect("a ledger").genesis;
         let state = State::genesis(&genesis, &SystemKeys).expect("a genesis");
         let (_, issuer) = state.issuers.iter().next().expect("an issuer");
         let der = issuer.certificate.der().to_vec();

@@ -185,7 +185,7 @@ pub struct IssuerKeys {
 /// The answer to COUNCIL, whose question is empty: deciding, as one CA node
 /// sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Deciding {
+pub struct RaftProgress {
     /// Who leads.
     pub leader: Option<NodeId>,
     /// How often a leader was elected so far.

@@ -35,9 +35,10 @@ use innermesh_proto::{
     },
     limits,
     message::{
-        Batches, BodyQuery, CutOff, CutOffQuery, Decided, Deciding, Endorse, HeadsQuery,
-        IssuerKeys, JoinHello, JoinQuery, Joined, LedgerQuery, Propose, Push, RecoveryQuery, Renew,
-        RevocationsQuery, SnapshotHead, SnapshotPartQuery, SnapshotQuery, Spenders, Submitted,
+        Batches, BodyQuery, CutOff, CutOffQuery, Decided, Endorse, HeadsQuery, IssuerKeys,
+        JoinHello, JoinQuery, Joined, LedgerQuery, Propose, Push, RaftProgress, RecoveryQuery,
+        Renew, RevocationsQuery, SnapshotHead, SnapshotPartQuery, SnapshotQuery, Spenders,
+        Submitted,
     },
     rpc::{Hello, RequestFrame, ResponseFrame},
 };
@@ -167,7 +168,7 @@ pub fn rpc(bytes: &[u8]) {
         canonical::<Joined>(body, limit);
         canonical::<Renew>(body, limit);
         canonical::<IssuerKeys>(body, limit);
-        canonical::<Deciding>(body, limit);
+        canonical::<RaftProgress>(body, limit);
         canonical::<CutOffQuery>(body, limit);
         canonical::<CutOff>(body, limit);
         canonical::<RecoveryQuery>(body, limit);

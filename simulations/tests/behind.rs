@@ -20,7 +20,7 @@ fn index(agent: &Agent) -> u64 {
 
 /// Where the ledger's file on a machine begins.
 async fn base(machine: &Machine) -> u64 {
-    let contents = file::load(&machine.disk).await.unwrap();
+    let contents = loading::load(&machine.disk).await.unwrap();
     let at = contents.start.map(|start| start.at.position().unwrap());
     at.map_or(0, |at| at.index)
 }

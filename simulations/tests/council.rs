@@ -12,7 +12,7 @@ use innermesh_agent::{
     enroll::{self, InitOptions},
     host::{Clock, Disk, disk::SystemDisk, key_files as keys, keys::NodeKey, state_folder},
     ledger::{
-        self, Carrier, Ledger, ProposeError,
+        self, Ledger, PeerSender, ProposeError,
         raft::{Body, Message},
     },
 };
@@ -76,7 +76,7 @@ impl Air {
 
 struct Voice(Air, NodeId);
 
-impl Carrier for Voice {
+impl PeerSender for Voice {
     fn tell(&self, to: NodeId, method: u16, body: Vec<u8>) {
         let Self(air, from) = self;
         let (air, from) = (air.clone(), *from);
@@ -276,11 +276,11 @@ impl Council {
         panic!("{what}: {:#?}", self.seen());
     }
 
-    fn seen(&self) -> Vec<(NodeId, Position, usize, ledger::Council)> {
+    fn seen(&self) -> Vec<(NodeId, Position, usize, ledger::RaftStatus)> {
         let all = self.air.all();
         let seen = all.iter().map(|(node, ledger)| {
             let state = ledger.state();
-            let council = ledger.council().borrow().clone();
+            let council = ledger.raft_status().borrow().clone();
             (*node, state.position, state.roster.len(), council)
         });
         seen.collect()
@@ -328,7 +328,7 @@ impl Council {
         let mut heard = all
             .iter()
             .filter(|(node, _)| self.air.ledger(*node).is_some());
-        let leads = |ledger: &Ledger| ledger.council().borrow().leads;
+        let leads = |ledger: &Ledger| ledger.raft_status().borrow().leads;
         heard
             .find(|(_, ledger)| leads(ledger))
             .map(|(node, _)| *node)
@@ -367,7 +367,7 @@ async fn a_roster_grows_and_outlives_its_leader() {
     council.claim("f").await;
     council.agree().await;
     let all = council.air.all();
-    let votes = |ledger: &Ledger| ledger.council().borrow().votes;
+    let votes = |ledger: &Ledger| ledger.raft_status().borrow().votes;
     assert!(all.iter().all(|(_, ledger)| votes(ledger)));
 }
 
@@ -464,7 +464,7 @@ async fn a_deposed_leader_refuses_nothing() {
 
     council.air.0.lock().unwrap().silent.insert(deposed);
     // It still leads, as far as it knows, and would refuse it again.
-    assert!(ledger.council().borrow().leads);
+    assert!(ledger.raft_status().borrow().leads);
     let asked = ledger.propose(request.clone());
     let key = council.nodes[0].key.clone();
     let release = Content::Release("taken".parse().unwrap());
@@ -666,9 +666,9 @@ async fn a_voter_with_a_damaged_or_lost_log_does_not_vote() {
         let ledger = council.nodes[2].start(&council.air).await;
         council.claim("b").await;
         council.agree().await;
-        let told = ledger.council().borrow().clone();
+        let told = ledger.raft_status().borrow().clone();
         assert!(!told.votes, "{told:?}");
-        let why = told.barred.expect("a reason").to_string();
+        let why = told.disabled.expect("a reason").to_string();
         assert!(why.contains("promote"), "{why}");
     }
 }
@@ -694,8 +694,8 @@ async fn a_voter_whose_state_is_older_than_what_it_did_does_not_vote() {
         council.claim(name).await;
         council.agree().await;
         let ledger = council.air.ledger(leader).unwrap();
-        let told = ledger.council().borrow().clone();
-        assert!(!told.votes && told.barred.is_some(), "{name}: {told:?}");
+        let told = ledger.raft_status().borrow().clone();
+        assert!(!told.votes && told.disabled.is_some(), "{name}: {told:?}");
         // A restart doesn't make it know more.
         council.air.0.lock().unwrap().ledgers.remove(&leader);
         council.nodes[at].machine.crash().await;

@@ -7,7 +7,7 @@ use innermesh_agent::{
     enroll::{self, InitOptions},
     host::{Disk, key_files as keys, keys::NodeKey},
     ledger::{
-        Barred, Ledger, LedgerError, ProposeError, TakeError,
+        Ledger, LedgerError, ProposeError, TakeError, VotingDisabled,
         file::{self, LEDGER},
     },
 };
@@ -176,8 +176,12 @@ async fn who_decided_alone_and_lost_ledger_and_log_follows_and_decides_nothing_m
             matches!(refused, Err(ProposeError::NotLeader(_))),
             "{round}: {refused:?}"
         );
-        let council = ledger.council().borrow().clone();
-        assert_eq!(council.barred, Some(Barred::LostAlone), "round {round}");
+        let council = ledger.raft_status().borrow().clone();
+        assert_eq!(
+            council.disabled,
+            Some(VotingDisabled::LostAlone),
+            "round {round}"
+        );
         assert!(!council.votes && !council.leads);
         assert!(ledger.state().position.index < batches.position.index);
         // A log that can't be read is no better than none.

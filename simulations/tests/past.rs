@@ -6,7 +6,7 @@ mod ledgers;
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
-use innermesh_agent::ledger::{Ledger, Sizes, TakeError, file, history, past};
+use innermesh_agent::ledger::{Ledger, Sizes, TakeError, file, history, loading, past};
 use innermesh_proto::{
     ledger::{Content, batch::STATE_HASH_INTERVAL},
     limits,
@@ -44,7 +44,7 @@ const GROWN: u64 = BASE + limits::LEDGER_KEPT;
 async fn checked(node: &Node) -> (u64, u64) {
     let disk = &*node.machine.host.disk;
     let own = disk.read(Path::new(file::LEDGER)).await.unwrap().unwrap();
-    let start = file::load(disk).await.unwrap().start;
+    let start = loading::load(disk).await.unwrap().start;
     let files = past::load(disk).await.unwrap();
     let files = past::whole(files, file::parse(own).unwrap(), start);
     let checked = history::check(&files, &*node.machine.host.keys, |_| {});

@@ -72,7 +72,7 @@ async fn who_held_more_goes_back_and_keeps_out_whom_that_evicted() {
         .await
         .unwrap();
     assert_eq!(*mesh.founder.ledger.state(), *mesh.others[0].ledger.state());
-    let told = mesh.founder.ledger.council().borrow().clone();
+    let told = mesh.founder.ledger.raft_status().borrow().clone();
     assert!(!told.votes && !told.leads, "{told:?}");
 }
 

@@ -7,7 +7,7 @@ use std::{path::Path, time::Duration};
 use innermesh_agent::{
     control::{ca::CaStatusRequest, node::StatusRequest},
     host::Disk,
-    ledger::{Barred, file},
+    ledger::{VotingDisabled, file},
     node::{Agent, BuildError, Loading},
 };
 use innermesh_proto::{
@@ -320,17 +320,17 @@ async fn a_ca_node_that_lost_its_ledger_follows_and_votes_only_if_it_has_its_log
             index(&third) == index(&first)
         })
         .await;
-        let council = third.council();
+        let council = third.raft_status();
         if has_log {
             until("it votes again", PATIENCE, async || council.borrow().votes).await;
             continue;
         }
         until("it knows that it may not vote", PATIENCE, async || {
-            council.borrow().barred.is_some()
+            council.borrow().disabled.is_some()
         })
         .await;
         assert!(!council.borrow().votes);
-        assert_eq!(council.borrow().barred, Some(Barred::Missing));
+        assert_eq!(council.borrow().disabled, Some(VotingDisabled::Missing));
         let status = third.control().ask(CaStatusRequest {}).await.unwrap();
         let words = status
             .warnings

@@ -234,7 +234,7 @@ async fn the_leader_is_dead_when_it_is_due_and_the_next_one_issues() {
     let wish = wish("four");
     issue(&machines[3], &fourth, &wish).await;
     let served = Mine::new(&machines[3], &wish).served(&fourth);
-    let leads = |agent: &Agent| agent.council().borrow().leads;
+    let leads = |agent: &Agent| agent.raft_status().borrow().leads;
     let leader = agents.iter().position(leads).expect("one leads");
     machines[leader].crash().await;
     for machine in &machines {

@@ -48,7 +48,7 @@ async fn mesh(seed: u64) -> (Vec<Machine>, Vec<Agent>) {
 fn leader(agents: &[Agent]) -> Option<usize> {
     agents
         .iter()
-        .position(|agent| agent.council().borrow().leads)
+        .position(|agent| agent.raft_status().borrow().leads)
 }
 
 fn name(number: usize) -> Label {
@@ -86,7 +86,7 @@ async fn a_request_that_its_leader_dies_over_is_decided_once_by_the_next() {
             "seed {seed}"
         );
         let others = agents.iter().enumerate().filter(|(at, _)| *at != first);
-        let leads = |(_, agent): (usize, &Agent)| agent.council().borrow().leads;
+        let leads = |(_, agent): (usize, &Agent)| agent.raft_status().borrow().leads;
         assert!(others.into_iter().any(leads), "seed {seed}");
         // What was answered is so, for the one that asked, in that batch.
         let ledger = asker.view().borrow().ledger.clone();

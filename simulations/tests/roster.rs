@@ -7,7 +7,7 @@ use innermesh_agent::{
     ca::Root,
     control::{ca::CaStatusRequest, services::ServiceAddRequest},
     host::key_files as keys,
-    ledger::{Barred, client::SubmitError},
+    ledger::{VotingDisabled, client::SubmitError},
     node::Agent,
     services::Spec,
 };
@@ -72,7 +72,7 @@ async fn three_agents_decide_and_go_on_within_seconds_whoever_leads_is_lost() {
     for lost in 0..6 {
         let leader = agents
             .iter()
-            .position(|agent| agent.council().borrow().leads);
+            .position(|agent| agent.raft_status().borrow().leads);
         let leader = leader.expect("one leads");
         machines[leader].crash().await;
         let begun = clock::now();
@@ -87,7 +87,7 @@ async fn three_agents_decide_and_go_on_within_seconds_whoever_leads_is_lost() {
         agents[leader] = start(&machines[leader]).await;
         until("it takes part again", PATIENCE, async || {
             let again = &agents[leader];
-            holds(again, &name) && again.council().borrow().leader.is_some()
+            holds(again, &name) && again.raft_status().borrow().leader.is_some()
         })
         .await;
     }
@@ -111,7 +111,7 @@ async fn a_refusal_is_not_the_last_word_while_a_silent_node_may_hold_the_request
 
     let leader = agents
         .iter()
-        .position(|agent| agent.council().borrow().leads);
+        .position(|agent| agent.raft_status().borrow().leads);
     let leader = leader.expect("one leads");
     for other in (0..machines.len()).filter(|other| *other != leader) {
         world
@@ -155,12 +155,12 @@ async fn a_ca_node_that_was_put_back_votes_no_more_until_it_is_promoted_again() 
     machines[2].crash().await;
     assert!(machines[2].disk.restore());
     agents[2] = start(&machines[2]).await;
-    let barred = |agent: &Agent| agent.council().borrow().barred.clone();
+    let barred = |agent: &Agent| agent.raft_status().borrow().disabled.clone();
     until("it notices", PATIENCE, async || {
-        barred(&agents[2]) == Some(Barred::RolledBack)
+        barred(&agents[2]) == Some(VotingDisabled::RolledBack)
     })
     .await;
-    assert!(!agents[2].council().borrow().votes);
+    assert!(!agents[2].raft_status().borrow().votes);
     let told = agents[2].control().ask(CaStatusRequest {}).await.unwrap();
     assert!(
         told.warnings
@@ -176,8 +176,8 @@ async fn a_ca_node_that_was_put_back_votes_no_more_until_it_is_promoted_again() 
     ask(&agents[0], &Content::Demote(third)).await.unwrap();
     promote(&agents[0], &root, &machines[2].host).await.unwrap();
     until("it votes again", PATIENCE, async || {
-        let council = agents[2].council().borrow().clone();
-        council.votes && council.barred.is_none()
+        let council = agents[2].raft_status().borrow().clone();
+        council.votes && council.disabled.is_none()
     })
     .await;
 }

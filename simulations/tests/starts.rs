@@ -7,7 +7,7 @@ use std::{path::Path, time::Duration};
 
 use innermesh_agent::{
     host::Disk,
-    ledger::{InstallError, file, history, start::Start},
+    ledger::{InstallError, history, loading, start::Start},
 };
 use innermesh_proto::{
     crypto::Verify,
@@ -64,7 +64,7 @@ async fn a_new_node_begins_with_a_state_and_goes_on_as_any_other() {
         assert_eq!(node.ledger.recoveries_from(0).await.unwrap().len(), 1);
         node.restart().await;
     }
-    let loaded = file::load(&*node.machine.host.disk).await.unwrap();
+    let loaded = loading::load(&*node.machine.host.disk).await.unwrap();
     let mut told = Vec::new();
     let checked = history::check(&[loaded], &*node.machine.host.keys, |s| told.push(s.text));
     assert_eq!(

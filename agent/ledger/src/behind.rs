@@ -2,27 +2,9 @@
 //! names a place that its ledger hasn't come to. What peers only claim says
 //! nothing.
 
-use std::sync::{Mutex, PoisonError};
-
 use innermesh_proto::{crypto::Verify, ledger::Batch};
 
-use super::Ledger;
-
-/// The furthest place that was proved: the number of the root's recovery that
-/// led to it, and its index.
-#[derive(Default)]
-pub(super) struct Proved(Mutex<(u32, u64)>);
-
-impl Proved {
-    fn note(&self, place: (u32, u64)) {
-        let mut proved = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *proved = place.max(*proved);
-    }
-
-    fn get(&self) -> (u32, u64) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+use super::ledger::Ledger;
 
 impl Ledger {
     /// Notes that there is this batch, if it is further than this node is and
@@ -31,26 +13,26 @@ impl Ledger {
         let state = self.state();
         let Ok(at) = batch.position() else { return };
         let place = (state.recovery, at.index);
-        let is_new = at.index > state.position.index && place > self.inner.proved.get();
+        let is_new = at.index > state.position.index && place > self.inner.furthest.get();
         if is_new && state.has_proved(batch, verify) {
-            self.inner.proved.note(place);
+            self.inner.furthest.note(place);
         }
     }
 
     /// Notes a place that the rosters since the genesis vouch for.
     pub(super) fn note_proved_at(&self, recovery: u32, index: u64) {
-        self.inner.proved.note((recovery, index));
+        self.inner.furthest.note((recovery, index));
     }
 
     /// Notes a place that this node had come to before its files were damaged.
     pub fn note_had(&self, recovery: u32, index: u64) {
-        self.inner.proved.note((recovery, index));
+        self.inner.furthest.note((recovery, index));
     }
 
     /// The place that this node is known to be behind, if it is.
     pub fn behind(&self) -> Option<u64> {
         let state = self.state();
-        let (recovery, index) = self.inner.proved.get();
+        let (recovery, index) = self.inner.furthest.get();
         let is_behind = (recovery, index) > (state.recovery, state.position.index);
         is_behind.then_some(index)
     }

@@ -20,7 +20,11 @@ use innermesh_proto::{
     rpc::{Failure, method},
 };
 
-use super::{Ledger, ProposeError, follow::Nudge};
+use super::{
+    decide::{ProposeError, spent},
+    follow::Nudge,
+    ledger::Ledger,
+};
 use crate::{
     gossip::Gossip,
     host::Host,
@@ -99,17 +103,6 @@ pub enum RequestError {
     /// There is no answer.
     #[error(transparent)]
     Unavailable(#[from] SubmitError),
-}
-
-/// That a budget is spent, and how long to wait.
-pub(super) fn spent(wait: &Duration) -> String {
-    let seconds = wait.as_secs() + 1;
-    let wait = match seconds {
-        0..120 => format!("{seconds} seconds"),
-        120..7200 => format!("{} minutes", seconds.div_ceil(60)),
-        _ => format!("{} hours", seconds.div_ceil(3600)),
-    };
-    format!("too many requests to the ledger lately; try again in {wait}")
 }
 
 impl Client {
@@ -305,7 +298,7 @@ impl Client {
 
     /// Who is likely to lead.
     fn hint(&self) -> Option<NodeId> {
-        let leader = self.ledger.council().borrow().leader;
+        let leader = self.ledger.raft_status().borrow().leader;
         leader.or_else(|| *self.leader.lock().unwrap_or_else(|e| e.into_inner()))
     }
 

@@ -10,10 +10,10 @@ use innermesh_proto::{
 };
 
 use super::{
-    archive::{Archive, Held},
+    archive::Archive,
     frames::{self, Check, Frame, frame, scan},
-    past,
-    start::{self, Found, Start},
+    index::Held,
+    start::Start,
 };
 use crate::host::{AppendFile, Disk};
 
@@ -116,65 +116,6 @@ pub struct Loaded {
     bytes: Vec<u8>,
 }
 
-/// Reads the file.
-///
-/// # Errors
-/// [`FileError`].
-pub async fn load(disk: &dyn Disk) -> Result<Loaded, FileError> {
-    load_usable(disk, |_, _| true).await
-}
-
-/// As [`load`]; a state to begin with that isn't `usable` in this ledger counts
-/// as damaged.
-pub(super) async fn load_usable(
-    disk: &dyn Disk,
-    mut usable: impl FnMut(&SignedGenesis, &Start) -> bool + Send,
-) -> Result<Loaded, FileError> {
-    let bytes = disk
-        .read(Path::new(LEDGER))
-        .await?
-        .ok_or(FileError::Absent)?;
-    let own = parse(bytes)?;
-    let begin = start::load(disk, |start| usable(&own.genesis, start)).await?;
-    let is_lost = matches!(begin, Found::Damaged);
-    let start = match begin {
-        Found::Start(start) => Some(*start),
-        Found::Nothing | Found::Damaged => None,
-    };
-    if start.is_some() || own.first() == Some(1) {
-        return Ok(own.from(start));
-    }
-    // The state that it goes on from is damaged or gone. A CA node has all that
-    // led to it.
-    match past::whole(past::load(disk).await?, own, None) {
-        mut files if files.len() > 1 => {
-            tracing::error!("the state that the ledger's file begins with is damaged; made anew");
-            let last = files.last().and_then(|own| own.damage);
-            let genesis = files[0].genesis.clone();
-            let mut batches: Vec<Batch> = Vec::new();
-            for batch in files.drain(..).flat_map(|file| file.batches) {
-                let index = batch.read_header().map_or(0, |header| header.index);
-                if index == batches.len() as u64 + 1 {
-                    batches.push(batch);
-                }
-            }
-            let bytes = encode(&genesis, &batches);
-            disk.replace(Path::new(LEDGER), &bytes).await?;
-            let mut loaded = parse(bytes)?;
-            loaded.damage = last.map(|_| loaded.bytes.len() as u64);
-            Ok(loaded)
-        }
-        mut alone => {
-            let mut own = alone.remove(0);
-            // It may have had no batch yet behind what is lost.
-            if is_lost && own.damage.is_none() {
-                own.damage = Some(own.bytes.len() as u64);
-            }
-            Ok(own)
-        }
-    }
-}
-
 /// Reads the bytes of a file.
 ///
 /// # Errors
@@ -240,6 +181,11 @@ impl Loaded {
         Some(self.batches.first()?.read_header().ok()?.index)
     }
 
+    /// Bytes of the file.
+    pub(super) fn length(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
     /// Where batch number `n` of [`Loaded::batches`] starts, in bytes.
     pub fn offset(&self, n: usize) -> u64 {
         self.frames
@@ -276,7 +222,7 @@ impl Loaded {
         if let Some(start) = &self.start {
             archive.restart(start).map_err(io::Error::other)?;
         }
-        archive.list(held);
+        archive.index().list(held);
         let appender = Appender {
             file,
             check: last.check,
@@ -317,7 +263,7 @@ impl Appender {
         genesis: &SignedGenesis,
         archive: &Archive,
     ) -> io::Result<Self> {
-        let (end, check) = end_at(genesis, archive.position().index, archive).await?;
+        let (end, check) = end_at(genesis, archive.index().position().index, archive).await?;
         Ok(Self {
             file: disk.append(Path::new(LEDGER)).await?,
             check,
@@ -337,7 +283,7 @@ impl Appender {
         archive: &Archive,
     ) -> io::Result<()> {
         let (end, check) = end_at(genesis, index, archive).await?;
-        archive.truncate(index);
+        archive.index().truncate(index);
         self.file.truncate(end).await?;
         (self.end, self.check) = (end, check);
         Ok(())
@@ -366,7 +312,7 @@ impl Appender {
         }
         self.file.append(&out).await?;
         self.file.sync().await?;
-        archive.list(listed);
+        archive.index().list(listed);
         Ok(())
     }
 }
@@ -378,7 +324,7 @@ async fn end_at(
     index: u64,
     archive: &Archive,
 ) -> io::Result<(u64, Check)> {
-    let Some(payload) = archive.payload_at(index) else {
+    let Some(payload) = archive.index().payload_at(index) else {
         let (first, check) = begin(genesis);
         return Ok((first.len() as u64, check));
     };

@@ -10,23 +10,17 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use innermesh_proto::{
     codec,
-    crypto::{Hash, Verify},
+    crypto::Hash,
     id::NodeId,
-    ledger::{Batch, Position, State},
+    ledger::{Position, State},
     message::Batches,
     rpc::method,
 };
 use tokio::sync::Notify;
 
-use super::{Carrier, Ledger, TakeError, claims::Claims, source::Source};
+pub use super::take::take;
+use super::{claims::Claims, ledger::Ledger, source::Source};
 use crate::{gossip, host::Host, quic::Transport};
-
-impl Carrier for Transport {
-    fn tell(&self, to: NodeId, method: u16, body: Vec<u8>) {
-        // Not connected, or too much waits: it is as if it were lost.
-        let _ = self.notify(to, method, body);
-    }
-}
 
 /// To how many peers a pushed batch that was new is passed on.
 const FAN_OUT: usize = 3;
@@ -124,7 +118,7 @@ async fn push(host: Host, me: NodeId, ledger: Ledger, transport: Transport) {
             Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => continue,
             Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
         };
-        let decided_here = batch.proof.contains_key(&me) && ledger.council().borrow().leads;
+        let decided_here = batch.proof.contains_key(&me) && ledger.raft_status().borrow().leads;
         let mut peers: Vec<NodeId> = transport.peers();
         let bytes = codec::encode(&Batches {
             batches: vec![(*batch).clone()],
@@ -182,30 +176,4 @@ async fn fetch(host: Host, ledger: Ledger, transport: Transport, nudge: Nudge) {
             () = host.clock.sleep(wait.unwrap_or_default()), if wait.is_some() => {}
         }
     }
-}
-
-/// Takes batches that a peer pushed or was asked for. If the roster signed the
-/// last of them and it isn't held then, this node knows that it is behind.
-///
-/// # Errors
-/// [`TakeError`] of the first that isn't taken.
-pub async fn take(
-    ledger: &Ledger,
-    verify: &dyn Verify,
-    from: NodeId,
-    batches: Vec<Batch>,
-) -> Result<(), TakeError> {
-    let last = batches.last().map(|batch| Batch {
-        header: batch.header.clone(),
-        entries: Vec::new(),
-        proof: batch.proof.clone(),
-    });
-    let taken = ledger.take(batches).await;
-    if let (Err(error), Some(last)) = (&taken, last) {
-        ledger.note_proved(&last, verify);
-        if let TakeError::Batch(error) = error {
-            tracing::warn!(peer = ?from, %error, "a peer's batch was refused");
-        }
-    }
-    taken.map(|_| ())
 }

@@ -7,17 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use innermesh_proto::{
-    ledger::{Batch, Snapshot, SnapshotError, State},
-    limits,
-};
-
 use super::{
-    archive::Held,
-    file::{self, Appender, Loaded},
-    room::ROOM,
-    start::{self, Start},
-    writer::Writer,
+    file::{self, Loaded},
+    start::Start,
 };
 use crate::host::Disk;
 
@@ -25,7 +17,8 @@ use crate::host::Disk;
 /// as the ledger's own, and is named after the last of them.
 pub const FOLDER: &str = "ledger.past";
 
-fn path(last: u64) -> PathBuf {
+/// The file whose last batch is `last`.
+pub(super) fn path(last: u64) -> PathBuf {
     Path::new(FOLDER).join(format!("{last:020}"))
 }
 
@@ -50,7 +43,10 @@ pub async fn load(disk: &dyn Disk) -> io::Result<Vec<Loaded>> {
 }
 
 /// Removes the oldest files until what is kept has `most` bytes.
-async fn trim(disk: &dyn Disk, most: u64) -> io::Result<()> {
+///
+/// # Errors
+/// The disk's.
+pub(super) async fn trim(disk: &dyn Disk, most: u64) -> io::Result<()> {
     let files = disk.list(Path::new(FOLDER)).await?;
     let mut left = most;
     for path in files.iter().rev().filter(|path| last_of(path).is_some()) {
@@ -84,81 +80,5 @@ pub fn whole(past: Vec<Loaded>, own: Loaded, start: Option<Start>) -> Vec<Loaded
         past.into_iter().chain([own]).collect()
     } else {
         vec![own.from(start)]
-    }
-}
-
-impl Writer {
-    /// Has the file begin with a state once enough batches lie before and
-    /// behind that. A disk that is too full for it is asked again later.
-    ///
-    /// # Errors
-    /// The file can't be appended to any more: the caller stops writing.
-    pub async fn shorten(&mut self) -> io::Result<()> {
-        let newest = self.archive.position().index;
-        let length = self.file.length();
-        let Some((at, state)) = self.starts.to_begin_with(newest, length > self.sizes.file) else {
-            return Ok(());
-        };
-        // After a restart the roster's log is applied from its own start on.
-        let voter = self.voter.as_ref();
-        if voter.is_some_and(|voter| voter.engine.base().position.index < state.position.index) {
-            return Ok(());
-        }
-        let (start, held) = match self.begin_with(&at, &state).await {
-            Ok(begun) => begun,
-            Err(error) => {
-                tracing::warn!(%error, "the ledger's file has grown and can't be made shorter now");
-                self.starts.begin(newest);
-                return Ok(());
-            }
-        };
-        self.archive.restart(&start).map_err(io::Error::other)?;
-        self.archive.list(held);
-        self.file = Appender::go_on(&*self.host.disk, &self.genesis, &self.archive).await?;
-        self.starts.begin(state.position.index);
-        tracing::info!(
-            behind = state.position.index,
-            kept = newest - state.position.index,
-            "the ledger's file begins with a state now"
-        );
-        Ok(())
-    }
-
-    /// Writes it all, the file itself last: until then the one that is there
-    /// stands.
-    async fn begin_with(&mut self, at: &Batch, state: &State) -> io::Result<(Start, Vec<Held>)> {
-        let disk = &*self.host.disk;
-        let index = state.position.index;
-        let (before, after) = self.archive.parted(index);
-        let start = Start {
-            ends: self.archive.ends(index).await?,
-            at: at.clone(),
-            bytes: Snapshot::of(state).bytes,
-        };
-        if start.bytes.len() > limits::SNAPSHOT_BYTES {
-            return Err(io::Error::other(SnapshotError::TooLarge));
-        }
-        let kept = self.archive.encoded(&after).await?;
-        let (bytes, places) = file::encode_all(&self.genesis, kept.iter());
-        let past = if self.current().voters.contains_key(&self.me()) {
-            self.archive.encoded(&before).await?
-        } else {
-            Vec::new()
-        };
-        let past = file::encode_all(&self.genesis, past.iter()).0;
-        let encoded = start.encode();
-        let needed = (bytes.len() + past.len() + 2 * encoded.len()) as u64;
-        if disk.free().await? < needed + ROOM {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        if self.current().voters.contains_key(&self.me()) {
-            disk.replace(&path(index), &past).await?;
-            trim(disk, self.sizes.past).await?;
-        }
-        start::store(disk, &start).await?;
-        disk.replace(Path::new(file::LEDGER), &bytes).await?;
-        let held = after.into_iter().zip(places);
-        let held = held.map(|(held, place)| held.at(place)).collect();
-        Ok((start, held))
     }
 }

@@ -14,10 +14,11 @@ use innermesh_proto::{
 };
 
 use super::{
-    InstallError, Ledger, TakeError,
     claims::{End, Task},
-    follow,
+    decide::{InstallError, TakeError},
+    ledger::Ledger,
     start::{self, Ask, AskError, FetchError, Wanted},
+    take::take,
 };
 use crate::{
     host::Host,
@@ -109,16 +110,20 @@ impl Source<'_> {
         if range.batches.is_empty() {
             return self.begin_anew(from).await;
         }
-        let taken = follow::take(self.ledger, &*self.host.keys, self.peer, range.batches).await;
+        let taken = take(self.ledger, &*self.host.keys, self.peer, range.batches).await;
         let went_on = self.held() >= from;
         match taken {
             Ok(()) => Ok(went_on),
             Err(TakeError::Full | TakeError::Stopped) => Err(End::NotNow),
-            Err(TakeError::Batch(error)) => match self.follow_recovery().await? {
-                true => Ok(true),
-                false if went_on => Err(End::Nothing),
-                false => Err(refused(&error)),
-            },
+            Err(TakeError::Batch(error)) => {
+                if self.follow_recovery().await? {
+                    Ok(true)
+                } else if went_on {
+                    Err(End::Nothing)
+                } else {
+                    Err(refused(&error))
+                }
+            }
         }
     }
 

@@ -3,15 +3,29 @@
 
 use std::sync::Arc;
 
-use innermesh_proto::ledger::{Position, SignedGenesis, SnapshotError, State};
+use innermesh_proto::ledger::{GenesisError, Position, SignedGenesis, SnapshotError, State};
 
 use super::{
-    LedgerError,
-    file::{self, Loaded},
-    install::Starts,
+    file::{FileError, Loaded},
+    loading,
     start::{Start, StartError},
+    starts::Starts,
 };
 use crate::host::Host;
+
+/// Why the ledger can't be opened. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The file can't be read or isn't whole.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// It doesn't start with the genesis of a mesh.
+    #[error("the ledger file doesn't start with a mesh: {0}")]
+    Genesis(#[from] GenesisError),
+    /// The state that it begins with can't be used by this build.
+    #[error("the ledger file can't be used: {0}")]
+    Start(#[from] StartError),
+}
 
 /// A ledger's files, read and proved.
 pub struct Stored {
@@ -44,7 +58,7 @@ impl Stored {
             // It is as it should be, and fetched again it would be no other.
             is_usable || is_later
         };
-        let loaded = file::load_usable(&*host.disk, usable).await?;
+        let loaded = loading::load_usable(&*host.disk, usable).await?;
         let starts = Arc::new(Starts::default());
         let mut state = match (&loaded.start, opened) {
             (Some(_), Some(state)) => state?,

@@ -18,7 +18,7 @@ use tokio::sync::{broadcast, watch};
 use crate::{
     control::{Control, ControlError},
     dns::{Dns, DnsServer},
-    ledger::{Council, client::SubmitError},
+    ledger::{RaftStatus, client::SubmitError},
     node::{
         commands::AgentControl,
         follow::overlay::OverlayKeeper,
@@ -91,8 +91,8 @@ impl Agent {
     }
 
     /// This node's part in deciding the ledger, now and each time after.
-    pub fn council(&self) -> watch::Receiver<Council> {
-        self.running.node.ledger.council()
+    pub fn raft_status(&self) -> watch::Receiver<RaftStatus> {
+        self.running.node.ledger.raft_status()
     }
 
     /// Has the ledger decide what this node asks of it.

@@ -46,7 +46,7 @@ impl Course<'_> {
     pub(super) fn leader(&self) -> Option<usize> {
         let agents = self.agents.iter().enumerate();
         let leads = agents.filter_map(|(node, agent)| {
-            let council = agent.as_ref()?.council().borrow().clone();
+            let council = agent.as_ref()?.raft_status().borrow().clone();
             council.leads.then_some((council.term, node))
         });
         leads.max().map(|(_, node)| node)

@@ -7,7 +7,7 @@ use innermesh_proto::{
     crypto::Hash,
     ledger::{Role, State, state::Issuer},
     limits,
-    message::Deciding,
+    message::RaftProgress,
     rpc::method,
     view::MeshView,
 };
@@ -77,8 +77,8 @@ pub fn root(node: &Handles) -> CaRoot {
 
 /// How deciding goes, as who leads sees it; as far as this node knows
 /// where that one can't be asked.
-pub async fn deciding(node: &Handles, state: &State) -> Deciding {
-    let mut best = node.ledger.deciding().await;
+pub async fn deciding(node: &Handles, state: &State) -> RaftProgress {
+    let mut best = node.ledger.raft_progress().await;
     let mut asked = BTreeSet::from([node.me]);
     while best.voters.is_empty() && asked.len() <= ASKED {
         let hint = best.leader.filter(|other| !asked.contains(other));
@@ -92,7 +92,7 @@ pub async fn deciding(node: &Handles, state: &State) -> Deciding {
         asked.insert(next);
         let call = node.transport.call(next, method::COUNCIL, Vec::new(), ASK);
         let Ok(answer) = call.await else { continue };
-        if let Ok(seen) = codec::decode::<Deciding>(&answer, limits::RPC_BYTES)
+        if let Ok(seen) = codec::decode::<RaftProgress>(&answer, limits::RPC_BYTES)
             && seen.term >= best.term
         {
             best = seen;
@@ -130,8 +130,8 @@ fn issuer_rows(node: &Handles, state: &State) -> Vec<IssuerRow> {
 
 async fn warn(node: &Handles, view: &MeshView) -> Vec<String> {
     let mut all = warnings::expiring(node.host.clock.wall_ms(), view);
-    let council = node.ledger.council().borrow().clone();
-    all.extend(council.barred.map(|why| why.to_string()));
+    let council = node.ledger.raft_status().borrow().clone();
+    all.extend(council.disabled.map(|why| why.to_string()));
     all.extend(warnings::roster_advice(&view.ledger));
     all.extend(warnings::lost(node).await);
     let recovery = node.host.disk.read(state_folder::RECOVERY.as_ref()).await;

@@ -20,7 +20,7 @@ use crate::{
     enroll::kept::Kept,
     gossip::known,
     host::{Host, key_files as keys, state_folder},
-    ledger::{Ledger, Stored, TakeError},
+    ledger::{IssuerKeysError, Ledger, Stored, TakeError},
     node::{
         build_error::BuildError,
         commands::ca_status,
@@ -144,7 +144,7 @@ pub enum OfflineError {
     DecidesAlone,
     /// The keys of its issuers can't be had.
     #[error("the keys of this machine's issuers can't be had: {0}")]
-    Keys(String),
+    Keys(IssuerKeysError),
     /// The root didn't sign that, or the disk failed.
     #[error("the ledger doesn't take what the root signed: {0}")]
     Take(#[from] TakeError),
@@ -204,7 +204,7 @@ impl Offline {
         let ledger = ledger.map_err(BuildError::from)?;
         // As with a running agent: who leads a majority, this node here alone,
         // has lost nothing.
-        if ledger.deciding().await.leader.is_some() {
+        if ledger.raft_progress().await.leader.is_some() {
             return Err(OfflineError::DecidesAlone);
         }
         let offered = ledger.issuer_keys().await.map_err(OfflineError::Keys)?;

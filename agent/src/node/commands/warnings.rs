@@ -50,7 +50,7 @@ impl Warnings {
                 name.unwrap_or_else(|| node.to_string())
             ));
         }
-        let unknown = self.node.ledger.council().borrow().unknown_rules;
+        let unknown = self.node.ledger.raft_status().borrow().unknown_rules;
         warnings.extend(unknown.map(|rules| {
             format!(
                 "the ledger follows rules {rules}, which this version doesn't know: this node no \

@@ -28,8 +28,8 @@ use crate::{
     host::Host,
     ledger::{
         Ledger, ProposeError,
-        budget::Deliveries,
         client::{self, Client},
+        deliveries::Deliveries,
     },
     node::shared::handles::Handles,
     quic::Caller,

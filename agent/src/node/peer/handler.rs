@@ -87,7 +87,7 @@ impl Handler for PeerHandler {
                 let cut_off = self.cut_off.is_cut_off(node).await;
                 Ok(codec::encode(&CutOff { cut_off }))
             }
-            (method::COUNCIL, _) => Ok(codec::encode(&self.ledger.deciding().await)),
+            (method::COUNCIL, _) => Ok(codec::encode(&self.ledger.raft_progress().await)),
             (method::ADMISSION, Some(node)) => {
                 let answer = self.requests.answer(node, read(&body)?)?;
                 Ok(codec::encode(&answer))
@@ -191,7 +191,8 @@ impl PeerHandler {
     async fn issuer_keys(&self, node: NodeId) -> Result<Vec<u8>, Failure> {
         self.require_admin(node)?;
         let keys = self.ledger.issuer_keys().await;
-        Ok(codec::encode(&keys.map_err(Failure::Unavailable)?))
+        let keys = keys.map_err(|error| Failure::Unavailable(error.to_string()))?;
+        Ok(codec::encode(&keys))
     }
 
     async fn batches(&self, from: NodeId, pushed: Batches) {

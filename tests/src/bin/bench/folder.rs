@@ -4,7 +4,7 @@ use std::path::Path;
 
 use innermesh_agent::{
     host::{Host, system},
-    ledger::file,
+    ledger::loading,
 };
 use innermesh_proto::ledger::State;
 
@@ -15,7 +15,9 @@ pub fn host(dir: &Path) -> Host {
 
 /// The state that its ledger leads to.
 pub async fn ledger(host: &Host) -> Result<State, String> {
-    let loaded = file::load(&*host.disk).await.map_err(|e| e.to_string())?;
+    let loaded = loading::load(&*host.disk)
+        .await
+        .map_err(|e| e.to_string())?;
     let keys = &*host.keys;
     let begun = match &loaded.start {
         None => State::genesis(&loaded.genesis, keys).map_err(|e| e.to_string()),

@@ -1,12 +1,15 @@
-//! How much each author may have the ledger decide in a time, and each node
-//! deliver. Kept by whoever leads, before it proposes: it depends on clocks, so
-//! it can't be a rule.
+//! How much each author may have the ledger decide in a time. Kept by whoever
+//! leads, before it proposes: it depends on clocks, so it can't be a rule.
 //!
 //! After a change of leader every bucket is half full, and fills from there: who
 //! leads doesn't know what others counted.
 
 use std::{collections::BTreeMap, time::Duration};
 
+use innermesh_host::{
+    Mono,
+    bucket::{Bucket, time},
+};
 use innermesh_proto::{
     crypto::PublicKey,
     id::NodeId,
@@ -14,14 +17,9 @@ use innermesh_proto::{
     limits::{self, Budget},
 };
 
-use crate::{
-    host::Mono,
-    host::bucket::{Bucket, time},
-};
-
 /// Whose budget it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Payer {
+pub enum Payer {
     /// A member, that is proved.
     Node(NodeId),
     /// The holder of a token that a member gave out.
@@ -31,7 +29,7 @@ pub(super) enum Payer {
 /// What is counted apart: an eviction must not wait for what its author asked
 /// before, nor a membership's renewal for anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Class {
+pub enum Class {
     Ordinary,
     /// Evictions, revocations, and what is given up.
     Removal,
@@ -71,7 +69,7 @@ impl Class {
 
 /// What one request takes out.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cost {
+pub struct Cost {
     /// What it adds to the ledger; none when it is refused.
     pub bytes: usize,
     /// Requests that its class has beyond the usual at once: a token's uses.
@@ -80,7 +78,7 @@ pub(super) struct Cost {
 
 /// All authors' buckets.
 #[derive(Default)]
-pub(super) struct Budgets {
+pub struct Budgets {
     /// Since when they are kept.
     since: Mono,
     /// The term in which they are.
@@ -251,34 +249,6 @@ impl Account {
     }
 }
 
-/// What each node delivers: before anything of a request is proved, whoever
-/// brings it is known by its connection, and its signature costs a check.
-#[derive(Default)]
-pub struct Deliveries {
-    nodes: BTreeMap<NodeId, Bucket>,
-}
-
-impl Deliveries {
-    /// Counts one.
-    ///
-    /// # Errors
-    /// How long until there may be one; it isn't counted.
-    pub fn count(&mut self, node: NodeId, now: Mono) -> Result<(), Duration> {
-        if self.nodes.len() >= limits::MEMBERS {
-            self.nodes.retain(|_, bucket| bucket.paid_at > now);
-        }
-        let bucket = self.nodes.entry(node).or_default();
-        let (most, per_hour) = (limits::DELIVERIES, limits::DELIVERIES_PER_HOUR);
-        match bucket.wait(1, most, per_hour, now) {
-            Duration::ZERO => {
-                bucket.take(1, per_hour, now);
-                Ok(())
-            }
-            wait => Err(wait),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -440,18 +410,5 @@ mod tests {
         }
         let still = budgets.charge(debtor, Class::Ordinary, cost(600), at(late));
         assert!(still.is_err(), "whoever owes most is remembered");
-    }
-
-    #[test]
-    fn a_node_that_delivers_too_much_waits_and_others_don_t() {
-        let mut deliveries = Deliveries::default();
-        let (one, other) = (NodeId([1; 16]), NodeId([2; 16]));
-        for _ in 0..limits::DELIVERIES {
-            assert_eq!(deliveries.count(one, at(9)), Ok(()));
-        }
-        let wait = deliveries.count(one, at(9)).expect_err("it is too much");
-        assert!(wait <= Duration::from_secs(1), "{wait:?}");
-        assert_eq!(deliveries.count(other, at(9)), Ok(()));
-        assert_eq!(deliveries.count(one, at(9) + wait), Ok(()));
     }
 }

@@ -1,4 +1,5 @@
-//! The states that others may start from, and starting from another's.
+//! The states that others may start from, and the one that this node's own file
+//! is to begin with next.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -7,17 +8,11 @@ use std::{
 };
 
 use innermesh_proto::{
-    ledger::{Batch, Position, Snapshot, State},
+    ledger::{Batch, Snapshot, State},
     limits,
 };
 
-use super::{
-    Ledger,
-    archive::Archive,
-    file::Appender,
-    start::{self, Offer, Start, StartError},
-    writer::Writer,
-};
+use super::{archive::Archive, start::Start};
 
 /// States that are kept for others: the newest may be of a later batch than a
 /// joining machine can use.
@@ -141,95 +136,4 @@ impl Starts {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
-}
-
-/// Why a node doesn't start from a peer's state. Nothing was changed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InstallError {
-    /// It isn't what it says.
-    #[error(transparent)]
-    Start(#[from] StartError),
-    /// It isn't further than this node is.
-    #[error("it is of an earlier batch than this node's newest")]
-    Old,
-    /// It lacks what this node knows: an eviction, or a recovery by the root.
-    #[error("it is of another history than the one held here")]
-    Fork,
-    /// This node takes part in deciding, and needs every batch.
-    #[error("a CA node takes every batch")]
-    Voter,
-    /// The writer stopped after a failure of the disk.
-    #[error("the ledger can't be written")]
-    Stopped,
-}
-
-/// Whether a state to which these batches led lacks what `now` knows of the
-/// root's recoveries. Where the root led the ledger on from an earlier place
-/// than this node's, the node goes back there first.
-fn is_fork<'b>(now: &State, recovery: u32, mut led: impl Iterator<Item = &'b Batch>) -> bool {
-    let leads_back = |batch: &Batch| {
-        let recovery = batch.read_header().ok().and_then(|header| header.recovery);
-        recovery
-            .and_then(|signed| signed.claims())
-            .is_some_and(|(number, place)| {
-                number > now.recovery && place != now.position && place.index <= now.position.index
-            })
-    };
-    recovery < now.recovery || led.any(leads_back)
-}
-
-impl Ledger {
-    /// Whether the state that a peer offers could be begun with, as far as its
-    /// header tells: what isn't asked for costs nothing.
-    ///
-    /// # Errors
-    /// [`InstallError`].
-    pub(super) fn would_install(&self, offer: &Offer) -> Result<(), InstallError> {
-        let now = self.state();
-        if offer.index() <= now.position.index {
-            return Err(InstallError::Old);
-        }
-        let led = offer.ends.iter().chain([&offer.at]);
-        if is_fork(&now, offer.recovery(), led) {
-            Err(InstallError::Fork)
-        } else {
-            Ok(())
-        }
-    }
-}
-
-impl Writer {
-    /// Begins anew from a peer's state, which is further.
-    pub async fn install(&mut self, start: Start) -> io::Result<Result<Position, InstallError>> {
-        let now = self.current();
-        let state = match start.open(&self.genesis, &*self.host.keys) {
-            Ok(state) => state,
-            Err(error) => return Ok(Err(error.into())),
-        };
-        if state.position.index <= now.position.index {
-            return Ok(Err(InstallError::Old));
-        }
-        let decides = now.roster.contains(&self.me()) && self.barred.is_none();
-        if self.voter.is_some() || decides {
-            return Ok(Err(InstallError::Voter));
-        }
-        if is_fork(&now, state.recovery, start.ends.iter().chain([&start.at]))
-            || !now.revoked_beyond(&state).0.is_empty()
-        {
-            return Ok(Err(InstallError::Fork));
-        }
-        let disk = self.host.disk.clone();
-        start::store(&*disk, &start).await?;
-        self.file = Appender::anew(&*disk, &self.genesis).await?;
-        self.archive.restart(&start).map_err(io::Error::other)?;
-        let (position, state) = (state.position, Arc::new(state));
-        tracing::info!(?position, "the ledger begins anew from a peer's state");
-        self.starts.forget();
-        self.starts.begin(position.index);
-        self.starts.note(&start.at, &state);
-        self.state.send_replace(state);
-        self.durable.send_replace(self.archive.position());
-        self.follow_roster().await?;
-        Ok(Ok(position))
-    }
 }

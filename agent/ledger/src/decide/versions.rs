@@ -3,15 +3,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use innermesh_host::Mono;
 use innermesh_proto::{
     id::NodeId,
-    ledger::{BatchError, Content, RULES},
+    ledger::{BatchError, RULES},
     limits,
     view::MeshView,
 };
-
-use super::writer::Writer;
-use crate::host::Mono;
 
 /// Which rules the builds of other nodes know, as their heads say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,14 +41,14 @@ impl Builds {
 
 /// What the leader knows of others' builds.
 #[derive(Default)]
-pub(super) struct Versions {
+pub struct Versions {
     /// The newest rules that this node goes along with.
-    pub known: u32,
+    known: u32,
     builds: Builds,
     /// Since when all voters know the next rules.
     since: Option<Mono>,
     /// The rules of a batch that this node can't follow.
-    pub beyond: Option<u32>,
+    beyond: Option<u32>,
 }
 
 impl Versions {
@@ -61,8 +59,42 @@ impl Versions {
         }
     }
 
+    /// The newest rules that this node goes along with.
+    pub fn known(&self) -> u32 {
+        self.known
+    }
+
+    /// Goes along with these rules at most.
+    pub fn set_known(&mut self, rules: u32) {
+        self.known = rules.min(RULES);
+    }
+
+    pub fn set_builds(&mut self, builds: Builds) {
+        self.builds = builds;
+    }
+
+    /// The rules of a batch that this node can't follow, if there was one.
+    pub fn beyond(&self) -> Option<u32> {
+        self.beyond
+    }
+
+    /// Notes that the ledger went on by rules that this node doesn't know;
+    /// `agent status` tells it.
+    pub fn note_unknown(&mut self, needed: u32) -> BatchError {
+        let known = self.known;
+        if self.beyond != Some(needed) {
+            tracing::error!(
+                needed,
+                known,
+                "the ledger follows newer rules than this version knows: update the agent"
+            );
+        }
+        self.beyond = Some(needed);
+        BatchError::Rules { needed, known }
+    }
+
     /// The rules that leader `me` is to raise the ledger to now.
-    fn due<'v>(
+    pub fn due<'v>(
         &mut self,
         rules: u32,
         mut voters: impl Iterator<Item = &'v NodeId>,
@@ -81,41 +113,6 @@ impl Versions {
         let since = *self.since.get_or_insert(now);
         let is_late = now.saturating_sub(since) >= Duration::from_millis(limits::RULES_WAIT_MS);
         (self.builds.live >= next || is_late).then_some(next)
-    }
-}
-
-impl Writer {
-    pub fn note_builds(&mut self, builds: Builds) {
-        self.versions.builds = builds;
-    }
-
-    /// Proposes the next rules if it is time; `true` when it did.
-    pub fn raise_rules(&mut self) -> bool {
-        let (state, me) = (self.current(), self.me());
-        let now = self.host.clock.now();
-        let Some(rules) = self.versions.due(state.rules, state.voters.keys(), me, now) else {
-            return false;
-        };
-        let is_proposed = self.propose_own(&Content::Rules(rules));
-        if is_proposed {
-            tracing::info!(rules, "the rules of the ledger are to be raised");
-        }
-        is_proposed
-    }
-
-    /// Notes that the ledger went on by rules that this node doesn't know;
-    /// `agent status` tells it.
-    pub fn unknown_rules(&mut self, needed: u32) -> BatchError {
-        let known = self.versions.known;
-        if self.versions.beyond != Some(needed) {
-            tracing::error!(
-                needed,
-                known,
-                "the ledger follows newer rules than this version knows: update the agent"
-            );
-        }
-        self.versions.beyond = Some(needed);
-        BatchError::Rules { needed, known }
     }
 }
 

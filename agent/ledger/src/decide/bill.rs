@@ -3,21 +3,18 @@
 
 use std::time::Duration;
 
+use innermesh_host::Mono;
 use innermesh_proto::{
     crypto::Sealed,
     id::NodeId,
     ledger::{Author, Content, Grant, Refusal, Request},
     limits,
-    message::Spenders,
 };
 
-use super::{
-    budget::{Class, Cost, Payer},
-    writer::Writer,
-};
+use super::budget::{Budgets, Class, Cost, Payer};
 
 /// Why a request isn't in the next batch. Nothing was changed.
-pub(super) enum Left {
+pub enum Left {
     Refused(Refusal),
     /// Its author has spent its budget for so long.
     Spent(Duration),
@@ -30,7 +27,7 @@ impl From<Refusal> for Left {
 }
 
 /// As a request says itself.
-pub(super) struct Bill {
+pub struct Bill {
     payer: Payer,
     class: Class,
     cost: Cost,
@@ -63,61 +60,39 @@ impl Bill {
     }
 }
 
-impl Writer {
-    /// Whether whoever a request says that it is by has something left.
-    pub fn check_budget(&mut self, bill: Option<&Bill>) -> Result<(), Left> {
-        let Some(bill) = bill else { return Ok(()) };
-        let now = self.host.clock.now();
-        let checked = self.budgets.check(bill.payer, bill.class, bill.cost, now);
+impl Bill {
+    /// Whether whoever the request says that it is by has something left.
+    pub fn check(&self, budgets: &mut Budgets, now: Mono) -> Result<(), Left> {
+        let checked = budgets.check(self.payer, self.class, self.cost, now);
         checked.map_err(|wait| {
-            self.budgets.note_denied(bill.payer, bill.class, now);
+            budgets.note_denied(self.payer, self.class, now);
             Left::Spent(wait)
         })
     }
 
-    /// Takes what a request costs, whose author is proved: with so many bytes
+    /// Takes what the request costs, whose author is proved: with so many bytes
     /// beyond its own, or none at all where nothing is written. A machine that
     /// joins counts on its inviter, too.
-    pub fn pay(&mut self, bill: Option<&Bill>, more: Option<usize>) -> Result<(), Left> {
-        let Some(bill) = bill else { return Ok(()) };
-        let now = self.host.clock.now();
+    pub fn pay(&self, budgets: &mut Budgets, more: Option<usize>, now: Mono) -> Result<(), Left> {
         let cost = Cost {
-            bytes: more.map_or(0, |more| bill.cost.bytes + more),
-            ..bill.cost
+            bytes: more.map_or(0, |more| self.cost.bytes + more),
+            ..self.cost
         };
-        let charged = self.budgets.charge(bill.payer, bill.class, cost, now);
+        let charged = budgets.charge(self.payer, self.class, cost, now);
         charged.map_err(Left::Spent)?;
-        if let (Some(inviter), Some(_)) = (bill.inviter, more) {
+        if let (Some(inviter), Some(_)) = (self.inviter, more) {
             let inviter = Payer::Node(inviter);
-            let charged = self.budgets.charge(inviter, bill.class, cost, now);
+            let charged = budgets.charge(inviter, self.class, cost, now);
             charged.map_err(Left::Spent)?;
         }
         Ok(())
     }
 
     /// Takes bytes that weren't known before, also where there are too few.
-    pub fn pay_more(&mut self, bill: Option<&Bill>, bytes: usize) {
-        let Some(bill) = bill else { return };
-        let now = self.host.clock.now();
-        let payers = [Some(bill.payer), bill.inviter.map(Payer::Node)];
+    pub fn pay_more(&self, budgets: &mut Budgets, bytes: usize, now: Mono) {
+        let payers = [Some(self.payer), self.inviter.map(Payer::Node)];
         for payer in payers.into_iter().flatten() {
-            self.budgets.take_bytes(payer, bill.class, bytes, now);
-        }
-    }
-
-    /// As [`super::Ledger::spenders`].
-    pub fn spenders(&self) -> Spenders {
-        if !self.will_decide() {
-            return Spenders::default();
-        }
-        let spent = self.budgets.spent(self.host.clock.now());
-        let ms = |wait: Duration| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        Spenders {
-            leads: true,
-            nodes: spent
-                .into_iter()
-                .map(|(node, wait)| (node, ms(wait)))
-                .collect(),
+            budgets.take_bytes(payer, self.class, bytes, now);
         }
     }
 }

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, VecDeque};
 use innermesh_proto::{id::NodeId, limits};
 
 /// Who delivered a request; none is this node itself.
-pub(super) type Lane = Option<NodeId>;
+pub type Lane = Option<NodeId>;
 
 /// What waits. Never empty lanes, and each lane once in the order.
-pub(super) struct Queue<T> {
+pub struct Queue<T> {
     lanes: BTreeMap<Lane, VecDeque<T>>,
     order: VecDeque<Lane>,
     length: usize,
