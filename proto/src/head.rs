@@ -306,7 +306,7 @@ pub struct Known {
     /// Whether the ledger held here reached the node's own position since the
     /// node came or came back: only then is it known here what was revoked of
     /// those it meets (S13). It stays so while the node stays.
-    pub compared: bool,
+    pub ledger_caught_up: bool,
 }
 
 /// A verified body.
@@ -346,8 +346,8 @@ impl Known {
 
     /// Whether it is new that the ledger held here reaches the node's position.
     fn compare(&mut self, reached: impl Fn(&Position) -> bool) -> bool {
-        let new = !self.compared && self.heard.is_some() && reached(&self.head.position);
-        self.compared |= new;
+        let new = !self.ledger_caught_up && self.heard.is_some() && reached(&self.head.position);
+        self.ledger_caught_up |= new;
         new
     }
 
@@ -406,7 +406,7 @@ impl HeadTable {
                 sealed,
                 body: None,
                 heard: now,
-                compared: false,
+                ledger_caught_up: false,
             };
             self.known.insert(node, known);
             return Offer::Changed;
@@ -428,7 +428,7 @@ impl HeadTable {
             || (head.lease_ms == 0) != (known.head.lease_ms == 0);
         let returns = now.is_some_and(|now| !known.is_live(now));
         if returns || head.generation != known.head.generation {
-            known.compared = false;
+            known.ledger_caught_up = false;
         }
         let changed = changed || returns;
         known.head = head;

@@ -56,7 +56,7 @@ pub struct NodeView {
     /// Whether the ledger held here reaches as far as the node's own: only
     /// then is it known whether others it vouches for, or it itself, were
     /// revoked (S13).
-    pub compared: bool,
+    pub ledger_caught_up: bool,
     /// What it announces.
     pub announcement: Arc<Announcement>,
     /// Whether its newest announcement is still to be fetched.
@@ -70,7 +70,7 @@ impl NodeView {
         let body = known.body.as_ref();
         Self {
             live: known.is_live(now),
-            compared: known.compared,
+            ledger_caught_up: known.ledger_caught_up,
             announcement: body
                 .map(|body| body.announcement.clone())
                 .unwrap_or_default(),
@@ -101,7 +101,7 @@ impl MeshView {
             .collect();
         let own = NodeView {
             live: true,
-            compared: true,
+            ledger_caught_up: true,
             announcement: own,
             loading: false,
             path: None,
@@ -358,7 +358,7 @@ impl MeshView {
         let mut peers = BTreeMap::new();
         for ((_, _, node), member, view, key, port) in others {
             let held = self.held.contains_key(node);
-            if held || !taken.insert(key) || !view.compared {
+            if held || !taken.insert(key) || !view.ledger_caught_up {
                 continue;
             }
             let peer = TunnelPeer {

@@ -290,7 +290,7 @@ fn routes(view: &MeshView, machine: &Machine) -> Result<(), Seen> {
             return Err(("S12", format!("{key} has {allowed:?}, which no member has")));
         };
         let known = view.nodes.get(id);
-        if !known.is_some_and(|known| known.compared) {
+        if !known.is_some_and(|known| known.ledger_caught_up) {
             let words = format!(
                 "{} has a route, and its ledger wasn't compared",
                 member.name

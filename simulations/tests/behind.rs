@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use innermesh_agent::{ledger::file, node::Agent};
+use innermesh_agent::{ledger::loading, node::Agent};
 use innermesh_proto::{ledger::batch::STATE_HASH_INTERVAL, limits};
 use simulations::{
     Machine, World,

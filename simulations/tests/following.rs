@@ -119,7 +119,7 @@ async fn a_liar_that_is_no_further_than_a_node_does_not_end_its_loading() {
         scene.liar.tell(to, Lie::StolenKey).await;
         let view = back.view().borrow().clone();
         let mut nodes = view.nodes.iter();
-        nodes.any(|(node, seen)| *node != view.me && seen.compared)
+        nodes.any(|(node, seen)| *node != view.me && seen.ledger_caught_up)
     })
     .await;
     while clock::now() < began + Duration::from_secs(4) {

@@ -50,7 +50,7 @@ pub fn crates(root: &Path) -> Result<Vec<(String, String)>, String> {
         .unwrap_or_default();
     let mut crates = Vec::new();
     for folder in members.iter().filter_map(toml::Value::as_str) {
-        if folder != "tests" {
+        if !folder.starts_with("tests") && folder != "proto/testing" {
             let manifest = read(&root.join(folder).join("Cargo.toml"))?;
             let name = manifest["package"]["name"].as_str().unwrap_or_default();
             crates.push((name.replace('-', "_"), folder.to_owned()));

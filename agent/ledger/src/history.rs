@@ -3,7 +3,7 @@
 
 use innermesh_proto::{
     crypto::Verify,
-    ledger::{Batch, BatchError, Position, Sentence, State},
+    ledger::{AuditEvent, Batch, BatchError, Position, State},
 };
 
 use super::file::Loaded;
@@ -27,7 +27,7 @@ pub struct Checked {
 ///
 /// # Panics
 /// Without a file.
-pub fn check(files: &[Loaded], verify: &dyn Verify, mut each: impl FnMut(Sentence)) -> Checked {
+pub fn check(files: &[Loaded], verify: &dyn Verify, mut each: impl FnMut(AuditEvent)) -> Checked {
     let loaded = &files[0];
     let mut checked = Checked {
         base: 0,
@@ -43,7 +43,7 @@ pub fn check(files: &[Loaded], verify: &dyn Verify, mut each: impl FnMut(Sentenc
         }
     };
     if let Ok(genesis) = loaded.genesis.peek() {
-        each(genesis.told());
+        each(genesis.describe());
     }
     if let Some(start) = &loaded.start {
         match start.open(&loaded.genesis, verify) {
@@ -98,10 +98,10 @@ fn next(
     state: &State,
     batch: &Batch,
     verify: &dyn Verify,
-    each: &mut impl FnMut(Sentence),
+    each: &mut impl FnMut(AuditEvent),
 ) -> Result<State, BatchError> {
     state.check_proof(batch, verify)?;
-    let (after, sentences) = state.told(batch, verify)?;
-    sentences.into_iter().for_each(each);
+    let (after, events) = state.describe(batch, verify)?;
+    events.into_iter().for_each(each);
     Ok(after)
 }

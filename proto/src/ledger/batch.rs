@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+pub use super::position::Position;
 use super::{recovery::SignedRecovery, version};
 use crate::{
     codec::{self, CodecError},
@@ -13,15 +14,6 @@ use crate::{
     limits,
     name::{Label, MeshDomain},
 };
-
-/// A place in the ledger: how many batches, and the hash of the newest header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Position {
-    /// 0 is the genesis.
-    pub index: u64,
-    /// Hash of the header there (of the genesis, at 0).
-    pub hash: Hash,
-}
 
 /// What the roster signs of a batch, under [`Purpose::Batch`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     batch::{Batch, Entry, Header},
-    rules::Outcome,
+    outcome::Outcome,
     state::State,
-    version,
+    version::RULES,
 };
 use crate::{
     codec::CodecError,
@@ -107,7 +107,7 @@ impl State {
         if header.stamp_ms < self.stamp_ms {
             return Err(BatchError::Stamp);
         }
-        version::check(&header)?;
+        check_rules(&header)?;
         let (mut state, outcomes) = match &header.recovery {
             None => self.with_entries(batch, &header, verify)?,
             Some(signed) => {
@@ -261,4 +261,18 @@ impl Quorums {
         batch.proof.keys().all(|node| signers.contains_key(node))
             && self.are_met_by(|node| signed.contains(node))
     }
+}
+
+/// Whether this build can follow a batch with this header.
+///
+/// # Errors
+/// [`BatchError::Rules`].
+pub(super) fn check_rules(header: &Header) -> Result<(), BatchError> {
+    if header.rules > RULES {
+        return Err(BatchError::Rules {
+            needed: header.rules,
+            known: RULES,
+        });
+    }
+    Ok(())
 }

@@ -4,8 +4,12 @@ use std::collections::BTreeSet;
 
 use super::{
     batch::{Batch, Entry, Header, Position, STATE_HASH_INTERVAL},
-    rules::{self, Decision, Effect, Outcome, Refusal},
-    state::{LeafError, State},
+    effect::{Decision, Effect},
+    leaf::LeafError,
+    outcome::Outcome,
+    refusal::Refusal,
+    rules,
+    state::State,
 };
 use crate::{
     crypto::{Hash, PublicKey, Sealed, Verify},

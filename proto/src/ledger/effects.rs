@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    place::label_of,
     record::UserRecord,
     request::{AddRecord, HoldId, RemoveRecords, Role},
-    rules::label_of,
-    state::{Issued, Issuer, Member, Name, NameKind, Revocation, State, TokenUse},
+    state::{Issued, Member, Name, NameKind, Revocation, State, TokenUse},
 };
 use crate::{
-    certificate::{KeptCertificate, Serial},
+    certificate::Serial,
     crypto::{Hash, PublicKey},
     id::NodeId,
     limits,
@@ -39,7 +39,7 @@ impl State {
 
     pub(super) fn give_name(&mut self, label: Label, name: Name) {
         let held = self.names_held_by(name.owner);
-        self.held.insert(name.owner, held + 1);
+        self.name_counts.insert(name.owner, held + 1);
         self.count_name(&label, &name);
         self.names.insert(label, name);
     }
@@ -50,16 +50,16 @@ impl State {
             self.uncount_name(label, &name);
             match self.names_held_by(owner) {
                 0 | 1 => {
-                    self.held.remove(&owner);
+                    self.name_counts.remove(&owner);
                 }
-                held => self.held.insert(owner, held - 1),
+                held => self.name_counts.insert(owner, held - 1),
             }
             self.names.remove(label);
         }
     }
 
     pub(super) fn names_held_by(&self, node: NodeId) -> u32 {
-        self.held.get(&node).copied().unwrap_or(0)
+        self.name_counts.get(&node).copied().unwrap_or(0)
     }
 
     /// Counts one use of a token.
@@ -433,107 +433,5 @@ impl State {
         // A membership may be looked at with its issuer for the grace period.
         self.issuers
             .retain(|_, issuer| !over(issuer.certificate.not_after_ms.saturating_add(grace_ms)));
-    }
-}
-
-/// The roster.
-impl State {
-    pub(super) fn promote(&mut self, node: NodeId, issuers: Vec<KeptCertificate>) {
-        self.set_role(node, true);
-        self.number(node);
-        self.add_issuers(node, issuers);
-    }
-
-    fn add_issuers(&mut self, node: NodeId, issuers: Vec<KeptCertificate>) {
-        for certificate in issuers {
-            let serial = certificate.serial;
-            let issuer = Issuer {
-                node,
-                certificate,
-                revoked: None,
-            };
-            self.issuers.insert(serial, issuer);
-        }
-    }
-
-    pub(super) fn demote(&mut self, node: NodeId) {
-        self.set_role(node, false);
-        if !self.roster.contains(&node) {
-            self.voters.remove(&node);
-        }
-    }
-
-    pub(super) fn change_roster(&mut self, roster: BTreeSet<NodeId>) {
-        let keys = roster
-            .iter()
-            .filter_map(|node| {
-                let held = self.roster_keys.get(node).copied();
-                let member = || self.members.get(node).map(|member| member.key);
-                Some((*node, held.or_else(member)?))
-            })
-            .collect();
-        let gone: Vec<NodeId> = self.roster.difference(&roster).copied().collect();
-        self.roster = roster;
-        self.set_roster_keys(keys);
-        for node in gone {
-            if !self.is_voter(node) {
-                self.voters.remove(&node);
-            }
-        }
-    }
-
-    /// The roster that the root names where the old one is lost. Raft starts
-    /// anew, so each has a new number; whoever isn't in it is no CA node any
-    /// more.
-    pub(super) fn recover(
-        &mut self,
-        number: u32,
-        keys: &BTreeSet<PublicKey>,
-        issuers: Vec<(NodeId, KeptCertificate)>,
-    ) {
-        let keys: BTreeMap<NodeId, PublicKey> =
-            keys.iter().map(|key| (key.node_id(), *key)).collect();
-        let lost: Vec<NodeId> = self
-            .voters
-            .keys()
-            .filter(|node| !keys.contains_key(node))
-            .copied()
-            .collect();
-        for node in lost {
-            self.set_role(node, false);
-        }
-        self.voters.clear();
-        self.roster = keys.keys().copied().collect();
-        for node in keys.keys() {
-            self.set_role(*node, true);
-            self.number(*node);
-        }
-        for (node, issuer) in issuers {
-            self.add_issuers(node, vec![issuer]);
-        }
-        self.set_roster_keys(keys);
-        self.recovery = number;
-    }
-
-    fn set_roster_keys(&mut self, keys: BTreeMap<NodeId, PublicKey>) {
-        self.roster_keys = keys;
-        self.epoch += 1;
-    }
-
-    fn number(&mut self, node: NodeId) {
-        if !self.voters.contains_key(&node) {
-            self.voters.insert(node, self.next_voter);
-            self.next_voter += 1;
-        }
-    }
-
-    fn set_role(&mut self, node: NodeId, is_ca: bool) {
-        if let Some(member) = self.members.get_mut(&node) {
-            if is_ca {
-                member.roles.insert(Role::Ca)
-            } else {
-                member.roles.remove(&Role::Ca)
-            };
-        }
     }
 }

@@ -6,8 +6,13 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{shares::Shares, tunnel_keys::TunnelKeys};
-use crate::{id::NodeId, map::Map};
+use crate::{
+    certificate::Serial,
+    crypto::{Hash, PublicKey},
+    id::NodeId,
+    map::Map,
+    tunnel::TunnelKey,
+};
 
 /// Facts that rules 1 brought.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,4 +27,55 @@ pub(super) struct Extension {
     pub stands_until: u64,
     /// WireGuard keys.
     pub tunnel: TunnelKeys,
+}
+
+/// Counts by node; what they count stands elsewhere in the state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Shares {
+    /// Bytes of what each node has.
+    pub used: Map<NodeId, u64>,
+    /// Bytes beyond what is reserved for each member, of all nodes together.
+    pub excess: u64,
+    /// Users' records by who added them.
+    pub records: Map<NodeId, u32>,
+    /// The newest certificate for a key and names, of each owner.
+    pub certificates: Map<(NodeId, Hash), Serial>,
+    /// Tokens in use, by who gave them out.
+    pub invites: Map<(NodeId, PublicKey), ()>,
+    /// Requests that are remembered, by their authors.
+    pub requests: Map<NodeId, u32>,
+    /// Up to when each member has had its renewals, in milliseconds of ledger
+    /// time; see [`super::State::may_renew`].
+    pub renewed: Map<NodeId, u64>,
+}
+
+/// Keys by node, and nodes by key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TunnelKeys {
+    pub of: Map<NodeId, NodeKeys>,
+    pub holders: Map<TunnelKey, NodeId>,
+}
+
+/// The WireGuard keys of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeKeys {
+    /// The one that it asked for last.
+    pub current: TunnelKey,
+    /// The one before, which it uses until it announces the current one.
+    pub previous: Option<TunnelKey>,
+}
+
+impl NodeKeys {
+    /// The key by which the node is reached while it announces `announced`:
+    /// that picks one of the two, and nothing else.
+    pub fn in_use(&self, announced: TunnelKey) -> TunnelKey {
+        match self.previous {
+            Some(previous) if announced != self.current => previous,
+            _ => self.current,
+        }
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = TunnelKey> {
+        std::iter::once(self.current).chain(self.previous)
+    }
 }

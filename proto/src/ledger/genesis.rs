@@ -124,7 +124,7 @@ impl State {
             members: Map::default(),
             addresses: Map::default(),
             names: Map::default(),
-            held: Map::default(),
+            name_counts: Map::default(),
             tokens: Map::default(),
             issuers: Map::from([(issuer.certificate.serial, issuer)]),
             certificates: Map::default(),

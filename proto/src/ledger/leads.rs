@@ -16,9 +16,10 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
+    place::label_of,
     record::{RecordData, UserRecord},
+    refusal::Refusal,
     request::Role,
-    rules::{Refusal, label_of},
     state::{NameKind, State},
 };
 use crate::{

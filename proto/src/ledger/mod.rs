@@ -6,38 +6,52 @@
 //! [`state::State`] is what follows from all batches so far. Nothing here
 //! knows how batches travel or are stored.
 
+pub mod audit;
 pub mod batch;
 mod chain;
 pub mod content;
 mod draft;
+mod effect;
 mod effects;
 pub mod evidence;
 mod extension;
 mod genesis;
 mod leads;
+mod leaf;
+mod outcome;
+mod place;
+mod position;
 pub mod record;
+mod recover;
 pub mod recovery;
+mod refusal;
 pub mod request;
 mod role;
 mod roster;
+mod roster_effects;
 pub mod rules;
-pub mod sentence;
 mod shares;
+mod sizes;
 pub mod snapshot;
 pub mod stamp;
 pub mod state;
 mod tunnel_keys;
+mod utc;
 mod version;
 
 pub use self::{
-    batch::{Batch, Entry, Genesis, Header, Position, SignedGenesis},
+    audit::AuditEvent,
+    batch::{Batch, Entry, Genesis, Header, SignedGenesis},
     chain::{BatchError, Quorums},
     draft::Draft,
+    effect::Decision,
     genesis::GenesisError,
+    outcome::Outcome,
+    position::Position,
     recovery::{Recovery, SignedRecovery},
+    refusal::Refusal,
     request::{Author, Content, Grant, HoldId, Request, RequestId, Role},
-    rules::{Decision, Eviction, Outcome, Refusal},
-    sentence::Sentence,
+    rules::Eviction,
     snapshot::{EpochError, Epochs, Snapshot, SnapshotError},
     state::{Member, State},
     tunnel_keys::NodeKeys,

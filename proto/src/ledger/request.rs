@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::batch::Position;
+use super::position::Position;
 pub use super::{
     content::{
         Admit, Certify, Evict, HoldId, Join, KeyedAdmit, KeyedJoin, Promote, RosterChange, Share,

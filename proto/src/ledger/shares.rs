@@ -5,12 +5,17 @@
 //! Bytes are an upper bound of an item's encoding with all that may be added
 //! for it later, such as its revocation: what takes something away always fits.
 
-use serde::{Deserialize, Serialize};
-
 use super::{
+    effect::Effect,
+    extension::Shares,
+    place::label_of,
     record::UserRecord,
+    refusal::Refusal,
     request::{AddRecord, Author, Role},
-    rules::{Effect, Refusal, label_of},
+    sizes::{
+        SHARE, TOKEN, certificate_bytes, der_bytes, issued_bytes, member_bytes, name_bytes,
+        record_bytes,
+    },
     state::{Issued, Member, Name, State},
 };
 use crate::{
@@ -23,37 +28,6 @@ use crate::{
     name::Label,
     zone::DomainName,
 };
-
-/// Counts by node; what they count stands elsewhere in the state.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Shares {
-    /// Bytes of what each node has.
-    used: Map<NodeId, u64>,
-    /// Bytes beyond what is reserved for each member, of all nodes together.
-    excess: u64,
-    /// Users' records by who added them.
-    records: Map<NodeId, u32>,
-    /// The newest certificate for a key and names, of each owner.
-    certificates: Map<(NodeId, Hash), Serial>,
-    /// Tokens in use, by who gave them out.
-    invites: Map<(NodeId, PublicKey), ()>,
-    /// Requests that are remembered, by their authors.
-    requests: Map<NodeId, u32>,
-    /// Up to when each member has had its renewals, in milliseconds of ledger
-    /// time; see [`State::may_renew`].
-    renewed: Map<NodeId, u64>,
-}
-
-/// A token in use, here and in [`State::tokens`].
-const TOKEN: u64 = 160;
-/// One more node that a name is shared with.
-const SHARE: u64 = 17;
-/// A certificate without its names and bytes, and its revocation.
-const CERTIFICATE: u64 = 320;
-/// The certificate itself, without its names and key.
-const DER: u64 = 900;
-/// One more address in a certificate.
-const ADDRESS: u64 = 18;
 
 impl State {
     /// Whether what a request would change stays within its author's share.
@@ -519,33 +493,4 @@ fn range_of_hash(
     let first = (node, Hash([0; 32]));
     let last = (node, Hash([0xff; 32]));
     certificates.range(first..=last).map(|(_, serial)| serial)
-}
-
-/// With room for two WireGuard keys, each kept both ways round.
-fn member_bytes(member: &Member) -> u64 {
-    let grants = codec::encode(&(&member.names, &member.routes)).len();
-    (480 + 2 * member.name.as_str().len() + grants) as u64
-}
-
-fn name_bytes(label: &Label, shared: usize) -> u64 {
-    64 + label.as_str().len() as u64 + SHARE * shared as u64
-}
-
-fn record_bytes(name: &DomainName, record: &UserRecord) -> u64 {
-    32 + codec::encode(&(name, record)).len() as u64
-}
-
-fn certificate_bytes(names: &[String], der: usize) -> u64 {
-    let text: usize = names.iter().map(|name| name.len() + 2).sum();
-    CERTIFICATE + (text + der) as u64
-}
-
-/// What the certificate of a plan has at most, in bytes of DER.
-pub(super) fn der_bytes(plan: &LeafPlan) -> u64 {
-    let names = plan.dns.iter().map(|name| 2 + name.len() as u64);
-    DER + names.sum::<u64>() + ADDRESS * plan.ips.len() as u64 + plan.spki.len() as u64
-}
-
-fn issued_bytes(issued: &Issued) -> u64 {
-    certificate_bytes(&issued.names, issued.der.len())
 }

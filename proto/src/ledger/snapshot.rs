@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 
 use super::{
     batch::{Batch, Header, Position, SignedGenesis},
-    chain::Quorums,
+    chain::{Quorums, check_rules},
     genesis::GenesisError,
     state::State,
-    version,
 };
 use crate::{
     certificate::KeptCertificate,
@@ -79,7 +78,7 @@ impl Snapshot {
         if Hash::of(bytes) != hash {
             return Err(SnapshotError::Hash);
         }
-        version::check(&header).map_err(|_| SnapshotError::Rules(header.rules))?;
+        check_rules(&header).map_err(|_| SnapshotError::Rules(header.rules))?;
         let mut state = State::decode(bytes, header.rules)?;
         state.position = batch.position()?;
         Ok(state)

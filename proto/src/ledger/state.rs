@@ -11,17 +11,16 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    batch::Position,
     extension::Extension,
+    outcome::{Outcome, RequestKey},
+    position::Position,
     record::UserRecord,
     request::{Author, HoldId, RequestId, Role},
-    rules::{Outcome, RequestKey},
-    shares::der_bytes,
 };
 use crate::{
-    certificate::{self, Certificate, CertificateError, KeptCertificate, LeafPlan, Serial},
+    certificate::{KeptCertificate, Serial},
     codec::{self, CodecError},
-    crypto::{Hash, PublicKey, Verify},
+    crypto::{Hash, PublicKey},
     id::{MeshId, NodeId},
     limits,
     map::Map,
@@ -64,7 +63,7 @@ pub struct State {
     /// Who holds which name; one namespace for nodes and services.
     pub names: Map<Label, Name>,
     /// How many names each member holds.
-    pub(super) held: Map<NodeId, u32>,
+    pub(super) name_counts: Map<NodeId, u32>,
     /// Tokens that were used and haven't expired.
     pub tokens: Map<PublicKey, TokenUse>,
     /// Issuer certificates by their serials.
@@ -360,7 +359,7 @@ impl State {
         let addresses: BTreeMap<Ipv4Addr, NodeId> = addresses
             .map(|(node, member)| (member.ipv4, *node))
             .collect();
-        self.held.iter().eq(held.iter())
+        self.name_counts.iter().eq(held.iter())
             && self.addresses.iter().eq(addresses.iter())
             && records == self.record_count as usize
             && self.shares_agree()
@@ -447,63 +446,4 @@ impl State {
             self.compact();
         }
     }
-
-    /// Takes an issued certificate in, after checking it against its plan.
-    pub(super) fn take_leaf(
-        &mut self,
-        plan: &LeafPlan,
-        owner: NodeId,
-        der: &[u8],
-        verify: &dyn Verify,
-    ) -> Result<Serial, LeafError> {
-        let leaf = Certificate::parse(der)?;
-        let issuer = self
-            .issuers
-            .values()
-            .find(|issuer| {
-                self.roster.contains(&issuer.node)
-                    && self.is_voter(issuer.node)
-                    && issuer.revoked.is_none()
-                    && issuer.certificate.subject == leaf.issuer
-                    && issuer.certificate.key_id == leaf.authority_key_id
-            })
-            .ok_or(LeafError::Issuer)?;
-        certificate::check_leaf(&leaf, plan, &issuer.certificate, verify)?;
-        // An extension that nobody reads would be charged to the owner.
-        if self.rules > 0 && der.len() as u64 > der_bytes(plan) {
-            return Err(LeafError::TooLong(der.len()));
-        }
-        // S15: no serial is used twice.
-        let serial = leaf.serial;
-        if self.certificates.contains_key(&serial) || self.issuers.contains_key(&serial) {
-            return Err(LeafError::Serial);
-        }
-        // A vector that grew keeps room for four; there are many of these.
-        let mut names: Vec<String> = leaf.dns.into_iter().collect();
-        names.shrink_to_fit();
-        let issued = Issued {
-            owner,
-            issuer: issuer.certificate.serial,
-            names,
-            key_hash: leaf.key_hash,
-            not_before_ms: leaf.not_before_ms,
-            not_after_ms: leaf.not_after_ms,
-            der: der.into(),
-        };
-        self.insert_certificate(serial, issued);
-        Ok(serial)
-    }
-}
-
-/// Why an attached certificate was not taken.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum LeafError {
-    #[error(transparent)]
-    Certificate(#[from] CertificateError),
-    #[error("no issuer of the roster signed it")]
-    Issuer,
-    #[error("its serial was used before")]
-    Serial,
-    #[error("it has {0} bytes, which is more than what it says takes")]
-    TooLong(usize),
 }

@@ -1,44 +1,9 @@
 //! Whose WireGuard key is whose, from rules 1 on (S26). A key belongs to one
 //! node; what a node announces only says which of its two keys it uses.
 
-use serde::{Deserialize, Serialize};
-
-use super::{
-    rules::{Effect, Refusal},
-    state::State,
-};
+pub use super::extension::NodeKeys;
+use super::{refusal::Refusal, state::State};
 use crate::{id::NodeId, map::Map, tunnel::TunnelKey};
-
-/// Keys by node, and nodes by key.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct TunnelKeys {
-    of: Map<NodeId, NodeKeys>,
-    holders: Map<TunnelKey, NodeId>,
-}
-
-/// The WireGuard keys of a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeKeys {
-    /// The one that it asked for last.
-    pub current: TunnelKey,
-    /// The one before, which it uses until it announces the current one.
-    pub previous: Option<TunnelKey>,
-}
-
-impl NodeKeys {
-    /// The key by which the node is reached while it announces `announced`:
-    /// that picks one of the two, and nothing else.
-    pub fn in_use(&self, announced: TunnelKey) -> TunnelKey {
-        match self.previous {
-            Some(previous) if announced != self.current => previous,
-            _ => self.current,
-        }
-    }
-
-    fn all(&self) -> impl Iterator<Item = TunnelKey> {
-        std::iter::once(self.current).chain(self.previous)
-    }
-}
 
 impl State {
     /// The WireGuard keys of a node.
@@ -106,20 +71,4 @@ impl State {
                 .keys()
                 .all(|node| self.members.contains_key(node))
     }
-}
-
-/// A member sets or changes its own key.
-pub(super) fn rule_tunnel_key(
-    state: &State,
-    node: NodeId,
-    key: TunnelKey,
-) -> Result<Effect, Refusal> {
-    state.check_tunnel_key(node, key)?;
-    if state
-        .tunnel_keys(&node)
-        .is_some_and(|keys| keys.current == key)
-    {
-        return Ok(Effect::Nothing);
-    }
-    Ok(Effect::TunnelKey(node, key))
 }

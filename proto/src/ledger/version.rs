@@ -9,7 +9,6 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{batch::Header, chain::BatchError, rules::Refusal, state::State};
 use crate::codec::{self, CodecError};
 
 /// The newest rules that this build knows.
@@ -40,41 +39,4 @@ pub(super) fn decode<T: DeserializeOwned>(
         1..=RULES if !rest.is_empty() => Err(CodecError::Trailing(rest.len())),
         _ => Ok((value, rules)),
     }
-}
-
-impl State {
-    /// Raises the rules; what only the new ones keep is counted once.
-    pub(super) fn raise_rules(&mut self, rules: u32, index: u64) {
-        if self.rules == 0 {
-            self.let_stand(index);
-        }
-        self.rules = rules;
-        self.count_shares();
-    }
-}
-
-/// By one of the roster, one number after the other. That every voter knows
-/// them is for whoever leads to find out before it proposes.
-pub(super) fn rule_rules(state: &State, is_voter: bool, rules: u32) -> Result<u32, Refusal> {
-    if !is_voter {
-        return Err(Refusal::NotCa);
-    }
-    if rules != state.rules + 1 || rules > RULES {
-        return Err(Refusal::Rules);
-    }
-    Ok(rules)
-}
-
-/// Whether this build can follow a batch with this header.
-///
-/// # Errors
-/// [`BatchError::Rules`].
-pub(super) fn check(header: &Header) -> Result<(), BatchError> {
-    if header.rules > RULES {
-        return Err(BatchError::Rules {
-            needed: header.rules,
-            known: RULES,
-        });
-    }
-    Ok(())
 }

@@ -36,6 +36,8 @@ mod room;
 mod roster;
 mod rotation;
 mod status;
+#[cfg(test)]
+mod tests;
 mod time;
 mod versions;
 mod voting;

@@ -3,7 +3,7 @@
 
 use std::{fs, path::PathBuf, str::FromStr, time::SystemTime};
 
-use innermesh_proto::ledger::sentence::{KINDS, Sentence};
+use innermesh_proto::ledger::audit::{AuditEvent, KINDS};
 use serde::Serialize;
 
 use super::super::{
@@ -138,9 +138,9 @@ pub fn log(arguments: &Arguments, paths: &Paths) -> Result<(), Failure> {
     let files = past::whole(past, own, start);
     let wanted = Wanted::new(arguments);
     let mut told = Vec::new();
-    let checked = history::check(&files, &SystemKeys, |sentence| {
-        if wanted.has(&sentence) {
-            told.push(sentence);
+    let checked = history::check(&files, &SystemKeys, |event| {
+        if wanted.has(&event) {
+            told.push(event);
         }
     });
     if let Some(limit) = arguments.limit {
@@ -164,9 +164,9 @@ fn past(paths: &Paths) -> Vec<file::Loaded> {
     files.iter().filter_map(read).collect()
 }
 
-fn print(output: Output, checked: Checked, told: Vec<Sentence>) -> Result<(), Failure> {
+fn print(output: Output, checked: Checked, told: Vec<AuditEvent>) -> Result<(), Failure> {
     let text = || {
-        let lines = told.iter().map(|sentence| format!("{sentence}\n"));
+        let lines = told.iter().map(|event| format!("{event}\n"));
         lines.collect()
     };
     let printed = Printed {
@@ -201,15 +201,15 @@ fn print(output: Output, checked: Checked, told: Vec<Sentence>) -> Result<(), Fa
     )))
 }
 
-fn row(sentence: &Sentence) -> Row {
+fn row(event: &AuditEvent) -> Row {
     Row {
-        index: sentence.index,
-        time: UnixTime::from_ms(sentence.stamp_ms),
-        kind: sentence.kind,
-        who: sentence.who.clone(),
-        nodes: sentence.nodes.iter().cloned().collect(),
-        refused: sentence.refused,
-        text: sentence.text.clone(),
+        index: event.index,
+        time: UnixTime::from_ms(event.stamp_ms),
+        kind: event.kind,
+        who: event.who.clone(),
+        nodes: event.nodes.iter().cloned().collect(),
+        refused: event.refused,
+        text: event.text.clone(),
     }
 }
 
@@ -229,18 +229,16 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    fn has(&self, sentence: &Sentence) -> bool {
+    fn has(&self, event: &AuditEvent) -> bool {
         let Arguments {
             kinds,
             node,
             refused,
             ..
         } = self.arguments;
-        (self.since_ms..=self.until_ms).contains(&sentence.stamp_ms)
-            && (kinds.is_empty() || kinds.iter().any(|kind| kind == sentence.kind))
-            && node
-                .as_ref()
-                .is_none_or(|node| sentence.nodes.contains(node))
-            && (!refused || sentence.refused)
+        (self.since_ms..=self.until_ms).contains(&event.stamp_ms)
+            && (kinds.is_empty() || kinds.iter().any(|kind| kind == event.kind))
+            && node.as_ref().is_none_or(|node| event.nodes.contains(node))
+            && (!refused || event.refused)
     }
 }

@@ -228,7 +228,7 @@ fn gather(members: usize) -> Duration {
 fn is_loaded(me: NodeId, ledger: &State, nodes: &BTreeMap<NodeId, NodeView>) -> bool {
     let compared = nodes
         .iter()
-        .filter(|(node, view)| **node != me && view.compared);
+        .filter(|(node, view)| **node != me && view.ledger_caught_up);
     let decides_alone = ledger.roster.len() == 1 && ledger.roster.contains(&me);
     let (mut others, mut voters) = (0, 0);
     for (node, _) in compared {

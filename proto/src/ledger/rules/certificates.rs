@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 
-use super::{Asking, Effect, Refusal};
+use super::asking::Asking;
 use crate::{
     certificate::{LeafKind, LeafPlan, Serial},
     crypto::Hash,
     id::NodeId,
     ledger::{
+        effect::Effect,
+        refusal::Refusal,
         request::Certify,
         state::{Member, State},
     },

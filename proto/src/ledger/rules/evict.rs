@@ -1,10 +1,12 @@
 //! Who may be taken out, by whose word.
 
-use super::{Asking, Effect, Refusal};
+use super::asking::Asking;
 use crate::{
     crypto::Verify,
     id::NodeId,
     ledger::{
+        effect::Effect,
+        refusal::Refusal,
         request::{Evict, Role, Unhold},
         state::{Member, State},
     },

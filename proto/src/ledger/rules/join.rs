@@ -7,12 +7,14 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{Asking, Effect, JoinEffect, Refusal, names::free_name};
+use super::{asking::Asking, names::free_name};
 use crate::{
     certificate::{LeafKind, LeafPlan},
     crypto::{PublicKey, Verify},
     id::NodeId,
     ledger::{
+        effect::{Effect, JoinEffect},
+        refusal::Refusal,
         request::{Admit, Grant, Join, KeyedAdmit, KeyedJoin, Role},
         state::{Member, State},
     },

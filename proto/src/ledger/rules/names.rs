@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::{Asking, Effect, Refusal};
+use super::asking::Asking;
 use crate::{
     id::NodeId,
     ledger::{
+        effect::Effect,
+        refusal::Refusal,
         request::Share,
         state::{NameKind, State},
     },

@@ -1,11 +1,13 @@
 //! Who becomes and stays a CA node, and who goes by itself.
 
-use super::{Asking, Effect, Refusal};
+use super::asking::Asking;
 use crate::{
     certificate::{self, KeptCertificate},
     crypto::Verify,
     id::NodeId,
     ledger::{
+        effect::Effect,
+        refusal::Refusal,
         request::{Promote, Role, RosterChange},
         state::State,
     },

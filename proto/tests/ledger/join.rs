@@ -1,6 +1,5 @@
 use std::sync::Arc;
 
-use innermesh_agent::host::keys::Ed25519;
 use innermesh_proto::{
     crypto::{Purpose, Sealed, Sign},
     id::MeshId,
@@ -10,6 +9,7 @@ use innermesh_proto::{
     },
     limits,
 };
+use innermesh_testing::host::keys::Ed25519;
 
 use crate::mesh::{DAY, MINUTE, Mesh, NOW, Token, id, key, label, owner};
 

@@ -1,4 +1,3 @@
-use innermesh_agent::host::keys::Ed25519;
 use innermesh_proto::{
     ledger::{
         Content, Outcome, Refusal,
@@ -9,6 +8,7 @@ use innermesh_proto::{
     limits,
     zone::{DomainName, RecordType},
 };
+use innermesh_testing::host::keys::Ed25519;
 
 use crate::mesh::{Mesh, id, key, label, owner};
 

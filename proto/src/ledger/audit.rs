@@ -1,22 +1,23 @@
-//! The ledger told in sentences: who did what, when, and by whose authority.
+//! The ledger as people read it: who did what, when, and by whose authority.
 
 use std::{collections::BTreeSet, fmt};
+
+use ipnet::IpNet;
 
 use super::{
     batch::{Batch, Entry, Genesis, Header},
     chain::BatchError,
+    outcome::Outcome,
+    refusal::Refusal,
     request::{Admit, Author, Content, Evict, Grant, Join, Request, Role},
-    rules::{Outcome, Refusal},
     state::State,
+    utc::Utc,
 };
-use ipnet::IpNet;
-use time::{OffsetDateTime, PrimitiveDateTime};
-
 use crate::{certificate::Certificate, crypto::Verify, id::NodeId, limits};
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sentence {
+pub struct AuditEvent {
     /// The batch that it stands in.
     pub index: u64,
     /// When, in milliseconds of ledger time.
@@ -58,7 +59,7 @@ pub const KINDS: [&str; 20] = [
     "unknown",
 ];
 
-impl fmt::Display for Sentence {
+impl fmt::Display for AuditEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} #{} {}", Utc(self.stamp_ms), self.index, self.text)
     }
@@ -66,9 +67,9 @@ impl fmt::Display for Sentence {
 
 impl Genesis {
     /// How the ledger began.
-    pub fn told(&self) -> Sentence {
+    pub fn describe(&self) -> AuditEvent {
         let name = self.name.to_string();
-        Sentence {
+        AuditEvent {
             index: 0,
             stamp_ms: self.stamp_ms,
             refused: false,
@@ -86,14 +87,14 @@ impl State {
     ///
     /// # Errors
     /// As [`State::apply`].
-    pub fn told(
+    pub fn describe(
         &self,
         batch: &Batch,
         verify: &dyn Verify,
-    ) -> Result<(Self, Vec<Sentence>), BatchError> {
+    ) -> Result<(Self, Vec<AuditEvent>), BatchError> {
         let (after, outcomes) = self.apply(batch, verify)?;
         let header = batch.read_header()?;
-        let teller = Teller {
+        let teller = Describer {
             before: self,
             after: &after,
             header: &header,
@@ -103,15 +104,15 @@ impl State {
     }
 }
 
-struct Teller<'s> {
+struct Describer<'s> {
     before: &'s State,
     after: &'s State,
     header: &'s Header,
 }
 
-impl Teller<'_> {
-    fn tell(&self, batch: &Batch, outcomes: &[Outcome]) -> Vec<Sentence> {
-        let mut sentences: Vec<Sentence> = batch
+impl Describer<'_> {
+    fn tell(&self, batch: &Batch, outcomes: &[Outcome]) -> Vec<AuditEvent> {
+        let mut sentences: Vec<AuditEvent> = batch
             .entries
             .iter()
             .zip(outcomes)
@@ -124,16 +125,16 @@ impl Teller<'_> {
                 self.after.recovery
             );
             let roster = self.after.roster.iter();
-            sentences.push(Sentence {
+            sentences.push(AuditEvent {
                 nodes: roster.map(|node| self.node(*node)).collect(),
-                ..self.sentence("recover", text)
+                ..self.event("recover", text)
             });
         }
         sentences
     }
 
-    fn sentence(&self, kind: &'static str, text: String) -> Sentence {
-        Sentence {
+    fn event(&self, kind: &'static str, text: String) -> AuditEvent {
+        AuditEvent {
             index: self.header.index,
             stamp_ms: self.header.stamp_ms,
             refused: false,
@@ -144,13 +145,13 @@ impl Teller<'_> {
         }
     }
 
-    fn entry(&self, entry: &Entry, outcome: &Outcome) -> Sentence {
+    fn entry(&self, entry: &Entry, outcome: &Outcome) -> AuditEvent {
         let refused = matches!(outcome, Outcome::Refused(_));
         let Ok(request) = entry.request.peek::<Request>(limits::REQUEST_BYTES) else {
             let text = "something that is no request was refused".into();
-            return Sentence {
+            return AuditEvent {
                 refused,
-                ..self.sentence("unknown", text)
+                ..self.event("unknown", text)
             };
         };
         let (who, author) = match request.author {
@@ -169,11 +170,11 @@ impl Teller<'_> {
                 request.kind
             ),
         };
-        Sentence {
+        AuditEvent {
             refused,
             nodes: author.iter().cloned().chain(concerned).collect(),
             who: author,
-            ..self.sentence(kind, text)
+            ..self.event(kind, text)
         }
     }
 
@@ -473,42 +474,5 @@ fn count(number: usize, what: &str) -> String {
     match number {
         1 => format!("one {what}"),
         _ => format!("{number} {what}s"),
-    }
-}
-
-/// A time as people in one place write it for people elsewhere.
-struct Utc(u64);
-
-impl fmt::Display for Utc {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = i64::try_from(self.0 / 1000).unwrap_or(i64::MAX);
-        let last = PrimitiveDateTime::MAX.assume_utc();
-        let at = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(last);
-        let (year, month, day) = at.to_calendar_date();
-        let (hour, minute, second) = at.to_hms();
-        let month = u8::from(month);
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z"
-        )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_dates_of_the_calendar() {
-        for (ms, text) in [
-            (0, "1970-01-01 00:00:00Z"),
-            (951_782_399_000, "2000-02-28 23:59:59Z"),
-            (951_782_400_000, "2000-02-29 00:00:00Z"),
-            (1_800_000_000_000, "2027-01-15 08:00:00Z"),
-            (4_107_542_400_000, "2100-03-01 00:00:00Z"),
-        ] {
-            assert_eq!(Utc(ms).to_string(), text);
-        }
-        assert!(!Utc(u64::MAX).to_string().is_empty());
     }
 }

@@ -8,7 +8,7 @@ use innermesh_proto::{
 };
 
 use crate::mesh::{DAY, KEYS, Mesh, NOW, certify, id, key};
-use innermesh_agent::host::keys::Keys;
+use innermesh_testing::host::keys::Keys;
 
 fn done(outcome: Outcome) {
     assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");

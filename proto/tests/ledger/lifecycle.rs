@@ -230,7 +230,7 @@ fn run(steps: &[Step]) {
     // A node that replays every batch tells the same story.
     let mut state = State::genesis(&mesh.genesis, &KEYS).unwrap();
     for batch in &mesh.batches {
-        state = state.told(batch, &KEYS).unwrap().0;
+        state = state.describe(batch, &KEYS).unwrap().0;
     }
     assert_eq!(state, *mesh.state());
 }

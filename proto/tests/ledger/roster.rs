@@ -1,6 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use innermesh_agent::host::keys::Ed25519;
 use innermesh_proto::{
     crypto::Sign,
     id::NodeId,
@@ -10,6 +9,7 @@ use innermesh_proto::{
         request::{Promote, RosterChange},
     },
 };
+use innermesh_testing::host::keys::Ed25519;
 
 use crate::mesh::{DAY, KEYS, Mesh, NOW, facts, id, key, label, owner};
 

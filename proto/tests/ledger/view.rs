@@ -1,6 +1,5 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use innermesh_agent::host::keys::Ed25519;
 use innermesh_proto::{
     crypto::{Hash, Sign},
     head::{Announcement, Head, HeadTable, Instance, WireGuard},
@@ -15,6 +14,7 @@ use innermesh_proto::{
     view::MeshView,
     zone::{Answer, Protocol, RecordType, ServiceState, Zone},
 };
+use innermesh_testing::host::keys::Ed25519;
 use ipnet::IpNet;
 
 use crate::mesh::{Mesh, id, key, label};

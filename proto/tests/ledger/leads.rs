@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use innermesh_agent::host::keys::Ed25519;
 use innermesh_proto::{
     ledger::{
         Content, Outcome, Refusal,
@@ -11,6 +10,7 @@ use innermesh_proto::{
     },
     zone::{DomainName, RecordType},
 };
+use innermesh_testing::host::keys::Ed25519;
 
 use crate::mesh::{Mesh, id, key, label};
 

@@ -1,10 +1,10 @@
-use innermesh_agent::{
-    ca::{Root, random_serial},
-    host::keys::Keys,
-};
 use innermesh_proto::{
     crypto::Sign,
     ledger::{Genesis, GenesisError, Role, SignedGenesis, State},
+};
+use innermesh_testing::{
+    ca::{Root, random_serial},
+    host::keys::Keys,
 };
 
 use crate::mesh::{KEYS, Mesh, NOW, genesis, id, key, label, owner, sign_genesis};
@@ -84,7 +84,7 @@ fn certificates_that_do_not_belong_together_make_no_genesis() {
         refusal(&sign_genesis(&with_issuer, &root)),
         GenesisError::Membership(_)
     ));
-    let own = innermesh_agent::ca::Issuer::new(issuer_key, der).unwrap();
+    let own = innermesh_testing::ca::Issuer::new(issuer_key, der).unwrap();
     let other = Genesis {
         founder: key(1).public(),
         ..with_issuer.clone()

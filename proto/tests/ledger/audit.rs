@@ -2,9 +2,9 @@
 
 use innermesh_proto::ledger::{
     Content, Role, State,
+    audit::KINDS,
     record::RecordData,
     request::{AddRecord, Evict, RemoveRecords, Share},
-    sentence::KINDS,
 };
 
 use crate::mesh::{KEYS, Mesh, certify, id, key, label};
@@ -14,12 +14,12 @@ fn log(mesh: &Mesh) -> Vec<String> {
     let mut state = State::genesis(&mesh.genesis, &KEYS).unwrap();
     let mut lines = Vec::new();
     for batch in &mesh.batches {
-        let (after, sentences) = state.told(batch, &KEYS).unwrap();
+        let (after, events) = state.describe(batch, &KEYS).unwrap();
         state = after;
-        lines.extend(sentences.into_iter().map(|sentence| {
-            assert!(KINDS.contains(&sentence.kind), "{}", sentence.kind);
-            let text = sentence.text.split(" (").next().unwrap().to_string();
-            if sentence.refused {
+        lines.extend(events.into_iter().map(|event| {
+            assert!(KINDS.contains(&event.kind), "{}", event.kind);
+            let text = event.text.split(" (").next().unwrap().to_string();
+            if event.refused {
                 format!("! {text}")
             } else {
                 text
@@ -110,16 +110,16 @@ fn each_entry_is_told_as_who_did_what_by_whose_authority() {
 fn a_sentence_says_when_and_where() {
     let mut mesh = Mesh::new();
     mesh.admit(&*key(1), "one");
-    let (_, sentences) = mesh.states[0].told(&mesh.batches[0], &KEYS).unwrap();
+    let (_, events) = mesh.states[0].describe(&mesh.batches[0], &KEYS).unwrap();
     assert_eq!(
-        sentences[0].to_string(),
+        events[0].to_string(),
         "2027-01-15 08:00:00Z #1 one joined, by an invite of founder"
     );
-    let told = &sentences[0];
+    let told = &events[0];
     assert_eq!((told.kind, &told.who), ("join", &None));
     let about: Vec<&String> = told.nodes.iter().collect();
     assert_eq!(about, ["founder", "one"]);
-    let began = mesh.genesis.peek().unwrap().told();
+    let began = mesh.genesis.peek().unwrap().describe();
     assert_eq!(
         began.to_string(),
         "2027-01-15 08:00:00Z #0 the root founded the mesh lab.internal with founder"
@@ -127,9 +127,9 @@ fn a_sentence_says_when_and_where() {
     let position = mesh.state().position;
     let signed = mesh.recovery(7, position, &[0]);
     let (_, batch) = mesh.state().recovered(&signed, mesh.now_ms, &KEYS).unwrap();
-    let (_, sentences) = mesh.state().told(&batch, &KEYS).unwrap();
+    let (_, events) = mesh.state().describe(&batch, &KEYS).unwrap();
     assert_eq!(
-        sentences[0].text,
+        events[0].text,
         "the root gave the ledger a new roster: founder (recovery 7)"
     );
 }

@@ -1,5 +1,5 @@
 //! What the ledger costs when it is large. Not run by itself; with
-//! `cargo test --release -p innermesh-agent --test ledger measure -- --ignored --nocapture`.
+//! `cargo test --release -p innermesh-proto --test ledger measure -- --ignored --nocapture`.
 
 #![allow(clippy::disallowed_methods)]
 

@@ -3,10 +3,8 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use innermesh_agent::{
-    ca::{Issuer, Root, random_serial},
-    host::keys::{Ed25519, Keys, SystemKeys},
-};
+use innermesh_ca::{Issuer, Root, random_serial};
+use innermesh_host::keys::{Ed25519, Keys, SystemKeys};
 use innermesh_proto::{
     codec,
     crypto::{PublicKey, Purpose, Sealed, Sign},
@@ -60,9 +58,15 @@ pub fn label(text: &str) -> Label {
     text.parse().expect("a label")
 }
 
+impl Default for Mesh {
+    fn default() -> Self {
+        Self::with_overlay("10.77.0.0/16")
+    }
+}
+
 impl Mesh {
     pub fn new() -> Self {
-        Self::with_overlay("10.77.0.0/16")
+        Self::default()
     }
 
     /// One that began before there were newer rules.

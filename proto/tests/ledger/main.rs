@@ -1,6 +1,7 @@
 //! The ledger with real keys and certificates: what it grants, what it
 //! refuses, and that every node comes to the same state.
 
+mod audit;
 mod certificates;
 mod chain;
 mod evict;
@@ -10,13 +11,13 @@ mod keys;
 mod leads;
 mod lifecycle;
 mod measure;
-mod mesh;
 mod names;
 mod random;
 mod records;
 mod roster;
-mod sentence;
 mod shares;
 mod snapshot;
 mod versions;
 mod view;
+
+use innermesh_testing::mesh;

@@ -1,0 +1,74 @@
+//! What a request that isn't refused needs and will change.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
+use super::{
+    outcome::Outcome,
+    request::{AddRecord, HoldId, RemoveRecords, Share},
+    state::Member,
+};
+use crate::{
+    certificate::{KeptCertificate, LeafPlan, Serial},
+    crypto::PublicKey,
+    id::NodeId,
+    name::Label,
+    tunnel::TunnelKey,
+};
+
+/// What a request that isn't refused still needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing, not even to be written down: it was decided before, like this.
+    Repeat(Outcome),
+    /// Nothing.
+    Plain,
+    /// A certificate by this plan, as the entry's attachment.
+    Certificate(LeafPlan),
+}
+
+/// What a request that passed every check will change.
+pub(super) enum Effect {
+    /// Was applied before: this was the outcome.
+    Repeat(Outcome),
+    /// Was asked for and is so already.
+    Nothing,
+    Join(Box<JoinEffect>),
+    Renew(LeafPlan, NodeId),
+    Claim(Label, NodeId),
+    Share(Share),
+    Unshare(Share),
+    Release(Label),
+    Certify(LeafPlan, NodeId),
+    Promote(NodeId, Vec<KeptCertificate>),
+    Demote(NodeId),
+    Roster(BTreeSet<NodeId>),
+    Leave(NodeId),
+    /// A first admin's word; the second's is awaited.
+    Propose {
+        node: NodeId,
+        by: NodeId,
+    },
+    Evict {
+        node: NodeId,
+        hold: Option<(NodeId, HoldId)>,
+    },
+    Unhold(NodeId, HoldId),
+    Revoke(Serial),
+    AddRecord(AddRecord, NodeId),
+    RemoveRecords(RemoveRecords),
+    Rules(u32),
+    TunnelKey(NodeId, TunnelKey),
+}
+
+pub(super) struct JoinEffect {
+    pub member: Member,
+    /// Addresses outside the mesh that its names may lead to.
+    pub addresses: BTreeSet<IpNet>,
+    /// The token that it spends, and until when that counts.
+    pub token: Option<(PublicKey, u64)>,
+    pub plan: LeafPlan,
+    /// The WireGuard key that it gets with its membership.
+    pub tunnel: Option<TunnelKey>,
+}

@@ -1,0 +1,119 @@
+//! The rule of each request, found by its content.
+
+use super::{
+    asking::Asking, certificates, evict, join, names, records, roster, tunnel_keys, version,
+};
+use crate::{
+    crypto::{Purpose, Sealed, Verify},
+    ledger::{
+        effect::Effect,
+        outcome::RequestKey,
+        refusal::Refusal,
+        request::{Author, Content, Request},
+        state::State,
+    },
+    limits,
+};
+
+/// Decides one request at ledger time `stamp_ms`; with it, where it is to be
+/// remembered, by what and until when.
+pub(in crate::ledger) fn rule(
+    state: &State,
+    sealed: &Sealed,
+    stamp_ms: u64,
+    verify: &dyn Verify,
+) -> (Option<(RequestKey, u64)>, Result<Effect, Refusal>) {
+    let Ok(request) = sealed.peek::<Request>(limits::REQUEST_BYTES) else {
+        return (None, Err(Refusal::NotUnderstood));
+    };
+    let ruling = rule_request(state, sealed, &request, stamp_ms, verify);
+    // Only an id whose author is proved is remembered: else anybody could burn ids.
+    let remember = !matches!(&ruling, Err(refusal) if refusal.is_anonymous());
+    let key = (request.author, request.id);
+    (remember.then_some((key, request.expires_ms)), ruling)
+}
+
+fn rule_request(
+    state: &State,
+    sealed: &Sealed,
+    request: &Request,
+    stamp_ms: u64,
+    verify: &dyn Verify,
+) -> Result<Effect, Refusal> {
+    if request.mesh != state.mesh {
+        return Err(Refusal::Mesh);
+    }
+    if request.expires_ms < stamp_ms {
+        return Err(Refusal::Expired);
+    }
+    if request.expires_ms > stamp_ms.saturating_add(2 * limits::REQUEST_LIFETIME_MS) {
+        return Err(Refusal::TooFarAhead);
+    }
+    let key = match request.author {
+        Author::Node(node) => state.members.get(&node).ok_or(Refusal::NotMember)?.key,
+        Author::Token(key) => key,
+    };
+    if !sealed.is_by(verify, &key, Purpose::Request, &state.mesh) {
+        return Err(Refusal::Signature);
+    }
+    if let Some(outcome) = state.outcome_of(request.author, request.id) {
+        return Ok(Effect::Repeat(outcome.clone()));
+    }
+    let content = Content::decode(request.kind, &request.content)
+        .filter(|content| content.since_rules() <= state.rules)
+        .ok_or(Refusal::NotUnderstood)?;
+    let effect = match request.author {
+        Author::Token(token) => match content {
+            Content::Join(join) => join::rule_join(state, &token, &join, None, stamp_ms, verify),
+            Content::KeyedJoin(keyed) => {
+                let key = Some(keyed.tunnel);
+                join::rule_join(state, &token, &keyed.join, key, stamp_ms, verify)
+            }
+            _ => Err(Refusal::NotMember),
+        },
+        Author::Node(node) => {
+            let member = state.members.get(&node).ok_or(Refusal::NotMember)?;
+            let author = Asking { node, member };
+            rule_content(state, author, content, verify)
+        }
+    }?;
+    if state.rules > 0 {
+        state.check_shares(request.author, &effect)?;
+    }
+    Ok(effect)
+}
+
+fn rule_content(
+    state: &State,
+    author: Asking<'_>,
+    content: Content,
+    verify: &dyn Verify,
+) -> Result<Effect, Refusal> {
+    match content {
+        Content::Join(_) | Content::KeyedJoin(_) => Err(Refusal::NotUnderstood),
+        Content::Admit(admit) => join::rule_admit(state, author, &admit, None, verify),
+        Content::KeyedAdmit(keyed) => {
+            join::rule_admit(state, author, &keyed.admit, Some(keyed.tunnel), verify)
+        }
+        Content::Renew => join::rule_renew(state, author),
+        Content::Claim(name) => names::rule_claim(state, author, name),
+        Content::Share(share) => names::rule_share(state, author, share),
+        Content::Unshare(share) => names::rule_unshare(state, author, share),
+        Content::Release(name) => names::rule_release(state, author, name),
+        Content::Certify(certify) => certificates::rule_certify(state, author, &certify),
+        Content::Revoke(serial) => certificates::rule_revoke(state, author, serial),
+        Content::Promote(promote) => roster::rule_promote(state, author, &promote, verify),
+        Content::Demote(node) => roster::rule_demote(state, author, node),
+        Content::Roster(change) => roster::rule_roster(state, author, change),
+        Content::Leave => roster::rule_leave(state, author),
+        Content::Evict(evict) => evict::rule_evict(state, author, &evict, verify),
+        Content::Unhold(unhold) => evict::rule_unhold(state, author, &unhold),
+        Content::AddRecord(record) => records::rule_add(state, author, record),
+        Content::RemoveRecords(records) => records::rule_remove(state, author, records),
+        Content::Rules(rules) => {
+            version::rule_rules(state, state.roster.contains(&author.node), rules)
+                .map(Effect::Rules)
+        }
+        Content::TunnelKey(key) => tunnel_keys::rule_tunnel_key(state, author.node, key),
+    }
+}
