@@ -1,6 +1,8 @@
-//! Applicant to be let in without a token: see [`innermesh_proto::admission`].
+//! Asking to be let in without a token: see [`innermesh_proto::admission`].
 //! Whoever answers at the seed isn't believed in anything until an admin's
 //! agent has proved that it was told this machine's code.
+
+#![allow(missing_docs, reason = "the names say it")]
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
@@ -37,7 +39,6 @@ const NEWS: Duration = Duration::from_secs(9);
 /// Between two attempts to reach the member again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How to ask.
 #[derive(Clone, Debug)]
 pub struct AskOptions {
     /// A member's address: `host`, `host:port`, `[v6]:port`.

@@ -1,6 +1,8 @@
 //! A new mesh: its root, the first node's issuer and membership, the genesis
 //! of its ledger, and the recovery file.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{net::IpAddr, path::PathBuf};
 
 use innermesh_proto::{
@@ -33,7 +35,6 @@ const ATTEMPTS: u8 = 32;
 pub struct InitOptions {
     /// The domain of its names.
     pub domain: MeshDomain,
-    /// This machine's name.
     pub name: Label,
     /// The IPv4 overlay; chosen when none is given.
     pub ipv4: Option<Ipv4Net>,
@@ -44,16 +45,12 @@ pub struct InitOptions {
     pub rules: u32,
 }
 
-/// What was made.
 #[derive(Clone, Debug)]
 pub struct InitReport {
-    /// The mesh.
     pub mesh: MeshId,
     /// The domain of its names.
     pub domain: MeshDomain,
-    /// This machine's name.
     pub name: Label,
-    /// Its overlay addresses.
     pub addresses: Vec<IpAddr>,
     /// Where the root's key is.
     pub recovery_file: PathBuf,
@@ -72,7 +69,6 @@ pub enum InitError {
     Left {
         /// What its folder says.
         said: String,
-        /// The folder.
         folder: String,
     },
     /// A name that can't be granted.
@@ -91,19 +87,14 @@ pub enum InitError {
     /// Every range that was tried is in use here.
     #[error("no free range was found for the overlay; choose one with --ipv4")]
     NoRange,
-    /// A key file.
     #[error(transparent)]
     Key(#[from] KeyFileError),
-    /// A certificate.
     #[error(transparent)]
     Ca(#[from] CaError),
-    /// The recovery file.
     #[error(transparent)]
     Recovery(#[from] recovery::RecoveryError),
-    /// The disk.
     #[error("the state folder can't be written: {0}")]
     Io(#[from] std::io::Error),
-    /// The ledger.
     #[error(transparent)]
     File(#[from] FileError),
     /// What was made doesn't stand up to its own check.

@@ -2,6 +2,8 @@
 //! within this very TLS session; the whole ledger is fetched and checked from
 //! its genesis before anything is kept.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
@@ -39,12 +41,10 @@ const DECISION: Duration = Duration::from_secs(20);
 /// How long the request is good for, in milliseconds of ledger time.
 const LIFETIME_MS: u64 = limits::REQUEST_LIFETIME_MS / 2;
 
-/// How to join.
 #[derive(Clone, Debug)]
 pub struct JoinOptions {
     /// A member's address: `host`, `host:port`, `[v6]:port`.
     pub seed: String,
-    /// The token.
     pub token: String,
     /// The name that this machine wants.
     pub name: Label,

@@ -1,5 +1,7 @@
 //! Why a machine did not join, and what it is told when it did.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::net::{IpAddr, SocketAddr};
 
 use innermesh_proto::{
@@ -20,13 +22,10 @@ use crate::{
 /// What came of it.
 #[derive(Clone, Debug)]
 pub struct JoinReport {
-    /// The mesh.
     pub mesh: MeshId,
     /// The domain of its names.
     pub domain: MeshDomain,
-    /// This machine's name.
     pub name: Label,
-    /// Its overlay addresses.
     pub addresses: Vec<IpAddr>,
     /// Where the mesh's names are answered.
     pub resolver: SocketAddr,
@@ -43,10 +42,8 @@ pub enum JoinError {
     Left {
         /// What its folder says.
         said: String,
-        /// The folder.
         folder: String,
     },
-    /// Not a token.
     #[error(transparent)]
     Token(#[from] TokenError),
     /// Not a host and port.
@@ -62,12 +59,9 @@ pub enum JoinError {
     Unreachable {
         /// What was asked for.
         seed: String,
-        /// Its port.
         port: u16,
-        /// What was heard.
         why: String,
     },
-    /// Another mesh answered.
     #[error(
         "{0} belongs to another mesh than the token; ask an admin of the right mesh for the address"
     )]
@@ -110,19 +104,14 @@ pub enum JoinError {
         "this seed's ledger is not the one that the inviter knew; nothing of it was kept. Try another seed"
     )]
     Stale,
-    /// A key file.
     #[error(transparent)]
     Key(#[from] KeyFileError),
-    /// The local socket.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The disk.
     #[error("the state folder can't be written: {0}")]
     Io(#[from] std::io::Error),
-    /// The ledger.
     #[error(transparent)]
     File(#[from] FileError),
 }

@@ -5,6 +5,8 @@
 //! this node had come. Those who decided are asked first, several at the same
 //! time, each for a bounded time.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     collections::{BTreeSet, VecDeque},
     fmt,
@@ -54,7 +56,6 @@ const DECISION: Duration = Duration::from_secs(20);
 /// What is to be fetched, and what of it is known.
 #[derive(Clone, Debug)]
 pub struct Lacking {
-    /// The first entry.
     pub genesis: SignedGenesis,
     /// What this node kept of itself.
     pub kept: Option<Kept>,

@@ -1,6 +1,8 @@
 //! Join tokens: a one-time signing key, what its holder is granted, the mesh's
 //! fingerprint and where to ask. As text: `imt1` and URL-safe base64.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use data_encoding::BASE64URL_NOPAD;
@@ -27,7 +29,6 @@ const PKCS8: [u8; 16] = [
     0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
 ];
 
-/// A join token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
     /// The mesh: the fingerprint of its root.
@@ -100,7 +101,6 @@ impl Token {
         }
     }
 
-    /// As text.
     pub fn to_text(&self) -> String {
         format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&codec::encode(self)))
     }

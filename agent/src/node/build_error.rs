@@ -1,5 +1,7 @@
 //! Why an agent can't start.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use crate::{
     enroll::refetch::Unfetched, host::key_files::KeyFileError, ledger::LedgerError,
     listen::ListenError, quic::TransportError, services::ServiceError, tls::TlsError,
@@ -12,24 +14,19 @@ pub enum BuildError {
     /// Another agent holds the folder.
     #[error("another agent runs on {0}; stop it first, or use another --dir")]
     Locked(String),
-    /// The disk.
     #[error("{0} can't be used: {1}")]
     Io(String, std::io::Error),
-    /// A key file.
     #[error(transparent)]
     Key(#[from] KeyFileError),
-    /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     /// The ledger had to be fetched again.
     #[error("the ledger can't be fetched again: {0}")]
     Refetch(#[from] Unfetched),
-    /// It has left.
     #[error("{said}; to have it in a mesh again, move {folder} away and `agent join`")]
     Left {
         /// What its folder says.
         said: String,
-        /// The folder.
         folder: String,
     },
     /// This machine isn't a member by its own ledger.
@@ -37,19 +34,15 @@ pub enum BuildError {
         "this machine is not a member of the mesh any more: move {0} away and `agent join` with a new invite"
     )]
     NotMember(String),
-    /// TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The QUIC endpoint.
     #[error(transparent)]
     Transport(#[from] TransportError),
     /// No address for the QUIC endpoint.
     #[error("no address to listen on; set `listen` in the configuration")]
     NoListen,
-    /// The tunnel.
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
-    /// DNS.
     #[error(transparent)]
     Dns(#[from] ListenError),
     /// A service of the configuration.

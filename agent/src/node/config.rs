@@ -1,5 +1,7 @@
 //! What an agent is told besides what its state folder holds.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{net::SocketAddr, time::Duration};
 
 use ipnet::IpNet;
@@ -28,7 +30,6 @@ pub struct AgentConfig {
     /// Where the install page is served; this node's overlay addresses and
     /// loopback when empty.
     pub page_listen: Vec<SocketAddr>,
-    /// Its port there.
     pub page_port: u16,
     /// How long one CA node leads, of ledger time.
     pub ca_term: Duration,

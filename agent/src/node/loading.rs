@@ -3,6 +3,8 @@
 //! first. Meanwhile names of the mesh are SERVFAIL, all others are looked up as
 //! ever, and the control socket answers with the progress.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
@@ -37,7 +39,6 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// An agent that fetches its ledger before it can start.
 #[derive(Clone)]
 pub struct Loading {
-    /// How it goes.
     pub progress: watch::Receiver<RefetchProgress>,
     /// What it answers meanwhile.
     pub dns: Arc<Dns>,
@@ -132,7 +133,6 @@ enum OwnKnowledge {
     Enough,
     /// Itself, and not all who decided.
     Some,
-    /// Not even itself.
     Nobody,
 }
 

@@ -74,7 +74,6 @@ impl Approvals {
 #[derive(Default)]
 struct Admissions(Mutex<Vec<Session>>);
 
-/// One of them.
 #[derive(Clone)]
 struct Session {
     /// The member that relays.

@@ -26,7 +26,6 @@ use crate::{
 /// What is given, read and checked.
 #[derive(Debug)]
 pub struct Given {
-    /// Roles.
     pub roles: BTreeSet<Role>,
     /// Names that may be granted.
     pub names: BTreeSet<NamePattern>,

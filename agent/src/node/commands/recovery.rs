@@ -1,6 +1,8 @@
 //! A new roster by the root's word: what is to be signed for this node, also
 //! while the agent doesn't run.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{collections::BTreeSet, path::Path};
 
 use innermesh_proto::{
@@ -129,7 +131,6 @@ pub enum OfflineError {
     /// The state folder can't be used.
     #[error(transparent)]
     Folder(#[from] BuildError),
-    /// An agent runs.
     #[error("the agent runs on {0}: leave out --offline, or stop the agent first")]
     Runs(String),
     /// It isn't listed in what is left of its ledger.

@@ -31,7 +31,6 @@ pub(crate) struct StatusDesk {
 }
 
 impl StatusDesk {
-    /// All of it.
     pub async fn status(&self) -> Status {
         let view = self.node.view.borrow().clone();
         let state = &view.ledger;

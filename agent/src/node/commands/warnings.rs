@@ -21,7 +21,6 @@ use crate::{
     services::Registry,
 };
 
-/// Gathers them.
 pub(crate) struct Warnings {
     pub node: Handles,
     pub services: Registry,

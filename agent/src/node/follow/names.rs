@@ -49,7 +49,6 @@ pub enum NameError {
          share the name with that node (`agent service add {name} --share NODE`)"
     )]
     OthersAddress {
-        /// The service.
         name: Label,
         /// Where it says that it is.
         address: IpAddr,
@@ -61,7 +60,6 @@ pub enum NameError {
         rtype = rtype(.address)
     )]
     ForeignAddress {
-        /// The service.
         name: Label,
         /// Where it says that it is.
         address: IpAddr,

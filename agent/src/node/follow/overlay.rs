@@ -126,7 +126,6 @@ impl OverlayKeeper {
         }
     }
 
-    /// What `status` tells.
     pub async fn status(&self) -> Option<OverlayStatus> {
         let interface = self.interface()?;
         let counted = self.host.overlay.dropped().await.unwrap_or_default();

@@ -71,10 +71,8 @@ pub enum KeyError {
     /// The ledger didn't take it.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// The disk.
     #[error(transparent)]
     File(#[from] KeyFileError),
-    /// The device.
     #[error(transparent)]
     Device(#[from] TunnelError),
 }

@@ -47,7 +47,6 @@ pub(crate) struct Decider {
     client: Client,
     view: watch::Sender<Arc<MeshView>>,
     requests: Arc<Requests>,
-    /// What members deliver.
     deliveries: Mutex<Deliveries>,
 }
 

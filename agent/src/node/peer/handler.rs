@@ -27,7 +27,7 @@ use crate::{
     quic::{Caller, Handler, Held},
 };
 
-/// AnswerRoom peers.
+/// Answers peers.
 pub(crate) struct PeerHandler {
     host: Host,
     ledger: Ledger,

@@ -21,7 +21,6 @@ use crate::{
     quic::{Caller, Membership, MembershipCheck},
 };
 
-/// Asks the ledger.
 pub(crate) struct LedgerMembership {
     pub ledger: Ledger,
     /// Whom an admin holds.

@@ -47,7 +47,6 @@ struct WaitingRequest {
     since: Mono,
     offer: Option<(NodeId, Offer)>,
     reveal: Option<Reveal>,
-    /// Shown with it.
     key: Option<KeyReveal>,
     verdict: Option<Verdict>,
 }
@@ -290,7 +289,6 @@ fn check(state: &State, ask: &Ask) -> Result<(), AskError> {
     }
 }
 
-/// An open request.
 fn find<'w>(
     waiting: &'w mut [WaitingRequest],
     commitment: &Hash,

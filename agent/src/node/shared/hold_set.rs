@@ -40,7 +40,6 @@ impl HoldSet {
         }
     }
 
-    /// This node's own.
     pub fn own(&self) -> Vec<Hold> {
         lock(&self.own).clone()
     }

@@ -24,7 +24,6 @@ pub(crate) struct Lists {
 pub(crate) struct SignedList {
     /// In DER.
     pub der: Bytes,
-    /// What it says.
     pub list: RevocationList,
 }
 
