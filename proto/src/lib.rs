@@ -25,6 +25,7 @@ pub mod map;
 pub mod message;
 pub mod name;
 pub mod rpc;
+pub mod service_address;
 pub mod tunnel;
 pub mod view;
 pub mod zone;

@@ -4,9 +4,10 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use innermesh_proto::{
-    head::{Instance, is_service_address},
+    head::Instance,
     limits,
     name::{Label, NameError},
+    service_address::is_service_address,
     zone::Protocol,
 };
 use serde::{Deserialize, Serialize};

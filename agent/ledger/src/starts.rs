@@ -23,19 +23,19 @@ const KEPT: usize = 2;
 #[derive(Default)]
 pub struct Starts {
     states: Mutex<VecDeque<(Batch, Arc<State>)>>,
-    next: Mutex<Next>,
+    next: Mutex<NextStart>,
     made: tokio::sync::Mutex<BTreeMap<u64, Arc<Start>>>,
 }
 
 /// The state that this node's own file is to begin with next.
 #[derive(Default)]
-struct Next {
+struct NextStart {
     /// After which batch it begins now.
     base: u64,
     found: Option<(Batch, Arc<State>)>,
 }
 
-impl Next {
+impl NextStart {
     fn note(&mut self, at: &Batch, state: &Arc<State>) {
         if self.found.is_none() && state.position.index >= self.base + limits::LEDGER_KEPT {
             self.found = Some((at.clone(), state.clone()));
@@ -62,7 +62,7 @@ impl Starts {
     /// This node's file begins after batch `base`.
     pub fn begin(&self, base: u64) {
         let mut next = lock(&self.next);
-        *next = Next { base, found: None };
+        *next = NextStart { base, found: None };
         for (at, state) in &*lock(&self.states) {
             next.note(at, state);
         }

@@ -10,9 +10,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    head::is_service_address,
     id::NodeId,
     limits,
+    service_address::is_service_address,
     zone::{Caa, DomainName, Mx, Rdata, RecordType, Srv},
 };
 

@@ -39,7 +39,7 @@ pub(super) struct Asking<'a> {
     /// By what the ledger knows it again.
     key: Option<(Author, RequestId)>,
     body: Vec<u8>,
-    calls: FuturesUnordered<BoxFuture<'a, Answer>>,
+    calls: FuturesUnordered<BoxFuture<'a, NodeAnswer>>,
     /// Whom there is a call to.
     busy: BTreeSet<NodeId>,
     /// When whoever gave no decision may be asked again.
@@ -59,7 +59,7 @@ pub(super) struct Asking<'a> {
 }
 
 /// What a node made of a request.
-struct Answer {
+struct NodeAnswer {
     node: NodeId,
     /// When it was asked, see [`Copies`].
     begun: u64,
@@ -227,7 +227,7 @@ impl<'a> Asking<'a> {
             } else {
                 client.pass_on(node, body).await
             };
-            Answer { node, begun, told }
+            NodeAnswer { node, begun, told }
         }));
         Next::Asked
     }

@@ -15,7 +15,7 @@ use innermesh_proto::{
 use super::{
     budget::Budgets,
     error::ProposeError,
-    issuers::{Issuers, Listed},
+    issuers::{Issuers, ListedIssuers},
     outbox::{Answer, Outbox, Ticket, Transmit},
     proofs::{Proofs, Proved},
     proposed::Proposed,
@@ -154,7 +154,7 @@ impl Core {
     }
 
     /// Of the issuers that are listed these can be signed with.
-    pub fn set_issuers(&mut self, listed: Listed, usable: Vec<Issuer>) {
+    pub fn set_issuers(&mut self, listed: ListedIssuers, usable: Vec<Issuer>) {
         self.issuers.set(listed, usable);
     }
 
@@ -276,7 +276,7 @@ impl Core {
 
     /// The issuers that the newest state lists for this node, where they are
     /// others than before: [`Core::set_issuers`] says which can be used.
-    pub fn poll_issuers(&self) -> Option<Listed> {
+    pub fn poll_issuers(&self) -> Option<ListedIssuers> {
         self.issuers.changed(&self.state, self.me)
     }
 

@@ -4,7 +4,7 @@ use innermesh_ca::Issuer;
 use innermesh_proto::{certificate::Serial, id::NodeId, ledger::State};
 
 /// Serials of issuers, and whether each is revoked.
-pub type Listed = Vec<(Serial, bool)>;
+pub type ListedIssuers = Vec<(Serial, bool)>;
 
 /// The issuers that the newest state lists for this node, aren't revoked, and
 /// whose keys it has.
@@ -12,13 +12,13 @@ pub type Listed = Vec<(Serial, bool)>;
 pub struct Issuers {
     usable: Vec<Issuer>,
     /// What that follows from; nothing before it was looked at.
-    listed: Option<Listed>,
+    listed: Option<ListedIssuers>,
 }
 
 impl Issuers {
     /// What `state` lists for `me`, if it is other than what was looked at last.
-    pub fn changed(&self, state: &State, me: NodeId) -> Option<Listed> {
-        let listed: Listed = state
+    pub fn changed(&self, state: &State, me: NodeId) -> Option<ListedIssuers> {
+        let listed: ListedIssuers = state
             .issuers_of(me)
             .map(|issuer| (issuer.certificate.serial, issuer.revoked.is_some()))
             .collect();
@@ -26,7 +26,7 @@ impl Issuers {
     }
 
     /// Of those listed these can be signed with.
-    pub fn set(&mut self, listed: Listed, usable: Vec<Issuer>) {
+    pub fn set(&mut self, listed: ListedIssuers, usable: Vec<Issuer>) {
         if usable.is_empty() && listed.iter().any(|(_, is_revoked)| !is_revoked) {
             tracing::warn!(
                 "no key of this node's issuers is here: it issues nothing until an admin \

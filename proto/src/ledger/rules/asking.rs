@@ -7,12 +7,12 @@ use crate::{
 
 /// The member that asks.
 #[derive(Clone, Copy)]
-pub struct Asking<'s> {
+pub struct AskingMember<'s> {
     pub node: NodeId,
     pub member: &'s Member,
 }
 
-impl Asking<'_> {
+impl AskingMember<'_> {
     pub fn is_admin(&self) -> bool {
         self.member.roles.contains(&Role::Admin)
     }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::asking::Asking;
+use super::asking::AskingMember;
 use crate::{
     certificate::{LeafKind, LeafPlan, Serial},
     crypto::Hash,
@@ -22,10 +22,10 @@ const ACME: &str = "acme";
 
 pub(super) fn rule_certify(
     state: &State,
-    author: Asking<'_>,
+    author: AskingMember<'_>,
     certify: &Certify,
 ) -> Result<Effect, Refusal> {
-    let Asking { node, member } = author;
+    let AskingMember { node, member } = author;
     if !(1..=limits::CERTIFICATE_NAMES).contains(&certify.names.len())
         || !(1..=limits::LEAF_DAYS).contains(&certify.days)
         || certify.spki.len() > limits::CERTIFICATE_BYTES
@@ -104,7 +104,7 @@ fn may_certify(state: &State, node: NodeId, member: &Member, name: &str) -> bool
 /// key is the machine's identity, ends by eviction only.
 pub(super) fn rule_revoke(
     state: &State,
-    author: Asking<'_>,
+    author: AskingMember<'_>,
     serial: Serial,
 ) -> Result<Effect, Refusal> {
     let issued = state

@@ -1,6 +1,6 @@
 //! Who may be taken out, by whose word.
 
-use super::asking::Asking;
+use super::asking::AskingMember;
 use crate::{
     crypto::Verify,
     id::NodeId,
@@ -15,7 +15,7 @@ use crate::{
 
 pub(super) fn rule_evict(
     state: &State,
-    author: Asking<'_>,
+    author: AskingMember<'_>,
     evict: &Evict,
     verify: &dyn Verify,
 ) -> Result<Effect, Refusal> {
@@ -67,7 +67,7 @@ impl State {
         verify: &dyn Verify,
     ) -> Result<Eviction, Refusal> {
         let member = self.members.get(&author).ok_or(Refusal::NotMember)?;
-        let asking = Asking {
+        let asking = AskingMember {
             node: author,
             member,
         };
@@ -136,7 +136,7 @@ fn is_independent(state: &State, first: NodeId, first_ms: u64, second: NodeId) -
 
 pub(super) fn rule_unhold(
     state: &State,
-    author: Asking<'_>,
+    author: AskingMember<'_>,
     unhold: &Unhold,
 ) -> Result<Effect, Refusal> {
     author.require_admin()?;

@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{asking::Asking, names::free_name};
+use super::{asking::AskingMember, names::free_name};
 use crate::{
     certificate::{LeafKind, LeafPlan},
     crypto::{PublicKey, Verify},
@@ -72,7 +72,7 @@ pub(super) fn rule_join(
         addresses: grant.addresses,
         tunnel,
     };
-    let inviter = Asking {
+    let inviter = AskingMember {
         node: stated.inviter,
         member: inviter,
     };
@@ -81,7 +81,7 @@ pub(super) fn rule_join(
 
 pub(super) fn rule_admit(
     state: &State,
-    author: Asking<'_>,
+    author: AskingMember<'_>,
     admit: &Admit,
     tunnel: Option<TunnelKey>,
     verify: &dyn Verify,
@@ -120,7 +120,7 @@ struct Wish<'w> {
 
 fn admission(
     state: &State,
-    inviter: Asking<'_>,
+    inviter: AskingMember<'_>,
     wish: Wish<'_>,
     token: Option<(PublicKey, u64)>,
 ) -> Result<Effect, Refusal> {
@@ -224,8 +224,8 @@ pub(in crate::ledger) fn membership_plan(
     }
 }
 
-pub(super) fn rule_renew(state: &State, author: Asking<'_>) -> Result<Effect, Refusal> {
-    let Asking { node, member } = author;
+pub(super) fn rule_renew(state: &State, author: AskingMember<'_>) -> Result<Effect, Refusal> {
+    let AskingMember { node, member } = author;
     // A certificate that is forgotten ended before the grace period did.
     let serial = member.certificate.ok_or(Refusal::GraceOver)?;
     let issued = state.certificates.get(&serial).ok_or(Refusal::GraceOver)?;

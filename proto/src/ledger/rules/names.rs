@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::asking::Asking;
+use super::asking::AskingMember;
 use crate::{
     id::NodeId,
     ledger::{
@@ -23,16 +23,16 @@ impl State {
     /// The [`Refusal`].
     pub fn may_claim(&self, node: NodeId, name: &Label) -> Result<(), Refusal> {
         let member = self.members.get(&node).ok_or(Refusal::NotMember)?;
-        rule_claim(self, Asking { node, member }, name.clone()).map(|_| ())
+        rule_claim(self, AskingMember { node, member }, name.clone()).map(|_| ())
     }
 }
 
 pub(super) fn rule_claim(
     state: &State,
-    author: Asking<'_>,
+    author: AskingMember<'_>,
     name: Label,
 ) -> Result<Effect, Refusal> {
-    let Asking { node, member } = author;
+    let AskingMember { node, member } = author;
     if let Some(held) = state.names.get(&name)
         && (held.owner == node || held.shared.contains(&node))
     {
@@ -52,7 +52,7 @@ pub(super) fn rule_claim(
 
 pub(super) fn rule_share(
     state: &State,
-    author: Asking<'_>,
+    author: AskingMember<'_>,
     share: Share,
 ) -> Result<Effect, Refusal> {
     let shared = owned_service(state, author.node, &share.name)?;
@@ -70,7 +70,7 @@ pub(super) fn rule_share(
 
 pub(super) fn rule_unshare(
     state: &State,
-    author: Asking<'_>,
+    author: AskingMember<'_>,
     share: Share,
 ) -> Result<Effect, Refusal> {
     let shared = owned_service(state, author.node, &share.name)?;
@@ -83,7 +83,7 @@ pub(super) fn rule_unshare(
 
 pub(super) fn rule_release(
     state: &State,
-    author: Asking<'_>,
+    author: AskingMember<'_>,
     name: Label,
 ) -> Result<Effect, Refusal> {
     owned_service(state, author.node, &name)?;

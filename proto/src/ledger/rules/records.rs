@@ -1,6 +1,6 @@
 //! Which DNS records users may add, and where.
 
-use super::{asking::Asking, names::free_name};
+use super::{asking::AskingMember, names::free_name};
 use crate::{
     ledger::{
         effect::Effect,
@@ -17,7 +17,7 @@ use crate::{
 
 pub(super) fn rule_add(
     state: &State,
-    author: Asking<'_>,
+    author: AskingMember<'_>,
     record: AddRecord,
 ) -> Result<Effect, Refusal> {
     let place = Place::of(state, &record.name)?;
@@ -52,7 +52,7 @@ pub(super) fn rule_add(
 
 pub(super) fn rule_remove(
     state: &State,
-    author: Asking<'_>,
+    author: AskingMember<'_>,
     remove: RemoveRecords,
 ) -> Result<Effect, Refusal> {
     let place = Place::of(state, &remove.name)?;
@@ -69,7 +69,7 @@ pub(super) fn rule_remove(
 /// An admin everywhere; others at and below names that they hold.
 fn may_write(
     state: &State,
-    author: Asking<'_>,
+    author: AskingMember<'_>,
     place: &Place,
     name: &DomainName,
 ) -> Result<(), Refusal> {

@@ -1,6 +1,6 @@
 //! Who becomes and stays a CA node, and who goes by itself.
 
-use super::asking::Asking;
+use super::asking::AskingMember;
 use crate::{
     certificate::{self, KeptCertificate},
     crypto::Verify,
@@ -18,7 +18,7 @@ use crate::{
 /// the CA node itself, brings them.
 pub(super) fn rule_promote(
     state: &State,
-    author: Asking<'_>,
+    author: AskingMember<'_>,
     promote: &Promote,
     verify: &dyn Verify,
 ) -> Result<Effect, Refusal> {
@@ -80,7 +80,7 @@ impl State {
 
 pub(super) fn rule_demote(
     state: &State,
-    author: Asking<'_>,
+    author: AskingMember<'_>,
     node: NodeId,
 ) -> Result<Effect, Refusal> {
     if author.node != node {
@@ -101,7 +101,7 @@ pub(super) fn rule_demote(
 /// leads chooses when, and among those that wait.
 pub(super) fn rule_roster(
     state: &State,
-    author: Asking<'_>,
+    author: AskingMember<'_>,
     change: RosterChange,
 ) -> Result<Effect, Refusal> {
     if !state.roster.contains(&author.node) {
@@ -121,11 +121,11 @@ impl State {
     /// The [`Refusal`].
     pub fn may_leave(&self, node: NodeId) -> Result<(), Refusal> {
         let member = self.members.get(&node).ok_or(Refusal::NotMember)?;
-        rule_leave(self, Asking { node, member }).map(|_| ())
+        rule_leave(self, AskingMember { node, member }).map(|_| ())
     }
 }
 
-pub(super) fn rule_leave(state: &State, author: Asking<'_>) -> Result<Effect, Refusal> {
+pub(super) fn rule_leave(state: &State, author: AskingMember<'_>) -> Result<Effect, Refusal> {
     if state.roster.contains(&author.node) {
         return Err(match state.roster.len() {
             1 => Refusal::LastCa,

@@ -1,7 +1,7 @@
 //! The rule of each request, found by its content.
 
 use super::{
-    asking::Asking, certificates, evict, join, names, records, roster, tunnel_keys, version,
+    asking::AskingMember, certificates, evict, join, names, records, roster, tunnel_keys, version,
 };
 use crate::{
     crypto::{Purpose, Sealed, Verify},
@@ -73,7 +73,7 @@ fn rule_request(
         },
         Author::Node(node) => {
             let member = state.members.get(&node).ok_or(Refusal::NotMember)?;
-            let author = Asking { node, member };
+            let author = AskingMember { node, member };
             rule_content(state, author, content, verify)
         }
     }?;
@@ -85,7 +85,7 @@ fn rule_request(
 
 fn rule_content(
     state: &State,
-    author: Asking<'_>,
+    author: AskingMember<'_>,
     content: Content,
     verify: &dyn Verify,
 ) -> Result<Effect, Refusal> {
