@@ -26,6 +26,7 @@ pub mod outside;
 pub mod overlay;
 pub mod owner;
 mod resolv;
+pub mod resolver;
 mod set;
 mod sockets;
 pub mod state_folder;

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 
 use innermesh_proto::limits;
 
+use crate::resolver;
+
 /// The host's resolver configuration.
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Where systemd-resolved lists the servers behind its stub.
@@ -23,11 +25,15 @@ pub trait ReadResolvConf {
 /// systemd-resolved's stub, these are the servers behind it: resolved may be
 /// told to ask us, and asking it in turn would go round in a circle.
 pub fn upstreams(host: &impl ReadResolvConf) -> Vec<SocketAddr> {
-    let servers = |path| {
+    let servers = |path: &str| {
         let text = host.read(path).unwrap_or_default();
         name_servers(&text, |name| host.interface_index(name))
     };
-    let first = servers(RESOLV_CONF);
+    let first = match host.read(RESOLV_CONF) {
+        // The agent stands there itself, before those that it asks.
+        Some(text) if resolver::is_ours(&text) => servers(&format!("/{}", resolver::BACKUP)),
+        _ => servers(RESOLV_CONF),
+    };
     let stubbed = first
         .first()
         .is_some_and(|server| STUBS.iter().any(|stub| server.ip() == *stub));
@@ -127,6 +133,19 @@ mod tests {
             ["192.0.2.1:53"]
         );
         assert_eq!(of(&[stub]), ["127.0.0.53:53"]);
+    }
+
+    #[test]
+    fn where_the_agent_stands_itself_it_asks_those_that_stood_before() {
+        let ours = "# Written by innermesh.\nnameserver 100.77.0.53\nnameserver 192.0.2.1\n";
+        let before = "nameserver 192.0.2.1\nnameserver 192.0.2.2\n";
+        assert_eq!(
+            of(&[
+                (RESOLV_CONF, ours),
+                ("/etc/resolv.conf.before-innermesh", before)
+            ]),
+            ["192.0.2.1:53", "192.0.2.2:53"]
+        );
     }
 
     #[test]
