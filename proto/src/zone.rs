@@ -20,6 +20,7 @@ use std::{
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+pub use self::build::reverse_zones;
 use self::reverse::ReversePrefix;
 pub use self::{
     name::{DomainName, DomainNameError},

@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, reason = "the names say it")]
 
+use innermesh_host::resolver::ResolverPlan;
 use serde::{Deserialize, Serialize};
 
 use super::request::requests;
@@ -10,6 +11,7 @@ requests! {
     /// What is asked about names.
     DnsRequest {
         looks GET "/v1/dns/query": Query(DnsQueryRequest) -> QueryReport,
+        looks GET "/v1/dns/resolver": Resolver(DnsResolverRequest) -> ResolverPlan,
         looks GET "/v1/dns/zone": Zone(DnsZoneRequest) -> ZoneText,
     }
 }
@@ -57,6 +59,10 @@ pub enum Origin {
     /// An upstream name server, just now.
     Upstream,
 }
+
+/// What the host's own resolver has to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsResolverRequest {}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DnsZoneRequest {}

@@ -167,6 +167,7 @@ async fn each_request(each: &mut impl EachRequest) {
 
     let (name, rtype) = ("a b&type=x".into(), "AAAA".into());
     each.visit(DnsQueryRequest { name, rtype }).await;
+    each.visit(DnsResolverRequest {}).await;
     each.visit(DnsZoneRequest {}).await;
 }
 
@@ -267,6 +268,7 @@ fn requests_are_where_older_commands_and_scripts_ask_them() {
 /v1/certificates POST changes
 /v1/certificates/{serial} DELETE changes
 /v1/dns/query GET looks
+/v1/dns/resolver GET looks
 /v1/dns/zone GET looks
 /v1/evictions POST changes
 /v1/evictions/{node} DELETE changes

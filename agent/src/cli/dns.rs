@@ -1,8 +1,7 @@
 //! `agent dns`.
 
-use super::{failure::Failure, output::Output};
+use super::{Context, dns_setup, failure::Failure, output::Output};
 use crate::control::{
-    Client,
     dns::{DnsQueryRequest, DnsZoneRequest, QueryReport},
     node::StatusRequest,
 };
@@ -11,6 +10,8 @@ use crate::control::{
 pub enum Command {
     Query(QueryArguments),
     Zone(ZoneArguments),
+    Setup(dns_setup::SetupArguments),
+    Restore(dns_setup::RestoreArguments),
 }
 
 /// Query the agent's resolver.
@@ -33,8 +34,11 @@ pub struct ZoneArguments {
     output: Output,
 }
 
-pub async fn run(command: &Command, client: &Client) -> Result<(), Failure> {
+pub async fn run(command: &Command, context: &Context) -> Result<(), Failure> {
+    let client = context.client();
     match command {
+        Command::Setup(arguments) => dns_setup::setup(arguments, context).await,
+        Command::Restore(arguments) => dns_setup::restore(arguments, context).await,
         Command::Query(arguments) => {
             let name = if arguments.name.contains('.') {
                 arguments.name.clone()

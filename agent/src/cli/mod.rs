@@ -13,6 +13,7 @@ mod ca;
 mod cert;
 mod demo;
 mod dns;
+mod dns_setup;
 mod evict;
 mod failure;
 mod files;
@@ -99,7 +100,7 @@ enum Command {
     /// Manage the mesh's certificate authority.
     #[command(subcommand)]
     Ca(ca::Command),
-    /// Query the mesh's names.
+    /// Query the mesh's names, and have this host find them.
     #[command(subcommand)]
     Dns(dns::Command),
     #[command(subcommand, hide = true)]
@@ -229,7 +230,7 @@ async fn execute(command: Command, context: &mut Context) -> Result<(), Failure>
         Command::Record(command) => record::run(command, &context.client()).await,
         Command::Cert(command) => cert::run(command, &context.paths, &context.client()).await,
         Command::Ca(command) => ca::run(command, context).await,
-        Command::Dns(command) => dns::run(&command, &context.client()).await,
+        Command::Dns(command) => dns::run(&command, context).await,
         Command::Overlay(command) => overlay::run(&command, context).await,
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Completions { shell } => {

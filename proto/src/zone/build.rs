@@ -5,6 +5,8 @@ use std::{
     net::IpAddr,
 };
 
+use ipnet::{Ipv4Net, Ipv6Net};
+
 use super::{
     DomainName, InstanceRecord, LOW_TTL_S, Node, NodeRecords, Protocol, Rdata, Record, RecordType,
     RrSet, ServiceRecords, ServiceState, Soa, Srv, TTL_S, Zone, ZoneInput,
@@ -31,16 +33,7 @@ pub(super) fn build(input: &ZoneInput) -> Zone {
         names: BTreeMap::new(),
         pointers: BTreeMap::new(),
     };
-    builder.origins.extend(reverse_origins(
-        &input.ipv4.network().octets(),
-        input.ipv4.prefix_len(),
-        8,
-    ));
-    builder.origins.extend(reverse_origins(
-        &input.ula.network().octets(),
-        input.ula.prefix_len(),
-        4,
-    ));
+    builder.origins.extend(reverse_zones(input.ipv4, input.ula));
     builder.mesh();
     for (label, node) in &input.nodes {
         builder.node(label, node);
@@ -52,6 +45,17 @@ pub(super) fn build(input: &ZoneInput) -> Zone {
         builder.records(name, records);
     }
     builder.finish()
+}
+
+/// The zones that cover exactly the overlay's addresses.
+pub fn reverse_zones(ipv4: Ipv4Net, ula: Ipv6Net) -> Vec<DomainName> {
+    let mut zones = reverse_origins(&ipv4.network().octets(), ipv4.prefix_len(), 8);
+    zones.extend(reverse_origins(
+        &ula.network().octets(),
+        ula.prefix_len(),
+        4,
+    ));
+    zones
 }
 
 /// The zones that cover exactly the first `prefix` bits of `octets`, `step`

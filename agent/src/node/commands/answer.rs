@@ -169,6 +169,7 @@ impl AgentControl {
             DnsRequest::Query(it) => {
                 answer(it, |it| dns::query(&self.dns, it.name, it.rtype)).await
             }
+            DnsRequest::Resolver(it) => answer(it, |_| ready(dns::resolver(&self.node))).await,
             DnsRequest::Zone(it) => {
                 let zone = dns::zone(&self.dns);
                 answer(it, |_| ready(Ok(ZoneText { zone }))).await

@@ -1,12 +1,24 @@
 //! What the mesh's DNS answers here.
 
-use innermesh_proto::zone::{DomainName, RecordType};
+use std::net::IpAddr;
+
+use innermesh_proto::{
+    id::resolver_v4,
+    zone::{DomainName, RecordType, reverse_zones},
+};
 
 use crate::{
     control::{ControlError, dns::QueryReport},
     dns::Dns,
-    node::shared::refusals::invalid,
+    host::resolver::ResolverPlan,
+    node::shared::{
+        handles::Handles,
+        refusals::{invalid, refused},
+    },
 };
+
+/// The port that resolvers ask.
+const PORT: u16 = 53;
 
 /// Asks as a client would, and says where the answer came from.
 ///
@@ -27,4 +39,38 @@ pub fn zone(dns: &Dns) -> String {
         text.push('\n');
     }
     text
+}
+
+/// What the host's own resolver has to know of this node's.
+///
+/// # Errors
+/// When DNS isn't answered on the port that resolvers ask.
+pub fn resolver(node: &Handles) -> Result<ResolverPlan, ControlError> {
+    let state = node.ledger.state();
+    let listen = &node.config.dns_listen;
+    let servers: Vec<IpAddr> = if listen.is_empty() {
+        vec![
+            resolver_v4(state.ipv4).into(),
+            state.mesh.resolver_v6().into(),
+        ]
+    } else {
+        let asked = listen.iter().filter(|address| address.port() == PORT);
+        asked.map(|address| address.ip()).collect()
+    };
+    if servers.is_empty() {
+        return Err(refused(format!(
+            "names are answered on another port than {PORT}, which this host's resolver can't ask; \
+             change `listen` below `[dns]` in the configuration"
+        )));
+    }
+    let zones = reverse_zones(state.ipv4, state.mesh.ula());
+    Ok(ResolverPlan {
+        interface: node.config.interface.clone(),
+        servers,
+        domain: state.domain.to_string(),
+        reverse: zones
+            .iter()
+            .map(|zone| zone.to_string().trim_end_matches('.').to_string())
+            .collect(),
+    })
 }
