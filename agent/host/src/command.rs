@@ -1,19 +1,13 @@
 //! Commands of users: run by the shell, as who set them up, to their end.
 
-use std::{
-    fmt, io,
-    os::unix::process::{CommandExt, ExitStatusExt},
-    process::{ExitStatus, Stdio},
-    time::Duration,
-};
+use std::{fmt, io, os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
 
-use nix::{
-    sys::signal::{Signal, killpg},
-    unistd::{Pid, Uid, User, geteuid},
-};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use nix::unistd::{Uid, User, geteuid};
+use tokio::{process::Command, time::sleep};
 
-/// How much of a command's output is read at a time, and kept, in bytes.
+use super::program::{self, Ended, Outputs, RunError};
+
+/// How much of a command's output is kept, in bytes.
 const OUTPUT_BYTES: usize = 4096;
 
 /// A command of a user's, by `sh -c`.
@@ -82,39 +76,18 @@ impl fmt::Display for End {
 
 /// Runs a command to its end.
 pub(crate) async fn run(command: &UserCommand) -> Result<(), CommandError> {
-    let mut shell = shell(command)?;
-    let mut child = shell.spawn().map_err(CommandError::Shell)?;
-    let group = child.id().and_then(|id| i32::try_from(id).ok());
-    let (out, err) = (child.stdout.take(), child.stderr.take());
-    let ended = async {
-        // What it leaves running in the background may hold these open.
-        let said = async { tokio::join!(last_of(out), last_of(err)) };
-        tokio::pin!(said);
-        let mut heard = None;
-        let status = loop {
-            tokio::select! {
-                status = child.wait() => break status,
-                both = &mut said, if heard.is_none() => heard = Some(both),
-            }
-        };
-        if heard.is_none() {
-            let rest = tokio::time::timeout(Duration::from_millis(200), said).await;
-            heard = rest.ok();
-        }
-        (status, heard.unwrap_or_default())
-    };
-    let done = tokio::time::timeout(command.limit, ended).await;
-    let Ok((status, (out, err))) = done else {
-        if let Some(group) = group {
-            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
-        }
-        return Err(CommandError::Killed(command.limit));
-    };
-    let status = status.map_err(CommandError::Lost)?;
-    let said = if err.is_empty() { out } else { err };
+    let outputs = Outputs::Tail(OUTPUT_BYTES);
+    let done = program::run(shell(command)?, b"", outputs, sleep(command.limit)).await;
+    let Ended { status, out, err } = done.map_err(|error| match error {
+        RunError::Start(error) => CommandError::Shell(error),
+        RunError::TimedOut => CommandError::Killed(command.limit),
+        RunError::Lost(error) => CommandError::Lost(error),
+    })?;
     if status.success() {
         return Ok(());
     }
+    let (out, err) = (last_line(&out), last_line(&err));
+    let said = if err.is_empty() { out } else { err };
     let end = End::of(status);
     Err(CommandError::Failed { end, said })
 }
@@ -129,24 +102,17 @@ impl End {
     }
 }
 
-/// The shell of a command, in a process group of its own.
-fn shell(command: &UserCommand) -> Result<tokio::process::Command, CommandError> {
+/// The shell of a command.
+fn shell(command: &UserCommand) -> Result<Command, CommandError> {
     let uid = Uid::from_raw(command.uid);
     let user = User::from_uid(uid).ok().flatten();
-    let mut shell = std::process::Command::new("/bin/sh");
+    let mut shell = Command::new("/bin/sh");
     shell
         .args(["-c", &command.line])
         .env_clear()
-        .env(
-            "PATH",
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        )
+        .env("PATH", program::PATH)
         .envs(command.environment.iter().map(|(k, v)| (k, v)))
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
+        .current_dir("/");
     if let Some(user) = &user {
         shell.env("HOME", &user.dir);
         shell.env("USER", &user.name).env("LOGNAME", &user.name);
@@ -159,27 +125,11 @@ fn shell(command: &UserCommand) -> Result<tokio::process::Command, CommandError>
         let gid = user.map_or(command.uid, |user| user.gid.as_raw());
         shell.uid(command.uid).gid(gid);
     }
-    let mut shell = tokio::process::Command::from(shell);
-    shell.kill_on_drop(true);
     Ok(shell)
 }
 
-/// The last line that something said, read to its end.
-async fn last_of(said: Option<impl AsyncRead + Unpin>) -> String {
-    let Some(mut said) = said else {
-        return String::new();
-    };
-    let mut kept: Vec<u8> = Vec::new();
-    let mut buffer = vec![0; OUTPUT_BYTES];
-    while let Ok(count) = said.read(&mut buffer).await {
-        if count == 0 {
-            break;
-        }
-        kept.extend_from_slice(buffer.get(..count).unwrap_or_default());
-        let over = kept.len().saturating_sub(OUTPUT_BYTES);
-        kept.drain(..over);
-    }
-    let text = String::from_utf8_lossy(&kept);
+/// The last line of what something said.
+fn last_line(text: &str) -> String {
     let line = text.lines().rev().find(|line| !line.trim().is_empty());
     line.unwrap_or_default().trim().chars().take(300).collect()
 }

@@ -25,6 +25,7 @@ pub mod outside;
 #[warn(clippy::disallowed_methods)]
 pub mod overlay;
 pub mod owner;
+pub mod program;
 mod resolv;
 pub mod resolver;
 mod set;

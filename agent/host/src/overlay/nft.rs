@@ -5,17 +5,14 @@
     reason = "part of a backend that the simulation replaces as a whole"
 )]
 
-use std::{collections::BTreeMap, io, process::Stdio, time::Duration};
+use std::{collections::BTreeMap, io, time::Duration};
 
 use innermesh_proto::{filter::nft::TABLE, limits};
 use serde::Deserialize;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
-    process::Command,
-    time::timeout,
-};
+use tokio::{process::Command, time::sleep};
 
 use super::OverlayError;
+use crate::program::{self, Outputs, RunError};
 
 /// Lines of a refusal that are told; `nft` repeats the rule below each.
 const TOLD_CHARS: usize = 300;
@@ -79,56 +76,31 @@ pub fn parse_counters(text: &str) -> Option<BTreeMap<String, u64>> {
 }
 
 async fn run(arguments: &[&str], input: &str) -> Result<String, OverlayError> {
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => OverlayError::NoNft,
-        _ => OverlayError::Nft(format!("nft can't be run: {error}")),
-    };
-    let mut child = Command::new("nft")
+    let mut command = Command::new("nft");
+    command
         .args(arguments)
         .env_clear()
-        .env(
-            "PATH",
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        )
+        .env("PATH", program::PATH)
         .env("LC_ALL", "C")
-        .current_dir("/")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(failed)?;
-    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let told = async {
-        if let Some(mut stdin) = stdin {
-            // Where it ends early, its own words say why.
-            let _ = stdin.write_all(input.as_bytes()).await;
-        }
-    };
-    let ended = async { tokio::join!(told, all_of(stdout), all_of(stderr), child.wait()) };
+        .current_dir("/");
     let limit = Duration::from_millis(limits::NFT_MS);
-    let Ok(((), stdout, stderr, status)) = timeout(limit, ended).await else {
-        return Err(OverlayError::Nft(format!(
-            "nft didn't end within {} s",
-            limit.as_secs()
-        )));
-    };
-    if status.map_err(failed)?.success() {
-        return Ok(stdout);
+    let outputs = Outputs::All(limits::NFT_OUTPUT_BYTES);
+    let done = program::run(command, input.as_bytes(), outputs, sleep(limit)).await;
+    let ended = done.map_err(|error| match error {
+        RunError::Start(error) if error.kind() == io::ErrorKind::NotFound => OverlayError::NoNft,
+        RunError::Start(error) | RunError::Lost(error) => {
+            OverlayError::Nft(format!("nft can't be run: {error}"))
+        }
+        RunError::TimedOut => {
+            OverlayError::Nft(format!("nft didn't end within {} s", limit.as_secs()))
+        }
+    })?;
+    if ended.status.success() {
+        return Ok(ended.out);
     }
-    let first = stderr.lines().find(|line| !line.trim().is_empty());
+    let first = ended.err.lines().find(|line| !line.trim().is_empty());
     let said = first.unwrap_or("it says nothing").trim();
     Err(OverlayError::Nft(said.chars().take(TOLD_CHARS).collect()))
-}
-
-async fn all_of(said: Option<impl AsyncRead + Unpin>) -> String {
-    let mut bytes = Vec::new();
-    if let Some(said) = said {
-        let mut said = said.take(limits::NFT_OUTPUT_BYTES);
-        // What came before an error is shown all the same.
-        let _ = said.read_to_end(&mut bytes).await;
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]

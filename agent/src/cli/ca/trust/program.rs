@@ -1,24 +1,16 @@
-//! Runs the programs that keep a store: without a shell, with a time limit.
+//! Runs the programs that keep a store, and says why one failed.
 
 use std::{
     ffi::OsStr,
     io,
     path::{Path, PathBuf},
-    process::Stdio,
     time::Duration,
 };
 
-use nix::{
-    sys::signal::{Signal, killpg},
-    unistd::Pid,
-};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
-    process::Command,
-    time::sleep,
-};
+use tokio::{process::Command, time::sleep};
 
 use super::machine::Owner;
+use crate::host::program::{self, Ended, Outputs, RunError};
 
 /// How long one may take. Debian's `update-ca-certificates` makes Java's
 /// keystore anew, which takes some seconds on a small machine.
@@ -89,66 +81,29 @@ impl<'a> Call<'a> {
     }
 
     async fn run_until(self, end: impl Future<Output = ()>) -> Result<String, ProgramError> {
-        let program = || self.program.to_owned();
         let mut command = Command::new(self.program);
         command
             .args(&self.arguments)
             .env("LC_ALL", "C")
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // A group of its own, to end what it started as well.
-            .process_group(0)
-            .kill_on_drop(true);
+            .current_dir("/");
         if let Some(Owner { uid, gid }) = self.owner {
             // This also leaves the other groups of this process behind.
             command.uid(uid).gid(gid).env_remove("HOME");
         }
-        let mut child = command
-            .spawn()
-            .map_err(|e| ProgramError::Start(program(), e))?;
-        let group = child.id();
-        let (stdin, stdout, stderr) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let work = async {
-            let feed = async {
-                if let Some(mut stdin) = stdin {
-                    // One that doesn't want it has ended, and says why.
-                    let _ = stdin.write_all(self.input).await;
-                }
-            };
-            let ((), out, error, status) =
-                tokio::join!(feed, read(stdout), read(stderr), child.wait());
-            status.map(|status| (status, out, error))
-        };
-        let done = tokio::select! {
-            done = work => done,
-            () = end => {
-                if let Some(group) = group.and_then(|id| i32::try_from(id).ok()) {
-                    let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
-                }
-                return Err(ProgramError::TimedOut(program()));
-            }
-        };
-        let (status, out, error) = done.map_err(|e| ProgramError::Start(program(), e))?;
+        let program = || self.program.to_owned();
+        let done = program::run(command, self.input, Outputs::All(OUTPUT_BYTES), end).await;
+        let Ended { status, out, err } = done.map_err(|error| match error {
+            RunError::Start(error) | RunError::Lost(error) => ProgramError::Start(program(), error),
+            RunError::TimedOut => ProgramError::TimedOut(program()),
+        })?;
         if status.success() {
             return Ok(out);
         }
-        let told = [error, out];
+        let told = [err, out];
         let told = told.iter().map(|text| text.trim()).find(|t| !t.is_empty());
         let why = told.map_or_else(|| status.to_string(), one_line);
         Err(ProgramError::Failed(program(), why))
     }
-}
-
-/// All that comes out of one, as text.
-async fn read(from: Option<impl AsyncRead + Unpin>) -> String {
-    let mut bytes = Vec::new();
-    if let Some(from) = from {
-        let _ = from.take(OUTPUT_BYTES).read_to_end(&mut bytes).await;
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The end of a text, where programs say what went wrong.
