@@ -8,8 +8,10 @@
 //! a pipe from here and ends with the pipe: also when this process is killed.
 //! All files are on a file system in memory that the namespace alone sees.
 
+mod error;
 mod fit;
 mod host;
+mod lifeline;
 mod page;
 mod report;
 mod stage;
@@ -23,6 +25,7 @@ use std::{
     time::Duration,
 };
 
+use self::error::{DemoError, Tried};
 use super::failure::{FAILED, Failure};
 use tokio::{
     process::Command,
@@ -96,42 +99,6 @@ pub(super) async fn run(demo: Demo) -> Result<(), Failure> {
     }
 }
 
-/// Why the demo did not go on. Nothing stays behind.
-#[derive(Debug, thiserror::Error)]
-pub enum DemoError {
-    /// This machine can't hold it; what to change, one to a line.
-    #[error("this machine can't hold the demo yet:{}", .0.iter().map(|cure| format!("\n  - {cure}")).collect::<String>())]
-    Unfit(Vec<String>),
-    /// Something that the demo needs of the operating system failed.
-    #[error("{what}: {error}")]
-    System {
-        /// What was tried.
-        what: String,
-        /// What came of it.
-        error: io::Error,
-    },
-    /// What runs on the stage failed, and was told there.
-    #[error("the demo failed")]
-    Stage,
-    /// A step didn't do what it should.
-    #[error("{0} failed")]
-    Step(String),
-}
-
-/// Says what was tried when it fails.
-trait Tried<T> {
-    fn tried(self, what: impl Into<String>) -> Result<T, DemoError>;
-}
-
-impl<T, E: Into<io::Error>> Tried<T> for Result<T, E> {
-    fn tried(self, what: impl Into<String>) -> Result<T, DemoError> {
-        self.map_err(|error| DemoError::System {
-            what: what.into(),
-            error: error.into(),
-        })
-    }
-}
-
 /// Starts the stage and waits for it, or for a signal to end it.
 async fn outside(check: bool) -> Result<(), DemoError> {
     let way = fit::look().await?;
@@ -186,18 +153,5 @@ async fn told_to_stop() -> io::Result<()> {
         _ = terminate.recv() => {}
         _ = hangup.recv() => {}
     }
-    Ok(())
-}
-
-/// Waits until standard input, a pipe, ends: with the process that holds its
-/// other end. tokio's own standard input would keep a thread reading, and the
-/// program from ending.
-async fn lifeline() -> io::Result<()> {
-    use std::os::fd::AsFd;
-    use tokio::{io::AsyncReadExt, net::unix::pipe::Receiver};
-    let input = std::io::stdin().as_fd().try_clone_to_owned()?;
-    let mut pipe = Receiver::from_owned_fd(input)?;
-    let mut nothing = [0; 64];
-    while pipe.read(&mut nothing).await? > 0 {}
     Ok(())
 }

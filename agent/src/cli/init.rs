@@ -11,7 +11,7 @@ use serde::Serialize;
 use tracing::Instrument;
 
 use super::{
-    Context,
+    context::Context,
     failure::Failure,
     files,
     output::{Output, note},

@@ -11,6 +11,7 @@
 
 mod ca;
 mod cert;
+mod context;
 mod demo;
 mod dns;
 mod dns_setup;
@@ -44,11 +45,8 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde::Serialize;
 use tracing::{Instrument, Span};
 
-use self::{failure::Failure, output::Output, paths::Paths};
-use crate::{
-    control::Client,
-    telemetry::{self, LogFormat},
-};
+use self::{context::Context, failure::Failure, output::Output, paths::Paths};
+use crate::telemetry::LogFormat;
 
 /// Names, certificates and encrypted routes for your own machines, without a
 /// server in the middle.
@@ -118,37 +116,6 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
-}
-
-/// What every command is given.
-struct Context {
-    paths: Paths,
-    telemetry: Option<telemetry::Guard>,
-}
-
-impl Context {
-    fn client(&self) -> Client {
-        Client::new(&self.paths.socket)
-    }
-
-    /// Sets logs and traces up, once.
-    fn log(&mut self, format: LogFormat) -> Result<(), Failure> {
-        if self.telemetry.is_none() {
-            self.telemetry = Some(telemetry::init(format).map_err(Failure::failed)?);
-        }
-        Ok(())
-    }
-
-    /// The span of a command, with logs and traces set up, where the
-    /// environment asks for either. Elsewhere than in the agent, logs would
-    /// only stand between the lines that a person reads.
-    fn span(&mut self, command: &str, format: LogFormat) -> Result<Span, Failure> {
-        if !telemetry::is_asked_for() {
-            return Ok(Span::none());
-        }
-        self.log(format)?;
-        Ok(telemetry::command_span(command))
-    }
 }
 
 /// Runs one command line to its end.

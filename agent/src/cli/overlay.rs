@@ -3,7 +3,7 @@
 
 use clap::Subcommand;
 
-use super::{Context, failure::Failure, output::note};
+use super::{context::Context, failure::Failure, output::note};
 use crate::{
     host::disk::SystemDisk,
     overlay::{Overlay, SystemOverlay, stored},

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{
-    Context,
+    context::Context,
     failure::Failure,
     files,
     notify::{self, Notifier},

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Context, failure::Failure, output::note, run};
+use super::{context::Context, failure::Failure, output::note, run};
 
 const UNIT: &str = "innermesh.service";
 /// Closes the overlay at each boot, also where the agent doesn't start.

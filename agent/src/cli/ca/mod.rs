@@ -8,7 +8,7 @@ mod roster;
 mod trust;
 
 use super::{
-    Context,
+    context::Context,
     failure::Failure,
     output::{self, Output, or_dash, table, warn, yes_no},
 };

@@ -13,7 +13,7 @@ use std::{
 use nix::unistd::geteuid;
 use tokio::process::Command;
 
-use super::DemoError;
+use super::error::DemoError;
 
 /// How namespaces are had on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

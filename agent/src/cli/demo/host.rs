@@ -21,7 +21,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{DemoError, Tried, fit, lifeline};
+use super::{
+    error::{DemoError, Tried},
+    fit, lifeline,
+};
 
 /// All files of the demo, in memory.
 pub const FOLDER: &str = "/run/innermesh-demo";
@@ -235,5 +238,5 @@ pub async fn hold(name: &str) -> Result<(), DemoError> {
     // /proc is still the machine's, so this is the id that the user's shell knows.
     let pid = fs::read_link("/proc/self").tried("reading /proc/self")?;
     println!("{}", pid.display());
-    lifeline().await.tried("waiting for the stage")
+    lifeline::ends().await.tried("waiting for the stage")
 }

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{DemoError, Tried};
+use super::error::{DemoError, Tried};
 use crate::ca::pem;
 
 /// Clients at the same time.

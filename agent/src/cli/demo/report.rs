@@ -14,7 +14,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{DemoError, Tried, host::Host};
+use super::{
+    error::{DemoError, Tried},
+    host::Host,
+};
 
 /// As `println!`, which would panic where nobody reads any more.
 macro_rules! say {

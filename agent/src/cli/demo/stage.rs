@@ -15,7 +15,8 @@ use nix::mount::{MsFlags, mount};
 use tokio::process::Command;
 
 use super::{
-    DemoError, Tried, fit,
+    error::{DemoError, Tried},
+    fit,
     host::{FOLDER, Host},
     lifeline,
     report::Report,
@@ -33,7 +34,7 @@ const NAMES: [&str; 3] = ["birch", "cedar", "maple"];
 pub async fn run(check: bool) -> Result<(), Failure> {
     let report = Report::new(check);
     let mut hosts = Vec::new();
-    let end = lifeline();
+    let end = lifeline::ends();
     tokio::pin!(end);
     let played = tokio::select! {
         played = play(&mut hosts, &report) => played,

@@ -9,7 +9,8 @@ use std::{
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
-    DemoError, fit,
+    error::DemoError,
+    fit,
     host::Host,
     report::{Report, Step},
 };
