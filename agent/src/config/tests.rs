@@ -1,0 +1,172 @@
+//! What may stand in the file, and what is refused.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, Path::new("/etc/innermesh/config.toml"))
+}
+
+fn refusal(text: &str) -> String {
+    parse(text).unwrap_err().to_string()
+}
+
+#[test]
+fn a_leaders_term_is_a_minute_to_a_month() {
+    let term = |text: &str| parse(&format!("[ca]\nterm = \"{text}\"")).map(|c| c.ca.term);
+    assert_eq!(Config::default().ca.term.duration().as_secs(), 6 * 3600);
+    assert_eq!(term("1h30m").unwrap().duration().as_secs(), 5400);
+    for bad in ["", "5s", "60d", "soon"] {
+        assert!(term(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn an_empty_file_is_the_default() {
+    let config = parse("").unwrap();
+    assert_eq!(config, Config::default());
+    assert_eq!(
+        config.listen(),
+        [
+            "[::]:51819".parse().unwrap(),
+            "0.0.0.0:51819".parse().unwrap()
+        ]
+    );
+    assert_eq!(config.tunnel.interface.as_str(), "im0");
+    assert_eq!(
+        (config.tunnel.listen_port, config.tunnel.mtu),
+        (51820, 1280)
+    );
+    assert!(config.dns.listens().is_empty() && config.dns.upstreams().is_empty());
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = parse(
+        r#"
+        listen = "192.0.2.1:1000"
+        advertise = ["198.51.100.7", "[2001:db8::1]:2000"]
+        [tunnel]
+        interface = "mesh-0"
+        listen_port = 3000
+        mtu = 1420
+        backend = "none"
+        [dns]
+        listen = ["127.0.0.1:5353"]
+        upstream = ["9.9.9.9"]
+        [page]
+        listen = ["192.0.2.1", "192.0.2.2:80"]
+        port = 4000
+        [containers]
+        mesh = false
+        [log]
+        format = "json"
+        "#,
+    )
+    .unwrap();
+    assert!(!config.containers.mesh && Config::default().containers.mesh);
+    assert_eq!(config.listen(), ["192.0.2.1:1000".parse().unwrap()]);
+    assert_eq!(
+        config.advertised(),
+        [
+            "198.51.100.7:1000".parse().unwrap(),
+            "[2001:db8::1]:2000".parse().unwrap()
+        ]
+    );
+    assert_eq!(config.tunnel.backend, BackendChoice::None);
+    assert_eq!(config.dns.listens(), ["127.0.0.1:5353".parse().unwrap()]);
+    assert_eq!(config.dns.upstreams(), ["9.9.9.9:53".parse().unwrap()]);
+    assert_eq!(
+        config.page.listens(),
+        [
+            "192.0.2.1:4000".parse().unwrap(),
+            "192.0.2.2:80".parse().unwrap()
+        ]
+    );
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(
+        parse(&config.to_toml()),
+        Ok(config),
+        "what is printed can be read"
+    );
+}
+
+#[test]
+fn a_key_that_does_not_exist_is_named_with_its_file_and_line() {
+    let text = refusal("listen = \"[::]:1\"\n[tunnel]\nport = 1\n");
+    assert!(
+        text.starts_with("/etc/innermesh/config.toml, line 3: "),
+        "{text}"
+    );
+    assert!(text.contains("`port`"), "{text}");
+    assert!(refusal("lsten = 1").contains("`lsten`"));
+}
+
+#[test]
+fn values_that_can_not_work_are_refused_with_the_reason() {
+    for (text, reason) in [
+        ("listen = \"[::]:51820\"", "both port 51820"),
+        ("[page]\nport = 0", "[page] has port 0"),
+        ("[page]\nlisten = [\"[::1]:0\"]", "[page] has port 0"),
+        ("[tunnel]\nmtu = 1279", "1280 to 9000"),
+        (
+            "[tunnel]\ninterface = \"a/b\"",
+            "can't be the tunnel's interface",
+        ),
+        (
+            "[tunnel]\ninterface = \"lo\"",
+            "can't be the tunnel's interface",
+        ),
+        ("[tunnel]\nbackend = \"magic\"", "`magic`"),
+        ("advertise = [\"0.0.0.0\"]", "nobody can reach"),
+        ("advertise = [\"a.example\"]", "is not an address"),
+        ("[dns]\nupstream = [\"1.1.1.1:99999\"]", "is not an address"),
+    ] {
+        let message = refusal(text);
+        assert!(message.contains(reason), "{text}: {message}");
+    }
+    let many = vec!["\"192.0.2.1\""; ADDRESSES + 1].join(",");
+    assert!(refusal(&format!("advertise = [{many}]")).contains("at most 16"));
+}
+
+#[test]
+fn a_service_file_is_read_and_two_for_one_name_are_refused() {
+    let file = |name: &str| PathBuf::from(name);
+    let text = "name = \"photos\"\nport = 8080\ncheck = \"tcp\"";
+    let photos = parse_service(text.as_bytes(), &file("a.toml")).unwrap();
+    assert_eq!((photos.name.as_str(), photos.port), ("photos", 8080));
+    let twice = vec![(file("a.toml"), photos.clone()), (file("b.toml"), photos)];
+    let error = merge_services(twice).unwrap_err().to_string();
+    assert_eq!(error, "b.toml: the service photos stands in a.toml already");
+    let error = parse_service(b"name = 'a'\nport = 0", &file("c.toml")).unwrap_err();
+    assert!(
+        error.to_string().starts_with("c.toml: a service's port"),
+        "{error}"
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_parser_panic(text in "\\PC{0,80}") {
+        let _ = parse(&text);
+        let _ = parse_service(text.as_bytes(), Path::new("x"));
+    }
+
+    #[test]
+    fn no_mix_of_what_toml_is_made_of_makes_the_parser_panic(
+        parts in prop::collection::vec(
+            prop_oneof![
+                Just("listen"), Just("advertise"), Just("[tunnel]"), Just("[[dns]]"), Just("mtu"),
+                Just("interface"), Just(" = "), Just("\n"), Just("\""), Just("'''"), Just("["),
+                Just("]"), Just("{"), Just("}"), Just(","), Just("."), Just("-1"), Just("99999999999"),
+                Just("[::]:1"), Just("im0"), Just("é"), Just("name"), Just("port"), Just("\\u"),
+            ],
+            0..40,
+        ),
+    ) {
+        let text = parts.concat();
+        let _ = parse(&text);
+        let _ = parse_service(text.as_bytes(), Path::new("x"));
+    }
+}
