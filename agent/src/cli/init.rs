@@ -122,7 +122,8 @@ Write the passphrase down, and move the file off this node: a USB stick in a
 drawer will do. They are needed to make another node a CA node, and when this
 one is lost.
 
-Next: `agent{option} invite` prints what another machine needs to join.
+Next: `agent{option} dns setup` has all programs of this machine find the mesh's
+names, and `agent{option} invite` prints what another machine needs to join.
 "
     )
 }

@@ -107,8 +107,7 @@ pub async fn join(arguments: Arguments, context: &mut Context) -> Result<(), Fai
         }
     };
     let report = report.map_err(Failure::failed)?;
-    let resolved = Path::new("/run/systemd/resolve").is_dir();
-    let setup = resolver_setup(&report, &interface, resolved);
+    let setup = format!("agent{} dns setup", context.paths.option());
     let printed = Printed {
         mesh: report.mesh.to_string(),
         domain: report.domain.to_string(),
@@ -117,9 +116,7 @@ pub async fn join(arguments: Arguments, context: &mut Context) -> Result<(), Fai
         resolver: report.resolver,
         resolver_setup: setup.clone(),
     };
-    arguments
-        .output
-        .print(&printed, || text(&report, &setup, resolved))?;
+    arguments.output.print(&printed, || text(&report, &setup))?;
     if arguments.no_start {
         return Ok(());
     }
@@ -160,7 +157,7 @@ fn told(step: &AskStep) -> String {
     }
 }
 
-fn text(report: &JoinReport, setup: &str, resolved: bool) -> String {
+fn text(report: &JoinReport, setup: &str) -> String {
     let JoinReport {
         mesh,
         domain,
@@ -169,35 +166,17 @@ fn text(report: &JoinReport, setup: &str, resolved: bool) -> String {
         ..
     } = report;
     let addresses = init::join(addresses);
-    let how = if resolved {
-        "run this as root"
-    } else {
-        "put this at the top of /etc/resolv.conf"
-    };
     format!(
         "This node is {name}.{domain}.
 
   mesh       {mesh}
   addresses  {addresses}
 
-While the agent runs, it answers the mesh's names. To have all programs of
-this machine ask it, {how}:
-
-  {setup}
+The agent answers the mesh's names. `{setup}`, as root, has all programs of
+this machine find them.
 
 "
     )
-}
-
-/// What points this host's resolver at the mesh: a command where
-/// systemd-resolved runs, otherwise a line for the top of resolv.conf.
-fn resolver_setup(report: &JoinReport, interface: &str, resolved: bool) -> String {
-    let (address, domain) = (report.resolver.ip(), &report.domain);
-    if resolved {
-        format!("resolvectl dns {interface} {address} && resolvectl domain {interface} '~{domain}'")
-    } else {
-        format!("nameserver {address}")
-    }
 }
 
 #[cfg(test)]
@@ -207,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_for_the_resolver_fits_what_the_host_runs() {
+    fn who_has_joined_is_told_how_its_programs_find_the_mesh_s_names() {
         let report = JoinReport {
             mesh: MeshId([1; 32]),
             domain: "in.example.org".parse().unwrap(),
@@ -215,14 +194,8 @@ mod tests {
             addresses: vec!["10.9.0.3".parse().unwrap()],
             resolver: "10.9.0.53:53".parse().unwrap(),
         };
-        assert_eq!(
-            resolver_setup(&report, "im0", true),
-            "resolvectl dns im0 10.9.0.53 && resolvectl domain im0 '~in.example.org'"
-        );
-        let line = resolver_setup(&report, "im0", false);
-        assert_eq!(line, "nameserver 10.9.0.53");
-        let text = text(&report, &line, false);
+        let text = text(&report, "agent dns setup");
         assert!(text.contains("beta.in.example.org"), "{text}");
-        assert!(text.contains("top of /etc/resolv.conf"), "{text}");
+        assert!(text.contains("`agent dns setup`"), "{text}");
     }
 }
