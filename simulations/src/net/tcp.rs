@@ -31,8 +31,8 @@ use crate::clock;
 const BACKLOG: usize = 128;
 /// Bytes under way in one direction of a connection.
 const WINDOW: usize = 64 * 1024;
-/// Bytes that are under way as one.
-const SEGMENT: usize = 16 * 1024;
+/// Bytes that are lost or arrive as one: a packet that every link takes.
+const SEGMENT: usize = 1200;
 /// How much later bytes arrive that were lost once.
 const AGAIN: Duration = Duration::from_millis(200);
 /// How often bytes are sent before the connection is given up (tcp_retries2 of
