@@ -99,7 +99,7 @@ pub async fn serve(acme: Arc<Acme>, shown: Arc<Shown>, listeners: Vec<Tcp>, cloc
         .with_no_client_auth()
         .with_cert_resolver(shown);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let server = Arc::new(Server {
+    let server = Arc::new(AcmeServer {
         acme,
         tls: TlsAcceptor::from(Arc::new(config)),
         clock: clock.clone(),
@@ -125,13 +125,13 @@ pub async fn serve(acme: Arc<Acme>, shown: Arc<Shown>, listeners: Vec<Tcp>, cloc
     while accepting.join_next().await.is_some() {}
 }
 
-struct Server {
+struct AcmeServer {
     acme: Arc<Acme>,
     tls: TlsAcceptor,
     clock: Arc<dyn Clock>,
 }
 
-impl Server {
+impl AcmeServer {
     async fn answered(
         self: Arc<Self>,
         (stream, from): (Box<dyn Stream>, SocketAddr),
