@@ -3,7 +3,6 @@
 use std::{
     io::{self, IsTerminal, Read},
     net::{IpAddr, SocketAddr},
-    path::Path,
 };
 
 use innermesh_proto::name::Label;
