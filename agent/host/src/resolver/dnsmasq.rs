@@ -33,7 +33,7 @@ pub(super) fn is_asked_for(root: &Path) -> bool {
         .iter()
         .filter_map(|file| fs::read_to_string(file).ok());
     // The last one that says anything counts.
-    let said = texts.filter_map(|text| dns(&text)).last();
+    let said = texts.filter_map(|text| dns(&text)).next_back();
     said.as_deref() == Some("dnsmasq")
 }
 
