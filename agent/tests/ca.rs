@@ -266,7 +266,10 @@ fn on_a_terminal_the_file_of_this_machine_is_used_once_somebody_agrees() {
     let phrase = format!("{}\n", machine.passphrase);
     let keys = [("[y/N] ", "y\n"), ("root-recovery.pem: ", phrase.as_str())];
     let (done, seen) = typed(&machine, "ca promote alpha", &keys);
-    assert!(done && seen.contains("Created an intermediate certificate for alpha"), "{seen}");
+    assert!(
+        done && seen.contains("Created an intermediate certificate for alpha"),
+        "{seen}"
+    );
     assert!(!seen.contains(&machine.passphrase), "{seen}");
     let status = machine.json(&["ca", "status"]);
     let issuers = status["issuers"].as_array().unwrap();

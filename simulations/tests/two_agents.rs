@@ -141,7 +141,10 @@ async fn ledger_time_goes_on_while_nothing_happens() {
     let first = index();
     for hour in 1..=2 {
         tokio::time::sleep(Duration::from_secs(3600)).await;
-        until("an hourly batch", PATIENCE, async || index() == first + hour).await;
+        until("an hourly batch", PATIENCE, async || {
+            index() == first + hour
+        })
+        .await;
     }
 }
 

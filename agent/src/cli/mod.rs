@@ -23,6 +23,7 @@ mod invite;
 mod join;
 mod leave;
 mod man;
+mod names;
 mod network;
 mod notify;
 mod output;

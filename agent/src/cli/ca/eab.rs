@@ -2,7 +2,7 @@
 
 use innermesh_proto::name::MeshDomain;
 
-use super::super::{cert::full_name, failure::Failure, output::Output};
+use super::super::{failure::Failure, names::full_name, output::Output};
 use crate::control::{
     Client,
     acme::{EabAddRequest, EabRmRequest},

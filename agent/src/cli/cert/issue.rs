@@ -6,16 +6,13 @@ use std::{
     sync::Arc,
 };
 
-use innermesh_proto::{
-    certificate::{Certificate, is_dns_name},
-    limits,
-    name::MeshDomain,
-};
+use innermesh_proto::{certificate::Certificate, limits, name::MeshDomain};
 use serde::Serialize;
 
 use super::{
     super::{
         failure::Failure,
+        names::full_name,
         output::{self, Output},
         paths::Paths,
     },
@@ -271,26 +268,6 @@ fn text(printed: &Printed) -> String {
     )
 }
 
-/// What stands below the mesh's domain is a full name; any other gets the
-/// domain behind it, unless a final dot says that it is full.
-pub(in crate::cli) fn full_name(typed: &str, domain: &MeshDomain) -> Result<String, Failure> {
-    let lower = typed.to_ascii_lowercase();
-    let full = match lower.strip_suffix('.') {
-        Some(full) => full.to_string(),
-        None if domain.contains(&lower) => lower,
-        None => format!("{lower}.{domain}"),
-    };
-    if !is_dns_name(&full) {
-        return Err(Failure::usage(format!("\"{typed}\" is not a name")));
-    }
-    if !domain.contains(&full) {
-        return Err(Failure::usage(format!(
-            "{full} is not below {domain}, and this mesh certifies nothing else"
-        )));
-    }
-    Ok(full)
-}
-
 /// The key that is there already, if it is one that was made for this mesh;
 /// `None` when there are no files yet.
 ///
@@ -337,27 +314,5 @@ fn refused(error: &SetError) -> Failure {
             path.display()
         )),
         SetError::Link(_) | SetError::Io(..) => Failure::failed(error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_short_name_gets_the_domain_and_a_foreign_one_is_refused() {
-        let domain = "in.example.org".parse().unwrap();
-        let full = |typed| full_name(typed, &domain);
-        assert_eq!(full("Photos").as_deref(), Ok("photos.in.example.org"));
-        assert_eq!(full("a.alpha").as_deref(), Ok("a.alpha.in.example.org"));
-        assert_eq!(full("a.in.example.org").as_deref(), Ok("a.in.example.org"));
-        assert_eq!(full("a.in.example.org.").as_deref(), Ok("a.in.example.org"));
-        for bad in ["a.example.com.", "", "a..b", "../x", "a b", "a/b"] {
-            assert_eq!(
-                full(bad).unwrap_err().code,
-                super::super::super::failure::USAGE,
-                "{bad}"
-            );
-        }
     }
 }

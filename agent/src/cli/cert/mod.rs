@@ -6,8 +6,6 @@ mod issue;
 mod list;
 mod owner;
 
-pub(in crate::cli) use self::issue::full_name;
-
 use std::{path::PathBuf, time::Duration};
 
 use innermesh_proto::certificate::Serial;
