@@ -1,6 +1,8 @@
 //! The configuration file, as values. Pure: who reads the file, and where it
 //! lies, is the command line's business.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 mod values;
 
 #[cfg(test)]
@@ -114,7 +116,6 @@ pub struct AcmeConfig {
     /// Where it listens, [`AcmeConfig::port`] unless said otherwise; empty for
     /// the mesh's resolver addresses.
     listen: Vec<Address>,
-    /// Its port.
     pub port: u16,
 }
 
@@ -172,7 +173,6 @@ const ADDRESSES: usize = limits::ENDPOINTS;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}{}: {message}", .file.display(), .line.map(|n| format!(", line {n}")).unwrap_or_default())]
 pub struct ConfigError {
-    /// The file.
     pub file: PathBuf,
     /// Where in it, from 1, if that is known.
     pub line: Option<usize>,

@@ -9,6 +9,8 @@
 //! other half is a secret that reaches it by the admin's hands alone, and shows
 //! the machine that it was that admin who let it in.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{fmt, net::SocketAddr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
@@ -32,7 +34,6 @@ pub type Nonce = [u8; 32];
 /// A machine asks to be let in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
-    /// Its key.
     pub node: PublicKey,
     /// The name that it wants.
     pub name: Label,
@@ -53,7 +54,6 @@ impl Ask {
 /// The machine asks for news of its request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wait {
-    /// Its key.
     pub node: PublicKey,
     /// Its key over [`Wait::message`].
     pub possession: Signature,
@@ -71,7 +71,6 @@ impl Wait {
 /// What the machine committed to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reveal {
-    /// Its nonce.
     pub nonce: Nonce,
     /// Its key over [`Admit::possession_message`].
     pub possession: Signature,
@@ -93,7 +92,6 @@ pub struct KeyReveal {
 pub struct KeyedWait {
     /// What is asked.
     pub wait: Wait,
-    /// The key.
     pub key: KeyReveal,
 }
 
@@ -102,7 +100,6 @@ pub struct KeyedWait {
 pub struct Offer {
     /// The admin's key.
     pub admin: PublicKey,
-    /// Its nonce.
     pub nonce: Nonce,
     /// How far its ledger is: the machine takes no ledger that lacks this.
     pub position: Position,
@@ -185,13 +182,11 @@ pub enum AdmissionAnswer {
 /// A machine that asks to be let in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asking {
-    /// Its key.
     pub node: PublicKey,
     /// The name that it wants.
     pub name: Label,
     /// Its address, as the contacted member sees it.
     pub remote: SocketAddr,
-    /// Its commitment.
     pub commitment: Hash,
     /// How long it has been waiting, in milliseconds.
     pub age_ms: u64,
@@ -222,7 +217,6 @@ pub struct Transcript {
     pub node: PublicKey,
     /// The name that it wants.
     pub name: Label,
-    /// Its nonce.
     pub nonce: Nonce,
     /// The admin's.
     pub offer: Offer,

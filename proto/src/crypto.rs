@@ -2,6 +2,8 @@
 //! verifying is done by the host (the simulation seeds and remembers it); only
 //! SHA-256 is computed here.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -87,7 +89,6 @@ impl Signature {
         Self([r.try_into().expect("32"), s.try_into().expect("32")])
     }
 
-    /// Its 64 bytes.
     pub fn to_bytes(&self) -> [u8; 64] {
         let mut out = [0; 64];
         out[..32].copy_from_slice(&self.0[0]);

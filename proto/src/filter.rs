@@ -5,6 +5,8 @@
 //! and no program: [`nft`] says it in nftables' words, [`FilterPlan::routes`]
 //! in the routing table's.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 pub mod nft;
 
 use std::{
@@ -67,7 +69,6 @@ impl From<Interface> for String {
 /// proves nothing, as both can be made up by somebody on a LAN.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Containers {
-    /// The bridge.
     pub bridge: Interface,
     /// A subnet of the addresses that the bridge itself has.
     pub subnet: IpNet,
@@ -76,9 +77,7 @@ pub struct Containers {
 /// An address on one interface.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LanAddress {
-    /// The interface.
     pub interface: Interface,
-    /// The address.
     pub address: IpAddr,
 }
 

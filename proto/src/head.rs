@@ -4,6 +4,8 @@
 //! A node's gossip address isn't in the head: it follows from the key
 //! ([`crate::gate::gossip_address`]), so nobody can claim another's.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -104,7 +106,6 @@ pub struct Announcement {
     pub quic: Vec<SocketAddr>,
     /// Its WireGuard interface, if it has one.
     pub wireguard: Option<WireGuard>,
-    /// Its service instances.
     pub services: BTreeMap<Label, Instance>,
     /// Members that it cuts off; they count where it is an admin.
     pub holds: Vec<Hold>,
@@ -124,7 +125,6 @@ pub struct WireGuard {
 /// One service on one node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {
-    /// Its port.
     pub port: u16,
     /// Its transport.
     pub protocol: Protocol,
@@ -360,12 +360,10 @@ pub struct HeadTable {
 }
 
 impl HeadTable {
-    /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (&NodeId, &Known)> {
         self.known.iter()
     }
 
-    /// One node's.
     pub fn get(&self, node: &NodeId) -> Option<&Known> {
         self.known.get(node)
     }

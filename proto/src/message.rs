@@ -1,5 +1,7 @@
 //! What the bodies of RPCs mean, by method (see [`crate::rpc::method`]).
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -186,7 +188,6 @@ pub struct IssuerKeys {
 /// sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RaftProgress {
-    /// Who leads.
     pub leader: Option<NodeId>,
     /// How often a leader was elected so far.
     pub term: u64,
@@ -206,7 +207,6 @@ pub struct VoterSeen {
 /// CUT_OFF: asks whether the peer has nothing to do with a node any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CutOffQuery {
-    /// The node.
     pub node: NodeId,
 }
 

@@ -1,5 +1,7 @@
 //! Where the two kinds of fact meet: the ledger (who may) and gossip (who is).
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
@@ -57,7 +59,6 @@ pub struct NodeView {
     /// then is it known whether others it vouches for, or it itself, were
     /// revoked (S13).
     pub ledger_caught_up: bool,
-    /// What it announces.
     pub announcement: Arc<Announcement>,
     /// Whether its newest announcement is still to be fetched.
     pub loading: bool,

@@ -6,6 +6,8 @@
 //! its node is away (the last answer, with a low TTL), and never NXDOMAIN
 //! where it exists with other types (NODATA).
 
+#![allow(missing_docs, reason = "the names say it")]
+
 mod build;
 mod name;
 mod record;
@@ -43,7 +45,6 @@ const ALIASES: usize = 8;
 /// What a zone is made from.
 #[derive(Clone, Debug)]
 pub struct ZoneInput {
-    /// The mesh's domain.
     pub domain: MeshDomain,
     /// The IPv4 overlay; its reverse zone is served.
     pub ipv4: Ipv4Net,
@@ -66,7 +67,6 @@ pub struct ZoneInput {
 /// What is known of a member.
 #[derive(Clone, Debug, Default)]
 pub struct NodeRecords {
-    /// Its addresses.
     pub addresses: Vec<IpAddr>,
     /// Whether it is alive, as far as is known here.
     pub live: bool,
@@ -103,7 +103,6 @@ pub struct InstanceRecord {
     pub node: Label,
     /// Where clients reach it.
     pub addresses: Vec<IpAddr>,
-    /// Its port.
     pub port: u16,
     /// Its transport.
     pub protocol: Protocol,
@@ -117,9 +116,7 @@ pub struct InstanceRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
-    /// TCP.
     Tcp,
-    /// UDP.
     Udp,
 }
 

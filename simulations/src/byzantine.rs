@@ -1,6 +1,8 @@
 //! A member that lies: it has a valid identity and certificate, speaks QUIC,
 //! and says what no agent of ours says.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 mod claims;
 mod spam;
 
@@ -144,7 +146,6 @@ pub struct Byzantine {
     old: Vec<(Head, Sealed)>,
     /// The WireGuard interfaces of others.
     tunnels: BTreeMap<NodeId, WireGuard>,
-    /// Where it is.
     address: IpAddr,
     seq: u64,
     /// Counts what it asks for, so that each time is another.
@@ -413,7 +414,6 @@ impl Byzantine {
         self.state.mesh.to_string()
     }
 
-    /// Who it is.
     pub fn id(&self) -> NodeId {
         self.key.public().node_id()
     }

@@ -1,6 +1,8 @@
 //! What must hold, by the numbers of SAFETY.md: after every event what may
 //! never be wrong, and at the end what the agents must have come to.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 mod authors;
 
 use std::{
@@ -396,7 +398,6 @@ pub struct Model {
     pub issued: BTreeMap<Hash, bool>,
     /// Certificates that were revoked, it was said, and their keys.
     pub revoked: BTreeMap<Serial, Hash>,
-    /// Who was evicted.
     pub evicted: BTreeSet<NodeId>,
     /// Days that have passed since all above was new.
     days: u64,
@@ -424,7 +425,6 @@ impl Model {
 /// A machine that joined.
 #[derive(Clone, Debug)]
 pub struct Member {
-    /// Its name.
     pub name: String,
     /// Its overlay addresses.
     pub addresses: BTreeSet<IpAddr>,
@@ -432,9 +432,7 @@ pub struct Member {
 
 /// One running machine, for [`Model::holds`].
 pub struct Running<'a> {
-    /// Its number.
     pub number: usize,
-    /// Its agent.
     pub agent: &'a Agent,
     /// Itself.
     pub machine: &'a Machine,

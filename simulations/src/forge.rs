@@ -1,6 +1,8 @@
 //! chitchat's messages written by hand, so that what no chitchat would say can
 //! be said. Little-endian; a text is its length (u16) and UTF-8.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::net::{IpAddr, SocketAddr};
 
 /// One entry of a digest.
@@ -8,7 +10,6 @@ use std::net::{IpAddr, SocketAddr};
 pub struct Entry {
     /// The node's id as text.
     pub node: String,
-    /// Its generation.
     pub generation: u64,
     /// Its gossip address.
     pub address: SocketAddr,

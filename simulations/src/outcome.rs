@@ -1,5 +1,7 @@
 //! What comes of a run.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +11,6 @@ use crate::{profile::Profile, schedule::Schedule};
 /// What came of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Of which scenario.
     pub scenario: String,
     /// Machines.
     pub nodes: usize,

@@ -1,6 +1,8 @@
 //! What is done to a world, as data: made from a seed, saved, replayed and
 //! shrunk.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::fmt;
 
 use innermesh_proto::ledger::RULES;
@@ -21,7 +23,6 @@ pub const FORMAT: u32 = 1;
 pub struct Schedule {
     /// [`FORMAT`].
     pub format: u32,
-    /// Of which scenario.
     pub scenario: String,
     /// Machines; the first makes the mesh.
     pub nodes: usize,
@@ -65,7 +66,6 @@ impl fmt::Display for Profile {
 pub struct Step {
     /// When, after all have joined.
     pub at_ms: u64,
-    /// What.
     pub act: Act,
 }
 

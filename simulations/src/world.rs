@@ -1,5 +1,7 @@
 //! A world: hosts on one network, everything in them from one seed.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -30,7 +32,6 @@ pub const START_MS: u64 = 1_800_000_000_000;
 /// The port of the simulated agents.
 pub const PORT: u16 = 51819;
 
-/// A world.
 pub struct World {
     seed: u64,
     /// The network.
@@ -43,7 +44,6 @@ pub struct World {
 pub struct Machine {
     /// Its name, which other machines can resolve.
     pub name: String,
-    /// Where it is.
     pub address: IpAddr,
     /// Its place in the network.
     pub place: HostId,
@@ -53,7 +53,6 @@ pub struct Machine {
     pub disk: SimDisk,
     /// Its files outside the state folder, and its programs.
     pub outside: SimOutside,
-    /// Its clock.
     pub clock: Arc<SimClock>,
     /// The newest rules of the ledger that its build knows.
     pub rules: u32,

@@ -2,6 +2,8 @@
 //! laboratory: a way for its requests, which writes down what was answered, and
 //! a web server for its challenges. RFC 8555.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
@@ -58,7 +60,6 @@ pub struct Exchange {
     pub headers: BTreeSet<String>,
     /// What the body is said to be.
     pub content_type: Option<String>,
-    /// The body.
     pub body: Vec<u8>,
 }
 

@@ -1,5 +1,7 @@
 //! A real agent on a host of the laboratory, driven by its command line.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     fs,
     net::SocketAddr,
@@ -265,7 +267,6 @@ impl<'lab> Agent<'lab> {
             .unwrap_or_default()
     }
 
-    /// Its status.
     #[must_use]
     pub fn status(&self) -> Value {
         self.json(&["status"])

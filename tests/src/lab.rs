@@ -9,6 +9,8 @@
 //! machine's own network. Each host also has its own `/run` (two agents on
 //! one machine would share `/run/wireguard`) and its own `/etc/resolv.conf`.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     collections::BTreeSet,
     fs::{self, File},
@@ -248,7 +250,6 @@ impl Drop for Lab {
     }
 }
 
-/// One host.
 #[derive(Debug)]
 pub struct Host {
     /// `host0` and up.

@@ -2,6 +2,8 @@
 //! come from the agent, it trusts the mesh's root, and it has copies of its
 //! own of the folders that servers are set up in, gone with the laboratory.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -31,7 +33,6 @@ pub fn directory() -> String {
 /// The host of a running agent, set up for servers.
 #[derive(Debug)]
 pub struct Web<'lab> {
-    /// The host.
     pub host: &'lab Host,
     state: PathBuf,
 }

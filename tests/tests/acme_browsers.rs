@@ -18,7 +18,6 @@ use serde_json::{Value, json};
 const TEXT: &str = "the photos of beta\n";
 /// Outside the mesh's domain.
 const OUTSIDE: &str = "www.example.com";
-/// The visitor's home.
 const HOME: &str = "/run/visitor";
 /// Firefox's port for a remote control, unless told otherwise.
 const MARIONETTE: u16 = 2828;

@@ -1,6 +1,8 @@
 //! PEM (RFC 7468): labelled base64 between lines of dashes. Text around the
 //! blocks is explanatory and is skipped, as openssl does.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::iter;
 
 use data_encoding::BASE64;
@@ -8,7 +10,6 @@ use data_encoding::BASE64;
 /// Largest file that is read, in bytes.
 pub const FILE_BYTES: usize = 256 * 1024;
 
-/// One block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
     /// Such as `CERTIFICATE`.

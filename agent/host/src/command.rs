@@ -1,5 +1,7 @@
 //! Commands of users: run by the shell, as who set them up, to their end.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{fmt, io, os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
 
 use nix::unistd::{Uid, User, geteuid};
@@ -46,7 +48,6 @@ pub enum CommandError {
     /// It ended badly.
     #[error("{end}{}{said}", if said.is_empty() { "" } else { ": " })]
     Failed {
-        /// How.
         end: End,
         /// The last line that it wrote, of errors where there are some.
         said: String,

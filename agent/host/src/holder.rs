@@ -1,5 +1,7 @@
 //! Who holds a port, from /proc: for error messages only.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     fmt, fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -15,10 +17,8 @@ pub struct Holder {
     pub process: Option<Process>,
 }
 
-/// A process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
-    /// Its id.
     pub pid: u32,
     /// Its name, as the kernel knows it.
     pub name: String,
@@ -36,7 +36,6 @@ impl fmt::Display for Holder {
 /// The kind of port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// UDP.
     Udp,
     /// TCP, listening.
     Tcp,

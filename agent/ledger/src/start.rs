@@ -2,6 +2,8 @@
 //! batches that ended epochs, one whose header holds the state's hash, and the
 //! state. It travels from any peer, and is checked from the genesis on.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{io, path::Path, time::Duration};
 
 use async_trait::async_trait;
@@ -33,7 +35,6 @@ const FIRST: [u8; 8] = *b"snapshot";
 pub struct Start {
     /// The batches that ended epochs, up to the one that the state is of.
     pub ends: Vec<Batch>,
-    /// That one.
     pub at: Batch,
     /// The encoded state.
     pub bytes: Vec<u8>,

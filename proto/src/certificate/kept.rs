@@ -1,5 +1,7 @@
 //! A certificate as it is kept: read once, and written as its DER.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{fmt, ops::Deref, sync::Arc};
 
 use serde::{Deserialize, Serialize};
@@ -25,7 +27,6 @@ impl KeptCertificate {
         Self::try_from(der.to_vec())
     }
 
-    /// Its DER.
     pub fn der(&self) -> &[u8] {
         &self.0.der
     }

@@ -4,6 +4,8 @@
 //! Rules are flushed and made anew within the transaction, so that no packet
 //! sees the tables half done, and counters go on.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{collections::BTreeSet, fmt, fmt::Write, net::IpAddr};
 
 use ipnet::IpNet;
@@ -41,7 +43,6 @@ pub enum Dropped {
 }
 
 impl Dropped {
-    /// All of them.
     pub const ALL: [Self; 7] = [
         Self::LanToOverlay,
         Self::LanSpoofed,
@@ -92,7 +93,6 @@ pub enum Passage {
 }
 
 impl Passage {
-    /// All of them.
     pub const ALL: [Self; 3] = [Self::In, Self::Through, Self::Out];
 
     /// A word of it, of which the names of its counters are made.

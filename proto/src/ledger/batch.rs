@@ -1,5 +1,7 @@
 //! Batches, the chain that they form, and the genesis that it starts with.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::Ipv4Net;
@@ -18,7 +20,6 @@ use crate::{
 /// What the roster signs of a batch, under [`Purpose::Batch`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
-    /// The mesh.
     pub mesh: MeshId,
     /// Which roster decided; a roster change ends an epoch.
     pub epoch: u32,
@@ -80,7 +81,6 @@ impl Entry {
 pub struct Batch {
     /// The encoded [`Header`], exactly as it was signed.
     pub header: Vec<u8>,
-    /// The entries.
     pub entries: Vec<Entry>,
     /// Signatures over the header, by node.
     pub proof: BTreeMap<NodeId, Signature>,

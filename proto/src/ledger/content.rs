@@ -1,6 +1,8 @@
 //! What the kinds of requests contain that are about members, the roster and
 //! certificates.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{collections::BTreeSet, fmt};
 
 use ipnet::IpNet;
@@ -187,6 +189,5 @@ impl Evict {
 pub struct Unhold {
     /// The admin whose hold it is.
     pub author: NodeId,
-    /// The hold.
     pub hold: HoldId,
 }

@@ -1,5 +1,7 @@
 //! What became of a request.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -15,7 +17,6 @@ pub enum Outcome {
     /// Written down in the batch with this index; it comes to pass when a
     /// second admin asks for the same.
     Waiting(u64),
-    /// Refused.
     Refused(Refusal),
 }
 

@@ -1,5 +1,7 @@
 //! Where the name of a record stands in the mesh's domain.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use super::{refusal::Refusal, state::State};
 use crate::{name::Label, zone::DomainName};
 
@@ -9,7 +11,6 @@ pub(super) enum Place {
     Apex,
     /// At a label directly below the domain that nodes and services can have.
     At(Label),
-    /// Below one.
     Below(Label),
     /// At or below a label that nobody can hold, such as `_dmarc`.
     Special,

@@ -1,6 +1,8 @@
 //! DNS records that users add, as data: whatever is in the ledger can be
 //! served as it is.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -16,7 +18,6 @@ use crate::{
     zone::{Caa, DomainName, Mx, Rdata, RecordType, Srv},
 };
 
-/// Adds a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddRecord {
     /// Its name, fully qualified: the mesh's domain or below it.
@@ -30,7 +31,6 @@ pub struct AddRecord {
 /// Takes all records of one name and type away.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoveRecords {
-    /// The name.
     pub name: DomainName,
     /// The type's number.
     pub rtype: u16,
@@ -78,7 +78,6 @@ pub enum RecordDataError {
     /// The text doesn't say what the type needs.
     #[error("\"{text}\" is no {rtype} record; it needs {needs}")]
     Text {
-        /// The type.
         rtype: RecordType,
         /// What was given.
         text: String,
@@ -164,7 +163,6 @@ impl RecordData {
         }
     }
 
-    /// Its type.
     pub fn record_type(&self) -> RecordType {
         self.rdata().record_type()
     }

@@ -1,5 +1,7 @@
 //! What the root signs for a ledger whose roster has lost its majority for good.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +17,6 @@ use crate::{
 /// What the root signs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recovery {
-    /// The mesh.
     pub mesh: MeshId,
     /// Above that of any recovery before; the highest counts.
     pub number: u32,

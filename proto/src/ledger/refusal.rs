@@ -1,5 +1,7 @@
 //! Why requests are refused.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -55,7 +57,6 @@ pub enum Refusal {
     /// Somebody else has the name.
     #[error("the name {name} is taken by {owner}; choose another, or ask its owner to share it")]
     NameTaken {
-        /// The name.
         name: Label,
         /// Name of the node that has it.
         owner: Label,

@@ -1,5 +1,7 @@
 //! What somebody asks of the ledger, and the grant inside a token.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{collections::BTreeSet, fmt};
 
 use ipnet::IpNet;
@@ -89,7 +91,6 @@ pub enum Content {
     Promote(Promote),
     /// Make a CA node an ordinary member.
     Demote(NodeId),
-    /// Change the roster.
     Roster(RosterChange),
     /// The author is no member any more.
     Leave,
@@ -282,7 +283,6 @@ impl Request {
 /// [`Purpose::Grant`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
-    /// The mesh.
     pub mesh: MeshId,
     /// The token's public key.
     pub token: PublicKey,

@@ -2,6 +2,8 @@
 //! batch: the genesis, the batch that ended each epoch, then a snapshot that
 //! the newest roster vouches for, then the batches after it.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::collections::BTreeMap;
 
 use super::{
@@ -21,7 +23,6 @@ use crate::{
 /// The encoding of a state, as the header of its batch vouches for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// The bytes.
     pub bytes: Vec<u8>,
 }
 

@@ -2,6 +2,8 @@
 //! have in common: a clone costs about a microsecond, however much the
 //! ledger holds.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, Ipv6Addr},
@@ -31,13 +33,11 @@ use crate::{
 /// Everything that the ledger says, up to [`State::position`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// The mesh.
     pub mesh: MeshId,
     /// The domain of its names.
     pub domain: MeshDomain,
     /// The IPv4 overlay.
     pub ipv4: Ipv4Net,
-    /// The root certificate.
     pub root: KeptCertificate,
     /// The newest batch.
     pub position: Position,
@@ -104,12 +104,10 @@ pub struct State {
     pub(super) extension: Extension,
 }
 
-/// One member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// Its key; its id is the hash of it.
     pub key: PublicKey,
-    /// Its name.
     pub name: Label,
     /// Its overlay addresses.
     pub ipv4: Ipv4Addr,
@@ -149,7 +147,6 @@ pub struct Name {
 pub enum NameKind {
     /// A machine.
     Node,
-    /// A service.
     Service,
     /// Users' records at it or below it, and nothing else.
     Records,

@@ -1,5 +1,7 @@
 //! Resource records: those that the mesh's zone holds, and no others.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -138,7 +140,6 @@ pub struct Srv {
     pub priority: u16,
     /// Share among those of one priority.
     pub weight: u16,
-    /// Its port.
     pub port: u16,
     /// The host that it runs on.
     pub target: DomainName,
@@ -283,7 +284,6 @@ pub struct Soa {
     pub minimum_s: u32,
 }
 
-/// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// The owner.

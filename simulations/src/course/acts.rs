@@ -1,6 +1,8 @@
 //! What is done to the mesh, one act at a time. What people ask of an agent
 //! goes on beside it: a machine that is cut off may take long to answer.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{net::SocketAddr, time::Duration};
 
 use futures_util::future::join_all;
@@ -35,7 +37,6 @@ pub(super) struct Done {
 pub(super) enum Asked {
     /// To add a service.
     Add(u32),
-    /// To remove one.
     Remove(u32),
     /// To ask for a name.
     Claim(String),

@@ -1,6 +1,8 @@
 //! A run under way: the mesh is made, the schedule is done to it while all
 //! machines are looked at, faults end, and all must agree again.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 mod acts;
 mod roster;
 
@@ -164,7 +166,6 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// All of it.
     pub async fn run(mut self) -> Outcome {
         self.gather().await;
         let gathered = self.samples.len();

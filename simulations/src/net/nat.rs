@@ -3,6 +3,8 @@
 //! RFC 3489 §5; in the terms of RFC 4787, mapping is endpoint-independent but
 //! for the symmetric one, and filtering goes from none to address and port.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
@@ -33,7 +35,6 @@ pub enum Class {
 }
 
 impl Class {
-    /// All of them.
     pub const ALL: [Self; 4] = [
         Self::FullCone,
         Self::Restricted,

@@ -1,5 +1,7 @@
 //! One scenario, and the schedule that it makes.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use innermesh_proto::ledger::RULES;
 
 use crate::{
@@ -8,7 +10,6 @@ use crate::{
     schedule::{Act, FORMAT, Schedule, Step},
 };
 
-/// One scenario.
 pub struct Scenario {
     /// Its name on the command line.
     pub name: &'static str,

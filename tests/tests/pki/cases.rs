@@ -1,6 +1,8 @@
 //! The names that a thief of an issuer's key could try, and what has to come
 //! of each.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::net::IpAddr;
 
 use crate::{
@@ -19,7 +21,6 @@ pub enum Must {
     Ours,
 }
 
-/// One case.
 #[derive(Clone, Debug)]
 pub struct Case {
     pub title: &'static str,
@@ -39,7 +40,6 @@ pub struct Case {
 const NOBODY_ASKS: &str = "no TLS client looks for a host in such a name";
 const ONE_SPELLING: &str = "the same host, and the mesh writes its names in one way only";
 
-/// All cases.
 pub fn all() -> Vec<Case> {
     use Must::{Accept, Ours, Refuse};
     use Name::{Directory, Dns, Inside, Ip, Mail, Registered, Service, Uri, Utf8Mail};

@@ -221,7 +221,6 @@ fn refused(verifier: Verifier, all: &[Profile]) -> Vec<String> {
     faults
 }
 
-/// One finding.
 struct Finding {
     linter: &'static str,
     kind: Kind,

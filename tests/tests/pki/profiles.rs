@@ -1,6 +1,8 @@
 //! Each kind of certificate that the product makes, at both ends of what it
 //! can be.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::net::IpAddr;
 
 use innermesh_agent::{
@@ -54,7 +56,6 @@ const DAY_MS: u64 = 24 * 3600 * 1000;
 /// in another way (RFC 5280 §4.1.2.5).
 const IN_2049_MS: u64 = 2_500_000_000_000;
 
-/// All of them.
 pub fn all() -> Vec<Profile> {
     let plain = Authority::new();
     let label = "a".repeat(49);

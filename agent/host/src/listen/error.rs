@@ -1,5 +1,7 @@
 //! Why nothing listens at an address, and what to do about it.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{io, net::SocketAddr};
 
 use crate::{
@@ -16,7 +18,6 @@ pub enum ListenError {
         address.port(), address.ip(), words(holder)
     )]
     InUse {
-        /// Where.
         address: SocketAddr,
         /// UDP or TCP.
         transport: Kind,
@@ -31,7 +32,6 @@ pub enum ListenError {
         address.port(), address.ip()
     )]
     Denied {
-        /// Where.
         address: SocketAddr,
         /// UDP or TCP.
         transport: Kind,
@@ -41,7 +41,6 @@ pub enum ListenError {
     /// The address isn't this host's.
     #[error("no interface of this host has {}; {instead}", address.ip())]
     NotHere {
-        /// Where.
         address: SocketAddr,
         /// What can be done.
         instead: &'static str,
@@ -49,7 +48,6 @@ pub enum ListenError {
     /// Anything else.
     #[error("can't listen on {transport} {address}: {error}; {instead}")]
     Other {
-        /// Where.
         address: SocketAddr,
         /// UDP or TCP.
         transport: Kind,

@@ -7,6 +7,8 @@
 //! When all places are taken, the source that holds the most gives one to a
 //! newcomer that holds fewer: the one that has been idle for the longest.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -44,7 +46,6 @@ pub enum Who {
 pub struct Source {
     /// What it is to this node.
     pub class: Class,
-    /// Who it is.
     pub who: Who,
 }
 

@@ -1,5 +1,7 @@
 //! The overlay as the agent drives it: a whole plan, applied idempotently.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{collections::BTreeMap, io, net::IpAddr};
 
 use async_trait::async_trait;
@@ -63,7 +65,6 @@ pub trait Overlay: Send + Sync {
 pub enum Filtered {
     /// It was equal to the plan.
     Stood,
-    /// It was written.
     Written,
     /// Somebody else had changed what was written before; it was put back.
     Restored,

@@ -1,5 +1,7 @@
 //! Which method fits a host, from what can be seen there.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::{Choice, Method};
@@ -27,7 +29,6 @@ const GENERATED: [(&str, &str); 2] = [
 pub enum Resolvconf {
     /// Debian's.
     Debian,
-    /// openresolv's.
     Openresolv,
 }
 

@@ -5,6 +5,8 @@
 //! NetworkManager's dnsmasq, and /etc/resolv.conf itself. Each knows its own
 //! settings again, so that taking them back needs no memory of who made them.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 mod choice;
 mod command;
 mod dnsmasq;
@@ -93,7 +95,6 @@ pub enum Applied {
 }
 
 impl Applied {
-    /// How.
     pub fn method(self) -> Method {
         match self {
             Self::Stood(method) | Self::Set(method) => method,
@@ -131,7 +132,6 @@ impl ResolverError {
     }
 }
 
-/// The host's resolver.
 #[async_trait]
 pub trait HostResolver: Send + Sync {
     /// How it would be set here.

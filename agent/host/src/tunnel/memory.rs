@@ -1,6 +1,8 @@
 //! A device without packets: it remembers its peers, as a device does, step by
 //! step.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{collections::BTreeMap, io};
 
 use async_trait::async_trait;
@@ -30,7 +32,6 @@ impl MemoryDevice {
         &self.peers
     }
 
-    /// Takes one step.
     pub fn take(&mut self, step: &Step) {
         match step {
             Step::Remove(key) => {

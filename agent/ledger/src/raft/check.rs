@@ -1,13 +1,14 @@
 //! What of a peer's message may reach the library. Its own checks assert: a
 //! message that says what no correct voter says would end the process.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use innermesh_proto::limits;
 
 use super::message::{Base, Body, Change, Conf, Entry, Message, Payload, VoterId};
 
 /// What a message is held against.
 pub struct Own {
-    /// This voter.
     pub id: VoterId,
     /// The newest term known here.
     pub term: u64,

@@ -1,5 +1,7 @@
 //! One voter.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::collections::BTreeMap;
 
 use innermesh_proto::{codec, crypto::Hash, ledger::Position, limits};
@@ -51,7 +53,6 @@ pub struct Work {
 /// What follows from it, once it is on disk.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Written {
-    /// To send.
     pub send: Vec<Message>,
     /// The log started anew from here: what was applied up to it no longer
     /// comes one by one.
@@ -134,7 +135,6 @@ impl Engine {
         Ok(engine)
     }
 
-    /// This voter.
     pub fn id(&self) -> VoterId {
         self.id
     }

@@ -1,5 +1,7 @@
 //! What voters tell each other, and what they write down.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::collections::BTreeSet;
 
 use innermesh_proto::{
@@ -32,7 +34,6 @@ pub enum Body {
     Append {
         /// The entry before them.
         index: u64,
-        /// Its term.
         log_term: u64,
         /// How far the leader's log is committed.
         commit: u64,
@@ -54,7 +55,6 @@ pub enum Body {
         pre: bool,
         /// The candidate's last entry.
         index: u64,
-        /// Its term.
         log_term: u64,
         /// How far the candidate's log is committed.
         commit: u64,
@@ -65,7 +65,6 @@ pub enum Body {
     },
     /// The answer to [`Body::Vote`].
     VoteResponse {
-        /// As there.
         pre: bool,
         /// Whether it is refused.
         reject: bool,
@@ -95,7 +94,6 @@ pub enum Body {
 pub struct Reject {
     /// The entry to try next.
     pub hint: u64,
-    /// Its term.
     pub term: u64,
 }
 
@@ -183,7 +181,6 @@ impl Conf {
 pub struct Base {
     /// The last entry that the log no longer has; 0 when there was none.
     pub index: u64,
-    /// Its term.
     pub term: u64,
     /// Who votes after it.
     pub conf: Conf,

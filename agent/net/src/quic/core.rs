@@ -72,7 +72,6 @@ impl Core {
             .and_then(|node| self.paces.wait(node, self.clock.now()))
     }
 
-    /// Counts a stream.
     pub(super) fn count_stream(&self, link: &Link) {
         if let Some(node) = self.paced(link) {
             self.paces.count(node, 1, self.clock.now());

@@ -1,5 +1,7 @@
 //! Why opening, dialing or calling did not work, and what to do about it.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{io, net::SocketAddr};
 
 use innermesh_proto::{
@@ -17,7 +19,6 @@ pub enum TransportError {
     /// Another program, or another agent, holds the UDP port.
     #[error("UDP port {port} is taken{}; stop that program or set `listen` in the config", by(.holder))]
     AddressInUse {
-        /// The port.
         port: u16,
         /// Who holds it, where that could be found.
         holder: Option<crate::host::holder::Holder>,

@@ -1,6 +1,8 @@
 //! The connections that are up: which one is in force for each peer, and the
 //! news of peers that come and go. Owns no socket and decides no membership.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -40,7 +42,6 @@ pub enum PeerEvent {
 /// A member that is connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerInfo {
-    /// Who.
     pub node: NodeId,
     /// Its address, as its packets arrive.
     pub remote: SocketAddr,

@@ -1,6 +1,8 @@
 //! The transport as the rest of the agent uses it: dial, call, notify, and be
 //! called.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -27,7 +29,6 @@ use crate::{
 /// What the ledger says of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Membership {
-    /// A member.
     Member,
     /// Not known here; it may be a member that the ledger held here doesn't
     /// know yet.
@@ -106,7 +107,6 @@ pub struct Caller {
 
 /// What a transport is opened with.
 pub struct Settings {
-    /// This node.
     pub me: NodeId,
     /// The UDP address to listen on and to dial from.
     pub listen: SocketAddr,

@@ -32,7 +32,6 @@ pub enum Jwk {
     P384([u8; 48], [u8; 48]),
     /// RSA: modulus and exponent, big-endian, without leading zeros.
     Rsa(Vec<u8>, Vec<u8>),
-    /// Ed25519.
     Ed25519([u8; 32]),
 }
 

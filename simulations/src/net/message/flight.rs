@@ -1,5 +1,7 @@
 //! A handshake on its way.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{net::SocketAddr, sync::Arc};
 
 use innermesh_agent::{quic::DialError, tls::ClientTls};
@@ -41,7 +43,6 @@ pub(super) struct Flight {
 pub(super) enum Step {
     /// The dialer's first words.
     Begin,
-    /// Who is there.
     Server,
     /// Who dials.
     Client,

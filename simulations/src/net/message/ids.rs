@@ -1,5 +1,7 @@
 //! What names agents and their connections in one world.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 /// A connection's number in its world.
 pub(in crate::net) type ConnectionId = u64;
 
@@ -11,7 +13,6 @@ pub(in crate::net) type DeskId = usize;
 pub(in crate::net) enum Side {
     /// Who dialed.
     Dialer,
-    /// Who was dialed.
     Dialed,
 }
 

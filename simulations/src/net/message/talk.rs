@@ -1,6 +1,8 @@
 //! Who is connected with whom, and what is under way between them: the state
 //! that one world's messages have. How they pass the links is in [`super::say`].
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -133,9 +135,7 @@ pub(super) struct End {
 pub(super) enum Phase {
     /// The handshake hasn't ended here.
     Pending,
-    /// Up.
     Up,
-    /// Over.
     Over,
 }
 

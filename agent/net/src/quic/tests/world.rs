@@ -1,6 +1,8 @@
 //! Nodes of one mesh for tests: a ledger that they share, identities with real
 //! certificates, and a handler that does what its methods say.
 
+#![allow(missing_docs, reason = "the names say it")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
@@ -141,7 +143,6 @@ impl World {
             .insert(identity.key.public(), membership);
     }
 
-    /// Starts a node.
     pub fn start(&self, identity: &Identity) -> Node {
         let host = network::host(Some(self.net.clone()), self.seed);
         self.start_on(&host, identity, identity.address).unwrap()
