@@ -247,7 +247,10 @@ fn what_cannot_be_renewed_is_told_and_left_alone() {
     // Once only.
     let once = alpha.cli(&["cert", "issue", "alpha", "--no-renew"]);
     assert_eq!(once.code, 0, "{once}");
-    assert!(once.stderr.contains("is no longer renewed automatically"), "{once}");
+    assert!(
+        once.stderr.contains("is no longer renewed automatically"),
+        "{once}"
+    );
     alpha.refused(&["cert", "rm", "alpha"], "renews no certificate");
     for wrong in [
         vec!["cert", "issue", "alpha", "--mode", "644"],

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::error::{ControlError, ErrorCode};
 
-/// Something that the running agent can be asked. Declared with [`requests`],
+/// Something that the running agent can be asked. Declared with `requests`,
 /// in the file of its subject.
 pub trait Request: fmt::Debug + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// GET, POST or DELETE.

@@ -227,7 +227,7 @@ impl Ledger {
     /// are passed over.
     ///
     /// # Errors
-    /// [`BatchError`] of the first that doesn't follow; those before it stand.
+    /// [`BatchError`](innermesh_proto::ledger::BatchError) of the first that doesn't follow; those before it stand.
     pub async fn take(&self, batches: Vec<Batch>) -> Result<Position, TakeError> {
         let (reply, answer) = oneshot::channel();
         self.inner

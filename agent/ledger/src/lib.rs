@@ -1,9 +1,9 @@
 //! The ledger on one node: its files, its newest state, following it, and, on
 //! the node that leads, the one place where requests become batches.
 //!
-//! [`decide`] is the core: what this node makes of all that it hears, as a
-//! value without files, channels, tasks and clocks. [`pump`] is the task that
-//! drives it and owns the [`files`]; [`raft`] is how voters agree on their log;
+//! `decide` is the core: what this node makes of all that it hears, as a
+//! value without files, channels, tasks and clocks. `pump` is the task that
+//! drives it and owns the `files`; [`raft`] is how voters agree on their log;
 //! a [`Ledger`] is a handle on it all. What a request may change is decided in
 //! [`innermesh_proto::ledger`]; how batches travel between nodes is [`follow`]'s,
 //! and how a request reaches the leader is [`client`]'s.

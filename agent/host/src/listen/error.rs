@@ -23,7 +23,7 @@ pub enum ListenError {
         transport: Kind,
         /// Who, as far as can be told.
         holder: Option<Holder>,
-        /// What else can be done, such as "set `port` of [page] in the config".
+        /// What else can be done, such as "set `port` of `[page]` in the config".
         instead: &'static str,
     },
     /// Ports below 1024 take a privilege.

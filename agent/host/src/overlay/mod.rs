@@ -1,5 +1,5 @@
 //! The overlay belongs to its interface (S25): the host's packet filter and
-//! routing, made equal to a [`FilterPlan`].
+//! routing, made equal to a [`FilterPlan`](innermesh_proto::filter::FilterPlan).
 //!
 //! Owns two nftables tables, one routing table and the rules that lead there.
 //! Must not know the mesh, and changes nothing that others have set.

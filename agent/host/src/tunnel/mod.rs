@@ -1,5 +1,5 @@
 //! The WireGuard side of the mesh: makes one interface equal to a
-//! [`TunnelPlan`].
+//! [`TunnelPlan`](innermesh_proto::tunnel::TunnelPlan).
 //!
 //! Owns the interface, its addresses and the routes through it. Must not know
 //! why a peer is in the plan, and never filters or masquerades (S23).
