@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Context, failure::Failure, files, output::Output};
 use crate::{
     control::{dns::DnsResolverRequest, node::StatusRequest},
-    host::resolver::{Choice, HostResolver, Method, SystemResolver},
+    host::resolver::{HostResolver, Method, SystemResolver},
 };
 
 /// How long a look-up by libc may take.
@@ -50,8 +50,13 @@ pub async fn setup(arguments: &SetupArguments, context: &Context) -> Result<(), 
         .copied()
         .collect();
     let host = SystemResolver::default();
-    let Choice { why, .. } = host.choose().await;
+    let chosen = host.choose().await;
     let method = host.apply(&plan).await.map_err(Failure::failed)?.method();
+    let why = if chosen.method == Some(method) {
+        chosen.why
+    } else {
+        "resolvconf leaves /etc/resolv.conf as it is".to_string()
+    };
     let found = look_up(&name).await;
     let works = found.iter().any(|ip| own.contains(ip));
     let report = Report { method, why, works };

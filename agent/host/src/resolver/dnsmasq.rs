@@ -1,6 +1,6 @@
 //! NetworkManager's own dnsmasq: a drop-in of ours sends the mesh's names to
 //! the agent. NetworkManager's D-Bus interface for links isn't used, as it
-//! forgets what it is told of links that it doesn't manage.
+//! loses settings of links that it doesn't manage.
 
 use std::{fs, io, path::Path};
 

@@ -10,7 +10,6 @@
 mod choice;
 mod command;
 mod dnsmasq;
-mod recorded;
 mod resolv_conf;
 mod resolvconf;
 mod resolved;
@@ -23,7 +22,6 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     choice::{Facts, Resolvconf, choose},
-    recorded::RecordedResolver,
     resolv_conf::{BACKUP, is_ours},
     system::SystemResolver,
 };
@@ -125,13 +123,6 @@ pub enum ResolverError {
     Bus(#[from] zbus::Error),
 }
 
-impl ResolverError {
-    /// Whether only the agent's own sandbox is in the way.
-    pub fn is_read_only(&self) -> bool {
-        matches!(self, Self::Io(_, error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem)
-    }
-}
-
 #[async_trait]
 pub trait HostResolver: Send + Sync {
     /// How it would be set here.
@@ -146,6 +137,4 @@ pub trait HostResolver: Send + Sync {
     /// # Errors
     /// [`ResolverError`] of the first that failed; the others are taken away.
     async fn restore(&self, interface: &str) -> Result<(), ResolverError>;
-    /// Waits until the settings may be gone: systemd-resolved was started anew.
-    async fn changed(&self);
 }

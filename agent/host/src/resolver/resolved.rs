@@ -3,7 +3,6 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use futures_util::StreamExt;
 use zbus::{Connection, OwnedObjectPath, connection, fdo, proxy::CacheProperties};
 
 use super::{Applied, Method, ResolverError, ResolverPlan};
@@ -129,19 +128,6 @@ pub(super) async fn restore(interface: &str) -> Result<(), ResolverError> {
     let manager = ManagerProxy::new(&bus).await?;
     manager.revert_link(index).await?;
     Ok(manager.flush_caches().await?)
-}
-
-/// Waits until somebody else owns the name: resolved was started anew.
-pub(super) async fn changed() -> zbus::Result<()> {
-    let bus = bus().await?;
-    let proxy = fdo::DBusProxy::new(&bus).await?;
-    let mut changes = proxy
-        .receive_name_owner_changed_with_args(&[(0, NAME)])
-        .await?;
-    match changes.next().await {
-        Some(_) => Ok(()),
-        None => Err(zbus::Error::Failure("D-Bus is gone".to_string())),
-    }
 }
 
 /// Whether a link other than ours, or the host, has a domain to search.

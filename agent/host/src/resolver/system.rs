@@ -78,11 +78,4 @@ impl HostResolver for SystemResolver {
         let link = resolved::restore(interface).await;
         file.and(dnsmasq).and(record).and(link)
     }
-
-    async fn changed(&self) {
-        if resolved::changed().await.is_err() {
-            // No bus, or it is gone: the look every now and then finds more.
-            std::future::pending().await
-        }
-    }
 }

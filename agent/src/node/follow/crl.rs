@@ -272,7 +272,7 @@ impl CrlKeeper {
                     self.lists.insert(serial, held);
                 }
                 _ => {
-                    // Damaged, or of an issuer that is forgotten: it is had anew.
+                    // Damaged, or of an issuer that is forgotten: it is fetched again.
                     let _ = disk.remove(&path).await;
                 }
             }

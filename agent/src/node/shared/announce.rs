@@ -54,7 +54,7 @@ impl Announcer {
     }
 }
 
-/// What peers are told of the tunnel; nothing where there is none.
+/// What the head says of the tunnel; nothing where there is none.
 pub(crate) fn wireguard(config: &AgentConfig, key: TunnelKey) -> Option<WireGuard> {
     (config.backend != BackendChoice::None).then_some(WireGuard {
         key,
