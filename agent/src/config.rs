@@ -83,6 +83,20 @@ pub struct DnsConfig {
     /// Who is asked for other names; empty for the host's name servers. See
     /// [`DnsConfig::upstreams`].
     upstream: Vec<Address>,
+    /// Whether the agent sets this host's own resolver.
+    pub manage: ManageResolver,
+}
+
+/// Whether the agent sets this host's own resolver, so that every program here
+/// finds the mesh's names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ManageResolver {
+    /// By whatever this host uses: systemd-resolved, resolvconf,
+    /// NetworkManager's dnsmasq or /etc/resolv.conf.
+    #[default]
+    Auto,
+    Off,
 }
 
 /// `[page]`.

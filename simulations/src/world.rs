@@ -9,7 +9,7 @@ use std::{
 };
 
 use innermesh_agent::{
-    host::{Host, tasks::Tasks},
+    host::{Host, resolver::Unmanaged, tasks::Tasks},
     node::AgentConfig,
     overlay::RecordedOverlay,
     tunnel::{BackendChoice, DEFAULT_MTU},
@@ -103,6 +103,7 @@ impl World {
                 outside: Arc::new(outside.clone()),
                 tunnels: Arc::new(tunnels.clone()),
                 overlay: Arc::new(overlay.clone()),
+                resolver: Arc::new(Unmanaged::because("this host is simulated")),
                 tasks: Tasks::default(),
             },
             disk,
@@ -159,6 +160,7 @@ impl Machine {
             acme_listen: Vec::new(),
             local_sources: Vec::new(),
             containers_reach_mesh: true,
+            manage_resolver: true,
             page_listen: Vec::new(),
             page_port: 7480,
             ca_term: Duration::from_secs(6 * 3600),

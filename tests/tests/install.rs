@@ -46,7 +46,11 @@ fn it_installs_program_unit_manual_and_completions_twice_alike_and_takes_them_of
         .permissions()
         .mode();
     assert_eq!(mode & 0o7777, 0o755);
-    for (unit, starts) in [("innermesh", "run"), ("innermesh-overlay", "overlay load")] {
+    for (unit, starts) in [
+        ("innermesh", "run"),
+        ("innermesh-overlay", "overlay load"),
+        ("innermesh-resolver", "dns apply-left"),
+    ] {
         let unit = fs::read_to_string(prefix.join(format!("lib/systemd/system/{unit}.service")));
         let starts = format!("\nExecStart=/usr/local/bin/agent {starts}\n");
         assert!(unit.expect("the unit").contains(&starts));

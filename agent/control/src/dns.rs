@@ -2,16 +2,18 @@
 
 #![allow(missing_docs, reason = "the names say it")]
 
-use innermesh_host::resolver::ResolverPlan;
+use innermesh_host::resolver::{Method, ResolverPlan};
 use serde::{Deserialize, Serialize};
 
-use super::request::requests;
+use super::request::{Done, requests};
 
 requests! {
     /// What is asked about names.
     DnsRequest {
         looks GET "/v1/dns/query": Query(DnsQueryRequest) -> QueryReport,
         looks GET "/v1/dns/resolver": Resolver(DnsResolverRequest) -> ResolverPlan,
+        changes POST "/v1/dns/resolver/setup": Setup(DnsSetupRequest) -> ResolverStatus,
+        changes POST "/v1/dns/resolver/release": Release(DnsReleaseRequest) -> Done,
         looks GET "/v1/dns/zone": Zone(DnsZoneRequest) -> ZoneText,
     }
 }
@@ -63,6 +65,32 @@ pub enum Origin {
 /// What the host's own resolver has to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DnsResolverRequest {}
+
+/// Sets the host's own resolver now, and keeps it from then on. Where it isn't
+/// the agent's to set, nothing is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsSetupRequest {}
+
+/// Takes back what the agent set of the host's own resolver, and leaves it alone
+/// until [`DnsSetupRequest`] or the agent's next start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsReleaseRequest {}
+
+/// How this host's own programs find the mesh's names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolverStatus {
+    /// Whether the agent keeps the host's resolver set.
+    pub managed: bool,
+    /// What the agent has set to ask it; null for nothing.
+    pub method: Option<Method>,
+    /// Why that method, or why the agent leaves it alone.
+    pub why: String,
+    /// Why it couldn't be set as it should be.
+    pub error: Option<String>,
+    /// Whether libc finds this node's name as the mesh has it; null while nobody
+    /// has looked.
+    pub works: Option<bool>,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DnsZoneRequest {}

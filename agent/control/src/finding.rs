@@ -37,6 +37,8 @@ pub mod code {
     pub const OVERLAY_ROUTES: &str = "overlay-routes";
     /// A LAN has the overlay's address range.
     pub const LAN_OVERLAP: &str = "lan-overlap";
+    /// Programs on this host don't find the mesh's names.
+    pub const HOST_RESOLVER: &str = "host-resolver";
 }
 
 impl Finding {

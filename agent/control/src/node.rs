@@ -13,6 +13,7 @@ use innermesh_proto::{limits, name::Label};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    dns::ResolverStatus,
     error::{ControlError, ErrorCode},
     finding::Finding,
     request::requests,
@@ -147,6 +148,9 @@ pub struct OverlayStatus {
 pub struct DnsStatus {
     /// `IP:port`; null where nothing listens.
     pub address: Option<SocketAddr>,
+    /// How this host's own programs come there.
+    #[serde(default)]
+    pub resolver: Option<ResolverStatus>,
 }
 
 /// How far the ledger is known.

@@ -20,6 +20,7 @@ use super::{
         VoterRow, WaitingRow,
     },
     client::Client,
+    dns::ResolverStatus,
     error::{ControlError, ErrorCode},
     finding::{Finding, Severity, code},
     node::{
@@ -30,7 +31,7 @@ use super::{
     server,
     socket::Socket,
 };
-use innermesh_host::{Clock, Mono, UnixTime};
+use innermesh_host::{Clock, Mono, UnixTime, resolver::Method};
 
 /// Tokio's, which a test may pause.
 pub struct TokioClock;
@@ -104,6 +105,13 @@ pub fn sample_status() -> Status {
         uptime_s: 7,
         dns: DnsStatus {
             address: "10.9.0.53:53".parse().ok(),
+            resolver: Some(ResolverStatus {
+                managed: true,
+                method: Some(Method::Resolved),
+                why: "nsswitch.conf has `resolve` before `dns`".into(),
+                error: None,
+                works: Some(true),
+            }),
         },
         ledger: LedgerStatus {
             index: 3,

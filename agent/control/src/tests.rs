@@ -168,6 +168,8 @@ async fn each_request(each: &mut impl EachRequest) {
     let (name, rtype) = ("a b&type=x".into(), "AAAA".into());
     each.visit(DnsQueryRequest { name, rtype }).await;
     each.visit(DnsResolverRequest {}).await;
+    each.visit(DnsSetupRequest {}).await;
+    each.visit(DnsReleaseRequest {}).await;
     each.visit(DnsZoneRequest {}).await;
 }
 

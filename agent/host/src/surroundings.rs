@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    Clock, Disk, Network, Tunnels, keys::Keys, outside::Outside, overlay::Overlay, tasks::Tasks,
+    Clock, Disk, Network, Tunnels, keys::Keys, outside::Outside, overlay::Overlay,
+    resolver::HostResolver, tasks::Tasks,
 };
 
 /// Everything outside the agent.
@@ -23,6 +24,8 @@ pub struct Host {
     pub tunnels: Arc<dyn Tunnels>,
     /// Packet filter and routing: what closes the overlay to other networks.
     pub overlay: Arc<dyn Overlay>,
+    /// Who answers this host's programs for names.
+    pub resolver: Arc<dyn HostResolver>,
     /// What runs in the background.
     pub tasks: Tasks,
 }

@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     overlay::SystemOverlay,
+    resolver::Unmanaged,
     tunnel::{self, Tunnel, TunnelError, TunnelSettings},
 };
 
@@ -43,7 +44,8 @@ pub fn protect_memory() -> io::Result<()> {
 /// How long a probe may take.
 const PROBE: Duration = Duration::from_secs(3);
 
-/// The host of a real agent, with its state below `state`.
+/// The host of a real agent, with its state below `state`. Its resolver is left
+/// alone: only who runs as the host's own agent puts that in.
 pub fn host(state: PathBuf) -> Host {
     Host {
         clock: Arc::new(SystemClock {
@@ -55,6 +57,7 @@ pub fn host(state: PathBuf) -> Host {
         outside: Arc::new(SystemOutside),
         tunnels: Arc::new(SystemTunnels),
         overlay: Arc::new(SystemOverlay::default()),
+        resolver: Arc::new(Unmanaged::because("this is not the host's own agent")),
         tasks: Tasks::default(),
     }
 }

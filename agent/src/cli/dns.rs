@@ -12,6 +12,12 @@ pub enum Command {
     Zone(ZoneArguments),
     Setup(dns_setup::SetupArguments),
     Restore(dns_setup::RestoreArguments),
+    /// Apply what the agent left to innermesh-resolver.service.
+    #[command(hide = true)]
+    ApplyLeft,
+    /// Take back what the agent set, once it has ended.
+    #[command(hide = true)]
+    Release,
 }
 
 /// Query the agent's resolver.
@@ -39,6 +45,8 @@ pub async fn run(command: &Command, context: &Context) -> Result<(), Failure> {
     match command {
         Command::Setup(arguments) => dns_setup::setup(arguments, context).await,
         Command::Restore(arguments) => dns_setup::restore(arguments, context).await,
+        Command::ApplyLeft => dns_setup::apply_left().await,
+        Command::Release => dns_setup::release(context).await,
         Command::Query(arguments) => {
             let name = if arguments.name.contains('.') {
                 arguments.name.clone()

@@ -12,6 +12,7 @@ use tracing::Instrument;
 
 use super::{
     context::Context,
+    dns_setup,
     failure::Failure,
     files,
     output::{Output, note},
@@ -84,16 +85,17 @@ pub async fn init(arguments: Arguments, context: &mut Context) -> Result<(), Fai
         passphrase: &report.passphrase,
     };
     let option = context.paths.option();
+    let outlook = dns_setup::outlook(&config, &context.paths);
     arguments
         .output
-        .print(&printed, || text(&report, &option))?;
+        .print(&printed, || text(&report, &option, &outlook))?;
     if arguments.no_start {
         return Ok(());
     }
     start::start(context).await
 }
 
-fn text(report: &InitReport, option: &str) -> String {
+fn text(report: &InitReport, option: &str, outlook: &str) -> String {
     let InitReport {
         mesh,
         domain,
@@ -122,8 +124,8 @@ Write the passphrase down, and move the file off this node: a USB stick in a
 drawer will do. They are needed to make another node a CA node, and when this
 one is lost.
 
-Next: `agent{option} dns setup` has all programs of this machine find the mesh's
-names, and `agent{option} invite` prints what another machine needs to join.
+{outlook}
+Next: `agent{option} invite` prints what another machine needs to join.
 "
     )
 }

@@ -11,6 +11,7 @@ use tracing::Instrument;
 
 use super::{
     context::Context,
+    dns_setup,
     failure::Failure,
     files, init,
     output::{Output, note},
@@ -115,7 +116,10 @@ pub async fn join(arguments: Arguments, context: &mut Context) -> Result<(), Fai
         resolver: report.resolver,
         resolver_setup: setup.clone(),
     };
-    arguments.output.print(&printed, || text(&report, &setup))?;
+    let outlook = dns_setup::outlook(&config, &context.paths);
+    arguments
+        .output
+        .print(&printed, || text(&report, &outlook))?;
     if arguments.no_start {
         return Ok(());
     }
@@ -156,7 +160,7 @@ fn told(step: &AskStep) -> String {
     }
 }
 
-fn text(report: &JoinReport, setup: &str) -> String {
+fn text(report: &JoinReport, outlook: &str) -> String {
     let JoinReport {
         mesh,
         domain,
@@ -171,8 +175,7 @@ fn text(report: &JoinReport, setup: &str) -> String {
   mesh       {mesh}
   addresses  {addresses}
 
-The agent answers the mesh's names. `{setup}`, as root, has all programs of
-this machine find them.
+{outlook}
 
 "
     )
@@ -193,7 +196,7 @@ mod tests {
             addresses: vec!["10.9.0.3".parse().unwrap()],
             resolver: "10.9.0.53:53".parse().unwrap(),
         };
-        let text = text(&report, "agent dns setup");
+        let text = text(&report, "`agent dns setup` does that.");
         assert!(text.contains("beta.in.example.org"), "{text}");
         assert!(text.contains("`agent dns setup`"), "{text}");
     }

@@ -1,6 +1,6 @@
 //! `agent run`: the agent in this process.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use innermesh_proto::ledger::RULES;
 use tokio::{
@@ -19,9 +19,13 @@ use super::{
     paths::Paths,
 };
 use crate::{
-    config::Config,
+    config::{Config, ManageResolver},
     control::{node::StatusRequest, server, socket::Socket},
-    host::{Host, system},
+    host::{
+        Host,
+        resolver::{HostResolver, SystemResolver, Unmanaged},
+        system,
+    },
     ledger::file::LEDGER,
     node::{self, Agent, Loading},
 };
@@ -57,7 +61,8 @@ pub async fn run(arguments: &Arguments, context: &mut Context) -> Result<(), Fai
     files::state_folder(&context.paths.state).map_err(Failure::failed)?;
     let notifier = Notifier::from_environment();
     let mut signals = Signals::new().map_err(Failure::failed)?;
-    let host = system::host(context.paths.state.clone());
+    let mut host = system::host(context.paths.state.clone());
+    host.resolver = resolver(&context.paths);
     let Some(agent) = build(&config, &context.paths, &host, &notifier, &mut signals).await? else {
         return Ok(());
     };
@@ -86,6 +91,18 @@ pub async fn run(arguments: &Arguments, context: &mut Context) -> Result<(), Fai
     stop(&agent, &mut signals).await;
     let _ = serving.await;
     Ok(())
+}
+
+/// The host's own resolver, for the host's own agent: one that has its files in a
+/// folder of its own may be a second one, or a test's.
+fn resolver(paths: &Paths) -> Arc<dyn HostResolver> {
+    match &paths.dir {
+        None => Arc::new(SystemResolver::default()),
+        Some(dir) => Arc::new(Unmanaged::because(format!(
+            "the agent runs with --dir {}",
+            dir.display()
+        ))),
+    }
 }
 
 /// Starts the agent; `None` when it is stopped first. Until a ledger that has to
@@ -247,6 +264,7 @@ fn agent_config(config: &Config) -> node::AgentConfig {
         backend: config.tunnel.backend,
         dns_listen: config.dns.listens(),
         dns_upstream: config.dns.upstreams(),
+        manage_resolver: config.dns.manage == ManageResolver::Auto,
         page_listen: config.page.listens(),
         page_port: config.page.port,
         ca_term: config.ca.term.duration(),

@@ -77,9 +77,10 @@ fn text(status: &Status) -> String {
         None => "not answered".to_string(),
     };
     let mut out = format!(
-        "mesh    {domain} ({})\nnode    {node}, version {version}, up {up}\ndns     {dns}\n\
+        "mesh    {domain} ({})\nnode    {node}, version {version}, up {up}\ndns     {dns}\n{}\
          ledger  {} ({})\n\n",
         short(mesh),
+        names(status),
         ledger.index,
         short(&ledger.hash),
     );
@@ -129,6 +130,23 @@ fn text(status: &Status) -> String {
     out
 }
 
+/// How programs of this host come to ask the agent.
+fn names(status: &Status) -> String {
+    let Some(resolver) = &status.dns.resolver else {
+        return String::new();
+    };
+    let how = match (resolver.method, &resolver.error) {
+        _ if !resolver.managed => format!("this host's resolver is left alone: {}", resolver.why),
+        (_, Some(error)) => format!("this host's resolver isn't set: {error}"),
+        (Some(method), None) => format!(
+            "{method} asks the agent for names of {} ({})",
+            status.domain, resolver.why
+        ),
+        (None, None) => "this host's resolver isn't set yet".to_owned(),
+    };
+    format!("names   {how}\n")
+}
+
 /// What was kept out of the overlay; nothing where nothing was.
 fn dropped(status: &Status) -> String {
     let counted = status.overlay.iter().flat_map(|overlay| &overlay.dropped);
@@ -174,6 +192,7 @@ mod tests {
 mesh    in.example.org (00ff)
 node    alpha, version 0.1.0, up 7s
 dns     10.9.0.53:53
+names   systemd-resolved asks the agent for names of in.example.org (nsswitch.conf has `resolve` before `dns`)
 ledger  3 (aa)
 
 NODE   LIVE  PATH    ROLES  ADDRESSES

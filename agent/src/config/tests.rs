@@ -55,6 +55,7 @@ fn every_key_is_read() {
         [dns]
         listen = ["127.0.0.1:5353"]
         upstream = ["9.9.9.9"]
+        manage = "off"
         [page]
         listen = ["192.0.2.1", "192.0.2.2:80"]
         port = 4000
@@ -77,6 +78,8 @@ fn every_key_is_read() {
     assert_eq!(config.tunnel.backend, BackendChoice::None);
     assert_eq!(config.dns.listens(), ["127.0.0.1:5353".parse().unwrap()]);
     assert_eq!(config.dns.upstreams(), ["9.9.9.9:53".parse().unwrap()]);
+    assert_eq!(config.dns.manage, ManageResolver::Off);
+    assert_eq!(Config::default().dns.manage, ManageResolver::Auto);
     assert_eq!(
         config.page.listens(),
         [
@@ -119,6 +122,10 @@ fn values_that_can_not_work_are_refused_with_the_reason() {
             "can't be the tunnel's interface",
         ),
         ("[tunnel]\nbackend = \"magic\"", "`magic`"),
+        (
+            "[dns]\nmanage = \"on\"",
+            "unknown variant `on`, expected `auto` or `off`",
+        ),
         ("advertise = [\"0.0.0.0\"]", "nobody can reach"),
         ("advertise = [\"a.example\"]", "is not an address"),
         ("[dns]\nupstream = [\"1.1.1.1:99999\"]", "is not an address"),

@@ -21,7 +21,7 @@ use crate::{
     ledger::{RaftStatus, client::SubmitError},
     node::{
         commands::AgentControl,
-        follow::overlay::OverlayKeeper,
+        follow::{overlay::OverlayKeeper, resolver::ResolverKeeper},
         shared::handles::{FolderLock, Handles},
     },
     services::Spec,
@@ -39,6 +39,7 @@ pub(super) struct RunningAgent {
     pub dns: Arc<Dns>,
     pub tunnel: Arc<dyn Tunnel>,
     pub overlay: Arc<OverlayKeeper>,
+    pub resolver: Arc<ResolverKeeper>,
     pub control: Arc<AgentControl>,
     /// Whether this machine has left the mesh.
     pub left: watch::Sender<bool>,
@@ -130,6 +131,8 @@ impl Agent {
     /// the kernel carries stays, so that routes survive a restart, unless this
     /// machine has left.
     pub async fn stop(&self) {
+        // First, as programs here ask other servers then.
+        self.running.resolver.end().await;
         self.running.node.gossip.stop().await;
         self.running
             .server

@@ -27,6 +27,8 @@ pub struct AgentConfig {
     pub dns_listen: Vec<SocketAddr>,
     /// Name servers for other names; the host's own when empty.
     pub dns_upstream: Vec<SocketAddr>,
+    /// Whether the host's own resolver is set and kept.
+    pub manage_resolver: bool,
     /// Where the install page is served; this node's overlay addresses and
     /// loopback when empty.
     pub page_listen: Vec<SocketAddr>,

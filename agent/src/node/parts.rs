@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, atomic::AtomicU64};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::{agent::RunningAgent, build_error::BuildError, opened::Opened};
 use crate::{
@@ -27,6 +27,7 @@ use crate::{
             overlay::OverlayKeeper,
             page::{Page, PageKeeper},
             program_certs::CertKeeper,
+            resolver::{About, ResolverKeeper},
             tunnel::TunnelKeeper,
             tunnel_keys::TunnelKeyKeeper,
             view::ViewKeeper,
@@ -73,6 +74,9 @@ pub(super) struct Parts {
     tunnel_keys: Arc<TunnelKeyKeeper>,
     certs: Arc<CertKeeper>,
     acme_trouble: watch::Sender<Option<String>>,
+    resolver: Arc<ResolverKeeper>,
+    /// What may have changed the host's resolver.
+    news: Arc<Notify>,
     /// Whether this machine has left the mesh.
     left: watch::Sender<bool>,
 }
@@ -111,6 +115,7 @@ impl Parts {
         let standing = Arc::new(Membership::default());
         let membership = MembershipKeeper::new(&node, stamp_ms.clone(), standing.clone());
         let tunnel_keys = TunnelKeyKeeper::new(&node, tunnel.clone(), announcer.clone());
+        let news = Arc::new(Notify::new());
         Self {
             started: node.host.clock.now(),
             overlay: Arc::new(OverlayKeeper::new(&node, zone.clone())),
@@ -125,6 +130,8 @@ impl Parts {
             tunnel_keys: Arc::new(tunnel_keys),
             certs: Arc::new(CertKeeper::new(&node, certs)),
             acme_trouble: watch::Sender::default(),
+            resolver: Arc::new(resolver_keeper(&node, &dns, news.clone())),
+            news,
             left: watch::Sender::new(false),
             node,
             lock,
@@ -175,6 +182,7 @@ impl Parts {
             dns: self.dns,
             tunnel: self.tunnel,
             overlay: self.overlay,
+            resolver: self.resolver,
             control: Arc::new(control),
             left: self.left,
             server: Mutex::new(Some(server)),
@@ -212,8 +220,10 @@ impl Parts {
         let view = ViewKeeper::new(node, announcer, zone, times, self.lock.clone());
         tasks.spawn(view.run());
         let (overlay, progress) = (self.overlay.clone(), self.progress.clone());
-        let tunnel = TunnelKeeper::new(node, self.tunnel.clone(), overlay, progress);
+        let news = self.news.clone();
+        let tunnel = TunnelKeeper::new(node, self.tunnel.clone(), overlay, progress, news);
         tasks.spawn(tunnel.run());
+        tasks.spawn(self.resolver.clone().run());
         tasks.spawn(self.tunnel_keys.clone().run());
         let (announcer, zone) = (self.announcer.clone(), self.zone.clone());
         tasks.spawn(HostFollower::new(node, announcer, zone).run());
@@ -237,6 +247,7 @@ impl Parts {
             page: self.page.clone(),
             certs: self.certs.clone(),
             acme_trouble: self.acme_trouble.clone(),
+            resolver: self.resolver.clone(),
         };
         AgentControl {
             node: node.clone(),
@@ -275,6 +286,19 @@ impl Parts {
             certs: self.certs.clone(),
             tunnel_keys: self.tunnel_keys.clone(),
             external_accounts: accounts,
+            resolver: self.resolver.clone(),
         }
     }
+}
+
+fn resolver_keeper(node: &Handles, dns: &Arc<Dns>, news: Arc<Notify>) -> ResolverKeeper {
+    let (node, dns) = (node.clone(), dns.clone());
+    let (host, config) = (node.host.clone(), node.config.clone());
+    ResolverKeeper::new(
+        &host,
+        config.manage_resolver,
+        &config.interface,
+        news,
+        move || About::of(&node, &dns),
+    )
 }

@@ -50,9 +50,11 @@ pub struct Facts {
 /// The method, and why.
 pub fn choose(facts: &Facts) -> Choice {
     let text = facts.resolv_conf.as_deref().unwrap_or_default();
+    let resolved_is_away = !facts.resolved && is_only_stub(text);
     let chosen = |method, why: &str| Choice {
         method: Some(method),
         why: why.to_string(),
+        resolved_is_away,
     };
     if facts.resolved {
         if resolve_before_dns(facts.nsswitch.as_deref().unwrap_or_default()) {
@@ -75,6 +77,7 @@ pub fn choose(facts: &Facts) -> Choice {
         return Choice {
             method: None,
             why: (*remedy).to_string(),
+            resolved_is_away,
         };
     }
     let why = if facts.resolved {
@@ -148,6 +151,7 @@ mod tests {
         assert_eq!(method(&comment), Some(Method::ResolvConf));
         let stopped = facts(STUBBED, NSS_RESOLVE, false);
         assert_eq!(method(&stopped), Some(Method::ResolvConf));
+        assert!(choose(&stopped).resolved_is_away && !choose(&comment).resolved_is_away);
         let beside = facts(
             "nameserver 127.0.0.53\nnameserver 192.0.2.1\n",
             NSS_DNS,

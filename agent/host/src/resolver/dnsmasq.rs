@@ -4,7 +4,7 @@
 
 use std::{fs, io, path::Path};
 
-use super::{Applied, Method, ResolverError, ResolverPlan};
+use super::{ResolverError, ResolverPlan};
 
 const DROP_IN: &str = "etc/NetworkManager/dnsmasq.d/innermesh.conf";
 const CONFIGURATION: &str = "etc/NetworkManager/NetworkManager.conf";
@@ -64,19 +64,34 @@ pub(super) fn lines(plan: &ResolverPlan) -> String {
         .collect()
 }
 
-pub(super) async fn apply(root: &Path, plan: &ResolverPlan) -> Result<Applied, ResolverError> {
-    let file = root.join(DROP_IN);
-    let failed = |error| ResolverError::Io(file.clone(), error);
-    let wanted = format!(
+/// Whether the drop-in stands.
+pub(super) fn stands(root: &Path, plan: &ResolverPlan) -> bool {
+    fs::read_to_string(root.join(DROP_IN)).is_ok_and(|text| text == drop_in(plan))
+}
+
+/// Whether any drop-in of ours is there.
+pub(super) fn is_set(root: &Path) -> bool {
+    root.join(DROP_IN).exists()
+}
+
+fn drop_in(plan: &ResolverPlan) -> String {
+    format!(
         "# Written by innermesh; `agent dns restore` takes it away.\n{}",
         lines(plan)
-    );
-    if fs::read_to_string(&file).is_ok_and(|text| text == wanted) {
-        return Ok(Applied::Stood(Method::Dnsmasq));
+    )
+}
+
+/// Whether it was set just now.
+pub(super) async fn apply(root: &Path, plan: &ResolverPlan) -> Result<bool, ResolverError> {
+    let file = root.join(DROP_IN);
+    if stands(root, plan) {
+        return Ok(false);
     }
-    fs::write(&file, wanted).map_err(failed)?;
+    let made = file.parent().map_or(Ok(()), fs::create_dir_all);
+    made.and_then(|()| fs::write(&file, drop_in(plan)))
+        .map_err(|error| ResolverError::Io(file, error))?;
     reload().await?;
-    Ok(Applied::Set(Method::Dnsmasq))
+    Ok(true)
 }
 
 pub(super) async fn restore(root: &Path) -> Result<(), ResolverError> {

@@ -10,10 +10,14 @@
 mod choice;
 mod command;
 mod dnsmasq;
+mod look_up;
 mod resolv_conf;
 mod resolvconf;
 mod resolved;
+mod signals;
 mod system;
+mod unit;
+mod unmanaged;
 
 use std::{fmt, io, net::IpAddr, path::PathBuf};
 
@@ -22,8 +26,10 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     choice::{Facts, Resolvconf, choose},
+    look_up::LookUp,
     resolv_conf::{BACKUP, is_ours},
     system::SystemResolver,
+    unmanaged::Unmanaged,
 };
 
 /// What the host's resolver has to know.
@@ -81,23 +87,18 @@ pub struct Choice {
     pub method: Option<Method>,
     /// One sentence for a person.
     pub why: String,
+    /// Whether libc asks systemd-resolved alone, which doesn't run just now.
+    pub resolved_is_away: bool,
 }
 
 /// What became of a plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Applied {
-    /// It stood already.
-    Stood(Method),
-    /// It was set, or set again.
-    Set(Method),
-}
-
-impl Applied {
-    pub fn method(self) -> Method {
-        match self {
-            Self::Stood(method) | Self::Set(method) => method,
-        }
-    }
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    pub method: Method,
+    /// One sentence for a person: why this method.
+    pub why: String,
+    /// Whether it was set, or set again, just now; else it stood already.
+    pub is_new: bool,
 }
 
 /// Why the host's resolver can't be set. What it was stands.
@@ -118,6 +119,16 @@ pub enum ResolverError {
     /// A program failed.
     #[error("{0}: {1}")]
     Program(String, String),
+    /// The plan has names or addresses that no agent gives.
+    #[error("{0} can't be written into a resolver's configuration")]
+    Unusable(String),
+    /// The agent may not write the host's files, and the unit that does it in
+    /// its place did nothing.
+    #[error(
+        "the agent's own unit can't write {0}, and innermesh-resolver.service didn't: see \
+         `journalctl -u innermesh-resolver`"
+    )]
+    UnitIdle(Method),
     /// D-Bus, or who answers there.
     #[error("systemd-resolved: {0}")]
     Bus(#[from] zbus::Error),
@@ -125,6 +136,8 @@ pub enum ResolverError {
 
 #[async_trait]
 pub trait HostResolver: Send + Sync {
+    /// Why agents here leave it alone; none where they set it.
+    fn left_alone(&self) -> Option<String>;
     /// How it would be set here.
     async fn choose(&self) -> Choice;
     /// Has it ask the agent for the mesh's names, unless it does already.
@@ -137,4 +150,9 @@ pub trait HostResolver: Send + Sync {
     /// # Errors
     /// [`ResolverError`] of the first that failed; the others are taken away.
     async fn restore(&self, interface: &str) -> Result<(), ResolverError>;
+    /// Waits until what was applied may be gone, as far as the host says so:
+    /// systemd-resolved came or went, or the machine woke up.
+    async fn changed(&self);
+    /// What a program of this host finds for a name, asking libc.
+    async fn look_up(&self, name: &str) -> LookUp;
 }

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Applied, Method, ResolverError, ResolverPlan};
+use super::{ResolverError, ResolverPlan};
 use crate::resolv;
 
 /// Where the file that stood before is kept, below the root.
@@ -39,26 +39,55 @@ pub(super) fn base(root: &Path) -> Option<String> {
     }
 }
 
-/// Puts the agent first.
-pub(super) fn apply(root: &Path, plan: &ResolverPlan) -> Result<Applied, ResolverError> {
-    let (file, backup) = (root.join(FILE), root.join(BACKUP));
-    let text = read(&file)?.unwrap_or_default();
-    let ours = is_ours(&text);
-    let base = if ours {
-        // Where the base was lost, its servers still stand in ours.
-        read(&backup)?.unwrap_or_else(|| text.clone())
-    } else {
-        text.clone()
-    };
-    let wanted = merged(plan, &base, is_musl(root));
-    if wanted == text {
-        return Ok(Applied::Stood(Method::ResolvConf));
+/// Whether the agent stands first, before all that the base has now.
+pub(super) fn stands(root: &Path, plan: &ResolverPlan) -> bool {
+    Now::read(root, plan).is_ok_and(|now| now.text == now.wanted)
+}
+
+/// Whether the file is ours.
+pub(super) fn is_set(root: &Path) -> bool {
+    let text = read(&root.join(FILE)).ok().flatten();
+    text.is_some_and(|text| is_ours(&text))
+}
+
+/// Whether whoever writes the file (a DHCP client at work) is not done.
+pub(super) fn is_unfinished(root: &Path, plan: &ResolverPlan) -> bool {
+    let text = read(&root.join(FILE)).ok().flatten();
+    text.is_some_and(|text| !is_ours(&text) && others(&text, plan).is_empty())
+}
+
+/// What stands there, and what should.
+struct Now {
+    text: String,
+    base: String,
+    wanted: String,
+}
+
+impl Now {
+    fn read(root: &Path, plan: &ResolverPlan) -> Result<Self, ResolverError> {
+        let text = read(&root.join(FILE))?.unwrap_or_default();
+        let base = if is_ours(&text) {
+            // Where the base was lost, its servers still stand in ours.
+            read(&root.join(BACKUP))?.unwrap_or_else(|| text.clone())
+        } else {
+            text.clone()
+        };
+        let wanted = merged(plan, &base, is_musl(root));
+        Ok(Self { text, base, wanted })
     }
-    if !ours {
+}
+
+/// Puts the agent first; whether that was done just now.
+pub(super) fn apply(root: &Path, plan: &ResolverPlan) -> Result<bool, ResolverError> {
+    let (file, backup) = (root.join(FILE), root.join(BACKUP));
+    let Now { text, base, wanted } = Now::read(root, plan)?;
+    if wanted == text {
+        return Ok(false);
+    }
+    if !is_ours(&text) {
         let missing =
             matches!(fs::symlink_metadata(&file), Err(e) if e.kind() == io::ErrorKind::NotFound);
         if !missing && others(&base, plan).is_empty() {
-            // Whoever writes it (a DHCP client at work) is not done.
             return Err(ResolverError::Empty(file));
         }
         if !missing {
@@ -66,7 +95,7 @@ pub(super) fn apply(root: &Path, plan: &ResolverPlan) -> Result<Applied, Resolve
         }
     }
     write(&file, &wanted)?;
-    Ok(Applied::Set(Method::ResolvConf))
+    Ok(true)
 }
 
 /// Puts back what stood before, unless somebody else has written the file since.
@@ -230,15 +259,22 @@ fn read(file: &Path) -> Result<Option<String>, ResolverError> {
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-/// Whether this host's libc is musl, which asks all servers at once.
+/// Whether this host's libc is musl, which asks all servers at once. Hosts with
+/// glibc may have musl's loader too.
 fn is_musl(root: &Path) -> bool {
-    let entries = fs::read_dir(root.join("lib"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    entries
-        .into_iter()
-        .any(|entry| entry.file_name().to_string_lossy().starts_with("ld-musl-"))
+    let names = |folder: &str| {
+        let entries = fs::read_dir(root.join(folder)).into_iter().flatten();
+        let names = entries.flatten().map(|entry| entry.file_name());
+        names
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect::<Vec<_>>()
+    };
+    let (mut musl, mut glibc) = (false, false);
+    for name in names("lib").into_iter().chain(names("lib64")) {
+        musl |= name.starts_with("ld-musl-");
+        glibc |= name.starts_with("ld-linux");
+    }
+    musl && !glibc
 }
 
 #[cfg(test)]
@@ -291,7 +327,7 @@ mod tests {
             all.iter().map(|server| server.ip().to_string()).collect()
         }
 
-        fn apply(&self) -> Result<Applied, ResolverError> {
+        fn apply(&self) -> Result<bool, ResolverError> {
             apply(self.0.path(), &plan())
         }
 
@@ -312,11 +348,11 @@ mod tests {
     #[test]
     fn the_agent_stands_before_the_servers_that_were_there() {
         let root = Root::with(ROUTER);
-        assert_eq!(root.apply().unwrap(), Applied::Set(Method::ResolvConf));
+        assert!(root.apply().unwrap());
         assert_eq!(root.servers(), ["100.77.0.53", "192.0.2.1", "192.0.2.2"]);
         assert!(root.text().contains("\nsearch lan\n"));
         assert!(root.text().contains("\noptions edns0\n"));
-        assert_eq!(root.apply().unwrap(), Applied::Stood(Method::ResolvConf));
+        assert!(!root.apply().unwrap());
         root.restore();
         assert_eq!(root.text(), ROUTER);
         assert_eq!(root.files(), ["resolv.conf"]);
@@ -358,7 +394,7 @@ mod tests {
                 "nameserver 192.0.2.1\n"
             );
             fs::write(&behind, "nameserver 192.0.2.9\n").unwrap();
-            assert_eq!(root.apply().unwrap(), Applied::Set(Method::ResolvConf));
+            assert!(root.apply().unwrap());
             assert_eq!(root.servers(), ["100.77.0.53", "192.0.2.9"]);
             root.restore();
             assert_eq!(fs::read_link(root.file()).unwrap(), target);
@@ -370,7 +406,7 @@ mod tests {
         let root = Root::with(ROUTER);
         root.apply().unwrap();
         root.set("nameserver 198.51.100.1\n");
-        assert_eq!(root.apply().unwrap(), Applied::Set(Method::ResolvConf));
+        assert!(root.apply().unwrap());
         assert_eq!(root.servers(), ["100.77.0.53", "198.51.100.1"]);
         root.restore();
         assert_eq!(root.text(), "nameserver 198.51.100.1\n");

@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path};
 
-use super::{Applied, Method, Resolvconf, ResolverError, ResolverPlan, command, resolv_conf};
+use super::{Resolvconf, ResolverError, ResolverPlan, command, resolv_conf};
 use crate::resolv;
 
 /// Where distributions have it.
@@ -42,10 +42,10 @@ pub(super) fn find(root: &Path) -> Option<(Resolvconf, String)> {
     Some((kind, path.to_string_lossy().into_owned()))
 }
 
-/// Has our record stand first.
-pub(super) async fn apply(root: &Path, plan: &ResolverPlan) -> Result<Applied, ResolverError> {
+/// Has our record stand first; whether that was done just now.
+pub(super) async fn apply(root: &Path, plan: &ResolverPlan) -> Result<bool, ResolverError> {
     if stands(root, plan) {
-        return Ok(Applied::Stood(Method::Resolvconf));
+        return Ok(false);
     }
     let (kind, program) = found(root)?;
     let record: String = plan
@@ -60,7 +60,7 @@ pub(super) async fn apply(root: &Path, plan: &ResolverPlan) -> Result<Applied, R
         Resolvconf::Openresolv => &["-m", "0", "-a", RECORD],
     };
     match command::run(&program, arguments, &record).await? {
-        0 if stands(root, plan) => Ok(Applied::Set(Method::Resolvconf)),
+        0 if stands(root, plan) => Ok(true),
         0 => Err(ResolverError::Program(
             program,
             "it left /etc/resolv.conf as it was; does that lead to resolvconf's own file?"
@@ -96,7 +96,8 @@ fn found(root: &Path) -> Result<(Resolvconf, String), ResolverError> {
     })
 }
 
-fn stands(root: &Path, plan: &ResolverPlan) -> bool {
+/// Whether the agent stands first in what resolvconf made.
+pub(super) fn stands(root: &Path, plan: &ResolverPlan) -> bool {
     let text = resolv_conf::base(root).unwrap_or_default();
     let first = resolv::name_servers(&text, |_| None)
         .first()

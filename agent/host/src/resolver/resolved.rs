@@ -5,9 +5,9 @@ use std::{net::IpAddr, time::Duration};
 
 use zbus::{Connection, OwnedObjectPath, connection, fdo, proxy::CacheProperties};
 
-use super::{Applied, Method, ResolverError, ResolverPlan};
+use super::{ResolverError, ResolverPlan};
 
-const NAME: &str = "org.freedesktop.resolve1";
+pub(super) const NAME: &str = "org.freedesktop.resolve1";
 /// How long one call may take.
 const LIMIT: Duration = Duration::from_secs(1);
 /// Address families, as the kernel numbers them (address_families(7)).
@@ -79,7 +79,8 @@ pub(super) async fn is_active() -> bool {
     asked.await.unwrap_or(false)
 }
 
-pub(super) async fn apply(plan: &ResolverPlan) -> Result<Applied, ResolverError> {
+/// Whether it was set just now.
+pub(super) async fn apply(plan: &ResolverPlan) -> Result<bool, ResolverError> {
     let index = index(&plan.interface)?;
     let bus = bus().await?;
     let manager = ManagerProxy::builder(&bus)
@@ -99,7 +100,7 @@ pub(super) async fn apply(plan: &ResolverPlan) -> Result<Applied, ResolverError>
         .build()
         .await?;
     if link.dns().await? == servers && stand(&link.domains().await?, &domains) {
-        return Ok(Applied::Stood(Method::Resolved));
+        return Ok(false);
     }
     manager.set_link_dns(index, &servers).await?;
     if manager.set_link_domains(index, &domains).await.is_err() {
@@ -113,7 +114,7 @@ pub(super) async fn apply(plan: &ResolverPlan) -> Result<Applied, ResolverError>
     manager.set_link_dns_over_tls(index, "no").await?;
     manager.set_link_dnssec(index, "no").await?;
     manager.flush_caches().await?;
-    Ok(Applied::Set(Method::Resolved))
+    Ok(true)
 }
 
 /// Takes the link's settings away; a link that is gone took them along.

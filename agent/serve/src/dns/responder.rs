@@ -190,6 +190,12 @@ impl Dns {
         }
     }
 
+    /// Where this service listens now.
+    pub fn listening(&self) -> Vec<SocketAddr> {
+        let route = self.route.lock().unwrap_or_else(PoisonError::into_inner);
+        route.listening.clone()
+    }
+
     /// Tells at which addresses this service listens.
     pub(super) fn listens(&self, addresses: &[SocketAddr]) {
         self.change_route(|route| route.listening.extend_from_slice(addresses));

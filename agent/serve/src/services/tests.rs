@@ -486,6 +486,7 @@ impl World {
             outside: Arc::new(innermesh_host::outside::SystemOutside),
             tunnels: this,
             overlay: Arc::new(innermesh_host::overlay::RecordedOverlay::default()),
+            resolver: Arc::new(innermesh_host::resolver::Unmanaged::because("a test")),
             tasks: innermesh_host::tasks::Tasks::default(),
         }
     }

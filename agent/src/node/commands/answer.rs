@@ -25,7 +25,9 @@ use crate::{
             evict::Evictions, invite, leave::LeaveDesk, peers, records, recovery,
             services::ServiceDesk, status::StatusDesk, tunnel::TunnelProber, voters,
         },
-        follow::{program_certs::CertKeeper, tunnel_keys::TunnelKeyKeeper},
+        follow::{
+            program_certs::CertKeeper, resolver::ResolverKeeper, tunnel_keys::TunnelKeyKeeper,
+        },
         shared::handles::Handles,
     },
 };
@@ -46,6 +48,7 @@ pub(crate) struct AgentControl {
     pub certs: Arc<CertKeeper>,
     pub tunnel_keys: Arc<TunnelKeyKeeper>,
     pub external_accounts: ExternalAccounts,
+    pub resolver: Arc<ResolverKeeper>,
 }
 
 #[async_trait]
@@ -169,7 +172,9 @@ impl AgentControl {
             DnsRequest::Query(it) => {
                 answer(it, |it| dns::query(&self.dns, it.name, it.rtype)).await
             }
-            DnsRequest::Resolver(it) => answer(it, |_| ready(dns::resolver(&self.node))).await,
+            DnsRequest::Resolver(it) => answer(it, |_| ready(dns::resolver(&self.resolver))).await,
+            DnsRequest::Setup(it) => answer(it, |_| self.resolver.setup()).await,
+            DnsRequest::Release(it) => answer(it, |_| self.resolver.release()).await,
             DnsRequest::Zone(it) => {
                 let zone = dns::zone(&self.dns);
                 answer(it, |_| ready(Ok(ZoneText { zone }))).await

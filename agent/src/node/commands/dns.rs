@@ -1,24 +1,16 @@
 //! What the mesh's DNS answers here.
 
-use std::net::IpAddr;
-
-use innermesh_proto::{
-    id::resolver_v4,
-    zone::{DomainName, RecordType, reverse_zones},
-};
+use innermesh_proto::zone::{DomainName, RecordType};
 
 use crate::{
     control::{ControlError, dns::QueryReport},
     dns::Dns,
     host::resolver::ResolverPlan,
-    node::shared::{
-        handles::Handles,
-        refusals::{invalid, refused},
+    node::{
+        follow::resolver::ResolverKeeper,
+        shared::refusals::{invalid, refused},
     },
 };
-
-/// The port that resolvers ask.
-const PORT: u16 = 53;
 
 /// Asks as a client would, and says where the answer came from.
 ///
@@ -45,32 +37,11 @@ pub fn zone(dns: &Dns) -> String {
 ///
 /// # Errors
 /// When DNS isn't answered on the port that resolvers ask.
-pub fn resolver(node: &Handles) -> Result<ResolverPlan, ControlError> {
-    let state = node.ledger.state();
-    let listen = &node.config.dns_listen;
-    let servers: Vec<IpAddr> = if listen.is_empty() {
-        vec![
-            resolver_v4(state.ipv4).into(),
-            state.mesh.resolver_v6().into(),
-        ]
-    } else {
-        let asked = listen.iter().filter(|address| address.port() == PORT);
-        asked.map(|address| address.ip()).collect()
-    };
-    if servers.is_empty() {
-        return Err(refused(format!(
-            "names are answered on another port than {PORT}, which this host's resolver can't ask; \
-             change `listen` below `[dns]` in the configuration"
-        )));
-    }
-    let zones = reverse_zones(state.ipv4, state.mesh.ula());
-    Ok(ResolverPlan {
-        interface: node.config.interface.clone(),
-        servers,
-        domain: state.domain.to_string(),
-        reverse: zones
-            .iter()
-            .map(|zone| zone.to_string().trim_end_matches('.').to_string())
-            .collect(),
+pub fn resolver(keeper: &ResolverKeeper) -> Result<ResolverPlan, ControlError> {
+    keeper.plan().ok_or_else(|| {
+        refused(
+            "names are not answered on port 53 here, the one that this host's resolver can ask; \
+             see `agent status`, and `listen` below `[dns]` in the configuration",
+        )
     })
 }

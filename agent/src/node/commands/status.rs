@@ -56,6 +56,7 @@ impl StatusDesk {
                 .as_secs(),
             dns: DnsStatus {
                 address: self.dns_addresses.first().copied(),
+                resolver: Some(self.warnings.resolver.status()),
             },
             ledger: LedgerStatus {
                 index: state.position.index,

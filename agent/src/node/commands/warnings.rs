@@ -12,7 +12,10 @@ use crate::{
     ca::expiry,
     control::finding::Finding,
     node::{
-        follow::{holds, membership::Membership, page::Page, program_certs::CertKeeper},
+        follow::{
+            holds, membership::Membership, page::Page, program_certs::CertKeeper,
+            resolver::ResolverKeeper,
+        },
         shared::{
             enforced::Enforced, handles::Handles, revocation_lists::Lists,
             tunnel_progress::TunnelProgress,
@@ -31,6 +34,7 @@ pub(crate) struct Warnings {
     pub page: Arc<Page>,
     pub certs: Arc<CertKeeper>,
     pub acme_trouble: watch::Sender<Option<String>>,
+    pub resolver: Arc<ResolverKeeper>,
 }
 
 impl Warnings {
@@ -138,7 +142,10 @@ impl Warnings {
             .borrow()
             .finding(self.node.host.clock.now())
             .into_iter();
-        tunnel.chain(self.enforced.findings()).collect()
+        tunnel
+            .chain(self.enforced.findings())
+            .chain(self.resolver.finding())
+            .collect()
     }
 }
 

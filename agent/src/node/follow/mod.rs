@@ -1,6 +1,7 @@
 //! What is made to match the newest view, each as a task of its own: DNS, the
 //! tunnel and the overlay, connections to peers, names, this node's membership,
-//! revocation lists, the page, ACME, and certificates of this host's programs.
+//! revocation lists, the page, ACME, certificates of this host's programs, and the
+//! host's own resolver.
 
 pub mod acme;
 pub mod crl;
@@ -15,6 +16,7 @@ pub mod names;
 pub mod overlay;
 pub mod page;
 pub mod program_certs;
+pub mod resolver;
 pub mod tunnel;
 pub mod tunnel_keys;
 pub mod view;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use innermesh_proto::{tunnel::TunnelPlan, view::MeshView};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::{
     host::Host,
@@ -30,6 +30,9 @@ pub(crate) struct TunnelKeeper {
     tunnel: Arc<dyn Tunnel>,
     overlay: Arc<OverlayKeeper>,
     progress: watch::Sender<TunnelProgress>,
+    /// Hears of changes of the host's network, and of an interface that was made
+    /// anew.
+    news: Arc<Notify>,
 }
 
 impl TunnelKeeper {
@@ -38,6 +41,7 @@ impl TunnelKeeper {
         tunnel: Arc<dyn Tunnel>,
         overlay: Arc<OverlayKeeper>,
         progress: watch::Sender<TunnelProgress>,
+        news: Arc<Notify>,
     ) -> Self {
         Self {
             host: node.host.clone(),
@@ -45,6 +49,7 @@ impl TunnelKeeper {
             tunnel,
             overlay,
             progress,
+            news,
         }
     }
 
@@ -69,6 +74,7 @@ impl TunnelKeeper {
                 if applied.is_some_and(|applied| applied.changed()) {
                     // Routes lead through an interface that is there.
                     self.overlay.enforce(true).await;
+                    self.news.notify_one();
                 }
                 due = false;
             }
@@ -87,7 +93,10 @@ impl TunnelKeeper {
                     }
                     continue;
                 }
-                () = self.host.overlay.changed() => clock.sleep(NEWS).await,
+                () = self.host.overlay.changed() => {
+                    clock.sleep(NEWS).await;
+                    self.news.notify_one();
+                }
                 () = clock.sleep(pause) => due = true,
             }
             self.overlay.look().await;
