@@ -11,7 +11,7 @@ while True:
     end = 12
     labels = []
     while end < len(query) and query[end]:
-        labels.append(query[end + 1 : end + 1 + query[end]])
+        labels.append(query[end + 1 : end + 1 + query[end]].lower())
         end += 1 + query[end]
     question = query[12 : end + 5]
     known = labels[-1:] == [b"example"]

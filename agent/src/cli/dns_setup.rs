@@ -160,7 +160,8 @@ pub async fn apply_left() -> Result<(), Failure> {
 /// For innermesh.service, once the agent has ended in whatever way: undoes what
 /// was the agent's to set.
 pub async fn release(context: &Context) -> Result<(), Failure> {
-    let config = files::configuration(&context.paths).map_err(Failure::failed)?;
+    // A configuration that can't be read is one that no agent runs with.
+    let config = files::configuration(&context.paths).unwrap_or_default();
     if is_kept(&config, &context.paths) {
         undo(&config).await?;
     }

@@ -247,7 +247,7 @@ impl ResolverKeeper {
             kept.asked = Some(now);
         }
         let mut seen = self.seen(about).await;
-        if is_new && seen != Seen::AsTheMeshSays {
+        if is_new && matches!(seen, Seen::Nothing | Seen::Others(_)) {
             self.host.clock.sleep(SETTLE).await;
             seen = self.seen(about).await;
         }
