@@ -253,6 +253,8 @@ const HALF: u32 = 30;
 /// Characters of a code: 5 bits each, without those that look alike.
 const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 const CHARACTERS: usize = 12;
+/// As it is shown: with two characters that say whether it was typed right.
+const SHOWN: usize = CHARACTERS + 2;
 
 /// What the machine shows and the admin types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -289,48 +291,82 @@ fn check(transcript: &Transcript) -> u32 {
     u32::from_le_bytes([hash[0], hash[1], hash[2], hash[3]]) >> (32 - HALF)
 }
 
+/// Twice the number in GF(2⁵), whose elements five bits are.
+fn twice(number: u8) -> u8 {
+    // x⁵ = x² + 1
+    const REST: u8 = 0b00101;
+    let high = if number & 0b10000 == 0 { 0 } else { REST };
+    ((number << 1) & 0b11111) ^ high
+}
+
+/// What a code's characters are checked by: sums in GF(2⁵) in which each place
+/// counts differently, so that any two wrong characters show, and so two that
+/// were swapped. Of anything worse, all but one in 1024 does.
+fn check_characters(characters: &[u8; CHARACTERS]) -> [u8; 2] {
+    let mut sums = [0; 2];
+    for character in characters.iter().rev() {
+        sums[0] = twice(sums[0] ^ character);
+        sums[1] = twice(twice(sums[1] ^ character));
+    }
+    sums
+}
+
 impl fmt::Display for Code {
-    /// Three groups of four characters.
+    /// Groups of four characters, of which the fourth has the two that check the
+    /// others.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bits = (u64::from(self.check) << HALF) | u64::from(self.secret);
-        for at in 0..CHARACTERS {
+        let mut characters = [0; CHARACTERS];
+        for (at, character) in characters.iter_mut().enumerate() {
+            *character = (bits >> (5 * (CHARACTERS - 1 - at))) as u8 & 31;
+        }
+        let checks = check_characters(&characters);
+        for (at, character) in characters.iter().chain(&checks).enumerate() {
             if at > 0 && at % 4 == 0 {
                 f.write_str("-")?;
             }
-            let shift = 5 * (CHARACTERS - 1 - at);
-            let index = (bits >> shift) as usize & 31;
-            write!(f, "{}", char::from(ALPHABET[index]))?;
+            write!(f, "{}", char::from(ALPHABET[usize::from(*character)]))?;
         }
         Ok(())
     }
 }
 
-/// Not a code at all.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "not a code: it has 12 letters and digits, as `agent join` shows them on the machine that asks"
-)]
-pub struct CodeError;
+/// What was typed is no code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CodeError {
+    /// It can't have been shown by any machine.
+    #[error(
+        "not a code: it has 14 letters and digits, without 0, 1, l and o, as `agent join` shows \
+         them on the machine that asks"
+    )]
+    Malformed,
+    /// Its last two characters don't fit the others.
+    #[error("the code is mistyped: look at it again; nothing was asked with it")]
+    Mistyped,
+}
 
 impl FromStr for Code {
     type Err = CodeError;
 
-    /// Dashes and blanks don't count, nor does the case.
+    /// Dashes and blanks don't count, nor does the case. A machine with an older
+    /// build shows the first 12 characters alone; nobody leaves out just two of
+    /// the others.
     fn from_str(text: &str) -> Result<Self, CodeError> {
-        let mut bits = 0u64;
-        let mut characters = 0;
+        let mut characters = Vec::with_capacity(SHOWN);
         for c in text.chars().filter(|c| !matches!(c, '-' | ' ')) {
             let lower = c.to_ascii_lowercase();
             let index = ALPHABET.iter().position(|a| char::from(*a) == lower);
-            bits = (bits << 5) | index.ok_or(CodeError)? as u64;
-            characters += 1;
-            if characters > CHARACTERS {
-                return Err(CodeError);
+            if characters.len() == SHOWN {
+                return Err(CodeError::Malformed);
             }
+            characters.push(index.ok_or(CodeError::Malformed)? as u8);
         }
-        if characters != CHARACTERS {
-            return Err(CodeError);
+        let split = characters.split_first_chunk::<CHARACTERS>();
+        let (code, checks) = split.ok_or(CodeError::Malformed)?;
+        if !checks.is_empty() && *checks != check_characters(code) {
+            return Err(CodeError::Mistyped);
         }
+        let bits = code.iter().fold(0, |bits, c| (bits << 5) | u64::from(*c));
         let mask = (1 << HALF) - 1;
         Ok(Self {
             check: (bits >> HALF) as u32 & mask,
@@ -364,13 +400,46 @@ mod tests {
     fn a_code_survives_being_typed() {
         let code = Code::new(&transcript(), [0xab, 0xcd, 0xef, 0x12]);
         let text = code.to_string();
-        assert_eq!(text.len(), 14);
+        assert_eq!(text.len(), 17);
         assert!(!text.contains(['0', '1', 'l', 'o']));
         for typed in [text.clone(), text.to_uppercase(), text.replace('-', " ")] {
             assert_eq!(typed.parse(), Ok(code), "{typed}");
         }
-        for bad in ["", "abc", "abcd-efgh-ijk0", "abcd-efgh-ijkm-n", "ü"] {
-            assert_eq!(bad.parse::<Code>(), Err(CodeError), "{bad}");
+        for bad in ["", "abc", "abcd-efgh-ijk0", "abcd-efgh-ijkm-npq", "ü"] {
+            assert_eq!(bad.parse::<Code>(), Err(CodeError::Malformed), "{bad}");
+        }
+        // As builds before there were checks show it.
+        assert_eq!(text[..14].parse(), Ok(code));
+    }
+
+    #[test]
+    fn a_code_with_up_to_two_wrong_characters_is_noticed() {
+        let code = Code::new(&transcript(), [0xab, 0xcd, 0xef, 0x12]);
+        let shown: String = code.to_string().split('-').collect();
+        let typed = |at: usize, character: u8, text: &str| {
+            let mut text = text.as_bytes().to_vec();
+            text[at] = character;
+            String::from_utf8(text).unwrap()
+        };
+        assert_eq!(shown[..13].parse::<Code>(), Err(CodeError::Mistyped));
+        for (first, one) in (0..SHOWN).flat_map(|at| ALPHABET.map(|c| (at, c))) {
+            let once = typed(first, one, &shown);
+            if once == shown {
+                continue;
+            }
+            assert_eq!(once.parse::<Code>(), Err(CodeError::Mistyped), "{once}");
+            for (second, other) in (0..first).flat_map(|at| ALPHABET.map(|c| (at, c))) {
+                let twice = typed(second, other, &once);
+                assert_eq!(twice.parse::<Code>(), Err(CodeError::Mistyped), "{twice}");
+            }
+        }
+        for at in 1..SHOWN {
+            let mut swapped = shown.clone().into_bytes();
+            swapped.swap(at - 1, at);
+            let swapped = String::from_utf8(swapped).unwrap();
+            if swapped != shown {
+                assert_eq!(swapped.parse::<Code>(), Err(CodeError::Mistyped));
+            }
         }
     }
 

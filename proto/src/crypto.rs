@@ -144,6 +144,8 @@ pub enum Purpose {
     Recovery,
     /// Shows that a machine which asks to be let in holds its key.
     Asking,
+    /// Gives or takes a member's role, by the root.
+    Role,
 }
 
 impl Purpose {
@@ -159,6 +161,7 @@ impl Purpose {
             Self::Eviction => b"innermesh eviction v1\0",
             Self::Recovery => b"innermesh recovery v1\0",
             Self::Asking => b"innermesh asking v1\0",
+            Self::Role => b"innermesh role v1\0",
         }
     }
 

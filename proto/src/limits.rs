@@ -202,6 +202,8 @@ pub const EVICTION_AGREEMENT_MS: u64 = 3600 * 1000;
 /// How long an admin must have been one to count beside the one that let it
 /// in, in milliseconds of ledger time.
 pub const ADMIN_SETTLED_MS: u64 = 24 * 3600 * 1000;
+/// Nodes that made one node an admin, one after the other, beside the last one.
+pub const MAKERS: usize = 16;
 /// Members that one admin may hold at a time.
 pub const HOLDS: usize = 3;
 /// Decided holds of one admin that are remembered.

@@ -2,16 +2,18 @@
 
 #![allow(missing_docs, reason = "the names say it")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     admission::{Ask, KeyedWait, Wait},
     certificate::Serial,
-    crypto::{Hash, Sealed, Signature},
+    crypto::{Hash, PublicKey, Sealed, Signature},
     id::NodeId,
-    ledger::{Batch, Outcome, Position, SignedGenesis},
+    ledger::{Batch, Outcome, Position, Role, SignedGenesis},
+    name::NamePattern,
 };
 
 /// PUSH: heads that are new to the sender's peers.
@@ -148,6 +150,33 @@ pub struct Spenders {
     pub leads: bool,
     /// Each with the milliseconds until it has half of its budget again.
     pub nodes: Vec<(NodeId, u64)>,
+}
+
+/// The answer to INVITES: what the asked node gave out, whether or not somebody
+/// joined by it since; at most [`crate::limits::INVITES_PER_NODE`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenInvites {
+    pub invites: Vec<GivenInvite>,
+}
+
+/// An invite, as whoever gave it out remembers it. Nobody can join by that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenInvite {
+    /// The token's public key.
+    pub token: PublicKey,
+    pub roles: BTreeSet<Role>,
+    /// Names that may be granted.
+    pub names: BTreeSet<NamePattern>,
+    /// Networks that may be brought.
+    pub routes: BTreeSet<IpNet>,
+    /// Networks outside the mesh that names may lead to.
+    pub addresses: BTreeSet<IpNet>,
+    /// How many may join by it in all.
+    pub uses: u32,
+    /// When it was made, in milliseconds of ledger time.
+    pub made_ms: u64,
+    /// When it is void, in milliseconds of ledger time.
+    pub expires_ms: u64,
 }
 
 /// ENDORSE: a CA node's signature over the header of a batch that it applied.

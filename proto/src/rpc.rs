@@ -73,6 +73,8 @@ pub mod method {
     pub const SUBMIT: u16 = 40;
     /// Whose requests the leader turns away, for admins.
     pub const SPENDERS: u16 = 41;
+    /// The invites that a node's people gave out and that are open, for admins.
+    pub const INVITES: u16 = 42;
 
     /// A method's name, for traces and logs.
     pub fn name(method: u16) -> &'static str {
@@ -97,6 +99,7 @@ pub mod method {
             SNAPSHOT => "snapshot",
             SNAPSHOT_PART => "snapshot part",
             REVOCATIONS => "revocations",
+            INVITES => "invites",
             SUBMIT => "submit",
             SPENDERS => "spenders",
             ADMISSION => "admission",

@@ -2,14 +2,13 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use ipnet::IpNet;
-
 use super::{
     batch::{Batch, Entry, Genesis, Header},
     chain::BatchError,
     outcome::Outcome,
+    phrases::{admitted, by_root, count, list, with_addresses, with_roles},
     refusal::Refusal,
-    request::{Admit, Author, Content, Evict, Grant, Join, Request, Role},
+    request::{Author, Content, Evict, Grant, Join, Request, RoleChange, Withdraw},
     state::State,
     utc::Utc,
 };
@@ -36,7 +35,7 @@ pub struct AuditEvent {
 }
 
 /// The kinds of things that happen.
-pub const KINDS: [&str; 20] = [
+pub const KINDS: [&str; 24] = [
     "founded",
     "join",
     "admit",
@@ -52,6 +51,10 @@ pub const KINDS: [&str; 20] = [
     "leave",
     "evict",
     "unhold",
+    "withdraw",
+    "revoke-invite",
+    "give-role",
+    "take-role",
     "revoke",
     "add-record",
     "remove-records",
@@ -206,6 +209,8 @@ impl Describer<'_> {
             Content::Demote(node) => vec![self.node(*node)],
             Content::Roster(change) => change.voters.iter().map(|node| self.node(*node)).collect(),
             Content::Evict(evict) => vec![self.node(evict.node)],
+            Content::GiveRole(change) | Content::TakeRole(change) => vec![self.node(change.node)],
+            Content::Withdraw(withdraw) => vec![self.node(withdraw.node)],
             Content::Unhold(unhold) => vec![self.node(unhold.author)],
             Content::Revoke(serial) => {
                 let issued = self.before.certificates.get(serial);
@@ -222,6 +227,7 @@ impl Describer<'_> {
             | Content::AddRecord(_)
             | Content::RemoveRecords(_)
             | Content::Rules(_)
+            | Content::RevokeInvite(_)
             | Content::TunnelKey(_) => Vec::new(),
         }
     }
@@ -269,6 +275,18 @@ impl Describer<'_> {
             }
             Content::Leave => "leave".into(),
             Content::Evict(evict) => format!("evict {}", self.node(evict.node)),
+            Content::GiveRole(change) => {
+                format!("give {} the role {}", self.node(change.node), change.role)
+            }
+            Content::TakeRole(change) => {
+                format!(
+                    "take the role {} from {}",
+                    change.role,
+                    self.node(change.node)
+                )
+            }
+            Content::Withdraw(withdraw) => format!("withdraw {}", self.withdrawn(withdraw)),
+            Content::RevokeInvite(revoke) => format!("revoke the invite {}", revoke.id()),
             Content::Unhold(unhold) => {
                 format!("let a hold of {} go", self.node(unhold.author))
             }
@@ -333,6 +351,15 @@ impl Describer<'_> {
             ),
             Content::Leave => format!("{who} left"),
             Content::Evict(evict) => self.evicted(who, evict),
+            Content::GiveRole(change) => format!(
+                "{who} gave {} the role {}{}",
+                self.node(change.node),
+                change.role,
+                by_root(change)
+            ),
+            Content::TakeRole(change) => self.taken(who, change),
+            Content::Withdraw(withdraw) => format!("{who} withdrew {}", self.withdrawn(withdraw)),
+            Content::RevokeInvite(revoke) => format!("{who} revoked the invite {}", revoke.id()),
             Content::Unhold(unhold) => {
                 format!("{who} let a hold of {} go", self.node(unhold.author))
             }
@@ -378,15 +405,39 @@ impl Describer<'_> {
         if evict.root.is_some() {
             return format!("{who} evicted {node}, by the root's signature");
         }
-        let others: BTreeSet<NodeId> = self
-            .before
-            .proposals_against(evict.node)
-            .map(|(by, _)| by)
-            .collect();
+        let others = self.before.proposals_against(evict.node);
+        let others = self.had_asked(who, others);
+        format!("{who} evicted {node}{others}")
+    }
+
+    fn taken(&self, who: &str, change: &RoleChange) -> String {
+        let RoleChange { node, role, .. } = *change;
+        let name = self.node(node);
+        if name == who {
+            return format!("{who} gave up the role {role}");
+        }
+        let others = self.before.role_proposals(node, role);
+        let others = self.had_asked(who, others);
+        let root = by_root(change);
+        format!("{who} took the role {role} from {name}{root}{others}")
+    }
+
+    /// Which admins had asked for the same, beside `who`.
+    fn had_asked(&self, who: &str, words: impl Iterator<Item = (NodeId, u64)>) -> String {
+        let others: BTreeSet<NodeId> = words.map(|(by, _)| by).collect();
+        let others: Vec<String> = others.iter().map(|by| self.node(*by)).collect();
+        let others: Vec<&String> = others.iter().filter(|by| *by != who).collect();
         if others.is_empty() {
-            format!("{who} evicted {node}")
-        } else {
-            format!("{who} evicted {node}, as {} had asked", self.nodes(&others))
+            return String::new();
+        }
+        format!(", as {} had asked", list(others.into_iter()))
+    }
+
+    fn withdrawn(&self, withdraw: &Withdraw) -> String {
+        let node = self.node(withdraw.node);
+        match withdraw.role {
+            Some(role) => format!("that the role {role} be taken from {node}"),
+            None => format!("that {node} be evicted"),
         }
     }
 
@@ -416,11 +467,6 @@ impl Describer<'_> {
     }
 }
 
-fn admitted(who: &str, admit: &Admit) -> String {
-    let roles = with_roles(&admit.roles);
-    format!("{who} let {} in{roles}, by its code", admit.name)
-}
-
 fn kind(content: &Content) -> &'static str {
     match content {
         Content::Join(_) | Content::KeyedJoin(_) => "join",
@@ -438,41 +484,13 @@ fn kind(content: &Content) -> &'static str {
         Content::Leave => "leave",
         Content::Evict(_) => "evict",
         Content::Unhold(_) => "unhold",
+        Content::Withdraw(_) => "withdraw",
+        Content::RevokeInvite(_) => "revoke-invite",
+        Content::GiveRole(_) => "give-role",
+        Content::TakeRole(_) => "take-role",
         Content::Revoke(_) => "revoke",
         Content::AddRecord(_) => "add-record",
         Content::RemoveRecords(_) => "remove-records",
         Content::Rules(_) => "rules",
-    }
-}
-
-fn with_addresses(addresses: &BTreeSet<IpNet>) -> String {
-    if addresses.is_empty() {
-        return String::new();
-    }
-    let nets: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-    format!(", its names may lead to {}", nets.join(", "))
-}
-
-fn with_roles(roles: &BTreeSet<Role>) -> String {
-    if roles.is_empty() {
-        String::new()
-    } else {
-        format!(" as {}", list(roles.iter()))
-    }
-}
-
-fn list(items: impl Iterator<Item = impl ToString>) -> String {
-    let items: Vec<String> = items.map(|item| item.to_string()).collect();
-    match &items[..] {
-        [] => "nothing".into(),
-        [one] => one.clone(),
-        [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
-    }
-}
-
-fn count(number: usize, what: &str) -> String {
-    match number {
-        1 => format!("one {what}"),
-        _ => format!("{number} {what}s"),
     }
 }

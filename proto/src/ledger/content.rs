@@ -184,6 +184,73 @@ impl Evict {
     }
 }
 
+/// A role that a member is to have, or no longer; from rules 2 on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleChange {
+    pub node: NodeId,
+    pub role: Role,
+    /// In place of admins.
+    pub root: Option<RootWord>,
+}
+
+/// What the root signs to change a role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootWord {
+    /// Until when it counts, in milliseconds of ledger time; at most twice
+    /// [`crate::limits::REQUEST_LIFETIME_MS`] ahead.
+    pub until_ms: u64,
+    /// The root's signature (P-256, ASN.1 DER) over [`RoleChange::root_message`].
+    pub signature: Vec<u8>,
+}
+
+impl RoleChange {
+    /// What the root signs. A role can be given and taken again and again, so the
+    /// word is for one author, some minutes, and the `number` that the ledger
+    /// counts ([`super::State::next_root_word`]): nobody can use it a second time.
+    pub fn root_message(
+        &self,
+        mesh: &MeshId,
+        author: &NodeId,
+        is_given: bool,
+        number: u64,
+        until_ms: u64,
+    ) -> Vec<u8> {
+        let content = (author, self.node, self.role, is_given, number, until_ms);
+        Purpose::Role.message(mesh, &codec::encode(&content))
+    }
+}
+
+/// The author takes back that it asked for something which waits for a second
+/// admin; from rules 2 on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdraw {
+    /// Against whom that was.
+    pub node: NodeId,
+    /// The role that was to be taken; none for an eviction.
+    pub role: Option<Role>,
+}
+
+/// Nobody joins by a token any more; from rules 2 on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokeInvite {
+    /// The token's public key.
+    pub token: PublicKey,
+    /// Until when it could be spent, in milliseconds of ledger time.
+    pub expires_ms: u64,
+}
+
+impl RevokeInvite {
+    /// What people call the invite: the beginning of its token's public key.
+    pub fn id(&self) -> String {
+        invite_id(&self.token)
+    }
+}
+
+/// The beginning of a token's public key, in hexadecimal.
+pub fn invite_id(token: &PublicKey) -> String {
+    data_encoding::HEXLOWER.encode(&token.0[..6])
+}
+
 /// Lets a hold go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unhold {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     batch::{Batch, Entry, Header, Position, STATE_HASH_INTERVAL},
-    effect::{Decision, Effect},
+    effect::{Decision, Effect, JoinEffect},
     leaf::LeafError,
     outcome::Outcome,
     refusal::Refusal,
@@ -144,23 +144,7 @@ impl Draft {
             Effect::Repeat(outcome) => return Ok(outcome),
             Effect::Nothing => {}
             Effect::Join(join) => {
-                let node = join.member.key.node_id();
-                let inviter = join.member.invited_by;
-                let serial = state
-                    .take_leaf(&join.plan, node, attachment, verify)
-                    .map_err(refuse)?;
-                state.admit(node, join.member);
-                state.grant_addresses(node, join.addresses);
-                state.set_membership(node, serial);
-                if let Some(key) = join.tunnel {
-                    state.set_tunnel_key(node, key);
-                }
-                if let Some((token, expires_ms)) = join.token {
-                    state.spend(token, expires_ms);
-                    if let Some(inviter) = inviter {
-                        state.count_invite(inviter, token);
-                    }
-                }
+                take_join(state, *join, attachment, verify).map_err(refuse)?;
             }
             Effect::Renew(plan, node) => {
                 let serial = state
@@ -202,6 +186,14 @@ impl Draft {
             Effect::RemoveRecords(remove) => state.remove_records(&remove),
             Effect::Rules(rules) => state.raise_rules(rules, index),
             Effect::TunnelKey(node, key) => state.set_tunnel_key(node, key),
+            Effect::GiveRole(given) => state.give_role(&given),
+            Effect::TakeRole(taken) => state.take_role(&taken),
+            Effect::ProposeTaking { node, role, by } => {
+                state.propose_taking(node, role, by);
+                return Ok(Outcome::Waiting(index));
+            }
+            Effect::Withdraw(withdraw, by) => state.withdraw(&withdraw, by),
+            Effect::RevokeInvite(revoke, by) => state.revoke_invite(&revoke, by),
         }
         Ok(Outcome::Done(index))
     }
@@ -244,4 +236,28 @@ impl Draft {
         };
         (state, batch)
     }
+}
+
+fn take_join(
+    state: &mut State,
+    join: JoinEffect,
+    attachment: &[u8],
+    verify: &dyn Verify,
+) -> Result<(), LeafError> {
+    let node = join.member.key.node_id();
+    let inviter = join.member.invited_by;
+    let serial = state.take_leaf(&join.plan, node, attachment, verify)?;
+    state.admit(node, join.member);
+    state.grant_addresses(node, join.addresses);
+    state.set_membership(node, serial);
+    if let Some(key) = join.tunnel {
+        state.set_tunnel_key(node, key);
+    }
+    if let Some((token, expires_ms)) = join.token {
+        state.spend(token, expires_ms);
+        if let Some(inviter) = inviter {
+            state.count_invite(inviter, token);
+        }
+    }
+    Ok(())
 }

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{
     outcome::Outcome,
-    request::{AddRecord, HoldId, RemoveRecords, Share},
+    request::{AddRecord, HoldId, RemoveRecords, RevokeInvite, Role, Share, Withdraw},
     state::Member,
 };
 use crate::{
@@ -60,6 +60,29 @@ pub(super) enum Effect {
     RemoveRecords(RemoveRecords),
     Rules(u32),
     TunnelKey(NodeId, TunnelKey),
+    GiveRole(RoleGiven),
+    TakeRole(RoleTaken),
+    /// As `Propose`, for a role.
+    ProposeTaking {
+        node: NodeId,
+        role: Role,
+        by: NodeId,
+    },
+    Withdraw(Withdraw, NodeId),
+    RevokeInvite(RevokeInvite, NodeId),
+}
+
+pub(super) struct RoleGiven {
+    pub node: NodeId,
+    pub role: Role,
+    /// None where the root gives it.
+    pub maker: Option<NodeId>,
+}
+
+pub(super) struct RoleTaken {
+    pub node: NodeId,
+    pub role: Role,
+    pub is_by_root: bool,
 }
 
 pub(super) struct JoinEffect {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     place::label_of,
     record::UserRecord,
-    request::{AddRecord, HoldId, RemoveRecords, Role},
+    request::{AddRecord, HoldId, RemoveRecords, RevokeInvite, Role},
     state::{Issued, Member, Name, NameKind, Revocation, State, TokenUse},
 };
 use crate::{
@@ -29,11 +29,7 @@ impl State {
         };
         self.give_name(member.name.clone(), name);
         self.addresses.insert(member.ipv4, node);
-        if let Some(inviter) = member.invited_by
-            && member.roles.contains(&Role::Admin)
-        {
-            self.inviters.insert(node, inviter);
-        }
+        self.note_admission(node, &member);
         self.insert_member(node, member);
     }
 
@@ -86,6 +82,20 @@ impl State {
         }
     }
 
+    /// Has all uses of a token be spent. It is remembered on account of whoever
+    /// asked for that.
+    pub(super) fn revoke_invite(&mut self, revoke: &RevokeInvite, by: NodeId) {
+        let before = self.tokens.get(&revoke.token);
+        let used = TokenUse {
+            uses: u32::MAX,
+            expires_ms: before
+                .map_or(0, |used| used.expires_ms)
+                .max(revoke.expires_ms),
+        };
+        self.tokens.insert(revoke.token, used);
+        self.count_invite(by, revoke.token);
+    }
+
     pub(super) fn membership_serials(&self) -> BTreeSet<Serial> {
         let members = self.members.values();
         members.filter_map(|member| member.certificate).collect()
@@ -108,6 +118,7 @@ impl State {
         self.decided.retain(|(author, _), _| *author != node);
         self.proposals
             .retain(|(target, by), _| *target != node && *by != node);
+        self.forget_role_proposals_of(node);
         self.revoke_all_of(node, &member, evicted);
         self.free_names_of(node, evicted);
         if evicted {
@@ -194,20 +205,6 @@ impl State {
             .filter(|(other, _)| self.may_inherit(**other, label, name))
             .min_by_key(|(other, member)| (member.joined, **other))
             .map(|(other, _)| *other)
-    }
-
-    /// Whether `node` was let in by `by`, at any remove.
-    pub(super) fn descends(&self, node: NodeId, by: NodeId) -> bool {
-        let mut at = node;
-        // Who left and came back may stand behind its own inviter.
-        for _ in 0..=self.inviters.len() {
-            match self.inviters.get(&at) {
-                Some(inviter) if *inviter == by => return true,
-                Some(inviter) => at = *inviter,
-                None => return false,
-            }
-        }
-        false
     }
 
     /// Who asked for the eviction of `node`, and when.

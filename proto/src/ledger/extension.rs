@@ -1,11 +1,13 @@
 //! What the state holds from rules 1 on. Under rules 0 it is empty and no part
-//! of the state's encoding, so that builds of either kind agree on its hash.
+//! of the state's encoding, so that builds of either kind agree on its hash; and
+//! so is what rules 2 brought under rules 1.
 
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::role::Role;
 use crate::{
     certificate::Serial,
     crypto::{Hash, PublicKey},
@@ -27,6 +29,9 @@ pub(super) struct Extension {
     pub stands_until: u64,
     /// WireGuard keys.
     pub tunnel: TunnelKeys,
+    /// Who made whom an admin; from rules 2 on.
+    #[serde(skip)]
+    pub appointments: Appointments,
 }
 
 /// Counts by node; what they count stands elsewhere in the state.
@@ -47,6 +52,22 @@ pub(super) struct Shares {
     /// Up to when each member has had its renewals, in milliseconds of ledger
     /// time; see [`super::State::may_renew`].
     pub renewed: Map<NodeId, u64>,
+}
+
+/// Who made whom an admin, and what waits for a second admin's word.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Appointments {
+    /// When each node was made an admin after it had joined, in milliseconds of
+    /// ledger time; none once that was taken from it.
+    pub since: Map<NodeId, Option<u64>>,
+    /// Nodes, and who made them admins before the last one that did, which
+    /// [`super::State`] has; at most [`limits::MAKERS`] for each.
+    pub makers: Map<(NodeId, NodeId), ()>,
+    /// Whose role is to be taken, which, by whose word, and when that was said,
+    /// in milliseconds of ledger time.
+    pub proposals: Map<(NodeId, Role, NodeId), u64>,
+    /// How often the root has changed a role.
+    pub root_words: u64,
 }
 
 /// Keys by node, and nodes by key.

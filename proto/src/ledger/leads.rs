@@ -114,6 +114,9 @@ impl State {
         if self.members.contains_key(&node) {
             return self.is_admin(node);
         }
+        if let Some(since) = self.extension.appointments.since.get(&node) {
+            return since.is_some();
+        }
         // The founder has no inviter, and may leave once it has invited an admin.
         let mut inviters = self.inviters.values();
         self.inviters.contains_key(&node) || inviters.any(|inviter| *inviter == node)

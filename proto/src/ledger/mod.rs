@@ -6,6 +6,7 @@
 //! [`state::State`] is what follows from all batches so far. Nothing here
 //! knows how batches travel or are stored.
 
+mod appointments;
 pub mod audit;
 pub mod batch;
 mod chain;
@@ -19,6 +20,7 @@ mod genesis;
 mod leads;
 mod leaf;
 mod outcome;
+mod phrases;
 mod place;
 mod position;
 pub mod record;
@@ -27,6 +29,7 @@ pub mod recovery;
 mod refusal;
 pub mod request;
 mod role;
+mod role_effects;
 mod roster;
 mod roster_effects;
 pub mod rules;

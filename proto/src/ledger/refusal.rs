@@ -43,10 +43,14 @@ pub enum Refusal {
     #[error("the token has expired; ask for a new invite")]
     TokenExpired,
     /// All uses of the token are spent.
-    #[error("the token is used up; ask for a new invite")]
+    #[error("the token is used up or was revoked; ask for a new invite")]
     TokenUsedUp,
     /// The machine is a member already.
-    #[error("this machine is a member already")]
+    #[error(
+        "this machine is a member already: an earlier join was cut short here once the mesh had let \
+         it in. Have an admin run `agent evict` for it, then join with a new state folder, which \
+         has a new key"
+    )]
     AlreadyMember,
     /// The mesh has as many members as it may.
     #[error("the mesh has as many members as it may have")]
@@ -55,7 +59,7 @@ pub enum Refusal {
     #[error("every IPv4 address of the overlay is taken")]
     AddressesExhausted,
     /// Somebody else has the name.
-    #[error("the name {name} is taken by {owner}; choose another, or ask its owner to share it")]
+    #[error("{}", name_taken(name, owner))]
     NameTaken {
         name: Label,
         /// Name of the node that has it.
@@ -113,7 +117,10 @@ pub enum Refusal {
     #[error("it is the last CA node; promote another one first")]
     LastCa,
     /// Nobody would be left who could invite.
-    #[error("this machine is the last admin; invite another one first")]
+    #[error(
+        "it is the last admin, and nobody could let a machine in any more; make another one first: \
+         `agent role add NODE admin`"
+    )]
     LastAdmin,
     /// The node is still one of those that decide.
     #[error("this machine is in the roster still; `agent ca demote` it first")]
@@ -231,6 +238,27 @@ pub enum Refusal {
     /// Another node has the WireGuard key.
     #[error("that WireGuard key can't be had: another node has it; use a new one")]
     TunnelKey,
+    /// The root has to sign more than that.
+    #[error("a node gets the role ca by `agent ca promote NODE`")]
+    CaByPromotion,
+    /// It had that role from as many nodes as are remembered.
+    #[error("too many different nodes made that one an admin before; have one of those do it")]
+    TooManyMakers,
+    /// The author didn't ask for that, or it is decided.
+    #[error("this node asked for nothing against that node that still waits for a second admin")]
+    NothingToWithdraw,
+}
+
+/// A node's own name is mostly asked for by the machine that had it.
+fn name_taken(name: &Label, owner: &Label) -> String {
+    if name == owner {
+        return format!(
+            "the name {name} is taken by the node {name}: if that was this machine before it was set \
+             up anew, have an admin run `agent evict {name}` and do this again; else choose another \
+             name"
+        );
+    }
+    format!("the name {name} is taken by {owner}; choose another, or ask its owner to share it")
 }
 
 impl Refusal {

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::position::Position;
 pub use super::{
     content::{
-        Admit, Certify, Evict, HoldId, Join, KeyedAdmit, KeyedJoin, Promote, RosterChange, Share,
-        Unhold,
+        Admit, Certify, Evict, HoldId, Join, KeyedAdmit, KeyedJoin, Promote, RevokeInvite,
+        RoleChange, RootWord, RosterChange, Share, Unhold, Withdraw,
     },
     record::{AddRecord, RemoveRecords},
     role::{Role, RoleError},
@@ -112,6 +112,14 @@ pub enum Content {
     TunnelKey(TunnelKey),
     /// As `Admit`, with the WireGuard key; from rules 1 on.
     KeyedAdmit(Box<KeyedAdmit>),
+    /// Give a member a role; from rules 2 on.
+    GiveRole(RoleChange),
+    /// Take a role from a member; from rules 2 on.
+    TakeRole(RoleChange),
+    /// Take back what waits for a second admin; from rules 2 on.
+    Withdraw(Withdraw),
+    /// A token isn't to be spent any more; from rules 2 on.
+    RevokeInvite(RevokeInvite),
 }
 
 mod kind {
@@ -136,6 +144,10 @@ mod kind {
     pub const KEYED_JOIN: u16 = 24;
     pub const TUNNEL_KEY: u16 = 25;
     pub const KEYED_ADMIT: u16 = 26;
+    pub const GIVE_ROLE: u16 = 27;
+    pub const TAKE_ROLE: u16 = 28;
+    pub const WITHDRAW: u16 = 29;
+    pub const REVOKE_INVITE: u16 = 30;
 }
 
 impl Content {
@@ -163,6 +175,10 @@ impl Content {
             Self::KeyedJoin(join) => (kind::KEYED_JOIN, codec::encode(join)),
             Self::TunnelKey(key) => (kind::TUNNEL_KEY, codec::encode(key)),
             Self::KeyedAdmit(admit) => (kind::KEYED_ADMIT, codec::encode(admit)),
+            Self::GiveRole(change) => (kind::GIVE_ROLE, codec::encode(change)),
+            Self::TakeRole(change) => (kind::TAKE_ROLE, codec::encode(change)),
+            Self::Withdraw(withdraw) => (kind::WITHDRAW, codec::encode(withdraw)),
+            Self::RevokeInvite(revoke) => (kind::REVOKE_INVITE, codec::encode(revoke)),
         }
     }
 
@@ -180,6 +196,7 @@ impl Content {
     pub fn since_rules(&self) -> u32 {
         match self {
             Self::KeyedJoin(_) | Self::TunnelKey(_) | Self::KeyedAdmit(_) => 1,
+            Self::GiveRole(_) | Self::TakeRole(_) | Self::Withdraw(_) | Self::RevokeInvite(_) => 2,
             _ => 0,
         }
     }
@@ -212,6 +229,10 @@ impl Content {
             kind::KEYED_JOIN => Self::KeyedJoin(Box::new(read(bytes)?)),
             kind::TUNNEL_KEY => Self::TunnelKey(read(bytes)?),
             kind::KEYED_ADMIT => Self::KeyedAdmit(Box::new(read(bytes)?)),
+            kind::GIVE_ROLE => Self::GiveRole(read(bytes)?),
+            kind::TAKE_ROLE => Self::TakeRole(read(bytes)?),
+            kind::WITHDRAW => Self::Withdraw(read(bytes)?),
+            kind::REVOKE_INVITE => Self::RevokeInvite(read(bytes)?),
             _ => return None,
         })
     }
@@ -231,6 +252,9 @@ impl Request {
                 | kind::UNHOLD
                 | kind::REVOKE
                 | kind::REMOVE_RECORDS
+                | kind::TAKE_ROLE
+                | kind::WITHDRAW
+                | kind::REVOKE_INVITE
         )
     }
 

@@ -39,6 +39,15 @@ impl Role {
         }
     }
 
+    /// Whether a node that has it does something else than one that hasn't. The
+    /// others have their places in ledgers and invites for versions to come.
+    pub fn does_something(self) -> bool {
+        match self {
+            Self::Admin | Self::Ca => true,
+            Self::Gateway | Self::Relay | Self::Sinkhole => false,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Admin => "admin",

@@ -78,6 +78,11 @@ impl State {
         for node in keys.keys() {
             self.set_role(*node, true);
             self.number(*node);
+            // Its admins may be lost with the others.
+            if self.rules > 1 && !self.admins().any(|admin| admin == *node) {
+                self.forget_makers(*node);
+                self.make_admin(*node);
+            }
         }
         for (node, issuer) in issuers {
             self.add_issuers(node, vec![issuer]);

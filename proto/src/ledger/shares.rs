@@ -61,6 +61,10 @@ impl State {
                 self.check_requests(author, limits::REQUESTS_PER_NODE)?;
                 self.check_record(record, *owner)
             }
+            Effect::RevokeInvite(revoke, by) => {
+                self.check_requests(author, limits::REQUESTS_REMEMBERED)?;
+                self.check_invite(*by, revoke.token)
+            }
             Effect::Nothing | Effect::TunnelKey(..) => {
                 self.check_requests(author, limits::REQUESTS_PER_NODE)
             }

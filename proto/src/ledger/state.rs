@@ -13,7 +13,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    extension::Extension,
+    extension::{Appointments, Extension},
     outcome::{Outcome, RequestKey},
     position::Position,
     record::UserRecord,
@@ -372,10 +372,12 @@ impl State {
     /// The hash of this state as of batch `index`.
     pub(super) fn hash_at(&self, index: u64) -> Hash {
         let state = self.without_hash(index);
-        if state.rules == 0 {
-            return codec::hash(&state);
+        let extension = &state.extension;
+        match state.rules {
+            0 => codec::hash(&state),
+            1 => codec::hash(&(&state, state.rules, extension)),
+            _ => codec::hash(&(&state, state.rules, extension, &extension.appointments)),
         }
-        codec::hash(&(&state, state.rules, &state.extension))
     }
 
     /// This state as a header's hash and snapshots have it: a header that
@@ -391,10 +393,12 @@ impl State {
 
     /// As snapshots hold it.
     pub fn encode(&self) -> Vec<u8> {
-        if self.rules == 0 {
-            return codec::encode(self);
+        let extension = &self.extension;
+        match self.rules {
+            0 => codec::encode(self),
+            1 => codec::encode(&(self, self.rules, extension)),
+            _ => codec::encode(&(self, self.rules, extension, &extension.appointments)),
         }
-        codec::encode(&(self, self.rules, &self.extension))
     }
 
     /// Reads what [`State::encode`] wrote, of a state under `rules`.
@@ -405,7 +409,14 @@ impl State {
         if rules == 0 {
             return codec::decode_large(bytes);
         }
-        let (mut state, own, extension): (Self, u32, Extension) = codec::decode_large(bytes)?;
+        let (mut state, own, extension) = if rules == 1 {
+            codec::decode_large::<(Self, u32, Extension)>(bytes)?
+        } else {
+            let (state, own, mut extension, appointments): (Self, u32, Extension, Appointments) =
+                codec::decode_large(bytes)?;
+            extension.appointments = appointments;
+            (state, own, extension)
+        };
         if own != rules {
             return Err(CodecError::Malformed(format!("rules {own}")));
         }
@@ -438,6 +449,7 @@ impl State {
             self.uncount_invites();
             let since = stamp_ms.saturating_sub(limits::EVICTION_AGREEMENT_MS);
             self.proposals.retain(|_, at_ms| *at_ms >= since);
+            self.forget_role_proposals(since);
         }
         if before_ms / limits::COMPACT_MS != stamp_ms / limits::COMPACT_MS {
             self.compact();

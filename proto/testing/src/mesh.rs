@@ -11,8 +11,8 @@ use innermesh_proto::{
     id::{MeshId, NodeId},
     ledger::{
         Author, Batch, Content, Decision, Entry, Genesis, Grant, Header, Outcome, Position, RULES,
-        Recovery, Refusal, Request, RequestId, SignedGenesis, SignedRecovery, State,
-        request::{Certify, Join, Promote, RosterChange},
+        Recovery, Refusal, Request, RequestId, Role, SignedGenesis, SignedRecovery, State,
+        request::{Certify, Join, Promote, RoleChange, RootWord, RosterChange},
     },
     name::{Label, NamePattern},
 };
@@ -197,6 +197,32 @@ impl Mesh {
             issuers: vec![self.issuer_der()],
         };
         let outcome = self.ask(&*key(0), Content::Promote(promote));
+        assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+    }
+
+    /// A change of a role that the root signs for `by` to ask for.
+    pub fn by_root(&self, by: &dyn Sign, node: NodeId, role: Role, is_given: bool) -> RoleChange {
+        let until_ms = self.now_ms + 5 * MINUTE;
+        let mut change = RoleChange {
+            node,
+            role,
+            root: None,
+        };
+        let number = self.state().next_root_word();
+        let message = change.root_message(&self.id, &id(by), is_given, number, until_ms);
+        let signature = self.root.sign(&message).expect("a signature");
+        change.root = Some(RootWord {
+            until_ms,
+            signature,
+        });
+        change
+    }
+
+    /// Has the founder make a CA node an ordinary member, by the root's word.
+    pub fn demote(&mut self, number: u8) {
+        let founder = self.founder.clone();
+        let change = self.by_root(&*founder, id(&*key(number)), Role::Ca, false);
+        let outcome = self.ask(&*founder, Content::TakeRole(change));
         assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
     }
 

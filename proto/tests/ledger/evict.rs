@@ -2,7 +2,7 @@ use innermesh_proto::{
     crypto::{Hash, Sign},
     ledger::{
         Content, Outcome, Refusal, Role,
-        request::{Evict, HoldId, Share, Unhold},
+        request::{Evict, HoldId, Share, Unhold, Withdraw},
     },
 };
 
@@ -20,8 +20,15 @@ fn is_member(mesh: &Mesh, number: u8) -> bool {
     mesh.state().members.contains_key(&id(&*key(number)))
 }
 
-/// Admins 1 and 2 by the founder, admin 3 by 1, and plain members 10 to 16.
+/// As [`fresh`], a day later: each admin speaks for itself.
 fn mesh() -> Mesh {
+    let mut mesh = fresh();
+    mesh.now_ms += DAY;
+    mesh
+}
+
+/// Admins 1 and 2 by the founder, admin 3 by 1, and plain members 10 to 16.
+fn fresh() -> Mesh {
     let mut mesh = Mesh::new();
     for (number, by) in [(1, 0), (2, 0), (3, 1)] {
         let name = format!("admin{number}");
@@ -133,6 +140,7 @@ fn an_admin_goes_by_the_word_of_two_others_within_an_hour() {
             },
         );
     }
+    late.now_ms += DAY;
     let token = late.token_by(&*key(2), 200, |grant| {
         grant.expires_ms += DAY;
     });
@@ -150,7 +158,7 @@ fn an_admin_goes_by_the_word_of_two_others_within_an_hour() {
 
 #[test]
 fn an_admin_can_not_make_its_own_second() {
-    let mut mesh = mesh();
+    let mut mesh = fresh();
     // 3 came by 1: neither order counts at first.
     waits(mesh.ask(&*key(3), evict(2)));
     waits(mesh.ask(&*key(1), evict(2)));
@@ -161,6 +169,41 @@ fn an_admin_can_not_make_its_own_second() {
     waits(mesh.ask(&*key(1), evict(2)));
     done(mesh.ask(&*key(0), evict(2)));
     assert!(!is_member(&mesh, 2));
+}
+
+#[test]
+fn two_that_one_admin_let_in_are_no_two_persons_on_their_first_day() {
+    let admin = |grant: &mut innermesh_proto::ledger::Grant| grant.roles = [Role::Admin].into();
+    let mut mesh = mesh();
+    mesh.admit_as(&*key(4), "admin4", &*key(1), admin);
+    mesh.admit_as(&*key(5), "admin5", &*key(1), admin);
+    waits(mesh.ask(&*key(4), evict(2)));
+    waits(mesh.ask(&*key(5), evict(2)));
+    assert!(is_member(&mesh, 2));
+    // As 1's word it counts beside that of another.
+    waits(mesh.ask(&*key(4), evict(5)));
+    done(mesh.ask(&*key(2), evict(5)));
+    // A day later each speaks for itself.
+    mesh.admit_as(&*key(6), "admin6", &*key(1), admin);
+    mesh.now_ms += DAY;
+    waits(mesh.ask(&*key(4), evict(2)));
+    done(mesh.ask(&*key(6), evict(2)));
+}
+
+#[test]
+fn who_leaves_and_comes_back_by_its_own_child_sheds_nothing() {
+    let admin = |grant: &mut innermesh_proto::ledger::Grant| grant.roles = [Role::Admin].into();
+    let mut mesh = mesh();
+    // 1 lets 4 in, and 4 lets 5 in; 4 goes and comes back by 5.
+    mesh.admit_as(&*key(4), "admin4", &*key(1), admin);
+    mesh.admit_as(&*key(5), "admin5", &*key(4), admin);
+    done(mesh.ask(&*key(4), Content::Leave));
+    mesh.admit_as(&*key(4), "again", &*key(5), admin);
+    mesh.now_ms += DAY;
+    waits(mesh.ask(&*key(1), evict(2)));
+    waits(mesh.ask(&*key(4), evict(2)));
+    waits(mesh.ask(&*key(5), evict(2)));
+    assert!(is_member(&mesh, 2));
 }
 
 #[test]
@@ -236,6 +279,50 @@ fn a_ca_node_is_evicted_only_while_the_rest_can_go_on() {
     assert!(!mesh.state().voters.contains_key(&id(&*key(0))));
     let request = mesh.request(&*key(1), &evict(10));
     mesh.assert_refused(request, Refusal::NoMajority);
+}
+
+#[test]
+fn the_last_admin_is_evicted_by_nobody() {
+    let mut mesh = Mesh::new();
+    for number in [10, 11] {
+        mesh.admit(&*key(number), &format!("n{number}"));
+        mesh.promote(number);
+    }
+    mesh.become_roster(&[0, 10, 11]);
+    let node = id(&*key(0));
+    let root = mesh.root.sign(&Evict::root_message(&mesh.id, &node));
+    let by_root = Content::Evict(Evict {
+        node,
+        hold: None,
+        root: Some(root.unwrap()),
+    });
+    let request = mesh.request(&*key(10), &by_root);
+    mesh.assert_refused(request, Refusal::LastAdmin);
+    let change = mesh.by_root(&*key(10), id(&*key(10)), Role::Admin, true);
+    done(mesh.ask(&*key(10), Content::GiveRole(change)));
+    done(mesh.ask(&*key(10), by_root));
+}
+
+#[test]
+fn who_asked_for_an_eviction_takes_that_back_and_nobody_else_does() {
+    let mut mesh = mesh();
+    let withdraw = |number: u8| {
+        Content::Withdraw(Withdraw {
+            node: id(&*key(number)),
+            role: None,
+        })
+    };
+    waits(mesh.ask(&*key(1), evict(2)));
+    // Else one that is to go would keep itself.
+    for other in [2, 0] {
+        let request = mesh.request(&*key(other), &withdraw(2));
+        mesh.assert_refused(request, Refusal::NothingToWithdraw);
+    }
+    done(mesh.ask(&*key(1), withdraw(2)));
+    assert_eq!(mesh.state().proposed_evictions().count(), 0);
+    waits(mesh.ask(&*key(0), evict(2)));
+    let request = mesh.request(&*key(1), &withdraw(2));
+    mesh.assert_refused(request, Refusal::NothingToWithdraw);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use innermesh_proto::{
     id::MeshId,
     ledger::{
         Author, Content, Grant, Outcome, Refusal, Request, RequestId, Role,
-        request::{Admit, Join},
+        request::{Admit, Join, RevokeInvite},
     },
     limits,
 };
@@ -374,4 +374,37 @@ fn nobody_grants_a_route_that_it_may_not_bring_itself() {
     let ca = mesh.token_by(&*key(1), 102, |grant| grant.roles = [Role::Ca].into());
     let request = mesh.join_request(&ca, &*key(3), "three");
     mesh.assert_refused(request, Refusal::GrantTooWide);
+}
+
+#[test]
+fn a_token_that_an_admin_revoked_lets_nobody_in_any_more() {
+    let mut mesh = Mesh::new();
+    let (founder, member) = (mesh.founder.clone(), key(1));
+    mesh.admit(&*member, "one");
+    let token = mesh.token(100, |grant| grant.uses = 5);
+    let request = mesh.join_request(&token, &*key(2), "two");
+    assert!(matches!(mesh.decide(request), Outcome::Done(_)));
+    let revoke = |expires_ms: u64| {
+        Content::RevokeInvite(RevokeInvite {
+            token: token.key.public(),
+            expires_ms,
+        })
+    };
+    let expires_ms = mesh.now_ms + 60 * MINUTE;
+    let request = mesh.request(&*member, &revoke(expires_ms));
+    mesh.assert_refused(request, Refusal::NotAdmin);
+    let request = mesh.request(&*founder, &revoke(u64::MAX));
+    mesh.assert_refused(request, Refusal::TokenExpired);
+    assert!(matches!(
+        mesh.ask(&*founder, revoke(expires_ms)),
+        Outcome::Done(_)
+    ));
+    assert!(mesh.state().agrees_with_itself());
+    let request = mesh.join_request(&token, &*key(3), "three");
+    mesh.assert_refused(request, Refusal::TokenUsedUp);
+    // It is forgotten once it would have expired anyway.
+    mesh.now_ms = expires_ms + 24 * 60 * MINUTE;
+    mesh.batch(Vec::new());
+    assert!(!mesh.state().tokens.contains_key(&token.key.public()));
+    assert!(mesh.state().agrees_with_itself());
 }

@@ -9,7 +9,7 @@ use innermesh_proto::{
     ledger::{
         Content, Role, State,
         record::RecordData,
-        request::{AddRecord, Evict, RemoveRecords, RosterChange, Share},
+        request::{AddRecord, Evict, RemoveRecords, RoleChange, RosterChange, Share},
     },
     zone::{DomainName, RecordType},
 };
@@ -36,6 +36,8 @@ enum Step {
     Roster(u8),
     Leave(u8),
     Evict(u8, u8),
+    /// Who asks, about whom, and whether it is to be an admin.
+    Admin(u8, u8, bool),
     Revoke(u8, usize),
     Record(u8, usize, bool),
     Batch(u64),
@@ -58,6 +60,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => who().prop_map(Step::Roster),
         1 => who().prop_map(Step::Leave),
         3 => (who(), who()).prop_map(|(by, who)| Step::Evict(by, who)),
+        3 => (who(), who(), any::<bool>()).prop_map(|(by, who, is)| Step::Admin(by, who, is)),
         1 => (who(), any::<usize>()).prop_map(|(who, which)| Step::Revoke(who, which)),
         3 => (who(), name(), any::<bool>())
             .prop_map(|(who, name, more)| Step::Record(who, name, more)),
@@ -99,6 +102,19 @@ fn content(mesh: &Mesh, step: &Step) -> Option<(u8, Content)> {
                 root: None,
             };
             (by, Content::Evict(evict))
+        }
+        Step::Admin(by, who, is_given) => {
+            let change = RoleChange {
+                node: id(&*key(who)),
+                role: Role::Admin,
+                root: None,
+            };
+            let give_or_take = if is_given {
+                Content::GiveRole
+            } else {
+                Content::TakeRole
+            };
+            (by, give_or_take(change))
         }
         Step::Revoke(who, which) => {
             let serials: Vec<Serial> = state.certificates.keys().copied().collect();
@@ -171,6 +187,10 @@ fn check(before: &State, state: &State) {
         assert!(new.len() + 1 == old.len() || matches!(new.len(), 3 | 5));
         assert!(new.is_subset(old) || old.is_subset(new));
     }
+    assert!(
+        state.admins().count() > 0,
+        "someone is left to let machines in"
+    );
     assert!(
         state.roster.iter().any(|node| state.is_voter(*node)),
         "someone is left to decide"

@@ -14,6 +14,7 @@ mod measure;
 mod names;
 mod random;
 mod records;
+mod roles;
 mod roster;
 mod shares;
 mod snapshot;

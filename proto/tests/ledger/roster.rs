@@ -157,7 +157,7 @@ fn who_is_no_ca_node_any_more_leaves_the_roster_and_never_returns_with_its_numbe
     let founder = mesh.founder.clone();
     let alive = mesh.request(&*founder, &change(&[0, 1]));
     mesh.assert_refused(alive, Refusal::Roster);
-    done(mesh.ask(&*founder, Content::Demote(id(&*key(2)))));
+    mesh.demote(2);
     assert_eq!(mesh.state().wanted_roster(), Some(roster(&[0, 1])));
     // Until then it counts, and issues nothing.
     assert!(mesh.state().roster.contains(&id(&*key(2))));

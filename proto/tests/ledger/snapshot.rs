@@ -113,7 +113,7 @@ fn a_snapshot_within_an_epoch_is_vouched_for_by_its_roster() {
 #[test]
 fn epochs_are_followed_one_by_one_and_only_by_who_was_in_them() {
     let mut mesh = grown();
-    mesh.ask(&*key(0), Content::Demote(crate::mesh::id(&*key(2))));
+    mesh.demote(2);
     mesh.become_roster(&[0, 1]);
     let ends = ends(&mesh);
     assert_eq!(ends.len(), 2);

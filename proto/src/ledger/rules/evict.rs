@@ -1,6 +1,6 @@
 //! Who may be taken out, by whose word.
 
-use super::asking::AskingMember;
+use super::{asking::AskingMember, second::is_independent};
 use crate::{
     crypto::Verify,
     id::NodeId,
@@ -36,6 +36,9 @@ pub(super) fn rule_evict(
     }
     let member = state.members.get(&node).ok_or(Refusal::NoSuchNode)?;
     check_roster_without(state, node)?;
+    if state.rules > 1 && state.is_only_admin(node) {
+        return Err(Refusal::LastAdmin);
+    }
     let agreed = evict.root.is_some()
         || !needs_two(state, node, member)
         || state
@@ -108,30 +111,12 @@ fn check_roster_without(state: &State, node: NodeId) -> Result<(), Refusal> {
     }
 }
 
-/// Whether one admin alone isn't enough: a thief of one admin's laptop can't
-/// take the mesh over, nor apart.
+/// Whether one admin alone isn't enough.
 fn needs_two(state: &State, node: NodeId, member: &Member) -> bool {
     member.roles.contains(&Role::Admin)
         || member.roles.contains(&Role::Ca)
         || state.voters.contains_key(&node)
         || state.recent_evictions() >= limits::EVICTIONS_PER_HOUR
-}
-
-/// Whether `second`'s word counts beside `first`'s. An admin that the first
-/// let in, at any remove, is no second person. The other way round whoever
-/// holds one admin's machine could let an admin in and have that begin: so an
-/// admin that the second let in counts as the first only once it has been one
-/// for a while.
-fn is_independent(state: &State, first: NodeId, first_ms: u64, second: NodeId) -> bool {
-    let Some(admin) = state.members.get(&first) else {
-        return false;
-    };
-    let settled = admin.joined_ms.saturating_add(limits::ADMIN_SETTLED_MS) <= state.stamp_ms;
-    first != second
-        && admin.roles.contains(&Role::Admin)
-        && state.stamp_ms.saturating_sub(first_ms) <= limits::EVICTION_AGREEMENT_MS
-        && !state.descends(second, first)
-        && (settled || !state.descends(first, second))
 }
 
 pub(super) fn rule_unhold(

@@ -15,7 +15,7 @@ use crate::{
     ledger::{
         effect::{Effect, JoinEffect},
         refusal::Refusal,
-        request::{Admit, Grant, Join, KeyedAdmit, KeyedJoin, Role},
+        request::{Admit, Grant, Join, KeyedAdmit, KeyedJoin, RevokeInvite, Role},
         state::{Member, State},
     },
     limits,
@@ -105,6 +105,20 @@ pub(super) fn rule_admit(
         tunnel,
     };
     admission(state, author, wish, None)
+}
+
+/// By an admin, whoever gave the token out: a lost one is to be of no use.
+pub(super) fn rule_revoke_invite(
+    state: &State,
+    author: AskingMember<'_>,
+    revoke: RevokeInvite,
+) -> Result<Effect, Refusal> {
+    author.require_admin()?;
+    let latest_ms = state.stamp_ms.saturating_add(limits::TOKEN_LIFETIME_MS);
+    if !(state.stamp_ms..=latest_ms).contains(&revoke.expires_ms) {
+        return Err(Refusal::TokenExpired);
+    }
+    Ok(Effect::RevokeInvite(revoke, author.node))
 }
 
 /// What a new member is to be.

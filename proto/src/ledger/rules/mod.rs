@@ -8,8 +8,10 @@ mod evict;
 mod join;
 mod names;
 mod records;
+mod roles;
 mod roster;
 mod rule;
+mod second;
 mod tunnel_keys;
 mod version;
 

@@ -9,7 +9,7 @@ use crate::{
         effect::Effect,
         refusal::Refusal,
         request::{Promote, Role, RosterChange},
-        state::State,
+        state::{Member, State},
     },
     limits,
 };
@@ -87,6 +87,12 @@ pub(super) fn rule_demote(
         author.require_admin()?;
     }
     let member = state.members.get(&node).ok_or(Refusal::NoSuchNode)?;
+    check_demotion(state, node, member)?;
+    Ok(Effect::Demote(node))
+}
+
+/// Whether there is a CA node then that decides, and this one is one now.
+pub(super) fn check_demotion(state: &State, node: NodeId, member: &Member) -> Result<(), Refusal> {
     if !member.roles.contains(&Role::Ca) {
         return Err(Refusal::NotCa);
     }
@@ -94,7 +100,7 @@ pub(super) fn rule_demote(
     if state.roster.contains(&node) && !others.into_iter().any(|other| state.is_voter(*other)) {
         return Err(Refusal::LastCa);
     }
-    Ok(Effect::Demote(node))
+    Ok(())
 }
 
 /// By one of the roster, and only what [`State::may_become`] allows: whoever
@@ -132,13 +138,7 @@ pub(super) fn rule_leave(state: &State, author: AskingMember<'_>) -> Result<Effe
             _ => Refusal::InRoster,
         });
     }
-    let other_admins = || {
-        state
-            .members
-            .iter()
-            .any(|(node, member)| *node != author.node && member.roles.contains(&Role::Admin))
-    };
-    if author.is_admin() && state.members.len() > 1 && !other_admins() {
+    if state.members.len() > 1 && state.is_only_admin(author.node) {
         return Err(Refusal::LastAdmin);
     }
     Ok(Effect::Leave(author.node))

@@ -1,7 +1,8 @@
 //! The rule of each request, found by its content.
 
 use super::{
-    asking::AskingMember, certificates, evict, join, names, records, roster, tunnel_keys, version,
+    asking::AskingMember, certificates, evict, join, names, records, roles, roster, tunnel_keys,
+    version,
 };
 use crate::{
     crypto::{Purpose, Sealed, Verify},
@@ -9,7 +10,7 @@ use crate::{
         effect::Effect,
         outcome::RequestKey,
         refusal::Refusal,
-        request::{Author, Content, Request},
+        request::{Author, Content, Request, Role, RoleChange},
         state::State,
     },
     limits,
@@ -103,6 +104,15 @@ fn rule_content(
         Content::Certify(certify) => certificates::rule_certify(state, author, &certify),
         Content::Revoke(serial) => certificates::rule_revoke(state, author, serial),
         Content::Promote(promote) => roster::rule_promote(state, author, &promote, verify),
+        // From rules 2 on it takes as much as to take the role, which it is.
+        Content::Demote(node) if state.rules > 1 => {
+            let change = RoleChange {
+                node,
+                role: Role::Ca,
+                root: None,
+            };
+            roles::rule_take(state, author, &change, verify)
+        }
         Content::Demote(node) => roster::rule_demote(state, author, node),
         Content::Roster(change) => roster::rule_roster(state, author, change),
         Content::Leave => roster::rule_leave(state, author),
@@ -115,5 +125,9 @@ fn rule_content(
                 .map(Effect::Rules)
         }
         Content::TunnelKey(key) => tunnel_keys::rule_tunnel_key(state, author.node, key),
+        Content::GiveRole(change) => roles::rule_give(state, author, &change, verify),
+        Content::TakeRole(change) => roles::rule_take(state, author, &change, verify),
+        Content::Withdraw(withdraw) => roles::rule_withdraw(state, author.node, withdraw),
+        Content::RevokeInvite(revoke) => join::rule_revoke_invite(state, author, revoke),
     }
 }

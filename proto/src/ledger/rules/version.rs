@@ -17,10 +17,11 @@ pub(super) fn rule_rules(state: &State, is_voter: bool, rules: u32) -> Result<u3
 impl State {
     /// Raises the rules; what only the new ones keep is counted once.
     pub(in crate::ledger) fn raise_rules(&mut self, rules: u32, index: u64) {
-        if self.rules == 0 {
-            self.let_stand(index);
-        }
+        let is_first = self.rules == 0;
         self.rules = rules;
-        self.count_shares();
+        if is_first {
+            self.let_stand(index);
+            self.count_shares();
+        }
     }
 }
