@@ -147,7 +147,8 @@ fn an_agent_lives_and_ends_as_it_is_told() {
     );
     let twice = agent.cli("init --domain lab.internal --name alpha --no-start");
     assert!(
-        stderr(&twice).contains("in a mesh already"),
+        stderr(&twice)
+            .contains("in the mesh lab.internal already, and its agent doesn't run: start it"),
         "{}",
         stderr(&twice)
     );

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     der::Der,
+    members::{RoleChanged, RootSigned},
     node::LedgerStatus,
     request::{Done, requests},
 };
@@ -22,7 +23,7 @@ requests! {
         looks GET "/v1/ca/root": Root(CaRootRequest) -> CaRoot,
         changes POST "/v1/ca/keys": Keys(CaKeysRequest) -> CaKeys,
         changes POST "/v1/ca/promote": Promote(PromoteRequest) -> Done,
-        changes POST "/v1/ca/demote": Demote(DemoteRequest) -> Done,
+        changes POST "/v1/ca/demote": Demote(DemoteRequest) -> RoleChanged,
         changes POST "/v1/ca/recovery": Recovery(RecoveryRequest) -> CaRecovery,
         changes POST "/v1/ca/recover": Recover(RecoverRequest) -> Done,
     }
@@ -56,6 +57,9 @@ pub struct PromoteRequest {
 #[serde(deny_unknown_fields)]
 pub struct DemoteRequest {
     pub node: Label,
+    /// In place of a second admin: what the root signed.
+    #[serde(default)]
+    pub root: Option<RootSigned>,
 }
 
 /// What the root has to sign so that this node goes on alone.

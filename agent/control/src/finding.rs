@@ -35,6 +35,10 @@ pub mod code {
     pub const OVERLAY_OPEN: &str = "overlay-open";
     /// The overlay's routes aren't set.
     pub const OVERLAY_ROUTES: &str = "overlay-routes";
+    /// One admin alone: without its node nobody could let machines in.
+    pub const ONE_ADMIN: &str = "one-admin";
+    /// One CA node alone: while its node is off nothing is granted.
+    pub const ONE_CA: &str = "one-ca";
     /// A LAN has the overlay's address range.
     pub const LAN_OVERLAP: &str = "lan-overlap";
     /// Programs on this host don't find the mesh's names.

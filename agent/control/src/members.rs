@@ -19,6 +19,11 @@ requests! {
     /// What is asked about who is a member.
     MembersRequest {
         changes POST "/v1/invites": Invite(InviteRequest) -> Invite,
+        // Who may only look isn't told whom else one could still let in.
+        changes GET "/v1/invites": InviteList(InviteListRequest) -> InviteList,
+        changes DELETE "/v1/invites/{id}": InviteRevoke(InviteRevokeRequest) -> InviteRow,
+        changes POST "/v1/roles": Role(RoleRequest) -> RoleChanged,
+        changes POST "/v1/roles/word": RoleWord(RoleWordRequest) -> RoleWord,
         changes POST "/v1/evictions": Evict(EvictRequest) -> Evicted,
         changes DELETE "/v1/evictions/{node}": EvictUndo(EvictUndoRequest) -> Done,
         // It has machines show their codes: more than looking.
@@ -50,6 +55,9 @@ pub struct InviteRequest {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invite {
+    /// By which it can be revoked.
+    #[serde(default)]
+    pub id: String,
     pub token: String,
     /// The whole command that spends it, for a shell: the token goes through a
     /// pipe, as other users see what stands on a command line.
@@ -60,6 +68,112 @@ pub struct Invite {
     pub expires: UnixTime,
     /// The same, in milliseconds since 1970.
     pub expires_ms: u64,
+}
+
+/// The invites that are open, as the connected admins' nodes and this one know
+/// them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteListRequest {}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteList {
+    pub invites: Vec<InviteRow>,
+    /// Names of the admins' nodes that gave no answer: invites of theirs aren't
+    /// listed.
+    pub unasked: Vec<String>,
+}
+
+/// An invite that somebody can still join by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteRow {
+    /// By which it can be revoked.
+    pub id: String,
+    /// Name of the node on which it was made.
+    pub by: String,
+    pub roles: Vec<String>,
+    /// Names that may be granted.
+    pub names: Vec<NamePattern>,
+    /// Networks that may be brought.
+    pub routes: Vec<IpNet>,
+    /// Networks outside the mesh that names may lead to.
+    pub addresses: Vec<IpNet>,
+    /// How many may join by it in all, and how many more.
+    pub uses: u32,
+    pub uses_left: u32,
+    pub made: UnixTime,
+    pub expires: UnixTime,
+}
+
+/// Nobody joins by an invite any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteRevokeRequest {
+    pub id: String,
+}
+
+/// Gives a node a role, or takes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleRequest {
+    pub node: Label,
+    pub role: String,
+    /// Whether it is given.
+    pub give: bool,
+    /// In place of admins: what the root signed.
+    #[serde(default)]
+    pub root: Option<RootSigned>,
+}
+
+/// The root's word for a change of a role, asked for with [`RoleWordRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RootSigned {
+    /// Until when it counts, in milliseconds of ledger time.
+    pub until_ms: u64,
+    /// The signature over
+    /// [`RoleChange::root_message`](innermesh_proto::ledger::request::RoleChange::root_message).
+    pub signature: Der,
+}
+
+/// How far a change of a role has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RoleState {
+    Done,
+    /// The ledger waits for a second admin.
+    Waiting,
+}
+
+/// What became of a change of a role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleChanged {
+    /// Name of the node.
+    pub node: String,
+    pub role: String,
+    /// Whether it was to be given.
+    pub give: bool,
+    pub state: RoleState,
+}
+
+/// What goes into the root's word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleWordRequest {
+    pub node: Label,
+}
+
+/// What goes into the root's word, besides what is to be changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleWord {
+    /// Id of the mesh, in hexadecimal.
+    pub mesh: String,
+    /// Id of the node.
+    pub node: String,
+    /// Id of this node, which asks for the change.
+    pub author: String,
+    /// The ledger's number for it.
+    pub number: u64,
+    /// The time now, in milliseconds since 1970, as the ledger has it.
+    pub now_ms: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -81,6 +81,13 @@ fn wish() -> RenewalWish {
     }
 }
 
+fn root_signed() -> RootSigned {
+    RootSigned {
+        until_ms: u64::MAX,
+        signature: Der(vec![0xff; 71]),
+    }
+}
+
 /// Every request, with fields that are hard to write.
 async fn each_request(each: &mut impl EachRequest) {
     each.visit(StatusRequest {}).await;
@@ -105,6 +112,18 @@ async fn each_request(each: &mut impl EachRequest) {
         node: label("beta"),
     })
     .await;
+    each.visit(InviteListRequest {}).await;
+    let id = "00ff 11/22".into();
+    each.visit(InviteRevokeRequest { id }).await;
+    each.visit(RoleRequest {
+        node: label("beta"),
+        role: "admin".into(),
+        give: true,
+        root: Some(root_signed()),
+    })
+    .await;
+    let node = label("beta");
+    each.visit(RoleWordRequest { node }).await;
     each.visit(AdmissionsRequest {}).await;
     let (code, grants) = ("1234-5678".into(), Grants::default());
     each.visit(ApproveRequest { code, grants }).await;
@@ -153,10 +172,8 @@ async fn each_request(each: &mut impl EachRequest) {
     .await;
     let (node, issuers) = (label("beta"), vec![Der(vec![1, 2])]);
     each.visit(PromoteRequest { node, issuers }).await;
-    each.visit(DemoteRequest {
-        node: label("beta"),
-    })
-    .await;
+    let (node, root) = (label("beta"), Some(root_signed()));
+    each.visit(DemoteRequest { node, root }).await;
     each.visit(RecoveryRequest {}).await;
     let signed = Der(vec![7]);
     each.visit(RecoverRequest { signed }).await;
@@ -274,7 +291,9 @@ fn requests_are_where_older_commands_and_scripts_ask_them() {
 /v1/dns/zone GET looks
 /v1/evictions POST changes
 /v1/evictions/{node} DELETE changes
+/v1/invites GET changes
 /v1/invites POST changes
+/v1/invites/{id} DELETE changes
 /v1/leave POST changes
 /v1/peers GET looks
 /v1/ping GET looks
@@ -287,6 +306,8 @@ fn requests_are_where_older_commands_and_scripts_ask_them() {
 /v1/requests POST changes
 /v1/requests/approve POST changes
 /v1/requests/deny POST changes
+/v1/roles POST changes
+/v1/roles/word POST changes
 /v1/services GET looks
 /v1/services POST changes
 /v1/services/{name} DELETE changes
@@ -622,6 +643,7 @@ fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
     );
     let expires = UnixTime::from_ms(1000);
     let invite = Invite {
+        id: "00ff".into(),
         token: "tok".into(),
         command: "printf %s tok | agent join 192.0.2.1 --token -".into(),
         asking: "agent join 192.0.2.1 --token -".into(),
@@ -631,7 +653,7 @@ fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
     assert_eq!(
         serde_json::to_value(invite).unwrap(),
         json!({
-            "token": "tok", "command": "printf %s tok | agent join 192.0.2.1 --token -",
+            "id": "00ff", "token": "tok", "command": "printf %s tok | agent join 192.0.2.1 --token -",
             "asking": "agent join 192.0.2.1 --token -",
             "expires": "1970-01-01T00:00:01Z", "expires_ms": 1000,
         })

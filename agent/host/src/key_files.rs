@@ -38,7 +38,8 @@ pub enum KeyFileError {
     /// The file isn't what was written.
     #[error(
         "{1}/{0} is damaged. It is never made anew by itself, since others know this machine by it: \
-         restore it from a backup, or move the folder away and `agent join` with a new invite"
+         restore it from a backup, or `agent join` with a new invite and another state folder (keep \
+         root-recovery.pem, if this one has it: it may be the only key of the mesh's root)"
     )]
     Damaged(&'static str, String),
     /// There is none.

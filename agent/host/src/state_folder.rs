@@ -15,6 +15,30 @@ const SEEDS: &str = "seeds";
 /// Bytes of [`SEEDS`].
 const SEEDS_BYTES: usize = 4096;
 
+/// Whether the folder holds the key of a mesh's root, perhaps the only copy. Where
+/// that can't be told, it does.
+pub async fn holds_root(disk: &dyn Disk) -> bool {
+    !matches!(disk.read(Path::new(RECOVERY)).await, Ok(None))
+}
+
+/// How to make room in a folder for another mesh. Nobody is told to throw a
+/// root's key away.
+pub async fn make_room(disk: &dyn Disk) -> String {
+    room_in(&disk.root().display().to_string(), holds_root(disk).await)
+}
+
+/// As [`make_room`], of a folder of which that is known.
+pub fn room_in(folder: &str, holds_root: bool) -> String {
+    if holds_root {
+        return format!(
+            "{folder} holds the key of the mesh's root ({RECOVERY}), perhaps the only copy: take it \
+             out first with `agent ca root-key export FILE` and `agent ca root-key seal --copy \
+             FILE`, then do this again"
+        );
+    }
+    format!("move {folder} away")
+}
+
 /// Writes down that this machine has left its mesh.
 ///
 /// # Errors

@@ -1,15 +1,23 @@
 //! `agent evict`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use innermesh_proto::{id::NodeId, ledger::request::Evict, name::Label};
 use serde::Serialize;
 
-use super::{failure::Failure, output::Output, root_key};
+use super::{
+    alone::warn_alone,
+    consent::Consent,
+    context::Context,
+    failure::{self, Failure},
+    output::Output,
+    root_key,
+    root_word::with_key,
+};
 use crate::control::{
     Client, Der,
     members::{CutOffSeen, EvictRequest, EvictUndoRequest, Evicted, EvictionState},
-    node::StatusRequest,
+    node::{Status, StatusRequest},
 };
 
 /// Remove a node from the mesh for good.
@@ -18,7 +26,9 @@ use crate::control::{
 /// its key never comes back. The output says which nodes have confirmed that,
 /// this one first. To evict an admin, a CA node, or more than three nodes
 /// within an hour, a second admin must run the same command on another node
-/// within the hour, or the root's key is needed. Run it on an admin's node.
+/// within the hour, or the root's key is needed: until then it ends with 5. On
+/// its first day an admin counts as whoever made it one. Asks before it does
+/// anything. Run it on an admin's node.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Name of the node to evict.
@@ -29,19 +39,31 @@ pub struct Arguments {
     /// Its passphrase is asked for, or taken from INNERMESH_ROOT_PASSPHRASE.
     #[arg(long, value_name = "FILE")]
     root_key: Option<PathBuf>,
-    /// Readmit a node that is cut off and not evicted yet.
-    #[arg(long, conflicts_with = "root_key")]
-    undo: bool,
+    /// Take back an eviction that isn't done yet.
+    ///
+    /// A node that is cut off is let in again, and one whose eviction waits for a
+    /// second admin stays.
+    #[arg(long, alias = "undo", conflicts_with = "root_key")]
+    withdraw: bool,
+    #[command(flatten)]
+    consent: Consent,
     #[command(flatten)]
     output: Output,
 }
 
-pub async fn evict(arguments: Arguments, client: &Client) -> Result<(), Failure> {
-    if arguments.undo {
-        return undo(&arguments, client).await;
+pub async fn evict(arguments: Arguments, context: &Context) -> Result<(), Failure> {
+    let client = &context.client();
+    if arguments.withdraw {
+        return withdraw(&arguments, client).await;
     }
+    let node = &arguments.node;
+    let status = client.ask(&StatusRequest {}).await?;
+    let command = format!("agent{} evict {node}", context.paths.option());
+    let command = with_key(command, arguments.root_key.as_deref());
+    let what = happens(&status, node, arguments.root_key.is_some());
+    arguments.consent.ask(&what, &command)?;
     let root = match &arguments.root_key {
-        Some(file) => Some(Der(by_root(file, &arguments.node, client).await?)),
+        Some(file) => Some(Der(by_root(file, node, &status)?)),
         None => None,
     };
     let request = EvictRequest {
@@ -49,10 +71,33 @@ pub async fn evict(arguments: Arguments, client: &Client) -> Result<(), Failure>
         root,
     };
     let evicted = client.ask(&request).await?;
-    arguments.output.print(&evicted, || text(&evicted))
+    arguments.output.print(&evicted, || text(&evicted))?;
+    if evicted.state == EvictionState::Evicted {
+        return warn_alone(arguments.output, client).await;
+    }
+    Err(Failure::silent(failure::WAITING))
 }
 
-async fn undo(arguments: &Arguments, client: &Client) -> Result<(), Failure> {
+/// What will have happened, before anybody agrees to it.
+fn happens(status: &Status, node: &Label, by_root: bool) -> String {
+    let row = status.nodes.iter().find(|row| row.name == node.as_str());
+    let roles = row.map(|row| &row.roles[..]).unwrap_or_default();
+    let matters = roles.iter().any(|role| role == "admin" || role == "ca");
+    let mut what = format!(
+        "{node} is cut off from {}, its names, records and certificates are gone, and its key never \
+         comes back.",
+        status.domain
+    );
+    if matters && !by_root {
+        what.push_str(&format!(
+            " As it has the role {}, that happens only once a second admin asks for it.",
+            roles.join(" and ")
+        ));
+    }
+    what
+}
+
+async fn withdraw(arguments: &Arguments, client: &Client) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Undone<'a> {
         node: &'a Label,
@@ -60,17 +105,12 @@ async fn undo(arguments: &Arguments, client: &Client) -> Result<(), Failure> {
     let node = &arguments.node;
     client.ask(&EvictUndoRequest { node: node.clone() }).await?;
     arguments.output.print(&Undone { node }, || {
-        format!("{node} is let in again as soon as the others hear of it\n")
+        format!("{node} stays: nodes that cut it off let it in again as soon as they hear of it\n")
     })
 }
 
 /// The root's signature that `node` is to go.
-async fn by_root(
-    file: &std::path::Path,
-    name: &Label,
-    client: &Client,
-) -> Result<Vec<u8>, Failure> {
-    let status = client.ask(&StatusRequest {}).await?;
+fn by_root(file: &Path, name: &Label, status: &Status) -> Result<Vec<u8>, Failure> {
     let row = status.nodes.iter().find(|row| row.name == name.as_str());
     let row = row.ok_or_else(|| {
         Failure::failed(format!(
@@ -88,7 +128,8 @@ async fn by_root(
 fn text(evicted: &Evicted) -> String {
     let Evicted { node, .. } = evicted;
     let second = format!(
-        "needs a second admin: run `agent evict {node}` on another admin's node within an hour (not one that this admin invited)"
+        "needs a second admin: run `agent evict {node}` on another admin's node within an hour (not \
+         one that this admin made one). `agent evict {node} --withdraw` here takes it back"
     );
     let mut out = match (evicted.state, evicted.cut_off) {
         (EvictionState::Evicted, _) => {
@@ -96,7 +137,7 @@ fn text(evicted: &Evicted) -> String {
         }
         (EvictionState::Waiting, true) => format!("{node} is suspended; {second}\n"),
         (EvictionState::Waiting, false) => {
-            format!("{node} is not cut off yet; {second}, or use --root-key here\n")
+            format!("{node} is not cut off yet, and may be by --root-key here; else it {second}\n")
         }
         (EvictionState::Pending, _) => format!(
             "{node} is suspended; no CA node can be reached, so this agent evicts it later, by \

@@ -12,6 +12,18 @@ pub const USAGE: u8 = 2;
 pub const NOT_RUNNING: u8 = 3;
 /// It took too long.
 pub const TIMED_OUT: u8 = 4;
+/// It was taken, and isn't done yet.
+pub const WAITING: u8 = 5;
+
+/// As `--help` tells them.
+pub const CODES: &str = "\
+Exit codes:
+  0  Done
+  1  Failed; nothing was changed unless the error says so
+  2  Wrong usage, or nobody to ask whether to go on
+  3  The agent isn't running
+  4  Timed out
+  5  Taken, and not done yet: it waits for a second admin or for a CA node";
 
 /// Ends a command.
 #[derive(Debug, PartialEq, Eq)]

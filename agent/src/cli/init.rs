@@ -19,7 +19,7 @@ use super::{
     start,
 };
 use crate::{
-    enroll::{self, InitOptions, InitReport},
+    enroll::{self, InitError, InitOptions, InitReport},
     host::system,
 };
 
@@ -74,8 +74,11 @@ pub async fn init(arguments: Arguments, context: &mut Context) -> Result<(), Fai
     let span = context.span("init", config.log.format)?;
     let report = enroll::init(&system::host(context.paths.state.clone()), options)
         .instrument(span)
-        .await
-        .map_err(Failure::failed)?;
+        .await;
+    let report = match report {
+        Err(InitError::Exists) => return Err(start::in_a_mesh(context).await),
+        other => other.map_err(Failure::failed)?,
+    };
     let printed = Printed {
         mesh: report.mesh.to_string(),
         domain: report.domain.to_string(),

@@ -3,17 +3,54 @@
 use innermesh_proto::{limits, name::NamePattern};
 use ipnet::IpNet;
 
-use std::fmt;
-
-use clap::ValueEnum;
-
-use super::{failure::Failure, output::Output};
-use crate::control::{Client, members::InviteRequest};
+use super::{
+    context::Context,
+    failure::Failure,
+    output::{Output, note, table},
+    role::RoleName,
+};
+use crate::control::{
+    Client,
+    members::{InviteList, InviteListRequest, InviteRequest, InviteRevokeRequest, InviteRow},
+};
 use crate::host::duration::{Span, SpanError};
 
 /// Print a token with which another machine can join.
+///
+/// With `list` or `revoke`, look after those that are open.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Arguments {
+    #[command(subcommand)]
+    open: Option<Open>,
+    #[command(flatten)]
+    new: NewArguments,
+}
+
+/// What is done with invites that are open.
+#[derive(Debug, clap::Subcommand)]
+enum Open {
+    /// List the invites by which somebody can still join.
+    ///
+    /// All admins' nodes that are connected are asked for theirs.
+    List {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Let nobody join by an invite any more.
+    Revoke {
+        /// Its id, or the beginning of it.
+        ///
+        /// As `agent invite list` shows it.
+        #[arg(value_name = "ID")]
+        id: String,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct NewArguments {
     /// Let the token expire after this time.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = lifetime)]
     ttl: Span,
@@ -22,7 +59,7 @@ pub struct Arguments {
     uses: u32,
     /// Grant a role (repeatable).
     #[arg(long = "role", value_name = "ROLE")]
-    roles: Vec<Role>,
+    roles: Vec<RoleName>,
     /// Allow a route, such as 192.168.1.0/24 (repeatable).
     #[arg(long = "route", value_name = "NET")]
     routes: Vec<IpNet>,
@@ -38,28 +75,6 @@ pub struct Arguments {
     addresses: Vec<IpNet>,
     #[command(flatten)]
     output: Output,
-}
-
-/// Roles that a machine can be given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Role {
-    /// Admits and evicts nodes.
-    Admin,
-    /// Votes and issues certificates, once it is promoted.
-    Ca,
-    /// Routes between the mesh and other networks.
-    Gateway,
-    /// Relays packets for pairs without a direct path.
-    Relay,
-    /// Answers DNS to everybody, with its own address.
-    Sinkhole,
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = self.to_possible_value();
-        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
-    }
 }
 
 /// No lifetime of a token.
@@ -82,18 +97,82 @@ fn lifetime(text: &str) -> Result<Span, LifetimeError> {
     }
 }
 
-pub async fn invite(arguments: Arguments, client: &Client) -> Result<(), Failure> {
+pub async fn run(arguments: Arguments, context: &Context) -> Result<(), Failure> {
+    let client = &context.client();
+    match arguments.open {
+        None => invite(arguments.new, client).await,
+        Some(Open::List { output }) => {
+            let list = client.ask(&InviteListRequest {}).await?;
+            output.print(&list, || listed(&list))?;
+            if !output.is_json() && !list.unasked.is_empty() {
+                note(&format!(
+                    "no answer from {}: what was given out there isn't listed",
+                    list.unasked.join(", ")
+                ));
+            }
+            Ok(())
+        }
+        Some(Open::Revoke { id, output }) => {
+            let revoked = client.ask(&InviteRevokeRequest { id }).await?;
+            output.print(&revoked, || {
+                format!(
+                    "nobody joins by the invite {} of {} any more\n",
+                    revoked.id, revoked.by
+                )
+            })
+        }
+    }
+}
+
+fn listed(list: &InviteList) -> String {
+    if list.invites.is_empty() {
+        return "no invite is open; `agent invite` makes one\n".into();
+    }
+    let rows: Vec<_> = list
+        .invites
+        .iter()
+        .map(|row| {
+            [
+                row.id.clone(),
+                row.by.clone(),
+                gives(row),
+                format!("{} of {}", row.uses_left, row.uses),
+                row.expires.to_string(),
+            ]
+        })
+        .collect();
+    table(["ID", "MADE ON", "FOR", "USES LEFT", "UNTIL"], &rows)
+}
+
+/// What whoever joins by it gets.
+fn gives(row: &InviteRow) -> String {
+    let mut parts: Vec<String> = row.roles.clone();
+    let names = row.names.iter().map(ToString::to_string);
+    parts.extend(names.filter(|name| name != "*"));
+    let nets = row.routes.iter().chain(&row.addresses);
+    parts.extend(nets.map(ToString::to_string));
+    if parts.is_empty() {
+        return "a node".into();
+    }
+    parts.join(", ")
+}
+
+async fn invite(arguments: NewArguments, client: &Client) -> Result<(), Failure> {
     let request = InviteRequest {
         ttl_s: arguments.ttl.0,
         uses: arguments.uses,
-        roles: arguments.roles.iter().map(ToString::to_string).collect(),
+        roles: arguments
+            .roles
+            .iter()
+            .map(|name| name.role().to_string())
+            .collect(),
         names: arguments.names,
         routes: arguments.routes,
         addresses: arguments.addresses,
     };
     let invite = client.ask(&request).await?;
     let (ttl, uses) = (arguments.ttl, arguments.uses);
-    let is_ca = arguments.roles.contains(&Role::Ca);
+    let is_ca = arguments.roles.contains(&RoleName::Ca);
     let times = match uses {
         1 => "one machine".to_string(),
         n => format!("{n} machines"),
@@ -101,8 +180,9 @@ pub async fn invite(arguments: Arguments, client: &Client) -> Result<(), Failure
     arguments.output.print(&invite, || {
         let mut out = format!(
             "Run this on the machine that is to join:\n\n  {}\n\n\
-             It asks for the token, which is good for {times} and {ttl}:\n\n{}\n\n",
-            invite.asking, invite.token
+             It asks for the token, which is good for {times} and {ttl}:\n\n{}\n\n\
+             `agent invite revoke {}` ends it before.\n\n",
+            invite.asking, invite.token, invite.id
         );
         if is_ca {
             out.push_str(

@@ -19,7 +19,7 @@ use super::{
     terminal::Terminal,
 };
 use crate::{
-    enroll::{self, AskOptions, AskStep, JoinOptions, JoinReport, token},
+    enroll::{self, AskOptions, AskStep, JoinError, JoinOptions, JoinReport, token},
     host::system,
 };
 
@@ -106,7 +106,10 @@ pub async fn join(arguments: Arguments, context: &mut Context) -> Result<(), Fai
                 .await
         }
     };
-    let report = report.map_err(Failure::failed)?;
+    let report = match report {
+        Err(JoinError::Exists) => return Err(start::in_a_mesh(context).await),
+        other => other.map_err(Failure::failed)?,
+    };
     let setup = format!("agent{} dns setup", context.paths.option());
     let printed = Printed {
         mesh: report.mesh.to_string(),

@@ -9,8 +9,10 @@
     reason = "the command line runs outside the agent, on a real host"
 )]
 
+mod alone;
 mod ca;
 mod cert;
+mod consent;
 mod context;
 mod demo;
 mod dns;
@@ -31,7 +33,9 @@ mod overlay;
 mod paths;
 mod record;
 mod requests;
+mod role;
 mod root_key;
+mod root_word;
 mod run;
 mod service;
 mod start;
@@ -56,7 +60,8 @@ use crate::telemetry::LogFormat;
     name = "agent",
     version,
     about = "Names, certificates and encrypted routes for your machines",
-    max_term_width = 100
+    max_term_width = 100,
+    after_help = failure::CODES
 )]
 struct Arguments {
     /// Keep configuration, state and socket all below DIR.
@@ -79,6 +84,9 @@ enum Command {
     Approve(requests::ApproveArguments),
     Deny(requests::DenyArguments),
     Evict(evict::Arguments),
+    /// Manage the roles of nodes.
+    #[command(subcommand)]
+    Role(role::Command),
     Leave(leave::Arguments),
     Status(status::Arguments),
     Peers(network::PeersArguments),
@@ -183,12 +191,13 @@ async fn execute(command: Command, context: &mut Context) -> Result<(), Failure>
         Command::Init(arguments) => init::init(arguments, context).await,
         Command::Join(arguments) => join::join(arguments, context).await,
         Command::Run(arguments) => run::run(&arguments, context).await,
-        Command::Invite(arguments) => invite::invite(arguments, &context.client()).await,
+        Command::Invite(arguments) => invite::run(arguments, context).await,
         Command::Requests(arguments) => requests::requests(&arguments, &context.client()).await,
         Command::Approve(arguments) => requests::approve(arguments, &context.client()).await,
         Command::Deny(arguments) => requests::deny(&arguments, &context.client()).await,
-        Command::Evict(arguments) => evict::evict(arguments, &context.client()).await,
-        Command::Leave(arguments) => leave::leave(&arguments, &context.client()).await,
+        Command::Evict(arguments) => evict::evict(arguments, context).await,
+        Command::Role(command) => role::run(command, context).await,
+        Command::Leave(arguments) => leave::leave(&arguments, context).await,
         Command::Status(arguments) => status::status(&arguments, &context.client()).await,
         Command::Peers(arguments) => network::peers(&arguments, &context.client()).await,
         Command::Ping(arguments) => network::ping(&arguments, &context.client()).await,

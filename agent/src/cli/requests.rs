@@ -9,8 +9,8 @@ use innermesh_proto::{admission::Code, name::NamePattern};
 use super::{
     failure::Failure,
     init,
-    invite::Role,
     output::{Output, or_dash, table},
+    role::RoleName,
 };
 use crate::control::{
     Client,
@@ -39,7 +39,7 @@ pub struct ApproveArguments {
     code: String,
     /// Grant a role (repeatable).
     #[arg(long = "role", value_name = "ROLE")]
-    roles: Vec<Role>,
+    roles: Vec<RoleName>,
     /// Allow a route, such as 192.168.1.0/24 (repeatable).
     #[arg(long = "route", value_name = "NET")]
     routes: Vec<IpNet>,
@@ -100,7 +100,11 @@ pub async fn approve(arguments: ApproveArguments, client: &Client) -> Result<(),
     let request = ApproveRequest {
         code: arguments.code,
         grants: Grants {
-            roles: arguments.roles.iter().map(ToString::to_string).collect(),
+            roles: arguments
+                .roles
+                .iter()
+                .map(|name| name.role().to_string())
+                .collect(),
             names: arguments.names,
             routes: arguments.routes,
         },
@@ -134,8 +138,13 @@ mod tests {
 
     #[test]
     fn what_is_typed_as_a_code_is_read_before_anything_is_asked() {
-        assert_eq!(code("ABCD efgh-ijkm").as_deref(), Ok("abcd-efgh-ijkm"));
-        assert!(code("abcd").unwrap_err().to_string().contains("12 letters"));
+        let typed = code("ABCD efgh-ijkm").expect("as an older machine shows it");
+        assert!(typed.starts_with("abcd-efgh-ijkm-"), "{typed}");
+        assert_eq!(code(&typed.to_uppercase()).as_ref(), Ok(&typed));
+        let mistyped = typed.replacen('a', "b", 1);
+        let why = code(&mistyped).unwrap_err().to_string();
+        assert!(why.contains("the code is mistyped"), "{why}");
+        assert!(code("abcd").unwrap_err().to_string().contains("14 letters"));
     }
 
     #[test]

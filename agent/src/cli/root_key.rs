@@ -32,6 +32,11 @@ pub struct RootKey {
 }
 
 impl RootKey {
+    /// In this file, if one is given.
+    pub fn at(file: Option<PathBuf>) -> Self {
+        Self { root_key: file }
+    }
+
     /// The root of the mesh with this id (in hexadecimal), read from the file
     /// that was given; else from the one that is still where `init` wrote it,
     /// if the person agrees.

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{context::Context, failure::Failure, output::note, run};
+use super::{context::Context, failure::Failure, output::note, root_key, run};
+use crate::control::{ClientError, node::StatusRequest};
 
 const UNIT: &str = "innermesh.service";
 /// Closes the overlay at each boot, also where the agent doesn't start.
@@ -23,6 +24,30 @@ pub async fn start(context: &mut Context) -> Result<(), Failure> {
     }
     note("the agent runs in the foreground now; Ctrl-C ends it");
     run::run(&run::Arguments::default(), context).await
+}
+
+/// Why a machine can't be in one more mesh, and what it is to do in the one that
+/// it is in: its join may have been cut short once all was written.
+pub async fn in_a_mesh(context: &Context) -> Failure {
+    let which = match root_key::Mesh::of(&context.paths) {
+        Ok(mesh) => format!("the mesh {}", mesh.domain),
+        Err(_) => "a mesh".into(),
+    };
+    let next = match context.client().ask(&StatusRequest {}).await {
+        Err(ClientError::NotRunning(_)) => {
+            let by_systemd = context.paths.dir.is_none() && is_installed(UNIT);
+            let command = if by_systemd {
+                "systemctl enable --now innermesh".into()
+            } else {
+                format!("agent{} run", context.paths.option())
+            };
+            format!("its agent doesn't run: start it with `{command}`")
+        }
+        _ => format!("its agent runs: `agent{} status`", context.paths.option()),
+    };
+    Failure::failed(format!(
+        "this machine is in {which} already, and {next}. For one more mesh use another --dir"
+    ))
 }
 
 fn is_installed(unit: &str) -> bool {

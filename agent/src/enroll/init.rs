@@ -62,14 +62,15 @@ pub struct InitReport {
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     /// A mesh is there already.
-    #[error("this machine is in a mesh already; use another --dir, or move {0} away")]
-    Exists(String),
+    #[error("this machine is in a mesh already; for one more use another --dir")]
+    Exists,
     /// It was in one, and left it.
-    #[error("{said}; move {folder} away first, or use another --dir")]
+    #[error("{said}; use another --dir, or make room: {room}")]
     Left {
         /// What its folder says.
         said: String,
-        folder: String,
+        /// How room is made in it.
+        room: String,
     },
     /// A name that can't be granted.
     #[error(transparent)]
@@ -108,10 +109,12 @@ pub enum InitError {
 /// [`InitError`].
 pub async fn init(host: &Host, options: InitOptions) -> Result<InitReport, InitError> {
     if host.disk.read(LEDGER.as_ref()).await?.is_some() {
-        let folder = host.disk.root().display().to_string();
         return Err(match state_folder::left(&*host.disk).await? {
-            Some(said) => InitError::Left { said, folder },
-            None => InitError::Exists(folder),
+            Some(said) => InitError::Left {
+                said,
+                room: state_folder::make_room(&*host.disk).await,
+            },
+            None => InitError::Exists,
         });
     }
     let name = options.name.clone().grantable()?;

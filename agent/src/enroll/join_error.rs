@@ -35,14 +35,15 @@ pub struct JoinReport {
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     /// It is in a mesh.
-    #[error("this machine is in a mesh already; use another --dir, or move {0} away")]
-    Exists(String),
+    #[error("this machine is in a mesh already; for one more use another --dir")]
+    Exists,
     /// It was in one, and left it.
-    #[error("{said}; move {folder} away first, or use another --dir")]
+    #[error("{said}; use another --dir, or make room: {room}")]
     Left {
         /// What its folder says.
         said: String,
-        folder: String,
+        /// How room is made in it.
+        room: String,
     },
     #[error(transparent)]
     Token(#[from] TokenError),

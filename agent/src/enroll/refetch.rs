@@ -126,8 +126,8 @@ enum RefetchError {
     #[error(transparent)]
     Fetch(#[from] JoinError),
     #[error(
-        "it doesn't know this machine as a member: if it was evicted, move the state folder \
-             away and `agent join` with a new invite"
+        "it doesn't know this machine as a member: if it was evicted, `agent join` with a new \
+             invite and another state folder"
     )]
     NotMember,
     #[error("the certificate couldn't be renewed: {0}")]

@@ -26,10 +26,12 @@ pub(super) const STEP: Duration = Duration::from_secs(10);
 /// Whether this machine is in no mesh yet.
 pub(super) async fn check_free(host: &Host) -> Result<(), JoinError> {
     if host.disk.read(LEDGER.as_ref()).await?.is_some() {
-        let folder = host.disk.root().display().to_string();
         return Err(match state_folder::left(&*host.disk).await? {
-            Some(said) => JoinError::Left { said, folder },
-            None => JoinError::Exists(folder),
+            Some(said) => JoinError::Left {
+                said,
+                room: state_folder::make_room(&*host.disk).await,
+            },
+            None => JoinError::Exists,
         });
     }
     Ok(())

@@ -23,15 +23,17 @@ pub enum BuildError {
     /// The ledger had to be fetched again.
     #[error("the ledger can't be fetched again: {0}")]
     Refetch(#[from] Unfetched),
-    #[error("{said}; to have it in a mesh again, move {folder} away and `agent join`")]
+    #[error("{said}; to have it in a mesh again, make room for `agent join`: {room}")]
     Left {
         /// What its folder says.
         said: String,
-        folder: String,
+        /// How room is made in it.
+        room: String,
     },
     /// This machine isn't a member by its own ledger.
     #[error(
-        "this machine is not a member of the mesh any more: move {0} away and `agent join` with a new invite"
+        "this machine is not a member of the mesh any more; to have it in one again, make room for \
+         `agent join` with a new invite: {0}"
     )]
     NotMember(String),
     #[error(transparent)]

@@ -38,6 +38,7 @@ use crate::{
             announce,
             handles::{FolderLock, Handles},
             hold_set::HoldSet,
+            invites::Invites,
             own_key::OwnKey,
         },
     },
@@ -57,6 +58,7 @@ pub(super) struct Opened {
     pub tunnel: Arc<dyn Tunnel>,
     pub tunnel_key: Arc<OwnKey>,
     pub holds: Arc<HoldSet>,
+    pub invites: Arc<Invites>,
     pub certs: ProgramCerts,
     /// The newest ledger stamp, for TLS.
     pub stamp_ms: Arc<AtomicU64>,
@@ -72,12 +74,16 @@ pub(super) async fn open(
     let me = key.public().node_id();
     let ledger = loading::open(&host, &config, &key, loading).await?;
     let state = ledger.state();
-    let member = state.members.get(&me);
-    let member = member.ok_or_else(|| BuildError::NotMember(folder(&host)))?;
+    let Some(member) = state.members.get(&me) else {
+        return Err(BuildError::NotMember(
+            state_folder::make_room(&*host.disk).await,
+        ));
+    };
     let stamp_ms = Arc::new(AtomicU64::new(state.stamp_ms));
-    let tls = follow::membership::tls(&state, &key, &stamp_ms, &host)?;
+    let tls = follow::membership::tls(&state, &key, &stamp_ms, &host).await?;
     let (tunnel, tunnel_key) = open_tunnel(&host, &config, &state, me).await?;
     let holds = Arc::new(HoldSet::load(&*host.disk).await);
+    let invites = Arc::new(Invites::load(&*host.disk).await);
     let certs = ProgramCerts::load(&*host.disk).await;
     let certs = certs.map_err(|error| BuildError::Io(folder(&host), error))?;
     let membership = Arc::new(LedgerMembership {
@@ -132,6 +138,7 @@ pub(super) async fn open(
         tunnel,
         tunnel_key,
         holds,
+        invites,
         certs,
         stamp_ms,
     })
@@ -152,7 +159,7 @@ async fn claim(host: &Host) -> Result<FolderLock, BuildError> {
     match said.map_err(|error| BuildError::Io(folder(host), error))? {
         Some(said) => Err(BuildError::Left {
             said,
-            folder: folder(host),
+            room: state_folder::make_room(&*host.disk).await,
         }),
         None => Ok(lock.into()),
     }

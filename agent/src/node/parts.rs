@@ -39,6 +39,7 @@ use crate::{
             cut_off::CutOffWatch,
             enforced::Enforced,
             handles::{FolderLock, Handles},
+            invites::Invites,
             revocation_lists::Lists,
             tunnel_progress::TunnelProgress,
             zone::ZonePublisher,
@@ -71,6 +72,7 @@ pub(super) struct Parts {
     requests: Arc<Requests>,
     names: Arc<NameClaimer>,
     holds: Arc<HoldKeeper>,
+    invites: Arc<Invites>,
     tunnel_keys: Arc<TunnelKeyKeeper>,
     certs: Arc<CertKeeper>,
     acme_trouble: watch::Sender<Option<String>>,
@@ -93,6 +95,7 @@ impl Parts {
             tunnel,
             tunnel_key,
             holds,
+            invites,
             certs,
             stamp_ms,
         } = opened;
@@ -127,6 +130,7 @@ impl Parts {
             requests: Arc::new(Requests::new(&node)),
             names: Arc::new(NameClaimer::new(&node, services.clone())),
             holds: Arc::new(HoldKeeper::new(&node, announcer.clone())),
+            invites,
             tunnel_keys: Arc::new(tunnel_keys),
             certs: Arc::new(CertKeeper::new(&node, certs)),
             acme_trouble: watch::Sender::default(),
@@ -212,6 +216,7 @@ impl Parts {
             lists,
             cut_off,
             self.requests.clone(),
+            self.invites.clone(),
         );
         node.transport.serve(Arc::new(handler));
         let tasks = &node.host.tasks;
@@ -272,6 +277,7 @@ impl Parts {
                 progress: self.progress.clone(),
                 port: node.config.page_port,
             },
+            invites: self.invites.clone(),
             evictions: Evictions {
                 node: node.clone(),
                 holds: self.holds.clone(),

@@ -7,7 +7,12 @@ mod root_key;
 mod roster;
 mod trust;
 
+use std::path::PathBuf;
+
+use innermesh_proto::name::Label;
+
 use super::{
+    consent::Consent,
     context::Context,
     failure::Failure,
     output::{self, Output, or_dash, table, warn, yes_no},
@@ -60,13 +65,36 @@ pub async fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Status(arguments) => status(&arguments, &client).await,
         Command::Root(arguments) => root(&arguments, &client).await,
         Command::Promote(arguments) => roster::promote(arguments, &context.paths, &client).await,
-        Command::Demote(arguments) => roster::demote(arguments, &client).await,
+        Command::Demote(arguments) => roster::demote(arguments, context).await,
         Command::Eab(arguments) => eab::eab(arguments, &client).await,
         Command::Log(arguments) => log::log(&arguments, &context.paths),
         Command::Recover(arguments) => recover::recover(arguments, &context.paths, &client).await,
         Command::RootKey(command) => root_key::run(&command, &context.paths),
         Command::Trust(command) => trust::run(command, &context.paths, &client).await,
     }
+}
+
+/// As `ca promote`, for a role that is added.
+pub async fn promote(
+    node: Label,
+    root_key: Option<PathBuf>,
+    output: Output,
+    context: &Context,
+) -> Result<(), Failure> {
+    let arguments = roster::PromoteArguments::of(node, root_key, output);
+    roster::promote(arguments, &context.paths, &context.client()).await
+}
+
+/// As `ca demote`, for a role that is taken.
+pub async fn demote(
+    node: Label,
+    root_key: Option<PathBuf>,
+    consent: Consent,
+    output: Output,
+    context: &Context,
+) -> Result<(), Failure> {
+    let arguments = roster::DemoteArguments::of(node, root_key, consent, output);
+    roster::demote(arguments, context).await
 }
 
 async fn status(arguments: &StatusArguments, client: &Client) -> Result<(), Failure> {

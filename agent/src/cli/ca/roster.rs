@@ -1,22 +1,27 @@
 //! `agent ca promote` and `agent ca demote`.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
-use innermesh_proto::name::Label;
+use innermesh_proto::{ledger::Role, name::Label};
 use serde::Serialize;
 use tokio::time::{sleep, timeout};
 
 use super::super::{
-    failure::Failure,
+    alone::warn_alone,
+    consent::Consent,
+    context::Context,
+    failure::{self, Failure},
     output::{Output, Progress},
     paths::Paths,
     root_key::RootKey,
+    root_word::{by_root, with_key},
 };
 use crate::{
     ca::{CaError, Root, expiry},
     control::{
         Client, Der,
         ca::{CaKeys, CaKeysRequest, CaStatus, CaStatusRequest, DemoteRequest, PromoteRequest},
+        members::RoleState,
     },
     host::duration::Span,
     host::keys::SystemKeys,
@@ -47,17 +52,53 @@ pub struct PromoteArguments {
 
 /// Make a CA node an ordinary node.
 ///
-/// If it leads, another does so first. The last CA node can't be demoted.
+/// If it leads, another does so first. The last CA node can't be demoted. To
+/// demote another node than this one, a second admin must run the same command
+/// on another node within the hour, or the root's recovery file is needed:
+/// until then it ends with 5. Asks before it does anything.
 #[derive(Debug, clap::Args)]
 pub struct DemoteArguments {
     /// Name of the CA node.
     #[arg(value_name = "NODE")]
     node: Label,
+    /// Use the root's recovery file in place of a second admin.
+    ///
+    /// Its passphrase is asked for, or taken from INNERMESH_ROOT_PASSPHRASE.
+    #[arg(long, value_name = "FILE")]
+    root_key: Option<PathBuf>,
+    #[command(flatten)]
+    consent: Consent,
     /// Give up waiting after this time.
     #[arg(long, value_name = "TIME", default_value = "60s")]
     timeout: Span,
     #[command(flatten)]
     output: Output,
+}
+
+/// How long a change of the roster is waited for, unless said otherwise.
+const WAIT: Span = Span(60);
+
+impl PromoteArguments {
+    pub fn of(node: Label, root_key: Option<PathBuf>, output: Output) -> Self {
+        Self {
+            node,
+            root_key: RootKey::at(root_key),
+            timeout: WAIT,
+            output,
+        }
+    }
+}
+
+impl DemoteArguments {
+    pub fn of(node: Label, root_key: Option<PathBuf>, consent: Consent, output: Output) -> Self {
+        Self {
+            node,
+            root_key,
+            consent,
+            timeout: WAIT,
+            output,
+        }
+    }
 }
 
 /// What came of it.
@@ -143,9 +184,33 @@ fn promoted(changed: &Changed<'_>, size: usize) -> String {
     format!("{issuers}\n{place}\n")
 }
 
-pub async fn demote(arguments: DemoteArguments, client: &Client) -> Result<(), Failure> {
+pub async fn demote(arguments: DemoteArguments, context: &Context) -> Result<(), Failure> {
+    let client = &context.client();
     let node = &arguments.node;
-    client.ask(&DemoteRequest { node: node.clone() }).await?;
+    let status = client.ask(&CaStatusRequest {}).await?;
+    let file = arguments.root_key.as_deref();
+    let command = format!("agent{} ca demote {node}", context.paths.option());
+    let what = demotes(&status, node);
+    arguments.consent.ask(&what, &with_key(command, file))?;
+    let root = match file {
+        Some(file) => Some(by_root(file, node, Role::Ca, false, client).await?),
+        None => None,
+    };
+    let request = DemoteRequest {
+        node: node.clone(),
+        root,
+    };
+    let changed = client.ask(&request).await?;
+    if changed.state == RoleState::Waiting {
+        arguments.output.print(&changed, || {
+            format!(
+                "{node} is a CA node still: a second admin must run `agent ca demote {node}` on \
+                 another node within an hour (not one that this admin made one), or use \
+                 --root-key here\n"
+            )
+        })?;
+        return Err(Failure::silent(failure::WAITING));
+    }
     let json = arguments.output.is_json();
     let status = until(client, arguments.timeout, json, |status| {
         if !decides(status, node) && waits_for(status, node).is_none() {
@@ -174,7 +239,24 @@ pub async fn demote(arguments: DemoteArguments, client: &Client) -> Result<(), F
             "{node} is an ordinary node now. The voters are: {}.{advice}\n",
             status.roster.join(", ")
         )
-    })
+    })?;
+    warn_alone(arguments.output, client).await
+}
+
+/// What will have happened, before anybody agrees to it.
+fn demotes(status: &CaStatus, node: &Label) -> String {
+    let left: Vec<&str> = status
+        .roster
+        .iter()
+        .map(String::as_str)
+        .filter(|name| *name != node.as_str())
+        .collect();
+    let left = match left[..] {
+        [] => "nobody decides then".to_string(),
+        [one] => format!("{one} alone decides then, and nothing new is granted while it is off"),
+        _ => format!("the voters are {} then", left.join(", ")),
+    };
+    format!("{node} decides and issues no more, and needs the root's key to do so again; {left}.")
 }
 
 fn decides(status: &CaStatus, node: &Label) -> bool {

@@ -22,13 +22,13 @@ use crate::{
     node::{
         commands::{
             acme::ExternalAccounts, admit::Approvals, ca_status, certificates, dns,
-            evict::Evictions, invite, leave::LeaveDesk, peers, records, recovery,
+            evict::Evictions, invite, invites, leave::LeaveDesk, peers, records, recovery, roles,
             services::ServiceDesk, status::StatusDesk, tunnel::TunnelProber, voters,
         },
         follow::{
             program_certs::CertKeeper, resolver::ResolverKeeper, tunnel_keys::TunnelKeyKeeper,
         },
-        shared::handles::Handles,
+        shared::{handles::Handles, invites::Invites},
     },
 };
 
@@ -42,6 +42,7 @@ pub(crate) struct AgentControl {
     pub status: StatusDesk,
     pub services: ServiceDesk,
     pub prober: TunnelProber,
+    pub invites: Arc<Invites>,
     pub evictions: Evictions,
     pub approvals: Approvals,
     pub leaving: LeaveDesk,
@@ -85,10 +86,25 @@ impl AgentControl {
     async fn members(&self, request: MembersRequest) -> Answered {
         let node = &self.node;
         match request {
-            MembersRequest::Invite(it) => answer(it, |it| ready(invite::invite(node, it))).await,
+            MembersRequest::Invite(it) => {
+                answer(it, |it| invite::invite(node, &self.invites, it)).await
+            }
+            MembersRequest::InviteList(it) => {
+                answer(it, |_| invites::list(node, &self.invites)).await
+            }
+            MembersRequest::InviteRevoke(it) => {
+                answer(it, async |it| {
+                    invites::revoke(node, &self.invites, &it.id).await
+                })
+                .await
+            }
+            MembersRequest::Role(it) => answer(it, |it| roles::change(node, it)).await,
+            MembersRequest::RoleWord(it) => {
+                answer(it, |it| ready(roles::word(node, &it.node))).await
+            }
             MembersRequest::Evict(it) => answer(it, |it| self.evictions.evict(it)).await,
             MembersRequest::EvictUndo(it) => {
-                answer(it, async |it| done(self.evictions.undo(&it.node)).await).await
+                answer(it, async |it| done(self.evictions.withdraw(&it.node)).await).await
             }
             MembersRequest::Admissions(it) => answer(it, |_| self.approvals.list()).await,
             MembersRequest::Approve(it) => answer(it, |it| self.approvals.approve(it)).await,
@@ -152,7 +168,7 @@ impl AgentControl {
             CaRequest::Root(it) => answer(it, |_| ready(Ok(ca_status::root(node)))).await,
             CaRequest::Keys(it) => answer(it, |it| voters::keys(node, it.node)).await,
             CaRequest::Promote(it) => answer(it, |it| done(voters::promote(node, it))).await,
-            CaRequest::Demote(it) => answer(it, |it| done(voters::demote(node, it.node))).await,
+            CaRequest::Demote(it) => answer(it, |it| roles::demote(node, it)).await,
             CaRequest::Recovery(it) => answer(it, |_| recovery::asked(node)).await,
             CaRequest::Recover(it) => {
                 answer(it, |it| done(recovery::recover(node, it.signed))).await

@@ -19,7 +19,10 @@ use crate::{
         node::LedgerStatus,
     },
     host::{UnixTime, state_folder},
-    node::{commands::warnings, shared::handles::Handles},
+    node::{
+        commands::{alone, warnings},
+        shared::handles::Handles,
+    },
 };
 
 /// How long another node may take for a question.
@@ -132,6 +135,7 @@ async fn warn(node: &Handles, view: &MeshView) -> Vec<String> {
     let mut all = warnings::expiring(node.host.clock.wall_ms(), view);
     let council = node.ledger.raft_status().borrow().clone();
     all.extend(council.disabled.map(|why| why.to_string()));
+    all.extend(alone::only_ca(&view.ledger).map(|found| found.sentence()));
     all.extend(warnings::roster_advice(&view.ledger));
     all.extend(warnings::lost(node).await);
     let recovery = node.host.disk.read(state_folder::RECOVERY.as_ref()).await;

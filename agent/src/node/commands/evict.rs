@@ -8,14 +8,14 @@ use innermesh_proto::{
     id::NodeId,
     ledger::{
         Content, Eviction, HoldId, Role, State,
-        request::{Evict, Unhold},
+        request::{Evict, Unhold, Withdraw},
     },
     name::Label,
 };
 
 use crate::{
     control::{
-        ControlError,
+        ControlError, ErrorCode,
         members::{EvictRequest, Evicted, EvictionState},
     },
     ledger::client::RequestError,
@@ -97,14 +97,16 @@ impl Evictions {
         })
     }
 
-    /// Lets every hold on a member go.
+    /// Lets every hold on a member go, and takes this node's word for its
+    /// eviction back.
     ///
     /// # Errors
-    /// Why it stays cut off.
-    pub async fn undo(&self, name: &Label) -> Result<(), ControlError> {
+    /// Why it stays cut off, or its eviction goes on waiting.
+    pub async fn withdraw(&self, name: &Label) -> Result<(), ControlError> {
         let state = self.node.ledger.state();
         let node = find(&state, name)?;
-        let own = state.members.get(&self.node.me);
+        let me = self.node.me;
+        let own = state.members.get(&me);
         if !own.is_some_and(|own| own.roles.contains(&Role::Admin)) {
             return Err(refused(
                 "only an admin may let a machine back in; run it on a machine that is one",
@@ -112,12 +114,36 @@ impl Evictions {
         }
         let held = self.node.view.borrow().held.get(&node).cloned();
         let held = held.unwrap_or_default();
-        if held.is_empty() {
-            return Err(refused(format!("{name} isn't cut off by anybody")));
+        let asked = state.proposed_evictions().any(|word| word == (node, me));
+        if held.is_empty() && !asked {
+            return Err(refused(format!(
+                "{name} isn't cut off by anybody, and no eviction of it that this node asked for \
+                 waits"
+            )));
         }
+        // First the holds: whoever has one asks for the eviction again.
         for (author, hold) in held {
-            decide(&self.node.client, &Content::Unhold(Unhold { author, hold })).await?;
+            let unhold = Content::Unhold(Unhold { author, hold });
+            match decide(&self.node.client, &unhold).await {
+                Err(error) if author != me || error.code != ErrorCode::Unavailable => {
+                    return Err(error);
+                }
+                // The others need no ledger to see that it is gone.
+                Err(_) => self.holds.lift(hold).await.map_err(internal)?,
+                Ok(_) => {}
+            }
         }
+        if !asked {
+            return Ok(());
+        }
+        if state.rules < 2 {
+            return Err(refused(
+                "not all CA nodes know how that is taken back; it is void an hour after it was \
+                 asked for",
+            ));
+        }
+        let withdraw = Withdraw { node, role: None };
+        decide(&self.node.client, &Content::Withdraw(withdraw)).await?;
         Ok(())
     }
 

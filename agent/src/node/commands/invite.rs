@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use innermesh_proto::{
     id::NodeId,
-    ledger::{Member, Role, State},
+    ledger::{Member, Role, State, content::invite_id},
     limits,
+    message::GivenInvite,
     name::NamePattern,
 };
 use ipnet::IpNet;
@@ -19,7 +20,8 @@ use crate::{
     host::UnixTime,
     node::shared::{
         handles::Handles,
-        refusals::{invalid, not_member, refused},
+        invites::{Invites, KeepError},
+        refusals::{internal, invalid, not_member, refused},
     },
 };
 
@@ -33,11 +35,15 @@ pub struct Given {
     pub routes: BTreeSet<IpNet>,
 }
 
-/// Makes a token.
+/// Makes a token, once it is written down what it gives.
 ///
 /// # Errors
 /// What this machine may not give, or what makes no sense.
-pub fn invite(node: &Handles, request: InviteRequest) -> Result<Invite, ControlError> {
+pub async fn invite(
+    node: &Handles,
+    invites: &Invites,
+    request: InviteRequest,
+) -> Result<Invite, ControlError> {
     let state = node.ledger.state();
     let wanted = Grants {
         roles: request.roles,
@@ -67,15 +73,28 @@ pub fn invite(node: &Handles, request: InviteRequest) -> Result<Invite, ControlE
     let expires_ms = options.expires_ms;
     let own = node.gossip.own();
     let seeds: Vec<String> = own.quic.iter().map(ToString::to_string).collect();
-    let token = Token::new(
-        &node.host,
-        &*node.key,
-        state.mesh,
-        state.position,
-        options,
-        seeds.clone(),
-    )
-    .to_text();
+    let (host, key) = (&node.host, &*node.key);
+    let (mesh, position) = (state.mesh, state.position);
+    let token = Token::new(host, key, mesh, position, options.clone(), seeds.clone());
+    let public = token.stated_grant().map_err(internal)?.token;
+    let given = GivenInvite {
+        token: public,
+        roles: options.roles,
+        names: options.names,
+        routes: options.routes,
+        addresses: options.addresses,
+        uses: options.uses,
+        made_ms: node.client.now_ms(),
+        expires_ms,
+    };
+    let now_ms = given.made_ms;
+    let is_over = |invite: &GivenInvite| !is_open(&state, invite, now_ms);
+    let kept = invites.keep(&*host.disk, given, is_over).await;
+    kept.map_err(|error| match error {
+        KeepError::Full => refused(error),
+        KeepError::Io(_) => internal(error),
+    })?;
+    let token = token.to_text();
     let seed = seeds
         .first()
         .cloned()
@@ -83,6 +102,7 @@ pub fn invite(node: &Handles, request: InviteRequest) -> Result<Invite, ControlE
     let seed = seed.strip_suffix(":51819").unwrap_or(&seed);
     let asking = format!("agent join {seed} --token -");
     Ok(Invite {
+        id: invite_id(&public),
         command: format!("printf %s {token} | {asking}"),
         asking,
         token,
@@ -106,6 +126,9 @@ pub fn grants(state: &State, me: NodeId, wanted: &Grants) -> Result<Given, Contr
     let roles: BTreeSet<Role> = roles
         .map(|role| role.parse().map_err(invalid))
         .collect::<Result<_, _>>()?;
+    if let Some(role) = roles.iter().find(|role| !role.does_something()) {
+        return Err(not_yet(*role));
+    }
     if let Some(role) = roles.iter().find(|role| !role.is_given_by(&own.roles)) {
         return Err(refused(format!(
             "this machine hasn't the role {role} and so can't give it; run it on one that has: {}",
@@ -138,6 +161,20 @@ pub fn grants(state: &State, me: NodeId, wanted: &Grants) -> Result<Given, Contr
         names,
         routes,
     })
+}
+
+/// Whether somebody could still join by an invite.
+pub fn is_open(state: &State, invite: &GivenInvite, now_ms: u64) -> bool {
+    let used = state.tokens.get(&invite.token).map_or(0, |used| used.uses);
+    used < invite.uses && invite.expires_ms >= now_ms
+}
+
+/// A role that would be given for nothing.
+pub fn not_yet(role: Role) -> ControlError {
+    refused(format!(
+        "the role {role} does nothing yet in this version, so it isn't given; roles that do \
+         something are admin and ca"
+    ))
 }
 
 /// Networks outside the mesh; an admin may give any.

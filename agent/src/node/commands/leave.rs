@@ -53,7 +53,8 @@ impl LeaveDesk {
         }
         if state.members.len() == 1 {
             return Err(refused(
-                "this machine is the whole mesh; to end it, stop the agent and remove the state folder",
+                "this machine is the whole mesh; to end it, stop the agent: with the state folder goes \
+                 the key of its root, for good, unless a copy was made (`agent ca root-key export`)",
             ));
         }
         if let Err(refusal) = state.may_leave(self.node.me) {
@@ -125,11 +126,11 @@ impl LeaveDesk {
 
 async fn write(host: &Host, state: &State) -> std::io::Result<()> {
     let when = UnixTime::from_ms(host.clock.wall_ms());
-    let folder = host.disk.root().display().to_string();
+    let room = state_folder::make_room(&*host.disk).await;
     let text = format!(
         "this machine left the mesh {} on {when}\n\n\
-         Nothing in {folder} is used any more. To have this machine in a mesh again, move\n\
-         the folder away and run `agent join` with a new invite, or `agent init`.\n",
+         The agent doesn't run on this folder any more. To have this machine in a mesh again, make\n\
+         room for `agent join` with a new invite, or for `agent init`:\n{room}.\n",
         state.domain
     );
     state_folder::mark_left(&*host.disk, &text).await

@@ -3,16 +3,19 @@
 
 mod acme;
 mod admit;
+mod alone;
 mod answer;
 mod ca_status;
 mod certificates;
 mod dns;
 mod evict;
 mod invite;
+mod invites;
 mod leave;
 mod peers;
 mod records;
 pub mod recovery;
+mod roles;
 mod services;
 mod spenders;
 mod status;

@@ -176,7 +176,8 @@ impl Offline {
             _ => io(error).into(),
         })?;
         if let Some(said) = state_folder::left(&*host.disk).await.map_err(io)? {
-            return Err(BuildError::Left { said, folder }.into());
+            let room = state_folder::make_room(&*host.disk).await;
+            return Err(BuildError::Left { said, room }.into());
         }
         let key = keys::require_identity(host)
             .await

@@ -38,6 +38,7 @@ impl StatusDesk {
         // Before the warnings, which tell what it found.
         let overlay = self.overlay.status().await;
         let mut warnings = self.warnings.all(&view);
+        warnings.extend(self.warnings.turned_away(&view).await);
         warnings.extend(lost(&self.node).await);
         warnings.extend(self.warnings.room().await);
         warnings.extend(spenders::warnings(&self.node, &view).await);

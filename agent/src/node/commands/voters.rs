@@ -1,12 +1,12 @@
-//! `agent ca promote` and `demote`: which nodes decide the ledger and sign
-//! certificates, and the keys that the root signs for them.
+//! `agent ca promote`: which nodes decide the ledger and sign certificates, and
+//! the keys that the root signs for them.
 
 use std::time::Duration;
 
 use innermesh_proto::{
     codec,
     id::NodeId,
-    ledger::{Content, Refusal, Role, request::Promote, state::Member},
+    ledger::{Content, Role, request::Promote, state::Member},
     limits,
     message::IssuerKeys,
     name::Label,
@@ -18,12 +18,11 @@ use crate::{
         ControlError, Der,
         ca::{CaKeys, PromoteRequest},
     },
-    ledger::client::RequestError,
     node::{
         commands::recovery,
         shared::{
             handles::Handles,
-            refusals::{PATIENCE, decide, no_node, not_done, not_member, refused, unavailable},
+            refusals::{PATIENCE, decide, no_node, not_member, refused, unavailable},
         },
     },
     quic::CallError,
@@ -65,22 +64,6 @@ pub async fn promote(node: &Handles, request: PromoteRequest) -> Result<(), Cont
     let promote = Promote { node: id, issuers };
     decide(&node.client, &Content::Promote(promote)).await?;
     Ok(())
-}
-
-/// Has the ledger take a CA node out.
-///
-/// # Errors
-/// Why it stays one.
-pub async fn demote(node: &Handles, name: Label) -> Result<(), ControlError> {
-    let state = node.ledger.state();
-    let (id, _) = state.member_by_name(&name).ok_or_else(|| no_node(&name))?;
-    match node.client.ask(&Content::Demote(id), PATIENCE).await {
-        Err(RequestError::Refused(Refusal::LastCa)) => Err(refused(format!(
-            "{name} is the only CA node: nobody could decide anything any more; \
-             `agent ca promote` two others first"
-        ))),
-        other => other.map(drop).map_err(not_done),
-    }
 }
 
 /// The member, if this machine may make it a CA node or renew it as one.

@@ -11,7 +11,9 @@ use tokio::sync::watch;
 use crate::{
     ca::expiry,
     control::finding::Finding,
+    host::state_folder,
     node::{
+        commands::{alone, roles},
         follow::{
             holds, membership::Membership, page::Page, program_certs::CertKeeper,
             resolver::ResolverKeeper,
@@ -41,7 +43,6 @@ impl Warnings {
     /// All that is known without asking the disk or others.
     pub fn all(&self, view: &MeshView) -> Vec<String> {
         let mut warnings = expiring(self.node.host.clock.wall_ms(), view);
-        warnings.extend(self.turned_away(view));
         for node in self.node.gossip.conflicts() {
             let name = view
                 .ledger
@@ -69,6 +70,7 @@ impl Warnings {
             warnings.push(rolled_back(view));
         }
         warnings.extend(holds::warnings(&view.ledger, &view.held, view.me));
+        warnings.extend(roles::warnings(&view.ledger));
         warnings.extend(self.findings().iter().map(Finding::sentence));
         warnings.extend(self.services.warnings());
         let trouble = self.acme_trouble.borrow().clone();
@@ -111,10 +113,12 @@ impl Warnings {
 
     /// Others say that this machine is no member any more: an evicted one gets
     /// nothing more of the ledger that says so.
-    fn turned_away(&self, view: &MeshView) -> Option<String> {
+    pub async fn turned_away(&self, view: &MeshView) -> Option<String> {
         const NAMED: usize = 3;
-        let all = self.membership.turned_away.lock();
-        let all = all.unwrap_or_else(|e| e.into_inner());
+        let all = {
+            let all = self.membership.turned_away.lock();
+            all.unwrap_or_else(|e| e.into_inner()).clone()
+        };
         if all.is_empty() {
             return None;
         }
@@ -128,10 +132,10 @@ impl Warnings {
             more => format!(" and {more} more"),
         };
         Some(format!(
-            "{}{more} turned this machine away: it was evicted, or has left. To come back, move {} \
-             away and `agent join` with a new invite",
+            "{}{more} turned this machine away: it was evicted, or has left. To come back, make room \
+             for `agent join` with a new invite: {}",
             names.join(", "),
-            self.node.host.disk.root().display()
+            state_folder::make_room(&*self.node.host.disk).await
         ))
     }
 
@@ -145,6 +149,7 @@ impl Warnings {
         tunnel
             .chain(self.enforced.findings())
             .chain(self.resolver.finding())
+            .chain(alone::findings(&self.node.ledger.state()))
             .collect()
     }
 }
@@ -208,10 +213,6 @@ pub fn expiring(now_ms: u64, view: &MeshView) -> Vec<String> {
 /// What would make the roster survive more.
 pub fn roster_advice(state: &State) -> Option<String> {
     let advice = match state.roster.len() {
-        1 => {
-            "Only one CA node. While it is offline no node, name or certificate can be added; \
-             existing ones keep working. Make two more CA nodes with `agent ca promote NODE`"
-        }
         2 => {
             "two CA nodes decide together, and neither may be away: add one with \
              `agent ca promote NODE`"

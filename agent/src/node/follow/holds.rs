@@ -156,12 +156,20 @@ format!("this machine is cut off by {by}, and is to be evicted")
 } else {
 format!(
                 "{name} is cut off by {by} until the ledger has decided whether it is evicted; \
-                 if that is wrong, `agent evict {name} --undo` on an admin's machine lets it back in"
+                 if that is wrong, `agent evict {name} --withdraw` on an admin's machine lets it back in"
             )
 });
     }
     for (node, by) in state.proposed_evictions() {
-        let (name, by) = (state.name_of(node), state.name_of(by));
+        let name = state.name_of(node);
+        if by == me {
+            warnings.push(format!(
+                "the eviction of {name} that this node asked for waits for a second admin, for an \
+                 hour; `agent evict {name} --withdraw` takes it back"
+            ));
+            continue;
+        }
+        let by = state.name_of(by);
         warnings.push(format!(
             "{by} asks to evict {name}: if that is right, run `agent evict {name}` on another \
              admin's machine within an hour of the asking"

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 
 use crate::{
     gossip::Gossip,
-    host::{Host, keys::NodeKey},
+    host::{Host, keys::NodeKey, state_folder},
     ledger::{
         Ledger,
         client::{Client, RequestError},
@@ -72,14 +72,16 @@ impl Membership {
 }
 
 /// TLS with the newest certificate that the ledger has for this node.
-pub(crate) fn tls(
+pub(crate) async fn tls(
     state: &State,
     key: &Arc<dyn NodeKey>,
     stamp_ms: &Arc<AtomicU64>,
     host: &Host,
 ) -> Result<MeshTls, BuildError> {
-    let chain = chain(state, key)
-        .ok_or_else(|| BuildError::NotMember(host.disk.root().display().to_string()))?;
+    let Some(chain) = chain(state, key) else {
+        let room = state_folder::make_room(&*host.disk).await;
+        return Err(BuildError::NotMember(room));
+    };
     Ok(MeshTls::member(
         &chain,
         key.clone(),
@@ -238,7 +240,7 @@ impl MembershipKeeper {
     /// renewed over a connection that shows none.
     async fn renew_as_stranger(&self, request: &Sealed) -> Result<(), RenewError> {
         let state = self.ledger.state();
-        let tls = tls(&state, &self.key, &self.stamp_ms, &self.host)?;
+        let tls = tls(&state, &self.key, &self.stamp_ms, &self.host).await?;
         let client = tls.client_without_certificate()?;
         let body = codec::encode(&Renew {
             request: request.clone(),

@@ -9,8 +9,8 @@ use innermesh_proto::{
     ledger::{Batch, Role},
     limits,
     message::{
-        Batches, BodyQuery, CutOff, CutOffQuery, HeadsQuery, LedgerQuery, Push, RecoveryQuery,
-        SnapshotHead, SnapshotPartQuery, SnapshotQuery,
+        Batches, BodyQuery, CutOff, CutOffQuery, GivenInvites, HeadsQuery, LedgerQuery, Push,
+        RecoveryQuery, SnapshotHead, SnapshotPartQuery, SnapshotQuery,
     },
     rpc::{Failure, method},
 };
@@ -21,9 +21,12 @@ use crate::{
     host::Host,
     ledger::{
         Ledger,
+        client::Client,
         follow::{self, Nudge},
     },
-    node::shared::{cut_off::CutOffWatch, handles::Handles, revocation_lists::Lists},
+    node::shared::{
+        cut_off::CutOffWatch, handles::Handles, invites::Invites, revocation_lists::Lists,
+    },
     quic::{Caller, Handler, Held},
 };
 
@@ -37,6 +40,8 @@ pub(crate) struct PeerHandler {
     lists: Arc<Lists>,
     cut_off: CutOffWatch,
     requests: Arc<Requests>,
+    invites: Arc<Invites>,
+    client: Client,
     decider: Decider,
 }
 
@@ -47,6 +52,7 @@ impl PeerHandler {
         lists: Arc<Lists>,
         cut_off: CutOffWatch,
         requests: Arc<Requests>,
+        invites: Arc<Invites>,
     ) -> Self {
         Self {
             host: node.host.clone(),
@@ -58,6 +64,8 @@ impl PeerHandler {
             cut_off,
             decider: Decider::new(node, requests.clone()),
             requests,
+            invites,
+            client: node.client.clone(),
         }
     }
 }
@@ -76,6 +84,7 @@ impl Handler for PeerHandler {
             (method::PROPOSE, Some(node)) => self.decider.propose(node, &body).await,
             (method::SUBMIT, Some(node)) => self.decider.submitted(node, &body).await,
             (method::SPENDERS, Some(node)) => self.spenders(node).await,
+            (method::INVITES, Some(node)) => self.invites(node),
             (method::GENESIS, _) => Ok(codec::encode(self.ledger.genesis())),
             (method::ISSUER_KEYS, Some(node)) => self.issuer_keys(node).await,
             (method::SNAPSHOT, _) => self.snapshot(&body).await,
@@ -232,6 +241,13 @@ impl PeerHandler {
     async fn spenders(&self, node: NodeId) -> Result<Vec<u8>, Failure> {
         self.require_admin(node)?;
         Ok(codec::encode(&self.ledger.spenders().await))
+    }
+
+    /// What was given out here: for admins only.
+    fn invites(&self, node: NodeId) -> Result<Vec<u8>, Failure> {
+        self.require_admin(node)?;
+        let invites = self.invites.open(self.client.now_ms());
+        Ok(codec::encode(&GivenInvites { invites }))
     }
 
     fn require_admin(&self, node: NodeId) -> Result<(), Failure> {

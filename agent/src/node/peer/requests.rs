@@ -15,10 +15,9 @@ use innermesh_proto::{
     },
     crypto::{Hash, PublicKey},
     id::NodeId,
-    ledger::{Outcome, Role, State},
+    ledger::{Outcome, Refusal, Role, State},
     limits,
     message::Joined,
-    name::Label,
     rpc::Failure,
 };
 use tokio::sync::watch;
@@ -261,14 +260,14 @@ impl Requests {
 #[derive(Debug, thiserror::Error)]
 enum AskError {
     /// It is in the mesh.
-    #[error("this machine is a member already")]
+    #[error("{}", Refusal::AlreadyMember)]
     Member,
     /// Its key never comes back.
     #[error("this machine was evicted; join with a new state folder, which has a new key")]
     Evicted,
     /// Somebody has the name that it wants.
-    #[error("the name {0} is taken by {1}; choose another with --name")]
-    NameTaken(Label, String),
+    #[error(transparent)]
+    NameTaken(Refusal),
 }
 
 /// Whether the ledger might let it in.
@@ -282,8 +281,11 @@ fn check(state: &State, ask: &Ask) -> Result<(), AskError> {
     }
     match state.names.get(&ask.name) {
         Some(held) => {
-            let owner = state.name_of(held.owner);
-            Err(AskError::NameTaken(ask.name.clone(), owner))
+            let owner = state.members.get(&held.owner);
+            Err(AskError::NameTaken(Refusal::NameTaken {
+                name: ask.name.clone(),
+                owner: owner.map_or_else(|| ask.name.clone(), |owner| owner.name.clone()),
+            }))
         }
         None => Ok(()),
     }

@@ -8,6 +8,7 @@ pub mod cut_off;
 pub mod enforced;
 pub mod handles;
 pub mod hold_set;
+pub mod invites;
 pub mod issuers;
 pub mod own_key;
 pub mod refusals;
