@@ -5,6 +5,7 @@
 
 mod claims;
 mod spam;
+mod thief;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,7 +28,7 @@ use innermesh_proto::{
     id::NodeId,
     ledger::{Author, Content, Entry, Position, Request, RequestId, State, request::Evict},
     limits,
-    message::{Batches, Endorse, LedgerQuery, Propose, Push, PushedHead},
+    message::{Batches, Endorse, LedgerQuery, Push, PushedHead},
     rpc::method,
 };
 
@@ -65,6 +66,8 @@ pub enum Lie {
     FalseEndorsement,
     /// Requests that the liar may not make, to whoever decides.
     NotAllowed,
+    /// As an admin: others of its own are to be admins, and all that matter to go.
+    TakesOver,
     /// As many requests at once as can be, of each kind, allowed or not.
     Spam,
     /// The WireGuard key of another as its own.
@@ -126,6 +129,7 @@ impl Lie {
             Self::Fork => "lie: fork",
             Self::FalseEndorsement => "lie: false endorsement",
             Self::NotAllowed => "lie: not allowed",
+            Self::TakesOver => "lie: takes over",
             Self::Spam => "lie: spam",
             Self::StolenKey => "lie: stolen key",
             Self::NamesElsewhere => "lie: names elsewhere",
@@ -271,6 +275,7 @@ impl Byzantine {
             Lie::Fork => self.fork(peer).await,
             Lie::FalseEndorsement => self.endorse(peer).await,
             Lie::NotAllowed => self.not_allowed(peer).await,
+            Lie::TakesOver => self.takes_over(peer).await,
             Lie::Spam => self.spam(peer).await,
             Lie::StolenKey => self.stolen_key(peer),
             Lie::NamesElsewhere => self.names_elsewhere(peer).await,
@@ -385,17 +390,7 @@ impl Byzantine {
         let taken = self.state.names.iter();
         let taken = taken.filter(|(_, held)| held.owner != self.id());
         contents.extend(taken.map(|(name, _)| Content::Release(name.clone())));
-        let mut asked = false;
-        for content in contents {
-            let request = self.request(&content);
-            let propose = codec::encode(&Propose { request });
-            let answer = self
-                .transport
-                .call(peer, method::PROPOSE, propose, PATIENCE)
-                .await;
-            asked |= answer.is_ok();
-        }
-        asked
+        self.propose(peer, contents).await
     }
 
     /// Says a gossip message of chitchat's, whatever it is; `false` when the

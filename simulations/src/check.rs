@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, reason = "the names say it")]
 
+mod admins;
 mod authors;
 
 use std::{
@@ -17,12 +18,12 @@ use innermesh_proto::{
     crypto::Hash,
     head::Head,
     id::NodeId,
-    ledger::{self, Batch, Position},
+    ledger::{self, Batch, Position, Role},
     tunnel::TunnelKey,
     view::MeshView,
 };
 
-use self::authors::Authors;
+use self::{admins::Admins, authors::Authors};
 use crate::{
     Machine, leads,
     mesh::{is_denied, resolve},
@@ -85,6 +86,8 @@ pub struct Checker {
     reached: BTreeMap<usize, (u32, u64)>,
     /// What each author has added to the ledger.
     authors: Authors,
+    /// Who is an admin, and by whose word.
+    admins: Admins,
     /// The last place whose members were compared with each other.
     compared: Option<Position>,
 }
@@ -198,6 +201,7 @@ impl Checker {
     /// S8.
     pub fn proved(&mut self, view: &MeshView, batch: &Batch) -> Result<(), Seen> {
         self.authors.take(view.ledger.recovery, batch)?;
+        self.admins.take(&view.ledger, batch)?;
         let Ok(header) = batch.read_header() else {
             return Err(("S8", "a batch without a header".into()));
         };
@@ -399,6 +403,8 @@ pub struct Model {
     /// Certificates that were revoked, it was said, and their keys.
     pub revoked: BTreeMap<Serial, Hash>,
     pub evicted: BTreeSet<NodeId>,
+    /// Nodes of which it was asked that they be admins, or none.
+    pub admins: BTreeMap<NodeId, AdminTold>,
     /// Days that have passed since all above was new.
     days: u64,
     /// Services that may be in force or not: their owner was asked and hasn't
@@ -419,6 +425,36 @@ impl Model {
             self.issued.values_mut().for_each(|told| *told = false);
             self.revoked.clear();
         }
+    }
+}
+
+/// What was asked of a node's being an admin, and told.
+#[derive(Clone, Default)]
+pub struct AdminTold {
+    asked: u32,
+    answered: u32,
+    /// Whether two such requests were under way at once: nobody knows which was
+    /// the last.
+    is_unsure: bool,
+    told: Option<bool>,
+}
+
+impl AdminTold {
+    /// One more request is made.
+    pub fn ask(&mut self) {
+        self.is_unsure |= self.asked != self.answered;
+        self.asked += 1;
+    }
+
+    /// One was answered for sure; with what the node is then, if that changed.
+    pub fn answer(&mut self, is_admin: Option<bool>) {
+        self.answered += 1;
+        self.told = is_admin.or(self.told);
+    }
+
+    fn known(&self) -> Option<bool> {
+        let is_known = !self.is_unsure && self.asked == self.answered;
+        self.told.filter(|_| is_known)
     }
 }
 
@@ -580,6 +616,14 @@ impl Model {
         if let Some(member) = missing {
             let words = format!("nobody evicted {}, and it is no member", member.name);
             return Some(("S3", words));
+        }
+        for (node, asked) in &self.admins {
+            let member = view.ledger.members.get(node);
+            let is = member.is_some_and(|member| member.roles.contains(&Role::Admin));
+            if let Some(told) = asked.known().filter(|told| *told != is) {
+                let words = format!("that {node} is an admin was told to be {told}, and is {is}");
+                return Some(("S20", words));
+            }
         }
         for (name, owner) in &self.claims {
             let label = name.parse().expect("a label");

@@ -18,9 +18,14 @@ use innermesh_agent::{
 use innermesh_proto::{
     codec,
     crypto::Purpose,
-    ledger::{Content, Outcome, Recovery, SignedRecovery, request::Promote},
+    id::NodeId,
+    ledger::{
+        Content, Outcome, Recovery, Refusal, Role, SignedRecovery,
+        request::{Promote, RoleChange, RootWord},
+    },
     limits,
     name::Label,
+    view::MeshView,
     zone::{DomainName, RecordType},
 };
 
@@ -30,6 +35,9 @@ use crate::{Machine, World, clock};
 pub const DOMAIN: &str = "home.example.com";
 /// The tunnel's interface on simulated machines.
 const INTERFACE: &str = "im0";
+
+/// Bytes that most of the root's signatures have in DER.
+const USUAL: usize = 71;
 
 /// How long agents of a new mesh may take until they know each other.
 const MEETING: Duration = Duration::from_secs(60);
@@ -149,7 +157,6 @@ pub async fn recover(agent: &Agent, root: &Root) -> Result<(), String> {
 /// # Errors
 /// What is no recovery.
 pub fn signed(root: &Root, recovery: &[u8]) -> Result<SignedRecovery, String> {
-    const USUAL: usize = 71;
     let words = |error: &dyn std::fmt::Display| error.to_string();
     let mut recovery: Recovery =
         codec::decode(recovery, limits::HEADER_BYTES).map_err(|error| words(&error))?;
@@ -161,6 +168,65 @@ pub fn signed(root: &Root, recovery: &[u8]) -> Result<SignedRecovery, String> {
             return Ok(SignedRecovery { bytes, signature });
         }
         recovery.number += 1;
+    }
+}
+
+/// Has `admin` take a role from a node by the root's word.
+///
+/// # Errors
+/// Why the node has it still. It may lose it all the same.
+pub async fn take_by_root(
+    admin: &Agent,
+    root: &Root,
+    node: NodeId,
+    role: Role,
+) -> Result<(), String> {
+    const TRIES: u32 = 5;
+    let mut last = String::new();
+    for _ in 0..TRIES {
+        let view = admin.view().borrow().clone();
+        let content = if view.ledger.rules < 2 {
+            Content::Demote(node)
+        } else {
+            Content::TakeRole(taken_by_root(root, &view, node, role)?)
+        };
+        match decided(admin, &content).await {
+            Ok(Outcome::Done(_)) => return Ok(()),
+            // Another word of the root's came before it.
+            Ok(Outcome::Refused(refusal @ Refusal::RootSignature)) => last = refusal.to_string(),
+            Ok(other) => return Err(format!("{other:?}")),
+            Err(error) => return Err(error.to_string()),
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    Err(last)
+}
+
+fn taken_by_root(
+    root: &Root,
+    view: &MeshView,
+    node: NodeId,
+    role: Role,
+) -> Result<RoleChange, String> {
+    let mut change = RoleChange {
+        node,
+        role,
+        root: None,
+    };
+    let number = view.ledger.next_root_word();
+    let mut until_ms = view.ledger.stamp_ms + limits::REQUEST_LIFETIME_MS;
+    loop {
+        let message = change.root_message(&root.mesh(), &view.me, false, number, until_ms);
+        let signature = root.sign(&message).map_err(|error| error.to_string())?;
+        // As for a recovery.
+        if signature.len() == USUAL {
+            change.root = Some(RootWord {
+                until_ms,
+                signature,
+            });
+            return Ok(change);
+        }
+        until_ms -= 1;
     }
 }
 

@@ -93,6 +93,7 @@ impl Schedule {
             | Act::Rebind(node)
             | Act::Promote(node)
             | Act::Demote(node)
+            | Act::TakeAdminByRoot(node)
             | Act::Claim(node, _)
             | Act::ClaimInTime(node, _)
             | Act::GiveBack(node, _)
@@ -107,6 +108,7 @@ impl Schedule {
             Act::Rivals(nodes, _) => nodes.clone(),
             Act::Cut(from, to) => [from.clone(), to.clone()].concat(),
             Act::Lie(liar, to, _) => vec![*liar, *to],
+            Act::GiveAdmin(by, node) | Act::TakeAdmin(by, node) => vec![*by, *node],
             Act::Links(_)
             | Act::Heal
             | Act::Days(_)

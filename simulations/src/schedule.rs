@@ -142,6 +142,12 @@ pub enum Act {
     Promote(usize),
     /// A CA node becomes an ordinary machine.
     Demote(usize),
+    /// A machine asks that another be an admin.
+    GiveAdmin(usize, usize),
+    /// A machine asks that another, or itself, be no admin any more.
+    TakeAdmin(usize, usize),
+    /// The first machine asks for that with the root's word.
+    TakeAdminByRoot(usize),
     /// A machine asks the ledger for the name `n<number>`.
     Claim(usize, u32),
     /// As [`Act::Claim`], `p<number>`; there must be an answer soon.
@@ -207,6 +213,9 @@ impl Act {
             Self::StartAll => "start all",
             Self::Promote(_) => "promote",
             Self::Demote(_) => "demote",
+            Self::GiveAdmin(..) => "give admin",
+            Self::TakeAdmin(..) => "take admin",
+            Self::TakeAdminByRoot(_) => "take admin by root",
             Self::Claim(..) => "claim",
             Self::ClaimInTime(..) => "claim in time",
             Self::GiveBack(..) => "give back",
@@ -297,6 +306,16 @@ impl fmt::Display for Act {
             Self::StartAll => write!(f, "all that are down are started"),
             Self::Promote(node) => write!(f, "node{node} becomes a CA node"),
             Self::Demote(node) => write!(f, "node{node} is to be no CA node any more"),
+            Self::GiveAdmin(by, node) => write!(f, "node{by} makes node{node} an admin"),
+            Self::TakeAdmin(by, node) => {
+                write!(f, "node{by} asks that node{node} be no admin any more")
+            }
+            Self::TakeAdminByRoot(node) => {
+                write!(
+                    f,
+                    "node{node} is to be no admin any more, by the root's word"
+                )
+            }
             Self::Claim(node, name) => write!(f, "node{node} asks for the name n{name}"),
             Self::ClaimInTime(node, name) => {
                 write!(f, "node{node} asks for the name p{name}, and waits")

@@ -56,6 +56,8 @@ pub(super) enum Asked {
     Roster,
     /// To have a machine evicted.
     Evict(usize),
+    /// That a machine be an admin, or none; with what it is then, if that changed.
+    Admin(usize, Option<bool>),
 }
 
 impl Course<'_> {
@@ -186,6 +188,9 @@ impl Course<'_> {
             }
             Act::Promote(node) => self.promote(*node),
             Act::Demote(node) => self.demote(*node),
+            Act::GiveAdmin(by, node) => self.change_admin(*by, *node, true),
+            Act::TakeAdmin(by, node) => self.change_admin(*by, *node, false),
+            Act::TakeAdminByRoot(node) => self.take_admin_by_root(*node),
             Act::Claim(node, name) => self.claim(*node, format!("n{name}")),
             Act::ClaimInTime(node, name) => self.claim_in_time(*node, format!("p{name}")),
             Act::GiveBack(node, name) => self.give_back(*node, format!("n{name}")),
@@ -471,6 +476,10 @@ impl Course<'_> {
                 }
                 Asked::Evict(node) => {
                     self.model.evicted.insert(self.ids[node]);
+                }
+                Asked::Admin(node, is_admin) => {
+                    let told = self.model.admins.entry(self.ids[node]).or_default();
+                    told.answer(is_admin);
                 }
             }
         }

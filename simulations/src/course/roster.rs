@@ -10,7 +10,10 @@ use innermesh_agent::{
 use innermesh_proto::{
     crypto::Hash,
     id::NodeId,
-    ledger::{Content, Outcome, Refusal, request::Certify},
+    ledger::{
+        Content, Outcome, Refusal, Role,
+        request::{Certify, RoleChange},
+    },
 };
 use tokio::time::Instant;
 
@@ -245,7 +248,58 @@ impl Course<'_> {
     }
 
     pub(super) fn demote(&mut self, node: usize) -> bool {
-        self.ask(0, Asked::Roster, Content::Demote(self.ids[node]))
+        self.take_by_root(Asked::Roster, node, Role::Ca)
+    }
+
+    /// Takes a role with the root's word, asked for by the first machine.
+    fn take_by_root(&mut self, what: Asked, of: usize, role: Role) -> bool {
+        let (Some(admin), Some(root)) = (self.agents[0].clone(), self.root.clone()) else {
+            return false;
+        };
+        let id = self.ids[of];
+        let asking = self.asked.spawn(async move {
+            let answer = mesh::take_by_root(&admin, &root, id, role).await;
+            Done {
+                node: 0,
+                what,
+                answer,
+            }
+        });
+        self.asking.entry(0).or_default().push(asking);
+        true
+    }
+
+    pub(super) fn take_admin_by_root(&mut self, node: usize) -> bool {
+        self.model.admins.entry(self.ids[node]).or_default().ask();
+        self.take_by_root(Asked::Admin(node, Some(false)), node, Role::Admin)
+    }
+
+    pub(super) fn change_admin(&mut self, by: usize, node: usize, is_admin: bool) -> bool {
+        let Some(agent) = self.agents[by].clone() else {
+            return false;
+        };
+        self.model.admins.entry(self.ids[node]).or_default().ask();
+        let change = RoleChange {
+            node: self.ids[node],
+            role: Role::Admin,
+            root: None,
+        };
+        let content = if is_admin {
+            Content::GiveRole(change)
+        } else {
+            Content::TakeRole(change)
+        };
+        let asking = self.asked.spawn(async move {
+            let decided = mesh::decided(&agent, &content).await;
+            let is_done = matches!(decided, Ok(Outcome::Done(_)));
+            Done {
+                node: by,
+                what: Asked::Admin(node, is_done.then_some(is_admin)),
+                answer: decided.map(drop).map_err(|error| error.to_string()),
+            }
+        });
+        self.asking.entry(by).or_default().push(asking);
+        true
     }
 
     pub(super) fn evict(&mut self, node: usize) -> bool {

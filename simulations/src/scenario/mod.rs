@@ -2,6 +2,7 @@
 //! promises. How often what happens is drawn anew for each seed (swarm
 //! testing: Groce et al., ISSTA 2012).
 
+mod admins;
 mod certificates;
 mod draft;
 mod hostile;
@@ -16,6 +17,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
     usual::ALL
         .iter()
         .chain(roster::ALL)
+        .chain(admins::ALL)
         .chain(certificates::ALL)
         .chain(hostile::ALL)
         .chain(versions::ALL)
