@@ -111,6 +111,18 @@ impl<'lab> Agent<'lab> {
         self.cli(&[arguments, &["--json"]].concat()).json()
     }
 
+    /// Runs a command with `--json` that has to be taken, and isn't done yet.
+    ///
+    /// # Panics
+    /// When it ends otherwise.
+    #[must_use]
+    pub fn waits(&self, arguments: &[&str]) -> Value {
+        const WAITING: i32 = 5;
+        let finished = self.cli(&[arguments, &["--json"]].concat());
+        assert_eq!(finished.code, WAITING, "{finished}");
+        serde_json::from_str(&finished.stdout).expect("JSON")
+    }
+
     /// Runs a command that has to be refused, with an error that says `phrase`.
     ///
     /// # Panics

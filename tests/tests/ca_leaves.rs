@@ -21,6 +21,18 @@ fn mesh<'lab>(lab: &'lab Lab) -> (Vec<Agent<'lab>>, String) {
     (agents, file)
 }
 
+/// Makes an admin one anew, by the root's word: on its first day it would speak for
+/// who let it in, as the others do.
+fn made_by_root(agent: &Agent, file: &str) {
+    for what in ["rm", "add"] {
+        let own = ["role", what, &agent.name, "admin", "--root-key", file];
+        let yes = (what == "rm").then_some("--yes");
+        let _ = agent
+            .cli(&own.into_iter().chain(yes).collect::<Vec<_>>())
+            .ok();
+    }
+}
+
 /// Has the ledger decide something.
 fn decides(agent: &Agent, name: &str) {
     let record = ["record", "add", name, "A", "198.51.100.9"];
@@ -46,7 +58,7 @@ fn a_ca_node_that_leaves_hands_its_seat_over_and_the_rest_decide_on() {
     let leader = status["leader"].as_str().expect("a leader").to_owned();
     let at = agents.iter().position(|agent| agent.name == leader);
     let mut leaver = agents.remove(at.expect("one of them"));
-    let told = leaver.json(&["leave"]);
+    let told = leaver.json(&["leave", "--yes"]);
     assert_eq!(told["state"], "left", "{told}");
     leaver.wait_stopped();
     let mut left: Vec<&str> = ["alpha", "beta", "gamma"].into();
@@ -61,16 +73,17 @@ fn a_ca_node_that_leaves_hands_its_seat_over_and_the_rest_decide_on() {
 #[test]
 fn members_of_a_ca_node_that_is_evicted_have_other_certificates_before_its_issuer_ends() {
     let Some(lab) = Lab::new(4) else { return };
-    let (agents, _) = mesh(&lab);
+    let (agents, file) = mesh(&lab);
     let [alpha, beta, gamma, delta] = agents.as_slice() else {
         unreachable!()
     };
+    made_by_root(gamma, &file);
     // Alone, the founder signed every membership so far; beta and gamma can't
     // both be without it, so the founder is the one to go.
     let before = memberships(delta);
     assert_eq!(before.len(), 4, "{before:?}");
-    alpha.refused(&["evict", "alpha"], "agent leave");
-    let told = beta.json(&["evict", "alpha"]);
+    alpha.refused(&["evict", "alpha", "--yes"], "agent leave");
+    let told = beta.waits(&["evict", "alpha", "--yes"]);
     assert_eq!(
         (&told["state"], &told["cut_off"]),
         (&"waiting".into(), &false.into())
@@ -85,7 +98,7 @@ fn members_of_a_ca_node_that_is_evicted_have_other_certificates_before_its_issue
         });
         ensure(renewed, format!("{now:?}"))
     });
-    let told = gamma.json(&["evict", "alpha"]);
+    let told = gamma.json(&["evict", "alpha", "--yes"]);
     assert_eq!(told["state"], "evicted", "{told}");
     for agent in [beta, gamma, delta] {
         wait_roster_at(agent, &["beta", "gamma"]);
@@ -123,5 +136,5 @@ fn members_of_a_ca_node_that_is_evicted_have_other_certificates_before_its_issue
     assert!(gone.ends_with("410") && gone.contains("revoked"), "{gone}");
     decides(delta, "tv");
     // Two are left, and one alone can't go on without the other's word.
-    delta.refused(&["evict", "beta"], "too few of the roster");
+    delta.refused(&["evict", "beta", "--yes"], "too few of the roster");
 }

@@ -10,13 +10,14 @@ fn a_machine_that_leaves_hands_over_says_goodbye_and_does_not_run_again() {
     let Some(lab) = Lab::new(3) else { return };
     let [mut alpha, mut beta, mut gamma] = lab.agents();
     let _ = alpha.init();
-    alpha.refused(&["leave"], "the whole mesh");
+    alpha.refused(&["leave"], "leave --yes`");
+    alpha.refused(&["leave", "--yes"], "the whole mesh");
     beta.join(&alpha);
     gamma.join(&alpha);
     for agent in [&alpha, &beta, &gamma] {
         agent.wait_nodes(3);
     }
-    alpha.refused(&["leave"], "last CA node");
+    alpha.refused(&["leave", "--yes"], "last CA node");
     for service in [
         &["wiki", "--port", "80", "--share", "beta"][..],
         &["photos", "--port", "81"],
@@ -27,7 +28,7 @@ fn a_machine_that_leaves_hands_over_says_goodbye_and_does_not_run_again() {
     let (own, other) = (gamma.overlay_ipv4("gamma"), gamma.overlay_ipv4("beta"));
     alpha.wait_answer(&["wiki.lab.internal", "A"], &[&own, &other]);
 
-    let told = gamma.json(&["leave"]);
+    let told = gamma.json(&["leave", "--yes"]);
     assert_eq!(
         (&told["state"], &told["node"]),
         (&"left".into(), &"gamma".into())

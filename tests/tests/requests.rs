@@ -39,7 +39,7 @@ impl Asking {
             let told = self.told();
             let word = told
                 .split_whitespace()
-                .find(|word| word.len() == 14 && word.matches('-').count() == 2);
+                .find(|word| word.len() == 17 && word.matches('-').count() == 3);
             word.map(str::to_owned).ok_or(told)
         })
     }
@@ -87,10 +87,10 @@ fn a_machine_is_let_in_by_the_code_that_it_shows_through_any_member() {
     );
     let typed = asking.code().to_uppercase();
     // What is no code is no attempt.
-    alpha.refused(&["approve", "abcd"], "12 letters");
+    alpha.refused(&["approve", "abcd"], "14 letters");
     let told = wait_for("the approval", PATIENCE, || {
         alpha
-            .cli(&["approve", &typed, "--role", "relay", "--json"])
+            .cli(&["approve", &typed, "--role", "admin", "--json"])
             .result()
     });
     assert!(told.contains("\"gamma\""), "{told}");
@@ -102,7 +102,7 @@ fn a_machine_is_let_in_by_the_code_that_it_shows_through_any_member() {
     let status = alpha.status();
     let nodes = status["nodes"].as_array().expect("nodes");
     let row = nodes.iter().find(|node| node["name"] == "gamma");
-    assert_eq!(row.expect("gamma")["roles"], serde_json::json!(["relay"]));
+    assert_eq!(row.expect("gamma")["roles"], serde_json::json!(["admin"]));
     assert!(requests(&alpha).is_empty());
 }
 
@@ -115,7 +115,13 @@ fn a_code_that_is_typed_wrong_makes_the_request_void_and_both_sides_are_told() {
     let asking = Asking::start(&beta, &alpha);
     assert_eq!(requests(&alpha).len(), 1);
     let right = asking.code();
-    let wrong: String = right.chars().rev().collect();
+    // What is mistyped is no attempt.
+    let mut mistyped = right.clone();
+    let other = if right.starts_with('a') { "b" } else { "a" };
+    mistyped.replace_range(..1, other);
+    alpha.refused(&["approve", &mistyped], "the code is mistyped");
+    // What an older machine shows says nothing of that.
+    let wrong: String = right[..14].chars().rev().collect();
     wait_for("the code to be looked at", PATIENCE, || {
         let done = alpha.cli(&["approve", &wrong]);
         ensure(done.stderr.contains("one attempt"), &done.stderr)
@@ -134,7 +140,8 @@ fn a_code_that_is_typed_wrong_makes_the_request_void_and_both_sides_are_told() {
 
     // A name that is taken needn't wait for anybody.
     let taken = ["join", &alpha.address(), "--name", "alpha", "--no-start"];
-    beta.refused(&taken, "taken by alpha");
+    beta.refused(&taken, "taken by the node alpha");
+    beta.refused(&taken, "agent evict alpha");
 
     // And after all that it is let in.
     let asking = Asking::start(&beta, &alpha);

@@ -33,7 +33,7 @@ fn one_ca_node_becomes_three_and_one_again_while_everything_runs() {
         "not a member",
     );
     alpha.refused(&["ca", "promote", "beta"], "--root-key FILE");
-    alpha.refused(&["ca", "demote", "alpha"], "only CA node");
+    alpha.refused(&["ca", "demote", "alpha", "--yes"], "only CA node");
 
     let promote = |node: &str| alpha.cli(&["ca", "promote", node, "--root-key", &key]);
     let told = promote("beta").ok();
@@ -79,18 +79,19 @@ fn one_ca_node_becomes_three_and_one_again_while_everything_runs() {
     // Whoever leads: it hands over first.
     let status = alpha.json(&["ca", "status"]);
     let leader = status["leader"].as_str().expect("a leader").to_owned();
-    let demoted = alpha.cli(&["ca", "demote", &leader]).ok();
+    let demote = |node: &str| alpha.cli(&["ca", "demote", node, "--root-key", &key, "--yes"]);
+    let demoted = demote(&leader).ok();
     assert!(demoted.contains("an ordinary node"), "{demoted}");
     assert_eq!(roster(alpha).len(), 2);
     let status = alpha.cli(&["ca", "status"]);
     assert!(status.stderr.contains("add one"), "{status}");
     add_granted(delta, "films");
     let left = roster(alpha);
-    let told = alpha.cli(&["ca", "demote", &left[0]]).ok();
+    let told = demote(&left[0]).ok();
     assert!(told.contains(&left[1]), "{told}");
     wait_roster(&agents, &[&left[1]]);
     add_granted(delta, "music");
-    alpha.refused(&["ca", "demote", &left[1]], "only CA node");
+    alpha.refused(&["ca", "demote", &left[1], "--yes"], "only CA node");
 
     // And three again: who was one before gets an issuer anew.
     for node in left.iter().take(1).chain([&leader]) {

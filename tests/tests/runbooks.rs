@@ -59,7 +59,7 @@ struct Walk<'lab> {
 }
 
 impl<'lab> Walk<'lab> {
-    /// A mesh of these, all of them admins, of which the first was there first.
+    /// A mesh of these, made as the README makes one: the first alone is an admin.
     fn new(lab: &'lab Lab, names: &[&str]) -> Self {
         let mut first = Agent::new(&lab.hosts[0], names[0]);
         let told = first.init();
@@ -86,7 +86,7 @@ impl<'lab> Walk<'lab> {
 
     fn join(&mut self, name: &str, seed: &str) {
         let mut agent = Agent::new(&self.lab.hosts[self.agents.len()], name);
-        let token = self.agents[seed].invite(&["--role", "admin"]);
+        let token = self.agents[seed].invite(&[]);
         agent.join_with(&self.agents[seed], &token);
         self.agents.insert(name.to_owned(), agent);
     }

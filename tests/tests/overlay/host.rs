@@ -174,7 +174,7 @@ fn a_machine_that_leaves_keeps_nothing_of_the_overlay() {
     let (_alpha, beta) = pair(&lab);
     let host = beta.host;
     assert!(find(&beta, "overlay.json"));
-    let _ = beta.cli(&["leave"]).ok();
+    let _ = beta.cli(&["leave", "--yes"]).ok();
     wait_for("an empty host", PATIENCE, || {
         let left = host.run(&[
             "sh",

@@ -248,9 +248,9 @@ impl Load {
 /// odd, so the first of them waits for the second.
 fn change(agents: &[Agent], what: &str, nodes: [usize; 2], key: &str) -> Result<(), String> {
     for node in nodes {
-        let mut arguments = vec!["ca", what, &agents[node].name];
-        if what == "promote" {
-            arguments.extend(["--root-key", key]);
+        let mut arguments = vec!["ca", what, &agents[node].name, "--root-key", key];
+        if what == "demote" {
+            arguments.push("--yes");
         }
         agents[0].cli(&arguments).result()?;
     }
