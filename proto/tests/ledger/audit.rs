@@ -7,7 +7,7 @@ use innermesh_proto::ledger::{
     request::{AddRecord, Evict, RemoveRecords, Share},
 };
 
-use crate::mesh::{KEYS, Mesh, certify, id, key, label};
+use crate::mesh::{DAY, KEYS, Mesh, certify, id, key, label};
 
 /// Everything that happened, without times and serial numbers.
 fn log(mesh: &Mesh) -> Vec<String> {
@@ -68,6 +68,7 @@ fn each_entry_is_told_as_who_did_what_by_whose_authority() {
     mesh.admit_as(&*key(3), "three", &*key(0), |grant| {
         grant.roles = [Role::Admin].into();
     });
+    mesh.now_ms += DAY;
     let evict = Content::Evict(Evict {
         node: id(&*key(2)),
         hold: None,

@@ -24,6 +24,7 @@ fn is_member(mesh: &Mesh, number: u8) -> bool {
 fn mesh() -> Mesh {
     let mut mesh = fresh();
     mesh.now_ms += DAY;
+    mesh.batch(Vec::new());
     mesh
 }
 

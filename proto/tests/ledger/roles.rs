@@ -67,6 +67,7 @@ fn mesh() -> Mesh {
         mesh.admit(&*key(number), &format!("n{number}"));
     }
     mesh.now_ms += DAY;
+    mesh.batch(Vec::new());
     mesh
 }
 
@@ -220,6 +221,7 @@ fn the_roots_word_changes_a_role_once_for_its_author_and_for_some_minutes() {
     mesh.assert_refused(again, Refusal::RootSignature);
     let late = mesh.by_root(&*asker, node(10), Role::Admin, true);
     mesh.now_ms += 6 * MINUTE;
+    mesh.batch(Vec::new());
     let late = mesh.request(&*asker, &Content::GiveRole(late));
     mesh.assert_refused(late, Refusal::Expired);
     // The root speaks for whom it makes one, whoever did before.
