@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, reason = "the names say it")]
 
+mod forward;
 mod values;
 
 #[cfg(test)]
@@ -14,13 +15,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use innermesh_proto::limits;
+use innermesh_proto::{limits, zone::DomainName};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use self::values::{Address, with_port};
-pub use self::values::{InterfaceName, InterfaceNameError, LeaderTerm, LeaderTermError};
+pub use self::values::{
+    InterfaceName, InterfaceNameError, LeaderTerm, LeaderTermError, TunnelPort, WIREGUARD_PORT,
+};
+use self::{
+    forward::Forwards,
+    values::{Address, with_port},
+};
 use crate::{
+    dns::AnswerScope,
     page,
     services::Spec,
     telemetry::LogFormat,
@@ -66,7 +73,7 @@ pub struct TunnelConfig {
     /// The interface's name.
     pub interface: InterfaceName,
     /// UDP port of WireGuard.
-    pub listen_port: u16,
+    pub listen_port: TunnelPort,
     /// Largest packet, in bytes.
     pub mtu: u32,
     /// What carries the packets.
@@ -85,6 +92,10 @@ pub struct DnsConfig {
     upstream: Vec<Address>,
     /// Whether the agent sets this host's own resolver.
     pub manage: ManageResolver,
+    /// Which names are answered.
+    pub answer: AnswerScope,
+    /// Who is asked for the names of a zone instead; see [`DnsConfig::forwards`].
+    forward: Forwards,
 }
 
 /// Whether the agent sets this host's own resolver, so that every program here
@@ -174,8 +185,6 @@ pub struct LogConfig {
 
 /// QUIC's port; WireGuard's is the one beside it.
 pub const QUIC_PORT: u16 = 51819;
-/// WireGuard's registered port.
-pub const WIREGUARD_PORT: u16 = 51820;
 const DNS_PORT: u16 = 53;
 /// IPv6 works from here on (RFC 8200 §5).
 const LEAST_MTU: u32 = 1280;
@@ -216,7 +225,7 @@ impl Default for TunnelConfig {
     fn default() -> Self {
         Self {
             interface: InterfaceName("im0".into()),
-            listen_port: WIREGUARD_PORT,
+            listen_port: TunnelPort::default(),
             mtu: DEFAULT_MTU,
             backend: BackendChoice::default(),
         }
@@ -270,9 +279,8 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
-        let TunnelConfig {
-            listen_port, mtu, ..
-        } = self.tunnel;
+        let mtu = self.tunnel.mtu;
+        let listen_port = self.tunnel.listen_port.number();
         if self.listen.port() != 0 && self.listen.port() == listen_port {
             return Err(format!(
                 "`listen` and `listen_port` of [tunnel] are both port {listen_port}; choose two"
@@ -301,6 +309,7 @@ impl Config {
                 ));
             }
         }
+        self.dns.check()?;
         match self
             .advertise
             .iter()
@@ -323,6 +332,22 @@ impl DnsConfig {
     /// Who to ask; empty for the host's name servers.
     pub fn upstreams(&self) -> Vec<SocketAddr> {
         with_port(&self.upstream, DNS_PORT)
+    }
+
+    /// Who to ask for the names of a zone.
+    pub fn forwards(&self) -> BTreeMap<DomainName, Vec<SocketAddr>> {
+        self.forward.servers()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.answer == AnswerScope::Mesh && !self.forward.is_empty() {
+            return Err(
+                "[dns.forward] has no use where `answer` of [dns] is \"mesh\": other names are \
+                 refused then; remove one of the two"
+                    .into(),
+            );
+        }
+        self.forward.check(&self.listens())
     }
 }
 

@@ -395,6 +395,8 @@ pub const HANDSHAKE_MS: u64 = 5_000;
 pub const RPC_BODY_BYTES: usize = RPC_BYTES - 4096;
 /// Name servers that other names are forwarded to.
 pub const DNS_UPSTREAMS: usize = 8;
+/// Zones whose names are forwarded to name servers of their own.
+pub const DNS_FORWARD_ZONES: usize = 64;
 /// Questions being forwarded at one time; beyond it the answer is SERVFAIL.
 pub const DNS_FORWARDS: usize = 512;
 /// Answers kept from upstream.

@@ -3,12 +3,14 @@
 #![allow(missing_docs, reason = "the names say it")]
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
 use innermesh_agent::{
+    dns::AnswerScope,
     host::{Host, resolver::Unmanaged, tasks::Tasks},
     node::AgentConfig,
     overlay::RecordedOverlay,
@@ -152,10 +154,13 @@ impl Machine {
             advertise: Vec::new(),
             interface: "im0".into(),
             tunnel_port: 51820,
+            tunnel_port_is_fixed: false,
             mtu: DEFAULT_MTU,
             backend: BackendChoice::Auto,
             dns_listen: Vec::new(),
             dns_upstream: Vec::new(),
+            dns_answer: AnswerScope::All,
+            dns_forward: BTreeMap::new(),
             acme_port: innermesh_agent::acme::PORT,
             acme_listen: Vec::new(),
             local_sources: Vec::new(),

@@ -39,6 +39,10 @@ pub mod code {
     pub const ONE_ADMIN: &str = "one-admin";
     /// One CA node alone: while its node is off nothing is granted.
     pub const ONE_CA: &str = "one-ca";
+    /// Another server has a port that the mesh's names are to be answered on.
+    pub const DNS_PORT_TAKEN: &str = "dns-port-taken";
+    /// The mesh's names aren't answered where they should be.
+    pub const DNS_NOT_ANSWERED: &str = "dns-not-answered";
     /// A LAN has the overlay's address range.
     pub const LAN_OVERLAP: &str = "lan-overlap";
     /// Programs on this host don't find the mesh's names.

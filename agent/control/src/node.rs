@@ -121,6 +121,17 @@ pub struct Status {
     /// no tunnel.
     #[serde(default)]
     pub overlay: Option<OverlayStatus>,
+    /// This node's tunnel; absent where it has none.
+    #[serde(default)]
+    pub tunnel: Option<TunnelStatus>,
+}
+
+/// This node's end of the tunnels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelStatus {
+    pub interface: String,
+    /// WireGuard's UDP port, as other nodes are told.
+    pub port: u16,
 }
 
 /// How the overlay is closed to other networks.

@@ -25,7 +25,7 @@ use super::{
     finding::{Finding, Severity, code},
     node::{
         DnsStatus, LedgerStatus, NodeRequest, NodeRow, OverlayStatus, Path, Pending, ServiceStatus,
-        Status, StatusRequest,
+        Status, StatusRequest, TunnelStatus,
     },
     request::Reply,
     server,
@@ -144,6 +144,10 @@ pub fn sample_status() -> Status {
             exceptions: Vec::new(),
             dropped: BTreeMap::from([("arp_asked".into(), 0), ("leak".into(), 2)]),
             dropped_by_others: BTreeMap::from([("in4".into(), 3)]),
+        }),
+        tunnel: Some(TunnelStatus {
+            interface: "im0".into(),
+            port: 51821,
         }),
     }
 }

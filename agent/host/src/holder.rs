@@ -7,6 +7,8 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
+use crate::unit;
+
 /// Who holds a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
@@ -15,6 +17,23 @@ pub struct Holder {
     /// The process, where it can be seen: as a service with its own view of
     /// /proc the agent sees its own only.
     pub process: Option<Process>,
+    /// The unit of systemd that it belongs to, where the process can't be seen.
+    pub unit: Option<String>,
+    /// Whether it is no program's socket but the kernel's, such as that of a
+    /// WireGuard interface.
+    pub is_kernel: bool,
+}
+
+impl Holder {
+    /// A program of this user, of which nothing more is known.
+    pub fn of_user(uid: u32) -> Self {
+        Self {
+            uid,
+            process: None,
+            unit: None,
+            is_kernel: false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +46,14 @@ pub struct Process {
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.process {
+            _ if self.is_kernel => {
+                f.write_str("the kernel, as for another WireGuard interface (`wg show` lists them)")
+            }
             Some(Process { pid, name }) => write!(f, "pid {pid} ({name}) of user id {}", self.uid),
-            None => write!(f, "a program of user id {}", self.uid),
+            None => match &self.unit {
+                Some(unit) => write!(f, "{unit} (user id {})", self.uid),
+                None => write!(f, "a program of user id {}", self.uid),
+            },
         }
     }
 }
@@ -72,7 +97,14 @@ fn of_socket(kind: Kind, port: u16, at: impl Fn(IpAddr) -> bool) -> Option<Holde
         .filter_map(|table| fs::read_to_string(format!("/proc/net/{table}")).ok())
         .flat_map(|table| sockets(&table, kind, port, &at))
         .collect();
-    let (uid, _) = *found.first()?;
+    let (uid, inode) = *found.first()?;
+    if inode == 0 {
+        // No file leads to it, so no program has it open.
+        return Some(Holder {
+            is_kernel: true,
+            ..Holder::of_user(uid)
+        });
+    }
     let inodes: Vec<String> = found
         .iter()
         .map(|(_, inode)| format!("socket:[{inode}]"))
@@ -91,7 +123,15 @@ fn of_socket(kind: Kind, port: u16, at: impl Fn(IpAddr) -> bool) -> Option<Holde
             name: name.trim().chars().filter(|c| !c.is_control()).collect(),
         }
     });
-    Some(Holder { uid, process })
+    let unit = match process {
+        Some(_) => None,
+        None => unit::of_socket(kind, port, inode),
+    };
+    Some(Holder {
+        process,
+        unit,
+        ..Holder::of_user(uid)
+    })
 }
 
 fn holds(pid: u32, sockets: &[String]) -> bool {
@@ -152,6 +192,30 @@ mod tests {
         let holder = of_address(Kind::Udp, at).unwrap();
         assert_eq!(holder.process.unwrap().pid, std::process::id());
         assert_eq!(holder.uid, nix::unistd::geteuid().as_raw());
+    }
+
+    #[test]
+    fn a_holder_is_told_by_its_process_else_its_unit_else_its_user() {
+        let user = Holder::of_user(7);
+        let unit = Holder {
+            unit: Some("dnsmasq.service".into()),
+            ..user.clone()
+        };
+        let process = Holder {
+            process: Some(Process {
+                pid: 9,
+                name: "dnsmasq".into(),
+            }),
+            ..user.clone()
+        };
+        let kernel = Holder {
+            is_kernel: true,
+            ..user.clone()
+        };
+        assert_eq!(user.to_string(), "a program of user id 7");
+        assert_eq!(unit.to_string(), "dnsmasq.service (user id 7)");
+        assert_eq!(process.to_string(), "pid 9 (dnsmasq) of user id 7");
+        assert!(kernel.to_string().contains("`wg show`"), "{kernel}");
     }
 
     #[test]

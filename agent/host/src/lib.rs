@@ -40,10 +40,11 @@ pub mod telemetry;
 mod time;
 #[warn(clippy::disallowed_methods)]
 pub mod tunnel;
+mod unit;
 
 pub use self::{
     clock::{Clock, Mono, within},
-    network::{Accepted, Network, Stream, TcpListener, http_status},
+    network::{Accepted, Network, Presence, Stream, TcpListener, http_status},
     storage::{AppendFile, Disk, ReadFile},
     surroundings::Host,
     time::UnixTime,

@@ -32,8 +32,12 @@ pub trait Network: Send + Sync {
     ///
     /// # Errors
     /// The operating system's, such as an address in use.
-    fn listen_tcp(&self, address: SocketAddr) -> io::Result<Box<dyn TcpListener>> {
-        let _ = address;
+    fn listen_tcp(
+        &self,
+        address: SocketAddr,
+        presence: Presence,
+    ) -> io::Result<Box<dyn TcpListener>> {
+        let _ = (address, presence);
         Err(io::ErrorKind::Unsupported.into())
     }
     /// A UDP socket to answer DNS on, on IPv6 for that alone; port 0 takes a free
@@ -42,9 +46,21 @@ pub trait Network: Send + Sync {
     ///
     /// # Errors
     /// The operating system's, such as an address in use.
-    fn dns_socket(&self, address: SocketAddr) -> io::Result<Option<tokio::net::UdpSocket>> {
-        let _ = address;
+    fn dns_socket(
+        &self,
+        address: SocketAddr,
+        presence: Presence,
+    ) -> io::Result<Option<tokio::net::UdpSocket>> {
+        let _ = (address, presence);
         Ok(None)
+    }
+    /// Takes a UDP port on all addresses of the host and gives it back.
+    ///
+    /// # Errors
+    /// The operating system's, such as a port in use at one of them.
+    fn try_udp_port(&self, port: u16) -> io::Result<()> {
+        let _ = port;
+        Ok(())
     }
     /// Who stands in the way of one that would listen at `address`, as far as
     /// that can be told: for messages to a person.
@@ -79,6 +95,15 @@ pub trait Network: Send + Sync {
     /// # Errors
     /// Why there was no answer.
     async fn probe_http(&self, address: SocketAddr, host: &str, path: &str) -> io::Result<u16>;
+}
+
+/// Whether an address to listen at is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It is: one that no interface has is an error.
+    Present,
+    /// It may come later: whoever holds its port by then has it.
+    Awaited,
 }
 
 /// A connection.

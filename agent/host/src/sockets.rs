@@ -1,31 +1,41 @@
 //! Sockets that listen, with the options that all of this program's have.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use async_trait::async_trait;
 use innermesh_proto::limits;
 use socket2::{Domain, Socket, Type};
 use tokio::net::UdpSocket;
 
-use crate::{Accepted, TcpListener, owner};
+use crate::{Accepted, Presence, TcpListener, owner};
 
 /// Receive buffer of a UDP socket that answers DNS, in bytes: room for a burst.
 const UDP_BUFFER: usize = 1 << 20;
 
 /// A socket that doesn't block and isn't bound yet.
-fn socket(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+fn socket(address: SocketAddr, kind: Type, presence: Presence) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, None)?;
     socket.set_nonblocking(true)?;
     if address.is_ipv6() {
         // So that 0.0.0.0 and :: can be served side by side.
         socket.set_only_v6(true)?;
     }
+    if presence == Presence::Awaited {
+        // A kernel without it (IPv6: before 4.15) says so when the socket is bound.
+        let _ = match address {
+            SocketAddr::V4(_) => socket.set_freebind_v4(true),
+            SocketAddr::V6(_) => socket.set_freebind_v6(true),
+        };
+    }
     Ok(socket)
 }
 
 /// A TCP socket that listens at `address`.
-pub(crate) fn tcp(address: SocketAddr) -> io::Result<Box<dyn TcpListener>> {
-    let socket = socket(address, Type::STREAM)?;
+pub(crate) fn tcp(address: SocketAddr, presence: Presence) -> io::Result<Box<dyn TcpListener>> {
+    let socket = socket(address, Type::STREAM, presence)?;
     // A restart finds connections of its predecessor in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
@@ -35,12 +45,30 @@ pub(crate) fn tcp(address: SocketAddr) -> io::Result<Box<dyn TcpListener>> {
 }
 
 /// A UDP socket at `address`.
-pub(crate) fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = socket(address, Type::DGRAM)?;
+pub(crate) fn udp(address: SocketAddr, presence: Presence) -> io::Result<UdpSocket> {
+    let socket = socket(address, Type::DGRAM, presence)?;
     // Best effort: the kernel caps it.
     let _ = socket.set_recv_buffer_size(UDP_BUFFER);
     socket.bind(&address.into())?;
     UdpSocket::from_std(socket.into())
+}
+
+/// Binds a UDP port on all addresses, of each family that the host has, and lets
+/// go of it.
+pub(crate) fn try_udp_port(port: u16) -> io::Result<()> {
+    for ip in [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()] {
+        let address = SocketAddr::new(ip, port);
+        let bound = socket(address, Type::DGRAM, Presence::Present)
+            .and_then(|socket| socket.bind(&address.into()));
+        match bound {
+            Err(error) if address.is_ipv4() || error.kind() == io::ErrorKind::AddrInUse => {
+                return Err(error);
+            }
+            // A host may have no IPv6.
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 struct SystemListener(tokio::net::TcpListener);
@@ -64,5 +92,44 @@ impl TcpListener for SystemListener {
 
     fn user_of(&self, accepted: &Accepted) -> Option<u32> {
         owner::of_tcp(accepted.from, accepted.to?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Documentation's (RFC 5737, RFC 3849): no interface has them.
+    const NOBODYS: [&str; 2] = ["203.0.113.53:0", "[2001:db8:ffff::53]:0"];
+
+    #[tokio::test]
+    async fn a_port_can_be_had_before_its_address_is_there() {
+        for address in NOBODYS {
+            let address: SocketAddr = address.parse().unwrap();
+            let early = udp(address, Presence::Awaited).unwrap();
+            let port = early.local_addr().unwrap().port();
+            let at = SocketAddr::new(address.ip(), port);
+            let listener = tcp(at, Presence::Awaited).unwrap();
+            assert_eq!(listener.local_addr().unwrap(), at);
+            // It is taken from then on.
+            let again = udp(at, Presence::Awaited).map(drop).unwrap_err();
+            assert_eq!(again.kind(), io::ErrorKind::AddrInUse, "{address}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_to_be_there_and_is_not_is_an_error() {
+        for address in NOBODYS {
+            let error = udp(address.parse().unwrap(), Presence::Present).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_udp_port_that_somebody_has_at_one_address_is_not_free() {
+        let holder = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = holder.local_addr().unwrap().port();
+        let taken = try_udp_port(port).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
     }
 }

@@ -15,6 +15,9 @@ const SEEDS: &str = "seeds";
 /// Bytes of [`SEEDS`].
 const SEEDS_BYTES: usize = 4096;
 
+/// The UDP port that WireGuard has here, where another program had the usual one.
+const WIREGUARD_PORT: &str = "wireguard.port";
+
 /// Whether the folder holds the key of a mesh's root, perhaps the only copy. Where
 /// that can't be told, it does.
 pub async fn holds_root(disk: &dyn Disk) -> bool {
@@ -80,4 +83,40 @@ pub async fn load_seeds(disk: &dyn Disk) -> Vec<SocketAddr> {
     let mut seeds = seeds.unwrap_or_default();
     seeds.truncate(limits::ENDPOINTS);
     seeds
+}
+
+/// Keeps the UDP port that WireGuard has here: peers, routers and firewalls know it.
+///
+/// # Errors
+/// The disk's.
+pub async fn store_wireguard_port(disk: &dyn Disk, port: u16) -> io::Result<()> {
+    let text = format!("{port}\n");
+    disk.replace(Path::new(WIREGUARD_PORT), text.as_bytes())
+        .await
+}
+
+/// What [`store_wireguard_port`] stored; none where it can't be read.
+pub async fn wireguard_port(disk: &dyn Disk) -> Option<u16> {
+    let bytes = disk.read(Path::new(WIREGUARD_PORT)).await.ok().flatten()?;
+    let port = std::str::from_utf8(&bytes).ok()?.trim().parse().ok()?;
+    (port != 0).then_some(port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::SystemDisk;
+
+    #[tokio::test]
+    async fn the_port_of_wireguard_is_kept_and_what_is_no_port_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = SystemDisk::new(folder.path().to_owned());
+        assert_eq!(wireguard_port(&disk).await, None);
+        store_wireguard_port(&disk, 51821).await.unwrap();
+        assert_eq!(wireguard_port(&disk).await, Some(51821));
+        for damaged in ["", "0", "70000", "51821x", "\u{e9}"] {
+            std::fs::write(folder.path().join(WIREGUARD_PORT), damaged).unwrap();
+            assert_eq!(wireguard_port(&disk).await, None, "{damaged:?}");
+        }
+    }
 }

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Clock, Host, Mono, Network, Stream, TcpListener, Tunnels,
+    Clock, Host, Mono, Network, Presence, Stream, TcpListener, Tunnels,
     disk::SystemDisk,
     holder::{self, Holder, Kind},
     http_status,
@@ -118,12 +118,24 @@ impl Network for SystemNetwork {
         Arc::new(quinn::TokioRuntime)
     }
 
-    fn listen_tcp(&self, address: SocketAddr) -> io::Result<Box<dyn TcpListener>> {
-        sockets::tcp(address)
+    fn listen_tcp(
+        &self,
+        address: SocketAddr,
+        presence: Presence,
+    ) -> io::Result<Box<dyn TcpListener>> {
+        sockets::tcp(address, presence)
     }
 
-    fn dns_socket(&self, address: SocketAddr) -> io::Result<Option<tokio::net::UdpSocket>> {
-        sockets::udp(address).map(Some)
+    fn dns_socket(
+        &self,
+        address: SocketAddr,
+        presence: Presence,
+    ) -> io::Result<Option<tokio::net::UdpSocket>> {
+        sockets::udp(address, presence).map(Some)
+    }
+
+    fn try_udp_port(&self, port: u16) -> io::Result<()> {
+        sockets::try_udp_port(port)
     }
 
     fn holder(&self, kind: Kind, address: SocketAddr) -> Option<Holder> {

@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use innermesh_control::dns::Origin;
 use innermesh_host::{
-    Clock, Mono,
+    Clock, Mono, Presence,
     listen::{Class, ListenError, Sources},
     system,
     tasks::Tasks,
@@ -190,7 +190,8 @@ impl Bench {
             sources: Arc::new(sources),
         });
         let listen = [SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0)];
-        let server = DnsServer::start(dns.clone(), &around(&clock), &listen).unwrap();
+        let server =
+            DnsServer::start(dns.clone(), &around(&clock), &listen, Presence::Present).unwrap();
         Self {
             dns,
             clock,
@@ -569,6 +570,7 @@ async fn the_service_never_forwards_to_itself() {
         bench.dns.clone(),
         &around(&bench.clock),
         &["0.0.0.0:0".parse().unwrap()],
+        Presence::Present,
     )
     .unwrap();
     let port = any.addresses()[0].port();
@@ -614,6 +616,7 @@ fn around(clock: &Arc<TestClock>) -> Surroundings {
         net: system::network(),
         tasks: Tasks::default(),
         sources: others(),
+        room: Surroundings::room(clock.clone()),
     }
 }
 
@@ -646,9 +649,11 @@ async fn an_address_whose_places_are_taken_gives_the_one_that_was_idle_for_the_l
 async fn a_taken_port_is_told_with_its_holder_and_what_to_do() {
     let bench = Bench::start(&input("lab.internal"));
     let other = Bench::start(&input("lab.internal"));
-    let error = DnsServer::start(other.dns.clone(), &around(&other.clock), &[bench.address()])
-        .err()
-        .unwrap();
+    let start = |listen: &[SocketAddr]| {
+        let around = around(&other.clock);
+        DnsServer::start(other.dns.clone(), &around, listen, Presence::Present)
+    };
+    let error = start(&[bench.address()]).err().unwrap();
     assert!(matches!(error, ListenError::InUse { .. }));
     let words = error.to_string();
     for part in [
@@ -660,10 +665,28 @@ async fn a_taken_port_is_told_with_its_holder_and_what_to_do() {
         assert!(words.contains(part), "{part}: {words}");
     }
     let elsewhere = ["192.0.2.1:0".parse().unwrap()];
-    let error = DnsServer::start(other.dns.clone(), &around(&other.clock), &elsewhere)
-        .err()
-        .unwrap();
+    let error = start(&elsewhere).err().unwrap();
     assert!(matches!(error, ListenError::NotHere { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_one_of_two_addresses_is_taken_the_other_can_be_had_at_once() {
+    let bench = Bench::start(&input("lab.internal"));
+    for _ in 0..50 {
+        let holder = UdpSocket::bind("127.0.0.9:0").await.unwrap();
+        let free = holder.local_addr().unwrap();
+        drop(holder);
+        let start = |listen: &[SocketAddr]| {
+            let around = around(&bench.clock);
+            DnsServer::start(bench.dns.clone(), &around, listen, Presence::Present)
+        };
+        let error = start(&[free, bench.address()]).err().unwrap();
+        assert!(matches!(error, ListenError::InUse { .. }), "{error}");
+        let server = start(&[free]).unwrap();
+        // And once more, as its sockets are free when it has ended.
+        server.end().await;
+        start(&[free]).unwrap().end().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -705,6 +728,7 @@ async fn both_loopback_addresses_can_be_served() {
         bench.dns.clone(),
         &around(&bench.clock),
         &["[::1]:0".parse().unwrap()],
+        Presence::Present,
     ) else {
         innermesh_skip::skip("this machine has no IPv6 loopback address");
         return;

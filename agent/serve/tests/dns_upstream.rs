@@ -9,8 +9,8 @@ use std::{
 use async_trait::async_trait;
 use innermesh_control::dns::QueryReport;
 use innermesh_host::{Clock, Mono, tasks::Tasks};
-use innermesh_proto::zone::{Rdata, RecordType, Zone, ZoneInput};
-use innermesh_serve::dns::{Dns, Served, Source};
+use innermesh_proto::zone::{DomainName, Rdata, RecordType, Zone, ZoneInput};
+use innermesh_serve::dns::{AnswerScope, Dns, Served, Source};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, UdpSocket},
@@ -254,4 +254,114 @@ async fn a_member_s_alias_leads_to_no_address_of_a_local_network() {
         report.answers.concat().contains("192.168.1.9"),
         "{report:?}"
     );
+}
+
+fn zone(name: &str, servers: &[SocketAddr]) -> (DomainName, Vec<SocketAddr>) {
+    (name.parse().unwrap(), servers.to_vec())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_a_zone_with_a_rule_are_asked_of_its_own_servers_alone() {
+    let lan = |last| only(vec![record(None, 1, &[192, 168, 7, last])]);
+    let (usual, asked_usual) = upstream((false, only(vec![address(1)])), None).await;
+    let (corp, asked_corp) = upstream((false, lan(2)), None).await;
+    let (lab, _) = upstream((false, lan(3)), None).await;
+    let dns = resolver(&inside(), usual);
+    dns.set_forwards(
+        [
+            zone("corp.example", &[corp]),
+            zone("lab.corp.example", &[lab]),
+        ]
+        .into(),
+    );
+    // Private addresses are what such a zone is for.
+    for (name, address) in [
+        ("www.corp.example", "192.168.7.2"),
+        ("corp.example", "192.168.7.2"),
+        ("a.lab.corp.example", "192.168.7.3"),
+        ("www.example", "192.0.2.1"),
+        ("notcorp.example", "192.0.2.1"),
+    ] {
+        let report = ask(&dns, name).await;
+        assert_eq!(data(&report), [address], "{name}: {report:?}");
+    }
+    assert_eq!(asked_usual.lock().unwrap().len(), 2);
+    assert_eq!(asked_corp.lock().unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_a_zone_whose_servers_are_gone_fail_and_are_asked_of_nobody_else() {
+    let (usual, asked) = upstream((false, only(vec![address(1)])), None).await;
+    let dns = resolver(&inside(), usual);
+    // Nobody answers there, and the other is this service itself.
+    let nobody = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let nobody = nobody.local_addr().unwrap();
+    let itself = "10.77.0.53:53".parse().unwrap();
+    dns.set_forwards([zone("corp.example", &[itself, nobody])].into());
+    let report = ask(&dns, "www.corp.example").await;
+    assert_eq!(report.rcode, "SERVFAIL", "{report:?}");
+    dns.set_forwards([zone("corp.example", &[itself])].into());
+    let report = ask(&dns, "other.corp.example").await;
+    assert_eq!(report.rcode, "SERVFAIL", "{report:?}");
+    assert!(asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_zone_s_servers_said_is_forgotten_with_its_rule() {
+    let (usual, _) = upstream((false, only(vec![address(1)])), None).await;
+    let (corp, _) = upstream((false, only(vec![address(2)])), None).await;
+    let dns = resolver(&inside(), usual);
+    dns.set_forwards([zone("corp.example", &[corp])].into());
+    assert_eq!(data(&ask(&dns, "www.corp.example").await), ["192.0.2.2"]);
+    dns.set_forwards(Default::default());
+    assert_eq!(data(&ask(&dns, "www.corp.example").await), ["192.0.2.1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_of_the_mesh_come_from_no_zone_s_servers() {
+    let mixed = vec![record(None, 1, &[10, 77, 0, 9]), address(2)];
+    let (corp, _) = upstream((false, only(mixed)), None).await;
+    let dns = resolver(&inside(), corp);
+    dns.set_forwards([zone("corp.example", &[corp])].into());
+    let report = ask(&dns, "www.corp.example").await;
+    assert_eq!(data(&report), ["192.0.2.2"], "{report:?}");
+    assert!(report.error.unwrap().contains("rebinding"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_wins_over_multicast_names_and_over_nothing_else_of_its_own() {
+    let (usual, asked) = upstream((false, only(vec![address(1)])), None).await;
+    let (corp, _) = upstream((false, only(vec![address(2)])), None).await;
+    let dns = resolver(&inside(), usual);
+    dns.set_forwards([zone("corp.local", &[corp]), zone("lab.internal", &[corp])].into());
+    assert_eq!(data(&ask(&dns, "www.corp.local").await), ["192.0.2.2"]);
+    assert_eq!(ask(&dns, "printer.local").await.rcode, "NXDOMAIN");
+    assert_eq!(ask(&dns, "nobody.lab.internal").await.rcode, "NXDOMAIN");
+    assert!(asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_the_mesh_s_names_alone_refuses_all_others_and_completes_its_own() {
+    let (usual, asked) = upstream((false, only(vec![address(1)])), None).await;
+    let mut input = inside();
+    let alias = vec![Rdata::Cname("www.example.org".parse().unwrap())];
+    input.records = [("site.lab.internal".parse().unwrap(), alias)].into();
+    let dns = resolver(&input, usual);
+    dns.answers(AnswerScope::Mesh);
+    for name in [
+        "www.example.org",
+        "localhost",
+        "printer.local",
+        "use-application-dns.net",
+        "1.2.0.192.in-addr.arpa",
+    ] {
+        assert_eq!(ask(&dns, name).await.rcode, "REFUSED", "{name}");
+    }
+    assert!(asked.lock().unwrap().is_empty());
+    assert_eq!(ask(&dns, "nobody.lab.internal").await.rcode, "NXDOMAIN");
+    // The reverse zones are the mesh's.
+    let reverse = ask(&dns, "9.0.77.10.in-addr.arpa").await;
+    assert_eq!(reverse.rcode, "NXDOMAIN", "{reverse:?}");
+    let site = ask(&dns, "site.lab.internal").await;
+    assert_eq!(data(&site).last(), Some(&"192.0.2.1"), "{site:?}");
 }

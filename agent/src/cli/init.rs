@@ -16,7 +16,8 @@ use super::{
     failure::Failure,
     files,
     output::{Output, note},
-    start,
+    ports::Ports,
+    run, start,
 };
 use crate::{
     enroll::{self, InitError, InitOptions, InitReport},
@@ -55,11 +56,17 @@ struct Printed<'a> {
     addresses: &'a [IpAddr],
     recovery_file: &'a PathBuf,
     passphrase: &'a str,
+    wireguard_port: Option<u16>,
 }
 
 pub async fn init(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
     let name = own_name(arguments.name)?;
     let config = files::configuration(&context.paths).map_err(Failure::failed)?;
+    run::agent_config(&config)
+        .check_domain(&arguments.domain)
+        .map_err(Failure::failed)?;
+    let host = system::host(context.paths.state.clone());
+    let ports = Ports::look(&host, &config).await?;
     files::state_folder(&context.paths.state).map_err(Failure::failed)?;
     if !arguments.output.is_json() {
         note("making the mesh's keys…");
@@ -72,13 +79,12 @@ pub async fn init(arguments: Arguments, context: &mut Context) -> Result<(), Fai
         rules: config.ca.rules.unwrap_or(RULES).min(RULES),
     };
     let span = context.span("init", config.log.format)?;
-    let report = enroll::init(&system::host(context.paths.state.clone()), options)
-        .instrument(span)
-        .await;
+    let report = enroll::init(&host, options).instrument(span).await;
     let report = match report {
         Err(InitError::Exists) => return Err(start::in_a_mesh(context).await),
         other => other.map_err(Failure::failed)?,
     };
+    ports.keep(&host).await?;
     let printed = Printed {
         mesh: report.mesh.to_string(),
         domain: report.domain.to_string(),
@@ -86,12 +92,14 @@ pub async fn init(arguments: Arguments, context: &mut Context) -> Result<(), Fai
         addresses: &report.addresses,
         recovery_file: &report.recovery_file,
         passphrase: &report.passphrase,
+        wireguard_port: ports.wireguard(),
     };
     let option = context.paths.option();
-    let outlook = dns_setup::outlook(&config, &context.paths);
-    arguments
-        .output
-        .print(&printed, || text(&report, &option, &outlook))?;
+    arguments.output.print(&printed, || {
+        let told = ports.told(&host, report.domain.as_str(), report.resolver);
+        let outlook = dns_setup::outlook(&config, &context.paths);
+        text(&report, &option, &format!("{told}{outlook}"))
+    })?;
     if arguments.no_start {
         return Ok(());
     }
@@ -106,6 +114,7 @@ fn text(report: &InitReport, option: &str, outlook: &str) -> String {
         addresses,
         recovery_file,
         passphrase,
+        ..
     } = report;
     let addresses = join(addresses);
     let file = recovery_file.display();

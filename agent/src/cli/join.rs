@@ -15,6 +15,7 @@ use super::{
     failure::Failure,
     files, init,
     output::{Output, note},
+    ports::Ports,
     start,
     terminal::Terminal,
 };
@@ -69,18 +70,20 @@ struct Printed<'a> {
     addresses: &'a [IpAddr],
     resolver: SocketAddr,
     resolver_setup: String,
+    wireguard_port: Option<u16>,
 }
 
 pub async fn join(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
     let name = init::own_name(arguments.name)?;
     let config = files::configuration(&context.paths).map_err(Failure::failed)?;
+    let host = system::host(context.paths.state.clone());
+    let ports = Ports::look(&host, &config).await?;
     files::state_folder(&context.paths.state).map_err(Failure::failed)?;
     let interface = config.tunnel.interface.as_str().to_string();
     if !arguments.output.is_json() {
         note(&format!("asking {}…", arguments.seed));
     }
     let span = context.span("join", config.log.format)?;
-    let host = system::host(context.paths.state.clone());
     let token = match arguments.token {
         Some(token) if token == "-" => Some(read_token()?),
         other => other,
@@ -110,6 +113,7 @@ pub async fn join(arguments: Arguments, context: &mut Context) -> Result<(), Fai
         Err(JoinError::Exists) => return Err(start::in_a_mesh(context).await),
         other => other.map_err(Failure::failed)?,
     };
+    ports.keep(&host).await?;
     let setup = format!("agent{} dns setup", context.paths.option());
     let printed = Printed {
         mesh: report.mesh.to_string(),
@@ -118,11 +122,13 @@ pub async fn join(arguments: Arguments, context: &mut Context) -> Result<(), Fai
         addresses: &report.addresses,
         resolver: report.resolver,
         resolver_setup: setup.clone(),
+        wireguard_port: ports.wireguard(),
     };
-    let outlook = dns_setup::outlook(&config, &context.paths);
-    arguments
-        .output
-        .print(&printed, || text(&report, &outlook))?;
+    arguments.output.print(&printed, || {
+        let told = ports.told(&host, report.domain.as_str(), report.resolver);
+        let outlook = dns_setup::outlook(&config, &context.paths);
+        text(&report, &format!("{told}{outlook}"))
+    })?;
     if arguments.no_start {
         return Ok(());
     }

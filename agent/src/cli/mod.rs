@@ -31,6 +31,7 @@ mod notify;
 mod output;
 mod overlay;
 mod paths;
+mod ports;
 mod record;
 mod requests;
 mod role;

@@ -254,17 +254,20 @@ impl Signals {
     }
 }
 
-fn agent_config(config: &Config) -> node::AgentConfig {
+pub fn agent_config(config: &Config) -> node::AgentConfig {
     node::AgentConfig {
         listen: config.listen(),
         advertise: config.advertised(),
         interface: config.tunnel.interface.as_str().to_string(),
-        tunnel_port: config.tunnel.listen_port,
+        tunnel_port: config.tunnel.listen_port.number(),
+        tunnel_port_is_fixed: config.tunnel.listen_port.is_fixed(),
         mtu: config.tunnel.mtu,
         backend: config.tunnel.backend,
         dns_listen: config.dns.listens(),
         dns_upstream: config.dns.upstreams(),
         manage_resolver: config.dns.manage == ManageResolver::Auto,
+        dns_answer: config.dns.answer,
+        dns_forward: config.dns.forwards(),
         page_listen: config.page.listens(),
         page_port: config.page.port,
         ca_term: config.ca.term.duration(),

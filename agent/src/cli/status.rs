@@ -76,11 +76,16 @@ fn text(status: &Status) -> String {
         Some(address) => address.to_string(),
         None => "not answered".to_string(),
     };
+    let tunnel = status.tunnel.as_ref().map(|tunnel| {
+        let (interface, port) = (&tunnel.interface, tunnel.port);
+        format!("tunnel  {interface}, UDP port {port}\n")
+    });
     let mut out = format!(
-        "mesh    {domain} ({})\nnode    {node}, version {version}, up {up}\ndns     {dns}\n{}\
+        "mesh    {domain} ({})\nnode    {node}, version {version}, up {up}\ndns     {dns}\n{}{}\
          ledger  {} ({})\n\n",
         short(mesh),
         names(status),
+        tunnel.unwrap_or_default(),
         ledger.index,
         short(&ledger.hash),
     );
@@ -193,6 +198,7 @@ mesh    in.example.org (00ff)
 node    alpha, version 0.1.0, up 7s
 dns     10.9.0.53:53
 names   systemd-resolved asks the agent for names of in.example.org (nsswitch.conf has `resolve` before `dns`)
+tunnel  im0, UDP port 51821
 ledger  3 (aa)
 
 NODE   LIVE  PATH    ROLES  ADDRESSES

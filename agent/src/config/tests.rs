@@ -36,7 +36,7 @@ fn an_empty_file_is_the_default() {
     assert_eq!(config.tunnel.interface.as_str(), "im0");
     assert_eq!(
         (config.tunnel.listen_port, config.tunnel.mtu),
-        (51820, 1280)
+        (TunnelPort::Usual, 1280)
     );
     assert!(config.dns.listens().is_empty() && config.dns.upstreams().is_empty());
 }
@@ -56,6 +56,9 @@ fn every_key_is_read() {
         listen = ["127.0.0.1:5353"]
         upstream = ["9.9.9.9"]
         manage = "off"
+        [dns.forward]
+        "Corp.example." = ["10.1.1.1", "[2001:db8::1]:5353"]
+        "1.10.in-addr.arpa" = ["10.1.1.2"]
         [page]
         listen = ["192.0.2.1", "192.0.2.2:80"]
         port = 4000
@@ -76,6 +79,7 @@ fn every_key_is_read() {
         ]
     );
     assert_eq!(config.tunnel.backend, BackendChoice::None);
+    assert_eq!(config.tunnel.listen_port, TunnelPort::Fixed(3000));
     assert_eq!(config.dns.listens(), ["127.0.0.1:5353".parse().unwrap()]);
     assert_eq!(config.dns.upstreams(), ["9.9.9.9:53".parse().unwrap()]);
     assert_eq!(config.dns.manage, ManageResolver::Off);
@@ -88,6 +92,21 @@ fn every_key_is_read() {
         ]
     );
     assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.dns.answer, AnswerScope::All);
+    let name = |name: &str| name.parse::<DomainName>().unwrap();
+    let servers = |all: &[&str]| -> Vec<SocketAddr> {
+        all.iter().map(|server| server.parse().unwrap()).collect()
+    };
+    assert_eq!(
+        config.dns.forwards(),
+        BTreeMap::from([
+            (
+                name("corp.example"),
+                servers(&["10.1.1.1:53", "[2001:db8::1]:5353"])
+            ),
+            (name("1.10.in-addr.arpa"), servers(&["10.1.1.2:53"])),
+        ])
+    );
     assert_eq!(
         parse(&config.to_toml()),
         Ok(config),
@@ -129,12 +148,62 @@ fn values_that_can_not_work_are_refused_with_the_reason() {
         ("advertise = [\"0.0.0.0\"]", "nobody can reach"),
         ("advertise = [\"a.example\"]", "is not an address"),
         ("[dns]\nupstream = [\"1.1.1.1:99999\"]", "is not an address"),
+        ("[dns]\nanswer = \"some\"", "`some`"),
+        ("[dns.forward]\n\"corp.example\" = []", "has 0 name servers"),
+        (
+            "[dns.forward]\n\"corp.example\" = [\"ns.corp.example\"]",
+            "is not an address",
+        ),
+        (
+            "[dns.forward]\n\"corp.example\" = [\"0.0.0.0\"]",
+            "nobody can ask",
+        ),
+        (
+            "[dns.forward]\n\"corp.example\" = [\"10.1.1.1:0\"]",
+            "nobody can ask",
+        ),
+        ("[dns.forward]\n\".\" = [\"10.1.1.1\"]", "set `upstream`"),
+        (
+            "[dns.forward]\n\"a..b\" = [\"10.1.1.1\"]",
+            "can't be a zone",
+        ),
+        ("[dns.forward]\n\"bücher.example\" = [\"10.1.1.1\"]", "xn--"),
+        (
+            "[dns.forward]\n\"x.onion\" = [\"10.1.1.1\"]",
+            "names in onion",
+        ),
+        (
+            "[dns]\nlisten = [\"10.1.1.1\"]\n[dns.forward]\n\"corp.example\" = [\"10.1.1.1\"]",
+            "listens itself",
+        ),
+        (
+            "[dns]\nanswer = \"mesh\"\n[dns.forward]\n\"corp.example\" = [\"10.1.1.1\"]",
+            "has no use",
+        ),
     ] {
         let message = refusal(text);
         assert!(message.contains(reason), "{text}: {message}");
     }
     let many = vec!["\"192.0.2.1\""; ADDRESSES + 1].join(",");
     assert!(refusal(&format!("advertise = [{many}]")).contains("at most 16"));
+}
+
+#[test]
+fn zones_to_forward_and_their_servers_have_a_bound() {
+    let zones: Vec<String> = (0..=limits::DNS_FORWARD_ZONES)
+        .map(|n| format!("\"z{n}.example\" = [\"10.1.1.1\"]"))
+        .collect();
+    let message = refusal(&format!("[dns.forward]\n{}", zones.join("\n")));
+    assert!(message.contains("at most 64"), "{message}");
+    let servers = vec!["\"10.1.1.1\""; limits::DNS_UPSTREAMS + 1].join(",");
+    let message = refusal(&format!("[dns.forward]\n\"a.example\" = [{servers}]"));
+    assert!(message.contains("give 1 to 8"), "{message}");
+}
+
+#[test]
+fn the_names_of_a_windows_domain_may_end_in_local() {
+    let config = parse("[dns.forward]\n\"corp.local\" = [\"10.1.1.1\"]").unwrap();
+    assert_eq!(config.dns.forwards().len(), 1);
 }
 
 #[test]

@@ -113,6 +113,48 @@ impl From<InterfaceName> for String {
     }
 }
 
+/// WireGuard's UDP port: the usual one, or the next free one where that is taken,
+/// unless the file names one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "u16", into = "u16")]
+pub enum TunnelPort {
+    /// [`WIREGUARD_PORT`], if it is free.
+    #[default]
+    Usual,
+    /// This one.
+    Fixed(u16),
+}
+
+/// WireGuard's registered port.
+pub const WIREGUARD_PORT: u16 = 51820;
+
+impl TunnelPort {
+    /// The port to begin with.
+    pub fn number(self) -> u16 {
+        match self {
+            Self::Usual => WIREGUARD_PORT,
+            Self::Fixed(port) => port,
+        }
+    }
+
+    /// Whether the file names it.
+    pub fn is_fixed(self) -> bool {
+        self != Self::Usual
+    }
+}
+
+impl From<u16> for TunnelPort {
+    fn from(port: u16) -> Self {
+        Self::Fixed(port)
+    }
+}
+
+impl From<TunnelPort> for u16 {
+    fn from(port: TunnelPort) -> Self {
+        port.number()
+    }
+}
+
 /// How long one CA node leads, as people write it: `6h`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

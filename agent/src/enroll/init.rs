@@ -3,11 +3,14 @@
 
 #![allow(missing_docs, reason = "the names say it")]
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use innermesh_proto::{
     crypto::Purpose,
-    id::MeshId,
+    id::{MeshId, resolver_v4},
     ledger::{Genesis, GenesisError, SignedGenesis, State},
     name::{Label, MeshDomain},
     view::MeshView,
@@ -52,6 +55,8 @@ pub struct InitReport {
     pub domain: MeshDomain,
     pub name: Label,
     pub addresses: Vec<IpAddr>,
+    /// Where the mesh's names are answered.
+    pub resolver: SocketAddr,
     /// Where the root's key is.
     pub recovery_file: PathBuf,
     /// What opens it; it is kept nowhere.
@@ -165,6 +170,7 @@ pub async fn init(host: &Host, options: InitOptions) -> Result<InitReport, InitE
             .values()
             .flat_map(MeshView::addresses)
             .collect(),
+        resolver: SocketAddr::new(resolver_v4(ipv4).into(), 53),
         recovery_file: host.disk.root().join(RECOVERY),
         passphrase,
     })

@@ -2,7 +2,7 @@
 //! asked.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -37,23 +37,25 @@ pub(super) async fn check_free(host: &Host) -> Result<(), JoinError> {
     Ok(())
 }
 
-/// What a machine that is no member yet dials from.
+/// What a machine that is no member yet dials from; its kernel may have no IPv6.
 pub(super) fn open(
     host: &Host,
     identity: &Arc<dyn NodeKey>,
     tls: &MeshTls,
 ) -> Result<Transport, JoinError> {
-    Ok(Transport::open(
-        host,
-        Settings {
+    let open = |listen: IpAddr| -> Result<Transport, JoinError> {
+        let settings = Settings {
             me: identity.public().node_id(),
-            listen: SocketAddr::from(([0u16; 8], 0)),
+            listen: SocketAddr::new(listen, 0),
             server: None,
             client: tls.client()?,
             membership: Arc::new(Nobody),
             open_to_strangers: Default::default(),
-        },
-    )?)
+        };
+        Ok(Transport::open(host, settings)?)
+    };
+    open(Ipv6Addr::UNSPECIFIED.into())
+        .or_else(|error| open(Ipv4Addr::UNSPECIFIED.into()).map_err(|_| error))
 }
 
 /// Ranges that this machine has already end it before anything is spent.

@@ -1,10 +1,6 @@
 //! A running agent, as those see it who built it.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use innermesh_proto::{
     crypto::Sealed,
@@ -17,11 +13,11 @@ use tokio::sync::{broadcast, watch};
 
 use crate::{
     control::{Control, ControlError},
-    dns::{Dns, DnsServer},
+    dns::Dns,
     ledger::{RaftStatus, client::SubmitError},
     node::{
         commands::AgentControl,
-        follow::{overlay::OverlayKeeper, resolver::ResolverKeeper},
+        follow::{dns::Listening, overlay::OverlayKeeper, resolver::ResolverKeeper},
         shared::handles::{FolderLock, Handles},
     },
     services::Spec,
@@ -43,7 +39,7 @@ pub(super) struct RunningAgent {
     pub control: Arc<AgentControl>,
     /// Whether this machine has left the mesh.
     pub left: watch::Sender<bool>,
-    pub server: Mutex<Option<DnsServer>>,
+    pub listening: Arc<Listening>,
     pub _lock: FolderLock,
 }
 
@@ -134,11 +130,7 @@ impl Agent {
         // First, as programs here ask other servers then.
         self.running.resolver.end().await;
         self.running.node.gossip.stop().await;
-        self.running
-            .server
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .take();
+        self.running.listening.end();
         self.running.node.transport.close().await;
         let state = self.running.tunnel.observe().await;
         let stays = |backend| backend == "kernel" && !*self.running.left.borrow();

@@ -2,10 +2,10 @@
 
 #![allow(missing_docs, reason = "the names say it")]
 
+use super::config::ForwardError;
 use crate::{
     enroll::refetch::Unfetched, host::key_files::KeyFileError, ledger::LedgerError,
-    listen::ListenError, quic::TransportError, services::ServiceError, tls::TlsError,
-    tunnel::TunnelError,
+    quic::TransportError, services::ServiceError, tls::TlsError, tunnel::TunnelError,
 };
 
 /// Why an agent can't start. The state folder is as it was.
@@ -44,9 +44,9 @@ pub enum BuildError {
     #[error("no address to listen on; set `listen` in the configuration")]
     NoListen,
     #[error(transparent)]
-    Tunnel(#[from] TunnelError),
+    Forward(#[from] ForwardError),
     #[error(transparent)]
-    Dns(#[from] ListenError),
+    Tunnel(#[from] TunnelError),
     /// A service of the configuration.
     #[error(transparent)]
     Service(#[from] ServiceError),

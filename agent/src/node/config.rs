@@ -2,11 +2,21 @@
 
 #![allow(missing_docs, reason = "the names say it")]
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
+use innermesh_proto::{
+    id::resolver_v4,
+    ledger::State,
+    name::MeshDomain,
+    zone::{DomainName, reverse_zones},
+};
 use ipnet::IpNet;
 
-use crate::{services::Spec, tunnel::BackendChoice};
+use crate::{dns::AnswerScope, services::Spec, tunnel::BackendChoice};
 
 /// What an agent is told besides what its state folder holds.
 #[derive(Clone, Debug)]
@@ -19,6 +29,8 @@ pub struct AgentConfig {
     pub interface: String,
     /// WireGuard's UDP port.
     pub tunnel_port: u16,
+    /// Whether it stays that one although another program has it.
+    pub tunnel_port_is_fixed: bool,
     /// Largest packet through the tunnel, in bytes.
     pub mtu: u32,
     /// What carries the tunnel's packets.
@@ -29,6 +41,10 @@ pub struct AgentConfig {
     pub dns_upstream: Vec<SocketAddr>,
     /// Whether the host's own resolver is set and kept.
     pub manage_resolver: bool,
+    /// Which names are answered.
+    pub dns_answer: AnswerScope,
+    /// Name servers for the names of these zones.
+    pub dns_forward: BTreeMap<DomainName, Vec<SocketAddr>>,
     /// Where the install page is served; this node's overlay addresses and
     /// loopback when empty.
     pub page_listen: Vec<SocketAddr>,
@@ -53,3 +69,59 @@ pub struct AgentConfig {
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The lock that two agents on one folder can't both hold.
 pub(crate) const LOCK: &str = "lock";
+
+/// A rule of `[dns.forward]` that makes no sense in this mesh. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ForwardError {
+    /// The mesh's own names.
+    #[error("[dns.forward] of the configuration has {0}, which is the mesh's own; remove it")]
+    Own(DomainName),
+    /// This very agent.
+    #[error(
+        "[dns.forward] of the configuration has {server} for {zone}, where this agent answers \
+         itself; give the address of another name server"
+    )]
+    Loop {
+        zone: DomainName,
+        server: SocketAddr,
+    },
+}
+
+impl AgentConfig {
+    /// Whether the rules of forwarding leave the names of a mesh alone.
+    ///
+    /// # Errors
+    /// [`ForwardError`].
+    pub fn check_domain(&self, domain: &MeshDomain) -> Result<(), ForwardError> {
+        let domain = domain.as_str().parse::<DomainName>();
+        self.check_zones(domain.ok().as_slice())
+    }
+
+    /// As [`AgentConfig::check_domain`], with its addresses.
+    ///
+    /// # Errors
+    /// [`ForwardError`].
+    pub fn check_mesh(&self, state: &State) -> Result<(), ForwardError> {
+        self.check_domain(&state.domain)?;
+        self.check_zones(&reverse_zones(state.ipv4, state.mesh.ula()))?;
+        let own = [
+            IpAddr::V4(resolver_v4(state.ipv4)),
+            IpAddr::V6(state.mesh.resolver_v6()),
+        ];
+        for (zone, servers) in &self.dns_forward {
+            if let Some(server) = servers.iter().find(|server| own.contains(&server.ip())) {
+                return Err(ForwardError::Loop {
+                    zone: zone.clone(),
+                    server: *server,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_zones(&self, own: &[DomainName]) -> Result<(), ForwardError> {
+        let mut rules = self.dns_forward.keys();
+        let wrong = rules.find(|zone| own.iter().any(|own| zone.is_within(own)));
+        wrong.map_or(Ok(()), |zone| Err(ForwardError::Own(zone.clone())))
+    }
+}

@@ -20,12 +20,12 @@ use innermesh_proto::{
 use tokio::sync::watch;
 
 use crate::{
-    dns::{Dns, DnsServer, MemberSources, Served, Surroundings},
+    dns::{Dns, DnsServer, MemberSources, PORT, Served, Surroundings},
     enroll::{
         kept::Kept,
         refetch::{Lacking, RefetchProgress, Unfetched, refetch},
     },
-    host::{Host, keys::NodeKey, within},
+    host::{Host, Presence, keys::NodeKey, within},
     ledger::{Ledger, LedgerError, Stored, file::FileError},
     listen::{Class, Sources},
     node::{build_error::BuildError, config::AgentConfig},
@@ -194,6 +194,8 @@ impl Meanwhile {
             genesis.ipv4,
             genesis.mesh.ula(),
         ));
+        dns.answers(config.dns_answer);
+        dns.set_forwards(config.dns_forward.clone());
         let resolvers = [
             IpAddr::V4(resolver_v4(genesis.ipv4)),
             IpAddr::V6(genesis.mesh.resolver_v6()),
@@ -228,7 +230,7 @@ impl Meanwhile {
         });
         let has_interface = config.backend != BackendChoice::None;
         let listen = if config.dns_listen.is_empty() && has_interface {
-            resolvers.map(|ip| SocketAddr::new(ip, 53)).to_vec()
+            resolvers.map(|ip| SocketAddr::new(ip, PORT)).to_vec()
         } else {
             config.dns_listen.clone()
         };
@@ -237,7 +239,7 @@ impl Meanwhile {
         for address in listen {
             // The resolver's addresses exist only if the kernel's tunnel
             // outlived the last run.
-            match DnsServer::start(dns.clone(), &around, &[address]) {
+            match DnsServer::start(dns.clone(), &around, &[address], Presence::Present) {
                 Ok(server) => servers.push(server),
                 Err(error) => tracing::warn!(%error, "no names are answered there yet"),
             }

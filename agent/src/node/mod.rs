@@ -17,6 +17,7 @@ mod loading;
 mod opened;
 mod parts;
 mod peer;
+pub mod preflight;
 mod shared;
 
 pub use self::{

@@ -34,6 +34,7 @@ use crate::{
     node::{
         follow::{self, program_certs::ProgramCerts, tunnel_keys, view},
         peer::membership::LedgerMembership,
+        preflight,
         shared::{
             announce,
             handles::{FolderLock, Handles},
@@ -45,7 +46,7 @@ use crate::{
     quic::{Settings, Transport},
     services::Registry,
     tls::{MeshTls, TlsError},
-    tunnel::{Tunnel, TunnelSettings, public_key},
+    tunnel::{Tunnel, TunnelError, TunnelSettings, public_key},
 };
 
 /// What is opened before anything follows the view.
@@ -65,7 +66,7 @@ pub(super) struct Opened {
 }
 
 pub(super) async fn open(
-    config: AgentConfig,
+    mut config: AgentConfig,
     host: Host,
     loading: &watch::Sender<Option<Loading>>,
 ) -> Result<Opened, BuildError> {
@@ -74,6 +75,7 @@ pub(super) async fn open(
     let me = key.public().node_id();
     let ledger = loading::open(&host, &config, &key, loading).await?;
     let state = ledger.state();
+    config.check_mesh(&state)?;
     let Some(member) = state.members.get(&me) else {
         return Err(BuildError::NotMember(
             state_folder::make_room(&*host.disk).await,
@@ -81,7 +83,7 @@ pub(super) async fn open(
     };
     let stamp_ms = Arc::new(AtomicU64::new(state.stamp_ms));
     let tls = follow::membership::tls(&state, &key, &stamp_ms, &host).await?;
-    let (tunnel, tunnel_key) = open_tunnel(&host, &config, &state, me).await?;
+    let (tunnel, tunnel_key) = open_tunnel(&host, &mut config, &state, me).await?;
     let holds = Arc::new(HoldSet::load(&*host.disk).await);
     let invites = Arc::new(Invites::load(&*host.disk).await);
     let certs = ProgramCerts::load(&*host.disk).await;
@@ -117,7 +119,7 @@ pub(super) async fn open(
     );
     let view = Arc::new(view::first_view(me, &ledger, &gossip, host.clock.now()));
     holds.note(&view.held);
-    let dns = open_dns(&host, &ledger, &view);
+    let dns = open_dns(&host, &config, &ledger, &view);
     let node = Handles {
         config: Arc::new(config),
         host,
@@ -165,23 +167,51 @@ async fn claim(host: &Host) -> Result<FolderLock, BuildError> {
     }
 }
 
+/// Opens the tunnel at its port, or, where another program has that and the
+/// configuration doesn't insist on it, at the next free one, which is kept.
 async fn open_tunnel(
     host: &Host,
-    config: &AgentConfig,
+    config: &mut AgentConfig,
     state: &State,
     me: NodeId,
 ) -> Result<(Arc<dyn Tunnel>, Arc<OwnKey>), BuildError> {
     let (private_key, earlier_key) = tunnel_keys::at_start(host, state, me).await?;
-    let settings = TunnelSettings {
-        interface: config.interface.clone(),
-        private_key,
-        earlier_key,
-        listen_port: config.tunnel_port,
-        mtu: config.mtu,
-        backend: config.backend,
+    if !config.tunnel_port_is_fixed
+        && let Some(kept) = state_folder::wireguard_port(&*host.disk).await
+    {
+        config.tunnel_port = kept;
+    }
+    let open = |listen_port| {
+        host.tunnels.open(TunnelSettings {
+            interface: config.interface.clone(),
+            private_key,
+            earlier_key,
+            listen_port,
+            mtu: config.mtu,
+            backend: config.backend,
+        })
     };
-    let tunnel = host.tunnels.open(settings).await?;
-    Ok((tunnel, Arc::new(OwnKey::new(public_key(&private_key)))))
+    let mut opened = open(config.tunnel_port).await;
+    if let Err(TunnelError::PortInUse { port, .. }) = &opened
+        && !config.tunnel_port_is_fixed
+    {
+        let mut next = preflight::next_ports(*port, config);
+        if let Some(free) = next.find(|port| host.net.try_udp_port(*port).is_ok()) {
+            let taken = opened.err().map(|error| error.to_string());
+            tracing::warn!(
+                taken,
+                port = free,
+                "WireGuard takes another port, and keeps it"
+            );
+            opened = open(free).await;
+            if opened.is_ok() {
+                let kept = state_folder::store_wireguard_port(&*host.disk, free).await;
+                kept.map_err(|error| BuildError::Io(folder(host), error))?;
+                config.tunnel_port = free;
+            }
+        }
+    }
+    Ok((opened?, Arc::new(OwnKey::new(public_key(&private_key)))))
 }
 
 /// Opens the endpoint on the first address that can be had; the first one's
@@ -240,7 +270,7 @@ async fn open_gossip(
     started.map_err(|error| BuildError::Io(folder(host), error))
 }
 
-fn open_dns(host: &Host, ledger: &Ledger, first: &Arc<MeshView>) -> Arc<Dns> {
+fn open_dns(host: &Host, config: &AgentConfig, ledger: &Ledger, first: &Arc<MeshView>) -> Arc<Dns> {
     let state = ledger.state();
     let first = first.clone();
     let dns = Arc::new(Dns::new(
@@ -250,6 +280,8 @@ fn open_dns(host: &Host, ledger: &Ledger, first: &Arc<MeshView>) -> Arc<Dns> {
         state.ipv4,
         state.mesh.ula(),
     ));
+    dns.answers(config.dns_answer);
+    dns.set_forwards(config.dns_forward.clone());
     let followed = ledger.clone();
     dns.unsure_while(move || followed.behind().is_some());
     dns

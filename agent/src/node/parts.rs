@@ -1,12 +1,12 @@
 //! The parts of the node: each is given the handles that it uses, and started.
 
-use std::sync::{Arc, Mutex, atomic::AtomicU64};
+use std::sync::{Arc, atomic::AtomicU64};
 
 use tokio::sync::{Notify, watch};
 
 use super::{agent::RunningAgent, build_error::BuildError, opened::Opened};
 use crate::{
-    dns::{Dns, DnsServer},
+    dns::Dns,
     host::Mono,
     ledger::follow::Nudge,
     node::{
@@ -18,7 +18,7 @@ use crate::{
             acme::AcmeKeeper,
             crl::CrlKeeper,
             dialer::Dialer,
-            dns,
+            dns::{DnsKeeper, Listening},
             holds::HoldKeeper,
             host::HostFollower,
             ledger_backend::LedgerBackend,
@@ -153,15 +153,19 @@ impl Parts {
 
     /// Brings up what follows the view, then answers peers.
     pub async fn start(self) -> Result<RunningAgent, BuildError> {
+        let keeper = DnsKeeper::new(&self.node, self.dns.clone(), &self.addresses);
+        let listening = keeper.listening();
         self.overlay.look().await;
         self.overlay.enforce(true).await;
+        keeper.listen_early();
         // The resolver's addresses exist once the interface has them.
         let plan = self.node.view.borrow().tunnel_plan();
         self.tunnel.apply(&plan).await?;
         self.overlay.enforce(true).await;
         self.addresses.look().await;
         self.zone.publish();
-        let server = self.listen().await?;
+        keeper.start();
+        self.listen().await;
         self.follow();
         let backend = Arc::new(LedgerBackend::new(
             &self.node,
@@ -180,7 +184,7 @@ impl Parts {
         let services = self.services.clone();
         tasks.spawn(async move { services.run().await });
         let accounts = ExternalAccounts { acme, backend };
-        let control = self.control(&server, accounts);
+        let control = self.control(&listening, accounts);
         Ok(RunningAgent {
             node: self.node,
             dns: self.dns,
@@ -189,21 +193,19 @@ impl Parts {
             resolver: self.resolver,
             control: Arc::new(control),
             left: self.left,
-            server: Mutex::new(Some(server)),
+            listening,
             _lock: self.lock,
         })
     }
 
-    /// Listens for programs and people, and exchanges revocation lists.
-    async fn listen(&self) -> Result<DnsServer, BuildError> {
+    /// Serves people, and exchanges revocation lists.
+    async fn listen(&self) {
         let node = &self.node;
-        let server = dns::serve(node, &self.dns, &self.addresses)?;
         let crl = CrlKeeper::new(node, self.lists.clone());
         crl.load().await;
         let (addresses, lists) = (self.addresses.clone(), self.lists.clone());
         PageKeeper::new(node, addresses, lists, self.page.clone()).start();
         node.host.tasks.spawn(crl.run());
-        Ok(server)
     }
 
     /// Answers peers, and starts what follows the view.
@@ -240,13 +242,14 @@ impl Parts {
     }
 
     /// What does each of the things that people ask for.
-    fn control(&self, server: &DnsServer, accounts: ExternalAccounts) -> AgentControl {
+    fn control(&self, listening: &Arc<Listening>, accounts: ExternalAccounts) -> AgentControl {
         let node = &self.node;
         let warnings = Warnings {
             node: node.clone(),
             services: self.services.clone(),
             membership: self.standing.clone(),
             tunnel: self.progress.clone(),
+            listening: listening.clone(),
             enforced: self.zone.enforced.clone(),
             lists: self.lists.clone(),
             page: self.page.clone(),
@@ -260,7 +263,7 @@ impl Parts {
             status: StatusDesk {
                 node: node.clone(),
                 started: self.started,
-                dns_addresses: server.addresses().to_vec(),
+                listening: listening.clone(),
                 names: self.names.clone(),
                 overlay: self.overlay.clone(),
                 warnings,

@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use innermesh_agent::{
-    host::{Host, Network, Stream, TcpListener, http_status},
+    host::{Host, Network, Presence, Stream, TcpListener, http_status},
     quic::{Messages, OpenMessages, Settings, Transport, TransportError},
 };
 use ipnet::IpNet;
@@ -107,8 +107,12 @@ impl Network for SimNetwork {
         }
     }
 
-    fn listen_tcp(&self, address: SocketAddr) -> io::Result<Box<dyn TcpListener>> {
-        tcp::listen(&self.wire, self.host, address)
+    fn listen_tcp(
+        &self,
+        address: SocketAddr,
+        presence: Presence,
+    ) -> io::Result<Box<dyn TcpListener>> {
+        tcp::listen(&self.wire, self.host, address, presence)
     }
 
     async fn local_addresses(&self) -> Vec<(String, IpAddr)> {

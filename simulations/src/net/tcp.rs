@@ -12,7 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use innermesh_agent::host::{Accepted, Stream, TcpListener};
+use innermesh_agent::host::{Accepted, Presence, Stream, TcpListener};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::mpsc,
@@ -92,9 +92,11 @@ pub(super) fn listen(
     wire: &Wire,
     host: HostId,
     address: SocketAddr,
+    presence: Presence,
 ) -> io::Result<Box<dyn TcpListener>> {
     let mut state = wire.lock();
-    if !address.ip().is_unspecified() && !state.has_address(host, address.ip()) {
+    let is_there = address.ip().is_unspecified() || state.has_address(host, address.ip());
+    if !is_there && presence == Presence::Present {
         return Err(io::ErrorKind::AddrNotAvailable.into());
     }
     let listening = &mut state.tcp.listening;
@@ -321,7 +323,7 @@ mod tests {
         wire.set_usual(link);
         let [a, b] = [1, 2].map(|n| wire.plug(&n.to_string(), &[address(n)]));
         let at = SocketAddr::new(address(2), 80);
-        let listener = listen(&wire, b, at).expect("a free address");
+        let listener = listen(&wire, b, at, Presence::Present).expect("a free address");
         (wire, [a, b], at, listener)
     }
 
@@ -363,13 +365,17 @@ mod tests {
         let elsewhere = SocketAddr::new(at.ip(), 81);
         let refused = connect(&wire, a, elsewhere).await.err().expect("refused");
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-        let taken = listen(&wire, b, at).err().expect("it is taken");
+        let taken = listen(&wire, b, at, Presence::Present)
+            .err()
+            .expect("it is taken");
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
         drop(listener);
         let refused = connect(&wire, a, at).await.err().expect("refused");
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-        listen(&wire, b, at).expect("it is free again");
-        let foreign = listen(&wire, a, at).err().expect("another's address");
+        listen(&wire, b, at, Presence::Present).expect("it is free again");
+        let foreign = listen(&wire, a, at, Presence::Present)
+            .err()
+            .expect("another's address");
         assert_eq!(foreign.kind(), io::ErrorKind::AddrNotAvailable);
     }
 

@@ -11,7 +11,7 @@ use super::{
     room::{Place, Room},
     sources::{Sources, source},
 };
-use crate::{Clock, Network, Stream, TcpListener, holder::Kind};
+use crate::{Clock, Network, Presence, Stream, TcpListener, holder::Kind};
 
 /// What accepts connections.
 pub trait Listener: Send + Sync {
@@ -39,11 +39,12 @@ impl Tcp {
     pub fn bind(
         net: &dyn Network,
         address: SocketAddr,
+        presence: Presence,
         sources: Arc<dyn Sources>,
         instead: &'static str,
     ) -> Result<Self, ListenError> {
         let failed = |error| ListenError::new(net, Kind::Tcp, address, error, instead);
-        let listener = net.listen_tcp(address).map_err(failed)?;
+        let listener = net.listen_tcp(address, presence).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         Ok(Self {
             listener,

@@ -265,7 +265,7 @@ fn tun_error(interface: &str, error: Error) -> TunnelError {
 fn device_error(settings: &TunnelSettings, error: Error) -> TunnelError {
     match error {
         Error::Bind(source, _) if source.kind() == io::ErrorKind::AddrInUse => {
-            TunnelError::PortInUse(settings.listen_port)
+            TunnelError::port_in_use(settings.listen_port)
         }
         Error::Bind(source, _) => TunnelError::system("bind the tunnel's UDP port", source),
         other => TunnelError::system("start the tunnel device", io::Error::other(other)),

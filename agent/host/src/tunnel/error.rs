@@ -1,8 +1,10 @@
 //! What can go wrong with the tunnel interface, and what to do about it.
 
-use std::io;
+use std::{io, net::Ipv6Addr};
 
 use innermesh_proto::tunnel::Overlap;
+
+use crate::holder::{self, Holder, Kind};
 
 /// Why the interface could not be made, read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -47,10 +49,15 @@ pub enum TunnelError {
     TunForbidden,
     /// Another program has the UDP port. The interface isn't up.
     #[error(
-        "UDP port {0} is taken by another program: `ss -ulpn sport = :{0}` shows which; stop it \
-         or set `tunnel.listen_port` to a free port"
+        "UDP port {port} is taken by {}; stop that or set `tunnel.listen_port` to a free port",
+        by(*port, holder)
     )]
-    PortInUse(u16),
+    PortInUse {
+        /// The port.
+        port: u16,
+        /// Who has it, where that can be told.
+        holder: Option<Holder>,
+    },
     /// `tunnel.backend = "kernel"` on a kernel without WireGuard. Nothing changed.
     #[error(
         "this kernel has no WireGuard: load it with `modprobe wireguard`, or set \
@@ -80,7 +87,20 @@ pub enum TunnelError {
     },
 }
 
+fn by(port: u16, holder: &Option<Holder>) -> String {
+    match holder {
+        Some(holder) => holder.to_string(),
+        None => format!("another program: `ss -ulpn sport = :{port}` shows which"),
+    }
+}
+
 impl TunnelError {
+    /// Another program has the UDP port.
+    pub(super) fn port_in_use(port: u16) -> Self {
+        let holder = holder::of_address(Kind::Udp, (Ipv6Addr::UNSPECIFIED, port).into());
+        Self::PortInUse { port, holder }
+    }
+
     /// Names the cause of an operating system's refusal where it is known.
     pub(super) fn system(doing: &'static str, source: io::Error) -> Self {
         match source.kind() {

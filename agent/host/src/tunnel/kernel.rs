@@ -110,7 +110,7 @@ async fn configure(
     kernel_peers::update(name, update)
         .await
         .map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => TunnelError::PortInUse(settings.listen_port),
+            io::ErrorKind::AddrInUse => TunnelError::port_in_use(settings.listen_port),
             _ => TunnelError::system("configure the WireGuard interface", source),
         })
 }

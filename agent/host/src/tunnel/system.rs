@@ -136,7 +136,7 @@ impl System {
             .bring_up(link.index, self.settings.mtu)
             .await
             .map_err(|source| match source.kind() {
-                io::ErrorKind::AddrInUse => TunnelError::PortInUse(self.settings.listen_port),
+                io::ErrorKind::AddrInUse => TunnelError::port_in_use(self.settings.listen_port),
                 _ => TunnelError::system("bring the interface up", source),
             })?;
         Ok((link.index, true))

@@ -23,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{Acme, Answer, BODY_BYTES, problem::Problem};
 use innermesh_ca::pem;
 use innermesh_host::{
-    Clock, Network, Stream,
+    Clock, Network, Presence, Stream,
     keys::CaKey,
     listen::{self, Class, ListenError, Place, Room, Shares, Source, Sources, Tcp, Who},
     within,
@@ -88,7 +88,7 @@ pub fn bind(
     sources: Arc<dyn Sources>,
 ) -> Result<Tcp, ListenError> {
     const INSTEAD: &str = "set `acme.port` in the config, on all machines alike";
-    Tcp::bind(net, address, sources, INSTEAD)
+    Tcp::bind(net, address, Presence::Present, sources, INSTEAD)
 }
 
 /// Serves on `listeners` for as long as it is polled.

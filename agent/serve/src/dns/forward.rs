@@ -1,6 +1,6 @@
-//! Names that aren't the mesh's: forwarded to the host's own name servers,
-//! each question once however many ask it, kept, and served beyond the TTL
-//! while nobody answers (RFC 8767).
+//! Names that aren't the mesh's: forwarded to the host's own name servers, or to
+//! those that a rule names for them, each question once however many ask it,
+//! kept, and served beyond the TTL while nobody answers (RFC 8767).
 
 #![allow(missing_docs, reason = "the names say it")]
 
@@ -13,7 +13,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use hickory_server::proto::op::{Message, ResponseCode};
-use innermesh_proto::limits;
+use innermesh_proto::{limits, zone::DomainName};
 use ipnet::IpNet;
 use tokio::sync::{Semaphore, watch};
 
@@ -36,8 +36,7 @@ pub(super) struct Forwarder(Arc<Inner>);
 struct Inner {
     clock: Arc<dyn Clock>,
     tasks: Tasks,
-    upstream: Upstream,
-    servers: ArcSwap<Vec<SocketAddr>>,
+    routes: ArcSwap<Routes>,
     /// Addresses that no answer from outside may have.
     overlay: Vec<IpNet>,
     cache: Mutex<Cache>,
@@ -46,14 +45,53 @@ struct Inner {
     permits: Arc<Semaphore>,
 }
 
+/// Whom to ask.
+#[derive(Default)]
+struct Routes {
+    /// For all other names.
+    usual: Arc<Servers>,
+    /// For the names of a zone.
+    zones: BTreeMap<DomainName, Arc<Servers>>,
+}
+
+/// Servers that know the same, and which of them answered last.
+#[derive(Default)]
+struct Servers {
+    addresses: Vec<SocketAddr>,
+    upstream: Upstream,
+}
+
+impl Servers {
+    fn new(addresses: Vec<SocketAddr>) -> Arc<Self> {
+        let addresses = addresses.into_iter().take(limits::DNS_UPSTREAMS).collect();
+        Arc::new(Self {
+            addresses,
+            upstream: Upstream::default(),
+        })
+    }
+}
+
+impl Routes {
+    /// The zone that is nearest above a name decides.
+    fn of(&self, name: &DomainName) -> &Arc<Servers> {
+        self.zone_of(name)
+            .and_then(|zone| self.zones.get(zone))
+            .unwrap_or(&self.usual)
+    }
+
+    fn zone_of(&self, name: &DomainName) -> Option<&DomainName> {
+        let above = self.zones.keys().filter(|zone| name.is_within(zone));
+        above.max_by_key(|zone| zone.labels().count())
+    }
+}
+
 impl Forwarder {
     /// Forwards to nobody yet.
     pub fn new(clock: Arc<dyn Clock>, tasks: Tasks, overlay: Vec<IpNet>) -> Self {
         Self(Arc::new(Inner {
             clock,
             tasks,
-            upstream: Upstream::default(),
-            servers: ArcSwap::default(),
+            routes: ArcSwap::default(),
             overlay,
             cache: Mutex::default(),
             asking: Mutex::default(),
@@ -61,17 +99,48 @@ impl Forwarder {
         }))
     }
 
-    /// Forwards to these from now on. Other servers may be another network
-    /// with other names, so what the old ones said is forgotten; but with no
-    /// server at all, what they said last is better than nothing.
-    pub fn set_servers(&self, servers: Vec<SocketAddr>) {
-        let servers: Vec<_> = servers.into_iter().take(limits::DNS_UPSTREAMS).collect();
-        let before = self.0.servers.swap(Arc::new(servers.clone()));
-        if *before == servers {
+    /// Forwards to these from now on, and names of a zone to the servers of that.
+    /// Other servers may be another network with other names, so what the old ones
+    /// said is forgotten; but with no server at all, what they said last is better
+    /// than nothing.
+    pub fn set_servers(
+        &self,
+        servers: Vec<SocketAddr>,
+        zones: BTreeMap<DomainName, Vec<SocketAddr>>,
+    ) {
+        let before = self.0.routes.load_full();
+        let same = |then: &Arc<Servers>, now: Vec<SocketAddr>| {
+            let now = Servers::new(now);
+            if then.addresses == now.addresses {
+                then.clone()
+            } else {
+                now
+            }
+        };
+        let routes = Routes {
+            usual: same(&before.usual, servers),
+            zones: zones
+                .into_iter()
+                .map(|(zone, servers)| {
+                    let then = before.zones.get(&zone).cloned().unwrap_or_default();
+                    (zone, same(&then, servers))
+                })
+                .collect(),
+        };
+        let is_same = Arc::ptr_eq(&routes.usual, &before.usual)
+            && routes.zones.len() == before.zones.len()
+            && routes.zones.iter().all(|(zone, servers)| {
+                let then = before.zones.get(zone);
+                then.is_some_and(|then| Arc::ptr_eq(then, servers))
+            });
+        if is_same {
             return;
         }
+        let lost = routes.usual.addresses.is_empty() || before.usual.addresses.is_empty();
+        let rules = routes.zones.keys().eq(before.zones.keys());
+        self.0.routes.store(Arc::new(routes));
         let mut cache = lock(&self.0.cache);
-        if servers.is_empty() || before.is_empty() {
+        if lost && rules {
             cache.clear_failures()
         } else {
             cache.clear()
@@ -79,7 +148,12 @@ impl Forwarder {
     }
 
     pub fn servers(&self) -> Vec<SocketAddr> {
-        self.0.servers.load().to_vec()
+        self.0.routes.load().usual.addresses.clone()
+    }
+
+    /// Whether a rule says who is asked for a name.
+    pub fn has_rule(&self, name: &DomainName) -> bool {
+        self.0.routes.load().zone_of(name).is_some()
     }
 
     /// The answer to a question, and where it came from.
@@ -148,12 +222,17 @@ impl Forwarder {
 
 impl Inner {
     async fn ask_upstream(&self, key: &Key, question: &Question) -> UpstreamAnswer {
-        let servers = self.servers.load_full();
-        match self.upstream.ask(&*self.clock, &servers, question).await {
+        let servers = self.routes.load().of(&key.name).clone();
+        let is_current = || Arc::ptr_eq(&servers, self.routes.load().of(&key.name));
+        let Servers {
+            addresses,
+            upstream,
+        } = &*servers;
+        match upstream.ask(&*self.clock, addresses, question).await {
             Ok(message) => {
                 let heard = self.hear(message);
                 // An answer from servers that were replaced meanwhile isn't kept.
-                if Arc::ptr_eq(&servers, &self.servers.load()) {
+                if is_current() {
                     lock(&self.cache).put(key.clone(), heard.clone(), self.clock.now());
                 }
                 heard
@@ -163,7 +242,7 @@ impl Inner {
                     UpstreamError::NoServer => ExtendedError::no_upstream(),
                     other => ExtendedError::upstream_failed(&other.to_string()),
                 });
-                if Arc::ptr_eq(&servers, &self.servers.load()) {
+                if is_current() {
                     lock(&self.cache).put_failure(key.clone(), failure.clone(), self.clock.now());
                 }
                 failure
@@ -211,4 +290,41 @@ impl Drop for Asking {
 /// No lock here is held across anything that can panic half-way.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_zone_above_a_name_says_whom_to_ask() {
+        let servers = |last: u8| Servers::new(vec![SocketAddr::from(([192, 0, 2, last], 53))]);
+        let zone = |zone: &str, last| (zone.parse().unwrap(), servers(last));
+        let routes = Routes {
+            usual: servers(1),
+            zones: [
+                zone("corp.example", 2),
+                zone("lab.corp.example", 3),
+                zone("10.in-addr.arpa", 4),
+                zone("8.b.d.0.1.0.0.2.ip6.arpa", 5),
+            ]
+            .into(),
+        };
+        for (name, last) in [
+            ("corp.example", 2),
+            ("a.b.corp.example", 2),
+            ("CORP.Example", 2),
+            ("lab.corp.example", 3),
+            ("x.lab.corp.example", 3),
+            ("notcorp.example", 1),
+            ("example", 1),
+            (".", 1),
+            ("9.1.1.10.in-addr.arpa", 4),
+            ("9.1.1.11.in-addr.arpa", 1),
+            ("1.8.b.d.0.1.0.0.2.ip6.arpa", 5),
+        ] {
+            let found = routes.of(&name.parse().unwrap());
+            assert_eq!(found.addresses, servers(last).addresses, "{name}");
+        }
+    }
 }

@@ -6,18 +6,22 @@ mod alias;
 mod cache;
 mod convert;
 mod forward;
+mod other_server;
 mod private;
 mod relevant;
 mod reply;
 mod responder;
+mod scope;
 mod server;
 mod source;
 mod special;
 mod upstream;
 
 pub use self::{
+    other_server::{FORWARDED_PORT, OtherServer, PORT},
     relevant::relevant,
     responder::{Dns, Served},
+    scope::AnswerScope,
     server::{DnsServer, Surroundings},
     source::{MemberSources, Source, SourcePolicy},
 };

@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "the names say it")]
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc, LazyLock, Mutex, OnceLock, PoisonError,
@@ -31,6 +32,7 @@ use super::{
     convert,
     forward::Forwarder,
     reply::{ExtendedError, Reply},
+    scope::AnswerScope,
     source::{Source, SourcePolicy},
     special::{Special, special},
     upstream::Question,
@@ -51,6 +53,7 @@ pub struct Dns {
     clock: Arc<dyn Clock>,
     turn: AtomicUsize,
     behind: OnceLock<Behind>,
+    scope: OnceLock<AnswerScope>,
 }
 
 /// Whether names may be in force that aren't known here.
@@ -72,6 +75,8 @@ pub struct Served {
 struct Route {
     /// The servers as given.
     servers: Vec<SocketAddr>,
+    /// Those for the names of a zone, as given.
+    zones: BTreeMap<DomainName, Vec<SocketAddr>>,
     own: Vec<IpAddr>,
     /// Where this service listens.
     listening: Vec<SocketAddr>,
@@ -126,7 +131,13 @@ impl Dns {
             clock,
             turn: AtomicUsize::new(0),
             behind: OnceLock::new(),
+            scope: OnceLock::new(),
         }
+    }
+
+    /// Answers these names and refuses the others; only the first call counts.
+    pub fn answers(&self, scope: AnswerScope) {
+        let _ = self.scope.set(scope);
     }
 
     /// Has names that the zone lacks answered with SERVFAIL while `behind` says
@@ -158,6 +169,13 @@ impl Dns {
             route.servers = servers.to_vec();
             route.own = own.to_vec();
         });
+    }
+
+    /// Forwards the names of these zones to servers of their own from now on, of
+    /// nested ones by the nearest above a name. With none left that isn't this
+    /// service itself, they fail: others don't know them.
+    pub fn set_forwards(&self, zones: BTreeMap<DomainName, Vec<SocketAddr>>) {
+        self.change_route(|route| route.zones = zones);
     }
 
     /// Who is asked for other names.
@@ -209,10 +227,16 @@ impl Dns {
     fn change_route(&self, change: impl FnOnce(&mut Route)) {
         let mut route = self.route.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut route);
-        let others = route.servers.iter().filter(|server| {
-            !self.resolver.contains(&server.ip().to_canonical()) && !route.leads_here(server)
-        });
-        self.forwarder.set_servers(others.copied().collect());
+        let others = |servers: &[SocketAddr]| {
+            let others = servers.iter().filter(|server| {
+                !self.resolver.contains(&server.ip().to_canonical()) && !route.leads_here(server)
+            });
+            others.copied().collect()
+        };
+        let zones = route.zones.iter();
+        let zones = zones.map(|(zone, servers)| (zone.clone(), others(servers)));
+        self.forwarder
+            .set_servers(others(&route.servers), zones.collect());
     }
 
     /// The reply to a request.
@@ -220,9 +244,7 @@ impl Dns {
         let view = self.view.load_full();
         let source = request.src().ip().to_canonical();
         if view.sources.class(source) == Source::Stranger {
-            let mut refused = Reply::empty(ResponseCode::Refused);
-            refused.recursion_available = false;
-            return refused;
+            return refusal();
         }
         if request.metadata.op_code != OpCode::Query {
             return Reply::empty(ResponseCode::NotImp);
@@ -242,6 +264,7 @@ impl Dns {
             return Reply::empty(ResponseCode::Refused);
         }
         match self.zone_reply(&view.zone, &name, query, rtype) {
+            None if self.scope.get() == Some(&AnswerScope::Mesh) => refusal(),
             None => self.other_reply(request, name, query, rtype).await,
             Some(ZoneAnswer {
                 reply,
@@ -331,7 +354,11 @@ impl Dns {
         query: &Query,
         rtype: RecordType,
     ) -> Reply {
-        match special(&name, rtype) {
+        let special = special(&name, rtype).filter(|rule| {
+            // The names of a Windows domain may end in .local.
+            *rule != Special::NxDomain || !self.forwarder.has_rule(&name)
+        });
+        match special {
             Some(Special::Record(data)) => {
                 let mut reply = Reply::empty(ResponseCode::NoError);
                 let record = Record::from_rdata(query.name().clone(), 3600, convert::rdata(&data));
@@ -386,6 +413,13 @@ impl Dns {
             records.rotate_left(self.turn.fetch_add(1, Ordering::Relaxed) % turns);
         }
     }
+}
+
+/// What is said to whom nothing is answered.
+fn refusal() -> Reply {
+    let mut refused = Reply::empty(ResponseCode::Refused);
+    refused.recursion_available = false;
+    refused
 }
 
 /// Carries a [`Dns`] into hickory's server.

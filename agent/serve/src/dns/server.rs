@@ -8,13 +8,13 @@ use innermesh_proto::limits;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UdpSocket,
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::AbortHandle,
 };
 
 use super::responder::{Dns, Handler};
 use innermesh_host::{
-    Clock, Host, Network, Stream,
+    Clock, Host, Network, Presence, Stream,
     holder::Kind,
     listen::{self, ListenError, Place, Room, Shares, Sources},
     tasks::Tasks,
@@ -32,6 +32,8 @@ pub struct DnsServer {
     dns: Arc<Dns>,
     addresses: Vec<SocketAddr>,
     serving: Vec<AbortHandle>,
+    /// Has UDP end: hickory's tasks let go of their sockets only when told.
+    stop: watch::Sender<bool>,
     /// Ends once nothing is served any more.
     ended: mpsc::Receiver<()>,
 }
@@ -45,50 +47,44 @@ impl DnsServer {
         dns: Arc<Dns>,
         host: &Surroundings,
         listen: &[SocketAddr],
+        presence: Presence,
     ) -> Result<Self, ListenError> {
-        let shares = Shares::new(
-            limits::DNS_TCP_CONNECTIONS,
-            limits::DNS_TCP_PER_ADDRESS,
-            limits::DNS_TCP_PER_USER,
-        );
-        let room = Room::new(shares, host.clock.clone());
-        let mut udp = None;
-        let mut bound = Vec::new();
-        for &address in listen {
-            let (socket, listener) = bind(host, address)?;
-            if let Some(socket) = socket {
-                udp.get_or_insert_with(|| Server::new(Handler(dns.clone())))
-                    .register_socket(socket);
-            }
-            bound.push(listener);
-        }
-        let addresses: Vec<SocketAddr> = bound.iter().map(listen::Tcp::address).collect();
+        // All sockets first: one that a task has closes some time after that task
+        // was ended, and whoever tries again would find the port taken by itself.
+        let bound: Result<Vec<Bound>, ListenError> = listen
+            .iter()
+            .map(|address| bind(host, *address, presence))
+            .collect();
+        let (sockets, listeners): (Vec<_>, Vec<_>) = bound?.into_iter().unzip();
+        let addresses: Vec<SocketAddr> = listeners.iter().map(listen::Tcp::address).collect();
         let (alive, ended) = mpsc::channel(1);
+        let (stop, stopped) = watch::channel(false);
         let mut serving = Vec::new();
-        for listener in bound {
+        for listener in listeners {
             let tcp = Tcp {
                 dns: dns.clone(),
                 clock: host.clock.clone(),
             };
-            let (room, alive) = (room.clone(), alive.clone());
+            let (room, alive) = (host.room.clone(), alive.clone());
             serving.push(host.tasks.spawn(async move {
                 let _alive = alive;
                 tcp.serve(listener, room).await;
             }));
         }
-        if let Some(mut udp) = udp {
-            serving.push(host.tasks.spawn(async move {
+        let sockets: Vec<UdpSocket> = sockets.into_iter().flatten().collect();
+        if !sockets.is_empty() {
+            let handler = Handler(dns.clone());
+            host.tasks.spawn(async move {
                 let _alive = alive;
-                if let Err(error) = udp.block_until_done().await {
-                    tracing::error!(%error, "DNS over UDP ended; restart the agent");
-                }
-            }));
+                serve_udp(handler, sockets, stopped).await;
+            });
         }
         dns.listens(&addresses);
         Ok(Self {
             dns,
             addresses,
             serving,
+            stop,
             ended,
         })
     }
@@ -106,9 +102,28 @@ impl DnsServer {
     }
 
     fn abort(&self) {
+        self.stop.send_replace(true);
         for serving in &self.serving {
             serving.abort();
         }
+    }
+}
+
+/// Answers on these sockets until told to stop; they are closed then.
+async fn serve_udp(handler: Handler, sockets: Vec<UdpSocket>, mut stop: watch::Receiver<bool>) {
+    let mut server = Server::new(handler);
+    for socket in sockets {
+        server.register_socket(socket);
+    }
+    let told = async move {
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    let ended = tokio::select! {
+        ended = server.block_until_done() => ended,
+        () = told => server.shutdown_gracefully().await,
+    };
+    if let Err(error) = ended {
+        tracing::error!(%error, "DNS over UDP ended; restart the agent");
     }
 }
 
@@ -129,29 +144,42 @@ pub struct Surroundings {
     pub tasks: Tasks,
     /// Tells clients apart.
     pub sources: Arc<dyn Sources>,
+    /// Places for connections over TCP: all servers here share them.
+    pub room: Arc<Room>,
 }
 
 impl Surroundings {
     /// Those on `host`.
     pub fn of(host: &Host, sources: Arc<dyn Sources>) -> Self {
         Self {
+            room: Self::room(host.clock.clone()),
             clock: host.clock.clone(),
             net: host.net.clone(),
             tasks: host.tasks.clone(),
             sources,
         }
     }
+
+    /// As many places as connections may have together.
+    pub fn room(clock: Arc<dyn Clock>) -> Arc<Room> {
+        let shares = Shares::new(
+            limits::DNS_TCP_CONNECTIONS,
+            limits::DNS_TCP_PER_ADDRESS,
+            limits::DNS_TCP_PER_USER,
+        );
+        Room::new(shares, clock)
+    }
 }
 
 type Bound = (Option<UdpSocket>, listen::Tcp);
 
 /// Binds UDP and TCP to one address; where any port will do, to the same one.
-fn bind(host: &Surroundings, wanted: SocketAddr) -> Result<Bound, ListenError> {
+fn bind(host: &Surroundings, wanted: SocketAddr, presence: Presence) -> Result<Bound, ListenError> {
     // A port that is free for one transport may be taken for the other.
     let mut attempts = if wanted.port() == 0 { 16 } else { 1 };
     loop {
         attempts -= 1;
-        let bound = bind_once(host, wanted);
+        let bound = bind_once(host, wanted, presence);
         match bound {
             Err(ListenError::InUse { .. }) if attempts > 0 => {}
             other => return other,
@@ -159,14 +187,19 @@ fn bind(host: &Surroundings, wanted: SocketAddr) -> Result<Bound, ListenError> {
     }
 }
 
-fn bind_once(host: &Surroundings, wanted: SocketAddr) -> Result<Bound, ListenError> {
+fn bind_once(
+    host: &Surroundings,
+    wanted: SocketAddr,
+    presence: Presence,
+) -> Result<Bound, ListenError> {
     let failed = |error| ListenError::new(&*host.net, Kind::Udp, wanted, error, INSTEAD);
-    let udp = host.net.dns_socket(wanted).map_err(failed)?;
+    let udp = host.net.dns_socket(wanted, presence).map_err(failed)?;
     let address = match &udp {
         Some(socket) => socket.local_addr().map_err(failed)?,
         None => wanted,
     };
-    let tcp = listen::Tcp::bind(&*host.net, address, host.sources.clone(), INSTEAD)?;
+    let sources = host.sources.clone();
+    let tcp = listen::Tcp::bind(&*host.net, address, presence, sources, INSTEAD)?;
     Ok((udp, tcp))
 }
 

@@ -16,7 +16,7 @@ pub(super) enum Special {
 }
 
 /// Domains in which nothing may be looked up by unicast DNS, or nothing exists.
-const NOWHERE: [&[&[u8]]; 6] = [
+const NOWHERE: [&[&[u8]]; 7] = [
     // Multicast DNS (RFC 6762 §22.1).
     &[b"local"],
     // RFC 6761 §6.4.
@@ -25,6 +25,9 @@ const NOWHERE: [&[&[u8]]; 6] = [
     &[b"onion"],
     // RFC 9476 §3.
     &[b"alt"],
+    // Firefox asks for it, and stays with this resolver when it isn't there:
+    // <https://support.mozilla.org/kb/canary-domain-use-application-dnsnet>.
+    &[b"use-application-dns", b"net"],
     // Loopback and link-local addresses have no names (RFC 6303 §4).
     &[b"127", b"in-addr", b"arpa"],
     &[b"254", b"169", b"in-addr", b"arpa"],
@@ -93,7 +96,14 @@ mod tests {
 
     #[test]
     fn names_for_other_ways_of_looking_up_do_not_exist_here() {
-        for name in ["printer.local", "local", "abc.onion", "x.invalid", "x.alt"] {
+        for name in [
+            "printer.local",
+            "local",
+            "abc.onion",
+            "x.invalid",
+            "x.alt",
+            "use-application-dns.net",
+        ] {
             assert_eq!(ask(name, RecordType::A), Some(Special::NxDomain), "{name}");
         }
         assert_eq!(

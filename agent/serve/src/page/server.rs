@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::{answer::answer, site::Site};
 use innermesh_host::{
-    Clock, Network, Stream,
+    Clock, Network, Presence, Stream,
     listen::{self, ListenError, Place, Room, Shares, Sources, Tcp},
 };
 
@@ -52,7 +52,13 @@ impl Server {
     /// # Errors
     /// [`ListenError`].
     pub fn bind(&self, net: &dyn Network, address: SocketAddr) -> Result<Tcp, ListenError> {
-        Tcp::bind(net, address, self.sources.clone(), INSTEAD)
+        Tcp::bind(
+            net,
+            address,
+            Presence::Present,
+            self.sources.clone(),
+            INSTEAD,
+        )
     }
 
     /// Takes connections until it is dropped.

@@ -1,11 +1,11 @@
 //! `agent status`: all that this node concludes, for a person.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use innermesh_proto::{id::NodeId, ledger::Member, view::MeshView};
 
 use crate::{
-    control::node::{DnsStatus, LedgerStatus, NodeRow, Pending, Status},
+    control::node::{DnsStatus, LedgerStatus, NodeRow, Pending, Status, TunnelStatus},
     host::Mono,
     node::{
         commands::{
@@ -14,17 +14,18 @@ use crate::{
             warnings::{Warnings, lost},
         },
         config::VERSION,
-        follow::{names::NameClaimer, overlay::OverlayKeeper},
+        follow::{dns::Listening, names::NameClaimer, overlay::OverlayKeeper},
         shared::handles::Handles,
     },
     quic::PeerInfo,
+    tunnel::BackendChoice,
 };
 
 /// Tells all that this node concludes.
 pub(crate) struct StatusDesk {
     pub node: Handles,
     pub started: Mono,
-    pub dns_addresses: Vec<SocketAddr>,
+    pub listening: Arc<Listening>,
     pub names: Arc<NameClaimer>,
     pub overlay: Arc<OverlayKeeper>,
     pub warnings: Warnings,
@@ -56,7 +57,7 @@ impl StatusDesk {
                 .saturating_sub(self.started)
                 .as_secs(),
             dns: DnsStatus {
-                address: self.dns_addresses.first().copied(),
+                address: self.listening.addresses().first().copied(),
                 resolver: Some(self.warnings.resolver.status()),
             },
             ledger: LedgerStatus {
@@ -82,7 +83,16 @@ impl StatusDesk {
                 .collect(),
             counters: self.counters(),
             overlay,
+            tunnel: self.tunnel(),
         }
+    }
+
+    fn tunnel(&self) -> Option<TunnelStatus> {
+        let config = &self.node.config;
+        (config.backend != BackendChoice::None).then(|| TunnelStatus {
+            interface: config.interface.clone(),
+            port: config.tunnel_port,
+        })
     }
 
     fn counters(&self) -> BTreeMap<String, u64> {

@@ -15,7 +15,7 @@ use crate::{
     node::{
         commands::{alone, roles},
         follow::{
-            holds, membership::Membership, page::Page, program_certs::CertKeeper,
+            dns::Listening, holds, membership::Membership, page::Page, program_certs::CertKeeper,
             resolver::ResolverKeeper,
         },
         shared::{
@@ -31,6 +31,7 @@ pub(crate) struct Warnings {
     pub services: Registry,
     pub membership: Arc<Membership>,
     pub tunnel: watch::Sender<TunnelProgress>,
+    pub listening: Arc<Listening>,
     pub enforced: Arc<Enforced>,
     pub lists: Arc<Lists>,
     pub page: Arc<Page>,
@@ -146,8 +147,10 @@ impl Warnings {
             .borrow()
             .finding(self.node.host.clock.now())
             .into_iter();
+        let domain = self.node.ledger.state().domain.to_string();
         tunnel
             .chain(self.enforced.findings())
+            .chain(self.listening.findings(&domain))
             .chain(self.resolver.finding())
             .chain(alone::findings(&self.node.ledger.state()))
             .collect()

@@ -1,35 +1,254 @@
-//! Where the mesh's names are answered on this node.
+//! Where the mesh's names are answered on this node. Another server may have the
+//! port: the agent then runs on without names there, and takes the port once it
+//! is free.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use crate::{
-    dns::{Dns, DnsServer, Surroundings},
+    control::finding::{Finding, Severity, code},
+    dns::{Dns, DnsServer, FORWARDED_PORT, OtherServer, PORT, Surroundings},
+    host::{Host, Presence, holder::Kind},
     listen::ListenError,
     node::shared::{addresses::Addresses, handles::Handles},
     tunnel::BackendChoice,
 };
 
-/// Listens for DNS: where the configuration says, else on the resolver's
-/// addresses, of which IPv6's may be missing where the host has none.
-pub(crate) fn serve(
-    node: &Handles,
-    dns: &Arc<Dns>,
-    addresses: &Addresses,
-) -> Result<DnsServer, ListenError> {
-    let around = Surroundings::of(&node.host, addresses.sources());
-    let start = |listen: &[SocketAddr]| DnsServer::start(dns.clone(), &around, listen);
-    if !node.config.dns_listen.is_empty() || node.config.backend == BackendChoice::None {
-        return start(&node.config.dns_listen);
+/// How soon an address that couldn't be had is tried again; each time later, up
+/// to the second.
+const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(16);
+/// For how long a port must be free before it is taken: a server that is
+/// restarted finds it free still.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// Where names are answered, and why not elsewhere.
+#[derive(Default)]
+pub(crate) struct Listening(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// In the order in which people are told of them.
+    wanted: Vec<SocketAddr>,
+    /// By the address that was wanted; with port 0 it is another.
+    servers: BTreeMap<SocketAddr, DnsServer>,
+    trouble: BTreeMap<SocketAddr, ListenError>,
+    has_ended: bool,
+}
+
+impl Listening {
+    /// Where names are answered.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let state = self.lock();
+        let servers = state.wanted.iter().filter_map(|at| state.servers.get(at));
+        servers.flat_map(DnsServer::addresses).copied().collect()
     }
-    let [v4, v6] = addresses.resolvers().map(|ip| SocketAddr::new(ip, 53));
-    match start(&[v4, v6]) {
-        Ok(server) => Ok(server),
-        Err(error) => match start(&[v4]) {
-            Ok(server) => {
-                tracing::warn!(%error, "names are answered over IPv4 only");
-                Ok(server)
+
+    /// Where they should be answered and aren't, for members of `domain`.
+    pub fn findings(&self, domain: &str) -> Vec<Finding> {
+        let state = self.lock();
+        let forwarded = state.servers.keys().find(|at| at.port() == FORWARDED_PORT);
+        // One server that has the port at all addresses is one finding.
+        let first = state.trouble.iter().next();
+        first
+            .map(|(at, error)| finding(*at, error, forwarded.copied(), domain))
+            .into_iter()
+            .collect()
+    }
+
+    /// Answers nowhere any more.
+    pub fn end(&self) {
+        let mut state = self.lock();
+        state.has_ended = true;
+        state.servers.clear();
+    }
+
+    fn missing(&self) -> Vec<SocketAddr> {
+        let state = self.lock();
+        let missing = state.wanted.iter();
+        missing
+            .filter(|at| !state.has_ended && !state.servers.contains_key(at))
+            .copied()
+            .collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn finding(
+    at: SocketAddr,
+    error: &ListenError,
+    forwarded: Option<SocketAddr>,
+    domain: &str,
+) -> Finding {
+    let ListenError::InUse {
+        transport, holder, ..
+    } = error
+    else {
+        return Finding::new(
+            code::DNS_NOT_ANSWERED,
+            Severity::Error,
+            format!("the mesh's names are not answered everywhere: {error}"),
+            "It is tried again every few seconds",
+        );
+    };
+    let other = OtherServer::of(holder.as_ref());
+    let who = holder
+        .as_ref()
+        .map_or_else(|| "another program".to_owned(), ToString::to_string);
+    let taken = format!(
+        "the mesh's names are not answered on {at}: {transport} port {} is taken by {who}",
+        at.port()
+    );
+    let (text, remedy) = match forwarded {
+        Some(forwarded) => (
+            format!(
+                "{taken}. Until it is free they are answered on port {} only",
+                forwarded.port()
+            ),
+            format!(
+                "{}. Or stop that server: the agent takes the port once it is free",
+                other.forwarding(domain, forwarded)
+            ),
+        ),
+        None => (
+            taken,
+            "Stop that server, or set `listen` of [dns] in the configuration".to_owned(),
+        ),
+    };
+    Finding::new(code::DNS_PORT_TAKEN, Severity::Error, text, remedy)
+}
+
+/// Listens where names are to be answered: where the configuration says, else
+/// on the resolver's addresses.
+pub(crate) struct DnsKeeper {
+    host: Host,
+    dns: Arc<Dns>,
+    around: Surroundings,
+    /// Whether the configuration chose the addresses.
+    is_chosen: bool,
+    listening: Arc<Listening>,
+}
+
+impl DnsKeeper {
+    pub fn new(node: &Handles, dns: Arc<Dns>, addresses: &Addresses) -> Self {
+        let chosen = &node.config.dns_listen;
+        let wanted = if !chosen.is_empty() {
+            chosen.clone()
+        } else if node.config.backend == BackendChoice::None {
+            Vec::new()
+        } else {
+            let ports = [PORT, FORWARDED_PORT].into_iter();
+            let at = |port| addresses.resolvers().map(|ip| SocketAddr::new(ip, port));
+            ports.flat_map(at).collect()
+        };
+        Self {
+            host: node.host.clone(),
+            around: Surroundings::of(&node.host, addresses.sources()),
+            dns,
+            is_chosen: !chosen.is_empty(),
+            listening: Arc::new(Listening(Mutex::new(State {
+                wanted,
+                ..State::default()
+            }))),
+        }
+    }
+
+    pub fn listening(&self) -> Arc<Listening> {
+        self.listening.clone()
+    }
+
+    /// Listens before the addresses are there, as another server would take them
+    /// when they come.
+    pub fn listen_early(&self) {
+        if !self.is_chosen {
+            self.try_at(&self.listening.missing());
+        }
+    }
+
+    /// Listens wherever it doesn't yet, and sees to it that it will: that another
+    /// server has the port is no reason for the agent not to run.
+    pub fn start(self) {
+        self.try_at(&self.listening.missing());
+        for (at, error) in &self.listening.lock().trouble {
+            tracing::warn!(%at, %error, "names are not answered");
+        }
+        let tasks = self.host.tasks.clone();
+        tasks.spawn(self.run());
+    }
+
+    async fn run(self) {
+        let mut pause = AGAIN;
+        loop {
+            let missing = self.listening.missing();
+            if missing.is_empty() {
+                return;
             }
-            Err(error) => Err(error),
-        },
+            self.host.clock.sleep(pause).await;
+            let free = self.free_of(missing);
+            if !free.is_empty() {
+                self.host.clock.sleep(SETTLE).await;
+                self.try_at(&self.free_of(free));
+            }
+            pause = (pause * 2).min(AGAIN_AT_MOST);
+        }
     }
+
+    /// Those whose port nobody is seen to have; who has the others may have changed.
+    fn free_of(&self, addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+        let net = &self.host.net;
+        let is_free = |at: &SocketAddr| {
+            let mut kinds = [Kind::Udp, Kind::Tcp].into_iter();
+            let held = kinds.find_map(|kind| Some((kind, net.holder(kind, *at)?)));
+            let Some((kind, now)) = held else { return true };
+            if let Some(ListenError::InUse {
+                transport, holder, ..
+            }) = self.listening.lock().trouble.get_mut(at)
+            {
+                (*transport, *holder) = (kind, Some(now));
+            }
+            false
+        };
+        addresses.into_iter().filter(is_free).collect()
+    }
+
+    fn try_at(&self, addresses: &[SocketAddr]) {
+        let presence = if self.is_chosen {
+            Presence::Present
+        } else {
+            Presence::Awaited
+        };
+        for at in addresses {
+            let started = DnsServer::start(self.dns.clone(), &self.around, &[*at], presence);
+            let mut state = self.listening.lock();
+            match started {
+                Ok(_) if state.has_ended => {}
+                Ok(server) => {
+                    if state.trouble.remove(at).is_some() {
+                        tracing::info!(%at, "names are answered");
+                    }
+                    state.servers.insert(*at, server);
+                }
+                Err(error) if !self.is_chosen && !is_missed(*at, &error) => {
+                    tracing::debug!(%at, %error, "names are not answered");
+                }
+                Err(error) => {
+                    state.trouble.insert(*at, error);
+                }
+            }
+        }
+    }
+}
+
+/// Whether somebody misses answers at one of the resolver's addresses: a host may
+/// have no IPv6, and without [`PORT`]'s trouble nobody asks at the other port.
+fn is_missed(at: SocketAddr, error: &ListenError) -> bool {
+    let is_taken = matches!(error, ListenError::InUse { .. });
+    at.port() == PORT && (at.is_ipv4() || is_taken)
 }
