@@ -23,7 +23,7 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "stolen-admin",
         about: "an admin is stolen, makes itself a second, and wants all others gone",
-        promises: &["give admin", "lie: takes over", "claim in time"],
+        promises: &["give admin", "lie: takes over", "claim"],
         nobody_dies: false,
         needs_datagrams: false,
         make: stolen,
@@ -100,6 +100,6 @@ fn stolen(draft: &mut Draft) {
     for number in 0..6 {
         let node = draft.random.pick(&honest[..draft.ca]).copied().unwrap_or(0);
         let at = draft.moment();
-        draft.at(at, Act::ClaimInTime(node, number));
+        draft.at(at, Act::Claim(node, number));
     }
 }
