@@ -177,7 +177,10 @@ impl ResolverKeeper {
     /// Whether it was set just now.
     async fn keep(&self, about: &About, ordered: bool) -> bool {
         let Some(plan) = &about.plan else {
-            self.note(&about.domain, Err(None));
+            // Whoever has the port now isn't to be asked in our name.
+            if self.kept().applied.is_some() {
+                self.undo().await;
+            }
             return false;
         };
         let choice = self.host.resolver.choose().await;
@@ -186,13 +189,15 @@ impl ResolverKeeper {
                 text: "systemd-resolved doesn't run".to_owned(),
                 remedy: "It is set again as soon as that does",
             };
-            self.note(&about.domain, Err(Some(away)));
+            self.note(&about.domain, Err(away));
             return false;
         }
         let applied = self.host.resolver.apply(plan).await;
         let is_new = applied.as_ref().is_ok_and(|applied| applied.is_new);
-        let applied = applied.map_err(|error| Some(Trouble::from(&error)));
-        self.note(&about.domain, applied);
+        self.note(
+            &about.domain,
+            applied.map_err(|error| Trouble::from(&error)),
+        );
         is_new
     }
 
@@ -211,7 +216,7 @@ impl ResolverKeeper {
     }
 
     /// Tells of what is new, and not each time.
-    fn note(&self, domain: &str, result: Result<Applied, Option<Trouble>>) {
+    fn note(&self, domain: &str, result: Result<Applied, Trouble>) {
         let mut kept = self.kept();
         match result {
             Ok(applied) => {
@@ -223,13 +228,11 @@ impl ResolverKeeper {
                 kept.applied = Some(applied);
             }
             Err(trouble) => {
-                if let Some(error) = &trouble
-                    && kept.error != trouble
-                {
-                    let error = &error.text;
+                if kept.error.as_ref() != Some(&trouble) {
+                    let error = &trouble.text;
                     tracing::warn!(%error, "this host's resolver isn't set for names of {domain}");
                 }
-                kept.error = trouble;
+                kept.error = Some(trouble);
             }
         }
     }

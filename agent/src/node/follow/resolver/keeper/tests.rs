@@ -175,7 +175,7 @@ async fn after(seconds: u64) {
 async fn it_is_set_at_once_and_libc_is_asked_whether_that_works() {
     let host = Resolver::new();
     let running = keeper(host.clone(), true).start();
-    after(0).await;
+    after(1).await;
     let status = running.keeper.status();
     assert_eq!(
         (status.managed, status.method, status.works, status.error),
@@ -196,6 +196,17 @@ async fn nothing_is_set_before_the_agent_answers_for_names() {
     *running.served.lock().unwrap() = true;
     after(30).await;
     assert_eq!(host.state().set, Some(Method::Resolved));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_taken_back_where_the_agent_answers_no_more() {
+    let host = Resolver::new();
+    let running = keeper(host.clone(), true).start();
+    after(5).await;
+    *running.served.lock().unwrap() = false;
+    after(61).await;
+    assert_eq!((host.state().set, host.state().restored), (None, 1));
+    assert_eq!(running.keeper.status().method, None);
 }
 
 #[tokio::test(start_paused = true)]
