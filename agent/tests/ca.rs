@@ -5,6 +5,7 @@
 
 use std::{
     fs,
+    net::TcpListener,
     os::unix::fs::{PermissionsExt, symlink},
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
@@ -29,6 +30,18 @@ impl Machine {
             folder,
             passphrase: String::new(),
         };
+        // Each a port of its own for the page, as another's agent may run; free now,
+        // and nobody else is likely to take it.
+        let page = {
+            let free = TcpListener::bind("127.0.0.1:0").unwrap();
+            free.local_addr().unwrap().port()
+        };
+        let config = format!(
+            "listen = '127.0.0.1:0'\n[tunnel]\nbackend = 'none'\n[dns]\nlisten = ['127.0.0.1:0']\n\
+             [page]\nport = {page}\n"
+        );
+        fs::create_dir(machine.path("mesh")).unwrap();
+        fs::write(machine.path("mesh/config.toml"), config).unwrap();
         let init = ["init", "--domain", "lab.internal", "--name", "alpha"];
         let told = machine.json(&[&init[..], &["--no-start"]].concat());
         machine.passphrase = told["passphrase"].as_str().unwrap().to_string();
@@ -245,9 +258,6 @@ fn typed(machine: &Machine, arguments: &str, keys: &[(&str, &str)]) -> (bool, St
 #[test]
 fn on_a_terminal_the_file_of_this_machine_is_used_once_somebody_agrees() {
     let machine = Machine::new();
-    let config =
-        "listen = '127.0.0.1:0'\n[tunnel]\nbackend = 'none'\n[dns]\nlisten = ['127.0.0.1:0']\n";
-    fs::write(machine.path("mesh/config.toml"), config).unwrap();
     let agent = Command::new(PROGRAM)
         .arg("--dir")
         .arg(machine.path("mesh"))

@@ -6,7 +6,7 @@
 use std::{
     fs,
     io::Write,
-    net::UdpSocket,
+    net::{TcpListener, UdpSocket},
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::Path,
     process::{Child, Command, Output, Stdio},
@@ -33,8 +33,11 @@ impl Agent {
             .unwrap()
             .local_addr()
             .unwrap();
+        let page = TcpListener::bind("127.0.0.1:0").unwrap();
+        let page = page.local_addr().unwrap().port();
         let config = format!(
-            "listen = '127.0.0.1:0'\n[tunnel]\nbackend = 'none'\n[dns]\nlisten = ['{dns}']\n"
+            "listen = '127.0.0.1:0'\n[tunnel]\nbackend = 'none'\n[dns]\nlisten = ['{dns}']\n\
+             [page]\nport = {page}\n"
         );
         fs::write(folder.path().join("config.toml"), config).unwrap();
         Self {
