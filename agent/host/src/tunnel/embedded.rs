@@ -15,11 +15,11 @@ use async_trait::async_trait;
 use futures_util::FutureExt;
 use gotatun::{
     device::{
-        DefaultDeviceTransports, Device as Gotatun, DeviceBuilder, Error, Peer,
+        Device as Gotatun, DeviceBuilder, Error, Peer,
         configure::{PeerMut, PeerStats},
         uapi::UapiServer,
     },
-    tun::tun_async_device,
+    tun::tun_async_device::{self, TunDevice},
     x25519,
 };
 use innermesh_proto::tunnel::{InstalledPeer, PresharedKey, Step, TunnelKey, TunnelPeer};
@@ -30,6 +30,7 @@ use wireguard_control::InterfaceName;
 
 use super::{
     Device, PeerState, Reading, TunnelError, TunnelSettings, device, socket, socket::Socket,
+    udp::Sockets,
 };
 
 /// How often, and after which pause, a port is bound again that the device
@@ -39,7 +40,7 @@ const REBIND: Duration = Duration::from_millis(20);
 
 /// A running device.
 pub(super) struct Embedded {
-    device: Gotatun<DefaultDeviceTransports>,
+    device: Gotatun<(Sockets, TunDevice, TunDevice)>,
     _socket: Socket,
 }
 
@@ -53,7 +54,7 @@ impl Embedded {
         check_tun()?;
         let (client, server) = UapiServer::new();
         let device = DeviceBuilder::new()
-            .with_default_udp()
+            .with_udp(Sockets::default())
             .create_tun(&settings.interface)
             .map_err(|error| tun_error(&settings.interface, error))?
             .with_uapi(server)

@@ -24,6 +24,7 @@ pub mod routes;
 mod settings;
 mod socket;
 mod system;
+mod udp;
 
 pub use self::{
     device::{Device, Reading},
