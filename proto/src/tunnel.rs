@@ -49,7 +49,7 @@ impl fmt::Debug for PresharedKey {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TunnelPlan {
     /// Overlay addresses of this node, each with the prefix of the whole
-    /// overlay network, so that the kernel routes the overlay here.
+    /// overlay network.
     pub addresses: BTreeSet<IpNet>,
     /// The resolver's addresses: host scope, never a source address.
     pub resolver_v4: Option<Ipv4Addr>,
@@ -83,17 +83,20 @@ impl TunnelPlan {
         )
     }
 
-    /// Networks behind peers that none of the node's own prefixes covers: the
-    /// kernel needs a route for each. A default route isn't among them: without
+    /// The overlay's networks, and those behind peers that none of them covers:
+    /// the kernel needs a route for each. A default route isn't among them: without
     /// a mark on WireGuard's own packets it would swallow those too.
     pub fn routes(&self) -> BTreeSet<IpNet> {
-        self.peers
+        let overlay: BTreeSet<IpNet> = self.addresses.iter().map(IpNet::trunc).collect();
+        let behind: BTreeSet<IpNet> = self
+            .peers
             .values()
             .flat_map(|peer| &peer.allowed_ips)
             .map(IpNet::trunc)
             .filter(|net| net.prefix_len() > 0)
-            .filter(|net| !self.addresses.iter().any(|own| own.contains(net)))
-            .collect()
+            .filter(|net| !overlay.iter().any(|own| own.contains(net)))
+            .collect();
+        overlay.union(&behind).copied().collect()
     }
 }
 
@@ -200,14 +203,16 @@ mod tests {
     }
 
     #[test]
-    fn only_networks_outside_the_overlay_need_a_route_and_no_default_does() {
+    fn the_overlay_and_networks_outside_it_need_a_route_and_no_default_does() {
         let plan = plan(&[
             (1, &["10.7.0.2/32", "fd00:7::2/128", "192.168.5.7/24"]),
             (2, &["::/0"]),
         ]);
         assert_eq!(
             plan.routes(),
-            BTreeSet::from(["192.168.5.0/24".parse().unwrap()])
+            ["10.7.0.0/16", "192.168.5.0/24", "fd00:7::/48"]
+                .map(|net| net.parse().unwrap())
+                .into()
         );
     }
 }

@@ -15,6 +15,8 @@ use nix::{
 };
 use tokio::io::unix::AsyncFd;
 
+use crate::tunnel::interface::PROTOCOL;
+
 /// Groups of rtnetlink(7): links, addresses, routes and rules of both families.
 const ROUTE_GROUPS: [u32; 7] = [1, 5, 7, 8, 9, 11, 19];
 /// NFNLGRP_NFTABLES of linux/netfilter/nfnetlink.h.
@@ -105,10 +107,11 @@ fn bit(group: u32) -> u32 {
 fn concerns_routing(datagram: &[u8]) -> bool {
     let mut rest = datagram;
     while let Some((length, kind, body)) = message(rest) {
-        // struct rtmsg: family, destination's length, …, table at 4.
+        // struct rtmsg: family, destination's length, …, table at 4, protocol at 5.
         let is_route = ROUTE_MESSAGES.contains(&kind);
         let is_default = body.get(1) == Some(&0);
-        if !is_route || is_default || body.get(4) == Some(&105) {
+        let is_ours = body.get(4) == Some(&105) || body.get(5) == Some(&PROTOCOL);
+        if !is_route || is_default || is_ours {
             return true;
         }
         rest = rest.get(length..).unwrap_or_default();
@@ -153,6 +156,10 @@ mod tests {
     fn routes_of_others_are_no_news_and_rules_links_and_our_routes_are() {
         let route = |length: u8, table: u8| a_message(24, &[2, length, 0, 0, table, 3, 0, 1]);
         assert!(!concerns_routing(&route(24, 254)));
+        assert!(concerns_routing(&a_message(
+            25,
+            &[2, 16, 0, 0, 254, PROTOCOL, 0, 1]
+        )));
         assert!(concerns_routing(&route(16, 105)));
         assert!(concerns_routing(&route(0, 254)));
         assert!(concerns_routing(&a_message(33, &[2, 16, 0, 0])));

@@ -16,10 +16,7 @@ use rtnetlink::{
     Handle, LinkUnspec, LinkWireguard,
     packet_route::{
         AddressFamily,
-        address::{
-            AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
-            CacheInfo,
-        },
+        address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope, CacheInfo},
         link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
         route::{
             RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
@@ -52,6 +49,7 @@ pub(crate) struct Link {
     pub(crate) up: bool,
     pub(crate) loopback: bool,
     pub(crate) wireguard: bool,
+    pub(crate) bridge: bool,
 }
 
 /// How many addresses or routes changed, and the first refusal of an IPv6 one
@@ -176,19 +174,21 @@ impl Netlink {
         Ok(changed)
     }
 
-    /// Makes our routes through the interface those of `plan`.
+    /// Makes our routes through the interface those of `plan`, in the main table:
+    /// the overlay's own table is the overlay's.
     pub(crate) async fn set_routes(&self, index: u32, plan: &TunnelPlan) -> io::Result<Changed> {
         let wanted = plan.routes();
         let mut changed = Changed::default();
         let mut present = BTreeSet::new();
         for message in self.routes().await? {
             if message.header.protocol != RouteProtocol::Other(PROTOCOL)
+                || message.header.table != RouteHeader::RT_TABLE_MAIN
                 || output_interface(&message) != Some(index)
             {
                 continue;
             }
             match destination(&message) {
-                Some(net) if wanted.contains(&net) => {
+                Some(net) if wanted.contains(&net) && metric(&message) == Some(METRIC) => {
                     present.insert(net);
                 }
                 _ => {
@@ -298,6 +298,14 @@ pub(crate) fn output_interface(message: &RouteMessage) -> Option<u32> {
         })
 }
 
+pub(crate) fn metric(message: &RouteMessage) -> Option<u32> {
+    let priority = |attribute: &RouteAttribute| match attribute {
+        RouteAttribute::Priority(metric) => Some(*metric),
+        _ => None,
+    };
+    message.attributes.iter().find_map(priority)
+}
+
 fn planned_addresses(plan: &TunnelPlan) -> BTreeSet<Address> {
     let own = plan.addresses.iter().map(|net| Address {
         net: *net,
@@ -329,8 +337,10 @@ fn installed_address(message: &AddressMessage) -> Option<Address> {
 }
 
 /// IPv4 keeps an address from being a source by its scope, IPv6 by a preferred
-/// lifetime of zero (RFC 6724 section 5, rule 3).
+/// lifetime of zero (RFC 6724 section 5, rule 3). The kernel's own route to an
+/// address's network would win over the LAN's, and not come back once flushed.
 fn describe(message: &mut AddressMessage, address: Address) {
+    let mut flags = AddressFlags::Noprefixroute;
     match address.net {
         IpNet::V4(_) => {
             if address.resolver {
@@ -340,7 +350,7 @@ fn describe(message: &mut AddressMessage, address: Address) {
         IpNet::V6(_) => {
             // Duplicates can't be asked for over a point-to-point link, and an
             // address under test can't be bound.
-            message.header.flags = AddressHeaderFlags::Nodad;
+            flags |= AddressFlags::Nodad;
             if address.resolver {
                 let mut lifetimes = CacheInfo::default();
                 lifetimes.ifa_preferred = 0;
@@ -351,6 +361,7 @@ fn describe(message: &mut AddressMessage, address: Address) {
             }
         }
     }
+    message.attributes.push(AddressAttribute::Flags(flags));
 }
 
 fn route(index: u32, net: IpNet) -> RouteMessage {
@@ -379,6 +390,7 @@ pub(crate) fn link(message: &LinkMessage) -> Link {
         up: message.header.flags.contains(LinkFlags::Up),
         loopback: message.header.flags.contains(LinkFlags::Loopback),
         wireguard: false,
+        bridge: false,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -386,6 +398,7 @@ pub(crate) fn link(message: &LinkMessage) -> Link {
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::LinkInfo(info) => {
                 link.wireguard = info.contains(&LinkInfo::Kind(InfoKind::Wireguard));
+                link.bridge = info.contains(&LinkInfo::Kind(InfoKind::Bridge));
             }
             _ => {}
         }

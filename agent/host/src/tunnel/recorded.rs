@@ -136,7 +136,7 @@ mod tests {
         let first = tunnel.apply(&plan).await.unwrap();
         assert_eq!(
             (first.peers_added, first.addresses, first.routes),
-            (2, 1, 1)
+            (2, 1, 2)
         );
         assert!(!tunnel.apply(&plan).await.unwrap().changed());
         assert_eq!(tunnel.counts(), (2, 1));

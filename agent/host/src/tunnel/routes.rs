@@ -1,17 +1,17 @@
 //! What the host's network looks like without the tunnel: its addresses, and
 //! whether an overlay range is in use already.
 
-use std::{fmt, io, net::IpAddr};
+use std::{collections::BTreeMap, fmt, io, net::IpAddr};
 
 use ipnet::IpNet;
 use rtnetlink::packet_route::{
     address::{AddressFlags, AddressMessage},
-    route::{RouteMessage, RouteType},
+    route::{RouteHeader, RouteMessage, RouteType},
 };
 
 use super::{
     TunnelError,
-    interface::{Link, Netlink, address, destination, flags, output_interface},
+    interface::{Link, Netlink, address, destination, flags, metric, output_interface},
 };
 
 /// A local network that overlaps an overlay range.
@@ -56,6 +56,8 @@ pub async fn clashing_route(
 
 /// Addresses of this host that others may reach it at, with their interfaces:
 /// global scope, in use, on interfaces that are up. No loopback, no link-local.
+/// First those of the interface that the default route leaves by, last those of
+/// bridges, which mostly lead to containers.
 ///
 /// # Errors
 /// The kernel's, when its tables can't be read.
@@ -63,23 +65,42 @@ pub async fn local_addresses() -> Result<Vec<(String, IpAddr)>, TunnelError> {
     let tables = Tables::read()
         .await
         .map_err(|source| TunnelError::system("read the host's addresses", source))?;
-    let mut addresses: Vec<(String, IpAddr)> = tables
+    let ranks = tables.ranks();
+    let mut addresses: Vec<(Rank, String, IpAddr)> = tables
         .addresses
         .iter()
         .filter(|message| reachable(message))
         .filter_map(|message| {
             let link = tables.link(message.header.index)?;
+            let other = if link.bridge {
+                Rank::Bridge
+            } else {
+                Rank::Other
+            };
+            let rank = ranks.get(&link.index).copied().unwrap_or(other);
             (link.up && !link.loopback)
-                .then(|| Some((link.name.clone(), address(message)?.addr())))?
+                .then(|| Some((rank, link.name.clone(), address(message)?.addr())))?
         })
         .collect();
     addresses.sort();
     addresses.dedup();
-    Ok(addresses)
+    Ok(addresses
+        .into_iter()
+        .map(|(_, interface, ip)| (interface, ip))
+        .collect())
+}
+
+/// How likely others reach an interface's addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// A default route of this metric leaves by it.
+    Default(u32),
+    Other,
+    Bridge,
 }
 
 struct Tables {
-    links: std::collections::BTreeMap<u32, Link>,
+    links: BTreeMap<u32, Link>,
     addresses: Vec<AddressMessage>,
     routes: Vec<RouteMessage>,
 }
@@ -96,6 +117,24 @@ impl Tables {
 
     fn link(&self, index: u32) -> Option<&Link> {
         self.links.get(&index)
+    }
+
+    /// The interfaces that default routes leave by.
+    fn ranks(&self) -> BTreeMap<u32, Rank> {
+        let mut ranks = BTreeMap::new();
+        let routes = self.routes.iter().filter(|message| {
+            message.header.kind == RouteType::Unicast
+                && message.header.destination_prefix_length == 0
+                && message.header.table == RouteHeader::RT_TABLE_MAIN
+        });
+        for message in routes {
+            if let Some(index) = output_interface(message) {
+                let rank = Rank::Default(metric(message).unwrap_or(0));
+                let best = ranks.entry(index).or_insert(rank);
+                *best = rank.min(*best);
+            }
+        }
+        ranks
     }
 
     /// Networks in use. A route to nowhere isn't a use: `unreachable 10.0.0.0/8`

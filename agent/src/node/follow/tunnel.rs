@@ -76,7 +76,6 @@ impl TunnelKeeper {
                     self.overlay.enforce(true).await;
                     self.news.notify_one();
                 }
-                due = false;
             }
             tokio::select! {
                 changed = views.changed() => {
@@ -96,6 +95,8 @@ impl TunnelKeeper {
                 () = self.host.overlay.changed() => {
                     clock.sleep(NEWS).await;
                     self.news.notify_one();
+                    // It may have been of the tunnel's own addresses or routes.
+                    due = true;
                 }
                 () = clock.sleep(pause) => due = true,
             }
