@@ -88,6 +88,8 @@ pub struct HostNetworks {
     pub containers: BTreeSet<Containers>,
     /// The host's own addresses on interfaces other than the tunnel's.
     pub own: BTreeSet<LanAddress>,
+    /// The networks of those addresses.
+    pub own_networks: BTreeSet<IpNet>,
     /// Gateways of its default routes, and its name servers on the same link.
     pub neighbours: BTreeSet<LanAddress>,
 }
@@ -114,6 +116,9 @@ pub struct FilterPlan {
     /// As `lan_own`, gateways and name servers of a LAN with that range.
     #[serde(default)]
     pub lan_neighbours: BTreeSet<LanAddress>,
+    /// Networks of the host that overlap the overlay's, for people to know.
+    #[serde(default)]
+    pub lan_networks: BTreeSet<IpNet>,
 }
 
 /// A route of the overlay's own routing table.
@@ -160,7 +165,14 @@ impl FilterPlan {
             }
             found
         };
+        let overlaps = |lan: &IpNet| {
+            let mut overlay = networks.iter();
+            overlay.any(|net| net.contains(lan) || lan.contains(net))
+        };
+        let lans = host.own_networks.iter().filter(|lan| overlaps(lan));
+        let lan_networks = lans.take(limits::LAN_EXCEPTIONS).copied().collect();
         Self {
+            lan_networks,
             lan_own: excepted(&host.own),
             lan_neighbours: excepted(&host.neighbours),
             containers: bounded(&host.containers, &interface),

@@ -2,6 +2,7 @@
 //! forwarding hosts can do with overlay addresses, and what goes on working.
 
 mod containers;
+mod dhcp;
 mod docker;
 mod firewalls;
 mod forwarding;

@@ -80,6 +80,7 @@ fn conclude(
     HostNetworks {
         containers: containers.collect(),
         own: own.collect(),
+        own_networks: nets.iter().map(|(_, _, net)| net.trunc()).collect(),
         neighbours: gateways.chain(servers).collect(),
     }
 }

@@ -100,9 +100,19 @@ fn lan_overlap(plan: &FilterPlan) -> Option<Finding> {
     } else {
         format!("of its hosts only {} is reached", near.join(", "))
     };
+    let list = |nets: &mut dyn Iterator<Item = &IpNet>| {
+        let nets: Vec<String> = nets.map(ToString::to_string).collect();
+        nets.join(", ")
+    };
+    let overlaps = |net: &&IpNet| {
+        let mut lans = plan.lan_networks.iter();
+        lans.any(|lan| net.contains(lan) || lan.contains(*net))
+    };
     let text = format!(
-        "the LAN on {} has the overlay's address range: {reached} from here",
-        own.interface
+        "the LAN on {} ({}) has the overlay's address range ({}): {reached} from here",
+        own.interface,
+        list(&mut plan.lan_networks.iter()),
+        list(&mut plan.networks.iter().filter(overlaps)),
     );
     let remedy = "Give that LAN another range";
     Some(Finding::new(
