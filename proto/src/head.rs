@@ -7,7 +7,7 @@
 #![allow(missing_docs, reason = "the names say it")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -111,6 +111,11 @@ pub struct Announcement {
     pub holds: Vec<Hold>,
     /// The newest rules of the ledger that its build knows.
     pub rules: u32,
+    /// Another machine runs with its key.
+    pub cloned: bool,
+    /// Those of its services that nothing checks: they count as healthy, and
+    /// nobody knows whether they are.
+    pub unchecked: BTreeSet<Label>,
 }
 
 /// A node's WireGuard interface.
@@ -149,6 +154,8 @@ mod kind {
     pub const SERVICE: u16 = 4;
     pub const HOLD: u16 = 5;
     pub const RULES: u16 = 6;
+    pub const CLONED: u16 = 7;
+    pub const UNCHECKED: u16 = 8;
 }
 
 impl Announcement {
@@ -177,6 +184,14 @@ impl Announcement {
         if self.rules > 0 {
             items.push(item(kind::RULES, codec::encode(&self.rules)));
         }
+        if self.cloned {
+            items.push(item(kind::CLONED, Vec::new()));
+        }
+        items.extend(
+            self.unchecked
+                .iter()
+                .map(|name| item(kind::UNCHECKED, codec::encode(name))),
+        );
         codec::encode(&items)
     }
 
@@ -219,6 +234,11 @@ impl Announcement {
                 self.holds.push(codec::decode(&item.data, 64).ok()?);
             }
             kind::RULES => self.rules = codec::decode(&item.data, 8).ok()?,
+            kind::CLONED => self.cloned = true,
+            kind::UNCHECKED => {
+                let name: Label = codec::decode(&item.data, 64).ok()?;
+                self.unchecked.insert(name);
+            }
             _ => {}
         }
         Some(())

@@ -261,6 +261,13 @@ impl Zone {
 
     /// The name itself, or the wildcard that stands for it; with it, whether
     /// it is the name itself.
+    /// Whether it says just that of just that name.
+    pub fn holds(&self, name: &DomainName, data: &Rdata) -> bool {
+        let sets = self.names.get(name).map(|node| node.sets.as_slice());
+        let mut sets = sets.unwrap_or_default().iter();
+        sets.any(|set| set.data.contains(data))
+    }
+
     fn find(&self, name: &DomainName) -> Option<(&Node, bool)> {
         if let Some(node) = self.names.get(name) {
             return Some((node, true));

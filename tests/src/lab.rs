@@ -211,6 +211,61 @@ impl Lab {
         );
     }
 
+    /// Makes the way to each host narrower than its cable, by a router that says
+    /// nothing of it.
+    pub fn narrow(&self, mtu: u32) {
+        let mtu = mtu.to_string();
+        for host in &self.hosts {
+            self.router.shell(
+                r#"ip route replace "$2" dev "$1" src 192.0.2.1 mtu lock "$4"
+                   ip -6 route replace "$3" dev "$1" metric 256 mtu lock "$4""#,
+                &[
+                    &format!("h{}", host.index),
+                    &host.ipv4.to_string(),
+                    &host.ipv6.to_string(),
+                    &mtu,
+                ],
+            );
+        }
+        self.router.shell(
+            "nft add table inet silence
+             nft 'add chain inet silence out { type filter hook output priority 0; }'
+             nft 'add rule inet silence out icmp type destination-unreachable drop'
+             nft 'add rule inet silence out icmpv6 type packet-too-big drop'",
+            &[],
+        );
+    }
+
+    /// Drops packets between hosts that have more than so many bytes.
+    pub fn lose_larger(&self, bytes: u32) {
+        self.router.shell(
+            r#"nft add table inet narrow
+               nft 'add chain inet narrow forward { type filter hook forward priority 0; }'
+               nft "add rule inet narrow forward meta length > $1 drop""#,
+            &[&bytes.to_string()],
+        );
+    }
+
+    /// Gives a host other addresses below the overlay, none of IPv6; returns the
+    /// new one.
+    pub fn renumber(&self, host: &Host) -> Ipv4Addr {
+        let [.., last] = host.ipv4.octets();
+        let new = Ipv4Addr::new(203, 0, 113, last);
+        let text = new.to_string();
+        host.namespace.shell(
+            r#"ip address flush dev eth0 scope global
+               ip address add "$1" peer 192.0.2.1 dev eth0
+               ip route add default via 192.0.2.1 dev eth0 onlink"#,
+            &[&text],
+        );
+        self.router.shell(
+            r#"ip address flush dev "$1" scope global
+               ip address add 192.0.2.1 peer "$2" dev "$1""#,
+            &[&format!("h{}", host.index), &text],
+        );
+        new
+    }
+
     /// Takes the host's cable out, or puts it back.
     ///
     /// # Panics

@@ -104,3 +104,31 @@ fn records_that_can_not_be_are_refused_with_what_to_do() {
         }
     });
 }
+
+#[test]
+fn a_record_that_a_service_of_its_name_hides_is_not_said_to_be_answered() {
+    let Some(lab) = Lab::new(1) else { return };
+    let [alpha] = lab.mesh();
+    let _ = alpha
+        .cli(&["service", "add", "photos", "--port", "80"])
+        .ok();
+    let own = alpha.overlay_ipv4("alpha");
+    alpha.wait_answer(&["photos.lab.internal", "A"], &[&own]);
+    let add = |record: &[&str]| alpha.json(&[&["record", "add"], record].concat());
+    let told = add(&["photos", "A", "192.0.2.9"]);
+    assert_eq!(told["answered"], false, "{told}");
+    let told = add(&["photos", "TXT", "holidays"]);
+    assert_eq!(told["answered"], true, "{told}");
+    let listed = alpha.json(&["record", "list"]);
+    let answered = |rtype: &str| {
+        let rows = listed.as_array().expect("rows");
+        let row = rows.iter().find(|row| row["type"] == rtype);
+        row.map(|row| row["answered"].clone())
+    };
+    assert_eq!(answered("A"), Some(false.into()), "{listed}");
+    assert_eq!(answered("TXT"), Some(true.into()), "{listed}");
+    alpha.refused(
+        &["record", "add", "tv.example.com", "A", "192.0.2.9"],
+        "not below",
+    );
+}

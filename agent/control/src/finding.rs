@@ -43,6 +43,14 @@ pub mod code {
     pub const DNS_PORT_TAKEN: &str = "dns-port-taken";
     /// The mesh's names aren't answered where they should be.
     pub const DNS_NOT_ANSWERED: &str = "dns-not-answered";
+    /// Packets go into the tunnel to live nodes, and nothing comes back.
+    pub const TUNNEL_SILENT: &str = "tunnel-silent";
+    /// Live nodes aren't connected with this one.
+    pub const PEER_UNREACHED: &str = "peer-unreached";
+    /// Nodes fell silent without a goodbye.
+    pub const PEER_SILENT: &str = "peer-silent";
+    /// No other node answers.
+    pub const ALONE: &str = "alone";
     /// A LAN has the overlay's address range.
     pub const LAN_OVERLAP: &str = "lan-overlap";
     /// Programs on this host don't find the mesh's names.

@@ -26,6 +26,7 @@ requests! {
         looks GET "/v1/peers": Peers(PeersRequest) -> Vec<Peer>,
         looks GET "/v1/ping": Ping(PingRequest) -> PingReply where PingRequest::in_bounds,
         changes POST "/v1/tunnel/rekey": Rekey(RekeyRequest) -> Rekeyed,
+        changes POST "/v1/seeds": SeedAdd(SeedAddRequest) -> SeedAdded,
         changes POST "/v1/leave": Leave(LeaveRequest) -> Left,
     }
 }
@@ -61,6 +62,14 @@ impl PingRequest {
 /// one is in use still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RekeyRequest {}
+
+/// Asks a member at an address, and keeps that for when nobody is found. With
+/// [`ErrorCode::Unavailable`] no member answered there, and nothing was kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedAddRequest {
+    /// `host`, `host:port`, `[v6]:port`.
+    pub address: String,
+}
 
 /// Takes this node out of the mesh, or takes the next step towards it: to be
 /// asked again until it has left. The agent ends then.
@@ -195,8 +204,11 @@ pub struct ServiceStatus {
     /// Name of the node that runs it.
     pub node: String,
     pub port: u16,
-    /// Whether its node is live and its check passes.
+    /// Whether its node is live and its check passes, where it has one.
     pub healthy: bool,
+    /// Whether anything checks it.
+    #[serde(default = "crate::services::checked")]
+    pub checked: bool,
 }
 
 /// A service whose name isn't granted.
@@ -218,6 +230,24 @@ pub struct Peer {
     pub rtt_ms: Option<f64>,
     /// Whether the tunnel to it has a pre-shared key.
     pub psk: bool,
+    /// Seconds since its agent was heard; null where it wasn't since this one
+    /// started.
+    #[serde(default)]
+    pub seen_s: Option<u64>,
+    /// Null where there is no tunnel to it.
+    #[serde(default)]
+    pub tunnel: Option<PeerTunnel>,
+}
+
+/// What the tunnel's device says of a peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerTunnel {
+    /// Where its packets go.
+    pub endpoint: Option<SocketAddr>,
+    /// Seconds since the last handshake; null for never.
+    pub handshake_s: Option<u64>,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
 }
 
 /// The answer to `ping`.
@@ -238,15 +268,28 @@ pub struct PingReply {
 }
 
 /// The tunnel to a peer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TunnelPing {
     /// Whether a packet came back through it during this ping.
     #[serde(default)]
     pub works: bool,
+    /// Pings through it, a small one and one that fills its packets; none where
+    /// this host lets the agent send none.
+    #[serde(default)]
+    pub packets: Vec<TunnelPacket>,
     /// Whether a handshake was made lately enough for packets to pass.
     pub handshake: bool,
     /// How long ago the last one was made, in seconds; null for never.
     pub age_s: Option<u64>,
+}
+
+/// One ping through a tunnel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TunnelPacket {
+    /// Its size with its IP header.
+    pub bytes: u32,
+    /// Until its reply, in milliseconds; null where none came.
+    pub rtt_ms: Option<f64>,
 }
 
 /// This node's WireGuard keys, in base64.
@@ -255,6 +298,14 @@ pub struct Rekeyed {
     /// The one in use now.
     pub key: String,
     pub previous: String,
+}
+
+/// Who answered at an address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedAdded {
+    /// Its name, as far as it is known here.
+    pub node: String,
+    pub address: SocketAddr,
 }
 
 /// How far leaving has come.

@@ -51,4 +51,12 @@ pub struct RecordRow {
     pub public: bool,
     /// Name of the node that added it.
     pub owner: String,
+    /// Whether this node answers it: a node or a service of that name comes first.
+    #[serde(default = "answered")]
+    pub answered: bool,
+}
+
+/// What an agent means that says nothing of it.
+fn answered() -> bool {
+    true
 }

@@ -79,12 +79,20 @@ pub struct ServiceRow {
     pub node: String,
     pub port: u16,
     pub proto: Protocol,
-    /// Whether its node is live and its check passes.
+    /// Whether its node is live and its check passes, where it has one.
     pub healthy: bool,
+    /// Whether anything checks it.
+    #[serde(default = "checked")]
+    pub checked: bool,
     /// Its check; known of this node's own services only.
     pub check: Option<String>,
     /// Whether the name is granted to its node.
     pub granted: bool,
     /// Why the last check failed; known of this node's own services only.
     pub last_error: Option<String>,
+}
+
+/// What an agent means that says nothing of it.
+pub(crate) fn checked() -> bool {
+    true
 }

@@ -130,6 +130,7 @@ pub fn sample_status() -> Status {
             node: "alpha".into(),
             port: 8080,
             healthy: true,
+            checked: true,
         }],
         pending: vec![Pending {
             name: "wiki".into(),

@@ -95,6 +95,8 @@ async fn each_request(each: &mut impl EachRequest) {
     let (node, count) = (label("beta"), limits::PINGS);
     each.visit(PingRequest { node, count }).await;
     each.visit(RekeyRequest {}).await;
+    let address = "192.0.2.1".to_owned();
+    each.visit(SeedAddRequest { address }).await;
     each.visit(LeaveRequest {}).await;
 
     each.visit(InviteRequest {
@@ -308,6 +310,7 @@ fn requests_are_where_older_commands_and_scripts_ask_them() {
 /v1/requests/deny POST changes
 /v1/roles POST changes
 /v1/roles/word POST changes
+/v1/seeds POST changes
 /v1/services GET looks
 /v1/services POST changes
 /v1/services/{name} DELETE changes
@@ -602,7 +605,7 @@ fn the_field_names_of_status_are_those_that_scripts_read() {
                 {"name": "beta", "id": "abcd", "addresses": ["10.9.0.2", "fd00::2"],
                  "roles": ["admin"], "live": false, "path": "none", "held": false},
             ],
-            "services": [{"name": "photos", "node": "alpha", "port": 8080, "healthy": true}],
+            "services": [{"name": "photos", "node": "alpha", "port": 8080, "healthy": true, "checked": true}],
             "pending": [{"name": "wiki", "reason": "the CA is not reached"}],
             "counters": {"dns_queries": 5},
             "overlay": {
@@ -623,10 +626,23 @@ fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
         endpoint: "192.0.2.1:51819".parse().ok(),
         rtt_ms: Some(1.5),
         psk: true,
+        seen_s: Some(2),
+        tunnel: Some(PeerTunnel {
+            endpoint: "192.0.2.1:51820".parse().ok(),
+            handshake_s: None,
+            rx_bytes: 1,
+            tx_bytes: 2,
+        }),
     };
     assert_eq!(
         serde_json::to_value(peer).unwrap(),
-        json!({"name": "beta", "path": "relay", "endpoint": "192.0.2.1:51819", "rtt_ms": 1.5, "psk": true})
+        json!({
+            "name": "beta", "path": "relay", "endpoint": "192.0.2.1:51819", "rtt_ms": 1.5,
+            "psk": true, "seen_s": 2,
+            "tunnel": {
+                "endpoint": "192.0.2.1:51820", "handshake_s": null, "rx_bytes": 1, "tx_bytes": 2,
+            },
+        })
     );
     assert_eq!(
         serde_json::to_value(sample_ca_status()).unwrap(),
@@ -664,6 +680,7 @@ fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
         port: 8080,
         proto: Protocol::Tcp,
         healthy: false,
+        checked: true,
         check: Some("tcp".into()),
         granted: true,
         last_error: Some("connection refused".into()),
@@ -671,7 +688,7 @@ fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
     assert_eq!(
         serde_json::to_value(service).unwrap(),
         json!({
-            "name": "photos", "node": "alpha", "port": 8080, "proto": "tcp", "healthy": false,
+            "name": "photos", "node": "alpha", "port": 8080, "proto": "tcp", "healthy": false, "checked": true,
             "check": "tcp", "granted": true, "last_error": "connection refused",
         })
     );
@@ -699,12 +716,13 @@ fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
         value: "192.0.2.9".into(),
         public: false,
         owner: "alpha".into(),
+        answered: true,
     };
     assert_eq!(
         serde_json::to_value(record).unwrap(),
         json!({
             "name": "tv.in.example.org.", "type": "A", "value": "192.0.2.9",
-            "public": false, "owner": "alpha",
+            "public": false, "owner": "alpha", "answered": true,
         })
     );
 }

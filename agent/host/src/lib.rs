@@ -14,6 +14,7 @@ mod clock;
 mod command;
 pub mod disk;
 pub mod duration;
+mod echo;
 mod file_set;
 pub mod holder;
 pub mod key_files;

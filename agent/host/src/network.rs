@@ -90,6 +90,14 @@ pub trait Network: Send + Sync {
     /// # Errors
     /// Why it could not be opened.
     async fn probe_tcp(&self, address: SocketAddr) -> io::Result<()>;
+    /// Sends a ping in a packet of `bytes` bytes, and waits for its reply, without
+    /// an end.
+    ///
+    /// # Errors
+    /// Why none can be sent.
+    async fn echo(&self, _address: IpAddr, _bytes: usize) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Fetches `path` by HTTP/1.1 and returns the status code.
     ///
     /// # Errors

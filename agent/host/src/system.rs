@@ -19,6 +19,7 @@ use tokio::{
 use super::{
     Clock, Host, Mono, Network, Presence, Stream, TcpListener, Tunnels,
     disk::SystemDisk,
+    echo,
     holder::{self, Holder, Kind},
     http_status,
     keys::SystemKeys,
@@ -178,6 +179,10 @@ impl Network for SystemNetwork {
     async fn probe_tcp(&self, address: SocketAddr) -> io::Result<()> {
         timeout(PROBE, TcpStream::connect(address)).await??;
         Ok(())
+    }
+
+    async fn echo(&self, address: IpAddr, bytes: usize) -> io::Result<()> {
+        echo::echo(address, bytes).await
     }
 
     async fn probe_http(&self, address: SocketAddr, host: &str, path: &str) -> io::Result<u16> {

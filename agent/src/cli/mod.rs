@@ -38,6 +38,7 @@ mod role;
 mod root_key;
 mod root_word;
 mod run;
+mod seed;
 mod service;
 mod start;
 mod status;
@@ -93,6 +94,9 @@ enum Command {
     Peers(network::PeersArguments),
     Ping(network::PingArguments),
     Wait(wait::Arguments),
+    /// Tell this node where another one is.
+    #[command(subcommand)]
+    Seed(seed::Command),
     /// Manage this node's tunnel.
     #[command(subcommand)]
     Tunnel(tunnel::Command),
@@ -203,6 +207,7 @@ async fn execute(command: Command, context: &mut Context) -> Result<(), Failure>
         Command::Peers(arguments) => network::peers(&arguments, &context.client()).await,
         Command::Ping(arguments) => network::ping(&arguments, &context.client()).await,
         Command::Wait(arguments) => wait::wait(&arguments, &context.client()).await,
+        Command::Seed(command) => seed::run(command, &context.client()).await,
         Command::Tunnel(command) => tunnel::run(command, &context.client()).await,
         Command::Service(command) => service::run(command, &context.client()).await,
         Command::Record(command) => record::run(command, &context.client()).await,

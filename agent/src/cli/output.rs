@@ -130,6 +130,16 @@ pub fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String 
     out
 }
 
+/// Whether a service is healthy. One that nothing checks isn't known to be, as
+/// long as its node lives.
+pub fn health(healthy: bool, checked: bool) -> String {
+    if healthy && !checked {
+        "unchecked".into()
+    } else {
+        yes_no(healthy)
+    }
+}
+
 /// `yes` or `no`.
 pub fn yes_no(flag: bool) -> String {
     if flag { "yes" } else { "no" }.to_string()

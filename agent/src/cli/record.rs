@@ -13,7 +13,7 @@ use super::{
 use crate::control::{
     Client,
     node::StatusRequest,
-    records::{RecordAddRequest, RecordListRequest, RecordRmRequest},
+    records::{RecordAddRequest, RecordListRequest, RecordRmRequest, RecordRow},
 };
 
 #[derive(Debug, clap::Subcommand)]
@@ -137,10 +137,17 @@ async fn add(arguments: AddArguments, client: &Client) -> Result<(), Failure> {
         } else {
             ""
         };
-        format!(
-            "{} {} {} is answered on every machine{whom}\n",
-            row.name, row.rtype, row.value
-        )
+        let RecordRow {
+            name, rtype, value, ..
+        } = &row;
+        if row.answered {
+            format!("{name} {rtype} {value} is answered on every machine{whom}\n")
+        } else {
+            format!(
+                "{name} {rtype} {value} is kept and not answered: a service, a node or an alias of \
+                 that name comes first; see `agent dns query {name}`\n"
+            )
+        }
     })
 }
 
@@ -164,12 +171,13 @@ async fn list(arguments: &ListArguments, client: &Client) -> Result<(), Failure>
             record.rtype.clone(),
             record.value.clone(),
             yes_no(record.public),
+            yes_no(record.answered),
             record.owner.clone(),
         ]
     });
     arguments.output.print(&records, || {
         table(
-            ["NAME", "TYPE", "VALUE", "PUBLIC", "BY"],
+            ["NAME", "TYPE", "VALUE", "PUBLIC", "ANSWERED", "BY"],
             &rows.collect::<Vec<_>>(),
         )
     })
@@ -182,6 +190,12 @@ fn owner(typed: &str, domain: &MeshDomain) -> Result<DomainName, Failure> {
         Some(full) => full.to_string(),
         None if lower == "@" || lower == domain.as_str() => domain.to_string(),
         None if domain.contains(&lower) => lower,
+        None if is_foreign(&lower, domain) => {
+            return Err(Failure::usage(format!(
+                "{lower} is not below {domain}; records of other domains belong to their own name \
+                 servers. If you mean {lower}.{domain}, write it in full"
+            )));
+        }
         None => format!("{lower}.{domain}"),
     };
     if full != domain.as_str() && !domain.contains(&full) {
@@ -190,6 +204,15 @@ fn owner(typed: &str, domain: &MeshDomain) -> Result<DomainName, Failure> {
         )));
     }
     full.parse().map_err(Failure::usage)
+}
+
+/// Whether a name looks like a full one of another domain: short names have at
+/// most one dot, but for those of services (RFC 2782).
+fn is_foreign(lower: &str, domain: &MeshDomain) -> bool {
+    let own_top = domain.as_str().rsplit('.').next();
+    let dots = lower.matches('.').count();
+    let of_service = lower.split('.').any(|label| label.starts_with('_'));
+    dots > 1 && !of_service || dots > 0 && lower.rsplit('.').next() == own_top
 }
 
 /// The value with a full name where it ends with a host: one without a dot is
@@ -221,12 +244,20 @@ mod tests {
             ("IN.example.org", "in.example.org."),
             ("_dmarc", "_dmarc.in.example.org."),
             ("a.b", "a.b.in.example.org."),
+            ("_imaps._tcp.mail", "_imaps._tcp.mail.in.example.org."),
             ("tv.in.example.org", "tv.in.example.org."),
             ("tv.in.example.org.", "tv.in.example.org."),
         ] {
             assert_eq!(owner(typed, &domain()).unwrap().to_string(), full);
         }
-        for typed in ["tv.example.com.", "", "a..b", "example.org."] {
+        for typed in [
+            "tv.example.com.",
+            "tv.example.com",
+            "example.org",
+            "",
+            "a..b",
+            "example.org.",
+        ] {
             let failure = owner(typed, &domain()).unwrap_err();
             assert_eq!(failure.code, super::super::failure::USAGE, "{typed}");
         }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{
     failure::Failure,
     init::{self, node_name},
-    output::{Output, or_dash, table, yes_no},
+    output::{Output, health, or_dash, table, yes_no},
 };
 use crate::{
     control::{
@@ -153,7 +153,7 @@ async fn list(arguments: &ListArguments, client: &Client) -> Result<(), Failure>
             service.name.clone(),
             service.node.clone(),
             format!("{}/{}", service.port, service.proto),
-            yes_no(service.healthy),
+            health(service.healthy, service.checked),
             yes_no(service.granted),
             or_dash(service.check.as_ref()),
             or_dash(service.last_error.as_ref()),

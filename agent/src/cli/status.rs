@@ -7,7 +7,7 @@ use innermesh_proto::filter::nft::Dropped;
 use super::{
     failure::Failure,
     init,
-    output::{self, Output, table, yes_no},
+    output::{self, Output, health, table, yes_no},
 };
 use crate::control::{
     Client,
@@ -115,7 +115,7 @@ fn text(status: &Status) -> String {
                     s.name.clone(),
                     s.node.clone(),
                     s.port.to_string(),
-                    yes_no(s.healthy),
+                    health(s.healthy, s.checked),
                 ]
             })
             .collect();

@@ -183,7 +183,7 @@ impl Applicant<'_> {
     /// Connects, looks at the mesh, and leaves the request.
     async fn begin(&self) -> Result<(Channel, Own), JoinError> {
         let keys = &*self.host.keys;
-        let channel = seed::connect(self.host, &self.options.seed, self.transport).await?;
+        let channel = seed::connect(self.host, &self.options.seed, &[], self.transport).await?;
         let hello: JoinHello = seed::ask(&channel, method::JOIN, &JoinQuery::Hello, STEP).await?;
         let genesis =
             State::genesis(&hello.genesis, keys).map_err(|e| JoinError::Seeded(e.to_string()))?;
@@ -271,7 +271,7 @@ impl Applicant<'_> {
     async fn again(&self, end: Mono) -> Result<Channel, JoinError> {
         let clock = &self.host.clock;
         loop {
-            match seed::connect(self.host, &self.options.seed, self.transport).await {
+            match seed::connect(self.host, &self.options.seed, &[], self.transport).await {
                 Ok(channel) => return Ok(channel),
                 Err(error) if clock.now() >= end => return Err(error),
                 Err(_) => clock.sleep(PAUSE).await,

@@ -77,7 +77,7 @@ async fn with_seed(
     identity: &Arc<dyn NodeKey>,
     transport: &Transport,
 ) -> Result<JoinReport, JoinError> {
-    let channel = seed::connect(host, &options.seed, transport).await?;
+    let channel = seed::connect(host, &options.seed, &token.addresses(), transport).await?;
     let hello: JoinHello = seed::ask(&channel, method::JOIN, &JoinQuery::Hello, STEP).await?;
     let genesis = State::genesis(&hello.genesis, &*host.keys)
         .map_err(|e| JoinError::Seeded(e.to_string()))?;
@@ -194,8 +194,9 @@ impl TokenHolder<'_> {
 /// Where to start from when no peer is known: who answered, then those that
 /// the token names.
 fn seeds(remote: SocketAddr, token: &Token) -> Vec<SocketAddr> {
-    let named = token.seeds.iter().filter_map(|seed| seed.parse().ok());
-    let mut seeds: Vec<SocketAddr> = std::iter::once(remote).chain(named).collect();
+    let mut seeds: Vec<SocketAddr> = std::iter::once(remote)
+        .chain(token.addresses().into_iter().filter(|seed| *seed != remote))
+        .collect();
     seeds.truncate(limits::ENDPOINTS);
     seeds
 }

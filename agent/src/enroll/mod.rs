@@ -14,6 +14,7 @@ pub mod refetch;
 mod seed;
 pub mod token;
 
+pub(crate) use self::seed::parse_seed;
 pub use self::{
     ask::{AskOptions, AskStep, ask},
     init::{InitError, InitOptions, InitReport, init},

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use innermesh_proto::{codec, crypto::PublicKey, ledger::State, limits, rpc::Failure};
 use ipnet::IpNet;
 
@@ -22,6 +23,10 @@ use crate::{
 pub const DEFAULT_PORT: u16 = 51819;
 /// How long one step with a seed may take.
 pub(super) const STEP: Duration = Duration::from_secs(10);
+/// How long after one address the next is tried beside it (RFC 8305 section 5).
+const BESIDE: Duration = Duration::from_millis(250);
+/// Most addresses that are tried.
+const TRIED: usize = 16;
 
 /// Whether this machine is in no mesh yet.
 pub(super) async fn check_free(host: &Host) -> Result<(), JoinError> {
@@ -72,21 +77,34 @@ pub(super) async fn check_clash(
     Ok(())
 }
 
-/// Connects to the first of the seed's addresses that answers.
+/// Connects to the first that answers of the seed's addresses and `others`, each
+/// tried soon after the one before: what is said first is preferred.
 pub(super) async fn connect(
     host: &Host,
     seed: &str,
+    others: &[SocketAddr],
     transport: &Transport,
 ) -> Result<Channel, JoinError> {
     let (name, port) = parse_seed(seed)?;
-    let addresses = host
-        .net
-        .resolve(&name, port)
-        .await
-        .map_err(|e| JoinError::Resolve(name.clone(), e))?;
-    let mut why = "it has no address".to_string();
-    for address in addresses {
-        match transport.dial_unregistered(address, None).await {
+    let (mut addresses, mut why) = match host.net.resolve(&name, port).await {
+        Ok(found) => (found, "it has no address".to_string()),
+        Err(error) if others.is_empty() => return Err(JoinError::Resolve(name, error)),
+        Err(error) => (Vec::new(), error.to_string()),
+    };
+    for other in others {
+        if !addresses.contains(other) {
+            addresses.push(*other);
+        }
+    }
+    let dials = addresses.into_iter().take(TRIED).zip(0..);
+    let mut dials: FuturesUnordered<_> = dials
+        .map(|(address, place)| async move {
+            host.clock.sleep(BESIDE * place).await;
+            transport.dial_unregistered(address, None).await
+        })
+        .collect();
+    while let Some(dialed) = dials.next().await {
+        match dialed {
             Ok(channel) => return Ok(channel),
             Err(error) => why = error.to_string(),
         }
@@ -104,7 +122,7 @@ pub(super) fn unreachable(seed: &str, why: &str) -> JoinError {
 }
 
 /// Host and port of `host`, `host:port`, `v6`, `[v6]` or `[v6]:port`.
-fn parse_seed(seed: &str) -> Result<(String, u16), JoinError> {
+pub(crate) fn parse_seed(seed: &str) -> Result<(String, u16), JoinError> {
     let bad = || JoinError::Seed(seed.chars().take(200).collect());
     if let Ok(ip) = seed.parse::<IpAddr>() {
         return Ok((ip.to_string(), DEFAULT_PORT));

@@ -3,7 +3,7 @@
 
 #![allow(missing_docs, reason = "the names say it")]
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use data_encoding::BASE64URL_NOPAD;
 use innermesh_proto::{
@@ -103,6 +103,12 @@ impl Token {
 
     pub fn to_text(&self) -> String {
         format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&codec::encode(self)))
+    }
+
+    /// Where it says that members answer.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let seeds = self.seeds.iter();
+        seeds.filter_map(|seed| seed.parse().ok()).collect()
     }
 
     /// From its text.

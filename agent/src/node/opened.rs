@@ -106,6 +106,8 @@ pub(super) async fn open(
         services: services.instances(),
         holds: holds.own(),
         rules: config.known_rules,
+        cloned: false,
+        unchecked: services.unchecked(),
     };
     let gossip = open_gossip(&host, &key, &ledger, &nudge, &transport, announcement).await?;
     ledger_follow::start(&host, me, ledger.clone(), transport.clone(), nudge.clone());

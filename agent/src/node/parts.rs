@@ -27,6 +27,7 @@ use crate::{
             overlay::OverlayKeeper,
             page::{Page, PageKeeper},
             program_certs::CertKeeper,
+            reach::Reach,
             resolver::{About, ResolverKeeper},
             tunnel::TunnelKeeper,
             tunnel_keys::TunnelKeyKeeper,
@@ -63,6 +64,7 @@ pub(super) struct Parts {
     zone: ZonePublisher,
     announcer: Announcer,
     progress: watch::Sender<TunnelProgress>,
+    reach: Arc<Reach>,
     overlay: Arc<OverlayKeeper>,
     standing: Arc<Membership>,
     membership: Arc<MembershipKeeper>,
@@ -127,6 +129,7 @@ impl Parts {
             lists: Arc::default(),
             page: Arc::default(),
             cut_off: CutOffWatch::new(&node, tunnel.clone(), progress.clone()),
+            reach: Reach::new(&node, tunnel.clone(), progress.clone()),
             requests: Arc::new(Requests::new(&node)),
             names: Arc::new(NameClaimer::new(&node, services.clone())),
             holds: Arc::new(HoldKeeper::new(&node, announcer.clone())),
@@ -232,6 +235,7 @@ impl Parts {
         tasks.spawn(tunnel.run());
         tasks.spawn(self.resolver.clone().run());
         tasks.spawn(self.tunnel_keys.clone().run());
+        tasks.spawn(self.reach.clone().run());
         let (announcer, zone) = (self.announcer.clone(), self.zone.clone());
         tasks.spawn(HostFollower::new(node, announcer, zone).run());
         let (handles, standing) = (node.clone(), self.standing.clone());
@@ -256,6 +260,7 @@ impl Parts {
             certs: self.certs.clone(),
             acme_trouble: self.acme_trouble.clone(),
             resolver: self.resolver.clone(),
+            reach: self.reach.clone(),
         };
         AgentControl {
             node: node.clone(),
@@ -279,6 +284,7 @@ impl Parts {
                 tunnel: self.tunnel.clone(),
                 progress: self.progress.clone(),
                 port: node.config.page_port,
+                mtu: node.config.mtu,
             },
             invites: self.invites.clone(),
             evictions: Evictions {

@@ -409,7 +409,7 @@ impl Course<'_> {
         }
     }
 
-    /// A copy is told of by somebody, if both have run for long enough.
+    /// A copy is told of by everybody, if both have run for long enough.
     pub(super) fn watch_copies(&mut self) {
         let told = |agent: &Agent, id: NodeId| agent.conflicts().contains(&id);
         let mut silent = None;
@@ -420,13 +420,13 @@ impl Course<'_> {
                 continue;
             }
             let since = *copy.since.get_or_insert_with(clock::now);
-            let all = self.agents.iter().flatten().chain([&copy.agent]);
-            if clock::now() > since + TOLD && !all.into_iter().any(|agent| told(agent, id)) {
+            let mut all = self.agents.iter().flatten().chain([&copy.agent]);
+            if clock::now() > since + TOLD && !all.all(|agent| told(agent, id)) {
                 silent = Some(copy.of);
             }
         }
         if let Some(node) = silent {
-            let words = format!("a copy of node{node} runs, and nobody tells");
+            let words = format!("a copy of node{node} runs, and not everybody tells");
             self.violated(node, ("S10", words));
         }
     }

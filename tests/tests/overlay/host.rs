@@ -3,7 +3,6 @@
 use std::{io, net::IpAddr};
 
 use innermesh_tests::{Agent, Host, Lab, agent::PATIENCE, wait::ensure, wait_for};
-use serde_json::json;
 
 use crate::world::{SERVICE, Service, asks, cable, overlay_of, pair, reaches_not, shell};
 

@@ -61,7 +61,7 @@ impl Inner {
             }
             raised += 1;
             if raised > RAISES {
-                if self.shared().conflicts.insert(self.me) {
+                if self.note_twin() {
                     tracing::error!("{TWIN}");
                 }
                 return;
@@ -70,7 +70,7 @@ impl Inner {
                 Ok(next) => next,
                 Err(error) => {
                     tracing::error!(%error, "{TWIN}");
-                    self.shared().conflicts.insert(self.me);
+                    self.note_twin();
                     return;
                 }
             };

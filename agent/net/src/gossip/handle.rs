@@ -12,7 +12,7 @@ use std::{
 
 use innermesh_proto::{
     crypto::{Hash, Sign},
-    head::{Announcement, Body, Head, HeadTable},
+    head::{Announcement, Head, HeadTable},
     id::NodeId,
     message::PushedHead,
 };
@@ -24,6 +24,7 @@ use super::{
     generation, known,
     member_index::MemberIndex,
     messages,
+    own::own_body,
     passing::Passing,
     push,
     state::{Inner, Own, Shared, nanos},
@@ -106,14 +107,7 @@ impl Gossip {
 
     /// Announces something else from now on; it goes out within 50 ms.
     pub fn announce(&self, announcement: Announcement) {
-        let mut shared = self.inner.shared();
-        if *shared.own.body.announcement == announcement {
-            return;
-        }
-        shared.own.body = own_body(announcement);
-        drop(shared);
-        self.inner.changed();
-        self.inner.announced.notify_one();
+        self.inner.announce(announcement);
     }
 
     /// What this node announces now.
@@ -144,9 +138,16 @@ impl Gossip {
         self.inner.changes.subscribe()
     }
 
-    /// Nodes whose key was seen in use on two machines.
+    /// Nodes whose key is in use on two machines, as this node saw or as they
+    /// say themselves.
     pub fn conflicts(&self) -> BTreeSet<NodeId> {
-        self.inner.shared().conflicts.clone()
+        let shared = self.inner.shared();
+        let say_so = shared.table.iter().filter(|(_, known)| {
+            let body = known.body.as_ref();
+            body.is_some_and(|body| body.announcement.cloned)
+        });
+        let say_so = say_so.map(|(node, _)| *node);
+        shared.conflicts.iter().copied().chain(say_so).collect()
     }
 
     /// Whether this node's state was older at its start than what it had
@@ -157,8 +158,7 @@ impl Gossip {
 
     /// Another agent with this node's own key was met at `remote` (S10).
     pub fn meet_twin(&self, remote: SocketAddr) {
-        let me = self.inner.me;
-        if self.inner.shared().conflicts.insert(me) {
+        if self.inner.note_twin() {
             tracing::error!(%remote, "{TWIN}");
         }
     }
@@ -238,13 +238,4 @@ impl Gossip {
         self.inner.say_goodbye().await;
         self.inner.save().await;
     }
-}
-
-fn own_body(announcement: Announcement) -> Arc<Body> {
-    let bytes = announcement.encode();
-    Arc::new(Body {
-        hash: Hash::of(&bytes),
-        bytes,
-        announcement: Arc::new(announcement),
-    })
 }

@@ -8,8 +8,8 @@ use std::{
 };
 
 use innermesh_proto::{
-    crypto::Sealed,
-    head::{self, Head},
+    crypto::{Hash, Sealed},
+    head::{self, Announcement, Body, Head},
     id::NodeId,
     limits,
     message::PushedHead,
@@ -27,7 +27,40 @@ const GATHER: Duration = Duration::from_millis(50);
 /// Ticks between two looks at how far apart rounds are to be.
 const PACED: u64 = 4;
 
+pub(super) fn own_body(announcement: Announcement) -> Arc<Body> {
+    let bytes = announcement.encode();
+    Arc::new(Body {
+        hash: Hash::of(&bytes),
+        bytes,
+        announcement: Arc::new(announcement),
+    })
+}
+
 impl Inner {
+    /// Announces something else from now on; it goes out within 50 ms.
+    pub(super) fn announce(&self, mut announcement: Announcement) {
+        let mut shared = self.shared();
+        announcement.cloned = shared.conflicts.contains(&self.me);
+        if *shared.own.body.announcement == announcement {
+            return;
+        }
+        shared.own.body = own_body(announcement);
+        drop(shared);
+        self.changed();
+        self.announced.notify_one();
+    }
+
+    /// Notes that another machine runs with this node's key, and has all others
+    /// know it; `false` where it was known.
+    pub(super) fn note_twin(&self) -> bool {
+        let mut shared = self.shared();
+        let new = shared.conflicts.insert(self.me);
+        let announcement = shared.own.body.announcement.clone();
+        drop(shared);
+        self.announce(Announcement::clone(&announcement));
+        new
+    }
+
     /// Signs a new head of this node under its next version.
     pub(super) async fn sign_head(&self, lease_ms: u32) -> (Head, Sealed) {
         let state = self.ledger.state();

@@ -3,7 +3,7 @@
 #![allow(missing_docs, reason = "the names say it")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
 };
@@ -129,6 +129,14 @@ impl InForce {
                     service.spec.instance(service.health.is_healthy()),
                 )
             })
+            .collect()
+    }
+
+    pub fn unchecked(&self) -> BTreeSet<Label> {
+        let unchecked = self.services.iter();
+        unchecked
+            .filter(|(_, service)| service.spec.check.is_none())
+            .map(|(name, _)| name.clone())
             .collect()
     }
 }

@@ -253,6 +253,11 @@ impl Registry {
         self.inner.instances.borrow().clone()
     }
 
+    /// Services that nothing checks.
+    pub fn unchecked(&self) -> BTreeSet<Label> {
+        self.state().unchecked()
+    }
+
     /// What the node announces of its services, from now on.
     pub fn subscribe(&self) -> watch::Receiver<BTreeMap<Label, Instance>> {
         self.inner.instances.subscribe()

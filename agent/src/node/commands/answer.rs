@@ -23,7 +23,7 @@ use crate::{
         commands::{
             acme::ExternalAccounts, admit::Approvals, ca_status, certificates, dns,
             evict::Evictions, invite, invites, leave::LeaveDesk, peers, records, recovery, roles,
-            services::ServiceDesk, status::StatusDesk, tunnel::TunnelProber, voters,
+            seeds, services::ServiceDesk, status::StatusDesk, tunnel::TunnelProber, voters,
         },
         follow::{
             program_certs::CertKeeper, resolver::ResolverKeeper, tunnel_keys::TunnelKeyKeeper,
@@ -74,11 +74,16 @@ impl AgentControl {
         let node = &self.node;
         match request {
             NodeRequest::Status(it) => answer(it, |_| certain(self.status.status())).await,
-            NodeRequest::Peers(it) => answer(it, |_| ready(Ok(peers::peers(node)))).await,
+            NodeRequest::Peers(it) => {
+                answer(it, async |_| Ok(peers::peers(node, &self.prober).await)).await
+            }
             NodeRequest::Ping(it) => {
                 answer(it, |it| peers::ping(node, &self.prober, it.node, it.count)).await
             }
             NodeRequest::Rekey(it) => answer(it, |_| self.tunnel_keys.rekey()).await,
+            NodeRequest::SeedAdd(it) => {
+                answer(it, async |it| seeds::add(node, &it.address).await).await
+            }
             NodeRequest::Leave(it) => answer(it, |_| self.leaving.leave()).await,
         }
     }
@@ -150,8 +155,10 @@ impl AgentControl {
     async fn records(&self, request: RecordsRequest) -> Answered {
         let node = &self.node;
         match request {
-            RecordsRequest::List(it) => answer(it, |_| ready(Ok(records::list(node)))).await,
-            RecordsRequest::Add(it) => answer(it, |it| records::add(node, it)).await,
+            RecordsRequest::List(it) => {
+                answer(it, |_| ready(Ok(records::list(node, &self.dns)))).await
+            }
+            RecordsRequest::Add(it) => answer(it, |it| records::add(node, &self.dns, it)).await,
             RecordsRequest::Rm(it) => {
                 answer(it, async |it| {
                     done(records::rm(node, &it.name, &it.rtype)).await

@@ -16,6 +16,7 @@ mod peers;
 mod records;
 pub mod recovery;
 mod roles;
+mod seeds;
 mod services;
 mod spenders;
 mod status;

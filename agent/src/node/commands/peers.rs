@@ -1,6 +1,6 @@
 //! How the other members are reached, and probes of one.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use innermesh_proto::{id::NodeId, name::Label, rpc::method};
 
@@ -24,9 +24,17 @@ const PROBE_PAUSE: Duration = Duration::from_millis(200);
 const PROBES: u32 = 100;
 
 /// The other members, and how each is reached.
-pub fn peers(node: &Handles) -> Vec<Peer> {
+pub async fn peers(node: &Handles, prober: &TunnelProber) -> Vec<Peer> {
     let view = node.view.borrow().clone();
     let paths = paths(node);
+    let now = node.host.clock.now();
+    let heard: BTreeMap<NodeId, Duration> = node.gossip.read(|table| {
+        let heads = table.iter();
+        heads
+            .filter_map(|(other, known)| Some((*other, known.heard?)))
+            .collect()
+    });
+    let mut tunnels = prober.peers().await;
     let others = view
         .ledger
         .members
@@ -35,12 +43,16 @@ pub fn peers(node: &Handles) -> Vec<Peer> {
     others
         .map(|(other, member)| {
             let info = paths.get(other);
+            let tunnel = tunnels.remove(&IpAddr::V4(member.ipv4));
+            let seen = heard.get(other).map(|heard| now.saturating_sub(*heard));
             Peer {
                 name: member.name.to_string(),
                 path: path(info.is_some()),
                 endpoint: info.map(|info| info.remote),
                 rtt_ms: info.map(|info| info.rtt.as_secs_f64() * 1000.0),
-                psk: false,
+                psk: tunnel.as_ref().is_some_and(|(_, psk)| *psk),
+                seen_s: seen.map(|age| age.as_secs()),
+                tunnel: tunnel.map(|(tunnel, _)| tunnel),
             }
         })
         .collect()

@@ -14,19 +14,21 @@ use crate::control::{
     ControlError,
     records::{RecordAddRequest, RecordRow},
 };
+use crate::dns::Dns;
 use crate::node::shared::{
     handles::Handles,
     refusals::{decide, invalid},
 };
 
 /// All of them, by name.
-pub fn list(node: &Handles) -> Vec<RecordRow> {
+pub fn list(node: &Handles, dns: &Dns) -> Vec<RecordRow> {
+    let zone = dns.zone();
     let state = node.ledger.state();
     let rows = state.records.iter().flat_map(|(name, all)| {
-        let name = name.to_string();
-        let state = &state;
+        let (state, zone) = (&state, &zone);
         all.iter().map(move |record| RecordRow {
-            name: name.clone(),
+            answered: zone.holds(name, &record.data.rdata()),
+            name: name.to_string(),
             rtype: record.data.record_type().to_string(),
             value: record.data.to_string(),
             public: record.public,
@@ -36,11 +38,16 @@ pub fn list(node: &Handles) -> Vec<RecordRow> {
     rows.collect()
 }
 
-/// Adds one; answers once this node answers it.
+/// Adds one; answers once this node answers it, unless something else of that
+/// name comes first.
 ///
 /// # Errors
 /// What is wrong with it, or why the mesh refuses it.
-pub async fn add(node: &Handles, record: RecordAddRequest) -> Result<RecordRow, ControlError> {
+pub async fn add(
+    node: &Handles,
+    dns: &Dns,
+    record: RecordAddRequest,
+) -> Result<RecordRow, ControlError> {
     let rtype: RecordType = record.rtype.parse().map_err(invalid)?;
     let add = AddRecord {
         name: record.name.parse::<DomainName>().map_err(invalid)?,
@@ -53,6 +60,7 @@ pub async fn add(node: &Handles, record: RecordAddRequest) -> Result<RecordRow, 
         value: add.data.to_string(),
         public: add.public,
         owner: String::new(),
+        answered: false,
     };
     let (name, data) = (add.name.clone(), add.data.clone());
     decide(&node.client, &Content::AddRecord(add)).await?;
@@ -63,6 +71,7 @@ pub async fn add(node: &Handles, record: RecordAddRequest) -> Result<RecordRow, 
     let owner = owner.map_or(node.me, |held| held.owner);
     Ok(RecordRow {
         owner: state.name_of(owner),
+        answered: dns.zone().holds(&name, &data.rdata()),
         ..row
     })
 }

@@ -121,6 +121,7 @@ impl ServiceDesk {
                     port: instance.port,
                     proto: instance.protocol,
                     healthy: seen.live && instance.healthy,
+                    checked: !seen.announcement.unchecked.contains(name),
                     check: status
                         .and_then(|status| status.spec.check.as_ref().map(ToString::to_string)),
                     granted: view.ledger.may_serve(*node, name),
@@ -169,6 +170,7 @@ pub fn granted(view: &MeshView) -> Vec<ServiceStatus> {
                     node: member.name.to_string(),
                     port: instance.port,
                     healthy: seen.live && instance.healthy,
+                    checked: !seen.announcement.unchecked.contains(name),
                 });
             }
         }

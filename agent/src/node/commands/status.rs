@@ -65,7 +65,7 @@ impl StatusDesk {
                 hash: state.position.hash.to_string(),
             },
             warnings,
-            findings: self.warnings.findings(),
+            findings: self.warnings.findings(&view),
             nodes: state
                 .members
                 .iter()

@@ -2,6 +2,7 @@
 //! off.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     pin::pin,
     sync::Arc,
@@ -24,7 +25,7 @@ use tokio::sync::watch;
 use crate::{
     control::{
         members::{CutOffAt, CutOffSeen},
-        node::TunnelPing,
+        node::{PeerTunnel, TunnelPacket, TunnelPing},
     },
     host::Host,
     node::shared::{cut_off::CutOffWatch, handles::Handles, tunnel_progress::TunnelProgress},
@@ -33,6 +34,10 @@ use crate::{
 
 /// How long a peer may take to answer through the tunnel.
 const PROBE: Duration = Duration::from_secs(3);
+/// Between two pings of which the first wasn't answered.
+const AGAIN: Duration = Duration::from_millis(500);
+/// A ping as `ping` sends it, in bytes with its IP header.
+const SMALL: u32 = 84;
 /// Between two looks at what changes without a word.
 const LOOK: Duration = Duration::from_millis(50);
 /// A WireGuard session this old takes no packets any more (whitepaper §6.1).
@@ -47,38 +52,115 @@ pub(crate) struct TunnelProber {
     pub progress: watch::Sender<TunnelProgress>,
     /// Where probes go; whether anything listens there doesn't matter.
     pub port: u16,
+    /// Largest packet through the tunnel, in bytes.
+    pub mtu: u32,
 }
 
 impl TunnelProber {
-    /// Sends something to a member's overlay address, and tells whether anything
-    /// came back through the tunnel from it; `None` where there is none to it.
+    /// Sends pings to a member's overlay address, and tells what came back through
+    /// the tunnel from it; `None` where there is none to it.
     pub async fn ping(&self, view: &MeshView, node: NodeId) -> Option<TunnelPing> {
         let member = view.ledger.members.get(&node)?;
         let plan = self.progress.borrow().plan.clone();
         let address = IpAddr::V4(member.ipv4);
         let key = key_of(&plan, address)?;
         let before = self.peer(&key).await?.rx_bytes;
-        // Whether anything listens there doesn't matter: a refusal comes back too.
+        let mut packets = Vec::new();
+        for bytes in [SMALL, self.mtu] {
+            let Some(packet) = self.echo(address, bytes).await else {
+                break;
+            };
+            let passed = packet.rtt_ms.is_some();
+            packets.push(packet);
+            if !passed {
+                break;
+            }
+        }
+        // A host may answer no pings: a refused connection comes back too.
+        let works = match packets.first() {
+            Some(small) if small.rtt_ms.is_some() => true,
+            _ => self.hears(&key, address, before).await,
+        };
+        let seen = self.peer(&key).await?;
+        Some(TunnelPing {
+            works,
+            packets,
+            handshake: seen.last_handshake.is_some_and(|age| age < SESSION),
+            age_s: seen.last_handshake.map(|age| age.as_secs()),
+        })
+    }
+
+    /// Pings until one is answered or [`PROBE`] is over; `None` where this host
+    /// lets the agent send none.
+    async fn echo(&self, address: IpAddr, bytes: u32) -> Option<TunnelPacket> {
+        let clock = &self.host.clock;
+        let size = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let end = clock.now() + PROBE;
+        let mut rtt_ms = None;
+        while rtt_ms.is_none() && clock.now() < end {
+            let began = clock.now();
+            tokio::select! {
+                sent = self.host.net.echo(address, size) => match sent {
+                    Ok(()) => {
+                        let took = clock.now().saturating_sub(began);
+                        rtt_ms = Some(took.as_secs_f64() * 1000.0);
+                    }
+                    Err(error) => {
+                        tracing::debug!(%address, %error, "no ping can be sent");
+                        return None;
+                    }
+                },
+                () = clock.sleep(AGAIN) => {}
+            }
+        }
+        Some(TunnelPacket { bytes, rtt_ms })
+    }
+
+    /// Whether anything comes through the tunnel from a peer that is asked for a
+    /// connection.
+    async fn hears(&self, key: &TunnelKey, address: IpAddr, before: u64) -> bool {
+        // Whether anything listens there doesn't matter.
         let target = SocketAddr::new(address, self.port);
         let mut probe = pin!(self.host.net.probe_tcp(target));
         let mut sent = false;
         let clock = &self.host.clock;
         let end = clock.now() + PROBE;
         loop {
-            let seen = self.peer(&key).await?;
-            let works = seen.rx_bytes > before;
-            if works || clock.now() >= end {
-                return Some(TunnelPing {
-                    works,
-                    handshake: seen.last_handshake.is_some_and(|age| age < SESSION),
-                    age_s: seen.last_handshake.map(|age| age.as_secs()),
-                });
+            let seen = self.peer(key).await;
+            let heard = seen.is_some_and(|seen| seen.rx_bytes > before);
+            if heard || clock.now() >= end {
+                return heard;
             }
             tokio::select! {
                 _ = &mut probe, if !sent => sent = true,
                 () = clock.sleep(LOOK) => {}
             }
         }
+    }
+
+    /// What the device says of the peers, and whether they have a pre-shared key,
+    /// by what is routed to them.
+    pub async fn peers(&self) -> BTreeMap<IpAddr, (PeerTunnel, bool)> {
+        let plan = self.progress.borrow().plan.clone();
+        let Ok(mut state) = self.tunnel.observe().await else {
+            return BTreeMap::new();
+        };
+        let mut peers = BTreeMap::new();
+        for (key, planned) in &plan.peers {
+            let Some(seen) = state.peers.remove(key) else {
+                continue;
+            };
+            let tunnel = PeerTunnel {
+                endpoint: seen.endpoint,
+                handshake_s: seen.last_handshake.map(|age| age.as_secs()),
+                rx_bytes: seen.rx_bytes,
+                tx_bytes: seen.tx_bytes,
+            };
+            let addresses = planned.allowed_ips.iter().map(IpNet::addr);
+            let psk = planned.preshared_key.is_some();
+            peers.extend(addresses.map(|address| (address, (tunnel.clone(), psk))));
+        }
+        peers
     }
 
     async fn peer(&self, key: &TunnelKey) -> Option<PeerState> {

@@ -16,7 +16,7 @@ use crate::{
         commands::{alone, roles},
         follow::{
             dns::Listening, holds, membership::Membership, page::Page, program_certs::CertKeeper,
-            resolver::ResolverKeeper,
+            reach::Reach, resolver::ResolverKeeper,
         },
         shared::{
             enforced::Enforced, handles::Handles, revocation_lists::Lists,
@@ -38,6 +38,7 @@ pub(crate) struct Warnings {
     pub certs: Arc<CertKeeper>,
     pub acme_trouble: watch::Sender<Option<String>>,
     pub resolver: Arc<ResolverKeeper>,
+    pub reach: Arc<Reach>,
 }
 
 impl Warnings {
@@ -72,7 +73,7 @@ impl Warnings {
         }
         warnings.extend(holds::warnings(&view.ledger, &view.held, view.me));
         warnings.extend(roles::warnings(&view.ledger));
-        warnings.extend(self.findings().iter().map(Finding::sentence));
+        warnings.extend(self.findings(view).iter().map(Finding::sentence));
         warnings.extend(self.services.warnings());
         let trouble = self.acme_trouble.borrow().clone();
         warnings.extend(trouble.map(|why| format!("ACME isn't served: {why}")));
@@ -141,7 +142,7 @@ impl Warnings {
     }
 
     /// What isn't as it should be, with what to do.
-    pub fn findings(&self) -> Vec<Finding> {
+    pub fn findings(&self, view: &MeshView) -> Vec<Finding> {
         let tunnel = self
             .tunnel
             .borrow()
@@ -153,6 +154,7 @@ impl Warnings {
             .chain(self.listening.findings(&domain))
             .chain(self.resolver.finding())
             .chain(alone::findings(&self.node.ledger.state()))
+            .chain(self.reach.findings(view))
             .collect()
     }
 }

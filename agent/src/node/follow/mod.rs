@@ -16,6 +16,7 @@ pub mod names;
 pub mod overlay;
 pub mod page;
 pub mod program_certs;
+pub mod reach;
 pub mod resolver;
 pub mod tunnel;
 pub mod tunnel_keys;

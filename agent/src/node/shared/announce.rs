@@ -50,6 +50,9 @@ impl Announcer {
             services: self.services.instances(),
             holds: self.holds.own(),
             rules: self.config.known_rules,
+            // Gossip's own to say.
+            cloned: false,
+            unchecked: self.services.unchecked(),
         });
     }
 }

@@ -1,0 +1,277 @@
+//! What comes through from the other nodes, and what doesn't: packets that go into
+//! a tunnel and bring nothing back, and ports that aren't reached.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use innermesh_proto::{id::NodeId, tunnel::TunnelKey, view::MeshView};
+use ipnet::IpNet;
+use tokio::sync::watch;
+
+use crate::{
+    control::finding::{Finding, Severity, code},
+    host::Mono,
+    node::shared::{handles::Handles, tunnel_progress::TunnelProgress},
+    tunnel::Tunnel,
+};
+
+/// How often the counters are read.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long packets may go out with nothing coming back: longer than WireGuard
+/// takes for a second handshake (whitepaper §6.1: 5 s).
+const SILENT: Duration = Duration::from_secs(10);
+/// How long a live node may be without a connection: more than one pause of the
+/// dialer.
+const UNCONNECTED: Duration = Duration::from_secs(60);
+/// Most nodes that one finding names.
+const NAMED: usize = 5;
+
+/// Watches what comes through.
+pub(crate) struct Reach {
+    node: Handles,
+    tunnel: Arc<dyn Tunnel>,
+    progress: watch::Sender<TunnelProgress>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    traffic: BTreeMap<TunnelKey, Traffic>,
+    /// Live nodes without a connection, and since when.
+    unconnected: BTreeMap<NodeId, Mono>,
+    /// Since when this node is connected with none of the others.
+    alone: Option<Mono>,
+}
+
+/// One peer's counters, and since when more went out than before while nothing
+/// came in.
+#[derive(Clone, Copy, Debug, Default)]
+struct Traffic {
+    rx_bytes: u64,
+    tx_bytes: u64,
+    unanswered: Option<Mono>,
+}
+
+impl Traffic {
+    fn take(&mut self, now: Mono, rx_bytes: u64, tx_bytes: u64) {
+        if rx_bytes != self.rx_bytes {
+            self.unanswered = None;
+        } else if tx_bytes > self.tx_bytes {
+            self.unanswered.get_or_insert(now);
+        }
+        (self.rx_bytes, self.tx_bytes) = (rx_bytes, tx_bytes);
+    }
+
+    fn silent_for(&self, now: Mono) -> Option<Duration> {
+        let since = now.saturating_sub(self.unanswered?);
+        (since >= SILENT).then_some(since)
+    }
+}
+
+impl Reach {
+    pub fn new(
+        node: &Handles,
+        tunnel: Arc<dyn Tunnel>,
+        progress: watch::Sender<TunnelProgress>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            node: node.clone(),
+            tunnel,
+            progress,
+            seen: Mutex::default(),
+        })
+    }
+
+    pub async fn run(self: Arc<Self>) {
+        loop {
+            self.look().await;
+            self.node.host.clock.sleep(LOOK).await;
+        }
+    }
+
+    async fn look(&self) {
+        let state = self.tunnel.observe().await.ok();
+        let now = self.node.host.clock.now();
+        let view = self.node.view.borrow().clone();
+        let connected = self.node.transport.connected();
+        let mut seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(state) = state {
+            seen.traffic.retain(|key, _| state.peers.contains_key(key));
+            for (key, peer) in &state.peers {
+                let traffic = seen.traffic.entry(*key).or_default();
+                traffic.take(now, peer.rx_bytes, peer.tx_bytes);
+            }
+        }
+        let others = view.ledger.members.len() > 1;
+        seen.alone = (others && connected.is_empty()).then(|| seen.alone.unwrap_or(now));
+        let before = std::mem::take(&mut seen.unconnected);
+        let lacking = view.nodes.iter().filter(|(node, of)| {
+            of.live && **node != view.me && !connected.iter().any(|peer| peer.node == **node)
+        });
+        seen.unconnected = lacking
+            .map(|(node, _)| (*node, before.get(node).copied().unwrap_or(now)))
+            .collect();
+    }
+
+    /// What doesn't come through, each with the nodes that it is so with.
+    pub fn findings(&self, view: &MeshView) -> Vec<Finding> {
+        let now = self.node.host.clock.now();
+        let silent = self.silent(view, now);
+        let unreached = self.unreached(view, now);
+        let gone = self.gone(view, now);
+        let alone = self.alone(now);
+        silent
+            .into_iter()
+            .chain(unreached)
+            .chain(gone)
+            .chain(alone)
+            .collect()
+    }
+
+    fn alone(&self, now: Mono) -> Option<Finding> {
+        let seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
+        let since = now.saturating_sub(seen.alone?);
+        (since >= SILENT).then(|| {
+            Finding::new(
+                code::ALONE,
+                Severity::Warning,
+                format!("no other node has answered for {} s", since.as_secs()),
+                "If one of them runs, `agent seed add ADDRESS` tells this node where",
+            )
+        })
+    }
+
+    fn silent(&self, view: &MeshView, now: Mono) -> Option<Finding> {
+        let plan = self.progress.borrow().plan.clone();
+        let seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
+        let silent = seen
+            .traffic
+            .iter()
+            .filter_map(|(key, traffic)| Some((key, traffic.silent_for(now)?)));
+        let silent: Vec<String> = silent
+            .filter_map(|(key, since)| {
+                let nets = &plan.peers.get(key)?.allowed_ips;
+                let mut members = view.ledger.members.iter();
+                let (node, member) = members
+                    .find(|(_, member)| nets.contains(&IpNet::from(IpAddr::V4(member.ipv4))))?;
+                let of = view.nodes.get(node).filter(|of| of.live)?;
+                let port = of.announcement.wireguard.as_ref()?.port;
+                let since_s = since.as_secs();
+                Some(format!(
+                    "{} (UDP port {port}, for {since_s} s)",
+                    member.name
+                ))
+            })
+            .collect();
+        let text = format!(
+            "packets go into the tunnel and nothing comes back from {}",
+            list(&silent)?
+        );
+        let own = self.node.config.tunnel_port;
+        Some(Finding::new(
+            code::TUNNEL_SILENT,
+            Severity::Error,
+            text,
+            format!(
+                "Let UDP through the firewalls on the way, to that port and to {own} here; `agent \
+                 ping` shows what passes"
+            ),
+        ))
+    }
+
+    fn unreached(&self, view: &MeshView, now: Mono) -> Option<Finding> {
+        let seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
+        let long = seen
+            .unconnected
+            .iter()
+            .filter(|(_, since)| now.saturating_sub(**since) >= UNCONNECTED);
+        let names: Vec<String> = long
+            .filter(|(node, _)| view.nodes.get(node).is_some_and(|of| of.live))
+            .map(|(node, _)| view.ledger.name_of(*node))
+            .collect();
+        let text = format!(
+            "there is no connection to {}, of which other nodes hear",
+            list(&names)?
+        );
+        Some(Finding::new(
+            code::PEER_UNREACHED,
+            Severity::Warning,
+            text,
+            "Let UDP through the firewalls on the way, to the agents' port (51819 unless the \
+             configuration says otherwise), from here to there or from there to here",
+        ))
+    }
+
+    /// Nodes that fell silent without a goodbye since this agent started.
+    fn gone(&self, view: &MeshView, now: Mono) -> Option<Finding> {
+        let gone: BTreeMap<NodeId, Duration> = self.node.gossip.read(|table| {
+            let said_nothing = table.iter().filter(|(_, known)| known.head.lease_ms > 0);
+            said_nothing
+                .filter_map(|(node, known)| Some((*node, now.saturating_sub(known.heard?))))
+                .collect()
+        });
+        let gone: Vec<String> = gone
+            .iter()
+            .filter(|(node, _)| view.nodes.get(node).is_some_and(|of| !of.live))
+            .map(|(node, since)| {
+                format!("{} (for {} s)", view.ledger.name_of(*node), since.as_secs())
+            })
+            .collect();
+        let text = format!("nothing is heard any more of {}", list(&gone)?);
+        Some(Finding::new(
+            code::PEER_SILENT,
+            Severity::Warning,
+            text,
+            "It is off, its agent has ended, or it is cut off from the others: start it, or look at \
+             `systemctl status innermesh` there",
+        ))
+    }
+}
+
+/// The first of them in words; `None` where there are none.
+fn list(all: &[String]) -> Option<String> {
+    let named = all.iter().take(NAMED).cloned().collect::<Vec<_>>();
+    let more = all.len().saturating_sub(NAMED);
+    (!named.is_empty()).then(|| match more {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn s(seconds: u64) -> Mono {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn only_packets_that_go_out_and_bring_nothing_back_for_long_are_unanswered() {
+        let mut traffic = Traffic::default();
+        traffic.take(s(0), 0, 0);
+        assert_eq!(traffic.silent_for(s(100)), None, "nothing was sent");
+        traffic.take(s(100), 0, 148);
+        assert_eq!(traffic.silent_for(s(109)), None, "not for long enough");
+        traffic.take(s(105), 0, 296);
+        assert_eq!(traffic.silent_for(s(110)), Some(s(10)));
+        traffic.take(s(110), 92, 296);
+        assert_eq!(traffic.silent_for(s(200)), None, "something came");
+        traffic.take(s(200), 92, 400);
+        // The device was made anew: its counters begin again.
+        traffic.take(s(205), 0, 148);
+        assert_eq!(traffic.silent_for(s(300)), None);
+    }
+
+    #[test]
+    fn a_list_names_a_few_and_counts_the_rest() {
+        let names = |count: usize| (0..count).map(|n| format!("n{n}")).collect::<Vec<_>>();
+        assert_eq!(list(&names(0)), None);
+        assert_eq!(list(&names(2)).unwrap(), "n0, n1");
+        assert_eq!(list(&names(7)).unwrap(), "n0, n1, n2, n3, n4 and 2 more");
+    }
+}
