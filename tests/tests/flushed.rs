@@ -68,7 +68,8 @@ fn no_packet_is_refused_while_the_tunnel_is_held_against_its_plan() {
     // Longer than the agent takes between two looks; news of the host's network
     // make it look at once.
     let news = "for n in 1 2 3 4 5 6 7 8 9; do
-                    ip link add news$n type dummy; ip link set news$n up; ip link delete news$n
+                    ip link add news$n type veth peer name far$n
+                    ip link set news$n up; ip link delete news$n
                 done";
     let ping = ["ping", "-i", "0.01", "-c", "1200", "-q", &address];
     let mut passing = alpha.host.start("ping", &ping, &[]);

@@ -31,7 +31,7 @@ fn serve(gateway: &Host, net: &str) -> innermesh_tests::Process {
         gateway,
         &format!("ip address flush dev direct; ip address add {net}.1/24 dev direct"),
     );
-    let range = format!("--dhcp-range={net}.50,{net}.60,255.255.255.0,2m");
+    let range = format!("--dhcp-range={net}.50,{net}.59,255.255.255.0,2m");
     let lease = format!(
         "--dhcp-leasefile={}",
         gateway.directory.join("leases").display()
