@@ -195,7 +195,7 @@ fn zones_to_forward_and_their_servers_have_a_bound() {
         .collect();
     let message = refusal(&format!("[dns.forward]\n{}", zones.join("\n")));
     assert!(message.contains("at most 64"), "{message}");
-    let servers = vec!["\"10.1.1.1\""; limits::DNS_UPSTREAMS + 1].join(",");
+    let servers = ["\"10.1.1.1\""; limits::DNS_UPSTREAMS + 1].join(",");
     let message = refusal(&format!("[dns.forward]\n\"a.example\" = [{servers}]"));
     assert!(message.contains("give 1 to 8"), "{message}");
 }
