@@ -290,6 +290,8 @@ fn requests_are_where_older_commands_and_scripts_ask_them() {
 /v1/certificates/{serial} DELETE changes
 /v1/dns/query GET looks
 /v1/dns/resolver GET looks
+/v1/dns/resolver/release POST changes
+/v1/dns/resolver/setup POST changes
 /v1/dns/zone GET looks
 /v1/evictions POST changes
 /v1/evictions/{node} DELETE changes
@@ -592,7 +594,13 @@ fn the_field_names_of_status_are_those_that_scripts_read() {
             "id": "abcd",
             "version": "0.1.0",
             "uptime_s": 7,
-            "dns": {"address": "10.9.0.53:53"},
+            "dns": {
+                "address": "10.9.0.53:53",
+                "resolver": {
+                    "managed": true, "method": "resolved", "works": true, "error": null,
+                    "why": "nsswitch.conf has `resolve` before `dns`",
+                },
+            },
             "ledger": {"index": 3, "hash": "aa"},
             "warnings": ["add two CA nodes"],
             "findings": [{
