@@ -622,6 +622,7 @@ fn the_field_names_of_status_are_those_that_scripts_read() {
                 "dropped_by_others": {"in4": 3},
                 "dropped": {"arp_asked": 0, "leak": 2},
             },
+            "tunnel": {"interface": "im0", "port": 51821},
         })
     );
 }
