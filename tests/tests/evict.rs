@@ -229,14 +229,14 @@ fn a_hold_works_while_no_ca_node_is_there_and_outlives_its_author_s_absence() {
 
 #[test]
 fn the_fourth_machine_within_an_hour_waits_and_can_be_let_in_again() {
-    let Some(lab) = Lab::new(3) else { return };
+    let Some(lab) = Lab::new(4) else { return };
     let [mut alpha, mut beta, mut gamma] = lab.agents();
     let _ = alpha.init();
     join_as_admin(&mut beta, &alpha);
     gamma.join(&alpha);
     for name in ["one", "two", "three"] {
         let (seed, token) = (alpha.address(), alpha.invite(&[]));
-        let member = Agent::new(&lab.hosts[2], name);
+        let member = Agent::new(&lab.hosts[3], name);
         let join = [
             "join",
             &seed,

@@ -19,7 +19,7 @@ fn node(agent: &Agent, name: &str) -> Value {
 
 #[test]
 fn nobody_gives_more_than_they_have_and_is_told_what_is_missing() {
-    let Some(lab) = Lab::new(3) else { return };
+    let Some(lab) = Lab::new(4) else { return };
     let mut alpha = Agent::new(&lab.hosts[0], "alpha");
     let mut beta = Agent::new(&lab.hosts[1], "web-b");
     let mut gamma = Agent::new(&lab.hosts[2], "web-g");
@@ -63,7 +63,7 @@ fn nobody_gives_more_than_they_have_and_is_told_what_is_missing() {
     // A CA node to be says what it waits for.
     let told = alpha.cli(&["invite", "--role", "ca"]).ok();
     assert!(told.contains("agent ca promote"), "{told}");
-    let delta = Agent::new(&lab.hosts[2], "delta");
+    let delta = Agent::new(&lab.hosts[3], "delta");
     let token = alpha.invite(&["--role", "ca"]);
     let join = [
         "join",
