@@ -340,10 +340,12 @@ fn hostile_requests_get_short_answers_and_no_more_than_their_share() {
 fn a_port_that_is_taken_is_told_and_served_once_it_is_free() {
     let Some(lab) = Lab::new(1) else { return };
     let mut alpha = Agent::new(&lab.hosts[0], "alpha");
+    let _ = alpha.init();
+    alpha.stop();
     let taken = lab.hosts[0]
         .listen(SocketAddr::from(([127, 0, 0, 1], PORT)))
         .expect("a port");
-    let _ = alpha.init();
+    alpha.start();
     let status = alpha.cli(&["status"]);
     assert!(
         status

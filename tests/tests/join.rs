@@ -144,3 +144,24 @@ fn a_token_with_two_uses_admits_two_and_the_agent_started_by_join_goes_on() {
         );
     }
 }
+
+#[test]
+fn a_token_s_own_addresses_are_tried_where_the_seed_doesn_t_answer() {
+    let Some(lab) = Lab::new(2) else { return };
+    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
+    let mut beta = Agent::new(&lab.hosts[1], "beta");
+    let _ = alpha.init();
+    let token = alpha.invite(&[]);
+    let join = [
+        "join",
+        "192.0.2.250",
+        "--token",
+        &token,
+        "--name",
+        "beta",
+        "--no-start",
+    ];
+    let _ = beta.cli(&join).ok();
+    beta.start();
+    beta.wait_nodes(2);
+}

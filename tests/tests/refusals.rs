@@ -118,6 +118,8 @@ fn a_seed_that_is_no_agent_of_the_mesh_is_told_apart() {
         );
     };
     join(&other.address(), "another mesh");
+    // Where the token's own addresses don't answer either.
+    lab.set_link(&lab.hosts[0], false);
     // A host, but no agent there; no such host; something else on the port.
     join(
         &format!("{}:{PORT}", lab.hosts[2].ipv4),

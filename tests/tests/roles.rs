@@ -96,7 +96,7 @@ fn invites(agent: &Agent) -> Vec<Value> {
 
 #[test]
 fn invites_are_listed_by_every_admin_and_one_that_is_revoked_lets_nobody_in() {
-    let Some(lab) = Lab::new(3) else { return };
+    let Some(lab) = Lab::new(4) else { return };
     let [mut alpha, mut beta, mut gamma] = lab.agents();
     let _ = alpha.init();
     let token = alpha.invite(&["--uses", "3", "--ttl", "2h"]);
@@ -137,7 +137,7 @@ fn invites_are_listed_by_every_admin_and_one_that_is_revoked_lets_nobody_in() {
         gamma.cli(&["invite", "revoke", &id[..6]]).result()
     });
     assert!(invites(&gamma).is_empty());
-    let late = Agent::new(&lab.hosts[2], "late");
+    let late = Agent::new(&lab.hosts[3], "late");
     let join = ["join", &gamma.address(), "--token", &token, "--no-start"];
     late.refused(&[&join[..], &["--name", "late"]].concat(), "was revoked");
 }

@@ -77,8 +77,8 @@ pub(super) async fn check_clash(
     Ok(())
 }
 
-/// Connects to the first that answers of the seed's addresses and `others`, each
-/// tried soon after the one before: what is said first is preferred.
+/// Connects to the first that answers of the seed's addresses; where none does, of
+/// `others`.
 pub(super) async fn connect(
     host: &Host,
     seed: &str,
@@ -86,30 +86,42 @@ pub(super) async fn connect(
     transport: &Transport,
 ) -> Result<Channel, JoinError> {
     let (name, port) = parse_seed(seed)?;
-    let (mut addresses, mut why) = match host.net.resolve(&name, port).await {
-        Ok(found) => (found, "it has no address".to_string()),
-        Err(error) if others.is_empty() => return Err(JoinError::Resolve(name, error)),
-        Err(error) => (Vec::new(), error.to_string()),
+    let (error, tried) = match host.net.resolve(&name, port).await {
+        Ok(addresses) => match first_of(host, &addresses, transport).await {
+            Ok(channel) => return Ok(channel),
+            Err(why) => (unreachable(seed, &why), addresses),
+        },
+        Err(error) => (JoinError::Resolve(name, error), Vec::new()),
     };
-    for other in others {
-        if !addresses.contains(other) {
-            addresses.push(*other);
-        }
-    }
-    let dials = addresses.into_iter().take(TRIED).zip(0..);
+    let others = others.iter().filter(|other| !tried.contains(other));
+    let others: Vec<SocketAddr> = others.copied().collect();
+    first_of(host, &others, transport).await.map_err(|_| error)
+}
+
+/// Dials them beside each other, each soon after the one before.
+///
+/// # Errors
+/// Why the last one that was tried didn't answer.
+async fn first_of(
+    host: &Host,
+    addresses: &[SocketAddr],
+    transport: &Transport,
+) -> Result<Channel, String> {
+    let dials = addresses.iter().take(TRIED).zip(0..);
     let mut dials: FuturesUnordered<_> = dials
         .map(|(address, place)| async move {
             host.clock.sleep(BESIDE * place).await;
-            transport.dial_unregistered(address, None).await
+            transport.dial_unregistered(*address, None).await
         })
         .collect();
+    let mut why = "it has no address".to_string();
     while let Some(dialed) = dials.next().await {
         match dialed {
             Ok(channel) => return Ok(channel),
             Err(error) => why = error.to_string(),
         }
     }
-    Err(unreachable(seed, &why))
+    Err(why)
 }
 
 pub(super) fn unreachable(seed: &str, why: &str) -> JoinError {
