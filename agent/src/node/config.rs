@@ -91,7 +91,7 @@ impl AgentConfig {
     /// Whether the rules of forwarding leave the names of a mesh alone.
     ///
     /// # Errors
-    /// [`ForwardError`].
+    /// `ForwardError`.
     pub fn check_domain(&self, domain: &MeshDomain) -> Result<(), ForwardError> {
         let domain = domain.as_str().parse::<DomainName>();
         self.check_zones(domain.ok().as_slice())
@@ -100,7 +100,7 @@ impl AgentConfig {
     /// As [`AgentConfig::check_domain`], with its addresses.
     ///
     /// # Errors
-    /// [`ForwardError`].
+    /// `ForwardError`.
     pub fn check_mesh(&self, state: &State) -> Result<(), ForwardError> {
         self.check_domain(&state.domain)?;
         self.check_zones(&reverse_zones(state.ipv4, state.mesh.ula()))?;

@@ -60,11 +60,11 @@ impl Inner {
                 continue;
             }
             raised += 1;
-            if raised > RAISES {
-                if self.note_twin() {
-                    tracing::error!("{TWIN}");
-                }
-                return;
+            // Once more with the word that there is a second one, or the others
+            // would go on to take that one's heads alone.
+            let last = raised > RAISES;
+            if last && self.note_twin() {
+                tracing::error!("{TWIN}");
             }
             let next = match generation::raise(&*self.host.disk, seen).await {
                 Ok(next) => next,
@@ -74,12 +74,17 @@ impl Inner {
                     return;
                 }
             };
-            self.note_rolled_back().await;
+            if !last {
+                self.note_rolled_back().await;
+            }
             if let Err(error) = self.exchange.restart(next).await {
                 return tracing::error!(%error, "gossip can't be started again");
             }
             self.generation.store(next, Ordering::Relaxed);
             self.clone().renew().await;
+            if last {
+                return;
+            }
         }
     }
 

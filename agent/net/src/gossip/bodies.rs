@@ -34,7 +34,7 @@ impl Inner {
             return;
         }
         if let Some(bytes) = body
-            && shared.table.put_body(&head.node, bytes)
+            && shared.put_body(head.node, bytes, self.host.clock.now())
         {
             drop(shared);
             self.unsaved.notify_one();
@@ -118,7 +118,8 @@ impl Inner {
                 self.count(|counters| counters.refused += 1);
                 continue;
             }
-            if self.shared().table.put_body(&owner, bytes) {
+            let now = self.host.clock.now();
+            if self.shared().put_body(owner, bytes, now) {
                 self.unsaved.notify_one();
                 self.changed();
             }

@@ -32,6 +32,9 @@ use super::{
 };
 use crate::{host::Host, quic::Transport};
 
+/// How long it is told of a node that it said that it runs twice.
+const TOLD: Duration = Duration::from_secs(600);
+
 /// A handle on this node's gossip.
 #[derive(Clone)]
 pub struct Gossip {
@@ -79,6 +82,7 @@ impl Gossip {
                 budgets: BTreeMap::new(),
                 runs: BTreeMap::new(),
                 conflicts: BTreeSet::new(),
+                say_cloned: BTreeMap::new(),
                 passing: Passing::default(),
                 index: Arc::new(MemberIndex::new(&state)),
                 ask_heads_after: None,
@@ -141,11 +145,10 @@ impl Gossip {
     /// Nodes whose key is in use on two machines, as this node saw or as they
     /// say themselves.
     pub fn conflicts(&self) -> BTreeSet<NodeId> {
+        let now = self.inner.host.clock.now();
         let shared = self.inner.shared();
-        let say_so = shared.table.iter().filter(|(_, known)| {
-            let body = known.body.as_ref();
-            body.is_some_and(|body| body.announcement.cloned)
-        });
+        let say_so = shared.say_cloned.iter();
+        let say_so = say_so.filter(|(_, then)| now.saturating_sub(**then) < TOLD);
         let say_so = say_so.map(|(node, _)| *node);
         shared.conflicts.iter().copied().chain(say_so).collect()
     }

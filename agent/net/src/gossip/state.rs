@@ -68,6 +68,9 @@ pub(super) struct Shared {
     pub(super) runs: BTreeMap<NodeId, budget::Budget>,
     /// Nodes whose key was seen in use twice.
     pub(super) conflicts: BTreeSet<NodeId>,
+    /// When each last said that another machine runs with its key: the two
+    /// announce in turn, and one of them may not know.
+    pub(super) say_cloned: BTreeMap<NodeId, Duration>,
     pub(super) passing: Passing,
     pub(super) index: Arc<MemberIndex>,
     /// Until when no peer is asked for its heads: the last one knew no more.
@@ -75,6 +78,16 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// Puts a node's body in force, where it is the one that its head names.
+    pub(super) fn put_body(&mut self, node: NodeId, bytes: Vec<u8>, now: Duration) -> bool {
+        let put = self.table.put_body(&node, bytes);
+        let body = self.table.get(&node).and_then(|known| known.body.as_ref());
+        if put && body.is_some_and(|body| body.announcement.cloned) {
+            self.say_cloned.insert(node, now);
+        }
+        put
+    }
+
     /// Whether a head is of the run that is known, or its author may begin
     /// another: whoever begins one after the other would fill what gossip keeps
     /// of all. Its newest one counts as soon as it may.

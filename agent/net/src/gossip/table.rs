@@ -96,6 +96,7 @@ impl Inner {
         shared.table.retain(is_member);
         shared.budgets.retain(|node, _| is_member(node));
         shared.runs.retain(|node, _| is_member(node));
+        shared.say_cloned.retain(|node, _| is_member(node));
         shared
             .conflicts
             .retain(|node| *node == self.me || is_member(node));
