@@ -15,7 +15,7 @@ use super::join_error::JoinError;
 use crate::{
     host::{Host, keys::NodeKey, state_folder},
     ledger::file::LEDGER,
-    quic::{CallError, Channel, Membership, MembershipCheck, Settings, Transport},
+    quic::{CallError, Channel, DialError, Membership, MembershipCheck, Settings, Transport},
     tls::MeshTls,
 };
 
@@ -77,8 +77,8 @@ pub(super) async fn check_clash(
     Ok(())
 }
 
-/// Connects to the first that answers of the seed's addresses; where none does, of
-/// `others`.
+/// Connects to the first that answers of the seed's addresses; where all are silent,
+/// of `others`. A seed that answers, and isn't of this mesh, is told.
 pub(super) async fn connect(
     host: &Host,
     seed: &str,
@@ -89,7 +89,14 @@ pub(super) async fn connect(
     let (error, tried) = match host.net.resolve(&name, port).await {
         Ok(addresses) => match first_of(host, &addresses, transport).await {
             Ok(channel) => return Ok(channel),
-            Err(why) => (unreachable(seed, &why), addresses),
+            Err(Some(error)) if !matches!(error, DialError::Timeout) => {
+                return Err(unreachable(seed, &error.to_string()));
+            }
+            Err(error) => {
+                let why = error.map(|error| error.to_string());
+                let why = why.unwrap_or_else(|| "it has no address".into());
+                (unreachable(seed, &why), addresses)
+            }
         },
         Err(error) => (JoinError::Resolve(name, error), Vec::new()),
     };
@@ -101,12 +108,12 @@ pub(super) async fn connect(
 /// Dials them beside each other, each soon after the one before.
 ///
 /// # Errors
-/// Why the last one that was tried didn't answer.
+/// Why one of them wouldn't, else why none answered; `None` where there are none.
 async fn first_of(
     host: &Host,
     addresses: &[SocketAddr],
     transport: &Transport,
-) -> Result<Channel, String> {
+) -> Result<Channel, Option<DialError>> {
     let dials = addresses.iter().take(TRIED).zip(0..);
     let mut dials: FuturesUnordered<_> = dials
         .map(|(address, place)| async move {
@@ -114,11 +121,12 @@ async fn first_of(
             transport.dial_unregistered(*address, None).await
         })
         .collect();
-    let mut why = "it has no address".to_string();
+    let mut why = None;
     while let Some(dialed) = dials.next().await {
         match dialed {
             Ok(channel) => return Ok(channel),
-            Err(error) => why = error.to_string(),
+            Err(DialError::Timeout) if why.is_some() => {}
+            Err(error) => why = Some(error),
         }
     }
     Err(why)
