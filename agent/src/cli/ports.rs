@@ -1,5 +1,5 @@
 //! The ports that an agent needs, for `init` and `join`: looked at before anything
-//! is written, and what a person is told of them.
+//! is written, and the messages about them.
 
 use std::net::SocketAddr;
 

@@ -32,8 +32,8 @@ use super::{
 };
 use crate::{host::Host, quic::Transport};
 
-/// How long it is told of a node that it said that it runs twice.
-const TOLD: Duration = Duration::from_secs(600);
+/// How long a node's own word that it runs twice is believed.
+const CLONED_FOR: Duration = Duration::from_secs(600);
 
 /// A handle on this node's gossip.
 #[derive(Clone)]
@@ -148,7 +148,7 @@ impl Gossip {
         let now = self.inner.host.clock.now();
         let shared = self.inner.shared();
         let say_so = shared.say_cloned.iter();
-        let say_so = say_so.filter(|(_, then)| now.saturating_sub(**then) < TOLD);
+        let say_so = say_so.filter(|(_, then)| now.saturating_sub(**then) < CLONED_FOR);
         let say_so = say_so.map(|(node, _)| *node);
         shared.conflicts.iter().copied().chain(say_so).collect()
     }

@@ -32,7 +32,7 @@ pub(crate) struct Listening(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// In the order in which people are told of them.
+    /// In the order in which `status` shows them.
     wanted: Vec<SocketAddr>,
     /// By the address that was wanted; with port 0 it is another.
     servers: BTreeMap<SocketAddr, DnsServer>,
