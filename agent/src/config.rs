@@ -23,7 +23,7 @@ pub use self::values::{
     InterfaceName, InterfaceNameError, LeaderTerm, LeaderTermError, TunnelPort, WIREGUARD_PORT,
 };
 use self::{
-    forward::Forwards,
+    forward::{ForwardRuleError, Forwards},
     values::{Address, with_port},
 };
 use crate::{
@@ -309,7 +309,7 @@ impl Config {
                 ));
             }
         }
-        self.dns.check()?;
+        self.dns.check().map_err(|error| error.to_string())?;
         match self
             .advertise
             .iter()
@@ -339,16 +339,24 @@ impl DnsConfig {
         self.forward.servers()
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), DnsConfigError> {
         if self.answer == AnswerScope::Mesh && !self.forward.is_empty() {
-            return Err(
-                "[dns.forward] has no use where `answer` of [dns] is \"mesh\": other names are \
-                 refused then; remove one of the two"
-                    .into(),
-            );
+            return Err(DnsConfigError::NoUse);
         }
-        self.forward.check(&self.listens())
+        Ok(self.forward.check(&self.listens())?)
     }
+}
+
+/// What of `[dns]` can't work.
+#[derive(Debug, thiserror::Error)]
+enum DnsConfigError {
+    #[error(
+        "[dns.forward] has no use where `answer` of [dns] is \"mesh\": other names are refused \
+         then; remove one of the two"
+    )]
+    NoUse,
+    #[error(transparent)]
+    Rule(#[from] ForwardRuleError),
 }
 
 impl PageConfig {

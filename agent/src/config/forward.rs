@@ -95,40 +95,47 @@ impl Forwards {
         self.0.is_empty()
     }
 
-    /// What can't work; `own` is where this agent answers.
-    pub fn check(&self, own: &[SocketAddr]) -> Result<(), String> {
+    /// Whether all of it can work; `own` is where this agent answers.
+    ///
+    /// # Errors
+    /// [`ForwardRuleError`] of the first that can't.
+    pub fn check(&self, own: &[SocketAddr]) -> Result<(), ForwardRuleError> {
         if self.0.len() > limits::DNS_FORWARD_ZONES {
-            return Err(format!(
-                "[dns.forward] has {} zones; at most {} are used",
-                self.0.len(),
-                limits::DNS_FORWARD_ZONES
-            ));
+            return Err(ForwardRuleError::TooMany(self.0.len()));
         }
         for (zone, servers) in &self.0 {
-            let zone = String::from(zone.clone());
+            let zone = || String::from(zone.clone());
             if servers.is_empty() || servers.len() > limits::DNS_UPSTREAMS {
-                return Err(format!(
-                    "`{zone}` of [dns.forward] has {} name servers; give 1 to {}",
-                    servers.len(),
-                    limits::DNS_UPSTREAMS
-                ));
+                return Err(ForwardRuleError::Servers(zone(), servers.len()));
             }
             for server in with_port(servers, PORT) {
                 let ip = server.ip();
                 if ip.is_unspecified() || ip.is_multicast() || server.port() == 0 {
-                    return Err(format!(
-                        "`{zone}` of [dns.forward] has {server}, which nobody can ask; give the \
-                         address of a name server"
-                    ));
+                    return Err(ForwardRuleError::Nobody(zone(), server));
                 }
                 if own.contains(&server) {
-                    return Err(format!(
-                        "`{zone}` of [dns.forward] has {server}, where this agent listens itself; \
-                         give the address of another name server"
-                    ));
+                    return Err(ForwardRuleError::Own(zone(), server));
                 }
             }
         }
         Ok(())
     }
+}
+
+/// A rule that can't work.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ForwardRuleError {
+    #[error("[dns.forward] has {0} zones; at most {most} are used", most = limits::DNS_FORWARD_ZONES)]
+    TooMany(usize),
+    #[error("`{0}` of [dns.forward] has {1} name servers; give 1 to {most}", most = limits::DNS_UPSTREAMS)]
+    Servers(String, usize),
+    #[error(
+        "`{0}` of [dns.forward] has {1}, which nobody can ask; give the address of a name server"
+    )]
+    Nobody(String, SocketAddr),
+    #[error(
+        "`{0}` of [dns.forward] has {1}, where this agent listens itself; give the address of \
+         another name server"
+    )]
+    Own(String, SocketAddr),
 }
