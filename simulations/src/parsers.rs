@@ -35,10 +35,10 @@ use innermesh_proto::{
     },
     limits,
     message::{
-        Batches, BodyQuery, CutOff, CutOffQuery, Decided, Endorse, HeadsQuery, IssuerKeys,
-        JoinHello, JoinQuery, Joined, LedgerQuery, Propose, Push, RaftProgress, RecoveryQuery,
-        Renew, RevocationsQuery, SnapshotHead, SnapshotPartQuery, SnapshotQuery, Spenders,
-        Submitted,
+        Batches, BodyQuery, CutOff, CutOffQuery, Decided, Endorse, GivenInvites, HeadsQuery,
+        IssuerKeys, JoinHello, JoinQuery, Joined, LedgerQuery, Propose, Push, RaftProgress,
+        RecoveryQuery, Renew, RevocationsQuery, SnapshotHead, SnapshotPartQuery, SnapshotQuery,
+        Spenders, Submitted,
     },
     rpc::{Hello, RequestFrame, ResponseFrame},
 };
@@ -162,6 +162,7 @@ pub fn rpc(bytes: &[u8]) {
         canonical::<Batches>(body, limit);
         canonical::<Propose>(body, limit);
         canonical::<Decided>(body, limit);
+        let _ = codec::decode::<GivenInvites>(body, limit);
         canonical::<Submitted>(body, limit);
         canonical::<Spenders>(body, limit);
         canonical::<JoinHello>(body, limit);

@@ -9,7 +9,7 @@ fn a_node_that_finds_nobody_says_so_and_is_told_where_one_is() {
     for agent in [&mut alpha, &mut beta] {
         agent.stop();
     }
-    let [at_alpha, at_beta] = [0, 1].map(|n| lab.renumber(&lab.hosts[n]));
+    let [_, at_beta] = [0, 1].map(|n| lab.renumber(&lab.hosts[n]));
     for agent in [&mut alpha, &mut beta] {
         agent.start();
     }
@@ -34,9 +34,8 @@ fn a_node_that_finds_nobody_says_so_and_is_told_where_one_is() {
     for agent in [&alpha, &beta] {
         agent.wait_nodes(2);
     }
-    // It is kept: asked at the next start, and by the other in time.
+    // Paths that worked are kept too, so that the next start needs no help.
     alpha.stop();
     alpha.start();
     alpha.wait_nodes(2);
-    assert_ne!(at_alpha, at_beta);
 }

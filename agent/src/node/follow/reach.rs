@@ -2,7 +2,7 @@
 //! a tunnel and bring nothing back, and ports that aren't reached.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::{Arc, Mutex},
     time::Duration,
@@ -97,7 +97,7 @@ impl Reach {
         let state = self.tunnel.observe().await.ok();
         let now = self.node.host.clock.now();
         let view = self.node.view.borrow().clone();
-        let connected = self.node.transport.connected();
+        let connected: BTreeSet<NodeId> = self.node.transport.peers().into_iter().collect();
         let mut seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(state) = state {
             seen.traffic.retain(|key, _| state.peers.contains_key(key));
@@ -109,9 +109,10 @@ impl Reach {
         let others = view.ledger.members.len() > 1;
         seen.alone = (others && connected.is_empty()).then(|| seen.alone.unwrap_or(now));
         let before = std::mem::take(&mut seen.unconnected);
-        let lacking = view.nodes.iter().filter(|(node, of)| {
-            of.live && **node != view.me && !connected.iter().any(|peer| peer.node == **node)
-        });
+        let lacking = view
+            .nodes
+            .iter()
+            .filter(|(node, of)| of.live && **node != view.me && !connected.contains(node));
         seen.unconnected = lacking
             .map(|(node, _)| (*node, before.get(node).copied().unwrap_or(now)))
             .collect();
