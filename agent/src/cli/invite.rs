@@ -6,12 +6,13 @@ use ipnet::IpNet;
 use super::{
     context::Context,
     failure::Failure,
-    output::{Output, note, table},
+    output::{Detail, Output, note},
     role::RoleName,
+    show::{Cell, Column, Screen, Table, until},
 };
 use crate::control::{
     Client,
-    members::{InviteList, InviteListRequest, InviteRequest, InviteRevokeRequest, InviteRow},
+    members::{InviteListRequest, InviteRequest, InviteRevokeRequest, InviteRow},
 };
 use crate::host::duration::{Span, SpanError};
 
@@ -33,7 +34,10 @@ enum Open {
     /// List the invites by which somebody can still join.
     ///
     /// All admins' nodes that are connected are asked for theirs.
+    #[command(visible_alias = "ls")]
     List {
+        #[command(flatten)]
+        detail: Detail,
         #[command(flatten)]
         output: Output,
     },
@@ -101,9 +105,9 @@ pub async fn run(arguments: Arguments, context: &Context) -> Result<(), Failure>
     let client = &context.client();
     match arguments.open {
         None => invite(arguments.new, client).await,
-        Some(Open::List { output }) => {
+        Some(Open::List { detail, output }) => {
             let list = client.ask(&InviteListRequest {}).await?;
-            output.print(&list, || listed(&list))?;
+            output.show(detail, &list, |screen| draw(screen, &list.invites))?;
             if !output.is_json() && !list.unasked.is_empty() {
                 note(&format!(
                     "no answer from {}: what was given out there isn't listed",
@@ -124,24 +128,32 @@ pub async fn run(arguments: Arguments, context: &Context) -> Result<(), Failure>
     }
 }
 
-fn listed(list: &InviteList) -> String {
-    if list.invites.is_empty() {
-        return "no invite is open; `agent invite` makes one\n".into();
+fn draw(screen: &mut Screen, invites: &[InviteRow]) {
+    if invites.is_empty() {
+        return screen.say("no invite is open; `agent invite` makes one\n");
     }
-    let rows: Vec<_> = list
-        .invites
-        .iter()
-        .map(|row| {
-            [
-                row.id.clone(),
-                row.by.clone(),
-                gives(row),
-                format!("{} of {}", row.uses_left, row.uses),
-                row.expires.to_string(),
-            ]
-        })
-        .collect();
-    table(["ID", "MADE ON", "FOR", "USES LEFT", "UNTIL"], &rows)
+    let mut table = Table::new([
+        Column::whole("ID"),
+        Column::new("MADE ON"),
+        Column::new("FOR"),
+        Column::whole("USES LEFT"),
+        Column::whole("ENDS"),
+        Column::extra("MADE"),
+    ]);
+    let mut invites: Vec<&InviteRow> = invites.iter().collect();
+    invites.sort_by(|a, b| (a.expires, &a.id).cmp(&(b.expires, &b.id)));
+    let now = screen.now();
+    for row in invites {
+        table.add([
+            Cell::new(&row.id),
+            Cell::new(&row.by),
+            Cell::new(gives(row)),
+            Cell::new(format!("{} of {}", row.uses_left, row.uses)),
+            Cell::new(until(now, row.expires)).in_full(row.expires),
+            Cell::new(row.made),
+        ]);
+    }
+    screen.table(&table);
 }
 
 /// What whoever joins by it gets.
@@ -197,6 +209,27 @@ async fn invite(arguments: NewArguments, client: &Client) -> Result<(), Failure>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::UnixTime;
+
+    #[test]
+    fn invites_fit_the_terminal_and_the_next_to_end_comes_first() {
+        let row = |id: &str, hours: u64| InviteRow {
+            id: id.into(),
+            by: "raspberry-pi-in-the-garage-02".into(),
+            roles: vec!["admin".into(), "ca".into()],
+            names: vec!["*".parse().unwrap(), "web-*".parse().unwrap()],
+            routes: vec!["192.168.178.0/24".parse().unwrap()],
+            addresses: vec!["fd12:3456:789a:bcde::/64".parse().unwrap()],
+            uses: 100,
+            uses_left: 99,
+            made: UnixTime::from_ms(0),
+            expires: UnixTime::from_ms(hours * 3_600_000),
+        };
+        let invites = [row("00ff00ff", 100), row("ff00ff00", 3)];
+        let text = crate::cli::show::fits(|screen| draw(screen, &invites));
+        assert!(text.find("in 3h") < text.find("in 4d"), "{text}");
+        assert!(text.contains("ff00ff00"), "{text}");
+    }
 
     #[test]
     fn a_token_lives_for_thirty_days_at_most() {

@@ -3,11 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    consent::Consent,
-    context::Context,
-    failure::Failure,
-    output::{Output, Progress},
-    root_key,
+    consent::Consent, context::Context, failure::Failure, output::Output, root_key, show::Progress,
 };
 use crate::{
     control::{

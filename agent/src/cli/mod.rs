@@ -40,6 +40,7 @@ mod root_word;
 mod run;
 mod seed;
 mod service;
+mod show;
 mod start;
 mod status;
 mod terminal;
@@ -48,7 +49,7 @@ mod wait;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde::Serialize;
 use tracing::{Instrument, Span};
 
@@ -61,6 +62,7 @@ use crate::telemetry::LogFormat;
 #[command(
     name = "agent",
     version,
+    disable_version_flag = true,
     about = "Names, certificates and encrypted routes for your machines",
     max_term_width = 100,
     after_help = failure::CODES
@@ -72,6 +74,11 @@ struct Arguments {
     /// /run/innermesh.
     #[arg(long, global = true, env = "INNERMESH_DIR", value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// Print the version.
+    ///
+    /// Behind a command that lists things, -v shows each entry in full.
+    #[arg(short = 'v', short_alias = 'V', long, action = ArgAction::Version)]
+    version: Option<bool>,
     #[command(subcommand)]
     command: Command,
 }

@@ -1,5 +1,10 @@
 //! `agent peers` and `agent ping`.
 
+use std::{
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
+
 use innermesh_proto::{
     limits,
     name::{Label, NameError},
@@ -7,61 +12,138 @@ use innermesh_proto::{
 
 use super::{
     failure::Failure,
-    output::{Output, or_dash, table},
+    output::{Detail, Output, yes_no},
+    show::{Cell, Column, Frame, Screen, Table, Watch, ago},
 };
 use crate::control::{
     Client,
-    node::{PeerTunnel, PeersRequest, PingReply, PingRequest, TunnelPing},
+    node::{
+        NodeRow, Path, Peer, PeerTunnel, PeersRequest, PingReply, PingRequest, StatusRequest,
+        TunnelPing,
+    },
 };
 
 /// Show how each peer is reached.
 #[derive(Debug, clap::Args)]
 pub struct PeersArguments {
     #[command(flatten)]
+    watch: Watch,
+    #[command(flatten)]
+    detail: Detail,
+    #[command(flatten)]
     output: Output,
 }
 
 pub async fn peers(arguments: &PeersArguments, client: &Client) -> Result<(), Failure> {
-    let peers = client.ask(&PeersRequest {}).await?;
-    let rows = peers.iter().map(|peer| {
-        let seen = peer.seen_s.map(|age| format!("{age} s ago"));
-        [
-            peer.name.clone(),
-            peer.path.to_string(),
-            or_dash(peer.endpoint),
-            or_dash(peer.rtt_ms.map(milliseconds)),
-            seen.unwrap_or_else(|| "never".into()),
-            handshake(peer.tunnel.as_ref()),
-        ]
-    });
-    arguments.output.print(&peers, || {
-        table(
-            ["PEER", "PATH", "ENDPOINT", "RTT", "SEEN", "HANDSHAKE"],
-            &rows.collect::<Vec<_>>(),
-        )
-    })
+    let PeersArguments {
+        watch,
+        detail,
+        output,
+    } = *arguments;
+    let look = async || {
+        let mut peers = client.ask(&PeersRequest {}).await?;
+        let shown = output.render(detail, &peers, |screen| draw(screen, &peers))?;
+        peers.iter_mut().for_each(without_ages);
+        Ok(Frame {
+            shown,
+            news: format!("{peers:?}"),
+            warnings: Vec::new(),
+        })
+    };
+    watch.run(output, look).await
+}
+
+/// What goes on by itself is no news.
+fn without_ages(peer: &mut Peer) {
+    peer.seen_s = peer.seen_s.map(|_| 0);
+    peer.rtt_ms = peer.rtt_ms.map(|_| 0.0);
+    if let Some(tunnel) = &mut peer.tunnel {
+        tunnel.handshake_s = tunnel.handshake_s.map(|_| 0);
+        (tunnel.rx_bytes, tunnel.tx_bytes) = (0, 0);
+    }
+}
+
+fn draw(screen: &mut Screen, peers: &[Peer]) {
+    let mut table = Table::new([
+        Column::whole("PEER"),
+        Column::whole("PATH"),
+        Column::whole("RTT"),
+        Column::whole("SEEN"),
+        Column::whole("HANDSHAKE"),
+        Column::new("ENDPOINT"),
+        Column::extra("TUNNEL TO"),
+        Column::extra("RECEIVED"),
+        Column::extra("SENT"),
+        Column::extra("PRE-SHARED KEY"),
+    ]);
+    for peer in peers {
+        let tunnel = peer.tunnel.as_ref();
+        table.add([
+            Cell::new(&peer.name),
+            path(peer.path),
+            Cell::or_dash(peer.rtt_ms.map(milliseconds)),
+            Cell::new(peer.seen_s.map_or_else(|| "never".into(), ago)),
+            handshake(tunnel),
+            Cell::or_dash(peer.endpoint),
+            Cell::or_dash(tunnel.and_then(|tunnel| tunnel.endpoint)),
+            Cell::or_dash(tunnel.map(|tunnel| bytes(tunnel.rx_bytes))),
+            Cell::or_dash(tunnel.map(|tunnel| bytes(tunnel.tx_bytes))),
+            Cell::new(yes_no(peer.psk)),
+        ]);
+    }
+    screen.table(&table.sorted());
+}
+
+/// How a node is reached.
+pub fn path(path: Path) -> Cell {
+    match path {
+        Path::Direct => Cell::good(path),
+        Path::Relay => Cell::care(path),
+        Path::None => Cell::bad(path),
+    }
 }
 
 /// When the tunnel's last one was.
-fn handshake(tunnel: Option<&PeerTunnel>) -> String {
+fn handshake(tunnel: Option<&PeerTunnel>) -> Cell {
     match tunnel {
-        None => "no tunnel".into(),
+        None => Cell::new("no tunnel"),
         Some(tunnel) => match tunnel.handshake_s {
-            Some(age) => format!("{age} s ago"),
-            None => "never".into(),
+            Some(age) => Cell::new(ago(age)),
+            None => Cell::care("never"),
         },
+    }
+}
+
+/// A number of bytes in its largest unit.
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let mut amount = count as f64;
+    let mut unit = None;
+    for larger in UNITS {
+        if amount < 1024.0 {
+            break;
+        }
+        amount /= 1024.0;
+        unit = Some(larger);
+    }
+    match unit {
+        None => format!("{count} B"),
+        Some(unit) => format!("{amount:.1} {unit}"),
     }
 }
 
 /// Measure the round trip to a node and test its tunnel.
 ///
 /// Sends a small packet and one that fills the tunnel's packets through it. Ends
-/// with 4 when the machine doesn't answer, or what was sent doesn't come back.
+/// with 4 when the node doesn't answer, or what was sent doesn't come back.
 #[derive(Debug, clap::Args)]
 pub struct PingArguments {
-    /// Its name.
-    #[arg(value_name = "NODE", value_parser = node_label)]
-    node: Label,
+    /// Its name or address.
+    ///
+    /// One of its addresses in the mesh, or where it is reached on the network
+    /// below.
+    #[arg(value_name = "NODE")]
+    node: Target,
     /// Ask this many times.
     #[arg(long, short, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::PINGS)))]
     count: u32,
@@ -69,9 +151,64 @@ pub struct PingArguments {
     output: Output,
 }
 
+/// A node as people name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Target {
+    Name(Label),
+    Address(IpAddr),
+}
+
+impl FromStr for Target {
+    type Err = NameError;
+
+    /// A name may be a full one, and an address may have a port behind it.
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let bare = text
+            .strip_prefix('[')
+            .and_then(|text| text.strip_suffix(']'));
+        let address = bare.unwrap_or(text).parse();
+        let address = address.or_else(|_| text.parse().map(|at: SocketAddr| at.ip()));
+        if let Ok(address) = address {
+            return Ok(Self::Address(address));
+        }
+        let label = text.split('.').next().unwrap_or_default();
+        label.parse().map(Self::Name)
+    }
+}
+
+/// The node that has an address in the mesh, or is reached at it.
+fn who_has(address: IpAddr, nodes: &[NodeRow], peers: &[Peer]) -> Option<String> {
+    let own = nodes.iter().find(|node| node.addresses.contains(&address));
+    let reached = || {
+        peers.iter().find(|peer| {
+            let tunnel = peer.tunnel.as_ref().and_then(|tunnel| tunnel.endpoint);
+            let mut endpoints = peer.endpoint.into_iter().chain(tunnel);
+            endpoints.any(|endpoint| endpoint.ip().to_canonical() == address.to_canonical())
+        })
+    };
+    let own = own.map(|node| node.name.clone());
+    own.or_else(|| reached().map(|peer| peer.name.clone()))
+}
+
+async fn named(target: &Target, client: &Client) -> Result<Label, Failure> {
+    let address = match target {
+        Target::Name(name) => return Ok(name.clone()),
+        Target::Address(address) => *address,
+    };
+    let status = client.ask(&StatusRequest {}).await?;
+    let peers = client.ask(&PeersRequest {}).await?;
+    let name = who_has(address, &status.nodes, &peers).ok_or_else(|| {
+        Failure::failed(format!(
+            "no node has the address {address} in the mesh, and none is reached at it; `agent \
+             status -v` lists addresses, `agent peers` where each node is reached"
+        ))
+    })?;
+    name.parse().map_err(Failure::failed)
+}
+
 pub async fn ping(arguments: &PingArguments, client: &Client) -> Result<(), Failure> {
     let request = PingRequest {
-        node: arguments.node.clone(),
+        node: named(&arguments.node, client).await?,
         count: arguments.count,
     };
     let reply = client.ask(&request).await?;
@@ -135,7 +272,7 @@ fn text(reply: &PingReply) -> String {
     out.push_str(&match &reply.tunnel {
         None => "\ntunnel: none\n".to_string(),
         Some(tunnel) => {
-            let age = tunnel.age_s.map(|age| format!("handshake {age} s ago"));
+            let age = tunnel.age_s.map(|age| format!("handshake {}", ago(age)));
             let age = age.unwrap_or_else(|| "no handshake yet".into());
             format!("\ntunnel: {}, {age}\n", passed(tunnel))
         }
@@ -170,22 +307,78 @@ fn milliseconds(ms: f64) -> String {
     format!("{ms:.1} ms")
 }
 
-/// A node's name, also where its full name is given.
-fn node_label(text: &str) -> Result<Label, NameError> {
-    text.split('.').next().unwrap_or_default().parse()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::node::{Path, TunnelPacket};
+    use crate::{cli::show::fits, control::node::TunnelPacket};
 
     #[test]
-    fn a_node_may_be_named_in_full() {
-        assert_eq!(node_label("beta").unwrap().as_str(), "beta");
-        assert_eq!(node_label("Beta.in.example.org.").unwrap().as_str(), "beta");
-        assert!(node_label("").is_err());
-        assert!(node_label("a_b").is_err());
+    fn a_node_is_named_by_its_name_its_full_name_or_an_address() {
+        let beta = || Ok(Target::Name("beta".parse().unwrap()));
+        assert_eq!("beta".parse(), beta());
+        assert_eq!("Beta.in.example.org.".parse(), beta());
+        for bad in ["", "a_b"] {
+            assert!(bad.parse::<Target>().is_err(), "{bad}");
+        }
+        let address = |text: &str| text.parse::<Target>().unwrap();
+        let v4 = Target::Address("192.0.2.1".parse().unwrap());
+        let v6 = Target::Address("2001:db8::1".parse().unwrap());
+        assert_eq!(
+            (address("192.0.2.1"), address("192.0.2.1:51819")),
+            (v4.clone(), v4)
+        );
+        for text in ["2001:db8::1", "[2001:db8::1]", "[2001:db8::1]:51819"] {
+            assert_eq!(address(text), v6, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_leads_to_the_node_that_has_it_or_is_reached_at_it() {
+        let nodes = crate::control::testing::sample_status().nodes;
+        let mut peer = peer("beta", "[::ffff:192.0.2.1]:51819");
+        peer.tunnel.as_mut().unwrap().endpoint = "198.51.100.7:51820".parse().ok();
+        let peers = [peer];
+        let who = |address: &str| who_has(address.parse().unwrap(), &nodes, &peers);
+        assert_eq!(who("10.9.0.2").as_deref(), Some("alpha"));
+        assert_eq!(who("fd00::2").as_deref(), Some("alpha"));
+        assert_eq!(who("192.0.2.1").as_deref(), Some("beta"));
+        assert_eq!(who("198.51.100.7").as_deref(), Some("beta"));
+        assert_eq!(who("192.0.2.2"), None);
+    }
+
+    fn peer(name: &str, endpoint: &str) -> Peer {
+        Peer {
+            name: name.into(),
+            path: Path::Direct,
+            endpoint: endpoint.parse().ok(),
+            rtt_ms: Some(123.4),
+            psk: false,
+            seen_s: Some(59 * 60),
+            tunnel: Some(PeerTunnel {
+                endpoint: None,
+                handshake_s: Some(170),
+                rx_bytes: 5 << 30,
+                tx_bytes: 900,
+            }),
+        }
+    }
+
+    #[test]
+    fn peers_fit_the_terminal_and_are_sorted() {
+        let long = "raspberry-pi-in-the-garage-02";
+        let endpoint = "[2001:db8:1234:5678:9abc:def0:1234:5678]:51819";
+        let peers = [peer(long, endpoint), peer("alpha", "198.51.100.200:51819")];
+        let text = fits(|screen| draw(screen, &peers));
+        assert!(text.contains(long), "{text}");
+        let alpha = text.find("alpha").unwrap();
+        assert!(alpha < text.find(long).unwrap(), "{text}");
+        for part in ["59m ago", "2m ago", "198.51.100."] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert_eq!(
+            (bytes(900), bytes(5 << 30)),
+            ("900 B".into(), "5.0 GiB".into())
+        );
     }
 
     fn reply(tunnel: Option<TunnelPing>) -> PingReply {
@@ -236,7 +429,7 @@ mod tests {
         ] {
             assert_eq!(
                 text(&reply(Some(tunnel(works, packets)))),
-                format!("{head}{told}, handshake 4 s ago\n")
+                format!("{head}{told}, handshake 4s ago\n")
             );
         }
         let mut silent = reply(None);

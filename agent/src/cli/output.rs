@@ -4,7 +4,27 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
-use super::failure::{FAILED, Failure};
+use super::{
+    failure::{FAILED, Failure},
+    show::{Cell, Look, Screen, Stream, harmless, marked},
+};
+
+/// `-v`, for the commands that show lists.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub struct Detail {
+    /// Show each entry in full, with exact times.
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+impl Detail {
+    /// What is drawn, as text that could be printed.
+    pub fn draw(self, draw: impl FnOnce(&mut Screen)) -> String {
+        let mut screen = Screen::new(Look::of(Stream::Out, self.verbose));
+        draw(&mut screen);
+        screen.into_text()
+    }
+}
 
 /// `--json`, for the commands that have output.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -32,16 +52,27 @@ impl Output {
         raw(&harmless(&text()))
     }
 
-    /// The same as text that could be printed, to see whether it changed.
+    /// Prints `value` as JSON, or what `draw` makes of it.
+    pub fn show(
+        self,
+        detail: Detail,
+        value: &impl Serialize,
+        draw: impl FnOnce(&mut Screen),
+    ) -> Result<(), Failure> {
+        raw(&self.render(detail, value, draw)?)
+    }
+
+    /// The same as text that could be printed.
     pub fn render(
         self,
+        detail: Detail,
         value: &impl Serialize,
-        text: impl FnOnce() -> String,
+        draw: impl FnOnce(&mut Screen),
     ) -> Result<String, Failure> {
         if self.json {
             return json(value);
         }
-        Ok(harmless(&text()))
+        Ok(detail.draw(draw))
     }
 }
 
@@ -69,7 +100,8 @@ pub fn raw(text: &str) -> Result<(), Failure> {
 /// Says something beside the output.
 pub fn note(text: &str) {
     // With nobody to read it there is nobody to tell so.
-    let _ = writeln!(io::stderr(), "{}", harmless(text));
+    let look = Look::of(Stream::Err, false);
+    let _ = writeln!(io::stderr(), "{}", marked(text, look));
 }
 
 /// Says what somebody should do something about, beside the output.
@@ -79,112 +111,25 @@ pub fn warn(warnings: &[String]) {
     }
 }
 
-/// Shows how far a long work is: one line that changes on a terminal,
-/// otherwise a line for each change.
-#[derive(Default)]
-pub struct Progress {
-    last: String,
-}
-
-impl Progress {
-    /// Shows `text`, if that is news.
-    pub fn show(&mut self, text: &str) {
-        if text == self.last {
-            return;
-        }
-        self.last = text.to_string();
-        if io::stderr().is_terminal() {
-            let _ = write!(io::stderr(), "\r\x1b[K{}", harmless(text));
-        } else {
-            note(text);
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if !self.last.is_empty() && io::stderr().is_terminal() {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
-    }
-}
-
-/// Aligned columns under a header, two spaces apart.
-pub fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
-    let mut widths = header.map(str::len);
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut out = String::new();
-    let header = header.map(str::to_string);
-    for row in std::iter::once(&header).chain(rows) {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
-            line.push_str(&format!("{cell:width$}  "));
-        }
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
-    out
-}
-
 /// Whether a service is healthy. One that nothing checks isn't known to be, as
 /// long as its node lives.
-pub fn health(healthy: bool, checked: bool) -> String {
-    if healthy && !checked {
-        "unchecked".into()
+pub fn health(healthy: bool, checked: bool) -> Cell {
+    match (healthy, checked) {
+        (true, false) => Cell::care("unchecked"),
+        (flag, _) => well(flag),
+    }
+}
+
+/// `yes`, as it should be, or `no`.
+pub fn well(flag: bool) -> Cell {
+    if flag {
+        Cell::good("yes")
     } else {
-        yes_no(healthy)
+        Cell::bad("no")
     }
 }
 
 /// `yes` or `no`.
 pub fn yes_no(flag: bool) -> String {
     if flag { "yes" } else { "no" }.to_string()
-}
-
-/// A value, or a dash.
-pub fn or_dash(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| "-".to_string(), |value| value.to_string())
-}
-
-/// Texts of others end up on a terminal here (a TXT record, say): without
-/// control characters they can't move its cursor or set its title.
-fn harmless(text: &str) -> String {
-    text.chars()
-        .map(|c| {
-            if c.is_control() && c != '\n' {
-                '\u{fffd}'
-            } else {
-                c
-            }
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_are_aligned_and_lines_have_no_trailing_spaces() {
-        let rows = [
-            ["alpha".to_string(), "yes".to_string()],
-            ["b".to_string(), String::new()],
-        ];
-        assert_eq!(
-            table(["NODE", "LIVE"], &rows),
-            "NODE   LIVE\nalpha  yes\nb\n"
-        );
-    }
-
-    #[test]
-    fn a_text_of_somebody_else_can_not_steer_the_terminal() {
-        assert_eq!(
-            harmless("a\u{1b}]0;x\u{7}\nb\u{9b}"),
-            "a\u{fffd}]0;x\u{fffd}\nb\u{fffd}"
-        );
-    }
 }

@@ -8,7 +8,8 @@ use innermesh_proto::{
 
 use super::{
     failure::Failure,
-    output::{Output, table, yes_no},
+    output::{Detail, Output, well, yes_no},
+    show::{Cell, Column, Screen, Table},
 };
 use crate::control::{
     Client,
@@ -20,6 +21,7 @@ use crate::control::{
 pub enum Command {
     Add(AddArguments),
     Rm(RmArguments),
+    #[command(visible_alias = "ls")]
     List(ListArguments),
 }
 
@@ -69,6 +71,8 @@ pub struct RmArguments {
 /// Show the records that were added.
 #[derive(Debug, clap::Args)]
 pub struct ListArguments {
+    #[command(flatten)]
+    detail: Detail,
     #[command(flatten)]
     output: Output,
 }
@@ -164,23 +168,34 @@ async fn rm(arguments: &RmArguments, client: &Client) -> Result<(), Failure> {
 }
 
 async fn list(arguments: &ListArguments, client: &Client) -> Result<(), Failure> {
+    let ListArguments { detail, output } = *arguments;
     let records = client.ask(&RecordListRequest {}).await?;
-    let rows = records.iter().map(|record| {
-        [
-            record.name.clone(),
-            record.rtype.clone(),
-            record.value.clone(),
-            yes_no(record.public),
-            yes_no(record.answered),
-            record.owner.clone(),
-        ]
-    });
-    arguments.output.print(&records, || {
-        table(
-            ["NAME", "TYPE", "VALUE", "PUBLIC", "ANSWERED", "BY"],
-            &rows.collect::<Vec<_>>(),
-        )
-    })
+    output.show(detail, &records, |screen| draw(screen, &records))
+}
+
+fn draw(screen: &mut Screen, records: &[RecordRow]) {
+    if records.is_empty() {
+        return screen.say("no record was added; `agent record add NAME TYPE VALUE` adds one\n");
+    }
+    let mut table = Table::new([
+        Column::whole("NAME"),
+        Column::whole("TYPE"),
+        Column::new("VALUE"),
+        Column::whole("PUBLIC"),
+        Column::whole("ANSWERED"),
+        Column::new("BY"),
+    ]);
+    for record in records {
+        table.add([
+            Cell::new(&record.name),
+            Cell::new(&record.rtype),
+            Cell::new(&record.value),
+            Cell::new(yes_no(record.public)),
+            well(record.answered),
+            Cell::new(&record.owner),
+        ]);
+    }
+    screen.table(&table.sorted());
 }
 
 /// The name that a record stands at: below the mesh's domain.
@@ -261,6 +276,37 @@ mod tests {
             let failure = owner(typed, &domain()).unwrap_err();
             assert_eq!(failure.code, super::super::failure::USAGE, "{typed}");
         }
+    }
+
+    #[test]
+    fn records_fit_the_terminal_and_are_sorted() {
+        let row = |name: &str, rtype: &str, value: &str| RecordRow {
+            name: name.into(),
+            rtype: rtype.into(),
+            value: value.into(),
+            public: false,
+            owner: "raspberry-pi-in-the-garage-02".into(),
+            answered: true,
+        };
+        let key = format!(
+            "\"v=DKIM1; k=rsa; p={}\"",
+            "MIIBIjANBgkqhkiG9w0B".repeat(20)
+        );
+        let records = [
+            row(
+                "tv.in.example.org",
+                "AAAA",
+                "fd12:3456:789a:bcde:f012:3456:789a:bcde",
+            ),
+            row("tv.in.example.org", "A", "192.0.2.9"),
+            row("mail._domainkey.in.example.org", "TXT", &key),
+        ];
+        let text = crate::cli::show::fits(|screen| draw(screen, &records));
+        assert!(
+            text.contains("mail._domainkey.in.example.org  TXT"),
+            "{text}"
+        );
+        assert!(text.find(" A ") < text.find(" AAAA "), "{text}");
     }
 
     #[test]

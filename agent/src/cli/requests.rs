@@ -9,8 +9,9 @@ use innermesh_proto::{admission::Code, name::NamePattern};
 use super::{
     failure::Failure,
     init,
-    output::{Output, or_dash, table},
+    output::{Detail, Output},
     role::RoleName,
+    show::{Cell, Column, Frame, Screen, Table, Watch, ago},
 };
 use crate::control::{
     Client,
@@ -23,6 +24,10 @@ use crate::control::{
 /// show their codes, to be typed into `agent approve`.
 #[derive(Debug, clap::Args)]
 pub struct RequestsArguments {
+    #[command(flatten)]
+    watch: Watch,
+    #[command(flatten)]
+    detail: Detail,
     #[command(flatten)]
     output: Output,
 }
@@ -67,33 +72,55 @@ fn code(text: &str) -> Result<String, <Code as FromStr>::Err> {
 }
 
 pub async fn requests(arguments: &RequestsArguments, client: &Client) -> Result<(), Failure> {
-    let requests = client.ask(&AdmissionsRequest {}).await?;
-    arguments.output.print(&requests, || text(&requests))
+    let RequestsArguments {
+        watch,
+        detail,
+        output,
+    } = *arguments;
+    let look = async || {
+        let mut requests = client.ask(&AdmissionsRequest {}).await?;
+        let shown = output.render(detail, &requests, |screen| draw(screen, &requests))?;
+        // It goes on by itself, which is no news.
+        requests.iter_mut().for_each(|row| row.age_s = 0);
+        Ok(Frame {
+            shown,
+            news: format!("{requests:?}"),
+            warnings: Vec::new(),
+        })
+    };
+    watch.run(output, look).await
 }
 
-fn text(requests: &[RequestRow]) -> String {
+fn draw(screen: &mut Screen, requests: &[RequestRow]) {
     if requests.is_empty() {
-        return "no machine asks to join; run `agent join SEED` on it first, with the address of a \
-                node\n"
-            .into();
+        return screen.say(
+            "no machine asks to join; run `agent join SEED` on it first, with the address of a \
+             node\n",
+        );
     }
-    let rows: Vec<_> = requests
-        .iter()
-        .map(|row| {
-            [
-                row.name.clone(),
-                row.address.ip().to_string(),
-                row.via.clone(),
-                format!("{}s", row.age_s),
-                or_dash(row.admin.as_ref()),
-            ]
-        })
-        .collect();
-    let mut out = table(["NAME", "ADDRESS", "ASKS", "SINCE", "ANSWERED BY"], &rows);
+    let mut table = Table::new([
+        Column::whole("NAME"),
+        Column::new("ADDRESS"),
+        Column::new("ASKS"),
+        Column::whole("SINCE"),
+        Column::new("ANSWERED BY"),
+        Column::extra("ID"),
+    ]);
+    for row in requests {
+        table.add([
+            Cell::new(&row.name),
+            Cell::new(row.address.ip()).in_full(row.address),
+            Cell::new(&row.via),
+            Cell::new(ago(row.age_s)),
+            Cell::or_dash(row.admin.as_ref()),
+            Cell::new(&row.node),
+        ]);
+    }
+    screen.table(&table.sorted());
     if requests.iter().any(|row| row.state == RequestState::Ready) {
-        out.push_str("\nThe machine shows a code now: `agent approve CODE` admits it.\n");
+        screen.say("\n");
+        screen.paragraph("The machine shows a code now: `agent approve CODE` admits it.");
     }
-    out
 }
 
 pub async fn approve(arguments: ApproveArguments, client: &Client) -> Result<(), Failure> {
@@ -135,6 +162,7 @@ pub async fn deny(arguments: &DenyArguments, client: &Client) -> Result<(), Fail
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::show::{fits, plain};
 
     #[test]
     fn what_is_typed_as_a_code_is_read_before_anything_is_asked() {
@@ -158,15 +186,23 @@ mod tests {
             state: RequestState::Ready,
             admin: Some("alpha".into()),
         };
+        let rows = [row];
         assert_eq!(
-            text(&[row]),
+            plain(|screen| draw(screen, &rows)),
             "\
-NAME    ADDRESS    ASKS   SINCE  ANSWERED BY
-tablet  192.0.2.7  alpha  5s     alpha
+NAME    ADDRESS    ASKS   SINCE   ANSWERED BY
+tablet  192.0.2.7  alpha  5s ago  alpha
 
 The machine shows a code now: `agent approve CODE` admits it.
 "
         );
-        assert!(text(&[]).contains("agent join SEED"));
+        assert!(plain(|screen| draw(screen, &[])).contains("agent join SEED"));
+        let [mut row] = rows;
+        row.name = "tablet-of-the-living-room-upstairs".into();
+        row.address = "[fd12:3456:789a:bcde:f012:3456:789a:bcde]:4000"
+            .parse()
+            .unwrap();
+        (row.via, row.admin) = (row.name.clone(), Some(row.name.clone()));
+        let _ = fits(|screen| draw(screen, std::slice::from_ref(&row)));
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use innermesh_proto::{ledger::Role, name::Label};
+use serde::Serialize;
 
 use super::{
     alone::warn_alone,
@@ -11,18 +12,21 @@ use super::{
     consent::Consent,
     context::Context,
     failure::{self, Failure},
-    output::Output,
+    output::{Detail, Output},
     root_word::{by_root, with_key},
+    show::{Cell, Column, Table},
 };
 use crate::control::{
     members::{RoleChanged, RoleRequest, RoleState},
-    node::StatusRequest,
+    node::{NodeRow, StatusRequest},
 };
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     Add(AddArguments),
     Rm(RmArguments),
+    #[command(visible_alias = "ls")]
+    List(ListArguments),
 }
 
 /// Give a node a role.
@@ -73,6 +77,15 @@ pub struct RmArguments {
     output: Output,
 }
 
+/// Show which nodes have which roles.
+#[derive(Debug, clap::Args)]
+pub struct ListArguments {
+    #[command(flatten)]
+    detail: Detail,
+    #[command(flatten)]
+    output: Output,
+}
+
 /// Roles that a node can be given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum RoleName {
@@ -108,7 +121,40 @@ pub async fn run(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
         Command::Add(arguments) => add(arguments, context).await,
         Command::Rm(arguments) => rm(arguments, context).await,
+        Command::List(arguments) => list(&arguments, context).await,
     }
+}
+
+async fn list(arguments: &ListArguments, context: &Context) -> Result<(), Failure> {
+    let ListArguments { detail, output } = *arguments;
+    let status = context.client().ask(&StatusRequest {}).await?;
+    let rows = roles(status.nodes);
+    output.show(detail, &rows, |screen| {
+        let mut table = Table::new([Column::whole("ROLE"), Column::whole("NODE")]);
+        for row in &rows {
+            table.add([Cell::new(&row.role), Cell::new(&row.node)]);
+        }
+        screen.table(&table.sorted());
+    })
+}
+
+/// One role of one node.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct RoleRow {
+    role: String,
+    node: String,
+}
+
+fn roles(nodes: Vec<NodeRow>) -> Vec<RoleRow> {
+    let rows = nodes.into_iter().flat_map(|node| {
+        let roles = node.roles.into_iter();
+        let name = node.name;
+        roles.map(move |role| RoleRow {
+            role,
+            node: name.clone(),
+        })
+    });
+    rows.collect()
 }
 
 async fn add(arguments: AddArguments, context: &Context) -> Result<(), Failure> {
@@ -223,6 +269,16 @@ mod tests {
             assert!(!takes_two(Role::Admin, is_own, root_key));
         }
         assert!(!happens(&node, Role::Gateway, false).contains("second"));
+    }
+
+    #[test]
+    fn each_role_of_each_node_is_a_row() {
+        let mut status = crate::control::testing::sample_status();
+        status.nodes[0].roles.push("ca".into());
+        status.nodes[1].roles.clear();
+        let rows = roles(status.nodes);
+        let rows: Vec<_> = rows.iter().map(|row| (&*row.role, &*row.node)).collect();
+        assert_eq!(rows, [("admin", "alpha"), ("ca", "alpha")]);
     }
 
     #[test]

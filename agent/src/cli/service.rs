@@ -8,13 +8,15 @@ use serde::Serialize;
 use super::{
     failure::Failure,
     init::{self, node_name},
-    output::{Output, health, or_dash, table, yes_no},
+    output::{Detail, Output, health, well},
+    show::{Cell, Column, Frame, Screen, Table, Watch},
 };
 use crate::{
     control::{
         Client,
         services::{
-            ServiceAddRequest, ServiceAdded, ServiceListRequest, ServiceRmRequest, ServiceState,
+            ServiceAddRequest, ServiceAdded, ServiceListRequest, ServiceRmRequest, ServiceRow,
+            ServiceState,
         },
     },
     services::{Check, Spec},
@@ -24,6 +26,7 @@ use crate::{
 pub enum Command {
     Add(AddArguments),
     Rm(RmArguments),
+    #[command(visible_alias = "ls")]
     List(ListArguments),
 }
 
@@ -78,6 +81,10 @@ pub struct RmArguments {
 /// Show the services of all nodes.
 #[derive(Debug, clap::Args)]
 pub struct ListArguments {
+    #[command(flatten)]
+    watch: Watch,
+    #[command(flatten)]
+    detail: Detail,
     #[command(flatten)]
     output: Output,
 }
@@ -147,24 +154,77 @@ async fn rm(arguments: &RmArguments, client: &Client) -> Result<(), Failure> {
 }
 
 async fn list(arguments: &ListArguments, client: &Client) -> Result<(), Failure> {
-    let services = client.ask(&ServiceListRequest {}).await?;
-    let rows = services.iter().map(|service| {
-        [
-            service.name.clone(),
-            service.node.clone(),
-            format!("{}/{}", service.port, service.proto),
+    let ListArguments {
+        watch,
+        detail,
+        output,
+    } = *arguments;
+    let look = async || {
+        let services = client.ask(&ServiceListRequest {}).await?;
+        Ok(Frame {
+            shown: output.render(detail, &services, |screen| draw(screen, &services))?,
+            news: format!("{services:?}"),
+            warnings: Vec::new(),
+        })
+    };
+    watch.run(output, look).await
+}
+
+fn draw(screen: &mut Screen, services: &[ServiceRow]) {
+    if services.is_empty() {
+        return screen
+            .say("no node has a service; `agent service add NAME --port PORT` adds one\n");
+    }
+    let mut table = Table::new([
+        Column::whole("SERVICE"),
+        Column::whole("NODE"),
+        Column::whole("PORT"),
+        Column::whole("HEALTHY"),
+        Column::whole("GRANTED"),
+        Column::extra("CHECK"),
+    ]);
+    for service in services {
+        table.add([
+            Cell::new(&service.name),
+            Cell::new(&service.node),
+            Cell::new(format!("{}/{}", service.port, service.proto)),
             health(service.healthy, service.checked),
-            yes_no(service.granted),
-            or_dash(service.check.as_ref()),
-            or_dash(service.last_error.as_ref()),
-        ]
-    });
-    arguments.output.print(&services, || {
-        table(
-            [
-                "SERVICE", "NODE", "PORT", "HEALTHY", "GRANTED", "CHECK", "TROUBLE",
-            ],
-            &rows.collect::<Vec<_>>(),
-        )
-    })
+            well(service.granted),
+            Cell::or_dash(service.check.as_ref()),
+        ]);
+    }
+    screen.table(&table.sorted());
+    for service in services {
+        if let Some(why) = &service.last_error {
+            let ServiceRow { name, node, .. } = service;
+            screen.say("\n");
+            screen.paragraph(&format!("{name} on {node}: {why}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::show::fits;
+
+    #[test]
+    fn services_fit_the_terminal_and_what_troubles_them_stands_below() {
+        let row = |name: &str, last_error: Option<&str>| ServiceRow {
+            name: name.into(),
+            node: "raspberry-pi-in-the-garage-02".into(),
+            port: 65535,
+            proto: Protocol::Tcp,
+            healthy: last_error.is_none(),
+            checked: true,
+            check: Some("http://localhost:8123/api/health?of=everything".into()),
+            granted: true,
+            last_error: last_error.map(Into::into),
+        };
+        let long = "http://localhost:8123/api/health answered 503 Service Unavailable, three times";
+        let services = [row("wiki", None), row("home-assistant", Some(long))];
+        let text = fits(|screen| draw(screen, &services));
+        assert!(text.find("home-assistant") < text.find("wiki"), "{text}");
+        assert!(text.contains("home-assistant on raspberry-pi"), "{text}");
+    }
 }

@@ -11,10 +11,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{
-    failure::Failure,
-    output::{Output, Progress},
-};
+use super::{failure::Failure, output::Output, show::Progress};
 use crate::control::{
     Client, ClientError,
     node::{Status, StatusRequest},

@@ -15,14 +15,16 @@ use super::{
     consent::Consent,
     context::Context,
     failure::Failure,
-    output::{self, Output, or_dash, table, warn, yes_no},
+    output::{self, Detail, Output, warn, well, yes_no},
+    show::{Cell, Column, Screen, Table, until},
 };
 use crate::{
     ca::fingerprint,
     control::{
         Client,
-        ca::{CaRootRequest, CaStatus, CaStatusRequest},
+        ca::{CaRootRequest, CaStatus, CaStatusRequest, IssuerState},
     },
+    host::UnixTime,
 };
 
 #[derive(Debug, clap::Subcommand)]
@@ -48,6 +50,8 @@ pub enum Command {
 /// that expire, and about the number of CA nodes.
 #[derive(Debug, clap::Args)]
 pub struct StatusArguments {
+    #[command(flatten)]
+    detail: Detail,
     #[command(flatten)]
     output: Output,
 }
@@ -99,8 +103,9 @@ pub async fn demote(
 
 async fn status(arguments: &StatusArguments, client: &Client) -> Result<(), Failure> {
     let status = client.ask(&CaStatusRequest {}).await?;
-    arguments.output.print(&status, || text(&status))?;
-    if !arguments.output.is_json() {
+    let StatusArguments { detail, output } = *arguments;
+    output.show(detail, &status, |screen| draw(screen, &status))?;
+    if !output.is_json() {
         warn(&status.warnings);
     }
     Ok(())
@@ -118,65 +123,79 @@ async fn root(arguments: &RootArguments, client: &Client) -> Result<(), Failure>
     arguments.output.print(&root, || root.pem.clone())
 }
 
-fn text(status: &CaStatus) -> String {
+fn draw(screen: &mut Screen, status: &CaStatus) {
     let leader = status.leader.as_deref().unwrap_or("none is known");
-    let mut out = format!(
-        "leader  {leader}\nterm    {}\nroster  {}\nledger  {}, epoch {}\n\n",
-        status.term,
-        status.roster.join(", "),
-        status.ledger.index,
-        status.epoch,
-    );
-    let rows: Vec<_> = status
-        .voters
-        .iter()
-        .map(|voter| {
-            [
-                voter.node.clone(),
-                yes_no(voter.decides),
-                or_dash(voter.behind),
-                voter.active.map_or_else(|| "-".into(), yes_no),
-            ]
-        })
-        .collect();
-    out.push_str(&table(["VOTER", "VOTES", "LAG", "LAST SEEN"], &rows));
-    if !status.waiting.is_empty() {
-        let rows: Vec<_> = status
-            .waiting
-            .iter()
-            .map(|row| [row.node.clone(), row.reason.clone()])
-            .collect();
-        out.push('\n');
-        out.push_str(&table(["WAITING", "BECAUSE"], &rows));
+    screen.fields(&[
+        ("leader", leader.to_owned()),
+        ("term", status.term.to_string()),
+        ("roster", status.roster.join(", ")),
+        (
+            "ledger",
+            format!("{}, epoch {}", status.ledger.index, status.epoch),
+        ),
+    ]);
+    let mut voters = Table::new([
+        Column::whole("VOTER"),
+        Column::whole("VOTES"),
+        Column::whole("LAG"),
+        Column::whole("LAST SEEN"),
+    ]);
+    for voter in &status.voters {
+        voters.add([
+            Cell::new(&voter.node),
+            Cell::new(yes_no(voter.decides)),
+            Cell::or_dash(voter.behind),
+            voter.active.map_or_else(|| Cell::new("-"), well),
+        ]);
     }
-    let rows: Vec<_> = status
-        .issuers
-        .iter()
-        .map(|issuer| {
-            [
-                issuer.node.clone(),
-                issuer.state.to_string(),
-                issuer.not_before.to_string(),
-                issuer.not_after.to_string(),
-                issuer.days_left.to_string(),
-            ]
-        })
-        .collect();
-    out.push('\n');
-    let header = ["INTERMEDIATE OF", "STATE", "BEGINS", "ENDS", "DAYS LEFT"];
-    out.push_str(&table(header, &rows));
-    out
+    screen.table(&voters.sorted());
+    if !status.waiting.is_empty() {
+        let mut waiting = Table::new([Column::whole("WAITING"), Column::new("BECAUSE")]);
+        for row in &status.waiting {
+            waiting.add([Cell::new(&row.node), Cell::new(&row.reason)]);
+        }
+        screen.table(&waiting.sorted());
+    }
+    screen.table(&intermediates(status, screen.now()));
+}
+
+fn intermediates(status: &CaStatus, now: UnixTime) -> Table<5> {
+    let mut issuers = Table::new([
+        Column::whole("INTERMEDIATE OF"),
+        Column::whole("STATE"),
+        Column::whole("BEGINS"),
+        Column::whole("ENDS"),
+        Column::extra("SERIAL"),
+    ]);
+    let mut rows: Vec<_> = status.issuers.iter().collect();
+    rows.sort_by(|a, b| (&a.node, a.not_before).cmp(&(&b.node, b.not_before)));
+    for issuer in rows {
+        let ended = matches!(issuer.state, IssuerState::Ended | IssuerState::Revoked);
+        issuers.add([
+            Cell::new(&issuer.node),
+            if ended {
+                Cell::bad(issuer.state)
+            } else {
+                Cell::good(issuer.state)
+            },
+            Cell::new(until(now, issuer.not_before)).in_full(issuer.not_before),
+            Cell::new(until(now, issuer.not_after)).in_full(issuer.not_after),
+            Cell::new(&issuer.serial),
+        ]);
+    }
+    issuers
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::show::{fits, plain};
 
     #[test]
     fn the_text_names_everything_that_a_person_looks_for() {
         use crate::control::testing::sample_ca_status;
         assert_eq!(
-            text(&sample_ca_status()),
+            plain(|screen| draw(screen, &sample_ca_status())),
             "\
 leader  alpha
 term    1
@@ -189,10 +208,23 @@ alpha  yes    0    -
 WAITING  BECAUSE
 beta     one more
 
-INTERMEDIATE OF  STATE     BEGINS                ENDS                  DAYS LEFT
-alpha            in force  1970-01-01T00:00:00Z  1970-01-02T00:00:00Z  1
+INTERMEDIATE OF  STATE     BEGINS  ENDS
+alpha            in force  in 0s   in 24h
 "
         );
+    }
+
+    #[test]
+    fn voters_and_intermediates_fit_the_terminal() {
+        use crate::control::testing::sample_ca_status;
+        let mut status = sample_ca_status();
+        let long = "raspberry-pi-in-the-garage-02".to_owned();
+        status.roster = vec![long.clone(); 5];
+        status.voters[0].node = long.clone();
+        status.waiting[0].reason = format!("one more CA node, as {long} and {long} are four");
+        status.issuers[0].node = long.clone();
+        let text = fits(|screen| draw(screen, &status));
+        assert!(text.contains(&format!("{long}  in force")), "{text}");
     }
 
     #[test]

@@ -14,9 +14,10 @@ use tokio::time::sleep;
 use super::super::{
     failure::Failure,
     files,
-    output::{Output, Progress, note},
+    output::{Output, note},
     paths::Paths,
     root_key::RootKey,
+    show::Progress,
     terminal::Terminal,
 };
 use crate::{

@@ -11,10 +11,11 @@ use super::super::{
     consent::Consent,
     context::Context,
     failure::{self, Failure},
-    output::{Output, Progress},
+    output::Output,
     paths::Paths,
     root_key::RootKey,
     root_word::{by_root, with_key},
+    show::Progress,
 };
 use crate::{
     ca::{CaError, Root, expiry},

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::control::{
     Client,
-    certificates::{CertListRequest, CertRevokeRequest},
+    certificates::{CertListRequest, CertRevokeRequest, CertRow},
     renewals::{RenewNowRequest, RenewalRmRequest, RenewalRow, WhichRenewal},
 };
 
@@ -26,6 +26,7 @@ use crate::control::{
 pub enum Command {
     Issue(IssueArguments),
     Renew(RenewArguments),
+    #[command(visible_alias = "ls")]
     List(ListArguments),
     Revoke(RevokeArguments),
     Rm(RmArguments),
@@ -87,9 +88,11 @@ impl Which {
 /// key with `agent cert renew NAME --new-key`.
 #[derive(Debug, clap::Args)]
 pub struct RevokeArguments {
-    /// Its serial number, as `agent cert list` shows it.
-    #[arg(value_name = "SERIAL")]
-    serial: Serial,
+    /// Its serial number, or the beginning of it.
+    ///
+    /// As `agent cert list` shows it.
+    #[arg(value_name = "SERIAL", value_parser = serial_start)]
+    serial: String,
     #[command(flatten)]
     output: Output,
 }
@@ -137,8 +140,8 @@ async fn remove(arguments: &RmArguments, client: &Client) -> Result<(), Failure>
 }
 
 async fn revoke(arguments: &RevokeArguments, client: &Client) -> Result<(), Failure> {
-    let serial = arguments.serial;
     let rows = client.ask(&CertListRequest {}).await?;
+    let serial = serial_of(&rows, &arguments.serial)?;
     let revoked = client.ask(&CertRevokeRequest { serial }).await?;
     arguments.output.print(&revoked, || {
         let own = rows.into_iter().find(|row| row.serial == serial.to_string());
@@ -158,6 +161,38 @@ async fn revoke(arguments: &RevokeArguments, client: &Client) -> Result<(), Fail
             revoked.names.join(", ")
         )
     })
+}
+
+/// Not the beginning of a serial number.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("give 8 to 32 hexadecimal digits, as `agent cert list` shows them")]
+struct SerialError;
+
+fn serial_start(text: &str) -> Result<String, SerialError> {
+    let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hex && (8..=32).contains(&text.len()) {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err(SerialError)
+    }
+}
+
+/// The one certificate whose serial number begins so.
+fn serial_of(rows: &[CertRow], start: &str) -> Result<Serial, Failure> {
+    if let Ok(whole) = start.parse() {
+        return Ok(whole);
+    }
+    let mut found = rows.iter().filter(|row| row.serial.starts_with(start));
+    match (found.next(), found.next()) {
+        (Some(row), None) => row.serial.parse().map_err(Failure::failed),
+        (None, _) => Err(Failure::failed(format!(
+            "no certificate has a serial number that begins with {start}; `agent cert list` shows \
+             them"
+        ))),
+        (Some(_), Some(_)) => Err(Failure::usage(format!(
+            "several serial numbers begin with {start}; `agent cert list -v` shows them whole"
+        ))),
+    }
 }
 
 /// How often it is looked whether a command has ended.
@@ -201,5 +236,47 @@ fn warn(row: &RenewalRow) {
         output::warn(&[format!(
             "the certificate can't be renewed as things are: {why}"
         )]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{control::certificates::CertKind, host::UnixTime};
+
+    #[test]
+    fn a_certificate_is_named_by_the_beginning_of_its_serial_number_where_it_is_the_only_one() {
+        let row = |serial: &str| CertRow {
+            serial: serial.into(),
+            names: vec!["photos.in.example.org".into()],
+            node: "alpha".into(),
+            not_before: UnixTime::from_ms(0),
+            not_after: UnixTime::from_ms(1),
+            kind: CertKind::Service,
+            revoked: false,
+            renewal: None,
+        };
+        let first = "0a1b2c3d4e5f60718293a4b5c6d7e8f9";
+        let rows = [row(first), row("0a1b2c3d4e5f60718293a4b5c6d7e8f0")];
+        let found = |start: &str| serial_of(&rows, start).map(|serial| serial.to_string());
+        assert_eq!(found(first).as_deref(), Ok(first));
+        assert!(
+            found("0a1b2c3d")
+                .unwrap_err()
+                .to_string()
+                .contains("several")
+        );
+        assert!(
+            found("ffffffff")
+                .unwrap_err()
+                .to_string()
+                .contains("no certificate")
+        );
+        let one = &rows[..1];
+        assert_eq!(serial_of(one, "0a1b2c3d").unwrap().to_string(), first);
+        assert_eq!(serial_start("0A1B2C3D").as_deref(), Ok("0a1b2c3d"));
+        for bad in ["", "0a1b2c3", "photos", &"0".repeat(33)] {
+            assert_eq!(serial_start(bad), Err(SerialError), "{bad}");
+        }
     }
 }

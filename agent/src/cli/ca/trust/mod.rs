@@ -20,8 +20,9 @@ use self::{
 };
 use super::super::{
     failure::{FAILED, Failure},
-    output::{Output, Progress, note},
+    output::{Detail, Output, note},
     paths::Paths,
+    show::Progress,
 };
 use crate::control::Client;
 
@@ -171,11 +172,11 @@ fn tell(output: Output, mut changes: Changes, nothing: &str, all: bool) -> Resul
             .notes
             .push("browsers that run read their database when they start again".into());
     }
-    output.print(&changes, || {
+    output.show(Detail::default(), &changes, |screen| {
         if changes.stores.is_empty() {
-            nothing.to_string()
+            screen.say(nothing);
         } else {
-            changes.text()
+            changes.draw(screen);
         }
     })?;
     if !output.is_json() {
@@ -248,7 +249,7 @@ async fn status(
         others,
         notes,
     };
-    output.print(&status, || status.text())?;
+    output.show(Detail::default(), &status, |screen| status.draw(screen))?;
     if !output.is_json() {
         for text in &status.notes {
             note(&format!("note: {text}"));

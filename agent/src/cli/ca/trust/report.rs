@@ -3,9 +3,9 @@
 use serde::Serialize;
 
 use super::{
-    super::{
-        super::{failure::Failure, output::table},
-        fingerprint,
+    super::super::{
+        failure::Failure,
+        show::{Cell, Column, Screen, Table},
     },
     anchor::Anchor,
     machine::Barrier,
@@ -121,16 +121,21 @@ impl Changes {
     }
 
     /// For a person.
-    pub fn text(&self) -> String {
+    pub fn draw(&self, screen: &mut Screen) {
         let rows = self.stores.iter().map(|store| {
+            let word = store.result.word();
             let cells = [
-                store.result.word().to_string(),
-                store.kind.title().to_string(),
-                store.place.clone(),
+                if store.result.is_done() {
+                    Cell::good(word)
+                } else {
+                    Cell::bad(word)
+                },
+                Cell::new(store.kind.title()),
+                Cell::new(&store.place),
             ];
             (cells, store.detail.as_deref())
         });
-        listing(["RESULT", "STORE", "PLACE"], rows)
+        listing(screen, "RESULT", rows);
     }
 }
 
@@ -259,53 +264,66 @@ pub struct OtherRoot {
 
 impl Status {
     /// For a person.
-    pub fn text(&self) -> String {
+    pub fn draw(&self, screen: &mut Screen) {
         let word = if self.expired { "ended" } else { "until" };
-        let mut out = format!(
-            "root of  {}\nSHA-256  {}\n{word}    {}\n\n",
-            self.domain,
-            fingerprint(&self.fingerprint_sha256),
-            self.not_after,
-        );
+        screen.fields(&[
+            ("root of", self.domain.clone()),
+            ("SHA-256", screen.fingerprint(&self.fingerprint_sha256)),
+            (word, self.not_after.to_string()),
+        ]);
         let rows = self.stores.iter().map(|store| {
+            let word = store.state.word();
             let cells = [
-                store.state.word().to_string(),
-                store.kind.title().to_string(),
-                store.place.clone(),
+                match store.state {
+                    State::Installed => Cell::good(word),
+                    State::Absent | State::Unknown => Cell::care(word),
+                    State::Other | State::Expired | State::Untrusted => Cell::bad(word),
+                },
+                Cell::new(store.kind.title()),
+                Cell::new(&store.place),
             ];
             (cells, store.detail.as_deref())
         });
-        out.push_str(&listing(["STATE", "STORE", "PLACE"], rows));
+        listing(screen, "STATE", rows);
         if !self.others.is_empty() {
-            let rows: Vec<_> = self
-                .others
-                .iter()
-                .map(|other| {
-                    let kind = other.kind.title().to_string();
-                    [other.name.clone(), kind, other.place.clone()]
-                })
-                .collect();
-            out.push('\n');
-            out.push_str(&table(["ALSO INSTALLED", "STORE", "PLACE"], &rows));
+            let mut others = Table::new(columns("ALSO INSTALLED"));
+            for other in &self.others {
+                others.add([
+                    Cell::new(&other.name),
+                    Cell::new(other.kind.title()),
+                    Cell::new(&other.place),
+                ]);
+            }
+            screen.table(&others.sorted());
         }
-        out
     }
 }
 
-/// A table, with more about a row in the line after it.
+const fn columns(first: &'static str) -> [Column; 3] {
+    [
+        Column::whole(first),
+        Column::whole("STORE"),
+        Column::new("PLACE"),
+    ]
+}
+
+/// A table in the order of the stores, with more about some below it.
 fn listing<'a>(
-    header: [&str; 3],
-    rows: impl Iterator<Item = ([String; 3], Option<&'a str>)>,
-) -> String {
-    let (cells, details): (Vec<_>, Vec<_>) = rows.unzip();
-    let table = table(header, &cells);
-    let mut out = String::new();
-    for (line, detail) in table.lines().zip(std::iter::once(None).chain(details)) {
-        out.push_str(line);
-        out.push('\n');
-        if let Some(detail) = detail {
-            out.push_str(&format!("  {detail}\n"));
-        }
+    screen: &mut Screen,
+    first: &'static str,
+    rows: impl Iterator<Item = ([Cell; 3], Option<&'a str>)>,
+) {
+    let (mut table, mut more) = (Table::new(columns(first)), Vec::new());
+    for (cells, detail) in rows {
+        more.extend(detail.map(|detail| {
+            let [_, store, place] = &cells;
+            format!("{store}, {place}: {detail}")
+        }));
+        table.add(cells);
     }
-    out
+    screen.table(&table);
+    for detail in more {
+        screen.say("\n");
+        screen.paragraph(&detail);
+    }
 }
