@@ -4,6 +4,7 @@
 #![allow(missing_docs, reason = "the names say it")]
 
 mod forward;
+mod near;
 mod values;
 
 #[cfg(test)]
@@ -120,6 +121,9 @@ pub struct PageConfig {
     listen: Vec<Address>,
     /// Its TCP port.
     pub port: u16,
+    /// Whether it is served on this host's private networks too, where a phone can
+    /// get the root and nothing else.
+    pub lan: bool,
 }
 
 /// `[ca]`.
@@ -183,6 +187,9 @@ pub struct LogConfig {
     pub format: LogFormat,
 }
 
+/// A file with all keys, each with its default and behind a `#`.
+pub const EXAMPLE: &str = include_str!("config/example.toml");
+
 /// QUIC's port; WireGuard's is the one beside it.
 pub const QUIC_PORT: u16 = 51819;
 const DNS_PORT: u16 = 53;
@@ -237,6 +244,7 @@ impl Default for PageConfig {
         Self {
             listen: Vec::new(),
             port: page::PORT,
+            lan: false,
         }
     }
 }
@@ -374,7 +382,7 @@ pub fn parse_service(bytes: &[u8], file: &Path) -> Result<Spec, ConfigError> {
     Spec::from_toml(bytes).map_err(|error| ConfigError {
         file: file.to_owned(),
         line: None,
-        message: error.to_string(),
+        message: near::explained(&error.to_string()),
     })
 }
 
@@ -412,6 +420,6 @@ fn from_toml(text: &str, file: &Path) -> Result<Config, ConfigError> {
             .span()
             .and_then(|span| text.get(..span.start))
             .map(|before| before.matches('\n').count() + 1),
-        message: error.message().trim().to_string(),
+        message: near::explained(error.message().trim()),
     })
 }

@@ -62,6 +62,7 @@ fn every_key_is_read() {
         [page]
         listen = ["192.0.2.1", "192.0.2.2:80"]
         port = 4000
+        lan = true
         [containers]
         mesh = false
         [log]
@@ -91,6 +92,7 @@ fn every_key_is_read() {
             "192.0.2.2:80".parse().unwrap()
         ]
     );
+    assert!(config.page.lan && !Config::default().page.lan);
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.dns.answer, AnswerScope::All);
     let name = |name: &str| name.parse::<DomainName>().unwrap();
@@ -123,6 +125,81 @@ fn a_key_that_does_not_exist_is_named_with_its_file_and_line() {
     );
     assert!(text.contains("`port`"), "{text}");
     assert!(refusal("lsten = 1").contains("`lsten`"));
+}
+
+/// The example's lines that are keys or tables, and the same with the values that
+/// aren't defaults in place of those that are.
+fn example() -> (String, String) {
+    let (mut defaults, mut all) = (Vec::new(), Vec::<&str>::new());
+    let key = |line: &str| line.split('=').next().unwrap_or_default().to_owned();
+    for line in EXAMPLE.lines() {
+        let Some(rest) = line.strip_prefix('#').filter(|rest| !rest.is_empty()) else {
+            continue;
+        };
+        if let Some(shown) = rest.strip_prefix("> ") {
+            all.pop_if(|last| key(last) == key(shown));
+            all.push(shown);
+        } else if !rest.starts_with(' ') {
+            defaults.push(rest);
+            all.push(rest);
+        }
+    }
+    (defaults.join("\n"), all.join("\n"))
+}
+
+#[test]
+fn the_explained_file_is_the_default_as_it_is_and_without_its_hashes() {
+    assert_eq!(parse(EXAMPLE), Ok(Config::default()));
+    let (defaults, _) = example();
+    assert!(defaults.contains("[dns.forward]\n"), "{defaults}");
+    assert_eq!(parse(&defaults), Ok(Config::default()), "{defaults}");
+}
+
+#[test]
+fn the_explained_file_names_every_key_and_its_examples_can_be_used() {
+    let (defaults, all) = example();
+    let table = |text: &str| toml::from_str::<toml::Table>(text).unwrap();
+    let keys = |text: &str| {
+        let mut keys = std::collections::BTreeSet::new();
+        for (name, value) in table(text) {
+            match value {
+                toml::Value::Table(table) => {
+                    keys.extend(table.keys().map(|key| format!("{name}.{key}")))
+                }
+                _ => drop(keys.insert(name)),
+            }
+        }
+        keys
+    };
+    // Lists, a port and rules have a default that no value says, or that none can say.
+    for key in keys(&Config::default().to_toml()) {
+        let there = keys(&all).contains(&key)
+            && (keys(&defaults).contains(&key) || key == "tunnel.listen_port");
+        assert!(there, "{key} is not explained");
+    }
+    assert!(all.contains("rules = "), "{all}");
+    let config = parse(&all).unwrap();
+    assert_eq!(config.dns.forwards().len(), 2);
+    for line in EXAMPLE.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+}
+
+#[test]
+fn a_key_that_is_nearly_right_is_told_which_was_meant() {
+    for (text, meant) in [
+        ("lsten = 1", "did you mean `listen`?"),
+        ("[tunnel]\nport = 1", "did you mean `listen_port`?"),
+        ("[tunel]\nmtu = 1", "did you mean `tunnel`?"),
+        ("mtu = 1", "`mtu` is a key of [tunnel]"),
+        ("[log]\nformat = \"jsn\"", "did you mean `json`?"),
+    ] {
+        let message = refusal(text);
+        assert!(message.ends_with(meant), "{text}: {message}");
+    }
+    let service = parse_service(b"name = 'a'\nport = 80\nchek = 'tcp'", Path::new("x"));
+    let message = service.unwrap_err().to_string();
+    assert!(message.ends_with("did you mean `check`?"), "{message}");
 }
 
 #[test]
