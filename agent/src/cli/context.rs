@@ -10,6 +10,8 @@ use crate::{
 
 /// What every command is given.
 pub struct Context {
+    /// What the program was called by.
+    pub program: &'static str,
     /// Where its files are.
     pub paths: Paths,
     /// Logs and traces, once they are set up.

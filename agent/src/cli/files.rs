@@ -50,17 +50,7 @@ pub enum FilesError {
 
 /// The configuration with its services; the default where there is no file.
 pub fn configuration(paths: &Paths) -> Result<Config, FilesError> {
-    let mut config = match read(&paths.config)? {
-        None => Config::default(),
-        Some(bytes) => {
-            let text = String::from_utf8(bytes).map_err(|_| ConfigError {
-                file: paths.config.clone(),
-                line: None,
-                message: "it is not UTF-8".into(),
-            })?;
-            Config::parse(&text, &paths.config)?
-        }
-    };
+    let mut config = config_file(&paths.config)?.unwrap_or_default();
     let mut services = Vec::new();
     for file in service_files(&paths.services)? {
         if let Some(bytes) = read(&file)? {
@@ -70,6 +60,19 @@ pub fn configuration(paths: &Paths) -> Result<Config, FilesError> {
     }
     config.services = config::merge_services(services)?;
     Ok(config)
+}
+
+/// A configuration without services; `None` where there is no file.
+pub fn config_file(file: &Path) -> Result<Option<Config>, FilesError> {
+    let Some(bytes) = read(file)? else {
+        return Ok(None);
+    };
+    let text = String::from_utf8(bytes).map_err(|_| ConfigError {
+        file: file.to_owned(),
+        line: None,
+        message: "it is not UTF-8".into(),
+    })?;
+    Ok(Some(Config::parse(&text, file)?))
 }
 
 /// Makes sure that the state folder is there and that only this user can look

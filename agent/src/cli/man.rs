@@ -7,8 +7,10 @@ const TAIL: &str = r#".SH FILES
 .TP
 .I /etc/innermesh/config.toml
 The configuration, all of it optional.
-.B agent run \-\-print\-config
-prints it with all defaults.
+.B agent config example
+prints one with all keys explained,
+.B agent config show
+what the agent would run with.
 .TP
 .I /etc/innermesh/services.d/*.toml
 Services of this machine, one in each file: name, port, and perhaps protocol,
@@ -42,6 +44,12 @@ where nobody is there to paste it.
 .B INNERMESH_ROOT_PASSPHRASE
 Opens the root's recovery file, where nobody is there to type it.
 .TP
+.B NO_COLOR
+Any text: no colours. There are none in a pipe either.
+.TP
+.B COLUMNS
+How wide tables may be on a terminal, in place of its own width.
+.TP
 .B JAVA_HOME
 A Java runtime whose keystore
 .B agent ca trust
@@ -73,6 +81,12 @@ The agent is not running.
 .TP
 .B 4
 It took too long.
+.TP
+.B 5
+Taken, and not done yet: it waits for a second admin or for a CA node.
+.SH NOTES
+.B innermesh
+is another name of the program.
 "#;
 
 /// The page as roff source.
@@ -93,7 +107,7 @@ pub fn page(command: &Command) -> String {
         .get_arguments()
         .for_each(|arg| out.push_str(&option(arg)));
     out.push_str(".SH COMMANDS\n");
-    for sub in command.get_subcommands() {
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
         describe(sub, name, &mut out);
     }
     out.push_str(TAIL);
@@ -102,23 +116,29 @@ pub fn page(command: &Command) -> String {
 
 fn describe(command: &Command, above: &str, out: &mut String) {
     let name = format!("{above} {}", command.get_name());
-    if command.has_subcommands() {
-        for sub in command.get_subcommands() {
-            describe(sub, &name, out);
-        }
-        return;
+    if !command.is_subcommand_required_set() {
+        entry(command, &name, out);
     }
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+        describe(sub, &name, out);
+    }
+}
+
+fn entry(command: &Command, name: &str, out: &mut String) {
     let arguments: Vec<String> = command
         .get_positionals()
         .map(|arg| value(arg, arg.is_required_set()))
         .collect();
-    let title = format!("{} {}", text(&name), arguments.join(" "));
+    let title = format!("{} {}", text(name), arguments.join(" "));
     out.push_str(&format!(".SS {}\n", title.trim_end()));
     let about = command.get_long_about().or(command.get_about());
     let about = about.map(ToString::to_string).unwrap_or_default();
     out.push_str(&paragraphs(&about, ".PP"));
     for arg in command.get_arguments() {
         out.push_str(&option(arg));
+    }
+    if let Some(examples) = command.get_after_help() {
+        out.push_str(&format!(".PP\n.nf\n{}\n.fi\n", text(&examples.to_string())));
     }
 }
 
@@ -177,22 +197,23 @@ fn text(plain: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_page_has_every_command_and_option() {
-        let page = page(&super::super::Arguments::command());
+        let page = page(&super::super::definition("agent"));
         for part in [
             ".TH AGENT 1",
             ".SS agent init",
+            ".SS agent invite\n",
+            ".SS agent invite revoke \\fIID\\fR",
             "\\fB\\-\\-no\\-start\\fR",
             ".SS agent service add \\fINAME\\fR",
             ".SS agent dns query \\fINAME\\fR [\\fITYPE\\fR]",
             "[default: 30s]",
             "\\fB\\-c\\fR, \\fB\\-\\-count\\fR \\fIN\\fR",
             ".SH EXIT STATUS",
+            "  agent cert list \\-\\-expiring 30d",
         ] {
             assert!(page.contains(part), "{part}:\n{page}");
         }

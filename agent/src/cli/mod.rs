@@ -9,9 +9,11 @@
     reason = "the command line runs outside the agent, on a real host"
 )]
 
+mod admins;
 mod alone;
 mod ca;
 mod cert;
+mod config;
 mod consent;
 mod context;
 mod demo;
@@ -20,6 +22,7 @@ mod dns_setup;
 mod evict;
 mod failure;
 mod files;
+mod guide;
 mod init;
 mod invite;
 mod join;
@@ -47,7 +50,11 @@ mod terminal;
 mod tunnel;
 mod wait;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde::Serialize;
@@ -56,11 +63,15 @@ use tracing::{Instrument, Span};
 use self::{context::Context, failure::Failure, output::Output, paths::Paths};
 use crate::telemetry::LogFormat;
 
+const PROGRAM: &str = "agent";
+/// What it is called by too.
+const ALIAS: &str = "innermesh";
+
 /// Names, certificates and encrypted routes for your own machines, without a
 /// server in the middle.
 #[derive(Debug, Parser)]
 #[command(
-    name = "agent",
+    name = PROGRAM,
     version,
     disable_version_flag = true,
     about = "Names, certificates and encrypted routes for your machines",
@@ -122,6 +133,9 @@ enum Command {
     /// Query the mesh's names, and have this host find them.
     #[command(subcommand)]
     Dns(dns::Command),
+    /// Check and explain the configuration.
+    #[command(subcommand)]
+    Config(config::Command),
     #[command(subcommand, hide = true)]
     Overlay(overlay::Command),
     Demo(demo::Demo),
@@ -141,15 +155,19 @@ enum Command {
 
 /// Runs one command line to its end.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let parsed = Arguments::command()
-        .try_get_matches_from(arguments)
-        .and_then(|matches| Ok((spoken(&matches), Arguments::from_arg_matches(&matches)?)));
-    let (name, arguments) = match parsed {
-        Ok(parsed) => parsed,
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let program = program(arguments.first());
+    let typed = arguments.iter().skip(1);
+    let typed: Vec<String> = typed.map(|it| it.to_string_lossy().into_owned()).collect();
+    if let Some(advice) = guide::refused_anyway(program, &typed) {
+        return Failure::usage(advice).report();
+    }
+    let (name, arguments) = match read(definition(program), arguments) {
+        Ok(read) => read,
         Err(error) => {
             // Help and version are "errors" too; there the code is 0.
             let code = u8::try_from(error.exit_code()).unwrap_or(failure::USAGE);
-            let _ = error.print();
+            let _ = guide::advised(error, program, &typed).print();
             return ExitCode::from(code);
         }
     };
@@ -157,13 +175,37 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         .enable_all()
         .build();
     let done = match runtime {
-        Ok(runtime) => runtime.block_on(complete(&name, arguments)),
+        Ok(runtime) => runtime.block_on(complete(program, &name, arguments)),
         Err(error) => Err(Failure::failed(error)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// What the program is called by: `innermesh` is a link to it.
+fn program(first: Option<&OsString>) -> &'static str {
+    let name = first.and_then(|path| Path::new(path).file_name());
+    if name == Some(OsStr::new(ALIAS)) {
+        ALIAS
+    } else {
+        PROGRAM
+    }
+}
+
+/// The command line, with its examples.
+fn definition(program: &'static str) -> clap::Command {
+    guide::with_examples(Arguments::command(), program)
+}
+
+/// One command line, and the words that say which command it is.
+fn read<T: Into<OsString> + Clone>(
+    definition: clap::Command,
+    line: impl IntoIterator<Item = T>,
+) -> Result<(String, Arguments), clap::Error> {
+    let matches = definition.try_get_matches_from(line)?;
+    Ok((spoken(&matches), Arguments::from_arg_matches(&matches)?))
 }
 
 /// The words that say which command it is, such as `service add`.
@@ -174,8 +216,9 @@ fn spoken(matches: &ArgMatches) -> String {
     }
 }
 
-async fn complete(name: &str, arguments: Arguments) -> Result<(), Failure> {
+async fn complete(program: &'static str, name: &str, arguments: Arguments) -> Result<(), Failure> {
     let mut context = Context {
+        program,
         paths: Paths::new(arguments.dir)?,
         telemetry: None,
     };
@@ -192,6 +235,10 @@ async fn complete(name: &str, arguments: Arguments) -> Result<(), Failure> {
     let done = execute(arguments.command, &mut context)
         .instrument(span)
         .await;
+    let done = match done {
+        Err(failure) => Err(admins::told(failure, name, &context.client()).await),
+        Ok(()) => Ok(()),
+    };
     if let Some(guard) = context.telemetry {
         guard.shutdown().await;
     }
@@ -221,25 +268,27 @@ async fn execute(command: Command, context: &mut Context) -> Result<(), Failure>
         Command::Cert(command) => cert::run(command, &context.paths, &context.client()).await,
         Command::Ca(command) => ca::run(command, context).await,
         Command::Dns(command) => dns::run(&command, context).await,
+        Command::Config(command) => config::run(&command, context),
         Command::Overlay(command) => overlay::run(&command, context).await,
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "agent", &mut script);
+            let program = context.program;
+            clap_complete::generate(shell, &mut Arguments::command(), program, &mut script);
             output::raw(&String::from_utf8_lossy(&script))
         }
-        Command::Man => output::raw(&man::page(&Arguments::command())),
-        Command::Version { output } => version(output),
+        Command::Man => output::raw(&man::page(&definition(PROGRAM))),
+        Command::Version { output } => version(context.program, output),
     }
 }
 
-fn version(output: Output) -> Result<(), Failure> {
+fn version(program: &str, output: Output) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Version {
         version: &'static str,
     }
     let version = env!("CARGO_PKG_VERSION");
-    output.print(&Version { version }, || format!("agent {version}\n"))
+    output.print(&Version { version }, || format!("{program} {version}\n"))
 }
 
 #[cfg(test)]

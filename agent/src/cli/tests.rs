@@ -4,7 +4,7 @@ use clap::CommandFactory;
 
 use super::*;
 
-fn parse(line: &str) -> Result<Arguments, clap::Error> {
+pub(super) fn parse(line: &str) -> Result<Arguments, clap::Error> {
     Arguments::try_parse_from(std::iter::once("agent").chain(line.split_whitespace()))
 }
 
@@ -143,6 +143,7 @@ fn a_wrong_line_ends_with_2_and_says_what_would_be_right() {
         ("record add tv A", "VALUE"),
         ("record add tv NS ns.example.org", "A, AAAA, CNAME"),
         ("cert revoke 12", "32 hexadecimal digits"),
+        ("cert revoke photos", "agent cert list"),
         ("cert issue photos --days 826", "826 is not in"),
         ("cert issue photos --mode 644", "600, 640"),
         ("cert issue photos --no-renew --exec true", "cannot be used"),

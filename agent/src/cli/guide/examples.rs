@@ -1,0 +1,407 @@
+//! Examples, one place for all of them.
+
+use clap::{Command, builder::Str};
+
+/// Each command with what can be typed, and what that does.
+pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
+    (
+        "init",
+        &[
+            (
+                "init --domain in.example.org",
+                "Create a mesh below a domain that you own",
+            ),
+            (
+                "init --domain lab.internal --name attic",
+                "One with a domain for private use, and a name for this node",
+            ),
+        ],
+    ),
+    (
+        "join",
+        &[
+            (
+                "join 192.0.2.1 --token -",
+                "With a token that is asked for, as `agent invite` prints it",
+            ),
+            (
+                "join 192.0.2.1",
+                "Without one: an admin types the code that is shown",
+            ),
+        ],
+    ),
+    (
+        "run",
+        &[
+            ("run", "Run in this terminal, until Ctrl-C"),
+            (
+                "run --print-config",
+                "Show the configuration with all defaults",
+            ),
+        ],
+    ),
+    (
+        "invite",
+        &[
+            ("invite", "One machine, within an hour"),
+            ("invite --uses 5 --ttl 1d", "Five machines, within a day"),
+            ("invite --role admin", "One that is to be an admin"),
+        ],
+    ),
+    (
+        "invite list",
+        &[(
+            "invite list",
+            "See by which invites somebody can still join",
+        )],
+    ),
+    (
+        "invite revoke",
+        &[("invite revoke 3f9a", "End the invite whose id begins so")],
+    ),
+    (
+        "requests",
+        &[
+            ("requests", "See who asks to join"),
+            ("requests -w", "Wait for the next one"),
+        ],
+    ),
+    (
+        "approve",
+        &[
+            (
+                "approve abcd-efgh-ijkm8a",
+                "Admit the machine that shows this code",
+            ),
+            (
+                "approve abcd-efgh-ijkm8a --role admin",
+                "Admit it as an admin",
+            ),
+        ],
+    ),
+    (
+        "deny",
+        &[("deny tablet", "Refuse the machine that asks by this name")],
+    ),
+    (
+        "evict",
+        &[
+            ("evict birch", "Remove a node that was lost or stolen"),
+            (
+                "evict birch --withdraw",
+                "Take that back while it isn't done",
+            ),
+            (
+                "evict cedar --root-key /media/stick/root-recovery.pem",
+                "Remove an admin without a second one",
+            ),
+        ],
+    ),
+    (
+        "role add",
+        &[("role add birch admin", "Make a node an admin")],
+    ),
+    (
+        "role rm",
+        &[("role rm birch admin", "Make an admin an ordinary node")],
+    ),
+    (
+        "role list",
+        &[("role list", "See who is an admin, and who a CA node")],
+    ),
+    ("leave", &[("leave", "Take this machine out of its mesh")]),
+    (
+        "status",
+        &[
+            (
+                "status",
+                "See this node, the others, and what needs attention",
+            ),
+            ("status -w", "Keep it on the screen"),
+            ("status -v", "With all addresses of each node"),
+            (
+                "status --json | jq -r '.findings[].code'",
+                "What needs attention, for a script",
+            ),
+        ],
+    ),
+    (
+        "peers",
+        &[
+            ("peers", "See how each node is reached"),
+            ("peers -v", "With what went through each tunnel"),
+        ],
+    ),
+    (
+        "ping",
+        &[
+            ("ping birch", "Test the tunnel to a node"),
+            ("ping 10.77.0.3", "To the node with this address"),
+        ],
+    ),
+    (
+        "wait",
+        &[
+            ("wait", "Until all nodes are live"),
+            (
+                "wait --nodes 3 --timeout 2m",
+                "Until three are, or two minutes are over",
+            ),
+        ],
+    ),
+    (
+        "seed add",
+        &[("seed add 192.0.2.1", "Find the others again by this node")],
+    ),
+    (
+        "tunnel rekey",
+        &[("tunnel rekey", "Change this node's WireGuard key")],
+    ),
+    (
+        "service add",
+        &[
+            (
+                "service add photos --port 8080 --check http://localhost:8080/health",
+                "A web server, which leaves the answers while it fails",
+            ),
+            (
+                "service add printer --port 631 --address 192.168.1.9",
+                "A printer that has no agent",
+            ),
+            (
+                "service add wiki --port 80 --share birch",
+                "One that birch may run under the same name",
+            ),
+        ],
+    ),
+    (
+        "service rm",
+        &[
+            ("service rm photos", "Stop it, and keep the name"),
+            ("service rm photos --release", "Give the name back too"),
+        ],
+    ),
+    (
+        "service list",
+        &[
+            ("service list", "See all services and their health"),
+            ("service list -w", "Keep it on the screen"),
+        ],
+    ),
+    (
+        "record add",
+        &[
+            ("record add tv A 192.168.1.20", "A name for a device"),
+            ("record add www CNAME photos", "Another name for a service"),
+            (
+                "record add @ MX 10 mail.example.org",
+                "Mail for the mesh's domain",
+            ),
+        ],
+    ),
+    (
+        "record rm",
+        &[("record rm tv A", "Remove what tv leads to")],
+    ),
+    (
+        "record list",
+        &[("record list", "See all records that were added")],
+    ),
+    (
+        "cert issue",
+        &[
+            (
+                "cert issue photos --exec 'systemctl reload nginx'",
+                "A certificate for a web server, renewed for ever",
+            ),
+            (
+                "cert issue db --group postgres --out /etc/innermesh/certs/db",
+                "One that PostgreSQL may read",
+            ),
+        ],
+    ),
+    (
+        "cert renew",
+        &[
+            ("cert renew photos", "Renew one now"),
+            (
+                "cert renew photos --new-key",
+                "With a new key, after the old one leaked",
+            ),
+        ],
+    ),
+    (
+        "cert list",
+        &[
+            ("cert list", "See all certificates"),
+            (
+                "cert list --expiring 30d --node birch",
+                "Those of birch that end within a month",
+            ),
+        ],
+    ),
+    (
+        "cert revoke",
+        &[("cert revoke 0a1b2c3d", "Revoke one whose key is lost")],
+    ),
+    ("cert rm", &[("cert rm photos", "Let it end in its time")]),
+    (
+        "ca status",
+        &[("ca status", "See who votes and who issues")],
+    ),
+    (
+        "ca root",
+        &[("ca root > root.pem", "Save the root for another machine")],
+    ),
+    (
+        "ca promote",
+        &[(
+            "ca promote birch --root-key /media/stick/root-recovery.pem",
+            "Make birch a CA node, with the root's key on a stick",
+        )],
+    ),
+    (
+        "ca demote",
+        &[("ca demote birch", "Make it an ordinary node")],
+    ),
+    (
+        "ca log",
+        &[
+            ("ca log --limit 20", "The last changes"),
+            (
+                "ca log --since 2d --kind evict",
+                "Who was evicted in two days",
+            ),
+        ],
+    ),
+    (
+        "ca eab",
+        &[("ca eab nas", "A key for the ACME client of a NAS")],
+    ),
+    (
+        "ca recover",
+        &[(
+            "ca recover --root-key /media/stick/root-recovery.pem",
+            "Continue with this node alone",
+        )],
+    ),
+    (
+        "ca root-key export",
+        &[("ca root-key export /media/stick", "Copy it to a USB stick")],
+    ),
+    (
+        "ca root-key seal",
+        &[(
+            "ca root-key seal --copy /media/stick/root-recovery.pem",
+            "Remove it here, as the copy is good",
+        )],
+    ),
+    (
+        "ca trust install",
+        &[(
+            "ca trust install",
+            "Have browsers here accept the mesh's certificates",
+        )],
+    ),
+    ("ca trust uninstall", &[("ca trust uninstall", "Undo that")]),
+    (
+        "ca trust status",
+        &[("ca trust status", "See which stores have the root")],
+    ),
+    (
+        "dns query",
+        &[
+            ("dns query photos", "Look up a name of the mesh"),
+            ("dns query example.org AAAA", "Any name and type"),
+        ],
+    ),
+    (
+        "dns zone",
+        &[("dns zone > mesh.zone", "Save all names as a zone file")],
+    ),
+    (
+        "dns setup",
+        &[("dns setup", "Have all programs here find the mesh's names")],
+    ),
+    ("dns restore", &[("dns restore", "Take that back")]),
+    (
+        "config check",
+        &[
+            ("config check", "Before the agent is started again"),
+            ("config check ./config.toml", "Of another file"),
+        ],
+    ),
+    (
+        "config show",
+        &[("config show", "See what the agent would run with")],
+    ),
+    (
+        "config example",
+        &[(
+            "config example > config.toml",
+            "Begin with all keys explained",
+        )],
+    ),
+    ("demo", &[("demo", "Try it, and leave nothing behind")]),
+    (
+        "completions",
+        &[(
+            "completions bash > ~/.local/share/bash-completion/completions/agent",
+            "For the shell of one user",
+        )],
+    ),
+    ("man", &[("man | man -l -", "Read the manual page")]),
+    ("version", &[("version --json", "For a script")]),
+];
+
+/// The first steps, for the program's own help.
+const FIRST: [(&str, &str); 4] = [
+    (
+        "init --domain in.example.org",
+        "Create a mesh, on the first machine",
+    ),
+    ("invite", "Print what the next machine needs to join"),
+    ("service add photos --port 8080", "Give a service a name"),
+    ("cert issue photos", "Get it a certificate"),
+];
+
+/// The command with examples in each of its helps; `program` is what it is
+/// called by.
+pub fn with_examples(command: Command, program: &'static str) -> Command {
+    let codes = command.get_after_help().cloned().unwrap_or_default();
+    let first = section(program, &FIRST);
+    decorated(command, "", program)
+        .name(Str::from(program))
+        .after_help(format!("{first}\n\n{codes}"))
+}
+
+fn decorated(command: Command, above: &str, program: &'static str) -> Command {
+    let command = command.mut_subcommands(|below| {
+        let path = format!("{above} {}", below.get_name());
+        decorated(below, path.trim_start(), program)
+    });
+    let own = EXAMPLES.iter().find(|(path, _)| *path == above);
+    let own = own.map(|(_, examples)| examples.to_vec());
+    // A group shows the first of each of its commands.
+    let below = || {
+        let prefix = format!("{above} ");
+        let commands = EXAMPLES
+            .iter()
+            .filter(|(path, _)| path.starts_with(&prefix));
+        commands
+            .filter_map(|(_, examples)| examples.first().copied())
+            .collect()
+    };
+    let examples: Vec<_> = own.unwrap_or_else(below);
+    if examples.is_empty() {
+        return command;
+    }
+    command.after_help(section(program, &examples))
+}
+
+fn section(program: &str, examples: &[(&str, &str)]) -> String {
+    let examples = examples
+        .iter()
+        .map(|(line, what)| format!("\n  # {what}\n  {program} {line}"));
+    format!("Examples:{}", examples.collect::<String>())
+}
