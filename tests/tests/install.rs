@@ -16,7 +16,7 @@ use innermesh_tests::{
 use tempfile::TempDir;
 
 #[test]
-fn it_installs_program_unit_manual_and_completions_twice_alike_and_takes_them_off() {
+fn it_installs_program_unit_manual_completions_and_example_twice_alike_and_takes_them_off() {
     let root = TempDir::new().expect("a folder");
     let binary = stand_in(root.path());
     let target = root.path().join("target");
@@ -31,6 +31,15 @@ fn it_installs_program_unit_manual_and_completions_twice_alike_and_takes_them_of
         ("share/man/man1/agent.1", "man\n"),
         (
             "share/bash-completion/completions/agent",
+            "completions bash\n",
+        ),
+        ("share/man/man1/innermesh.1", ".so man1/agent.1\n"),
+        (
+            "share/doc/innermesh/config.toml.example",
+            "config example\n",
+        ),
+        (
+            "share/bash-completion/completions/innermesh",
             "completions bash\n",
         ),
         ("share/zsh/site-functions/_agent", "completions zsh\n"),
@@ -56,6 +65,9 @@ fn it_installs_program_unit_manual_and_completions_twice_alike_and_takes_them_of
         assert!(unit.expect("the unit").contains(&starts));
     }
 
+    let link = prefix.join("bin/innermesh");
+    assert_eq!(fs::read_link(&link).expect("a link"), Path::new("agent"));
+
     let before = files(&target);
     let second = install(&target, &["--binary", &binary]);
     assert!(
@@ -70,6 +82,20 @@ fn it_installs_program_unit_manual_and_completions_twice_alike_and_takes_them_of
     assert!(off.contains("kept "), "{off}");
     assert!(files(&target).is_empty(), "{:?}", files(&target));
     assert!(state.is_dir());
+}
+
+#[test]
+fn a_program_of_somebody_else_keeps_its_name() {
+    let root = TempDir::new().expect("a folder");
+    let binary = stand_in(root.path());
+    let target = root.path().join("target");
+    let foreign = target.join("usr/local/bin/innermesh");
+    fs::create_dir_all(foreign.parent().expect("a folder")).expect("a folder");
+    fs::write(&foreign, "foreign").expect("a file");
+    let told = install(&target, &["--binary", &binary]);
+    assert!(told.contains("it is another program"), "{told}");
+    let _ = install(&target, &["--uninstall"]);
+    assert_eq!(fs::read_to_string(&foreign).expect("a file"), "foreign");
 }
 
 #[test]

@@ -44,10 +44,10 @@ pub struct Arguments {
 const FAREWELL: Duration = Duration::from_secs(10);
 
 pub async fn run(arguments: &Arguments, context: &mut Context) -> Result<(), Failure> {
-    let config = files::configuration(&context.paths).map_err(Failure::failed)?;
     if arguments.print_config {
-        return output::raw(&printed(&config, &context.paths));
+        return show(&context.paths);
     }
+    let config = files::configuration(&context.paths).map_err(Failure::failed)?;
     context.log(config.log.format)?;
     if let Err(error) = system::protect_memory() {
         tracing::warn!(%error, "a crash of this process could write its keys to a core file");
@@ -91,6 +91,12 @@ pub async fn run(arguments: &Arguments, context: &mut Context) -> Result<(), Fai
     stop(&agent, &mut signals).await;
     let _ = serving.await;
     Ok(())
+}
+
+/// Prints the configuration with all defaults.
+pub fn show(paths: &Paths) -> Result<(), Failure> {
+    let config = files::configuration(paths).map_err(Failure::failed)?;
+    output::raw(&printed(&config, paths))
 }
 
 /// The host's own resolver, for the host's own agent: one that has its files in a
@@ -270,6 +276,7 @@ pub fn agent_config(config: &Config) -> node::AgentConfig {
         dns_forward: config.dns.forwards(),
         page_listen: config.page.listens(),
         page_port: config.page.port,
+        page_lan: config.page.lan,
         ca_term: config.ca.term.duration(),
         known_rules: config.ca.rules.unwrap_or(RULES).min(RULES),
         acme_port: config.acme.port,
