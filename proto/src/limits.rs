@@ -468,6 +468,12 @@ pub const PAGE_CONNECTIONS: usize = 128;
 pub const PAGE_CONNECTIONS_PER_ADDRESS: usize = 16;
 /// Of these, from one user of this host.
 pub const PAGE_CONNECTIONS_PER_USER: usize = 48;
+/// Connections to it from LANs at a time, beside those.
+pub const PAGE_LAN_CONNECTIONS: usize = 32;
+/// Of these, from one address.
+pub const PAGE_LAN_CONNECTIONS_PER_ADDRESS: usize = 6;
+/// Addresses on LANs at which it is served.
+pub const PAGE_LAN_ADDRESSES: usize = 8;
 /// Largest head of a request to the install page, in bytes.
 pub const PAGE_HEAD_BYTES: usize = 8 * 1024;
 /// Header fields of such a request.

@@ -168,6 +168,7 @@ impl Machine {
             manage_resolver: true,
             page_listen: Vec::new(),
             page_port: 7480,
+            page_lan: false,
             ca_term: Duration::from_secs(6 * 3600),
             known_rules: self.rules,
             services: Vec::new(),

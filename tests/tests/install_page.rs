@@ -8,7 +8,7 @@ use std::{
 };
 
 use innermesh_tests::{
-    Agent, Lab,
+    Agent, Host, Lab,
     agent::{DOMAIN, PATIENCE},
     installed,
     page::{PORT, curl, download, text, tool_ok},
@@ -120,13 +120,17 @@ fn the_page_hands_out_the_root_in_every_form_with_its_fingerprint() {
 
     // The page itself: nothing from elsewhere, no scripts, and what to compare.
     let page = curl(&alpha, "/", &["--fail"]).ok();
+    let joined = ["<span>", "</span>", "<wbr>"]
+        .iter()
+        .fold(page.clone(), |text, tag| text.replace(tag, ""));
+    assert!(joined.contains(told.trim()), "{page}");
     for needed in [
         DOMAIN,
-        told.trim(),
+        "answered by alpha",
         "agent ca root",
         "agent ca trust install",
         "plain HTTP",
-        "name\nconstraints",
+        "name constraints",
         "/root.mobileconfig",
         "/crl/",
     ] {
@@ -145,9 +149,12 @@ fn the_page_hands_out_the_root_in_every_form_with_its_fingerprint() {
                 && !rest.starts_with("http://www.w3.org/2000/svg")
         })
         .collect();
-    assert!(
-        outside.is_empty() && !page.contains("https://"),
-        "{outside:?}"
+    assert!(outside.is_empty(), "{outside:?}");
+    // What is to be tested at the end is of the mesh.
+    let of_the_mesh = format!("https://<var>NAME</var>.{DOMAIN}/");
+    assert_eq!(
+        page.matches("https://").count(),
+        page.matches(&of_the_mesh).count()
     );
     let head = curl(&alpha, "/", &["--head"]).ok();
     let policy = header(&head, "content-security-policy");
@@ -371,6 +378,72 @@ fn a_port_that_is_taken_is_told_and_served_once_it_is_free() {
     });
     let status = alpha.cli(&["status"]);
     assert!(!status.stderr.contains("install page"), "{status}");
+}
+
+/// Fetches a URL from a host that is in no mesh; its status and its body.
+fn fetch(host: &Host, url: &str, more: &[&str]) -> Result<(String, String), String> {
+    let words = [
+        "curl",
+        "--silent",
+        "--show-error",
+        "--max-time",
+        "5",
+        "--write-out",
+        "\n%{http_code}",
+        url,
+    ];
+    let fetched = host.run(&[&words, more].concat()).result()?;
+    let (body, code) = fetched.rsplit_once('\n').unwrap_or_default();
+    Ok((code.to_owned(), body.to_owned()))
+}
+
+#[test]
+fn a_phone_on_the_lan_gets_the_root_and_nothing_of_the_mesh() {
+    let Some(lab) = Lab::new(2) else { return };
+    let (home, phone) = (&lab.hosts[0], &lab.hosts[1]);
+    let address = |host: &Host, verb: &str, address: &str| {
+        let _ = host
+            .run(&["ip", "address", verb, address, "dev", "direct"])
+            .ok();
+    };
+    lab.connect_directly(home, phone);
+    address(home, "add", "192.168.77.1/24");
+    address(phone, "add", "192.168.77.2/24");
+    let mut alpha = Agent::with_config(home, "alpha", "[page]\nlan = true\n");
+    let _ = alpha.init();
+    let page = wait_for("the page on the LAN", PATIENCE, || {
+        let iphone = ["--user-agent", "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5)"];
+        let (code, page) = fetch(phone, "http://192.168.77.1:7480/", &iphone)?;
+        (code == "200").then_some(page).ok_or(code)
+    });
+    assert!(page.contains("On this device: iPhone"), "{page}");
+    for inside in ["alpha", "/crl/", "http://ca."] {
+        assert!(!page.contains(inside), "{inside}: {page}");
+    }
+    let at = |path: &str| fetch(phone, &format!("http://192.168.77.1:7480{path}"), &[]);
+    let root = alpha.json(&["ca", "root"]);
+    let (_, pem) = at("/root.pem").expect("the root");
+    assert_eq!(Some(pem.trim()), root["pem"].as_str().map(str::trim));
+    assert_eq!(at("/crl/").expect("an answer").0, "404");
+    // The mesh's own visitors see what they saw before.
+    let own = curl(&alpha, "/", &["--fail"]).ok();
+    assert!(own.contains("answered by alpha"), "{own}");
+    assert_eq!(alpha.status()["warnings"], Value::Array(vec![]));
+
+    // Addresses that are no LAN's, and those that are gone, aren't listened at.
+    let public = SocketAddr::new(IpAddr::V4(home.ipv4), PORT);
+    assert!(alpha.host.tcp_to(public).is_err(), "it is at {public}");
+    address(home, "del", "192.168.77.1/24");
+    address(home, "add", "192.168.77.9/24");
+    wait_for("the page at the new address", PATIENCE, || {
+        fetch(phone, "http://192.168.77.9:7480/fingerprint", &[])
+    });
+    address(home, "del", "192.168.77.9/24");
+    wait_for("a word about it", PATIENCE, || {
+        let told = alpha.cli(&["status"]).stderr;
+        let why = "not served on the LAN: this host has no address on a private network";
+        told.contains(why).then_some(()).ok_or(told)
+    });
 }
 
 #[test]

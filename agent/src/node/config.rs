@@ -49,6 +49,8 @@ pub struct AgentConfig {
     /// loopback when empty.
     pub page_listen: Vec<SocketAddr>,
     pub page_port: u16,
+    /// Whether it is served on this host's private networks too.
+    pub page_lan: bool,
     /// How long one CA node leads, of ledger time.
     pub ca_term: Duration,
     /// The newest rules of the ledger that it goes along with.

@@ -1,31 +1,39 @@
 //! HTTP's rules on top of a [`Site`]: methods, conditional requests (RFC 9110
 //! §13), and what a browser may do with what it gets.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
 use axum::http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{
         ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HOST, IF_MODIFIED_SINCE,
-        IF_NONE_MATCH, LAST_MODIFIED, REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+        IF_NONE_MATCH, LAST_MODIFIED, REFERRER_POLICY, RETRY_AFTER, USER_AGENT, VARY,
+        X_CONTENT_TYPE_OPTIONS,
     },
 };
 use bytes::Bytes;
 use http_body_util::Full;
 
 use super::{
-    html,
-    site::{Document, Site, TEXT},
+    device::Device,
+    html::{self, Visitor},
+    site::{Document, PAGE, Site, TEXT},
 };
 
 /// The answer to one request; to HEAD it is that to GET, whose body the server
 /// leaves out.
 pub fn answer(
     site: &Site,
+    lan: Option<SocketAddr>,
     method: &Method,
     path: &str,
     headers: &HeaderMap,
 ) -> Response<Full<Bytes>> {
+    let user_agent = headers.get(USER_AGENT).and_then(|it| it.to_str().ok());
+    let device = Device::of(user_agent.unwrap_or_default());
     let host = headers.get(HOST).map(|host| host.to_str().unwrap_or("?.?"));
     if !host.is_none_or(|host| site.is_called(host)) {
         let text = "This name isn't this page's. Ask for ca. below the mesh's domain, for this \
@@ -38,10 +46,18 @@ pub fn answer(
         set(&mut response, ALLOW, "GET, HEAD");
         return response;
     }
-    let Some(document) = site.document(path) else {
-        let text = "There is nothing at this address. The install page is at /, the root \
-                    certificate at /root.pem and /root.crt, its fingerprint at /fingerprint, the \
-                    revocation lists at /crl/.\n";
+    let Some(document) = site.document(path, Visitor { device, lan }) else {
+        let text = match lan {
+            None => {
+                "There is nothing at this address. The install page is at /, the root \
+                 certificate at /root.pem and /root.crt, its fingerprint at /fingerprint, the \
+                 revocation lists at /crl/.\n"
+            }
+            Some(_) => {
+                "There is nothing at this address. The install page is at /, the root \
+                 certificate at /root.pem and /root.crt, its fingerprint at /fingerprint.\n"
+            }
+        };
         return plain(StatusCode::NOT_FOUND, text);
     };
     let fresh = document.status == StatusCode::OK && is_unchanged(document, headers);
@@ -56,6 +72,9 @@ pub fn answer(
     if let Some(ms) = document.modified_ms {
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(ms / 1000);
         set(&mut response, LAST_MODIFIED, &httpdate::fmt_http_date(time));
+    }
+    if path == PAGE {
+        set(&mut response, VARY, "User-Agent");
     }
     // Kept copies are asked for again each time, which costs little.
     set(&mut response, CACHE_CONTROL, "no-cache");
@@ -145,6 +164,8 @@ mod tests {
             port: 7480,
             root: b"root".to_vec(),
             root_begins_ms: 1_780_000_000_000,
+            root_ends_ms: 2_095_000_000_000,
+            lan: vec![lan()],
             lists: vec![
                 list(1, good),
                 list(2, ListState::IssuerRevoked),
@@ -157,7 +178,11 @@ mod tests {
         let fields = fields
             .iter()
             .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()));
-        answer(&site(), &Method::GET, path, &fields.collect())
+        answer(&site(), None, &Method::GET, path, &fields.collect())
+    }
+
+    fn lan() -> SocketAddr {
+        "192.168.1.2:7480".parse().unwrap()
     }
 
     #[test]
@@ -235,11 +260,97 @@ mod tests {
         assert_eq!(ask(&list(1), &both).status(), StatusCode::OK);
     }
 
+    async fn body(response: Response<Full<Bytes>>) -> String {
+        use http_body_util::BodyExt;
+        let body = response.into_body().collect().await.unwrap();
+        String::from_utf8(body.to_bytes().to_vec()).unwrap()
+    }
+
+    const IPHONE: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) Safari/604.1";
+    const WINDOWS: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) Chrome/137.0";
+
+    #[tokio::test]
+    async fn the_visitor_s_own_device_comes_first_with_one_button() {
+        let page = async |user_agent: &str| body(ask("/", &[(USER_AGENT, user_agent)])).await;
+        let phone = page(IPHONE).await;
+        assert!(phone.contains("On this device: iPhone"), "{phone}");
+        assert!(phone.contains("class=\"button\" href=\"/root.mobileconfig\""));
+        assert_eq!(phone.matches("class=\"button\"").count(), 1);
+        assert!(!phone.contains("<svg"), "a phone can't photograph itself");
+        assert!(!phone.contains("<details open"), "others are folded");
+        let desktop = page(WINDOWS).await;
+        assert!(desktop.contains("On this device: Windows"), "{desktop}");
+        assert!(desktop.contains("<svg"), "{desktop}");
+        let unknown = page("curl/8.5.0").await;
+        assert!(unknown.contains("Choose the device") && !unknown.contains("On this device"));
+        let told = ask("/", &[(USER_AGENT, IPHONE)]);
+        assert_eq!(told.headers()[VARY], "User-Agent");
+        let other = ask("/", &[(USER_AGENT, WINDOWS)]);
+        assert_ne!(told.headers()[ETAG], other.headers()[ETAG]);
+        for page in [&phone, &desktop, &unknown] {
+            assert!(
+                !page.contains("{url}") && !page.contains("{name}") && !page.contains("{domain}")
+            );
+            assert!(page.contains("until <strong>2036-05-21</strong>"), "{page}");
+            assert!(page.contains("answered by alpha"), "{page}");
+            assert!(page.contains("4. Test it"), "{page}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_fingerprint_stays_in_groups_and_is_copied_as_one_word() {
+        let page = body(ask("/", &[])).await;
+        let print = page.split("class=\"print\">").nth(1).unwrap();
+        let print = print.split("</p>").next().unwrap();
+        assert_eq!(print.matches("<span>").count(), 8);
+        let copied = ["<span>", "</span>", "<wbr>"]
+            .iter()
+            .fold(print.to_owned(), |text, tag| text.replace(tag, ""));
+        let told = body(ask("/fingerprint", &[])).await;
+        assert_eq!(copied, told.trim());
+    }
+
+    #[tokio::test]
+    async fn a_lan_gets_the_root_and_learns_nothing_of_the_nodes() {
+        let on_lan = |path: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_static("192.168.1.2:7480"));
+            answer(&site(), Some(lan()), &Method::GET, path, &headers)
+        };
+        for path in [
+            "/",
+            "/root.pem",
+            "/root.crt",
+            "/root.mobileconfig",
+            "/fingerprint",
+        ] {
+            assert_eq!(on_lan(path).status(), StatusCode::OK, "{path}");
+        }
+        for path in ["/crl/", &list(1), &list(2), &list(3), "/nothing"] {
+            let told = on_lan(path);
+            assert_eq!(told.status(), StatusCode::NOT_FOUND, "{path}");
+            assert!(!body(told).await.contains("/crl/"), "{path}");
+        }
+        let page = body(on_lan("/")).await;
+        for inside in ["answered by", "/crl/", "http://ca.", "alpha"] {
+            assert!(!page.contains(inside), "{inside}: {page}");
+        }
+        assert!(
+            page.contains("curl -O http://192.168.1.2:7480/root.pem"),
+            "{page}"
+        );
+        // From the inside too, a phone in front of the screen comes by the LAN.
+        let inside = body(ask("/", &[])).await;
+        assert!(inside.contains("this machine&rsquo;s network"), "{inside}");
+        // An address that isn't served any more has no page.
+        let gone = Some("192.168.1.3:7480".parse().unwrap());
+        let told = answer(&site(), gone, &Method::GET, "/", &HeaderMap::new());
+        assert_eq!(told.status(), StatusCode::NOT_FOUND);
+    }
+
     #[tokio::test]
     async fn names_can_not_break_out_of_the_page() {
-        use http_body_util::BodyExt;
-        let page = ask("/crl/", &[]).into_body().collect().await.unwrap();
-        let page = String::from_utf8(page.to_bytes().to_vec()).unwrap();
+        let page = body(ask("/crl/", &[])).await;
         assert!(
             page.contains("alpha &lt;&amp;&gt;") && !page.contains("<&>"),
             "{page}"

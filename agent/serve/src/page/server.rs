@@ -1,7 +1,12 @@
 //! The sockets of the install page. Whoever reaches them may be anybody: each
 //! connection has little room and little time, and nobody gets all of them.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::http::Request;
 use hyper::{body::Incoming, service::service_fn};
@@ -9,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use innermesh_proto::limits;
 use tokio::sync::watch;
 
-use super::{answer::answer, site::Site};
+use super::{answer::answer, lan::is_of_a_lan, site::Site};
 use innermesh_host::{
     Clock, Network, Presence, Stream,
     listen::{self, ListenError, Place, Room, Shares, Sources, Tcp},
@@ -18,6 +23,11 @@ use innermesh_host::{
 /// What a person can set so that it listens elsewhere.
 const INSTEAD: &str = "set `port` or `listen` of [page] in the config";
 
+/// Whether a visitor of a LAN's page is on a LAN, or this host.
+fn is_near(address: IpAddr) -> bool {
+    is_of_a_lan(address) || address.to_canonical().is_loopback()
+}
+
 /// Serves the newest site. Clones are the same server.
 #[derive(Clone)]
 pub struct Server {
@@ -25,6 +35,8 @@ pub struct Server {
     sources: Arc<dyn Sources>,
     clock: Arc<dyn Clock>,
     room: Arc<Room>,
+    /// Where it listens on a LAN; none where only the mesh and this host come.
+    lan: Option<SocketAddr>,
 }
 
 impl Server {
@@ -44,6 +56,30 @@ impl Server {
             sources,
             room: Room::new(shares, clock.clone()),
             clock,
+            lan: None,
+        }
+    }
+
+    /// The same for a LAN, which takes none of the places of the mesh.
+    #[must_use]
+    pub fn for_lans(&self) -> Self {
+        let shares = Shares::new(
+            limits::PAGE_LAN_CONNECTIONS,
+            limits::PAGE_LAN_CONNECTIONS_PER_ADDRESS,
+            limits::PAGE_LAN_CONNECTIONS,
+        );
+        Self {
+            room: Room::new(shares, self.clock.clone()),
+            ..self.clone()
+        }
+    }
+
+    /// The same at one address of a LAN.
+    #[must_use]
+    pub fn at_lan(&self, address: SocketAddr) -> Self {
+        Self {
+            lan: Some(address),
+            ..self.clone()
         }
     }
 
@@ -64,17 +100,26 @@ impl Server {
     /// Takes connections until it is dropped.
     pub async fn serve(self, listener: Tcp) {
         let (room, clock) = (self.room.clone(), self.clock.clone());
-        let answer = move |(stream, _), _, place| self.clone().converse(stream, place);
+        let answer = move |(stream, from): (_, SocketAddr), _, place| {
+            let server = self.clone();
+            // A port that a router forwards makes no LAN of the internet.
+            let is_welcome = server.lan.is_none() || is_near(from.ip());
+            async move {
+                if is_welcome {
+                    server.converse(stream, place).await;
+                }
+            }
+        };
         listen::serve("the install page", listener, room, clock, answer).await;
     }
 
     async fn converse(self, stream: Box<dyn Stream>, place: Arc<Place>) {
-        let site = self.site;
+        let (site, lan) = (self.site, self.lan);
         let service = service_fn(move |request: Request<Incoming>| {
             let _working = place.working();
             let site = site.borrow().clone();
             let (method, path) = (request.method(), request.uri().path());
-            let response = answer(&site, method, path, request.headers());
+            let response = answer(&site, lan, method, path, request.headers());
             async move { Ok::<_, Infallible>(response) }
         });
         let connection = hyper::server::conn::http1::Builder::new()

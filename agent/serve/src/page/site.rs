@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
 };
 
 use axum::http::StatusCode;
@@ -12,7 +12,11 @@ use bytes::Bytes;
 use data_encoding::{BASE64, HEXLOWER};
 use innermesh_proto::{certificate::Serial, crypto::Hash};
 
-use super::{html, profile};
+use super::{
+    device::Device,
+    html::{self, Visitor},
+    profile,
+};
 use innermesh_ca as ca;
 use innermesh_ca::pem;
 
@@ -28,6 +32,10 @@ pub struct Input {
     pub root: Vec<u8>,
     /// When the root's life began, in milliseconds since 1970.
     pub root_begins_ms: u64,
+    /// When it ends, in milliseconds since 1970.
+    pub root_ends_ms: u64,
+    /// Where it is served to this host's LAN, the likeliest first.
+    pub lan: Vec<SocketAddr>,
     /// The issuers and their revocation lists.
     pub lists: Vec<List>,
 }
@@ -66,7 +74,19 @@ pub struct Site {
     /// The names by which it may be asked, besides those without a dot.
     names: BTreeSet<String>,
     documents: BTreeMap<String, Document>,
+    /// The page itself, for each device: for the mesh, and for each address on a
+    /// LAN.
+    pages: BTreeMap<(Option<SocketAddr>, Device), Document>,
 }
+
+/// What a LAN gets beside the page: what is in the certificate, and nothing of the
+/// mesh's nodes.
+const LAN: [&str; 4] = [
+    "/root.crt",
+    "/root.pem",
+    "/root.mobileconfig",
+    "/fingerprint",
+];
 
 #[derive(Debug, Clone)]
 pub struct Document {
@@ -81,6 +101,23 @@ pub struct Document {
 
 pub const HTML: &str = "text/html; charset=utf-8";
 pub const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Where the page itself is, which is another for each device.
+pub const PAGE: &str = "/";
+
+impl Document {
+    fn new(content_type: &'static str, modified_ms: Option<u64>, body: impl Into<Bytes>) -> Self {
+        let body = body.into();
+        let hash = Hash::of(&body).0;
+        Self {
+            status: StatusCode::OK,
+            content_type,
+            etag: format!("\"{}\"", BASE64.encode(&hash[..18])),
+            modified_ms,
+            body,
+        }
+    }
+}
 
 impl Input {
     /// The page's own URL.
@@ -107,7 +144,13 @@ impl Site {
         };
         let begins = Some(input.root_begins_ms);
         let fingerprint = ca::fingerprint(&input.fingerprint());
-        site.add("/", HTML, None, html::install(input));
+        for lan in std::iter::once(None).chain(input.lan.iter().copied().map(Some)) {
+            for device in Device::ALL {
+                let page = html::install(input, Visitor { device, lan });
+                let document = Document::new(HTML, None, page);
+                site.pages.insert((lan, device), document);
+            }
+        }
         site.add("/crl/", HTML, None, html::lists(input));
         site.add(
             "/root.crt",
@@ -148,9 +191,14 @@ impl Site {
         name.parse::<Ipv4Addr>().is_ok() || !name.contains('.') || self.names.contains(&name)
     }
 
-    /// The document at a path.
-    pub fn document(&self, path: &str) -> Option<&Document> {
-        self.documents.get(path)
+    /// The document at a path, as it is for this visitor.
+    pub fn document(&self, path: &str, visitor: Visitor) -> Option<&Document> {
+        let Visitor { device, lan } = visitor;
+        if path == PAGE {
+            return self.pages.get(&(lan, device));
+        }
+        let is_open = lan.is_none() || LAN.contains(&path);
+        is_open.then(|| self.documents.get(path)).flatten()
     }
 
     fn add_list(&mut self, list: &List) {
@@ -192,15 +240,7 @@ impl Site {
         modified_ms: Option<u64>,
         body: impl Into<Bytes>,
     ) {
-        let body = body.into();
-        let hash = Hash::of(&body).0;
-        let document = Document {
-            status: StatusCode::OK,
-            content_type,
-            etag: format!("\"{}\"", BASE64.encode(&hash[..18])),
-            modified_ms,
-            body,
-        };
+        let document = Document::new(content_type, modified_ms, body);
         self.documents.insert(path.to_owned(), document);
     }
 

@@ -15,6 +15,7 @@ pub mod membership;
 pub mod names;
 pub mod overlay;
 pub mod page;
+mod page_lan;
 pub mod program_certs;
 pub mod reach;
 pub mod resolver;

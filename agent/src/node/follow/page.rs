@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -12,8 +12,10 @@ use innermesh_proto::{
     id::{NodeId, resolver_v4},
     ledger::state::Issuer as Listed,
 };
+use ipnet::IpNet;
 use tokio::sync::watch;
 
+use super::page_lan::{Lans, Served, private};
 use crate::{
     host::Host,
     ledger::{Ledger, client::Client},
@@ -36,6 +38,7 @@ pub(crate) struct Page {
     site: watch::Sender<Arc<Site>>,
     said: Mutex<Option<Input>>,
     bound: Mutex<BTreeSet<SocketAddr>>,
+    lan: Mutex<Served>,
     trouble: Mutex<BTreeMap<SocketAddr, String>>,
 }
 
@@ -47,7 +50,14 @@ impl Page {
             1 => format!("the install page is not served everywhere: {why}"),
             all => format!("the install page is not served at {all} addresses, as {why}"),
         });
-        first.into_iter().collect()
+        let lan = self.lan();
+        let lan = lan.trouble.as_ref();
+        let lan = lan.map(|why| format!("the install page is not served on the LAN: {why}"));
+        first.into_iter().chain(lan).collect()
+    }
+
+    fn lan(&self) -> MutexGuard<'_, Served> {
+        self.lan.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
 
@@ -90,10 +100,16 @@ impl PageKeeper {
 
     async fn run(self, server: Server) {
         let mut lists = self.lists.changes();
+        let mut lans = Lans::new(&server);
+        self.bind_lans(&mut lans).await;
+        self.publish();
         loop {
             tokio::select! {
                 changed = lists.changed() => if changed.is_err() { return },
-                () = self.host.clock.sleep(LOOK) => self.bind(&server),
+                () = self.host.clock.sleep(LOOK) => {
+                    self.bind(&server);
+                    self.bind_lans(&mut lans).await;
+                }
             }
             self.publish();
         }
@@ -128,6 +144,8 @@ impl PageKeeper {
             port: self.port(),
             root: state.root.der().to_vec(),
             root_begins_ms: state.root.not_before_ms,
+            root_ends_ms: state.root.not_after_ms,
+            lan: self.page.lan().addresses.clone(),
             lists,
         }
     }
@@ -202,6 +220,24 @@ impl PageKeeper {
                 }
             }
         }
+    }
+}
+
+impl PageKeeper {
+    /// Follows this host's addresses on LANs, where it is to be served there.
+    async fn bind_lans(&self, lans: &mut Lans) {
+        if !self.config.page_lan {
+            return;
+        }
+        let here = self.host.net.local_addresses().await;
+        let state = self.ledger.state();
+        let chosen = self.config.page_listen.iter().map(SocketAddr::ip).collect();
+        let overlay = [IpNet::V4(state.ipv4), IpNet::V6(state.mesh.ula())];
+        let private = private(&here, &self.config.interface, &overlay, &chosen);
+        let at = private
+            .into_iter()
+            .map(|ip| SocketAddr::new(ip, self.port()));
+        *self.page.lan() = lans.listen(&self.host, at.collect());
     }
 }
 
