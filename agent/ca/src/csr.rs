@@ -4,25 +4,20 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use innermesh_proto::{certificate::is_dns_name, limits};
-use rcgen::{
-    CertificateParams, DistinguishedName, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384,
-    PKCS_ED25519, PKCS_RSA_SHA256, PublicKeyData,
-};
+use rcgen::{CertificateParams, DistinguishedName};
 use x509_parser::{
-    asn1_rs::{Oid, oid},
     certification_request::X509CertificationRequest,
     cri_attributes::ParsedCriAttribute,
     extensions::{GeneralName, ParsedExtension},
     prelude::FromDer,
-    public_key::PublicKey,
-    x509::{SubjectPublicKeyInfo, X509Version},
+    x509::X509Version,
 };
 
 use super::{
     CaError,
     build::{self, RcgenKey, encoding},
+    signature::KeyKind,
 };
 use innermesh_host::keys::CaKey;
 
@@ -46,14 +41,22 @@ pub enum CsrError {
     /// Longer than [`limits::CERTIFICATE_BYTES`].
     #[error("a certificate signing request of {0} bytes; at most {max} are accepted", max = limits::CERTIFICATE_BYTES)]
     TooLong(usize),
-    /// A key that browsers refuse, or that is too weak.
+    /// A key that TLS clients refuse, or that is too weak.
     #[error("the key can't be certified: {0}; use P-256, P-384, or RSA with 2048 to 8192 bits")]
     Key(&'static str),
+    /// An algorithm that isn't accepted with that key.
+    #[error("the request is signed by {is}; with this key {accepted} is accepted")]
+    Algorithm {
+        /// What it is signed by.
+        is: String,
+        /// What could have signed it.
+        accepted: &'static str,
+    },
     /// Not signed with that key.
     #[error("the request is not signed with the key that it is for")]
     Signature,
     /// No name at all.
-    #[error("the request has no subject alternative name")]
+    #[error("the request names nothing, neither as subject alternative name nor as common name")]
     NoName,
     /// More than [`limits::CERTIFICATE_NAMES`] names.
     #[error("{0} names in one request; at most {max} are accepted", max = limits::CERTIFICATE_NAMES)]
@@ -61,8 +64,15 @@ pub enum CsrError {
     /// A name that is no host name or address.
     #[error("\"{0}\" is not a host name or an address")]
     Name(String),
-    /// A common name that isn't among the alternative names.
-    #[error("the common name \"{0}\" is not among the subject alternative names")]
+    /// An address that stands for a DNS name.
+    #[error(
+        "\"{0}\" is an address, which a request names as one (iPAddress) and not as a DNS name"
+    )]
+    Address(String),
+    /// A common name that is neither a host name nor among the alternative names.
+    #[error(
+        "the common name \"{0}\" is not a host name, nor an address among the alternative names"
+    )]
     CommonName(String),
     /// It asks for a CA's certificate.
     #[error("the request asks for a CA certificate, which nobody is given this way")]
@@ -104,32 +114,37 @@ impl Csr {
         if !rest.is_empty() || info.version != X509Version::V1 {
             return Err(CsrError::Malformed);
         }
-        let kind = key_kind(&info.subject_pki)?;
-        verifier(kind, &csr.signature_algorithm.algorithm)
-            .ok_or(CsrError::Signature)
-            .and_then(|algorithm| {
-                UnparsedPublicKey::new(algorithm, &info.subject_pki.subject_public_key.data)
-                    .verify(info.raw, &csr.signature_value.data)
-                    .map_err(|_| CsrError::Signature)
-            })?;
+        KeyKind::of(&info.subject_pki)?.check(&csr)?;
         let mut out = Self {
             spki: info.subject_pki.raw.to_vec(),
             dns: BTreeSet::new(),
             ips: BTreeSet::new(),
         };
         out.read_extensions(&csr)?;
-        if out.dns.is_empty() && out.ips.is_empty() {
-            return Err(CsrError::NoName);
+        out.read_common_names(&csr)?;
+        match out.dns.len() + out.ips.len() {
+            0 => Err(CsrError::NoName),
+            names if names > limits::CERTIFICATE_NAMES => Err(CsrError::Names(names)),
+            _ => Ok(out),
         }
-        for name in info.subject.iter_common_name() {
+    }
+
+    /// A DNS name may stand there alone (RFC 8555 §7.4), an address only beside
+    /// itself as an alternative name (RFC 8738 §4).
+    fn read_common_names(&mut self, csr: &X509CertificationRequest<'_>) -> Result<(), CsrError> {
+        let subject = &csr.certification_request_info.subject;
+        for name in subject.iter_common_name() {
             let name = name.as_str().map_err(|_| CsrError::Malformed)?;
-            let known = out.dns.contains(&name.to_ascii_lowercase())
-                || name.parse().is_ok_and(|address| out.ips.contains(&address));
-            if !known {
-                return Err(CsrError::CommonName(shown(name)));
+            let lower = name.to_ascii_lowercase();
+            match lower.parse::<IpAddr>() {
+                Ok(address) if self.ips.contains(&address) => {}
+                Err(_) if is_dns_name(&lower) => {
+                    self.dns.insert(lower);
+                }
+                _ => return Err(CsrError::CommonName(shown(name))),
             }
         }
-        Ok(out)
+        Ok(())
     }
 
     fn read_extensions(&mut self, csr: &X509CertificationRequest<'_>) -> Result<(), CsrError> {
@@ -164,6 +179,9 @@ impl Csr {
                     if !is_dns_name(&lower) {
                         return Err(CsrError::Name(shown(name)));
                     }
+                    if lower.parse::<IpAddr>().is_ok() {
+                        return Err(CsrError::Address(shown(name)));
+                    }
                     self.dns.insert(lower);
                 }
                 GeneralName::IPAddress(octets) => {
@@ -177,63 +195,6 @@ impl Csr {
             }
         }
         Ok(())
-    }
-}
-
-#[derive(Clone, Copy)]
-enum KeyKind {
-    P256,
-    P384,
-    Ed25519,
-    Rsa,
-}
-
-fn key_kind(spki: &SubjectPublicKeyInfo<'_>) -> Result<KeyKind, CsrError> {
-    let key = build::public_key(spki.raw)
-        .ok_or(CsrError::Key("it is of an unknown kind, or oddly encoded"))?;
-    let algorithm = key.algorithm();
-    if algorithm == &PKCS_ECDSA_P256_SHA256 {
-        Ok(KeyKind::P256)
-    } else if algorithm == &PKCS_ECDSA_P384_SHA384 {
-        Ok(KeyKind::P384)
-    } else if algorithm == &PKCS_ED25519 {
-        Ok(KeyKind::Ed25519)
-    } else if algorithm == &PKCS_RSA_SHA256 {
-        match spki.parsed() {
-            Ok(PublicKey::RSA(rsa)) if rsa.key_size() < 2048 => Err(CsrError::Key(
-                "an RSA key of less than 2048 bits is too weak",
-            )),
-            Ok(PublicKey::RSA(rsa)) if rsa.key_size() > 8192 => Err(CsrError::Key(
-                "an RSA key of more than 8192 bits is too slow",
-            )),
-            Ok(PublicKey::RSA(_)) => Ok(KeyKind::Rsa),
-            _ => Err(CsrError::Malformed),
-        }
-    } else {
-        Err(CsrError::Key("browsers don't accept this curve"))
-    }
-}
-
-const ECDSA_SHA256: Oid<'static> = oid!(1.2.840.10045.4.3.2);
-const ECDSA_SHA384: Oid<'static> = oid!(1.2.840.10045.4.3.3);
-const RSA_SHA256: Oid<'static> = oid!(1.2.840.113549.1.1.11);
-const RSA_SHA384: Oid<'static> = oid!(1.2.840.113549.1.1.12);
-const RSA_SHA512: Oid<'static> = oid!(1.2.840.113549.1.1.13);
-const ED25519: Oid<'static> = oid!(1.3.101.112);
-
-/// How to check a signature of this algorithm by a key of this kind; SHA-1 and
-/// the like are left out on purpose.
-fn verifier(kind: KeyKind, oid: &Oid<'_>) -> Option<&'static dyn VerificationAlgorithm> {
-    match kind {
-        KeyKind::P256 if *oid == ECDSA_SHA256 => Some(&signature::ECDSA_P256_SHA256_ASN1),
-        KeyKind::P256 if *oid == ECDSA_SHA384 => Some(&signature::ECDSA_P256_SHA384_ASN1),
-        KeyKind::P384 if *oid == ECDSA_SHA256 => Some(&signature::ECDSA_P384_SHA256_ASN1),
-        KeyKind::P384 if *oid == ECDSA_SHA384 => Some(&signature::ECDSA_P384_SHA384_ASN1),
-        KeyKind::Ed25519 if *oid == ED25519 => Some(&signature::ED25519),
-        KeyKind::Rsa if *oid == RSA_SHA256 => Some(&signature::RSA_PKCS1_2048_8192_SHA256),
-        KeyKind::Rsa if *oid == RSA_SHA384 => Some(&signature::RSA_PKCS1_2048_8192_SHA384),
-        KeyKind::Rsa if *oid == RSA_SHA512 => Some(&signature::RSA_PKCS1_2048_8192_SHA512),
-        _ => None,
     }
 }
 

@@ -13,6 +13,7 @@ pub mod pem;
 pub mod recovery;
 pub mod revocations;
 pub mod root;
+mod signature;
 
 use innermesh_proto::certificate::{CertificateError, RevocationListError, Serial};
 

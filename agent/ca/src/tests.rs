@@ -19,6 +19,7 @@ use super::{
 use innermesh_host::keys::{CaKey, Keys, SystemKeys};
 
 mod bounds;
+mod requests;
 
 #[test]
 fn a_root_and_its_issuer_have_the_shape_that_the_mesh_checks() {
@@ -302,88 +303,6 @@ fn serial_numbers_keep_their_sixteen_bytes() {
         .issuer
         .sign_leaf(&membership(&*world.node), Serial([0; 16]), &SystemKeys);
     assert_eq!(zero, Err(CaError::Refused(CertificateError::Serial)));
-}
-
-#[test]
-fn a_request_gives_its_key_and_names() {
-    let key = SystemKeys.generate_p256();
-    let dns = BTreeSet::from(["a.lab.internal".to_string(), "*.b.lab.internal".to_string()]);
-    let ips: BTreeSet<IpAddr> =
-        BTreeSet::from(["10.77.0.9".parse().unwrap(), "fd00::1".parse().unwrap()]);
-    let der = csr::make(&key, &dns, &ips).unwrap();
-    let read = Csr::parse(&der).unwrap();
-    assert_eq!(
-        read,
-        Csr {
-            spki: key.spki(),
-            dns,
-            ips
-        }
-    );
-
-    let mut tampered = der.clone();
-    let place = der.windows(3).position(|w| w == b"lab").unwrap();
-    tampered[place] = b'L';
-    assert_eq!(Csr::parse(&tampered), Err(CsrError::Signature));
-    let cut = Csr::parse(&der[..der.len() - 1]);
-    assert_eq!(cut, Err(CsrError::Malformed));
-    let nothing = csr::make(&key, &BTreeSet::new(), &BTreeSet::new()).unwrap();
-    assert_eq!(Csr::parse(&nothing), Err(CsrError::NoName));
-}
-
-#[test]
-fn requests_by_openssl_are_read_and_weak_ones_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let world = World::new();
-    let request = |key: &[&str], subject: &str| {
-        let mut arguments = vec![
-            "req", "-new", "-nodes", "-keyout", "k.pem", "-subj", subject,
-        ];
-        arguments.extend(["-addext", "subjectAltName=DNS:A.lab.internal"]);
-        arguments.extend(key);
-        let text = openssl(folder.path(), &arguments)?.unwrap();
-        Some(Csr::parse(&pem::decode(&text).unwrap()[0].content))
-    };
-    let curve = |name: &'static str| ["-newkey", "ec", "-pkeyopt", name];
-    for key in [
-        &curve("ec_paramgen_curve:P-256")[..],
-        &curve("ec_paramgen_curve:P-384"),
-        &["-newkey", "rsa:2048"],
-        &["-newkey", "ed25519"],
-    ] {
-        let Some(read) = request(key, "/CN=a.lab.internal") else {
-            return;
-        };
-        let read = read.unwrap();
-        let plan = LeafPlan {
-            dns: read.dns,
-            ..service(read.spki)
-        };
-        assert_eq!(
-            world.check(&world.sign(&plan).unwrap(), &plan),
-            Ok(()),
-            "{key:?}"
-        );
-    }
-    let p256 = curve("ec_paramgen_curve:P-256");
-    assert!(request(&p256, "/").unwrap().is_ok());
-    assert_eq!(
-        request(&p256, "/CN=b.lab.internal").unwrap(),
-        Err(CsrError::CommonName("b.lab.internal".into()))
-    );
-    for key in [
-        &["-newkey", "rsa:1024"][..],
-        &curve("ec_paramgen_curve:P-521"),
-        &curve("ec_paramgen_curve:secp256k1"),
-    ] {
-        let refused = request(key, "/").unwrap();
-        assert!(
-            matches!(refused, Err(CsrError::Key(_))),
-            "{key:?} {refused:?}"
-        );
-    }
-    let weak = [&p256[..], &["-sha1"]].concat();
-    assert_eq!(request(&weak, "/").unwrap(), Err(CsrError::Signature));
 }
 
 #[test]
