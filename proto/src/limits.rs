@@ -525,6 +525,16 @@ pub const ACME_BYTES: usize = 8 * 1024 * 1024;
 /// What the orders of one ACME account take, in bytes: some 400 certificates
 /// with one name each.
 pub const ACME_BYTES_PER_ACCOUNT: usize = 2 * 1024 * 1024;
+/// Challenges of one user or binding that are looked at side by side; the rest
+/// wait.
+pub const ACME_VALIDATIONS: usize = 32;
+/// Certificates of one user or binding that the ledger is asked for side by side.
+pub const ACME_ISSUES: usize = 32;
+/// Requests that are answered side by side on one HTTP/2 connection: a web server
+/// with 120 sites has one connection for all of them.
+pub const ACME_STREAMS: u32 = 128;
+/// What the bodies of these have together, in bytes; the rest wait.
+pub const ACME_STREAMS_BYTES: usize = 128 * 1024;
 /// Connections to ACME at a time.
 pub const ACME_CONNECTIONS: usize = 192;
 /// Of these, from one address: a container's.

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     Acme, Answer, Signed,
+    absent::null_is_absent,
     account_store::{Account, AccountStatus, Owner, account_id},
     jwk::Jwk,
     jws::{Jws, Signer},
@@ -19,7 +20,9 @@ const CONTACT_LENGTH: usize = 320;
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct NewAccount {
+    #[serde(deserialize_with = "null_is_absent")]
     contact: Vec<String>,
+    #[serde(deserialize_with = "null_is_absent")]
     only_return_existing: bool,
     external_account_binding: Option<Value>,
 }

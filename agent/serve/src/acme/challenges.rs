@@ -34,12 +34,20 @@ impl Acme {
                     "an authorization can only be \"deactivated\"",
                 ));
             }
-            self.change_order(&signed.account, order, |order| {
-                if let Some(authorization) = order.authorizations.get_mut(number) {
+            let ended = self.change_order(&signed.account, order, |order| {
+                let authorization = order.authorizations.get_mut(number)?;
+                if matches!(authorization.status, Status::Pending | Status::Valid) {
                     authorization.status = Status::Deactivated;
                 }
+                Some(authorization.status)
             })?;
-            self.save(&signed.account).await?;
+            match ended {
+                Some(Status::Deactivated) => self.save(&signed.account).await?,
+                Some(_) => {
+                    return Err(Problem::malformed("this authorization is over already"));
+                }
+                None => {}
+            }
         }
         self.change_order(&signed.account, order, |_| ())?;
         let store = self.store();
@@ -47,10 +55,17 @@ impl Acme {
         let kept = kept.and_then(|kept| Some((kept, kept.authorizations.get(number)?)));
         let (kept, authorization) =
             kept.ok_or_else(|| Problem::not_found("this account has no such authorization"))?;
-        Ok(Answer::json(
-            200,
-            &self.authorization_json(order, number, kept.expires_ms, authorization),
-        ))
+        let told = self.authorization_json(order, number, kept.expires_ms, authorization);
+        let answer = Answer::json(200, &told);
+        // RFC 8555 §7.5.1.
+        let mut challenges = authorization.challenges.iter();
+        let is_under_way = authorization.status == Status::Pending
+            && challenges.any(|challenge| challenge.status == Status::Processing);
+        Ok(if is_under_way {
+            answer.with("retry-after", RETRY_S)
+        } else {
+            answer
+        })
     }
 
     fn authorization_json(
@@ -167,19 +182,16 @@ impl Acme {
         let begun =
             begun.ok_or_else(|| Problem::not_found("this account has no such challenge"))?;
         if let Some((method, identifier, token)) = begun {
-            let thumbprint = {
+            let (owner, thumbprint) = {
                 let store = self.store();
-                store
-                    .accounts
-                    .get(account)
-                    .map(|account| account.key.thumbprint())
+                let kept = store.accounts.get(account);
+                let kept = kept.map(|kept| (kept.owner(), kept.key.thumbprint()));
+                kept.ok_or_else(|| Problem::not_found("there is no such account"))?
             };
-            let key_authorization = format!(
-                "{token}.{}",
-                BASE64URL_NOPAD.encode(&thumbprint.unwrap_or_default())
-            );
+            let key_authorization = format!("{token}.{}", BASE64URL_NOPAD.encode(&thumbprint));
             let (acme, account, order) = (self.clone(), account.to_owned(), order.to_owned());
             self.host.tasks.spawn(async move {
+                let _turn = acme.validations.take(&owner).await;
                 let shown = acme
                     .validate(method, &identifier, &token, &key_authorization)
                     .await;

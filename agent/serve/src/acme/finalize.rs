@@ -8,12 +8,13 @@ use serde::Deserialize;
 
 use super::{
     Acme, Answer, Signed,
+    account_store::Account,
     mesh::{IssueError, Wanted},
     order::{Identifier, Status},
-    orders::AT_ONCE,
+    orders::{AT_ONCE, RETRY_S},
     problem::{Kind, Problem},
 };
-use innermesh_ca::csr::{Csr, CsrError};
+use innermesh_ca::csr::Csr;
 
 /// How long the ledger is asked for a certificate: whoever leads may have died.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -49,15 +50,20 @@ impl Acme {
             begins
         })?;
         if begun {
+            let owner = self.store().accounts.get(account).map(Account::owner);
             let request = Wanted {
                 spki: csr.spki,
                 names: identifiers.iter().map(Identifier::name).collect(),
                 days,
             };
             let (acme, account, id) = (self.clone(), account.clone(), id.to_owned());
-            self.host
-                .tasks
-                .spawn(async move { acme.issue(&account, &id, request).await });
+            self.host.tasks.spawn(async move {
+                let _turn = match owner {
+                    Some(owner) => Some(acme.issues.take(&owner).await),
+                    None => None,
+                };
+                acme.issue(&account, &id, request).await;
+            });
         }
         self.until(AT_ONCE, || {
             let store = self.store();
@@ -93,13 +99,22 @@ impl Acme {
         let der = BASE64URL_NOPAD
             .decode(text.as_bytes())
             .map_err(|_| bad("the request is not base64url of DER"))?;
-        let csr = Csr::parse(&der).map_err(|error| csr_problem(&error))?;
+        let csr = Csr::parse(&der).map_err(|error| Problem::new(Kind::BadCsr, error))?;
         let named = csr.dns.iter().cloned().map(Identifier::Dns);
         let named: BTreeSet<Identifier> = named
             .chain(csr.ips.iter().copied().map(Identifier::Ip))
             .collect();
-        if named != *identifiers {
-            return Err(bad("the signing request is for other names than the order"));
+        if let Some(more) = named.difference(identifiers).next() {
+            return Err(bad(&format!(
+                "the signing request is also for {}, which the order isn't",
+                more.name()
+            )));
+        }
+        if let Some(less) = identifiers.difference(&named).next() {
+            return Err(bad(&format!(
+                "the order is also for {}, which the signing request isn't",
+                less.name()
+            )));
         }
         let store = self.store();
         let key = store.accounts.get(account).map(|account| &account.key);
@@ -123,9 +138,7 @@ impl Acme {
                 tracing::warn!(not_done = %error, "an ACME order came to nothing");
                 let (status, problem) = match error {
                     IssueError::Refused(why) => (Status::Invalid, Problem::unauthorized(why)),
-                    IssueError::Unavailable(why) => {
-                        (Status::Invalid, Problem::internal(why).with_status(503))
-                    }
+                    IssueError::Unavailable(why) => (Status::Invalid, Problem::unavailable(why)),
                     // It may be finalized again after a while.
                     IssueError::Spent(why, wait) => {
                         (Status::Ready, Problem::rate_limited(why, wait))
@@ -227,15 +240,12 @@ fn not_ready(status: Status) -> Problem {
         Status::Valid => "it has its certificate; ask for the order",
         _ => "it came to nothing; make a new order",
     };
-    Problem::new(Kind::OrderNotReady, detail)
-}
-
-fn csr_problem(error: &CsrError) -> Problem {
-    let kind = match error {
-        CsrError::Key(_) => Kind::BadPublicKey,
-        _ => Kind::BadCsr,
-    };
-    Problem::new(kind, error)
+    let problem = Problem::new(Kind::OrderNotReady, detail);
+    if status == Status::Processing {
+        problem.with_retry(RETRY_S)
+    } else {
+        problem
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 #![allow(missing_docs, reason = "the names say it")]
 
 use aws_lc_rs::signature::{
-    self, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
+    self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm,
 };
 use data_encoding::BASE64URL_NOPAD;
 use innermesh_proto::crypto::Hash;
@@ -30,6 +30,8 @@ pub enum Jwk {
     P256([u8; 32], [u8; 32]),
     /// NIST P-384: the coordinates.
     P384([u8; 48], [u8; 48]),
+    /// NIST P-521: the coordinates.
+    P521([u8; 66], [u8; 66]),
     /// RSA: modulus and exponent, big-endian, without leading zeros.
     Rsa(Vec<u8>, Vec<u8>),
     Ed25519([u8; 32]),
@@ -49,12 +51,12 @@ impl Jwk {
                 .decode(text(name).as_bytes())
                 .map_err(|_| bad(&format!("\"{name}\" of the key is not base64url")))
         };
-        if value.get("d").is_some() {
+        if !value["d"].is_null() {
             return Err(bad(
                 "this is a private key; it has been shown, so make another",
             ));
         }
-        let kinds = "use P-256, P-384, Ed25519, or RSA with 2048 to 8192 bits";
+        let kinds = "use P-256, P-384, P-521, Ed25519, or RSA with 2048 to 8192 bits";
         match (text("kty"), text("crv")) {
             ("EC", "P-256") => {
                 let sized = |b: Vec<u8>| b.try_into().map_err(|_| bad("a coordinate has 32 bytes"));
@@ -63,6 +65,10 @@ impl Jwk {
             ("EC", "P-384") => {
                 let sized = |b: Vec<u8>| b.try_into().map_err(|_| bad("a coordinate has 48 bytes"));
                 Ok(Self::P384(sized(bytes("x")?)?, sized(bytes("y")?)?))
+            }
+            ("EC", "P-521") => {
+                let sized = |b: Vec<u8>| b.try_into().map_err(|_| bad("a coordinate has 66 bytes"));
+                Ok(Self::P521(sized(bytes("x")?)?, sized(bytes("y")?)?))
             }
             ("OKP", "Ed25519") => {
                 let x = bytes("x")?.try_into();
@@ -92,6 +98,7 @@ impl Jwk {
         match self {
             Self::P256(x, y) => ec("P-256", &b64(x), &b64(y)),
             Self::P384(x, y) => ec("P-384", &b64(x), &b64(y)),
+            Self::P521(x, y) => ec("P-521", &b64(x), &b64(y)),
             Self::Rsa(n, e) => {
                 format!(r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#, b64(e), b64(n))
             }
@@ -106,38 +113,37 @@ impl Jwk {
         Hash::of(self.canonical().as_bytes()).0
     }
 
-    /// The algorithm that this key signs with.
-    pub fn algorithm(&self) -> &'static str {
+    /// The algorithms that this key signs with (RFC 7518 §3.1, RFC 8037 §3.1,
+    /// RFC 9864 §2.2).
+    pub fn algorithms(&self) -> &'static [&'static str] {
         match self {
-            Self::P256(..) => "ES256",
-            Self::P384(..) => "ES384",
-            Self::Rsa(..) => "RS256",
-            Self::Ed25519(_) => "EdDSA",
+            Self::P256(..) => &["ES256"],
+            Self::P384(..) => &["ES384"],
+            Self::P521(..) => &["ES512"],
+            Self::Rsa(..) => &["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"],
+            Self::Ed25519(_) => &["EdDSA", "Ed25519"],
         }
     }
 
     /// Whether `signature`, as a JWS has it (RFC 7518 §3), is this key's over
-    /// `message`.
-    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        let checked = match self {
-            Self::P256(x, y) => {
-                UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, point(x, y))
-                    .verify(message, signature)
-            }
-            Self::P384(x, y) => {
-                UnparsedPublicKey::new(&signature::ECDSA_P384_SHA384_FIXED, point(x, y))
-                    .verify(message, signature)
-            }
-            Self::Rsa(n, e) => RsaPublicKeyComponents { n, e }.verify(
-                &RSA_PKCS1_2048_8192_SHA256,
-                message,
-                signature,
-            ),
-            Self::Ed25519(x) => {
-                UnparsedPublicKey::new(&signature::ED25519, x).verify(message, signature)
-            }
+    /// `message`, by one of its [`Jwk::algorithms`].
+    pub fn verifies(&self, algorithm: &str, message: &[u8], signature: &[u8]) -> bool {
+        let by = |verifier: &'static dyn VerificationAlgorithm, key: &[u8]| {
+            UnparsedPublicKey::new(verifier, key).verify(message, signature)
         };
-        checked.is_ok()
+        let checked = match self {
+            Self::P256(x, y) => by(&signature::ECDSA_P256_SHA256_FIXED, &point(x, y)),
+            Self::P384(x, y) => by(&signature::ECDSA_P384_SHA384_FIXED, &point(x, y)),
+            Self::P521(x, y) => by(&signature::ECDSA_P521_SHA512_FIXED, &point(x, y)),
+            Self::Rsa(n, e) => match rsa(algorithm) {
+                Some(verifier) => {
+                    RsaPublicKeyComponents { n, e }.verify(verifier, message, signature)
+                }
+                None => return false,
+            },
+            Self::Ed25519(x) => by(&signature::ED25519, x),
+        };
+        checked.is_ok() && self.algorithms().contains(&algorithm)
     }
 
     /// As SubjectPublicKeyInfo in DER (RFC 5480 §2, RFC 3279 §2.3.1,
@@ -146,6 +152,7 @@ impl Jwk {
         let der = match self {
             Self::P256(x, y) => spki(EC, Some((&P256).into()), &point(x, y)),
             Self::P384(x, y) => spki(EC, Some((&P384).into()), &point(x, y)),
+            Self::P521(x, y) => spki(EC, Some((&P521).into()), &point(x, y)),
             Self::Rsa(n, e) => UintRef::new(n)
                 .and_then(|n| [n, UintRef::new(e)?].to_der())
                 .and_then(|key| spki(RSA, Some(AnyRef::NULL), &key)),
@@ -158,6 +165,7 @@ impl Jwk {
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+const P521: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.35");
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
@@ -169,6 +177,18 @@ fn spki(oid: ObjectIdentifier, parameters: Option<AnyRef<'_>>, key: &[u8]) -> de
         subject_public_key,
     };
     info.to_der()
+}
+
+fn rsa(algorithm: &str) -> Option<&'static RsaParameters> {
+    match algorithm {
+        "RS256" => Some(&signature::RSA_PKCS1_2048_8192_SHA256),
+        "RS384" => Some(&signature::RSA_PKCS1_2048_8192_SHA384),
+        "RS512" => Some(&signature::RSA_PKCS1_2048_8192_SHA512),
+        "PS256" => Some(&signature::RSA_PSS_2048_8192_SHA256),
+        "PS384" => Some(&signature::RSA_PSS_2048_8192_SHA384),
+        "PS512" => Some(&signature::RSA_PSS_2048_8192_SHA512),
+        _ => None,
+    }
 }
 
 /// Not a key that is accepted, and why.
@@ -234,6 +254,7 @@ mod tests {
         for key in [
             serde_json::json!({"kty": "oct", "k": "AAAA"}),
             serde_json::json!({"kty": "EC", "crv": "P-521", "x": "AA", "y": "AA"}),
+            serde_json::json!({"kty": "EC", "crv": "secp256k1", "x": "AA", "y": "AA"}),
             serde_json::json!({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}),
             serde_json::json!({"kty": "RSA", "n": "AQAB", "e": "AQAB"}),
             serde_json::json!({"kty": "OKP", "crv": "Ed25519", "d": "AA",
@@ -272,11 +293,15 @@ mod tests {
         );
         let p384 = Jwk::P384([1; 48], [2; 48]).spki();
         assert_eq!(key(&p384).unwrap().1.parsed().unwrap().key_size(), 384);
+        let p521 = Jwk::P521([1; 66], [2; 66]).spki();
+        let p521 = key(&p521).unwrap().1;
+        assert_eq!(p521.subject_public_key.data.len(), 133);
     }
 
     #[test]
     fn a_point_that_is_none_verifies_nothing() {
-        assert!(!Jwk::P256([1; 32], [2; 32]).verifies(b"m", &[0; 64]));
-        assert!(!Jwk::Ed25519([0xff; 32]).verifies(b"m", &[0; 64]));
+        assert!(!Jwk::P256([1; 32], [2; 32]).verifies("ES256", b"m", &[0; 64]));
+        assert!(!Jwk::P521([1; 66], [2; 66]).verifies("ES512", b"m", &[0; 132]));
+        assert!(!Jwk::Ed25519([0xff; 32]).verifies("EdDSA", b"m", &[0; 64]));
     }
 }

@@ -15,7 +15,10 @@ use super::{
 };
 
 /// Algorithms that accounts and certificates sign with.
-pub const ALGORITHMS: [&str; 4] = ["ES256", "ES384", "RS256", "EdDSA"];
+pub const ALGORITHMS: [&str; 11] = [
+    "ES256", "ES384", "ES512", "EdDSA", "Ed25519", "RS256", "RS384", "RS512", "PS256", "PS384",
+    "PS512",
+];
 
 #[derive(Deserialize)]
 struct Flattened {
@@ -124,15 +127,10 @@ impl Jws {
             return Ok(());
         }
         let shown: String = self.alg.chars().take(20).collect();
-        let mut problem = Problem::new(
-            Kind::BadSignatureAlgorithm,
-            format!(
-                "\"{shown}\" is not accepted; use one of {}",
-                ALGORITHMS.join(", ")
-            ),
-        );
-        problem.algorithms = ALGORITHMS.map(str::to_owned).into();
-        Err(problem)
+        Err(bad_algorithm(
+            &format!("\"{shown}\" is not accepted"),
+            &ALGORITHMS,
+        ))
     }
 
     /// Checks that `key` signed it, with the algorithm that goes with it.
@@ -142,17 +140,12 @@ impl Jws {
     /// that isn't the key's.
     pub fn check(&self, key: &Jwk) -> Result<(), Problem> {
         self.check_algorithm()?;
-        if self.alg != key.algorithm() {
-            return Err(Problem::new(
-                Kind::BadSignatureAlgorithm,
-                format!(
-                    "this key signs with {}, and not with {}",
-                    key.algorithm(),
-                    self.alg
-                ),
-            ));
+        let accepted = key.algorithms();
+        if !accepted.contains(&self.alg.as_str()) {
+            let what = format!("this key doesn't sign with {}", self.alg);
+            return Err(bad_algorithm(&what, accepted));
         }
-        if key.verifies(&self.input, &self.signature) {
+        if key.verifies(&self.alg, &self.input, &self.signature) {
             Ok(())
         } else {
             Err(Problem::malformed("the signature is not that of the key"))
@@ -189,4 +182,12 @@ impl Jws {
     pub fn reads(&self) -> bool {
         self.payload.is_empty()
     }
+}
+
+/// RFC 8555 §6.2: with those that would be accepted.
+fn bad_algorithm(what: &str, accepted: &[&str]) -> Problem {
+    let detail = format!("{what}; use one of {}", accepted.join(", "));
+    let mut problem = Problem::new(Kind::BadSignatureAlgorithm, detail);
+    problem.algorithms = accepted.iter().map(|name| (*name).to_owned()).collect();
+    problem
 }

@@ -9,24 +9,33 @@
 
 #![allow(missing_docs, reason = "the names say it")]
 
+mod absent;
 mod account_store;
 mod accounts;
 pub mod ari;
 mod challenges;
 mod client_tls;
 mod finalize;
+mod http;
 pub mod jwk;
 pub mod jws;
+mod keep;
 pub mod mesh;
 mod nonce;
 pub mod order;
 mod orders;
 pub mod problem;
 mod revoke;
+mod routes;
 pub mod server;
+mod target;
+mod turns;
 mod validate;
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, atomic::AtomicU64},
+};
 
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
@@ -39,8 +48,10 @@ use self::{
     mesh::Mesh,
     nonce::Nonces,
     problem::{Kind, Problem},
+    turns::Turns,
 };
 use innermesh_host::Host;
+use innermesh_proto::limits;
 
 /// The port that it is served on.
 pub const PORT: u16 = 7443;
@@ -110,8 +121,12 @@ impl From<Problem> for Answer {
             content_type: "application/problem+json",
             ..Self::json(problem.status, &body)
         };
-        match problem.retry_after_s {
+        let answer = match problem.retry_after_s {
             Some(seconds) => answer.with("retry-after", seconds),
+            None => answer,
+        };
+        match problem.allow {
+            Some(methods) => answer.with("allow", methods),
             None => answer,
         }
     }
@@ -123,10 +138,17 @@ pub struct Acme {
     base: String,
     nonces: Mutex<Nonces>,
     store: Mutex<AccountStore>,
-    /// Held while a file is written, so that the newest state is written last.
-    writing: tokio::sync::Mutex<()>,
+    /// How many writes were asked for.
+    asked: AtomicU64,
+    /// Of which accounts what was asked for up to when is written. Held while a
+    /// file is, so that the newest state is written last.
+    written: tokio::sync::Mutex<BTreeMap<String, u64>>,
     /// Told whenever an order changes.
     changes: watch::Sender<()>,
+    /// Challenges that are looked at.
+    validations: Turns,
+    /// Certificates that the ledger is asked for.
+    issues: Turns,
 }
 
 /// A request that is signed by an account's key.
@@ -150,8 +172,11 @@ impl Acme {
             mesh,
             nonces: Mutex::new(Nonces::new(&key)),
             store: Mutex::new(store),
-            writing: tokio::sync::Mutex::new(()),
+            asked: AtomicU64::new(0),
+            written: tokio::sync::Mutex::default(),
             changes: watch::Sender::new(()),
+            validations: Turns::new(limits::ACME_VALIDATIONS),
+            issues: Turns::new(limits::ACME_ISSUES),
         }))
     }
 
@@ -160,19 +185,26 @@ impl Acme {
     }
 
     pub async fn handle(self: &Arc<Self>, request: &Request) -> Answer {
-        let mut answer = match self.answer(request).await {
-            Ok(answer) => answer,
-            Err(problem) => {
-                tracing::info!(
-                    path = %request.path,
-                    r#type = ?problem.r#type,
-                    detail = %problem.detail,
-                    "an ACME request was refused"
-                );
-                problem.into()
-            }
-        };
-        if request.method == "POST" || request.path == "/new-nonce" {
+        match self.answer(request).await {
+            Ok(answer) => self.finished(answer, &request.method, &request.path),
+            Err(problem) => self.refuse(problem, &request.method, &request.path),
+        }
+    }
+
+    /// The answer to a request that is refused.
+    pub fn refuse(&self, problem: Problem, method: &str, path: &str) -> Answer {
+        tracing::info!(
+            path,
+            r#type = ?problem.r#type,
+            detail = %problem.detail,
+            "an ACME request was refused"
+        );
+        self.finished(problem.into(), method, path)
+    }
+
+    /// With the headers that all answers have.
+    fn finished(&self, mut answer: Answer, method: &str, path: &str) -> Answer {
+        if method == "POST" || path == "/new-nonce" {
             let nonce = self
                 .nonces
                 .lock()
@@ -180,7 +212,7 @@ impl Acme {
                 .issue();
             answer = answer.with("replay-nonce", nonce);
         }
-        if request.path != "/directory" {
+        if path != "/directory" {
             let link = format!("<{}>;rel=\"index\"", self.directory_url());
             answer = answer.with("link", link);
         }
@@ -189,40 +221,14 @@ impl Acme {
 
     async fn answer(self: &Arc<Self>, request: &Request) -> Result<Answer, Problem> {
         let parts: Vec<&str> = request.path.trim_start_matches('/').split('/').collect();
-        let wanted = match parts[..] {
-            ["directory"] | ["renewal-info", _] => "GET",
-            ["new-nonce"] => "HEAD",
-            _ => "POST",
-        };
-        // What can be fetched can be asked about.
-        let fits = request.method == wanted
-            || wanted == "HEAD" && request.method == "GET"
-            || wanted == "GET" && request.method == "HEAD";
-        let known = matches!(
-            parts[..],
-            ["directory"
-                | "new-nonce"
-                | "new-account"
-                | "new-order"
-                | "revoke-cert"
-                | "key-change"]
-                | ["renewal-info", _]
-                | ["account", _]
-                | ["account", _, "orders"]
-                | ["order", _]
-                | ["order", _, "finalize"]
-                | ["authorization", _, _]
-                | ["challenge", _, _, _]
-                | ["certificate", _]
-        );
-        if !known {
+        let Some(methods) = routes::methods(&parts) else {
             return Err(Problem::not_found(format!(
                 "nothing is at this path; clients begin at {}",
                 self.directory_url()
             )));
-        }
-        if !fits {
-            return Err(Problem::malformed(format!("this is asked with {wanted}")).with_status(405));
+        };
+        if !methods.split(", ").any(|method| method == request.method) {
+            return Err(Problem::not_allowed(methods));
         }
         match parts[..] {
             ["directory"] => Ok(self.directory(request.is_local)),
@@ -398,84 +404,6 @@ impl Acme {
         let mut bytes = [0; 16];
         self.host.keys.random(&mut bytes);
         HEXLOWER.encode(&bytes)
-    }
-
-    /// Writes an account as it is now.
-    async fn save(&self, account: &str) -> Result<(), Problem> {
-        let _turn = self.writing.lock().await;
-        let file = self.store().file_of(account);
-        let Some((path, bytes)) = file else {
-            return Ok(());
-        };
-        let written = self.host.disk.replace(&path, &bytes).await;
-        self.changes.send_replace(());
-        written.map_err(|error| {
-            tracing::error!(%error, "an ACME account can't be written");
-            Problem::internal("the agent's disk can't be written; its log says why")
-        })
-    }
-
-    /// Removes the file of an account that isn't kept any more. One that stays
-    /// does no harm but to be read again at the next start.
-    async fn forget(&self, account: &str) {
-        let _turn = self.writing.lock().await;
-        if let Err(error) = self
-            .host
-            .disk
-            .remove(&account_store::file_named(account))
-            .await
-        {
-            tracing::warn!(%error, "the file of an ACME account can't be removed");
-        }
-    }
-
-    /// Keys for sources that are no local process, by id.
-    pub fn bindings(&self) -> Vec<(String, Binding)> {
-        let store = self.store();
-        let bindings = store.bindings.iter();
-        bindings
-            .map(|(id, bound)| (id.clone(), bound.clone()))
-            .collect()
-    }
-
-    /// Makes a key by which a source that is no local process may have
-    /// certificates for `name`.
-    ///
-    /// # Errors
-    /// The disk's; then there is no such key.
-    pub async fn bind(&self, name: &str) -> std::io::Result<(String, Binding)> {
-        let mut key = [0; 32];
-        self.host.keys.random(&mut key);
-        let id = self.random_id();
-        let binding = Binding {
-            name: name.to_owned(),
-            key: data_encoding::BASE64URL_NOPAD.encode(&key),
-        };
-        self.store().bindings.insert(id.clone(), binding.clone());
-        let written = self.save_bindings().await;
-        if written.is_err() {
-            self.store().bindings.remove(&id);
-        }
-        written.map(|()| (id, binding))
-    }
-
-    /// Takes the keys for `name` back: accounts that were bound with them
-    /// get nothing more. Gives how many there were.
-    ///
-    /// # Errors
-    /// The disk's; they hold until the agent is restarted then.
-    pub async fn unbind(&self, name: &str) -> std::io::Result<usize> {
-        let before = self.store().bindings.len();
-        self.store().bindings.retain(|_, bound| bound.name != name);
-        let gone = before - self.store().bindings.len();
-        self.save_bindings().await?;
-        Ok(gone)
-    }
-
-    async fn save_bindings(&self) -> std::io::Result<()> {
-        let _turn = self.writing.lock().await;
-        let (path, bytes) = self.store().bindings_file();
-        self.host.disk.replace(&path, &bytes).await
     }
 }
 

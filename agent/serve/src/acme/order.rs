@@ -10,8 +10,8 @@ use super::problem::{Kind, Problem, Subproblem};
 
 /// How long an order may take, in milliseconds.
 const PENDING_MS: u64 = 24 * 3600 * 1000;
-/// How long an order that is over is kept, so that its certificate can be
-/// fetched and revoked by it.
+/// How long an order is kept at least whose certificate is there, so that it
+/// can be fetched.
 const KEPT_MS: u64 = 30 * 24 * 3600 * 1000;
 
 /// What a certificate is for.
@@ -232,8 +232,12 @@ impl Order {
 
     /// Whether nobody will ask for it any more.
     pub fn is_over(&self, now_ms: u64) -> bool {
-        let until = match self.certified {
-            Some(_) => self.created_ms.saturating_add(KEPT_MS),
+        let until = match &self.certified {
+            // For as long as its certificate can be revoked and replaced.
+            Some(certified) => {
+                let kept_ms = self.created_ms.saturating_add(KEPT_MS);
+                kept_ms.max(certified.not_after_ms)
+            }
             None => self.expires_ms,
         };
         now_ms > until
@@ -254,7 +258,7 @@ impl Order {
             }
             return;
         }
-        if self.status != Status::Pending {
+        if self.status == Status::Processing {
             return;
         }
         let is = |status: Status| move |a: &Authorization| a.status == status;
@@ -265,6 +269,7 @@ impl Order {
             .iter()
             .all(|a| matches!(a.status, Status::Valid | Status::Pending))
         {
+            // Also of one that was ready (RFC 8555 §7.1.6).
             self.status = Status::Invalid;
             self.error = Some(self.failure());
         }
@@ -274,10 +279,18 @@ impl Order {
     fn failure(&self) -> Problem {
         let failed = self.authorizations.iter().filter_map(|authorization| {
             let mut errors = authorization.challenges.iter();
-            let error = errors.find_map(|challenge| challenge.error.as_ref())?;
+            let error = errors.find_map(|challenge| challenge.error.as_ref());
+            let (r#type, detail) = match (authorization.status, error) {
+                (Status::Deactivated, _) => (
+                    Kind::Unauthorized,
+                    "the authorization was deactivated".into(),
+                ),
+                (_, Some(error)) => (error.r#type, error.detail.clone()),
+                (_, None) => return None,
+            };
             Some(Subproblem {
-                r#type: error.r#type,
-                detail: error.detail.clone(),
+                r#type,
+                detail,
                 identifier: authorization.identifier.clone(),
             })
         });
@@ -318,6 +331,43 @@ mod tests {
         two.refresh(2000);
         assert_eq!(two.status, Status::Invalid);
         assert_eq!(two.error.unwrap().detail, "a.x: why");
+    }
+
+    #[test]
+    fn a_deactivated_authorization_takes_an_order_with_it_until_its_certificate_is_made() {
+        let mut one = order(&["a.x", "b.x"]);
+        for authorization in &mut one.authorizations {
+            authorization.status = Status::Valid;
+        }
+        one.refresh(2000);
+        assert_eq!(one.status, Status::Ready);
+        let mut processing = Order {
+            status: Status::Processing,
+            ..one.clone()
+        };
+        for order in [&mut one, &mut processing] {
+            order.authorizations[1].status = Status::Deactivated;
+            order.refresh(2000);
+        }
+        assert_eq!(one.status, Status::Invalid);
+        let detail = one.error.unwrap().detail;
+        assert_eq!(detail, "b.x: the authorization was deactivated");
+        assert_eq!(processing.status, Status::Processing);
+    }
+
+    #[test]
+    fn an_order_is_kept_for_as_long_as_its_certificate_counts() {
+        let day = 24 * 3600 * 1000;
+        let mut one = order(&["a.x"]);
+        one.certified = Some(Certified {
+            chain: String::new(),
+            serial: String::new(),
+            not_after_ms: 90 * day,
+        });
+        assert!(!one.is_over(60 * day) && one.is_over(91 * day));
+        // One of seven days can be fetched for a month.
+        one.certified.as_mut().unwrap().not_after_ms = 7 * day;
+        assert!(!one.is_over(29 * day) && one.is_over(31 * day));
     }
 
     #[test]

@@ -19,7 +19,9 @@ use innermesh_host::UnixTime;
 /// again.
 pub(super) const AT_ONCE: Duration = Duration::from_secs(5);
 /// When a client should ask again, in seconds.
-pub(super) const RETRY_S: u32 = 1;
+pub(super) const RETRY_S: u64 = 1;
+/// The same where its open orders have to come to an end first.
+const CROWDED_S: u64 = 60;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -86,19 +88,16 @@ impl Acme {
             account.tidy(now_ms);
             let open = account.orders.values().filter(|order| order.is_open());
             if open.count() >= limits::ACME_OPEN_ORDERS {
-                return Err(Problem::new(
-                    Kind::RateLimited,
-                    format!(
-                        "{} orders of this account are open; finish some first",
-                        limits::ACME_OPEN_ORDERS
-                    ),
-                ));
+                let detail = format!(
+                    "{} orders of this account are open; finish some first",
+                    limits::ACME_OPEN_ORDERS
+                );
+                return Err(Problem::new(Kind::RateLimited, detail).with_retry(CROWDED_S));
             }
             let Some(gave_way) = store.room_for_order(&signed.account, order.bytes()) else {
-                return Err(Problem::new(
-                    Kind::RateLimited,
-                    "the open orders of this account take all that they may; finish some first",
-                ));
+                let detail =
+                    "the open orders of this account take all that they may; finish some first";
+                return Err(Problem::new(Kind::RateLimited, detail).with_retry(CROWDED_S));
             };
             if let Some(account) = store.accounts.get_mut(&signed.account) {
                 account.orders.insert(id.clone(), order);
@@ -163,25 +162,7 @@ impl Acme {
         if refused.is_empty() {
             return Ok(identifiers);
         }
-        let why = |identifier: &Identifier| {
-            let (_, base) = identifier.base();
-            let name = base.name();
-            let suffix = format!(".{}", self.mesh.domain());
-            match name.strip_suffix(&suffix) {
-                None => format!(
-                    "{name} is not below {}, and this CA certifies nothing else",
-                    self.mesh.domain()
-                ),
-                Some(_) if bound.is_some() => {
-                    format!("the key that this account is bound with isn't for {name}")
-                }
-                Some(label) => format!(
-                    "this machine doesn't hold the name {name}; get it with `agent service add {} \
-                     --port PORT`",
-                    label.rsplit('.').next().unwrap_or(label)
-                ),
-            }
-        };
+        let why = |identifier: &Identifier| self.why_refused(identifier, bound.is_some());
         let mut problem = Problem::new(Kind::RejectedIdentifier, why(&refused[0]));
         problem.subproblems = refused
             .into_iter()
@@ -194,8 +175,37 @@ impl Acme {
         Err(problem)
     }
 
-    /// RFC 9773 §5: what is to be replaced is this account's, for one of the
-    /// same names, and wasn't replaced before.
+    fn why_refused(&self, identifier: &Identifier, is_bound: bool) -> String {
+        let domain = self.mesh.domain();
+        let name = match identifier.base() {
+            (_, Identifier::Dns(name)) => name,
+            (_, Identifier::Ip(ip)) if is_bound => {
+                return format!(
+                    "the key that this account is bound with is for a name and not for {ip}"
+                );
+            }
+            (_, Identifier::Ip(ip)) => {
+                return format!(
+                    "{ip} is no overlay address of this machine, and a machine has certificates \
+                     for its own addresses only"
+                );
+            }
+        };
+        match name.strip_suffix(&format!(".{domain}")) {
+            None => format!("{name} is not below {domain}, and this CA certifies nothing else"),
+            Some(_) if is_bound => {
+                format!("the key that this account is bound with isn't for {name}")
+            }
+            Some(label) => format!(
+                "this machine doesn't hold the name {name}; get it with `agent service add {} \
+                 --port PORT`",
+                label.rsplit('.').next().unwrap_or(label)
+            ),
+        }
+    }
+
+    /// RFC 9773 §5: what is to be replaced is no other account's, for one of the
+    /// same names, and no other order has replaced it or is about to.
     fn check_replaced(
         &self,
         account: &str,
@@ -203,35 +213,41 @@ impl Acme {
         identifiers: &BTreeSet<Identifier>,
     ) -> Result<(), Problem> {
         let id: CertificateId = replaced.parse()?;
+        let known = self.mesh.certificate(&id.serial).filter(|it| it.is_own);
         let serial = id.serial.to_string();
         let store = self.store();
-        let orders = || {
-            store
-                .accounts
-                .get(account)
-                .into_iter()
-                .flat_map(|a| a.orders.values())
-        };
-        let of = orders().find(|order| {
-            order
-                .certified
-                .as_ref()
-                .is_some_and(|certified| certified.serial == serial)
+        let orders = store.accounts.iter().flat_map(|(owner, kept)| {
+            let orders = kept.orders.values();
+            orders.map(move |order| (owner.as_str(), order))
         });
-        let Some(of) = of else {
-            return Err(Problem::malformed(
-                "the certificate to be replaced isn't one of this account's",
-            ));
+        let of = orders.clone().find(|(_, order)| {
+            let certified = order.certified.as_ref();
+            certified.is_some_and(|certified| certified.serial == serial)
+        });
+        let names: BTreeSet<String> = match (of, known) {
+            (Some((owner, order)), _) if owner == account => {
+                order.identifiers.iter().map(Identifier::name).collect()
+            }
+            // Its order is forgotten, as is perhaps the account that it was for.
+            (None, Some(known)) => known.names.into_iter().collect(),
+            _ => {
+                return Err(Problem::malformed(
+                    "the certificate to be replaced isn't one of this account's",
+                ));
+            }
         };
-        if of.identifiers.is_disjoint(identifiers) {
+        if !identifiers.iter().any(|one| names.contains(&one.name())) {
             return Err(Problem::malformed(
                 "the certificate to be replaced has none of these names",
             ));
         }
-        let taken = orders().any(|order| {
-            order.status != Status::Invalid && order.replaces.as_deref() == Some(replaced)
+        // One that is never finished keeps nobody from renewing.
+        let mut own = orders.filter(|(owner, _)| *owner == account);
+        let is_taken = own.any(|(_, order)| {
+            matches!(order.status, Status::Processing | Status::Valid)
+                && order.replaces.as_deref() == Some(replaced)
         });
-        if taken {
+        if is_taken {
             Err(Problem::new(
                 Kind::AlreadyReplaced,
                 "another order replaces this certificate; leave \"replaces\" out",

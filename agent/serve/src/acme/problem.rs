@@ -79,7 +79,14 @@ pub struct Problem {
     /// After how many seconds to ask again (RFC 8555 §6.6): a header of its own.
     #[serde(skip)]
     pub retry_after_s: Option<u64>,
+    /// The methods that would have been accepted (RFC 9110 §10.2.1): a header of
+    /// its own.
+    #[serde(skip)]
+    pub allow: Option<&'static str>,
 }
+
+/// When to ask again where no CA node can be reached, in seconds.
+const UNAVAILABLE_S: u64 = 10;
 
 /// What is wrong with one identifier.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +107,7 @@ impl Problem {
             algorithms: Vec::new(),
             subproblems: Vec::new(),
             retry_after_s: None,
+            allow: None,
         }
     }
 
@@ -108,6 +116,21 @@ impl Problem {
         Self {
             retry_after_s: Some(wait.as_secs() + 1),
             ..Self::new(Kind::RateLimited, detail)
+        }
+    }
+
+    /// Nobody can be reached who decides; it may be otherwise soon.
+    pub fn unavailable(detail: impl ToString) -> Self {
+        Self::internal(detail)
+            .with_status(503)
+            .with_retry(UNAVAILABLE_S)
+    }
+
+    /// What is there is asked with other methods.
+    pub fn not_allowed(allow: &'static str) -> Self {
+        Self {
+            allow: Some(allow),
+            ..Self::malformed(format!("this is asked with {allow}")).with_status(405)
         }
     }
 
@@ -129,6 +152,12 @@ impl Problem {
     /// Something on this side failed.
     pub fn internal(detail: impl ToString) -> Self {
         Self::new(Kind::ServerInternal, detail)
+    }
+
+    /// The same, to be asked again after so many seconds.
+    pub fn with_retry(mut self, seconds: u64) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
     }
 
     /// The same, with another status.

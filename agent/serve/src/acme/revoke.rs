@@ -119,7 +119,7 @@ impl Acme {
                 ..Answer::default()
             }),
             Err(IssueError::Refused(why)) => Err(Problem::unauthorized(why)),
-            Err(IssueError::Unavailable(why)) => Err(Problem::internal(why).with_status(503)),
+            Err(IssueError::Unavailable(why)) => Err(Problem::unavailable(why)),
             Err(IssueError::Spent(why, wait)) => Err(Problem::rate_limited(why, wait)),
         }
     }

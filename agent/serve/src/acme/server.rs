@@ -1,14 +1,10 @@
-//! TLS and HTTP in front of [`Acme`]. A connection costs its client something
-//! and the agent little: few at a time, and none for long.
+//! TLS in front of [`Acme`], and [`http`](super::http) behind it. A connection
+//! costs its client something and the agent little: few at a time, and none for
+//! long.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
-use axum::http::{Request, Response, header};
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use innermesh_proto::limits;
 use rustls::{
     ServerConfig,
@@ -20,19 +16,20 @@ use rustls::{
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use super::{Acme, Answer, BODY_BYTES, problem::Problem};
+use super::{
+    Acme,
+    http::{HTTP_2, Protocol, Requests},
+};
 use innermesh_ca::pem;
 use innermesh_host::{
     Clock, Network, Presence, Stream,
     keys::CaKey,
-    listen::{self, Class, ListenError, Place, Room, Shares, Source, Sources, Tcp, Who},
+    listen::{self, ListenError, Place, Room, Shares, Source, Sources, Tcp},
     within,
 };
 
-/// How long a handshake, and the head of a request, may take.
-const HEAD: Duration = Duration::from_secs(10);
-/// How long a connection may last.
-const CONNECTION: Duration = Duration::from_secs(120);
+/// How long a handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// The certificate that is shown; none until the ledger has issued one.
 #[derive(Debug, Default)]
@@ -98,7 +95,7 @@ pub async fn serve(acme: Arc<Acme>, shown: Arc<Shown>, listeners: Vec<Tcp>, cloc
         .expect("the provider has TLS 1.2 and 1.3")
         .with_no_client_auth()
         .with_cert_resolver(shown);
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![HTTP_2.to_vec(), b"http/1.1".to_vec()];
     let server = Arc::new(AcmeServer {
         acme,
         tls: TlsAcceptor::from(Arc::new(config)),
@@ -138,19 +135,7 @@ impl AcmeServer {
         source: Source,
         place: Arc<Place>,
     ) {
-        let connection = self.connection(stream, from, source, &place);
-        within(&*self.clock, CONNECTION, connection).await;
-    }
-
-    async fn connection(
-        &self,
-        stream: Box<dyn Stream>,
-        from: SocketAddr,
-        source: Source,
-        place: &Arc<Place>,
-    ) {
-        let handshake = within(&*self.clock, HEAD, self.tls.accept(stream)).await;
-        let stream = match handshake {
+        let stream = match within(&*self.clock, HANDSHAKE, self.tls.accept(stream)).await {
             Some(Ok(stream)) => stream,
             Some(Err(error)) => {
                 tracing::debug!(%from, %error, "an ACME client's handshake failed");
@@ -158,63 +143,11 @@ impl AcmeServer {
             }
             None => return,
         };
-        let service = service_fn(|request| self.answer(request, source, place));
-        // A client that went away is no news.
-        let _ = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD)
-            .max_buf_size(BODY_BYTES)
-            .serve_connection(TokioIo::new(stream), service)
-            .await;
-    }
-
-    async fn answer(
-        &self,
-        request: Request<Incoming>,
-        source: Source,
-        place: &Arc<Place>,
-    ) -> Result<Response<Full<Bytes>>, Infallible> {
-        let (parts, body) = request.into_parts();
-        let content_type = parts.headers.get(header::CONTENT_TYPE);
-        let content_type = content_type.and_then(|value| value.to_str().ok());
-        let read = within(&*self.clock, HEAD, Limited::new(body, BODY_BYTES).collect()).await;
-        let answer = match read {
-            Some(Ok(body)) => {
-                let request = super::Request {
-                    method: parts.method.as_str().to_owned(),
-                    path: parts.uri.path().to_owned(),
-                    content_type: content_type.map(str::to_owned),
-                    body: body.to_bytes().to_vec(),
-                    is_local: source.class == Class::Local,
-                    user: match source.who {
-                        Who::User(uid) => uid,
-                        Who::Address(_) => None,
-                    },
-                };
-                let _working = place.working();
-                self.acme.handle(&request).await
-            }
-            Some(Err(_)) => Answer::from(
-                Problem::malformed(format!("a request has at most {BODY_BYTES} bytes"))
-                    .with_status(413),
-            ),
-            None => Answer::from(
-                Problem::malformed("the request didn't arrive in time").with_status(408),
-            ),
+        let protocol = match stream.get_ref().1.alpn_protocol() {
+            Some(HTTP_2) => Protocol::Http2,
+            _ => Protocol::Http1,
         };
-        Ok(response(answer))
+        let requests = Requests::new(self.acme.clone(), self.clock.clone(), source, place);
+        requests.serve(stream, protocol).await;
     }
-}
-
-fn response(answer: Answer) -> Response<Full<Bytes>> {
-    let mut response = Response::builder().status(answer.status);
-    if !answer.content_type.is_empty() {
-        response = response.header(header::CONTENT_TYPE, answer.content_type);
-    }
-    for (name, value) in answer.headers {
-        response = response.header(name, value);
-    }
-    response
-        .body(Full::new(answer.body.into()))
-        .unwrap_or_default()
 }

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use axum::http::{Request, StatusCode, Uri, header};
+use axum::http::{Request, StatusCode, header};
 use data_encoding::BASE64URL_NOPAD;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
@@ -30,6 +30,7 @@ use super::{
     client_tls::{any_server, server_name},
     order::{Identifier, Method},
     problem::{Kind, Problem},
+    target::{Target, bracketed},
 };
 use innermesh_host::{Stream, within};
 
@@ -299,72 +300,6 @@ pub fn check_certificate(
     }
 }
 
-struct Target {
-    tls: bool,
-    host: String,
-    path: String,
-}
-
-impl Target {
-    /// Where a redirect leads: to port 80 or 443 of a host in the mesh.
-    fn redirected(&self, location: &str) -> Result<Self, Problem> {
-        let refused = |why: &str| {
-            let shown: String = location.chars().take(200).collect();
-            Problem::new(
-                Kind::Connection,
-                format!("{self} redirects to {shown}: {why}"),
-            )
-        };
-        // RFC 3986 §4.2: of the same scheme.
-        if location.starts_with("//") {
-            let scheme = if self.tls { "https" } else { "http" };
-            return self.redirected(&format!("{scheme}:{location}"));
-        }
-        let uri: Uri = location.parse().map_err(|_| refused("not a URL"))?;
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        let path = path.to_owned();
-        let Some(host) = uri.host() else {
-            if !location.starts_with('/') {
-                return Err(refused("not a whole URL"));
-            }
-            return Ok(Self {
-                tls: self.tls,
-                host: self.host.clone(),
-                path,
-            });
-        };
-        let tls = match uri.scheme_str() {
-            Some("http") => false,
-            Some("https") => true,
-            _ => return Err(refused("neither http nor https")),
-        };
-        let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        if port != if tls { 443 } else { 80 } {
-            return Err(refused("only ports 80 and 443 are asked"));
-        }
-        Ok(Self {
-            tls,
-            host: host.trim_matches(['[', ']']).to_ascii_lowercase(),
-            path,
-        })
-    }
-}
-
-impl std::fmt::Display for Target {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let scheme = if self.tls { "https" } else { "http" };
-        write!(f, "{scheme}://{}{}", bracketed(&self.host), self.path)
-    }
-}
-
-fn bracketed(host: &str) -> String {
-    if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host.to_owned()
-    }
-}
-
 /// The name of an address below `in-addr.arpa` or `ip6.arpa`.
 fn reverse_name(ip: IpAddr) -> String {
     match ip {
@@ -376,46 +311,6 @@ fn reverse_name(ip: IpAddr) -> String {
             let octets = ip.octets().into_iter().rev();
             let nibbles = octets.map(|octet| format!("{:x}.{:x}.", octet & 15, octet >> 4));
             nibbles.collect::<String>() + "ip6.arpa"
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn target() -> Target {
-        Target {
-            tls: false,
-            host: "a.x".into(),
-            path: "/p".into(),
-        }
-    }
-
-    #[test]
-    fn redirects_stay_on_the_web_s_ports() {
-        for (location, leads) in [
-            ("https://b.x/q?r", "https://b.x/q?r"),
-            ("/other", "http://a.x/other"),
-            ("http://B.x", "http://b.x/"),
-            ("//b.x/", "http://b.x/"),
-            ("https://[fd00::1]:443/", "https://[fd00::1]/"),
-        ] {
-            let next = target().redirected(location).map_err(|p| p.detail).unwrap();
-            assert_eq!(next.to_string(), leads);
-        }
-        for location in [
-            "http://a.x:8080/",
-            "https://a.x:80/",
-            "ftp://a.x/",
-            "gopher://127.0.0.1:6379/",
-            "//b.x:22/",
-            "other",
-            "",
-            "http://",
-            "https://a x/",
-        ] {
-            assert!(target().redirected(location).is_err(), "{location}");
         }
     }
 }

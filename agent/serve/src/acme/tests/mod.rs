@@ -1,5 +1,7 @@
 //! A client and a mesh to ask with, and what is asked.
 
+mod by_the_book;
+mod http;
 mod keeping;
 mod protocol;
 mod revocation;
@@ -21,8 +23,9 @@ use aws_lc_rs::{
     rand::SystemRandom,
     rsa::KeySize,
     signature::{
-        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
-        Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair,
+        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING,
+        ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
+        RSA_PKCS1_SHA256, RsaKeyPair,
     },
 };
 use data_encoding::BASE64URL_NOPAD;
@@ -116,6 +119,7 @@ impl Mesh for FakeMesh {
 enum Key {
     P256(EcdsaKeyPair),
     P384(EcdsaKeyPair),
+    P521(EcdsaKeyPair),
     Rsa(RsaKeyPair),
     Ed(Ed25519KeyPair),
 }
@@ -125,10 +129,11 @@ impl Key {
         Self::P256(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap())
     }
 
-    fn all() -> [Self; 4] {
+    fn all() -> [Self; 5] {
         [
             Self::p256(),
             Self::P384(EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap()),
+            Self::P521(EcdsaKeyPair::generate(&ECDSA_P521_SHA512_FIXED_SIGNING).unwrap()),
             Self::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).unwrap()),
             Self::Ed(Ed25519KeyPair::generate().unwrap()),
         ]
@@ -138,6 +143,7 @@ impl Key {
         match self {
             Self::P256(_) => "ES256",
             Self::P384(_) => "ES384",
+            Self::P521(_) => "ES512",
             Self::Rsa(_) => "RS256",
             Self::Ed(_) => "EdDSA",
         }
@@ -152,6 +158,7 @@ impl Key {
         match self {
             Self::P256(key) => ec("P-256", key.public_key().as_ref()),
             Self::P384(key) => ec("P-384", key.public_key().as_ref()),
+            Self::P521(key) => ec("P-521", key.public_key().as_ref()),
             Self::Ed(key) => {
                 json!({ "kty": "OKP", "crv": "Ed25519", "x": b64(key.public_key().as_ref()) })
             }
@@ -167,7 +174,7 @@ impl Key {
     fn sign(&self, message: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match self {
-            Self::P256(key) | Self::P384(key) => {
+            Self::P256(key) | Self::P384(key) | Self::P521(key) => {
                 key.sign(&random, message).unwrap().as_ref().to_vec()
             }
             Self::Ed(key) => key.sign(message).as_ref().to_vec(),
@@ -341,14 +348,22 @@ impl Client<'_> {
         path_of(made.header("location").unwrap())
     }
 
+    /// The path of an order's first authorization.
+    async fn authorization(&self, order: &str) -> String {
+        let order = body(&self.get(order).await);
+        path_of(order["authorizations"][0].as_str().unwrap())
+    }
+
     /// One whose dns-01 challenge is met.
     async fn ready_order(&self, name: &str) -> String {
         let order = self.order(name).await;
-        let path = path_of(
-            body(&self.get(&order).await)["authorizations"][0]
-                .as_str()
-                .unwrap(),
-        );
+        self.meet(&order).await;
+        order
+    }
+
+    /// Meets the dns-01 challenge of an order with one name.
+    async fn meet(&self, order: &str) {
+        let path = self.authorization(order).await;
         let authorization = body(&self.get(&path).await);
         let challenges = authorization["challenges"].as_array().unwrap();
         let dns = challenges.iter().find(|c| c["type"] == "dns-01").unwrap();
@@ -362,9 +377,14 @@ impl Client<'_> {
             .post(&path_of(dns["url"].as_str().unwrap()), &json!({}))
             .await;
         assert_eq!(body(&met)["status"], "valid", "{}", body(&met));
-        assert_eq!(body(&self.get(&order).await)["status"], "ready");
-        order
+        assert_eq!(body(&self.get(order).await)["status"], "ready");
     }
+}
+
+/// The name by which renewals are asked about (RFC 9773 §4.1) of the
+/// certificate that the fake mesh issues.
+fn certificate_id() -> String {
+    format!("AAAA.{}", BASE64URL_NOPAD.encode(&[7; 16]))
 }
 
 fn path_of(url: &str) -> String {

@@ -74,6 +74,9 @@ fn keys_are_written_as_certificates_have_them() {
             (jwk::Jwk::P384(x, y), Ok(PublicKey::EC(point))) => {
                 assert_eq!(point.data(), [&[4], &x[..], y].concat());
             }
+            (jwk::Jwk::P521(x, y), Ok(PublicKey::EC(point))) => {
+                assert_eq!(point.data(), [&[4], &x[..], y].concat());
+            }
             (jwk::Jwk::Ed25519(x), _) => assert_eq!(&*spki.subject_public_key.data, x),
             other => panic!("{other:?}"),
         }

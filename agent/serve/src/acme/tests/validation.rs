@@ -19,9 +19,11 @@ use innermesh_host::{Network, Stream};
 
 /// What answers at an address.
 #[derive(Clone)]
-enum Answers {
+pub(super) enum Answers {
     /// HTTP with this response.
     Http(String),
+    /// HTTP with this response at a path, and a redirect everywhere else.
+    Moved(&'static str, &'static str, String),
     /// The same over TLS, by this certificate; or only TLS.
     Tls(Arc<rustls::ServerConfig>, String),
 }
@@ -43,7 +45,7 @@ impl FakeNet {
         }
     }
 
-    fn answer(&self, port: u16, answers: Answers) {
+    pub(super) fn answer(&self, port: u16, answers: Answers) {
         let at = SocketAddr::new(OWN, port);
         self.answers.lock().unwrap().insert(at, answers);
     }
@@ -80,10 +82,17 @@ impl Network for FakeNet {
         let (ours, theirs) = tokio::io::duplex(1 << 16);
         tokio::spawn(async move {
             match answers {
-                Answers::Http(response) => respond(theirs, &response).await,
+                Answers::Http(response) => respond(theirs, |_| response).await,
+                Answers::Moved(path, location, response) => {
+                    let wanted = format!("GET {path} HTTP/1.1");
+                    let is_there = |asked: &str| asked.lines().next() == Some(&wanted);
+                    let elsewhere = moved(location);
+                    let at = |asked: &str| if is_there(asked) { response } else { elsewhere };
+                    respond(theirs, at).await;
+                }
                 Answers::Tls(config, response) => {
                     if let Ok(stream) = TlsAcceptor::from(config).accept(theirs).await {
-                        respond(stream, &response).await;
+                        respond(stream, |_| response).await;
                     }
                 }
             }
@@ -98,7 +107,7 @@ impl Network for FakeNet {
     }
 }
 
-async fn respond(mut stream: impl Stream, response: &str) {
+async fn respond(mut stream: impl Stream, response: impl FnOnce(&str) -> String) {
     let mut request = Vec::new();
     let mut buffer = [0; 1024];
     while !request.ends_with(b"\r\n\r\n") {
@@ -107,21 +116,26 @@ async fn respond(mut stream: impl Stream, response: &str) {
             Ok(length) => request.extend(&buffer[..length]),
         }
     }
+    let response = response(&String::from_utf8_lossy(&request));
     let _ = stream.write_all(response.as_bytes()).await;
     let _ = stream.shutdown().await;
 }
 
-fn ok(body: &str) -> Answers {
+pub(super) fn ok(body: &str) -> Answers {
+    Answers::Http(found(body))
+}
+
+fn found(body: &str) -> String {
     let length = body.len();
-    Answers::Http(format!(
-        "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}"
-    ))
+    format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}")
 }
 
 fn redirect(location: &str) -> Answers {
-    Answers::Http(format!(
-        "HTTP/1.1 302 Found\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n"
-    ))
+    Answers::Http(moved(location))
+}
+
+fn moved(location: &str) -> String {
+    format!("HTTP/1.1 302 Found\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n")
 }
 
 /// A TLS server's certificate; with `digest` it answers a challenge.
@@ -181,6 +195,21 @@ async fn a_file_of_the_web_server_shows_control() {
     let config = tls(&["other.example"], None, b"http/1.1");
     server.net.answer(443, Answers::Tls(config, response));
     assert_eq!(validate(&server, Method::Http, &photos()).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relative_redirect_of_the_web_server_is_followed() {
+    for (location, leads) in [
+        ("other", "/.well-known/acme-challenge/other"),
+        ("../../elsewhere?q", "/elsewhere?q"),
+        ("?again", "/.well-known/acme-challenge/tok?again"),
+    ] {
+        let server = server().await;
+        let answers = Answers::Moved(leads, location, found("tok.key"));
+        server.net.answer(80, answers);
+        let shown = validate(&server, Method::Http, &photos()).await;
+        assert_eq!(shown, Ok(()), "{location}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
