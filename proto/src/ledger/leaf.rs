@@ -42,7 +42,7 @@ impl State {
             return Err(LeafError::Serial);
         }
         // A vector that grew keeps room for four; there are many of these.
-        let mut names: Vec<String> = leaf.dns.into_iter().collect();
+        let mut names = self.names_of(plan);
         names.shrink_to_fit();
         let issued = Issued {
             owner,

@@ -19,7 +19,7 @@ use super::{
     state::{Issued, Member, Name, State},
 };
 use crate::{
-    certificate::{LeafPlan, Serial},
+    certificate::{LeafKind, LeafPlan, Serial},
     codec,
     crypto::{Hash, PublicKey},
     id::NodeId,
@@ -145,7 +145,7 @@ impl State {
 
     fn check_certificate(&self, plan: &LeafPlan, owner: NodeId) -> Result<(), Refusal> {
         let shares = &self.extension.shares;
-        let names: Vec<String> = plan.dns.iter().cloned().collect();
+        let names = self.names_of(plan);
         let key = (owner, subject(&names, &Hash::of(&plan.spki)));
         if !shares.certificates.contains_key(&key)
             && range_of_hash(&shares.certificates, owner).count() >= limits::CERTIFICATES_PER_NODE
@@ -324,6 +324,17 @@ impl State {
         self.refund(record.owner, record_bytes(name, record));
     }
 
+    /// The names that are kept of a certificate, rising: from rules 3 on also its
+    /// addresses, but for a membership, whose addresses are the member's.
+    pub(super) fn names_of(&self, plan: &LeafPlan) -> Vec<String> {
+        let mut names: Vec<String> = plan.dns.iter().cloned().collect();
+        if self.rules > 2 && plan.kind == LeafKind::Service {
+            names.extend(plan.ips.iter().map(ToString::to_string));
+            names.sort();
+        }
+        names
+    }
+
     /// Takes in what was issued; one with the same names and key that was there
     /// gives way to it.
     pub(super) fn insert_certificate(&mut self, serial: Serial, issued: Issued) {
@@ -455,7 +466,8 @@ impl State {
 impl Issued {
     /// Whether it is counted, and gives way to another one with its names and
     /// key. Memberships, whose key's hash begins with the node's id, follow each
-    /// other by a rule of their own; one for addresses alone has no names here.
+    /// other by a rule of their own; one for addresses alone had no names before
+    /// rules 3.
     fn has_place(&self) -> bool {
         !self.names.is_empty() && !self.key_hash.0.starts_with(&self.owner.0)
     }

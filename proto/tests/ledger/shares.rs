@@ -149,6 +149,38 @@ fn a_certificate_with_the_same_names_and_key_takes_the_place_of_the_earlier_one(
 }
 
 #[test]
+fn a_certificate_for_an_address_is_named_counted_and_superseded_like_another() {
+    let mut mesh = mesh_of_three();
+    let cedar = key(1);
+    let address = mesh.state().members[&id(&*cedar)].ipv4.to_string();
+    let request = certify(&[&address], 90);
+    for _ in 0..3 {
+        mesh.now_ms += MINUTE;
+        assert!(matches!(
+            mesh.ask(&*cedar, request.clone()),
+            Outcome::Done(_)
+        ));
+        assert!(mesh.state().agrees_with_itself());
+    }
+    let all = mesh.state().certificates.values();
+    let issued: Vec<_> = all
+        .filter(|issued| issued.owner == id(&*cedar))
+        .filter(|issued| !issued.key_hash.0.starts_with(&issued.owner.0))
+        .collect();
+    assert_eq!(issued.len(), 3);
+    let whole: Vec<_> = issued.iter().filter(|it| !it.is_superseded()).collect();
+    assert_eq!(whole.len(), 1, "the others gave way");
+    assert_eq!(whole[0].names, [address.clone()]);
+    for one in issued {
+        assert_eq!(mesh.state().names_in(one), [address.clone()]);
+    }
+    // Each key has one of its share.
+    let refused = until_refused(&mut mesh, &*cedar, |_| certify(&[&address], 90));
+    let most = limits::CERTIFICATES_PER_NODE - 1;
+    assert_eq!(refused, (most, Refusal::TooManyCertificates));
+}
+
+#[test]
 fn a_certificate_is_whole_for_a_day() {
     let mut mesh = mesh_of_three();
     let cedar = key(1);
