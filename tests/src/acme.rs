@@ -18,10 +18,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::{
     Request, Response,
     body::Bytes,
-    client::conn::http1::{SendRequest, handshake},
+    client::conn::{http1, http2},
     header::HeaderValue,
 };
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use instant_acme::{
     Account, AuthorizationStatus, BodyWrapper, BytesResponse, ChallengeType, Error, HttpClient,
     Identifier, NewOrder, RetryPolicy,
@@ -63,8 +63,8 @@ pub struct Exchange {
     pub body: Vec<u8>,
 }
 
-/// The way of requests to one server, from a host: HTTP/1.1 over TLS, on one
-/// connection for as long as the server keeps it.
+/// The way of requests to one server, from a host: HTTP/1.1 or HTTP/2 over TLS,
+/// on one connection for as long as the server keeps it.
 #[derive(Clone)]
 pub struct Way(Arc<Inner>);
 
@@ -72,7 +72,9 @@ struct Inner {
     network: File,
     server: SocketAddr,
     tls: TlsConnector,
-    connection: tokio::sync::Mutex<Option<SendRequest<Full<Bytes>>>>,
+    connection: tokio::sync::Mutex<Option<http1::SendRequest<Full<Bytes>>>>,
+    /// The same of HTTP/2, where that is spoken: for many requests at a time.
+    shared: Option<tokio::sync::Mutex<Option<http2::SendRequest<Full<Bytes>>>>>,
     notes: Mutex<Notes>,
 }
 
@@ -93,20 +95,42 @@ impl Way {
     /// When the root can't be used.
     #[must_use]
     pub fn new(host: &Host, server: SocketAddr, root: &str) -> Self {
+        Self::with(host, server, root, None)
+    }
+
+    /// As [`Way::new`], by HTTP/2.
+    ///
+    /// # Panics
+    /// When the root can't be used.
+    #[must_use]
+    pub fn http_2(host: &Host, server: SocketAddr, root: &str) -> Self {
+        Self::with(host, server, root, Some(tokio::sync::Mutex::default()))
+    }
+
+    fn with(
+        host: &Host,
+        server: SocketAddr,
+        root: &str,
+        shared: Option<tokio::sync::Mutex<Option<http2::SendRequest<Full<Bytes>>>>>,
+    ) -> Self {
         let mut roots = RootCertStore::empty();
         let root = CertificateDer::from_pem_slice(root.as_bytes()).expect("a root");
         roots.add(root).expect("a root");
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
+        let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("the provider has TLS 1.2 and 1.3")
             .with_root_certificates(roots)
             .with_no_client_auth();
+        if shared.is_some() {
+            config.alpn_protocols = vec![b"h2".to_vec()];
+        }
         Self(Arc::new(Inner {
             network: host.network().expect("the host's network"),
             server,
             tls: TlsConnector::from(Arc::new(config)),
             connection: tokio::sync::Mutex::default(),
+            shared,
             notes: Mutex::default(),
         }))
     }
@@ -140,9 +164,11 @@ impl Way {
             .authority()
             .ok_or(Error::Str("a URL has a host"))?;
         let (name, host) = (authority.host().to_owned(), authority.to_string());
-        let host = HeaderValue::from_str(&host).map_err(other)?;
-        parts.headers.insert("host", host);
-        parts.uri = parts.uri.path().parse().map_err(other)?;
+        if self.0.shared.is_none() {
+            let host = HeaderValue::from_str(&host).map_err(other)?;
+            parts.headers.insert("host", host);
+            parts.uri = parts.uri.path().parse().map_err(other)?;
+        }
         let request = Request::from_parts(parts, Full::new(body.to_bytes()));
         let response = self.send(request, &name).await.map_err(other)?;
 
@@ -182,6 +208,11 @@ impl Way {
         request: Request<Full<Bytes>>,
         name: &str,
     ) -> Result<Response<hyper::body::Incoming>, Box<dyn std::error::Error + Send + Sync>> {
+        if let Some(shared) = &self.0.shared {
+            let mut sender = self.shared(shared, name).await?;
+            sender.ready().await?;
+            return Ok(sender.send_request(request).await?);
+        }
         let mut connection = self.0.connection.lock().await;
         let kept = match connection.take() {
             Some(mut kept) => kept.ready().await.is_ok().then_some(kept),
@@ -189,17 +220,39 @@ impl Way {
         };
         let mut sender = match kept {
             Some(kept) => kept,
-            None => self.connect(name).await?,
+            None => {
+                let (sender, connection) = http1::handshake(self.connect(name).await?).await?;
+                tokio::spawn(connection);
+                sender
+            }
         };
         let response = sender.send_request(request).await?;
         *connection = Some(sender);
         Ok(response)
     }
 
+    async fn shared(
+        &self,
+        shared: &tokio::sync::Mutex<Option<http2::SendRequest<Full<Bytes>>>>,
+        name: &str,
+    ) -> Result<http2::SendRequest<Full<Bytes>>, Box<dyn std::error::Error + Send + Sync>> {
+        let mut shared = shared.lock().await;
+        if let Some(kept) = shared.as_ref().filter(|kept| !kept.is_closed()) {
+            return Ok(kept.clone());
+        }
+        let stream = self.connect(name).await?;
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
+        tokio::spawn(connection);
+        Ok(shared.insert(sender).clone())
+    }
+
     async fn connect(
         &self,
         name: &str,
-    ) -> Result<SendRequest<Full<Bytes>>, Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<
+        TokioIo<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>,
+        Box<dyn std::error::Error + Send + Sync>,
+    > {
         let (network, server) = (self.0.network.try_clone()?, self.0.server);
         let patience = Duration::from_secs(5);
         let stream = inside(network, move || {
@@ -209,10 +262,7 @@ impl Way {
         stream.set_nodelay(true)?;
         let stream = tokio::net::TcpStream::from_std(stream)?;
         let name = ServerName::try_from(name.to_owned())?;
-        let stream = self.0.tls.connect(name, stream).await?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        Ok(sender)
+        Ok(TokioIo::new(self.0.tls.connect(name, stream).await?))
     }
 }
 
@@ -327,10 +377,22 @@ pub async fn certificate(
     responder: &Responder,
     name: &str,
 ) -> Result<String, Error> {
+    certificate_for(account, responder, Identifier::Dns(name.to_owned())).await
+}
+
+/// As [`certificate`], for a name or an address.
+///
+/// # Errors
+/// The client's.
+pub async fn certificate_for(
+    account: &Account,
+    responder: &Responder,
+    identifier: Identifier,
+) -> Result<String, Error> {
     let retries = RetryPolicy::new()
         .initial_delay(Duration::from_millis(1))
         .timeout(Duration::from_secs(60));
-    let names = [Identifier::Dns(name.to_owned())];
+    let names = [identifier];
     let mut order = account.new_order(&NewOrder::new(&names)).await?;
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {

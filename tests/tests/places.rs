@@ -150,6 +150,8 @@ fn a_hundred_and_twenty_acme_connections_at_once_are_all_answered() {
             "--silent",
             "--show-error",
             "--insecure",
+            // Each has a connection of its own.
+            "--http1.1",
             "--head",
             "--max-time",
             "20",
