@@ -64,19 +64,32 @@ pub fn name_servers(text: &str, interface_index: impl Fn(&str) -> Option<u32>) -
     servers
 }
 
-fn address(word: &str, interface_index: impl Fn(&str) -> Option<u32>) -> Option<SocketAddr> {
-    if let Some((address, zone)) = word.split_once('%') {
-        // RFC 4007 §11: a link-local address means nothing without its link.
-        let scope = zone.parse().ok().or_else(|| interface_index(zone))?;
-        return Some(SocketAddrV6::new(address.parse().ok()?, 53, 0, scope).into());
+/// A server as libc reads it: without a remark behind it, and without an
+/// interface where the address needs none. Neither is a reason to be without the
+/// server, as in `127.0.0.1#eth0` or `192.0.2.1%eth0`.
+pub(crate) fn bare(word: &str) -> &str {
+    let word = word.split(['#', ';']).next().unwrap_or_default();
+    let address = word.split('%').next().unwrap_or_default();
+    match address.parse() {
+        Ok(IpAddr::V6(ip)) if ip.is_unicast_link_local() => word,
+        _ => address,
     }
-    let address: IpAddr = word.parse().ok()?;
-    // libc takes 0.0.0.0 for this host.
-    Some(if address.is_unspecified() {
-        SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 53)
-    } else {
-        SocketAddr::new(address, 53)
-    })
+}
+
+/// The server that a word names.
+fn address(word: &str, interface_index: impl Fn(&str) -> Option<u32>) -> Option<SocketAddr> {
+    let word = bare(word);
+    let (address, zone) = word.split_once('%').unwrap_or((word, ""));
+    match address.parse().ok()? {
+        // RFC 4007 §11: a link-local address means nothing without its link.
+        IpAddr::V6(ip) if word.contains('%') => {
+            let scope = zone.parse().ok().or_else(|| interface_index(zone))?;
+            Some(SocketAddrV6::new(ip, 53, 0, scope).into())
+        }
+        // libc takes 0.0.0.0 for this host.
+        ip if ip.is_unspecified() => Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 53)),
+        ip => Some(SocketAddr::new(ip, 53)),
+    }
 }
 
 #[cfg(test)]
@@ -119,6 +132,33 @@ mod tests {
         assert_eq!(
             of(&[(RESOLV_CONF, text)]),
             ["[fe80::1%2]:53", "[fe80::1%7]:53"]
+        );
+    }
+
+    #[test]
+    fn interfaces_and_remarks_behind_an_address_do_not_cost_the_server() {
+        let text = "nameserver 127.0.0.1#eth0\nnameserver 192.0.2.1%eth0\n\
+                    nameserver fe80::1%eth0#router\nnameserver 2001:db8::1%gone\n\
+                    nameserver 192.0.2.2;old\nnameserver #\nnameserver %eth0\n\
+                    nameserver fe80::1%\nnameserver 9.9.9.9\n";
+        assert_eq!(
+            of(&[(RESOLV_CONF, text)]),
+            [
+                "127.0.0.1:53",
+                "192.0.2.1:53",
+                "[fe80::1%2]:53",
+                "[2001:db8::1]:53",
+                "192.0.2.2:53",
+                "9.9.9.9:53"
+            ]
+        );
+        // The stub of resolved, too, is known by its address.
+        assert_eq!(
+            of(&[
+                (RESOLV_CONF, "nameserver 127.0.0.53%lo\n"),
+                (RESOLVED_UPSTREAMS, "nameserver 192.0.2.1#dns.example\n")
+            ]),
+            ["192.0.2.1:53"]
         );
     }
 

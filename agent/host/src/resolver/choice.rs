@@ -100,7 +100,7 @@ fn resolve_before_dns(nsswitch: &str) -> bool {
 }
 
 fn is_only_stub(text: &str) -> bool {
-    let servers = resolv::name_servers(text, |_| None);
+    let servers = resolv::name_servers(text, |_| Some(1));
     !servers.is_empty() && servers.iter().all(|server| server.ip() == STUB)
 }
 
@@ -187,5 +187,13 @@ mod tests {
     #[test]
     fn a_host_without_any_file_has_the_file_made() {
         assert_eq!(method(&Facts::default()), Some(Method::ResolvConf));
+    }
+
+    #[test]
+    fn the_stub_beside_a_server_with_an_interface_is_not_the_only_one() {
+        assert!(is_only_stub("nameserver 127.0.0.53%lo\n"));
+        assert!(!is_only_stub(
+            "nameserver 127.0.0.53\nnameserver fe80::1%eth0\n"
+        ));
     }
 }

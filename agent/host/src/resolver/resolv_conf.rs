@@ -170,7 +170,7 @@ fn merged(plan: &ResolverPlan, base: &str, musl: bool) -> String {
     text
 }
 
-/// The base's own servers, as they stand there.
+/// The base's own servers, as libc reads them.
 fn others(base: &str, plan: &ResolverPlan) -> Vec<String> {
     let is_own = |word: &str| {
         word.parse::<IpAddr>()
@@ -179,7 +179,7 @@ fn others(base: &str, plan: &ResolverPlan) -> Vec<String> {
     let servers = base.lines().filter_map(|line| {
         let mut words = line.split_ascii_whitespace();
         (words.next() == Some("nameserver") && line.starts_with("nameserver"))
-            .then(|| words.next())
+            .then(|| words.next().map(resolv::bare))
             .flatten()
     });
     let known =
@@ -467,6 +467,18 @@ mod tests {
         assert_eq!(root.servers(), ["100.77.0.53"]);
         root.restore();
         assert!(root.files().is_empty());
+    }
+
+    #[test]
+    fn servers_that_stood_there_are_written_as_libc_reads_them() {
+        let base = "nameserver 127.0.0.1#eth0\nnameserver fe80::1%eth0\nnameserver 100.77.0.53%x\n";
+        let text = merged(&plan(), base, false);
+        assert!(
+            text.ends_with(
+                "nameserver 100.77.0.53\nnameserver 127.0.0.1\nnameserver fe80::1%eth0\n"
+            ),
+            "{text}"
+        );
     }
 
     proptest! {

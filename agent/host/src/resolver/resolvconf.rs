@@ -99,7 +99,7 @@ fn found(root: &Path) -> Result<(Resolvconf, String), ResolverError> {
 /// Whether the agent stands first in what resolvconf made.
 pub(super) fn stands(root: &Path, plan: &ResolverPlan) -> bool {
     let text = resolv_conf::base(root).unwrap_or_default();
-    let first = resolv::name_servers(&text, |_| None)
+    let first = resolv::name_servers(&text, |_| Some(1))
         .first()
         .map(|server| server.ip());
     first.is_some() && first == plan.servers.first().copied()
