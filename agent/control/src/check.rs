@@ -63,13 +63,14 @@ const CHECK_BYTES: usize = 1024;
 const HTTP_PORT: u16 = 80;
 
 impl HttpCheck {
-    /// The address that the host is, if it isn't a name.
-    pub fn literal(&self) -> Option<IpAddr> {
+    /// The addresses that the host is, if it isn't a name; `localhost` is those of
+    /// both families (RFC 6761 §6.3).
+    pub fn literals(&self) -> Vec<IpAddr> {
         if self.host.eq_ignore_ascii_case("localhost") {
-            return Some(Ipv4Addr::LOCALHOST.into());
+            return vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
         }
         let bare = self.host.trim_start_matches('[').trim_end_matches(']');
-        bare.parse().ok()
+        bare.parse().into_iter().collect()
     }
 
     /// Host and port as they stand in an address and in the `Host` field.
@@ -193,6 +194,22 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Check>().unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn localhost_is_this_host_by_either_family() {
+        let literals = |text: &str| match text.parse() {
+            Ok(Check::Http(http)) => http.literals(),
+            other => panic!("{text}: {other:?}"),
+        };
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(
+            literals("http://LocalHost:1/"),
+            [ip("127.0.0.1"), ip("::1")]
+        );
+        assert_eq!(literals("http://[fd00::1]/"), [ip("fd00::1")]);
+        assert_eq!(literals("http://192.0.2.1/"), [ip("192.0.2.1")]);
+        assert!(literals("http://photos.home.arpa/").is_empty());
     }
 
     #[test]

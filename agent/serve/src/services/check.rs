@@ -26,7 +26,8 @@ pub(super) enum CheckFailure {
 /// Asks once, at the first of the service's addresses that answers.
 ///
 /// # Errors
-/// That of the last address that was tried.
+/// That of the last address that was tried; but what answered tells more than what
+/// didn't.
 pub(super) async fn probe(
     check: &Check,
     net: &dyn Network,
@@ -36,22 +37,26 @@ pub(super) async fn probe(
     let mut last = Err(CheckFailure::NoAddress);
     let (ips, port) = match check {
         Check::Tcp => (ips.to_vec(), port),
-        Check::Http(http) => (
-            http.literal().map_or_else(|| ips.to_vec(), |ip| vec![ip]),
-            http.port,
-        ),
+        Check::Http(http) => {
+            let literals = http.literals();
+            let ips = if literals.is_empty() { ips } else { &literals };
+            (ips.to_vec(), http.port)
+        }
     };
     for ip in ips {
         let address = SocketAddr::new(ip, port);
-        last = match check {
+        let this = match check {
             Check::Tcp => {
                 let reached = net.probe_tcp(address).await;
                 reached.map_err(|error| CheckFailure::Io(address, error))
             }
             Check::Http(http) => fetch(http, net, address).await,
         };
-        if last.is_ok() {
-            break;
+        if this.is_ok() {
+            return this;
+        }
+        if !matches!(last, Err(CheckFailure::Status(..))) {
+            last = this;
         }
     }
     last

@@ -135,6 +135,17 @@ async fn an_http_check_is_passed_by_2xx_and_3xx_only() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_check_of_localhost_tries_both_families() {
+    let world = World::new();
+    let running = world.running().await;
+    world.answer("127.0.0.1:8080", Answer::Closed);
+    world.answer("[::1]:8080", Answer::Http(200));
+    let asked = spec("web", 443).check("http://localhost:8080/");
+    running.registry.add(asked).await.unwrap();
+    running.until("web", true).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_http_check_by_name_asks_the_service_itself_for_that_name() {
     let world = World::new();
     let running = world.running().await;
