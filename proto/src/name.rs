@@ -13,6 +13,12 @@ pub enum NameError {
         "\"{0}\" is not a name: 1 to 63 letters, digits and hyphens, with no hyphen at either end"
     )]
     Label(String),
+    /// An international name, in whichever of its forms (RFC 5890 §2.3.2).
+    #[error(
+        "\"{0}\" is an international name, and names here are of the letters a to z, digits and \
+         hyphens alone, also as xn--: others can look just like one that somebody else has"
+    )]
+    International(String),
     /// Reserved for the mesh itself or dangerous on a LAN.
     #[error("\"{0}\" is reserved: {1}")]
     Reserved(String, &'static str),
@@ -67,13 +73,17 @@ impl FromStr for Label {
 
     fn from_str(s: &str) -> Result<Self, NameError> {
         let lower = s.to_ascii_lowercase();
+        // One that we would show or certify unread.
+        if is_international(&lower) {
+            return Err(NameError::International(s.chars().take(80).collect()));
+        }
         let good = (1..=63).contains(&lower.len())
             && lower
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             && !lower.starts_with('-')
             && !lower.ends_with('-')
-            // An A-label that we would show or certify unread (RFC 5890 §2.3.2.1).
+            // Reserved for forms such as xn-- (RFC 5890 §2.3.1).
             && lower.get(2..4) != Some("--");
         if good {
             Ok(Self(lower))
@@ -81,6 +91,11 @@ impl FromStr for Label {
             Err(NameError::Label(s.chars().take(80).collect()))
         }
     }
+}
+
+/// Whether a label is of other letters than ASCII's, or is the ASCII form of one.
+fn is_international(lower: &str) -> bool {
+    lower.starts_with("xn--") || lower.chars().any(|c| !c.is_ascii() && c.is_alphanumeric())
 }
 
 impl TryFrom<String> for Label {
@@ -151,11 +166,19 @@ impl FromStr for MeshDomain {
         if lower.len() > DOMAIN_OCTETS {
             return no("it is longer than 100 characters");
         }
-        if lower
-            .split('.')
-            .any(|label| label.parse::<Label>().is_err())
-        {
-            return no("it is not a domain name");
+        for label in lower.split('.') {
+            match label.parse::<Label>() {
+                Ok(_) => {}
+                Err(NameError::International(_)) => {
+                    return no(
+                        "it is an international domain name, and the mesh's names and certificates \
+                         have the letters a to z, digits and hyphens alone, also as xn--: others \
+                         can look just like a domain that somebody else has; use a domain in plain \
+                         ASCII",
+                    );
+                }
+                Err(_) => return no("it is not a domain name"),
+            }
         }
         let labels: Vec<&str> = lower.split('.').collect();
         match labels[..] {
@@ -355,6 +378,21 @@ mod tests {
         ] {
             assert!(bad.parse::<MeshDomain>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn international_names_are_refused_with_the_reason() {
+        for name in ["bücher", "xn--bcher-kva", "XN--bcher-kva", "日本"] {
+            let error = name.parse::<Label>().unwrap_err().to_string();
+            assert!(error.contains("international"), "{error}");
+            let domain = format!("in.{name}.example.org");
+            let error = domain.parse::<MeshDomain>().unwrap_err().to_string();
+            assert!(error.contains("international"), "{error}");
+        }
+        let other = "ab--c".parse::<Label>().unwrap_err();
+        assert!(matches!(other, NameError::Label(_)));
+        let error = "in.a_b.org".parse::<MeshDomain>().unwrap_err().to_string();
+        assert!(error.contains("not a domain name"), "{error}");
     }
 
     #[test]
