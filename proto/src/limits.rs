@@ -214,6 +214,8 @@ pub const RECORDS: usize = 4096;
 pub const RECORDS_PER_NAME: usize = 32;
 /// Text of one record, in bytes with the length of each string.
 pub const RECORD_TEXT_BYTES: usize = 1024;
+/// Seconds for which a user's record may be kept at most: a week.
+pub const RECORD_TTL_S: u32 = 7 * 24 * 3600;
 /// How long nodes whose builds don't know the next rules of the ledger may keep
 /// a mesh from them, once all CA nodes know them, in milliseconds.
 pub const RULES_WAIT_MS: u64 = 24 * 3600 * 1000;
@@ -409,6 +411,10 @@ pub const DNS_TCP_CONNECTIONS: usize = 128;
 pub const DNS_TCP_PER_ADDRESS: usize = 16;
 /// Of these, from one user of this host: a resolver asks for all of its users.
 pub const DNS_TCP_PER_USER: usize = 64;
+/// Questions of one DNS connection over TCP that are open at a time.
+pub const DNS_TCP_PENDING: usize = 32;
+/// Questions at one UDP socket that wait for other name servers.
+pub const DNS_UDP_WAITING: usize = 1024;
 /// Largest DNS message that is sent over UDP, in bytes: it passes everywhere
 /// without fragments (RFC 9715 §3).
 pub const DNS_UDP_BYTES: u16 = 1232;

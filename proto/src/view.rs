@@ -25,8 +25,8 @@ use crate::{
     name::Label,
     tunnel::{TunnelKey, TunnelPeer, TunnelPlan},
     zone::{
-        self, DomainName, InstanceRecord, NodeRecords, Record, ServiceRecords, ServiceState,
-        ZoneInput,
+        self, DomainName, InstanceRecord, NodeRecords, Record, RecordType, ServiceRecords,
+        ServiceState, ZoneInput,
     },
 };
 
@@ -193,13 +193,14 @@ impl MeshView {
         ))
     }
 
-    /// What this node's zone is made from.
+    /// What this node's zone is made from; the serial is this version's, until
+    /// whoever serves it has a better one.
     pub fn zone_input(&self) -> ZoneInput {
         ZoneInput {
             domain: self.ledger.domain.clone(),
             ipv4: self.ledger.ipv4,
             ula: self.ula(),
-            version: self.version,
+            serial: (self.version & u64::from(u32::MAX)) as u32,
             loading: self.loading,
             nodes: self
                 .members()
@@ -224,8 +225,27 @@ impl MeshView {
                 })
                 .filter(|(_, data)| !data.is_empty())
                 .collect(),
+            ttls: self.record_ttls(),
             member_aliases: self.member_aliases(),
         }
+    }
+
+    /// The shortest of the TTLs that users' records of one name and type have:
+    /// all of them are kept alike (RFC 2181 §5.2).
+    fn record_ttls(&self) -> BTreeMap<(DomainName, RecordType), u32> {
+        let mut ttls = BTreeMap::new();
+        for (name, all) in self.ledger.records.iter() {
+            if all.iter().all(|record| record.ttl_s.is_none()) {
+                continue;
+            }
+            for record in all.iter().filter(|record| self.is_served(record)) {
+                let ttl_s = record.ttl_s.unwrap_or(zone::TTL_S);
+                let key = (name.clone(), record.data.record_type());
+                let shortest = ttls.entry(key).or_insert(ttl_s);
+                *shortest = ttl_s.min(*shortest);
+            }
+        }
+        ttls
     }
 
     /// Names whose alias a member added that is no admin.
@@ -244,14 +264,18 @@ impl MeshView {
 
     /// Users' records that strangers may see, too.
     pub fn public_records(&self) -> Vec<Record> {
+        let ttls = self.record_ttls();
         let all = self.ledger.records.iter();
         all.flat_map(|(name, all)| {
             let served = |record: &&UserRecord| record.public && self.is_served(record);
             let public = all.iter().filter(served);
-            public.map(|record| Record {
-                name: name.clone(),
-                ttl_s: zone::TTL_S,
-                data: record.data.rdata(),
+            public.map(|record| {
+                let ttl_s = ttls.get(&(name.clone(), record.data.record_type()));
+                Record {
+                    name: name.clone(),
+                    ttl_s: ttl_s.copied().unwrap_or(zone::TTL_S),
+                    data: record.data.rdata(),
+                }
             })
         })
         .collect()

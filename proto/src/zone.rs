@@ -8,10 +8,14 @@
 
 #![allow(missing_docs, reason = "the names say it")]
 
+mod alias;
 mod build;
+mod character_string;
 mod name;
 mod record;
+mod record_type;
 mod reverse;
+mod svcb;
 
 use std::{
     borrow::Cow,
@@ -23,11 +27,15 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 pub use self::build::reverse_zones;
-use self::reverse::ReversePrefix;
 pub use self::{
+    alias::AliasEnd,
+    character_string::{Word, words},
     name::{DomainName, DomainNameError},
-    record::{Caa, Mx, Rdata, Record, RecordType, RecordTypeError, Soa, Srv},
+    record::{Caa, Mx, Rdata, Record, Soa, Srv},
+    record_type::{RecordType, RecordTypeError},
+    svcb::{SvcParam, Svcb, SvcbError},
 };
+use self::{alias::Found, reverse::ReversePrefix};
 use crate::{
     crypto::Hash,
     name::{Label, MeshDomain},
@@ -39,9 +47,6 @@ pub const TTL_S: u32 = 30;
 /// Seconds for which a last known answer, or a negative one, may be kept.
 pub const LOW_TTL_S: u32 = 5;
 
-/// Aliases that are followed one after the other.
-const ALIASES: usize = 8;
-
 /// What a zone is made from.
 #[derive(Clone, Debug)]
 pub struct ZoneInput {
@@ -50,8 +55,8 @@ pub struct ZoneInput {
     pub ipv4: Ipv4Net,
     /// The IPv6 overlay; its reverse zone is served.
     pub ula: Ipv6Net,
-    /// Version of the view that this was derived from; the SOA's serial.
-    pub version: u64,
+    /// The SOA's serial.
+    pub serial: u32,
     /// The view isn't complete yet: a name that isn't known may exist.
     pub loading: bool,
     /// Members, dead or alive.
@@ -60,6 +65,9 @@ pub struct ZoneInput {
     pub services: BTreeMap<Label, ServiceRecords>,
     /// What users added, by name.
     pub records: BTreeMap<DomainName, Vec<Rdata>>,
+    /// Seconds for which some of these may be kept, by name and type: all of one
+    /// name and type may be kept alike (RFC 2181 §5.2).
+    pub ttls: BTreeMap<(DomainName, RecordType), u32>,
     /// Names whose alias a member added that is no admin.
     pub member_aliases: BTreeSet<DomainName>,
 }
@@ -211,8 +219,8 @@ pub enum Answer<'z> {
         /// The alias, further ones that it leads to, and then the records of
         /// the type that was asked for, as far as they are the mesh's.
         records: Vec<Record>,
-        /// Where it leads out of the mesh: to be resolved elsewhere.
-        outside: Option<DomainName>,
+        /// What is where the last of them leads.
+        end: AliasEnd<'z>,
         /// Whether a member that is no admin added one of these aliases.
         by_member: bool,
     },
@@ -234,18 +242,26 @@ impl Zone {
 
     /// Answers a question of class IN (RFC 1034 §4.3.2, RFC 4592).
     pub fn lookup(&self, name: &DomainName, rtype: RecordType) -> Answer<'_> {
+        match self.find_at(name, rtype) {
+            Found::Alias(alias) => self.follow(name, alias, rtype),
+            Found::Answer(answer) => answer,
+        }
+    }
+
+    /// What a name itself has for a question.
+    fn find_at(&self, name: &DomainName, rtype: RecordType) -> Found<'_> {
         let Some(soa) = self.origin_of(name) else {
-            return Answer::NotOurs;
+            return Found::Answer(Answer::NotOurs);
         };
         let Some((node, exact)) = self.find(name) else {
-            return if self.loading {
+            return Found::Answer(if self.loading {
                 Answer::ServFail
             } else {
                 Answer::NxDomain(soa)
-            };
+            });
         };
         if let Some(alias) = node.alias_for(rtype) {
-            return self.follow(name, alias, rtype);
+            return Found::Alias(alias);
         }
         // Declared services may be missing from a view that is loading, so a
         // type that the wildcard lacks is unknown. Not so an address:
@@ -256,11 +272,9 @@ impl Zone {
         } else {
             self.loading && !address
         };
-        self.in_node(node, rtype, soa, unknown)
+        Found::Answer(self.in_node((name, node), rtype, soa, unknown))
     }
 
-    /// The name itself, or the wildcard that stands for it; with it, whether
-    /// it is the name itself.
     /// Whether it says just that of just that name.
     pub fn holds(&self, name: &DomainName, data: &Rdata) -> bool {
         let sets = self.names.get(name).map(|node| node.sets.as_slice());
@@ -268,6 +282,8 @@ impl Zone {
         sets.any(|set| set.data.contains(data))
     }
 
+    /// The name itself, or the wildcard that stands for it; with it, whether
+    /// it is the name itself.
     fn find(&self, name: &DomainName) -> Option<(&Node, bool)> {
         if let Some(node) = self.names.get(name) {
             return Some((node, true));
@@ -275,53 +291,6 @@ impl Zone {
         match ReversePrefix::of(name) {
             Some(prefix) => self.below(&prefix).map(|node| (node, true)),
             None => self.wildcard_for(name).map(|node| (node, false)),
-        }
-    }
-
-    /// Goes on where an alias leads, for as long as that is in the mesh.
-    fn follow(&self, name: &DomainName, alias: &RrSet, rtype: RecordType) -> Answer<'_> {
-        let mut records = Vec::new();
-        let mut by_member = false;
-        let (mut name, mut alias) = (name.clone(), alias);
-        // Aliases may lead in a circle.
-        for _ in 0..ALIASES {
-            let Some(Rdata::Cname(target)) = alias.data.first() else {
-                break;
-            };
-            by_member |= alias.by_member;
-            records.push(Record {
-                name,
-                ttl_s: alias.ttl_s,
-                data: Rdata::Cname(target.clone()),
-            });
-            name = target.clone();
-            if !self.is_ours(&name) {
-                return Answer::Alias {
-                    records,
-                    outside: Some(name),
-                    by_member,
-                };
-            }
-            let Some((node, _)) = self.find(&name) else {
-                break;
-            };
-            if let Some(next) = node.alias_for(rtype) {
-                alias = next;
-                continue;
-            }
-            if let Some(set) = node.sets.iter().find(|set| set.rtype == rtype) {
-                records.extend(set.data.iter().map(|data| Record {
-                    name: name.clone(),
-                    ttl_s: set.ttl_s,
-                    data: data.clone(),
-                }));
-            }
-            break;
-        }
-        Answer::Alias {
-            records,
-            outside: None,
-            by_member,
         }
     }
 
@@ -392,7 +361,7 @@ impl Zone {
 
     fn in_node<'z>(
         &'z self,
-        node: &'z Node,
+        (name, node): (&DomainName, &'z Node),
         rtype: RecordType,
         soa: &'z Record,
         unknown: bool,
@@ -408,24 +377,25 @@ impl Zone {
             Some(set) => Answer::Records {
                 ttl_s: set.ttl_s,
                 data: &set.data,
-                additional: self.additional(&set.data),
+                additional: self.additional(name, &set.data),
             },
             None if unknown => Answer::ServFail,
             None => Answer::NoData(soa),
         }
     }
 
-    /// Addresses of the hosts that records name (RFC 2782, RFC 1035 §3.3.11).
-    fn additional(&self, data: &[Rdata]) -> Vec<Record> {
+    /// Addresses of the hosts that the records of a name lead to (RFC 2782,
+    /// RFC 1035 §3.3.11, RFC 9460 §4.1).
+    fn additional(&self, name: &DomainName, data: &[Rdata]) -> Vec<Record> {
         let mut targets: Vec<&DomainName> = Vec::new();
         for rdata in data {
-            if let Rdata::Srv(Srv { target, .. })
-            | Rdata::Ns(target)
-            | Rdata::Mx(Mx {
-                exchange: target, ..
-            }) = rdata
-                && !targets.contains(&target)
-            {
+            let target = match rdata {
+                Rdata::Srv(Srv { target, .. }) | Rdata::Ns(target) => target,
+                Rdata::Mx(mx) => &mx.exchange,
+                Rdata::Https(svcb) | Rdata::Svcb(svcb) => svcb.host(name),
+                _ => continue,
+            };
+            if !targets.contains(&target) {
                 targets.push(target);
             }
         }

@@ -105,6 +105,14 @@ fn record(state: &State, name: &DomainName, data: &Rdata) -> Result<(), Seen> {
         Rdata::Cname(target) => target,
         Rdata::Srv(srv) => &srv.target,
         Rdata::Mx(mx) => &mx.exchange,
+        Rdata::Svcb(svcb) | Rdata::Https(svcb) => {
+            let hints: Vec<IpAddr> = svcb.hints().collect();
+            is_theirs(state, name, &by, &hints)?;
+            if svcb.target.is_root() {
+                return Ok(());
+            }
+            &svcb.target
+        }
         _ => return Ok(()),
     };
     let held = top(state, target).and_then(|label| state.names.get(&label));

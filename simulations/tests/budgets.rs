@@ -39,6 +39,7 @@ fn busy(machine: &Machine, sites: usize, records: usize, services: usize) -> Vec
                 .parse()
                 .unwrap(),
             data: RecordData::Txt(vec![vec![b'x'; 43]]),
+            ttl_s: None,
             public: false,
         })
     });

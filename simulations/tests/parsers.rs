@@ -405,6 +405,7 @@ fn contents(state: &State) -> Vec<Content> {
         all.push(Content::AddRecord(AddRecord {
             name: name.clone(),
             data: RecordData::parse(rtype, text).expect("a record"),
+            ttl_s: None,
             public: true,
         }));
     }

@@ -132,3 +132,82 @@ fn a_record_that_a_service_of_its_name_hides_is_not_said_to_be_answered() {
         "not below",
     );
 }
+
+#[test]
+fn records_of_newer_types_and_with_a_ttl_are_served_and_go_one_by_one() {
+    let Some(lab) = Lab::new(2) else { return };
+    let [alpha, beta] = lab.mesh();
+    let run = |words: &[&str]| alpha.cli(words).ok();
+    let _ = run(&["record", "add", "site", "HTTPS", "1 . alpn=h2"]);
+    let _ = run(&["record", "add", "site", "A", "192.0.2.9", "--ttl", "1h"]);
+    let _ = run(&["record", "add", "site", "A", "192.0.2.10", "--ttl=3600"]);
+    let _ = run(&["record", "add", "_dns.ns2", "SVCB", "1", "site", "alpn=dot"]);
+    let text = r#""one" "two \"x\"" \195\188"#;
+    let _ = run(&["record", "add", "site", "TXT", text]);
+    for agent in [&alpha, &beta] {
+        agent.wait_answer(&["site.lab.internal", "HTTPS"], &["1 . alpn=\"h2\""]);
+        agent.wait_answer(
+            &["_dns.ns2.lab.internal", "SVCB"],
+            &["1 site.lab.internal. alpn=\"dot\""],
+        );
+        agent.wait_answer(
+            &["site.lab.internal", "TXT"],
+            &[r#""one" "two \"x\"" "\195\188""#],
+        );
+        let answer = agent.json(&["dns", "query", "site", "A"]).to_string();
+        assert!(answer.contains(" 3600 "), "{answer}");
+    }
+
+    // What the list shows is what can be given.
+    let rows = |agent: &Agent| agent.json(&["record", "list"]);
+    let before = rows(&alpha);
+    for row in before.as_array().expect("a list") {
+        let word = |field: &str| row[field].as_str().expect("a text").to_owned();
+        let (name, rtype, value) = (word("name"), word("type"), word("value"));
+        let ttl = row["ttl"].to_string();
+        let _ = run(&["record", "rm", &name, &rtype, &value]);
+        let added = alpha.json(&["record", "add", &name, &rtype, &value, "--ttl", &ttl]);
+        assert_eq!(added["value"], row["value"], "{added}");
+        assert_eq!(added["ttl"], row["ttl"], "{added}");
+    }
+    let sorted = |rows: &serde_json::Value| {
+        let mut all: Vec<String> = rows
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        all.sort();
+        all
+    };
+    assert_eq!(sorted(&rows(&alpha)), sorted(&before));
+
+    // One of two goes, and the other stays; another TTL is no second record.
+    let _ = run(&["record", "rm", "site", "A", "192.0.2.9"]);
+    alpha.refused(
+        &["record", "rm", "site", "A", "192.0.2.9"],
+        "no such record",
+    );
+    let _ = run(&["record", "add", "site", "A", "192.0.2.10", "--ttl", "60"]);
+    for agent in [&alpha, &beta] {
+        agent.wait_answer(&["site.lab.internal", "A"], &["192.0.2.10"]);
+    }
+    let answer = alpha.json(&["dns", "query", "site", "A"]).to_string();
+    assert!(answer.contains(" 60 "), "{answer}");
+    for (words, phrase) in [
+        (&["site", "A", "192.0.2.9", "--ttl", "8d"][..], "a week"),
+        (&["site", "HTTPS", "1 . colour=red"], "no parameter"),
+        (
+            &["site", "HTTPS", "1 . ipv4hint=127.0.0.1"],
+            "another machine",
+        ),
+        (&["alpha", "HTTPS", "0 example.org."], "use another name"),
+    ] {
+        alpha.refused(&[&["record", "add"], words].concat(), phrase);
+    }
+    // A node's own may not lead elsewhere by a hint either (S28).
+    beta.refused(
+        &["record", "add", "x.beta", "HTTPS", "1 . ipv4hint=192.0.2.9"],
+        "admin",
+    );
+}

@@ -27,16 +27,22 @@ pub struct RecordAddRequest {
     pub rtype: String,
     /// What it says, as in a master file; names in it are full.
     pub value: String,
+    /// Seconds for which it may be kept, where not as usual.
+    #[serde(default, rename = "ttl", skip_serializing_if = "Option::is_none")]
+    pub ttl_s: Option<u32>,
     /// Whether strangers may see it too.
     pub public: bool,
 }
 
-/// Takes all records of one name and type away.
+/// Takes records of one name and type away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordRmRequest {
     pub name: String,
     #[serde(rename = "type")]
     pub rtype: String,
+    /// What the one says that is to go; none for all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
 }
 
 /// One row of `record list`.
@@ -47,6 +53,9 @@ pub struct RecordRow {
     pub rtype: String,
     /// What it says, as in a master file.
     pub value: String,
+    /// Seconds for which it may be kept.
+    #[serde(default = "usual_ttl", rename = "ttl")]
+    pub ttl_s: u32,
     /// Whether strangers may see it too.
     pub public: bool,
     /// Name of the node that added it.
@@ -54,6 +63,11 @@ pub struct RecordRow {
     /// Whether this node answers it: a node or a service of that name comes first.
     #[serde(default = "answered")]
     pub answered: bool,
+}
+
+/// What an agent has that says nothing of it.
+fn usual_ttl() -> u32 {
+    innermesh_proto::zone::TTL_S
 }
 
 /// What an agent means that says nothing of it.

@@ -160,11 +160,15 @@ async fn each_request(each: &mut impl EachRequest) {
         name: "tv.in.example.org".into(),
         rtype: "TXT".into(),
         value: "a b%20\n\u{e9}".into(),
+        ttl_s: Some(60),
         public: true,
     })
     .await;
-    let (name, rtype) = ("*.tv &type=x+%/?#".into(), "TXT".into());
-    each.visit(RecordRmRequest { name, rtype }).await;
+    let value = Some("\"a\" &b=%+".to_owned());
+    for value in [None, value] {
+        let (name, rtype) = ("*.tv &type=x+%/?#".into(), "TXT".into());
+        each.visit(RecordRmRequest { name, rtype, value }).await;
+    }
 
     each.visit(CaStatusRequest {}).await;
     each.visit(CaRootRequest {}).await;
@@ -354,7 +358,11 @@ async fn what_older_commands_send_is_understood() {
         ),
         (
             "DELETE /v1/records?name=%2A.tv&type=TXT",
-            "Records(Rm(RecordRmRequest { name: \"*.tv\", rtype: \"TXT\" }))",
+            "Records(Rm(RecordRmRequest { name: \"*.tv\", rtype: \"TXT\", value: None }))",
+        ),
+        (
+            "DELETE /v1/records?name=tv&type=A&value=192.0.2.9",
+            "Records(Rm(RecordRmRequest { name: \"tv\", rtype: \"A\", value: Some(\"192.0.2.9\") }))",
         ),
     ] {
         let request = format!(
@@ -723,6 +731,7 @@ fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
         name: "tv.in.example.org.".into(),
         rtype: "A".into(),
         value: "192.0.2.9".into(),
+        ttl_s: 30,
         public: false,
         owner: "alpha".into(),
         answered: true,
@@ -730,7 +739,7 @@ fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
     assert_eq!(
         serde_json::to_value(record).unwrap(),
         json!({
-            "name": "tv.in.example.org.", "type": "A", "value": "192.0.2.9",
+            "name": "tv.in.example.org.", "type": "A", "value": "192.0.2.9", "ttl": 30,
             "public": false, "owner": "alpha", "answered": true,
         })
     );

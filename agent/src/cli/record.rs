@@ -2,6 +2,7 @@
 
 use innermesh_proto::{
     ledger::record::{RecordData, RecordDataError},
+    limits,
     name::MeshDomain,
     zone::{DomainName, RecordType, RecordTypeError},
 };
@@ -16,6 +17,7 @@ use crate::control::{
     node::StatusRequest,
     records::{RecordAddRequest, RecordListRequest, RecordRmRequest, RecordRow},
 };
+use crate::host::duration::Span;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -25,10 +27,11 @@ pub enum Command {
     List(ListArguments),
 }
 
-/// Add a DNS record: A, AAAA, CNAME, TXT, SRV, MX or CAA.
+/// Add a DNS record, such as A, CNAME, TXT, MX or HTTPS.
 ///
 /// It is answered on every node, and outlives this one. Several records of one
-/// name and type stand beside each other. A node may add records at and below
+/// name and type stand beside each other; one that is there already gets the TTL
+/// and the readers that are given now. A node may add records at and below
 /// its own names, an admin everywhere.
 ///
 /// A node's records lead to its own addresses and names, to names that their
@@ -39,15 +42,21 @@ pub struct AddArguments {
     /// Full name, name in the mesh's domain, or @ for the domain.
     #[arg(value_name = "NAME")]
     name: String,
-    /// A, AAAA, CNAME, TXT, SRV, MX or CAA.
+    /// A, AAAA, CNAME, TXT, SRV, MX, CAA, HTTPS or SVCB.
     #[arg(value_name = "TYPE", value_parser = record_type)]
     rtype: RecordType,
     /// Value of the record, as in a zone file.
     ///
     /// An address, a name, a text, `PRIORITY WEIGHT PORT HOST`, `PREFERENCE
-    /// HOST` or `FLAGS TAG VALUE`. A host without a dot is one of the mesh.
+    /// HOST`, `FLAGS TAG VALUE` or `PRIORITY HOST alpn=h2`, where the host `.` is
+    /// the name itself. A host without a dot is one of the mesh. A text is one
+    /// string, or several in quotes of their own: '"one" "two"'; \" and \195 are
+    /// escapes. What `record list` shows can be given here.
     #[arg(value_name = "VALUE", required = true, num_args = 1.., allow_hyphen_values = true)]
     value: Vec<String>,
+    /// How long others may keep it, such as 300 or 1h [default: 30].
+    #[arg(long, value_name = "TIME")]
+    ttl: Option<Span>,
     /// Also answer this to clients outside the mesh.
     #[arg(long)]
     public: bool,
@@ -55,7 +64,7 @@ pub struct AddArguments {
     output: Output,
 }
 
-/// Remove all records of a name and type.
+/// Remove the records of a name and type, or one of them.
 #[derive(Debug, clap::Args)]
 pub struct RmArguments {
     /// As it was given to add, or its full name.
@@ -64,6 +73,9 @@ pub struct RmArguments {
     /// Type of the records.
     #[arg(value_name = "TYPE", value_parser = record_type)]
     rtype: RecordType,
+    /// Value of the one record to remove, as given to add.
+    #[arg(value_name = "VALUE", num_args = 0.., allow_hyphen_values = true)]
+    value: Vec<String>,
     #[command(flatten)]
     output: Output,
 }
@@ -95,7 +107,7 @@ fn record_type(text: &str) -> Result<RecordType, TypeError> {
 pub async fn run(command: Command, client: &Client) -> Result<(), Failure> {
     match command {
         Command::Add(arguments) => add(arguments, client).await,
-        Command::Rm(arguments) => rm(&arguments, client).await,
+        Command::Rm(arguments) => rm(arguments, client).await,
         Command::List(arguments) => list(&arguments, client).await,
     }
 }
@@ -105,19 +117,69 @@ async fn domain(client: &Client) -> Result<MeshDomain, Failure> {
     status.domain.parse().map_err(Failure::failed)
 }
 
+/// A value may begin with a hyphen, as an ACME challenge's does now and then, so
+/// options behind it come as a part of it.
+struct Settled {
+    value: Vec<String>,
+    ttl: Option<Span>,
+    public: bool,
+    json: bool,
+}
+
+impl Settled {
+    fn of(words: Vec<String>, takes_ttl: bool) -> Result<Self, Failure> {
+        let mut settled = Self {
+            value: Vec::new(),
+            ttl: None,
+            public: false,
+            json: false,
+        };
+        let mut words = words.into_iter();
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "--public" if takes_ttl => settled.public = true,
+                "--json" => settled.json = true,
+                "--ttl" if takes_ttl => {
+                    let time = words.next().unwrap_or_default();
+                    settled.ttl = Some(time.parse().map_err(Failure::usage)?);
+                }
+                other => match other.strip_prefix("--ttl=").filter(|_| takes_ttl) {
+                    Some(time) => settled.ttl = Some(time.parse().map_err(Failure::usage)?),
+                    None => settled.value.push(word),
+                },
+            }
+        }
+        Ok(settled)
+    }
+}
+
 impl AddArguments {
-    /// A value may begin with a hyphen, as an ACME challenge's does now and
-    /// then, so options behind it come as a part of it.
     fn settled(mut self) -> Result<Self, Failure> {
-        let is_option = |word: &String| matches!(word.as_str(), "--public" | "--json");
-        let (options, value): (Vec<String>, _) = self.value.into_iter().partition(is_option);
+        let Settled {
+            value,
+            ttl,
+            public,
+            json,
+        } = Settled::of(self.value, true)?;
         self.value = value;
-        self.public |= options.iter().any(|option| option == "--public");
-        self.output.json |= options.iter().any(|option| option == "--json");
+        self.ttl = ttl.or(self.ttl);
+        self.public |= public;
+        self.output.json |= json;
         if self.value.is_empty() {
             Err(Failure::usage("what the record says is missing"))
         } else {
             Ok(self)
+        }
+    }
+
+    fn ttl_s(&self) -> Result<Option<u32>, Failure> {
+        let Some(Span(seconds)) = self.ttl else {
+            return Ok(None);
+        };
+        let ttl_s = u32::try_from(seconds).ok();
+        match ttl_s.filter(|ttl_s| *ttl_s <= limits::RECORD_TTL_S) {
+            Some(ttl_s) => Ok(Some(ttl_s)),
+            None => Err(Failure::usage("a record may be kept for a week at most")),
         }
     }
 }
@@ -132,6 +194,7 @@ async fn add(arguments: AddArguments, client: &Client) -> Result<(), Failure> {
         name: name.to_string(),
         rtype: arguments.rtype.to_string(),
         value,
+        ttl_s: arguments.ttl_s()?,
         public: arguments.public,
     };
     let row = client.ask(&record).await?;
@@ -155,15 +218,30 @@ async fn add(arguments: AddArguments, client: &Client) -> Result<(), Failure> {
     })
 }
 
-async fn rm(arguments: &RmArguments, client: &Client) -> Result<(), Failure> {
-    let name = owner(&arguments.name, &domain(client).await?)?;
+async fn rm(arguments: RmArguments, client: &Client) -> Result<(), Failure> {
+    let RmArguments {
+        name,
+        rtype,
+        value,
+        mut output,
+    } = arguments;
+    let Settled { value, json, .. } = Settled::of(value, false)?;
+    output.json |= json;
+    let domain = domain(client).await?;
+    let name = owner(&name, &domain)?;
+    let value = (!value.is_empty()).then(|| full_value(rtype, &value.join(" "), &domain));
+    if let Some(value) = &value {
+        RecordData::parse(rtype, value).map_err(Failure::usage)?;
+    }
     let removed = RecordRmRequest {
         name: name.to_string(),
-        rtype: arguments.rtype.to_string(),
+        rtype: rtype.to_string(),
+        value,
     };
     client.ask(&removed).await?;
-    arguments.output.print(&removed, || {
-        format!("{} has no {} record any more\n", name, arguments.rtype)
+    output.print(&removed, || match &removed.value {
+        Some(value) => format!("{name} has no {rtype} record {value} any more\n"),
+        None => format!("{name} has no {rtype} record any more\n"),
     })
 }
 
@@ -181,6 +259,7 @@ fn draw(screen: &mut Screen, records: &[RecordRow]) {
         Column::whole("NAME"),
         Column::whole("TYPE"),
         Column::new("VALUE"),
+        Column::extra("TTL"),
         Column::whole("PUBLIC"),
         Column::whole("ANSWERED"),
         Column::new("BY"),
@@ -190,6 +269,7 @@ fn draw(screen: &mut Screen, records: &[RecordRow]) {
             Cell::new(&record.name),
             Cell::new(&record.rtype),
             Cell::new(&record.value),
+            Cell::new(record.ttl_s),
             Cell::new(yes_no(record.public)),
             well(record.answered),
             Cell::new(&record.owner),
@@ -230,16 +310,24 @@ fn is_foreign(lower: &str, domain: &MeshDomain) -> bool {
     dots > 1 && !of_service || dots > 0 && lower.rsplit('.').next() == own_top
 }
 
-/// The value with a full name where it ends with a host: one without a dot is
-/// of the mesh.
+/// The value with a full name where it has a host: one without a dot is of the
+/// mesh.
 fn full_value(rtype: RecordType, value: &str, domain: &MeshDomain) -> String {
-    let names_host = [RecordType::CNAME, RecordType::SRV, RecordType::MX].contains(&rtype);
     let value = value.trim();
-    let host = value.rsplit(char::is_whitespace).next().unwrap_or_default();
-    if names_host && !host.is_empty() && !host.contains('.') {
-        format!("{value}.{domain}")
-    } else {
-        value.to_string()
+    let mut words: Vec<&str> = value.split_whitespace().collect();
+    let host = match rtype {
+        RecordType::CNAME => words.first_mut(),
+        RecordType::MX | RecordType::HTTPS | RecordType::SVCB => words.get_mut(1),
+        RecordType::SRV => words.get_mut(3),
+        _ => None,
+    };
+    match host {
+        Some(host) if !host.contains('.') => {
+            let full = format!("{host}.{domain}");
+            *host = &full;
+            words.join(" ")
+        }
+        _ => value.to_string(),
     }
 }
 
@@ -284,6 +372,7 @@ mod tests {
             name: name.into(),
             rtype: rtype.into(),
             value: value.into(),
+            ttl_s: 30,
             public: false,
             owner: "raspberry-pi-in-the-garage-02".into(),
             answered: true,
@@ -317,13 +406,40 @@ mod tests {
         assert_eq!(full("MX", "10 mail"), "10 mail.in.example.org");
         assert_eq!(full("MX", "0 ."), "0 .");
         assert_eq!(full("TXT", "word"), "word");
+        assert_eq!(full("SRV", "0 0 80 web"), "0 0 80 web.in.example.org");
+        assert_eq!(
+            full("HTTPS", "1 web alpn=h2"),
+            "1 web.in.example.org alpn=h2"
+        );
+        assert_eq!(full("HTTPS", "1 . alpn=h2"), "1 . alpn=h2");
+        assert_eq!(full("SVCB", "0 svc"), "0 svc.in.example.org");
+    }
+
+    #[test]
+    fn options_behind_a_value_are_options() {
+        let words = |text: &str| text.split(' ').map(String::from).collect();
+        let settled = Settled::of(words("-x --ttl 1h a --public --json"), true).unwrap();
+        assert_eq!(settled.value, ["-x", "a"]);
+        assert_eq!(settled.ttl, Some(Span(3600)));
+        assert!(settled.public && settled.json);
+        assert_eq!(
+            Settled::of(words("a --ttl=300"), true).unwrap().ttl,
+            Some(Span(300))
+        );
+        for bad in ["a --ttl", "a --ttl=soon"] {
+            assert!(Settled::of(words(bad), true).is_err(), "{bad}");
+        }
+        // What is to go may say that.
+        let removed = Settled::of(words("--ttl --public"), false).unwrap();
+        assert_eq!(removed.value, ["--ttl", "--public"]);
     }
 
     #[test]
     fn types_that_nobody_can_add_are_told_with_those_that_one_can() {
         let error = record_type("NS").unwrap_err().to_string();
-        assert!(error.contains("A, AAAA, CNAME, TXT, SRV, MX and CAA"));
+        assert!(error.contains("A, AAAA, CNAME, TXT, SRV, MX, CAA, HTTPS and SVCB"));
         assert!(record_type("nonsense").is_err());
         assert_eq!(record_type("caa"), Ok(RecordType::CAA));
+        assert_eq!(record_type("https"), Ok(RecordType::HTTPS));
     }
 }

@@ -6,9 +6,9 @@ use super::{
     batch::{Batch, Entry, Genesis, Header},
     chain::BatchError,
     outcome::Outcome,
-    phrases::{admitted, by_root, count, list, with_addresses, with_roles},
+    phrases::{admitted, by_root, count, list, record, with_addresses, with_roles},
     refusal::Refusal,
-    request::{Author, Content, Evict, Grant, Join, Request, RoleChange, Withdraw},
+    request::{Author, Content, Evict, Grant, Join, RemoveRecord, Request, RoleChange, Withdraw},
     state::State,
     utc::Utc,
 };
@@ -35,7 +35,7 @@ pub struct AuditEvent {
 }
 
 /// The kinds of things that happen.
-pub const KINDS: [&str; 24] = [
+pub const KINDS: [&str; 25] = [
     "founded",
     "join",
     "admit",
@@ -58,6 +58,7 @@ pub const KINDS: [&str; 24] = [
     "revoke",
     "add-record",
     "remove-records",
+    "remove-record",
     "recover",
     "unknown",
 ];
@@ -226,6 +227,7 @@ impl Describer<'_> {
             | Content::Leave
             | Content::AddRecord(_)
             | Content::RemoveRecords(_)
+            | Content::RemoveRecord(_)
             | Content::Rules(_)
             | Content::RevokeInvite(_)
             | Content::TunnelKey(_) => Vec::new(),
@@ -291,17 +293,15 @@ impl Describer<'_> {
                 format!("let a hold of {} go", self.node(unhold.author))
             }
             Content::Revoke(serial) => format!("revoke the certificate {serial}"),
-            Content::AddRecord(record) => format!(
-                "add the record {} {} {}",
-                record.name,
-                record.data.record_type(),
-                record.data
-            ),
+            Content::AddRecord(add) => format!("add the record {}", record(&add.name, &add.data)),
             Content::RemoveRecords(remove) => format!(
                 "remove the {} records of {}",
                 crate::zone::RecordType(remove.rtype),
                 remove.name
             ),
+            Content::RemoveRecord(RemoveRecord { name, data }) => {
+                format!("remove the record {}", record(name, data))
+            }
             Content::Rules(rules) => format!("raise the rules to {rules}"),
         }
     }
@@ -369,17 +369,17 @@ impl Describer<'_> {
                 let names = names.unwrap_or_default();
                 format!("{who} revoked the certificate {serial}{names}")
             }
-            Content::AddRecord(record) => format!(
-                "{who} added the record {} {} {}",
-                record.name,
-                record.data.record_type(),
-                record.data
-            ),
+            Content::AddRecord(add) => {
+                format!("{who} added the record {}", record(&add.name, &add.data))
+            }
             Content::RemoveRecords(remove) => format!(
                 "{who} removed the {} records of {}",
                 crate::zone::RecordType(remove.rtype),
                 remove.name
             ),
+            Content::RemoveRecord(RemoveRecord { name, data }) => {
+                format!("{who} removed the record {}", record(name, data))
+            }
             Content::Rules(rules) => {
                 format!("{who} raised the rules to {rules}, which all CA nodes know")
             }
@@ -491,6 +491,7 @@ fn kind(content: &Content) -> &'static str {
         Content::Revoke(_) => "revoke",
         Content::AddRecord(_) => "add-record",
         Content::RemoveRecords(_) => "remove-records",
+        Content::RemoveRecord(_) => "remove-record",
         Content::Rules(_) => "rules",
     }
 }

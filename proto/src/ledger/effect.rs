@@ -6,7 +6,9 @@ use ipnet::IpNet;
 
 use super::{
     outcome::Outcome,
-    request::{AddRecord, HoldId, RemoveRecords, RevokeInvite, Role, Share, Withdraw},
+    request::{
+        AddRecord, HoldId, RemoveRecord, RemoveRecords, RevokeInvite, Role, Share, Withdraw,
+    },
     state::Member,
 };
 use crate::{
@@ -57,7 +59,10 @@ pub(super) enum Effect {
     Unhold(NodeId, HoldId),
     Revoke(Serial),
     AddRecord(AddRecord, NodeId),
+    /// The record is there, with another TTL or for others.
+    ChangeRecord(AddRecord),
     RemoveRecords(RemoveRecords),
+    RemoveRecord(RemoveRecord),
     Rules(u32),
     TunnelKey(NodeId, TunnelKey),
     GiveRole(RoleGiven),

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     place::label_of,
     record::UserRecord,
-    request::{AddRecord, HoldId, RemoveRecords, RevokeInvite, Role},
+    request::{AddRecord, HoldId, RemoveRecord, RemoveRecords, RevokeInvite, Role},
     state::{Issued, Member, Name, NameKind, Revocation, State, TokenUse},
 };
 use crate::{
@@ -290,16 +290,28 @@ impl State {
             self.give_name(label, name);
         }
         let mut all = self.records.get(&record.name).cloned().unwrap_or_default();
-        let added = UserRecord {
-            data: record.data,
-            public: record.public,
-            owner,
-            since: index,
-        };
-        self.count_record(&record.name, &added);
+        let name = record.name.clone();
+        let added = UserRecord::of(record, owner, index);
+        self.count_record(&name, &added);
         all.push(added);
         self.record_count += 1;
-        self.records.insert(record.name, all);
+        self.records.insert(name, all);
+    }
+
+    /// Gives a record that is there another TTL, or other readers.
+    pub(super) fn change_record(&mut self, change: AddRecord) {
+        let mut all = self.records.get(&change.name).cloned().unwrap_or_default();
+        for record in all.iter_mut().filter(|held| held.data == change.data) {
+            self.uncount_record(&change.name, record);
+            record.ttl_s = change.ttl_s;
+            record.public = change.public;
+            self.count_record(&change.name, record);
+        }
+        self.records.insert(change.name, all);
+    }
+
+    pub(super) fn remove_record(&mut self, remove: &RemoveRecord) {
+        self.drop_records(|name, record| *name == remove.name && record.data == remove.data);
     }
 
     pub(super) fn remove_records(&mut self, remove: &RemoveRecords) {

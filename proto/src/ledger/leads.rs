@@ -105,6 +105,11 @@ impl State {
             RecordData::A(ip) if self.is_overlay(ip.into()) => false,
             RecordData::Aaaa(ip) if self.is_overlay(ip.into()) => false,
             RecordData::Txt(_) | RecordData::Caa(_) => true,
+            RecordData::Svcb(ref svcb) | RecordData::Https(ref svcb)
+                if svcb.hints().any(|ip| self.is_overlay(ip)) =>
+            {
+                false
+            }
             _ => self.was_admin(record.owner),
         }
     }
@@ -135,6 +140,11 @@ impl State {
             | RecordData::Mx(Mx {
                 exchange: target, ..
             }) => self.check_target(node, target),
+            RecordData::Svcb(svcb) | RecordData::Https(svcb) => {
+                svcb.hints()
+                    .try_for_each(|ip| self.check_address(node, ip))?;
+                self.check_target(node, &svcb.target)
+            }
             RecordData::Txt(_) | RecordData::Caa(_) => Ok(()),
         }
     }

@@ -24,6 +24,7 @@ mod phrases;
 mod place;
 mod position;
 pub mod record;
+mod record_form;
 mod recover;
 pub mod recovery;
 mod refusal;

@@ -4,7 +4,11 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use super::request::{Admit, Role, RoleChange};
+use super::{
+    record::RecordData,
+    request::{Admit, Role, RoleChange},
+};
+use crate::zone::DomainName;
 
 pub(super) fn admitted(who: &str, admit: &Admit) -> String {
     let roles = with_roles(&admit.roles);
@@ -49,4 +53,8 @@ pub(super) fn count(number: usize, what: &str) -> String {
         1 => format!("one {what}"),
         _ => format!("{number} {what}s"),
     }
+}
+
+pub(super) fn record(name: &DomainName, data: &RecordData) -> String {
+    format!("{name} {} {data}", data.record_type())
 }

@@ -11,19 +11,24 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::record_form::{AddRecordForm, UserRecordForm};
 use crate::{
     id::NodeId,
     limits,
     service_address::is_service_address,
-    zone::{Caa, DomainName, Mx, Rdata, RecordType, Srv},
+    zone::{Caa, DomainName, Mx, Rdata, RecordType, Srv, Svcb, SvcbError, words},
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "AddRecordForm", into = "AddRecordForm")]
 pub struct AddRecord {
     /// Its name, fully qualified: the mesh's domain or below it.
     pub name: DomainName,
     /// What it says.
     pub data: RecordData,
+    /// Seconds for which it may be kept, where not [`crate::zone::TTL_S`]; from
+    /// rules 3 on.
+    pub ttl_s: Option<u32>,
     /// Whether it also belongs in the zone that strangers see.
     pub public: bool,
 }
@@ -36,17 +41,40 @@ pub struct RemoveRecords {
     pub rtype: u16,
 }
 
+/// Takes one record away; from rules 3 on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveRecord {
+    pub name: DomainName,
+    /// What it says.
+    pub data: RecordData,
+}
+
 /// A record in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "UserRecordForm", into = "UserRecordForm")]
 pub struct UserRecord {
     /// What it says.
     pub data: RecordData,
+    /// As [`AddRecord::ttl_s`].
+    pub ttl_s: Option<u32>,
     /// Whether it also belongs in the zone that strangers see.
     pub public: bool,
     /// Who added it.
     pub owner: NodeId,
     /// Index of the batch that added it.
     pub since: u64,
+}
+
+impl UserRecord {
+    pub(super) fn of(add: AddRecord, owner: NodeId, since: u64) -> Self {
+        Self {
+            data: add.data,
+            ttl_s: add.ttl_s,
+            public: add.public,
+            owner,
+            since,
+        }
+    }
 }
 
 /// What a user's record says.
@@ -67,13 +95,17 @@ pub enum RecordData {
     Mx(Mx),
     /// Who may issue certificates.
     Caa(Caa),
+    /// How a service is reached; from rules 3 on.
+    Svcb(Svcb),
+    /// How a web site is reached; from rules 3 on.
+    Https(Svcb),
 }
 
 /// Not the data of such a record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordDataError {
     /// A type that users can't add.
-    #[error("{0} records can't be added; A, AAAA, CNAME, TXT, SRV, MX and CAA can")]
+    #[error("{0} records can't be added; A, AAAA, CNAME, TXT, SRV, MX, CAA, HTTPS and SVCB can")]
     Type(RecordType),
     /// The text doesn't say what the type needs.
     #[error("\"{text}\" is no {rtype} record; it needs {needs}")]
@@ -87,6 +119,9 @@ pub enum RecordDataError {
     /// Well formed, but not to be served.
     #[error("a record {0}")]
     Bad(&'static str),
+    /// What no client could use.
+    #[error("a record of type {rtype} can't say that: {why}")]
+    Svcb { rtype: RecordType, why: SvcbError },
 }
 
 impl RecordData {
@@ -104,10 +139,11 @@ impl RecordData {
     /// # Errors
     /// [`RecordDataError`].
     pub fn parse(rtype: RecordType, text: &str) -> Result<Self, RecordDataError> {
-        let words: Vec<&str> = text.split_whitespace().collect();
         let needs = needs(rtype)?;
-        let data = match (rtype, &words[..]) {
-            (RecordType::TXT, _) => Some(Self::Txt(strings(text))),
+        let parts: Vec<&str> = text.split_whitespace().collect();
+        let svcb = || Svcb::parse(text).map_err(|why| RecordDataError::Svcb { rtype, why });
+        let data = match (rtype, &parts[..]) {
+            (RecordType::TXT, _) => strings(text).map(Self::Txt),
             (RecordType::A, [address]) => address.parse().ok().map(Self::A),
             (RecordType::AAAA, [address]) => address.parse().ok().map(Self::Aaaa),
             (RecordType::CNAME, [name]) => name.parse().ok().map(Self::Cname),
@@ -115,7 +151,9 @@ impl RecordData {
                 read_srv(priority, weight, port, target)
             }
             (RecordType::MX, [preference, exchange]) => read_mx(preference, exchange),
-            (RecordType::CAA, [flags, tag, ..]) => read_caa(flags, tag, text),
+            (RecordType::CAA, _) => read_caa(text),
+            (RecordType::SVCB, _) => Some(Self::Svcb(svcb()?)),
+            (RecordType::HTTPS, _) => Some(Self::Https(svcb()?)),
             _ => None,
         };
         let data = data.ok_or_else(|| RecordDataError::Text {
@@ -159,7 +197,23 @@ impl RecordData {
                     "of type CAA has a tag of 1 to 15 letters and digits in lower case and a value of up to 255 characters",
                 )
             }
+            Self::Svcb(svcb) | Self::Https(svcb) => {
+                if !svcb.hints().all(is_service_address) {
+                    return bad("can't have an address that means another machine to each reader");
+                }
+                let rtype = self.record_type();
+                svcb.check()
+                    .map_err(|why| RecordDataError::Svcb { rtype, why })
+            }
             _ => Ok(()),
+        }
+    }
+
+    /// The first rules that know such a record.
+    pub fn since_rules(&self) -> u32 {
+        match self {
+            Self::Svcb(_) | Self::Https(_) => 3,
+            _ => 0,
         }
     }
 
@@ -177,6 +231,8 @@ impl RecordData {
             Self::Srv(srv) => Rdata::Srv(srv.clone()),
             Self::Mx(mx) => Rdata::Mx(mx.clone()),
             Self::Caa(caa) => Rdata::Caa(caa.clone()),
+            Self::Svcb(svcb) => Rdata::Svcb(svcb.clone()),
+            Self::Https(svcb) => Rdata::Https(svcb.clone()),
         }
     }
 }
@@ -198,6 +254,9 @@ fn needs(rtype: RecordType) -> Result<&'static str, RecordDataError> {
         RecordType::SRV => "a priority, a weight, a port and a host",
         RecordType::MX => "a preference and a host",
         RecordType::CAA => "flags, a tag and a value",
+        RecordType::SVCB | RecordType::HTTPS => {
+            "a priority, a host or a dot for the name itself, and parameters such as alpn=h2"
+        }
         other => return Err(RecordDataError::Type(other)),
     })
 }
@@ -218,40 +277,56 @@ fn read_mx(preference: &str, exchange: &str) -> Option<RecordData> {
     }))
 }
 
-fn read_caa(flags: &str, tag: &str, text: &str) -> Option<RecordData> {
-    let after = text.trim_start().split_once(char::is_whitespace)?.1;
-    let value = after.trim_start().split_once(char::is_whitespace)?.1.trim();
-    let value = value
-        .strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'))
-        .unwrap_or(value);
+/// A value without quotes goes to the end.
+fn read_caa(text: &str) -> Option<RecordData> {
+    let words = words(text)?;
+    let [flags, tag, value @ ..] = &words[..] else {
+        return None;
+    };
+    let value: Vec<&[u8]> = value.iter().map(|word| word.octets.as_slice()).collect();
+    if value.is_empty() {
+        return None;
+    }
     Some(RecordData::Caa(Caa {
-        flags: flags.parse().ok()?,
-        tag: tag.to_ascii_lowercase(),
-        value: value.as_bytes().to_vec(),
+        flags: flags.text()?.parse().ok()?,
+        tag: tag.text()?.to_ascii_lowercase(),
+        value: value.join(&b' '),
     }))
 }
 
-/// Quoted strings one by one; anything else as one text. Long ones are cut
-/// where a string must end.
-fn strings(text: &str) -> Vec<Vec<u8>> {
-    let text = text.trim();
-    let inner = text
-        .strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'));
-    let parts: Vec<&str> = match inner {
-        Some(inner) => inner.split("\" \"").collect(),
-        None => vec![text],
+/// Where there are quotes, the strings of a master file; without any, all is one
+/// text: a shell takes the quotes away. Long ones are cut where a string must end.
+fn strings(text: &str) -> Option<Vec<Vec<u8>>> {
+    let is_list = has_quotes(text);
+    let read = if is_list {
+        words(text)?
+    } else {
+        words(&format!("\"{}\"", text.trim()))?
     };
     let mut strings = Vec::new();
-    for part in parts {
-        if part.is_empty() {
-            strings.push(Vec::new())
+    for word in read {
+        if word.octets.is_empty() {
+            strings.push(Vec::new());
         } else {
-            strings.extend(part.as_bytes().chunks(255).map(<[u8]>::to_vec))
+            strings.extend(word.octets.chunks(255).map(<[u8]>::to_vec));
         }
     }
-    strings
+    Some(strings)
+}
+
+/// Whether there are quotes that aren't escaped.
+fn has_quotes(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => return true,
+            b'\\' => {
+                bytes.next();
+            }
+            _ => {}
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -270,11 +345,39 @@ mod tests {
             ("MX", "10 mail.example.org."),
             ("MX", "0 ."),
             ("CAA", "0 issue \"ca.example.org\""),
+            ("CAA", "128 issue \"ca.example.org; a=\\\"b\\\"\""),
+            ("TXT", "\"a \\\"b\\\" \\\\c\" \"\" \"\\195\\188\""),
+            ("HTTPS", "1 . alpn=h2,h3 port=8443"),
+            ("HTTPS", "0 other.example.org."),
+            ("SVCB", "2 dot.example.org. key667=\"two words\""),
         ] {
             let rtype = rtype.parse().unwrap();
             let data = RecordData::parse(rtype, text).unwrap();
             assert_eq!(data.to_string(), text);
             assert_eq!(data.record_type(), rtype);
+        }
+    }
+
+    #[test]
+    fn text_is_read_as_in_a_zone_file() {
+        let read = |text: &str| match RecordData::parse(RecordType::TXT, text) {
+            Ok(RecordData::Txt(strings)) => strings,
+            other => panic!("{text}: {other:?}"),
+        };
+        let is = |text: &str, strings: &[&[u8]]| assert_eq!(read(text), strings, "{text}");
+        // A shell took the quotes away.
+        is("v=spf1 -all", &[b"v=spf1 -all"]);
+        is(
+            "\"one\" two \"three four\"",
+            &[b"one", b"two", b"three four"],
+        );
+        is(r#"caf\195\169 \"x\""#, &["café \"x\"".as_bytes()]);
+        is("café", &["café".as_bytes()]);
+        is(r#""a\"b" "c""#, &[b"a\"b", b"c"]);
+        is("", &[b""]);
+        assert_eq!(read(&"x".repeat(300)).len(), 2);
+        for bad in ["\"open", "\\", "\\999", "\"a\" \"b"] {
+            assert!(RecordData::parse(RecordType::TXT, bad).is_err(), "{bad}");
         }
     }
 
@@ -289,6 +392,10 @@ mod tests {
             ("SRV", "1 2 sip.example.org"),
             ("MX", "70000 mail.example.org"),
             ("CAA", "0 is-sue x"),
+            ("CAA", "0 issue"),
+            ("HTTPS", "1 . ipv4hint=127.0.0.1"),
+            ("HTTPS", "1 . ipv6hint=::1"),
+            ("HTTPS", "alpn=h2"),
             ("NS", "ns.example.org"),
         ] {
             assert!(

@@ -13,7 +13,7 @@ pub use super::{
         Admit, Certify, Evict, HoldId, Join, KeyedAdmit, KeyedJoin, Promote, RevokeInvite,
         RoleChange, RootWord, RosterChange, Share, Unhold, Withdraw,
     },
-    record::{AddRecord, RemoveRecords},
+    record::{AddRecord, RemoveRecord, RemoveRecords},
     role::{Role, RoleError},
 };
 use crate::{
@@ -120,6 +120,8 @@ pub enum Content {
     Withdraw(Withdraw),
     /// A token isn't to be spent any more; from rules 2 on.
     RevokeInvite(RevokeInvite),
+    /// One DNS record less; from rules 3 on.
+    RemoveRecord(RemoveRecord),
 }
 
 mod kind {
@@ -148,6 +150,7 @@ mod kind {
     pub const TAKE_ROLE: u16 = 28;
     pub const WITHDRAW: u16 = 29;
     pub const REVOKE_INVITE: u16 = 30;
+    pub const REMOVE_RECORD: u16 = 31;
 }
 
 impl Content {
@@ -179,6 +182,7 @@ impl Content {
             Self::TakeRole(change) => (kind::TAKE_ROLE, codec::encode(change)),
             Self::Withdraw(withdraw) => (kind::WITHDRAW, codec::encode(withdraw)),
             Self::RevokeInvite(revoke) => (kind::REVOKE_INVITE, codec::encode(revoke)),
+            Self::RemoveRecord(remove) => (kind::REMOVE_RECORD, codec::encode(remove)),
         }
     }
 
@@ -197,6 +201,9 @@ impl Content {
         match self {
             Self::KeyedJoin(_) | Self::TunnelKey(_) | Self::KeyedAdmit(_) => 1,
             Self::GiveRole(_) | Self::TakeRole(_) | Self::Withdraw(_) | Self::RevokeInvite(_) => 2,
+            Self::RemoveRecord(_) => 3,
+            Self::AddRecord(add) if add.ttl_s.is_some() => 3,
+            Self::AddRecord(add) => add.data.since_rules(),
             _ => 0,
         }
     }
@@ -233,6 +240,7 @@ impl Content {
             kind::TAKE_ROLE => Self::TakeRole(read(bytes)?),
             kind::WITHDRAW => Self::Withdraw(read(bytes)?),
             kind::REVOKE_INVITE => Self::RevokeInvite(read(bytes)?),
+            kind::REMOVE_RECORD => Self::RemoveRecord(read(bytes)?),
             _ => return None,
         })
     }
@@ -255,6 +263,7 @@ impl Request {
                 | kind::TAKE_ROLE
                 | kind::WITHDRAW
                 | kind::REVOKE_INVITE
+                | kind::REMOVE_RECORD
         )
     }
 

@@ -65,7 +65,7 @@ impl State {
                 self.check_requests(author, limits::REQUESTS_REMEMBERED)?;
                 self.check_invite(*by, revoke.token)
             }
-            Effect::Nothing | Effect::TunnelKey(..) => {
+            Effect::Nothing | Effect::ChangeRecord(_) | Effect::TunnelKey(..) => {
                 self.check_requests(author, limits::REQUESTS_PER_NODE)
             }
             // What takes something away, what keeps members members, and what
@@ -127,12 +127,7 @@ impl State {
         if count.unwrap_or(0) >= most {
             return Err(Refusal::TooManyRecords);
         }
-        let kept = UserRecord {
-            data: record.data.clone(),
-            public: record.public,
-            owner,
-            since: self.position.index + 1,
-        };
+        let kept = UserRecord::of(record.clone(), owner, self.position.index + 1);
         let mut bytes = record_bytes(&record.name, &kept);
         if let Some(label) = label_of(self, &record.name)
             && !self.names.contains_key(&label)

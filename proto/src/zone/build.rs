@@ -184,7 +184,7 @@ impl Builder<'_> {
             let rtype = data.record_type();
             let alone = rtype == RecordType::CNAME && (!taken.is_empty() || loading);
             if !taken.contains(&rtype) && !taken.contains(&RecordType::CNAME) && !alone {
-                self.add(name, self.ttl(true), [data.clone()]);
+                self.add(name, self.record_ttl(name, rtype), [data.clone()]);
             }
         }
         if self.input.member_aliases.contains(name)
@@ -269,6 +269,16 @@ impl Builder<'_> {
         }
     }
 
+    /// That of users' records, which the ledger has, whatever else is known.
+    fn record_ttl(&self, name: &DomainName, rtype: RecordType) -> u32 {
+        let usual = self.ttl(true);
+        match self.input.ttls.get(&(name.clone(), rtype)) {
+            Some(ttl_s) if self.input.loading => usual.min(*ttl_s),
+            Some(ttl_s) => *ttl_s,
+            None => usual,
+        }
+    }
+
     fn addresses(&mut self, name: &DomainName, addresses: &[IpAddr], ttl_s: u32) {
         self.add(name, ttl_s, addresses.iter().copied().map(Rdata::address));
     }
@@ -330,8 +340,7 @@ impl Builder<'_> {
             data: Rdata::Soa(Soa {
                 primary: below(b"ns"),
                 mailbox: below(b"hostmaster"),
-                // Serial arithmetic is modulo 2^32 (RFC 1982).
-                serial: (self.input.version & u64::from(u32::MAX)) as u32,
+                serial: self.input.serial,
                 refresh_s: 60,
                 retry_s: 30,
                 expire_s: 7 * 24 * 3600,

@@ -6,6 +6,8 @@ use std::{borrow::Borrow, fmt, net::IpAddr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use super::character_string::escape;
+
 /// Longest name in octets, without the root's zero octet (RFC 1035 §2.3.4).
 const NAME_OCTETS: usize = 254;
 /// Longest label in octets (RFC 1035 §2.3.4).
@@ -75,6 +77,11 @@ impl DomainName {
         });
         wire.extend_from_slice(b"\x04arpa");
         Self(wire.into())
+    }
+
+    /// Whether it is the root.
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Whether this is `other` or below it.
@@ -161,18 +168,40 @@ impl FromStr for DomainName {
     type Err = DomainNameError;
 
     /// Takes names with and without the trailing dot; both are fully
-    /// qualified. Escapes (RFC 1035 §5.1) are not understood.
+    /// qualified. Escapes are those of master files (RFC 1035 §5.1).
     fn from_str(s: &str) -> Result<Self, DomainNameError> {
-        let no = || DomainNameError(s.chars().take(80).collect());
-        let bare = s.strip_suffix('.').unwrap_or(s);
         if s == "." {
             return Ok(Self(Box::default()));
         }
-        if bare.contains('\\') {
-            return Err(no());
-        }
-        Self::from_labels(bare.split('.').map(str::as_bytes)).ok_or_else(no)
+        labels(s.as_bytes())
+            .and_then(|labels| Self::from_labels(labels.iter().map(Vec::as_slice)))
+            .ok_or_else(|| DomainNameError(s.chars().take(80).collect()))
     }
+}
+
+/// The labels of a name as written; none where an escape is none. The dot at the
+/// end begins no label.
+fn labels(mut text: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut labels = vec![Vec::new()];
+    while let Some((octet, mut rest)) = text.split_first() {
+        let octet = match octet {
+            b'.' if rest.is_empty() => break,
+            b'.' => {
+                labels.push(Vec::new());
+                text = rest;
+                continue;
+            }
+            b'\\' => {
+                let (octet, after) = escape(rest)?;
+                rest = after;
+                octet
+            }
+            other => *other,
+        };
+        labels.last_mut()?.push(octet);
+        text = rest;
+    }
+    Some(labels)
 }
 
 impl fmt::Display for DomainName {
@@ -221,10 +250,25 @@ mod tests {
     #[test]
     fn what_is_no_name_is_refused() {
         let long = format!("{0}.{0}.{0}.{0}", "a".repeat(63));
-        for bad in ["", "..", "a..b", &"a".repeat(64), &long, "a\\046b"] {
+        for bad in ["", "..", "a..b", &"a".repeat(64), &long, "a\\", "a\\256"] {
             assert!(bad.parse::<DomainName>().is_err(), "{bad}");
         }
         assert!(name("b.c").child(&[b'x'; 64]).is_none());
+    }
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for text in [
+            "a\\.b.lab.internal.",
+            "sp\\032ace.org.",
+            "\\195\\188.org.",
+            "*.org.",
+        ] {
+            assert_eq!(name(text).to_string(), text);
+        }
+        assert_eq!(name("a\\046b.org"), name("a\\.b.org."));
+        // A dot at the end that is escaped is a part of the name.
+        assert_eq!(name("org\\.").labels().count(), 1);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{
     ops::RangeInclusive,
 };
 
-use super::DomainName;
+use super::name::DomainName;
 
 /// The first bits of an address.
 pub(super) struct ReversePrefix {

@@ -53,6 +53,7 @@ fn each_entry_is_told_as_who_did_what_by_whose_authority() {
     let record = AddRecord {
         name: "tv.lab.internal".parse().unwrap(),
         data: RecordData::A([192, 0, 2, 9].into()),
+        ttl_s: None,
         public: false,
     };
     mesh.ask(&*founder, Content::AddRecord(record.clone()));

@@ -19,6 +19,7 @@ fn add(name: &str, rtype: &str, value: &str) -> Content {
     Content::AddRecord(AddRecord {
         name: format!("{name}.lab.internal").parse().unwrap(),
         data: RecordData::parse(rtype, value).unwrap(),
+        ttl_s: None,
         public: false,
     })
 }

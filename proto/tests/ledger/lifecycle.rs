@@ -127,6 +127,7 @@ fn content(mesh: &Mesh, step: &Step) -> Option<(u8, Content)> {
             let add = AddRecord {
                 name: name.clone(),
                 data,
+                ttl_s: None,
                 public: false,
             };
             if more {

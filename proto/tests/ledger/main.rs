@@ -12,6 +12,7 @@ mod leads;
 mod lifecycle;
 mod measure;
 mod names;
+mod newer_records;
 mod random;
 mod records;
 mod roles;

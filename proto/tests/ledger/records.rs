@@ -20,6 +20,7 @@ fn add(name: &str, rtype: &str, value: &str) -> Content {
             .parse()
             .unwrap(),
         data: RecordData::parse(rtype, value).unwrap(),
+        ttl_s: None,
         public: false,
     })
 }
@@ -138,6 +139,7 @@ fn no_record_stands_in_for_a_machine_or_for_what_the_mesh_keeps() {
     let elsewhere = Content::AddRecord(AddRecord {
         name: "www.example.org".parse().unwrap(),
         data: RecordData::A([192, 0, 2, 1].into()),
+        ttl_s: None,
         public: true,
     });
     let refusal = refused(&mut mesh, &admin, &elsewhere);
@@ -145,6 +147,7 @@ fn no_record_stands_in_for_a_machine_or_for_what_the_mesh_keeps() {
     let loopback = Content::AddRecord(AddRecord {
         name: "tv.lab.internal".parse().unwrap(),
         data: RecordData::A([127, 0, 0, 1].into()),
+        ttl_s: None,
         public: false,
     });
     let refusal = refused(&mut mesh, &admin, &loopback);

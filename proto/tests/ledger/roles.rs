@@ -278,6 +278,7 @@ fn a_role_that_was_taken_no_longer_vouches_for_what_its_node_left() {
     let record = AddRecord {
         name: "tv.lab.internal".parse().unwrap(),
         data: RecordData::A([192, 0, 2, 9].into()),
+        ttl_s: None,
         public: false,
     };
     done(mesh.ask(&*key(10), Content::AddRecord(record)));

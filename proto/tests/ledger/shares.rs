@@ -20,6 +20,7 @@ fn add(name: &str, text: &str) -> Content {
     Content::AddRecord(AddRecord {
         name: format!("{name}.lab.internal").parse().unwrap(),
         data: RecordData::Txt(vec![text.as_bytes().to_vec()]),
+        ttl_s: None,
         public: false,
     })
 }

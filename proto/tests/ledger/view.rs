@@ -350,6 +350,7 @@ fn users_records_are_in_every_members_zone_and_strangers_see_the_public_ones() {
         let record = AddRecord {
             name: format!("{name}.lab.internal").parse().unwrap(),
             data: RecordData::A([192, 0, 2, 9].into()),
+            ttl_s: None,
             public,
         };
         seen.mesh.ask(&*founder, Content::AddRecord(record));
@@ -398,6 +399,7 @@ fn a_member_that_an_admin_holds_loses_its_routes_its_names_and_its_records() {
     let record = AddRecord {
         name: "cam.one.lab.internal".parse().unwrap(),
         data: RecordData::A(seen.mesh.state().members[&id(&*key(1))].ipv4),
+        ttl_s: None,
         public: true,
     };
     seen.mesh.ask(&*key(1), Content::AddRecord(record));

@@ -90,6 +90,7 @@ impl Byzantine {
             Content::AddRecord(AddRecord {
                 name: name(what),
                 data,
+                ttl_s: None,
                 public: false,
             })
         });

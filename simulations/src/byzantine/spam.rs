@@ -68,6 +68,7 @@ impl Byzantine {
                 4 => Content::AddRecord(AddRecord {
                     name: text(&format!("x{number}.{own}.{domain}")),
                     data: RecordData::Txt(vec![vec![b'x'; 250]; 4]),
+                    ttl_s: None,
                     public: false,
                 }),
                 5 => Content::Claim(text(&format!("spam-{}-{number}", self.id()))),

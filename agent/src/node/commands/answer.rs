@@ -160,10 +160,7 @@ impl AgentControl {
             }
             RecordsRequest::Add(it) => answer(it, |it| records::add(node, &self.dns, it)).await,
             RecordsRequest::Rm(it) => {
-                answer(it, async |it| {
-                    done(records::rm(node, &it.name, &it.rtype)).await
-                })
-                .await
+                answer(it, async |it| done(records::rm(node, it)).await).await
             }
         }
     }

@@ -3,21 +3,21 @@
 
 use innermesh_proto::{
     ledger::{
-        Content,
+        Content, Refusal, State,
         record::{RecordData, UserRecord},
-        request::{AddRecord, RemoveRecords},
+        request::{AddRecord, RemoveRecord, RemoveRecords},
     },
-    zone::{DomainName, RecordType},
+    zone::{DomainName, RecordType, TTL_S},
 };
 
 use crate::control::{
     ControlError,
-    records::{RecordAddRequest, RecordRow},
+    records::{RecordAddRequest, RecordRmRequest, RecordRow},
 };
 use crate::dns::Dns;
 use crate::node::shared::{
     handles::Handles,
-    refusals::{decide, invalid},
+    refusals::{decide, invalid, refused},
 };
 
 /// All of them, by name.
@@ -31,6 +31,7 @@ pub fn list(node: &Handles, dns: &Dns) -> Vec<RecordRow> {
             name: name.to_string(),
             rtype: record.data.record_type().to_string(),
             value: record.data.to_string(),
+            ttl_s: record.ttl_s.unwrap_or(TTL_S),
             public: record.public,
             owner: state.name_of(record.owner),
         })
@@ -52,18 +53,24 @@ pub async fn add(
     let add = AddRecord {
         name: record.name.parse::<DomainName>().map_err(invalid)?,
         data: RecordData::parse(rtype, &record.value).map_err(invalid)?,
+        ttl_s: record.ttl_s,
         public: record.public,
     };
+    let content = Content::AddRecord(add.clone());
+    if content.since_rules() > node.ledger.state().rules {
+        return Err(too_new());
+    }
     let row = RecordRow {
         name: add.name.to_string(),
         rtype: rtype.to_string(),
         value: add.data.to_string(),
+        ttl_s: add.ttl_s.unwrap_or(TTL_S),
         public: add.public,
         owner: String::new(),
         answered: false,
     };
-    let (name, data) = (add.name.clone(), add.data.clone());
-    decide(&node.client, &Content::AddRecord(add)).await?;
+    let AddRecord { name, data, .. } = add;
+    decide(&node.client, &content).await?;
     let state = node.ledger.state();
     let held: &[UserRecord] = state.records.get(&name).map_or(&[], |all| all);
     // Who had added the same before is its owner.
@@ -76,16 +83,54 @@ pub async fn add(
     })
 }
 
-/// Takes all of one name and type away.
+/// Takes one, or all of one name and type, away.
 ///
 /// # Errors
 /// As [`add`].
-pub async fn rm(node: &Handles, name: &str, rtype: &str) -> Result<(), ControlError> {
-    let rtype: RecordType = rtype.parse().map_err(invalid)?;
-    let remove = RemoveRecords {
-        name: name.parse().map_err(invalid)?,
-        rtype: rtype.0,
+pub async fn rm(node: &Handles, remove: RecordRmRequest) -> Result<(), ControlError> {
+    let rtype: RecordType = remove.rtype.parse().map_err(invalid)?;
+    let name: DomainName = remove.name.parse().map_err(invalid)?;
+    let content = match remove.value {
+        None => all(name, rtype),
+        Some(value) => {
+            let data = RecordData::parse(rtype, &value).map_err(invalid)?;
+            one(&node.ledger.state(), RemoveRecord { name, data })?
+        }
     };
-    decide(&node.client, &Content::RemoveRecords(remove)).await?;
+    decide(&node.client, &content).await?;
     Ok(())
+}
+
+fn all(name: DomainName, rtype: RecordType) -> Content {
+    Content::RemoveRecords(RemoveRecords {
+        name,
+        rtype: rtype.0,
+    })
+}
+
+/// Takes one away; earlier rules know only how to take all of its type.
+fn one(state: &State, remove: RemoveRecord) -> Result<Content, ControlError> {
+    let rtype = remove.data.record_type();
+    let held: &[UserRecord] = state.records.get(&remove.name).map_or(&[], |all| all);
+    let mut of_type = held.iter().filter(|held| held.data.record_type() == rtype);
+    let is_there = of_type.clone().any(|held| held.data == remove.data);
+    let is_alone = of_type.all(|held| held.data == remove.data);
+    let content = Content::RemoveRecord(remove.clone());
+    if content.since_rules() <= state.rules {
+        Ok(content)
+    } else if !is_there {
+        Err(refused(Refusal::NoSuchRecord))
+    } else if is_alone {
+        Ok(all(remove.name, rtype))
+    } else {
+        Err(too_new())
+    }
+}
+
+/// What only newer rules of the ledger have.
+fn too_new() -> ControlError {
+    refused(
+        "not all nodes know this yet: HTTPS and SVCB records, --ttl, and removing one of several \
+         values; update the agents, CA nodes first",
+    )
 }

@@ -7,7 +7,7 @@ use crate::{
         place::Place,
         record::{RecordData, UserRecord},
         refusal::Refusal,
-        request::{AddRecord, RemoveRecords},
+        request::{AddRecord, RemoveRecord, RemoveRecords},
         state::{NameKind, State},
     },
     limits,
@@ -26,14 +26,25 @@ pub(super) fn rule_add(
         .data
         .check()
         .map_err(|error| Refusal::Record(error.to_string()))?;
+    if record
+        .ttl_s
+        .is_some_and(|ttl_s| ttl_s > limits::RECORD_TTL_S)
+    {
+        return Err(Refusal::Record(format!(
+            "a record may be kept for at most {} seconds",
+            limits::RECORD_TTL_S
+        )));
+    }
     check_type(state, &place, &record.name, &record.data)?;
     state.check_lead(author.node, &record.data)?;
     let beside: &[UserRecord] = state.records.get(&record.name).map_or(&[], |all| all);
-    if beside
-        .iter()
-        .any(|held| held.data == record.data && held.public == record.public)
-    {
+    if beside.iter().any(|held| {
+        held.data == record.data && held.public == record.public && held.ttl_s == record.ttl_s
+    }) {
         return Ok(Effect::Nothing);
+    }
+    if state.rules > 2 && beside.iter().any(|held| held.data == record.data) {
+        return Ok(Effect::ChangeRecord(record));
     }
     let alias = |data: &RecordData| matches!(data, RecordData::Cname(_));
     if !beside.is_empty() && (alias(&record.data) || beside.iter().any(|held| alias(&held.data))) {
@@ -61,6 +72,21 @@ pub(super) fn rule_remove(
     let rtype = RecordType(remove.rtype);
     if held.iter().any(|record| record.data.record_type() == rtype) {
         Ok(Effect::RemoveRecords(remove))
+    } else {
+        Err(Refusal::NoSuchRecord)
+    }
+}
+
+pub(super) fn rule_remove_one(
+    state: &State,
+    author: AskingMember<'_>,
+    remove: RemoveRecord,
+) -> Result<Effect, Refusal> {
+    let place = Place::of(state, &remove.name)?;
+    may_write(state, author, &place, &remove.name)?;
+    let held: &[UserRecord] = state.records.get(&remove.name).map_or(&[], |all| all);
+    if held.iter().any(|record| record.data == remove.data) {
+        Ok(Effect::RemoveRecord(remove))
     } else {
         Err(Refusal::NoSuchRecord)
     }
@@ -95,18 +121,23 @@ fn check_type(
         Place::Apex if alias => Err(Refusal::AliasAlone),
         Place::At(label) => match state.names.get(label) {
             // S12: where a machine is, its certificate says.
-            Some(held)
-                if held.kind == NameKind::Node
-                    && matches!(
-                        data,
-                        RecordData::A(_) | RecordData::Aaaa(_) | RecordData::Cname(_)
-                    ) =>
-            {
+            Some(held) if held.kind == NameKind::Node && says_where(data) => {
                 Err(Refusal::MachineRecord(name.to_string()))
             }
             Some(_) => Ok(()),
             None => free_name(state, &[NamePattern::any()].into(), label).map(|_| ()),
         },
         _ => Ok(()),
+    }
+}
+
+/// Whether a record says which machine its own name is.
+fn says_where(data: &RecordData) -> bool {
+    match data {
+        RecordData::A(_) | RecordData::Aaaa(_) | RecordData::Cname(_) => true,
+        RecordData::Svcb(svcb) | RecordData::Https(svcb) => {
+            svcb.priority == 0 || svcb.target.is_root() && svcb.hints().next().is_some()
+        }
+        RecordData::Txt(_) | RecordData::Srv(_) | RecordData::Mx(_) | RecordData::Caa(_) => false,
     }
 }

@@ -120,6 +120,7 @@ fn rule_content(
         Content::Unhold(unhold) => evict::rule_unhold(state, author, &unhold),
         Content::AddRecord(record) => records::rule_add(state, author, record),
         Content::RemoveRecords(records) => records::rule_remove(state, author, records),
+        Content::RemoveRecord(record) => records::rule_remove_one(state, author, record),
         Content::Rules(rules) => {
             version::rule_rules(state, state.roster.contains(&author.node), rules)
                 .map(Effect::Rules)

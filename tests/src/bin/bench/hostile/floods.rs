@@ -110,6 +110,7 @@ impl Identity {
             Kind::Records => self.propose(&Content::AddRecord(AddRecord {
                 name: text(&format!("x{number}.{}", self.own_name())),
                 data: RecordData::Txt(vec![vec![b'x'; 250]; 4]),
+                ttl_s: None,
                 public: number.is_multiple_of(2),
             })),
             Kind::Claims => {
