@@ -13,6 +13,7 @@ pub mod bucket;
 mod clock;
 mod command;
 pub mod disk;
+mod dns_socket;
 pub mod duration;
 mod echo;
 mod file_set;
@@ -45,6 +46,7 @@ mod unit;
 
 pub use self::{
     clock::{Clock, Mono, within},
+    dns_socket::{Datagram, DnsSocket},
     network::{Accepted, Network, Presence, Stream, TcpListener, http_status},
     storage::{AppendFile, Disk, ReadFile},
     surroundings::Host,

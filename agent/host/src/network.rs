@@ -11,7 +11,10 @@ use async_trait::async_trait;
 use ipnet::IpNet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::holder::{Holder, Kind};
+use crate::{
+    dns_socket::DnsSocket,
+    holder::{Holder, Kind},
+};
 
 /// Sockets and what the host knows of its network.
 #[async_trait]
@@ -46,11 +49,7 @@ pub trait Network: Send + Sync {
     ///
     /// # Errors
     /// The operating system's, such as an address in use.
-    fn dns_socket(
-        &self,
-        address: SocketAddr,
-        presence: Presence,
-    ) -> io::Result<Option<tokio::net::UdpSocket>> {
+    fn dns_socket(&self, address: SocketAddr, presence: Presence) -> io::Result<Option<DnsSocket>> {
         let _ = (address, presence);
         Ok(None)
     }

@@ -10,7 +10,7 @@ use innermesh_proto::limits;
 use socket2::{Domain, Socket, Type};
 use tokio::net::UdpSocket;
 
-use crate::{Accepted, Presence, TcpListener, owner};
+use crate::{Accepted, DnsSocket, Presence, TcpListener, owner};
 
 /// Receive buffer of a UDP socket that answers DNS, in bytes: room for a burst.
 const UDP_BUFFER: usize = 1 << 20;
@@ -44,13 +44,13 @@ pub(crate) fn tcp(address: SocketAddr, presence: Presence) -> io::Result<Box<dyn
     Ok(Box::new(SystemListener(listener)))
 }
 
-/// A UDP socket at `address`.
-pub(crate) fn udp(address: SocketAddr, presence: Presence) -> io::Result<UdpSocket> {
+/// A UDP socket at `address` that answers.
+pub(crate) fn udp(address: SocketAddr, presence: Presence) -> io::Result<DnsSocket> {
     let socket = socket(address, Type::DGRAM, presence)?;
     // Best effort: the kernel caps it.
     let _ = socket.set_recv_buffer_size(UDP_BUFFER);
     socket.bind(&address.into())?;
-    UdpSocket::from_std(socket.into())
+    DnsSocket::new(UdpSocket::from_std(socket.into())?)
 }
 
 /// Binds a UDP port on all addresses, of each family that the host has, and lets

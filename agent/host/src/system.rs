@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Clock, Host, Mono, Network, Presence, Stream, TcpListener, Tunnels,
+    Clock, DnsSocket, Host, Mono, Network, Presence, Stream, TcpListener, Tunnels,
     disk::SystemDisk,
     echo,
     holder::{self, Holder, Kind},
@@ -127,11 +127,7 @@ impl Network for SystemNetwork {
         sockets::tcp(address, presence)
     }
 
-    fn dns_socket(
-        &self,
-        address: SocketAddr,
-        presence: Presence,
-    ) -> io::Result<Option<tokio::net::UdpSocket>> {
+    fn dns_socket(&self, address: SocketAddr, presence: Presence) -> io::Result<Option<DnsSocket>> {
         sockets::udp(address, presence).map(Some)
     }
 

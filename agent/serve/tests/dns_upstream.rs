@@ -56,11 +56,12 @@ fn inside() -> ZoneInput {
         domain: "lab.internal".parse().unwrap(),
         ipv4: "10.77.0.0/16".parse().unwrap(),
         ula: "fd00:1:2::/48".parse().unwrap(),
-        version: 1,
+        serial: 1,
         loading: false,
         nodes: Default::default(),
         services: Default::default(),
         records: Default::default(),
+        ttls: Default::default(),
         member_aliases: Default::default(),
     }
 }

@@ -13,7 +13,8 @@ use innermesh_proto::zone::{DomainName, RecordType, Zone};
 use super::{
     convert, private,
     reply::{ExtendedError, Reply},
-    responder::{Dns, Outside, ZoneAnswer},
+    responder::Dns,
+    zone_answer::{Outside, ZoneAnswer},
 };
 
 /// How often an answer may be looked for outside: aliases of the mesh and of
@@ -31,64 +32,107 @@ impl Dns {
         request: &Request,
         zone: &Zone,
         mut reply: Reply,
-        Outside {
-            mut target,
-            mut by_member,
-        }: Outside,
+        mut outside: Outside,
         rtype: RecordType,
     ) -> Reply {
         for _ in 0..ROUNDS {
-            let query = Query::query(convert::hickory_name(&target), rtype.0.into());
+            let query = Query::query(convert::hickory_name(&outside.target), rtype.0.into());
             let mut heard = self
-                .other_reply(request, target.clone(), &query, rtype)
+                .other_reply(request, outside.target.clone(), &query, rtype)
                 .await;
-            let received = heard.answers.len();
-            if by_member {
-                let answers = &mut heard.answers;
-                answers.retain(|record| !private::leads(record, &private::is_private));
-            }
-            if heard.answers.len() < received {
-                heard.authentic = false;
-                heard.error = Some(ExtendedError::private());
+            if outside.by_member {
+                drop_private(&mut heard);
             }
             // The code is that of the last name (RFC 6604 §3).
             reply.rcode = heard.rcode;
             reply.authoritative &= heard.rcode != ResponseCode::ServFail;
             reply.origin = heard.origin;
             reply.error = heard.error;
-            let (answers, inside) = until_inside(heard.answers, target, zone);
+            let (answers, inside) = until_inside(heard.answers, outside.target, zone);
             reply.answers.extend(answers);
             let Some(inside) = inside else {
                 reply.authorities = heard.authorities;
                 return reply;
             };
-            // Of the mesh's own names upstream knows nothing.
-            let query = Query::query(convert::hickory_name(&inside), rtype.0.into());
-            let Some(ZoneAnswer {
-                reply: last,
-                outside,
-            }) = self.zone_reply(zone, &inside, &query, rtype)
-            else {
-                return reply;
-            };
-            reply.rcode = last.rcode;
-            reply.error = last.error;
-            reply.answers.extend(last.answers);
-            match outside {
-                Some(outside) => {
-                    target = outside.target;
-                    by_member |= outside.by_member;
+            match self.inside(zone, &mut reply, &inside, rtype) {
+                Some(next) => {
+                    let by_member = outside.by_member | next.by_member;
+                    outside = Outside { by_member, ..next };
                 }
-                None => {
-                    reply.authorities = last.authorities;
-                    return reply;
-                }
+                None => return reply,
             }
         }
-        let mut failed = Reply::empty(ResponseCode::ServFail);
-        failed.error = Some(ExtendedError::circle());
-        failed
+        failed(ExtendedError::circle())
     }
+
+    /// Goes on where what upstream said of `name` leads to a name of the mesh: of
+    /// those upstream knows nothing.
+    pub(super) async fn continue_inside(
+        &self,
+        request: &Request,
+        zone: &Zone,
+        mut reply: Reply,
+        name: DomainName,
+        rtype: RecordType,
+    ) -> Reply {
+        if rtype == RecordType::CNAME {
+            return reply;
+        }
+        let (answers, inside) = until_inside(std::mem::take(&mut reply.answers), name, zone);
+        reply.answers = answers;
+        let Some(inside) = inside else {
+            return reply;
+        };
+        // Upstream vouched for its own part, and not for what it lacked.
+        reply.authentic = false;
+        match self.inside(zone, &mut reply, &inside, rtype) {
+            Some(outside) => self.follow(request, zone, reply, outside, rtype).await,
+            None => reply,
+        }
+    }
+
+    /// Adds what the zone says of a name to a reply that leads to it, and tells
+    /// where that leads out again.
+    fn inside(
+        &self,
+        zone: &Zone,
+        reply: &mut Reply,
+        name: &DomainName,
+        rtype: RecordType,
+    ) -> Option<Outside> {
+        let query = Query::query(convert::hickory_name(name), rtype.0.into());
+        let ZoneAnswer {
+            reply: last,
+            outside,
+        } = self.zone_reply(zone, name, &query, rtype)?;
+        if last.rcode == ResponseCode::ServFail {
+            *reply = last;
+            reply.authoritative = false;
+            return None;
+        }
+        reply.rcode = last.rcode;
+        reply.error = last.error;
+        reply.authorities = last.authorities;
+        reply.answers.extend(last.answers);
+        outside
+    }
+}
+
+/// Takes addresses of local networks out.
+fn drop_private(heard: &mut Reply) {
+    let received = heard.answers.len();
+    let answers = &mut heard.answers;
+    answers.retain(|record| !private::leads(record, &private::is_private));
+    if heard.answers.len() < received {
+        heard.authentic = false;
+        heard.error = Some(ExtendedError::private());
+    }
+}
+
+fn failed(error: ExtendedError) -> Reply {
+    let mut failed = Reply::empty(ResponseCode::ServFail);
+    failed.error = Some(error);
+    failed
 }
 
 /// An upstream answer for `name` as far as it isn't about the mesh's names,

@@ -3,7 +3,7 @@
 #![allow(missing_docs, reason = "the names say it")]
 
 use hickory_server::proto::rr::{
-    Name, RData, Record,
+    Name, RData, Record, RecordType,
     rdata::{A, AAAA, CNAME, HINFO, MX, NS, NULL, PTR, SOA, SRV, TXT},
 };
 use innermesh_proto::zone::{self, Caa, DomainName, Rdata};
@@ -40,6 +40,8 @@ pub(super) fn rdata(data: &Rdata) -> RData {
             srv.port,
             hickory_name(&srv.target),
         )),
+        Rdata::Svcb(svcb) => wire(RecordType::SVCB, svcb.to_wire()),
+        Rdata::Https(svcb) => wire(RecordType::HTTPS, svcb.to_wire()),
         Rdata::Soa(soa) => RData::SOA(SOA::new(
             hickory_name(&soa.primary),
             hickory_name(&soa.mailbox),
@@ -58,10 +60,17 @@ fn wire_caa(caa: &Caa) -> RData {
     let Caa { flags, tag, value } = caa;
     // A tag has at most 15 octets.
     let length = u8::try_from(tag.len()).unwrap_or(u8::MAX);
-    let wire = [&[*flags, length], tag.as_bytes(), value].concat();
+    wire(
+        RecordType::CAA,
+        [&[*flags, length], tag.as_bytes(), value].concat(),
+    )
+}
+
+/// Data as its bytes: what the ledger took is served.
+fn wire(code: RecordType, bytes: Vec<u8>) -> RData {
     RData::Unknown {
-        code: hickory_server::proto::rr::RecordType::CAA,
-        rdata: NULL::with(wire),
+        code,
+        rdata: NULL::with(bytes),
     }
 }
 

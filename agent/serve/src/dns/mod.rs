@@ -8,14 +8,20 @@ mod convert;
 mod forward;
 mod other_server;
 mod private;
+mod question_free;
+mod received;
 mod relevant;
 mod reply;
+mod report;
 mod responder;
 mod scope;
 mod server;
 mod source;
 mod special;
+mod tcp;
+mod udp;
 mod upstream;
+mod zone_answer;
 
 pub use self::{
     other_server::{FORWARDED_PORT, OtherServer, PORT},

@@ -158,6 +158,10 @@ impl Reply {
         metadata.truncation = self.truncated;
         metadata.recursion_available = self.recursion_available;
         metadata.authentic_data = self.authentic;
+        // Nothing in the zone was checked or left unchecked (RFC 4035 §3.1.6).
+        if self.origin == Origin::Zone {
+            metadata.checking_disabled = false;
+        }
         metadata
     }
 

@@ -13,17 +13,16 @@ use std::{
 
 use arc_swap::ArcSwap;
 use hickory_server::{
-    net::{runtime::Time, xfer::Protocol},
+    net::xfer::Protocol,
     proto::{
-        op::{DnsRequest, DnsRequestOptions, Header, HeaderCounts, OpCode, Query, ResponseCode},
+        op::{DnsRequest, DnsRequestOptions, OpCode, Query, ResponseCode},
         rr::{DNSClass, Name, Record},
     },
-    server::{Request, RequestHandler, ResponseHandler, ResponseInfo},
-    zone_handler::MessageResponseBuilder,
+    server::Request,
 };
 use innermesh_proto::{
     id::resolver_v4,
-    zone::{Answer, DomainName, RecordType, Zone},
+    zone::{self, DomainName, RecordType, Zone},
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -31,14 +30,16 @@ use super::{
     cache::Key,
     convert,
     forward::Forwarder,
-    reply::{ExtendedError, Reply},
+    reply::Reply,
+    report::report,
     scope::AnswerScope,
     source::{Source, SourcePolicy},
     special::{Special, special},
     upstream::Question,
+    zone_answer::{ZoneAnswer, zone_answer},
 };
-use innermesh_control::dns::{Origin, QueryReport};
-use innermesh_host::{Clock, Mono, tasks::Tasks};
+use innermesh_control::dns::QueryReport;
+use innermesh_host::{Clock, tasks::Tasks};
 
 /// Types that are transactions or metadata and no data (RFC 6895 §3.1).
 const META_TYPES: std::ops::RangeInclusive<u16> = 128..=254;
@@ -91,20 +92,6 @@ impl Route {
             reached && our.port() == server.port()
         })
     }
-}
-
-/// What the zone says to a question.
-pub(super) struct ZoneAnswer {
-    pub reply: Reply,
-    /// Where an alias at its end leads out of the mesh.
-    pub outside: Option<Outside>,
-}
-
-/// A name elsewhere that an alias leads to.
-pub(super) struct Outside {
-    pub target: DomainName,
-    /// Whether a member that is no admin added one of the aliases.
-    pub by_member: bool,
 }
 
 impl Dns {
@@ -265,7 +252,11 @@ impl Dns {
         }
         match self.zone_reply(&view.zone, &name, query, rtype) {
             None if self.scope.get() == Some(&AnswerScope::Mesh) => refusal(),
-            None => self.other_reply(request, name, query, rtype).await,
+            None => {
+                let reply = self.other_reply(request, name.clone(), query, rtype).await;
+                self.continue_inside(request, &view.zone, reply, name, rtype)
+                    .await
+            }
             Some(ZoneAnswer {
                 reply,
                 outside: Some(target),
@@ -284,66 +275,10 @@ impl Dns {
         query: &Query,
         rtype: RecordType,
     ) -> Option<ZoneAnswer> {
-        let mut leads = None;
-        let empty = |rcode| {
-            let mut reply = Reply::empty(rcode);
-            reply.origin = Origin::Zone;
-            reply.authoritative = rcode != ResponseCode::ServFail;
-            reply
-        };
-        let reply = match zone.lookup(name, rtype) {
-            Answer::NotOurs => return None,
-            Answer::Records {
-                ttl_s,
-                data,
-                additional,
-            } => {
-                let mut reply = empty(ResponseCode::NoError);
-                reply.answers = data
-                    .iter()
-                    .map(|data| {
-                        Record::from_rdata(query.name().clone(), ttl_s, convert::rdata(data))
-                    })
-                    .collect();
-                self.rotate(&mut reply.answers);
-                reply.additionals = additional.iter().map(convert::record).collect();
-                reply
-            }
-            Answer::Alias {
-                records,
-                outside,
-                by_member,
-            } => {
-                leads = outside.map(|target| Outside { target, by_member });
-                let mut reply = empty(ResponseCode::NoError);
-                reply.answers = records.iter().map(convert::record).collect();
-                reply
-            }
-            Answer::NoData(soa) => {
-                let mut reply = empty(ResponseCode::NoError);
-                reply.authorities = vec![convert::record(soa)];
-                reply
-            }
-            Answer::NxDomain(_) if self.behind.get().is_some_and(|behind| behind()) => {
-                let mut reply = empty(ResponseCode::ServFail);
-                reply.error = Some(ExtendedError::behind());
-                reply
-            }
-            Answer::NxDomain(soa) => {
-                let mut reply = empty(ResponseCode::NXDomain);
-                reply.authorities = vec![convert::record(soa)];
-                reply
-            }
-            Answer::ServFail => {
-                let mut reply = empty(ResponseCode::ServFail);
-                reply.error = Some(ExtendedError::loading());
-                reply
-            }
-        };
-        Some(ZoneAnswer {
-            reply,
-            outside: leads,
-        })
+        let is_behind = || self.behind.get().is_some_and(|behind| behind());
+        let mut answer = zone_answer(zone, name, query, rtype, is_behind)?;
+        self.rotate(&mut answer.reply.answers, rtype);
+        Some(answer)
     }
 
     /// What is said to a name that isn't the mesh's.
@@ -356,7 +291,7 @@ impl Dns {
     ) -> Reply {
         let special = special(&name, rtype).filter(|rule| {
             // The names of a Windows domain may end in .local.
-            *rule != Special::NxDomain || !self.forwarder.has_rule(&name)
+            !matches!(rule, Special::NxDomain(_)) || !self.forwarder.has_rule(&name)
         });
         match special {
             Some(Special::Record(data)) => {
@@ -365,8 +300,8 @@ impl Dns {
                 reply.answers = vec![record];
                 return reply;
             }
-            Some(Special::NoData) => return Reply::empty(ResponseCode::NoError),
-            Some(Special::NxDomain) => return Reply::empty(ResponseCode::NXDomain),
+            Some(Special::NoData(soa)) => return negative(ResponseCode::NoError, &soa),
+            Some(Special::NxDomain(soa)) => return negative(ResponseCode::NXDomain, &soa),
             None => {}
         }
         // Nobody here is an authority for it, and recursion isn't wanted.
@@ -407,8 +342,13 @@ impl Dns {
     }
 
     /// Puts another record first each time: clients that take the first one
-    /// then share the instances of a service.
-    fn rotate(&self, records: &mut [Record]) {
+    /// then share the instances of a service. Aliases stay in front.
+    fn rotate(&self, answers: &mut [Record], rtype: RecordType) {
+        let is_data = |record: &Record| u16::from(record.record_type()) == rtype.0;
+        let first = answers.iter().position(is_data).unwrap_or(answers.len());
+        let Some(records) = answers.get_mut(first..) else {
+            return;
+        };
         if let turns @ 1.. = records.len() {
             records.rotate_left(self.turn.fetch_add(1, Ordering::Relaxed) % turns);
         }
@@ -422,62 +362,8 @@ fn refusal() -> Reply {
     refused
 }
 
-/// Carries a [`Dns`] into hickory's server.
-pub(super) struct Handler(pub Arc<Dns>);
-
-#[async_trait::async_trait]
-impl RequestHandler for Handler {
-    async fn handle_request<R: ResponseHandler, T: Time>(
-        &self,
-        request: &Request,
-        mut response: R,
-    ) -> ResponseInfo {
-        let mut reply = self.0.respond(request).await;
-        let metadata = reply.metadata(request);
-        let unsent = ResponseInfo::from(Header {
-            metadata,
-            counts: HeaderCounts::default(),
-        });
-        if reply.encode(request, request.protocol()).is_none() {
-            return unsent;
-        }
-        let edns = reply.edns(request);
-        let message = MessageResponseBuilder::new(&request.queries, edns.as_ref()).build(
-            reply.metadata(request),
-            &reply.answers,
-            &reply.authorities,
-            [],
-            &reply.additionals,
-        );
-        // A client that is gone is no fault of ours.
-        response.send_response(message).await.unwrap_or(unsent)
-    }
-}
-
-fn report(name: &DomainName, rtype: RecordType, reply: Reply, elapsed: Mono) -> QueryReport {
-    let lines = |records: &[Record]| records.iter().map(ToString::to_string).collect();
-    QueryReport {
-        name: name.to_string(),
-        rtype: rtype.to_string(),
-        rcode: mnemonic(reply.rcode),
-        origin: reply.origin,
-        answers: lines(&reply.answers),
-        authorities: lines(&reply.authorities),
-        additionals: lines(&reply.additionals),
-        error: reply.error.map(|error| error.text().to_string()),
-        elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
-    }
-}
-
-/// A response code as dig and everybody else write it.
-fn mnemonic(rcode: ResponseCode) -> String {
-    match rcode {
-        ResponseCode::NoError => "NOERROR".into(),
-        ResponseCode::FormErr => "FORMERR".into(),
-        ResponseCode::ServFail => "SERVFAIL".into(),
-        ResponseCode::NXDomain => "NXDOMAIN".into(),
-        ResponseCode::NotImp => "NOTIMP".into(),
-        ResponseCode::Refused => "REFUSED".into(),
-        other => format!("RCODE{}", u16::from(other)),
-    }
+fn negative(rcode: ResponseCode, soa: &zone::Record) -> Reply {
+    let mut reply = Reply::empty(rcode);
+    reply.authorities = vec![convert::record(soa)];
+    reply
 }

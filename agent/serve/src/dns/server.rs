@@ -1,28 +1,18 @@
-//! The sockets of the DNS service. UDP is hickory's server; TCP connections
-//! are accepted here, because hickory's take no cap.
+//! The sockets of the DNS service. None is hickory's: its TCP takes no cap, and
+//! its UDP can't choose where replies leave from.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
-use hickory_server::{Server, net::xfer::Protocol, proto::op::MessageType, server::Request};
 use innermesh_proto::limits;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::UdpSocket,
-    sync::{mpsc, watch},
-    task::AbortHandle,
-};
+use tokio::{sync::mpsc, task::AbortHandle};
 
-use super::responder::{Dns, Handler};
+use super::{responder::Dns, tcp::Tcp, udp};
 use innermesh_host::{
-    Clock, Host, Network, Presence, Stream,
+    Clock, DnsSocket, Host, Network, Presence,
     holder::Kind,
-    listen::{self, ListenError, Place, Room, Shares, Sources},
+    listen::{self, ListenError, Room, Shares, Sources},
     tasks::Tasks,
 };
-
-/// How long a TCP connection may be idle, and how long one message may take
-/// (RFC 7766 §6.2.3: some seconds).
-const TCP_IDLE: Duration = Duration::from_secs(10);
 
 /// What a person can set so that it listens elsewhere.
 const INSTEAD: &str = "set `dns.listen` in the config to another address or port";
@@ -32,8 +22,6 @@ pub struct DnsServer {
     dns: Arc<Dns>,
     addresses: Vec<SocketAddr>,
     serving: Vec<AbortHandle>,
-    /// Has UDP end: hickory's tasks let go of their sockets only when told.
-    stop: watch::Sender<bool>,
     /// Ends once nothing is served any more.
     ended: mpsc::Receiver<()>,
 }
@@ -58,7 +46,6 @@ impl DnsServer {
         let (sockets, listeners): (Vec<_>, Vec<_>) = bound?.into_iter().unzip();
         let addresses: Vec<SocketAddr> = listeners.iter().map(listen::Tcp::address).collect();
         let (alive, ended) = mpsc::channel(1);
-        let (stop, stopped) = watch::channel(false);
         let mut serving = Vec::new();
         for listener in listeners {
             let tcp = Tcp {
@@ -71,20 +58,18 @@ impl DnsServer {
                 tcp.serve(listener, room).await;
             }));
         }
-        let sockets: Vec<UdpSocket> = sockets.into_iter().flatten().collect();
-        if !sockets.is_empty() {
-            let handler = Handler(dns.clone());
-            host.tasks.spawn(async move {
+        for socket in sockets.into_iter().flatten() {
+            let (dns, clock, alive) = (dns.clone(), host.clock.clone(), alive.clone());
+            serving.push(host.tasks.spawn(async move {
                 let _alive = alive;
-                serve_udp(handler, sockets, stopped).await;
-            });
+                udp::serve(dns, clock, socket).await;
+            }));
         }
         dns.listens(&addresses);
         Ok(Self {
             dns,
             addresses,
             serving,
-            stop,
             ended,
         })
     }
@@ -102,28 +87,9 @@ impl DnsServer {
     }
 
     fn abort(&self) {
-        self.stop.send_replace(true);
         for serving in &self.serving {
             serving.abort();
         }
-    }
-}
-
-/// Answers on these sockets until told to stop; they are closed then.
-async fn serve_udp(handler: Handler, sockets: Vec<UdpSocket>, mut stop: watch::Receiver<bool>) {
-    let mut server = Server::new(handler);
-    for socket in sockets {
-        server.register_socket(socket);
-    }
-    let told = async move {
-        let _ = stop.wait_for(|stop| *stop).await;
-    };
-    let ended = tokio::select! {
-        ended = server.block_until_done() => ended,
-        () = told => server.shutdown_gracefully().await,
-    };
-    if let Err(error) = ended {
-        tracing::error!(%error, "DNS over UDP ended; restart the agent");
     }
 }
 
@@ -171,7 +137,7 @@ impl Surroundings {
     }
 }
 
-type Bound = (Option<UdpSocket>, listen::Tcp);
+type Bound = (Option<DnsSocket>, listen::Tcp);
 
 /// Binds UDP and TCP to one address; where any port will do, to the same one.
 fn bind(host: &Surroundings, wanted: SocketAddr, presence: Presence) -> Result<Bound, ListenError> {
@@ -201,72 +167,4 @@ fn bind_once(
     let sources = host.sources.clone();
     let tcp = listen::Tcp::bind(&*host.net, address, presence, sources, INSTEAD)?;
     Ok((udp, tcp))
-}
-
-#[derive(Clone)]
-struct Tcp {
-    dns: Arc<Dns>,
-    clock: Arc<dyn Clock>,
-}
-
-impl Tcp {
-    async fn serve(self, listener: listen::Tcp, room: Arc<Room>) {
-        let clock = self.clock.clone();
-        let answer =
-            move |(stream, source): (Box<dyn Stream>, SocketAddr), _, place: Arc<Place>| {
-                let tcp = self.clone();
-                async move {
-                    if let Err(error) = tcp.converse(stream, source, &place).await {
-                        tracing::debug!(%source, %error, "DNS over TCP ended");
-                    }
-                }
-            };
-        listen::serve("DNS over TCP", listener, room, clock, answer).await;
-    }
-
-    /// Answers one question after the other (RFC 7766), until the client
-    /// closes, is idle, or sends what is no question.
-    async fn converse(
-        &self,
-        mut stream: Box<dyn Stream>,
-        source: SocketAddr,
-        place: &Arc<Place>,
-    ) -> io::Result<()> {
-        while let Some(question) = self.in_time(read_message(&mut *stream)).await? {
-            let request =
-                Request::from_bytes(question, source, Protocol::Tcp).map_err(io::Error::other)?;
-            if request.metadata.message_type == MessageType::Response {
-                return Ok(());
-            }
-            let working = place.working();
-            let mut reply = self.dns.respond(&request).await;
-            drop(working);
-            let Some(answer) = reply.encode(&request, Protocol::Tcp) else {
-                return Ok(());
-            };
-            let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
-            let framed = [&length.to_be_bytes()[..], &answer].concat();
-            self.in_time(stream.write_all(&framed)).await?;
-        }
-        Ok(())
-    }
-
-    async fn in_time<T>(&self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-        tokio::select! {
-            done = work => done,
-            () = self.clock.sleep(TCP_IDLE) => Err(io::ErrorKind::TimedOut.into()),
-        }
-    }
-}
-
-/// The next message; `None` where the client has closed.
-async fn read_message(stream: &mut dyn Stream) -> io::Result<Option<Vec<u8>>> {
-    let length = match stream.read_u16().await {
-        Ok(length) => length,
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut message = vec![0; length.into()];
-    stream.read_exact(&mut message).await?;
-    Ok(Some(message))
 }

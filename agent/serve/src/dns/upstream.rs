@@ -17,7 +17,6 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use hickory_server::{
     net::{
         DnsHandle, NetError,
-        runtime::TokioRuntimeProvider,
         tcp::TcpClientStream,
         udp::UdpClientStream,
         xfer::{DnsRequestSender, FirstAnswer},
@@ -29,7 +28,7 @@ use hickory_server::{
 };
 use innermesh_proto::limits;
 
-use super::relevant;
+use super::{question_free::Provider, relevant};
 use innermesh_host::{Clock, Mono};
 
 /// How long all servers together have. A stub resolver asks again after 5 s.
@@ -41,6 +40,9 @@ const CHECK: Duration = Duration::from_millis(800);
 /// For how long a server that changes the case of names is asked without
 /// mixing it.
 const FOLDS: Duration = Duration::from_secs(3600);
+/// For how long a server from before EDNS is asked without, where no signatures
+/// are wanted: a forged answer must not take them away.
+const PLAIN: Duration = Duration::from_secs(300);
 
 /// What is asked of upstream.
 #[derive(Clone, Debug)]
@@ -82,16 +84,40 @@ pub(super) enum ExchangeError {
     Referral,
     #[error("its answer is about other names")]
     OtherNames,
+    #[error("the name's aliases lead in a circle")]
+    Circle,
 }
 
 /// Asks, and remembers who answered.
 #[derive(Default)]
 pub(super) struct Upstream {
-    provider: TokioRuntimeProvider,
+    provider: Provider,
     /// Place in the list of the server that answered last.
     preferred: AtomicUsize,
     /// Servers that change the case of names, and until when that counts.
-    folding: Mutex<BTreeMap<SocketAddr, Mono>>,
+    folding: Ways,
+    /// Servers that know no EDNS, and until when that counts.
+    plain: Ways,
+}
+
+/// What is known of servers, and until when.
+#[derive(Default)]
+struct Ways(Mutex<BTreeMap<SocketAddr, Mono>>);
+
+impl Ways {
+    fn has(&self, server: SocketAddr, now: Mono) -> bool {
+        let mut all = self.lock();
+        all.retain(|_, until| now < *until);
+        all.contains_key(&server)
+    }
+
+    fn note(&self, server: SocketAddr, until: Mono) {
+        self.lock().insert(server, until);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Mono>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// How a question is asked.
@@ -152,17 +178,18 @@ impl Upstream {
         server: SocketAddr,
         question: &Question,
     ) -> Result<Message, ExchangeError> {
-        let mut response = self.checked(clock, server, question, true).await?;
-        // A server from before EDNS (RFC 6891 §7).
-        if matches!(
-            response.response_code,
-            ResponseCode::FormErr | ResponseCode::NotImp | ResponseCode::BADVERS
-        ) {
-            response = self.checked(clock, server, question, false).await?;
-        }
-        if response.truncation {
-            response = self.tcp(server, question, DEADLINE).await?;
-        }
+        let is_plain = !question.dnssec_ok && self.plain.has(server, clock.now());
+        let response = match self.answer(clock, server, question, !is_plain).await? {
+            response if is_plain || understands_edns(&response) => response,
+            // A server from before EDNS (RFC 6891 §7).
+            _ => {
+                let response = self.answer(clock, server, question, false).await?;
+                if understands_edns(&response) {
+                    self.plain.note(server, clock.now() + PLAIN);
+                }
+                response
+            }
+        };
         let mut message = response.into_message();
         if message.queries != [question.query.clone()] {
             return Err(ExchangeError::OtherQuestion);
@@ -180,10 +207,28 @@ impl Upstream {
         if referral {
             return Err(ExchangeError::Referral);
         }
+        if relevant::is_circle(&message.answers, question.query.name()) {
+            return Err(ExchangeError::Circle);
+        }
         if !relevant::keep(&mut message, question) {
             return Err(ExchangeError::OtherNames);
         }
         Ok(message)
+    }
+
+    /// An answer by UDP, or where that was cut, by TCP.
+    async fn answer(
+        &self,
+        clock: &dyn Clock,
+        server: SocketAddr,
+        question: &Question,
+        edns: bool,
+    ) -> Result<DnsResponse, NetError> {
+        let response = self.checked(clock, server, question, edns).await?;
+        if response.truncation {
+            return self.tcp(server, question, edns, DEADLINE).await;
+        }
+        Ok(response)
     }
 
     /// An answer by UDP in the case in which it was asked for. One in another
@@ -197,13 +242,13 @@ impl Upstream {
         question: &Question,
         edns: bool,
     ) -> Result<DnsResponse, NetError> {
-        let mixed = !self.folds(server, clock.now());
+        let mixed = !self.folding.has(server, clock.now());
         let way = Way { edns, mixed };
         match self.udp(server, question, way).await {
             Err(NetError::QueryCaseMismatch) => {}
             other => return other,
         }
-        if let Ok(response) = self.tcp(server, question, CHECK).await {
+        if let Ok(response) = self.tcp(server, question, edns, CHECK).await {
             return Ok(response);
         }
         match self.udp(server, question, way).await {
@@ -211,19 +256,9 @@ impl Upstream {
             other => return other,
         }
         tracing::debug!(%server, "the name server changes the case of names");
-        self.folding().insert(server, clock.now() + FOLDS);
+        self.folding.note(server, clock.now() + FOLDS);
         let way = Way { edns, mixed: false };
         self.udp(server, question, way).await
-    }
-
-    fn folds(&self, server: SocketAddr, now: Mono) -> bool {
-        let mut folding = self.folding();
-        folding.retain(|_, until| now < *until);
-        folding.contains_key(&server)
-    }
-
-    fn folding(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Mono>> {
-        self.folding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn udp(
@@ -246,16 +281,22 @@ impl Upstream {
         &self,
         server: SocketAddr,
         question: &Question,
+        edns: bool,
         patience: Duration,
     ) -> Result<DnsResponse, NetError> {
         let provider = self.provider.clone();
         let exchange = TcpClientStream::exchange(server, None, patience, None, provider).await?;
-        let way = Way {
-            edns: true,
-            mixed: false,
-        };
+        let way = Way { edns, mixed: false };
         exchange.send(request(question, way)).first_answer().await
     }
+}
+
+/// Whether an answer to a question with EDNS was one to the question.
+fn understands_edns(response: &DnsResponse) -> bool {
+    !matches!(
+        response.response_code,
+        ResponseCode::FormErr | ResponseCode::NotImp | ResponseCode::BADVERS
+    )
 }
 
 fn request(question: &Question, way: Way) -> DnsRequest {

@@ -1,0 +1,160 @@
+//! What comes in: a question, or what is none, which is answered with FORMERR
+//! where that can't start a conversation of two servers.
+
+use std::net::SocketAddr;
+
+use hickory_server::{net::xfer::Protocol, server::Request};
+use innermesh_proto::limits;
+
+const HEADER: usize = 12;
+/// The highest bit of the third byte: a response.
+const QR: u8 = 0x80;
+/// In the same byte, what a response repeats: the operation, and whether
+/// recursion is desired.
+const REPEATED: u8 = 0x79;
+const FORMERR: u8 = 1;
+const OPT: u16 = 41;
+
+/// What came in.
+pub(super) enum Received {
+    Question(Request),
+    /// With its whole answer.
+    Malformed(Vec<u8>),
+    /// A response, or no message of DNS: nobody is answered.
+    Nothing,
+}
+
+impl Received {
+    pub fn read(bytes: &[u8], source: SocketAddr, protocol: Protocol) -> Self {
+        let header = bytes.first_chunk::<HEADER>();
+        let Some(header) = header.filter(|header| header[2] & QR == 0) else {
+            return Self::Nothing;
+        };
+        match Request::from_bytes(bytes.to_vec(), source, protocol) {
+            Ok(request) => Self::Question(request),
+            Err(_) => Self::Malformed(form_error(header, bytes)),
+        }
+    }
+}
+
+/// FORMERR without the question, which may be what is malformed; with an OPT
+/// record where there is one (RFC 6891 §6.1.1).
+fn form_error(header: &[u8; HEADER], bytes: &[u8]) -> Vec<u8> {
+    let [id, low, flags, ..] = *header;
+    let mut reply = vec![id, low, QR | flags & REPEATED, FORMERR];
+    let has_opt = has_opt(bytes).unwrap_or(false);
+    reply.extend([0, 0, 0, 0, 0, 0, 0, u8::from(has_opt)]);
+    if has_opt {
+        let [high, low] = limits::DNS_UDP_BYTES.to_be_bytes();
+        reply.extend([0, 0, OPT as u8, high, low, 0, 0, 0, 0, 0, 0]);
+    }
+    reply
+}
+
+/// Whether a message has an OPT record, as far as it can be read.
+fn has_opt(bytes: &[u8]) -> Option<bool> {
+    let (header, mut rest) = bytes.split_first_chunk::<HEADER>()?;
+    let (counts, _) = header.get(4..)?.as_chunks::<2>();
+    let mut counts = counts.iter().map(|count| u16::from_be_bytes(*count));
+    for _ in 0..counts.next()? {
+        rest = after_name(rest)?.get(4..)?;
+    }
+    for _ in 0..counts.map(u32::from).sum::<u32>() {
+        rest = after_name(rest)?;
+        let (fixed, data) = rest.split_first_chunk::<10>()?;
+        if u16::from_be_bytes([fixed[0], fixed[1]]) == OPT {
+            return Some(true);
+        }
+        rest = data.get(usize::from(u16::from_be_bytes([fixed[8], fixed[9]]))..)?;
+    }
+    Some(false)
+}
+
+fn after_name(mut bytes: &[u8]) -> Option<&[u8]> {
+    loop {
+        let (length, rest) = bytes.split_first()?;
+        match length {
+            0 => return Some(rest),
+            // A pointer ends a name (RFC 1035 §4.1.4).
+            0xc0.. => return rest.get(1..),
+            length => bytes = rest.get(usize::from(*length)..)?,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: &[u8] = b"\x01a\x03lab\x08internal\0";
+    const OPT_RECORD: [u8; 11] = [0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 0];
+
+    fn message(counts: [u8; 4], body: &[&[u8]]) -> Vec<u8> {
+        let [questions, answers, authorities, additionals] = counts;
+        let header = [
+            7,
+            9,
+            1,
+            0,
+            0,
+            questions,
+            0,
+            answers,
+            0,
+            authorities,
+            0,
+            additionals,
+        ];
+        [&header[..], &body.concat()].concat()
+    }
+
+    fn read(bytes: &[u8]) -> Received {
+        Received::read(bytes, ([127, 0, 0, 1], 5353).into(), Protocol::Udp)
+    }
+
+    fn reply(bytes: &[u8]) -> Vec<u8> {
+        match read(bytes) {
+            Received::Malformed(reply) => reply,
+            Received::Question(_) => panic!("a question"),
+            Received::Nothing => panic!("nothing"),
+        }
+    }
+
+    #[test]
+    fn what_is_malformed_is_answered_with_formerr_and_with_opt_if_it_had_one() {
+        let question: &[u8] = &[0, 1, 0, 1];
+        let two = message([1, 0, 0, 2], &[NAME, question, &OPT_RECORD, &OPT_RECORD]);
+        let with = reply(&two);
+        assert_eq!(with[..12], [7, 9, 0x81, 1, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(with[12..], [0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
+        // The OPT record itself may be what is cut.
+        let cut = message([1, 0, 0, 1], &[NAME, question, &OPT_RECORD[..10], &[9]]);
+        assert_eq!(reply(&cut).len(), 12 + 11);
+        let without = message([2, 0, 0, 0], &[NAME, question]);
+        assert_eq!(reply(&without), [7, 9, 0x81, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn responses_and_fragments_of_a_header_are_never_answered() {
+        let mut response = message([1, 0, 0, 0], &[]);
+        response[2] |= QR;
+        assert!(matches!(read(&response), Received::Nothing));
+        assert!(matches!(read(&[7, 9, 1]), Received::Nothing));
+        let good = message([1, 0, 0, 0], &[NAME, &[0, 1, 0, 1]]);
+        assert!(matches!(read(&good), Received::Question(_)));
+    }
+
+    #[test]
+    fn whatever_is_damaged_is_answered_with_its_id_or_not_at_all() {
+        let good = message([1, 0, 0, 1], &[NAME, &[0, 1, 0, 1], &OPT_RECORD]);
+        for end in 0..good.len() {
+            for (at, with) in (0..end).flat_map(|at| [0, 1, 63, 192, 255].map(|with| (at, with))) {
+                let mut bytes = good[..end].to_vec();
+                bytes[at] = with;
+                if let Received::Malformed(reply) = read(&bytes) {
+                    assert_eq!(reply[..2], bytes[..2]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! DNS over TCP: answers as they come (RFC 7766 §6.2.1.1). A program of its own:
+//! questions that wait take ports at random, which other tests count on.
+
+#[allow(dead_code, reason = "the tests of dns use the rest")]
+#[path = "dns/bench.rs"]
+mod bench;
+
+use std::net::SocketAddr;
+
+use innermesh_proto::limits;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UdpSocket},
+};
+
+use bench::{Bench, input};
+
+const INSIDE: &[u8] = b"\x01a\x03lab\x08internal\0";
+
+fn question(id: u8, name: &[u8]) -> Vec<u8> {
+    let header = [0, id, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    let message = [&header[..], name, &[0, 1, 0, 1]].concat();
+    let length = u16::try_from(message.len()).unwrap();
+    [&length.to_be_bytes()[..], &message].concat()
+}
+
+fn outside(number: usize) -> Vec<u8> {
+    let label = format!("n{number}");
+    let length = u8::try_from(label.len()).unwrap();
+    [&[length], label.as_bytes(), b"\x07outside\x03org\0"].concat()
+}
+
+/// The id and the code of the next answer.
+async fn answer(stream: &mut TcpStream) -> (u8, u8) {
+    let length = stream.read_u16().await.unwrap();
+    let mut message = vec![0; length.into()];
+    stream.read_exact(&mut message).await.unwrap();
+    (message[1], message[3] & 0xf)
+}
+
+/// A name server that is asked and says nothing.
+async fn silent() -> (UdpSocket, SocketAddr) {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_name_keeps_no_other_on_the_same_connection_waiting() {
+    let bench = Bench::start(&input("lab.internal"));
+    let (_silent, upstream) = silent().await;
+    bench.dns.set_upstreams(&[upstream], &[]);
+    let mut stream = TcpStream::connect(bench.address()).await.unwrap();
+    let both = [question(1, &outside(0)), question(2, INSIDE)].concat();
+    stream.write_all(&both).await.unwrap();
+    assert_eq!(answer(&mut stream).await, (2, 0));
+    // The slow one fails in the end, on the same connection.
+    assert_eq!(answer(&mut stream).await, (1, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_has_so_many_questions_open_and_no_more() {
+    let bench = Bench::start(&input("lab.internal"));
+    let (silent, upstream) = silent().await;
+    bench.dns.set_upstreams(&[upstream], &[]);
+    let mut stream = TcpStream::connect(bench.address()).await.unwrap();
+    let slow: Vec<Vec<u8>> = (0..limits::DNS_TCP_PENDING)
+        .map(|number| question(1, &outside(number)))
+        .collect();
+    stream.write_all(&slow.concat()).await.unwrap();
+    stream.write_all(&question(2, INSIDE)).await.unwrap();
+    let mut buffer = [0; 512];
+    for _ in 0..limits::DNS_TCP_PENDING {
+        silent.recv(&mut buffer).await.unwrap();
+    }
+    // The next is read when one of them is answered, and not before.
+    let (first, _) = answer(&mut stream).await;
+    assert_eq!(first, 1);
+    let mut later = Vec::new();
+    for _ in 0..limits::DNS_TCP_PENDING {
+        later.push(answer(&mut stream).await.0);
+    }
+    assert_eq!(later.iter().filter(|id| **id == 2).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_has_said_all_gets_the_answers_that_it_waits_for() {
+    let bench = Bench::start(&input("lab.internal"));
+    let (_silent, upstream) = silent().await;
+    bench.dns.set_upstreams(&[upstream], &[]);
+    let mut stream = TcpStream::connect(bench.address()).await.unwrap();
+    let message = question(1, &outside(0));
+    let (front, back) = message.split_at(9);
+    // In two pieces, and with another question in the second.
+    stream.write_all(front).await.unwrap();
+    stream.flush().await.unwrap();
+    let rest = [back, &question(2, INSIDE)].concat();
+    stream.write_all(&rest).await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert_eq!(answer(&mut stream).await, (2, 0));
+    assert_eq!(answer(&mut stream).await, (1, 2));
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.is_empty());
+}
