@@ -28,7 +28,7 @@ use crate::{
     host::{Host, Presence, keys::NodeKey, within},
     ledger::{Ledger, LedgerError, Stored, file::FileError},
     listen::{Class, Sources},
-    node::{build_error::BuildError, config::AgentConfig},
+    node::{build_error::BuildError, config::AgentConfig, shared::zone_serial::ZoneSerial},
     tunnel::BackendChoice,
 };
 
@@ -175,15 +175,17 @@ struct Meanwhile {
 
 impl Meanwhile {
     async fn serve(host: &Host, config: &AgentConfig, genesis: &State) -> Self {
+        let serial = ZoneSerial::load(host).await.next();
         let zone = Arc::new(Zone::build(&ZoneInput {
             domain: genesis.domain.clone(),
             ipv4: genesis.ipv4,
             ula: genesis.mesh.ula(),
-            version: 0,
+            serial,
             loading: true,
             nodes: BTreeMap::new(),
             services: BTreeMap::new(),
             records: BTreeMap::new(),
+            ttls: BTreeMap::new(),
             member_aliases: BTreeSet::new(),
         }));
         let first = zone.clone();

@@ -13,7 +13,6 @@ use innermesh_proto::{
     ledger::{State, state::Member},
     rpc::method,
     view::MeshView,
-    zone::Zone,
 };
 use tokio::sync::watch;
 
@@ -41,6 +40,8 @@ use crate::{
             hold_set::HoldSet,
             invites::Invites,
             own_key::OwnKey,
+            zone::zone_of,
+            zone_serial::ZoneSerial,
         },
     },
     quic::{Settings, Transport},
@@ -61,6 +62,7 @@ pub(super) struct Opened {
     pub holds: Arc<HoldSet>,
     pub invites: Arc<Invites>,
     pub certs: ProgramCerts,
+    pub serial: ZoneSerial,
     /// The newest ledger stamp, for TLS.
     pub stamp_ms: Arc<AtomicU64>,
 }
@@ -121,7 +123,8 @@ pub(super) async fn open(
     );
     let view = Arc::new(view::first_view(me, &ledger, &gossip, host.clock.now()));
     holds.note(&view.held);
-    let dns = open_dns(&host, &config, &ledger, &view);
+    let serial = ZoneSerial::load(&host).await;
+    let dns = open_dns(&host, &config, &ledger, (&view, serial.next()));
     let node = Handles {
         config: Arc::new(config),
         host,
@@ -144,6 +147,7 @@ pub(super) async fn open(
         holds,
         invites,
         certs,
+        serial,
         stamp_ms,
     })
 }
@@ -272,13 +276,18 @@ async fn open_gossip(
     started.map_err(|error| BuildError::Io(folder(host), error))
 }
 
-fn open_dns(host: &Host, config: &AgentConfig, ledger: &Ledger, first: &Arc<MeshView>) -> Arc<Dns> {
+fn open_dns(
+    host: &Host,
+    config: &AgentConfig,
+    ledger: &Ledger,
+    (first, serial): (&Arc<MeshView>, u32),
+) -> Arc<Dns> {
     let state = ledger.state();
     let first = first.clone();
     let dns = Arc::new(Dns::new(
         host.clock.clone(),
         host.tasks.clone(),
-        move || Zone::build(&first.zone_input()),
+        move || zone_of(&first, serial),
         state.ipv4,
         state.mesh.ula(),
     ));

@@ -99,6 +99,7 @@ impl Parts {
             holds,
             invites,
             certs,
+            serial,
             stamp_ms,
         } = opened;
         let addresses = Addresses::new(&node, dns.clone());
@@ -107,6 +108,7 @@ impl Parts {
             dns: dns.clone(),
             addresses: addresses.clone(),
             enforced: Arc::new(Enforced::default()),
+            serial,
             local_sources: node.config.local_sources.clone(),
         };
         let announcer = Announcer {

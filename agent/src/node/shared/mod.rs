@@ -15,3 +15,4 @@ pub mod refusals;
 pub mod revocation_lists;
 pub mod tunnel_progress;
 pub mod zone;
+pub mod zone_serial;

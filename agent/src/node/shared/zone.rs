@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use innermesh_proto::{view::MeshView, zone::Zone};
+use innermesh_proto::{
+    view::MeshView,
+    zone::{Zone, ZoneInput},
+};
 use ipnet::IpNet;
 use tokio::sync::watch;
 
 use crate::{
     dns::{Dns, MemberSources, Served},
-    node::shared::{addresses::Addresses, enforced::Enforced},
+    node::shared::{addresses::Addresses, enforced::Enforced, zone_serial::ZoneSerial},
 };
 
 /// Publishes the zone. Clones are the same.
@@ -18,6 +21,7 @@ pub(crate) struct ZonePublisher {
     pub dns: Arc<Dns>,
     pub addresses: Addresses,
     pub enforced: Arc<Enforced>,
+    pub serial: ZoneSerial,
     /// Networks that count as this host.
     pub local_sources: Vec<IpNet>,
 }
@@ -31,8 +35,9 @@ impl ZonePublisher {
         own.extend(self.addresses.resolvers());
         let mut local = self.local_sources.clone();
         local.extend(self.enforced.containers());
+        let serial = self.serial.next();
         self.dns.publish(move || Served {
-            zone: Arc::new(Zone::build(&view.zone_input())),
+            zone: Arc::new(zone_of(&view, serial)),
             sources: Arc::new(MemberSources {
                 own,
                 members: view.member_addresses(),
@@ -40,4 +45,12 @@ impl ZonePublisher {
             }),
         });
     }
+}
+
+/// The zone of a view.
+pub(crate) fn zone_of(view: &MeshView, serial: u32) -> Zone {
+    Zone::build(&ZoneInput {
+        serial,
+        ..view.zone_input()
+    })
 }
