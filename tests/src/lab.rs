@@ -353,12 +353,16 @@ impl Host {
     /// # Panics
     /// When the file can't be written.
     pub fn use_resolver(&self, server: IpAddr) {
+        self.write_resolv_conf(&format!("nameserver {server}\n"));
+    }
+
+    /// Has this stand in the host's resolv.conf.
+    ///
+    /// # Panics
+    /// When the file can't be written.
+    pub fn write_resolv_conf(&self, text: &str) {
         // Written in place: the file is bound over /etc/resolv.conf.
-        fs::write(
-            self.directory.join("resolv.conf"),
-            format!("nameserver {server}\n"),
-        )
-        .expect("a file of the laboratory");
+        fs::write(self.directory.join("resolv.conf"), text).expect("a file of the laboratory");
     }
 
     /// A UDP socket of this host that talks to `server`.

@@ -1,8 +1,18 @@
 //! `agent dns`.
 
-use super::{Context, dns_setup, failure::Failure, output::Output};
+use std::path::PathBuf;
+
+use innermesh_proto::zone::DomainName;
+
+use super::{
+    Context, dns_setup,
+    failure::{FAILED, Failure},
+    output::Output,
+    zone_file,
+};
 use crate::control::{
-    dns::{DnsQueryRequest, DnsZoneRequest, QueryReport},
+    Client,
+    dns::{DnsQueryRequest, DnsZoneRequest, QueryReport, ZoneText},
     node::StatusRequest,
 };
 
@@ -21,21 +31,35 @@ pub enum Command {
 }
 
 /// Query the agent's resolver.
+///
+/// Ends with exit code 1 where the answer is an error such as NXDOMAIN or
+/// SERVFAIL; that there is nothing of this type is none.
 #[derive(Debug, clap::Args)]
 pub struct QueryArguments {
-    /// A name; one without a dot is taken as one of the mesh.
+    /// Name, or address whose name is looked up.
+    ///
+    /// A name without a dot is one of the mesh.
     #[arg(value_name = "NAME")]
     name: String,
-    /// The record type.
-    #[arg(default_value = "A", value_name = "TYPE")]
-    rtype: String,
+    /// Record type [default: A; PTR for an address].
+    #[arg(value_name = "TYPE")]
+    rtype: Option<String>,
     #[command(flatten)]
     output: Output,
 }
 
-/// Print all names of the mesh as a zone file.
+/// Print the mesh's names as zone files.
+///
+/// There are several zones: the mesh's domain, and those in which its addresses
+/// are looked up.
 #[derive(Debug, clap::Args)]
 pub struct ZoneArguments {
+    /// Print this zone only, such as in.example.org.
+    #[arg(long, value_name = "NAME", conflicts_with = "out")]
+    zone: Option<String>,
+    /// Write each zone to a file NAME.zone in this folder.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     #[command(flatten)]
     output: Output,
 }
@@ -47,26 +71,48 @@ pub async fn run(command: &Command, context: &Context) -> Result<(), Failure> {
         Command::Restore(arguments) => dns_setup::restore(arguments, context).await,
         Command::ApplyLeft => dns_setup::apply_left().await,
         Command::Release => dns_setup::release(context).await,
-        Command::Query(arguments) => {
-            let name = if arguments.name.contains('.') {
-                arguments.name.clone()
-            } else {
-                format!(
-                    "{}.{}",
-                    arguments.name,
-                    client.ask(&StatusRequest {}).await?.domain
-                )
-            };
-            let rtype = arguments.rtype.clone();
-            let request = DnsQueryRequest { name, rtype };
-            let report = client.ask(&request).await?;
-            arguments.output.print(&report, || text(&report))
-        }
-        Command::Zone(arguments) => {
-            let zone = client.ask(&DnsZoneRequest {}).await?;
-            arguments.output.print(&zone, || zone.zone.clone())
-        }
+        Command::Query(arguments) => query(arguments, &client).await,
+        Command::Zone(arguments) => zone(arguments, &client).await,
     }
+}
+
+async fn query(arguments: &QueryArguments, client: &Client) -> Result<(), Failure> {
+    let typed = arguments.name.as_str();
+    let (name, usual) = match typed.parse() {
+        Ok(address) => (DomainName::reverse(address).to_string(), "PTR"),
+        Err(_) if typed.contains('.') => (typed.to_owned(), "A"),
+        Err(_) => {
+            let domain = client.ask(&StatusRequest {}).await?.domain;
+            (format!("{typed}.{domain}"), "A")
+        }
+    };
+    let rtype = arguments.rtype.as_deref().unwrap_or(usual).to_owned();
+    let report = client.ask(&DnsQueryRequest { name, rtype }).await?;
+    arguments.output.print(&report, || text(&report))?;
+    if report.rcode == "NOERROR" {
+        Ok(())
+    } else {
+        Err(Failure::silent(FAILED))
+    }
+}
+
+async fn zone(arguments: &ZoneArguments, client: &Client) -> Result<(), Failure> {
+    let all = client.ask(&DnsZoneRequest {}).await?;
+    if let Some(name) = &arguments.zone {
+        let zone = zone_file::of(&all.zone, name).map_err(Failure::failed)?;
+        let zone = ZoneText { zone };
+        return arguments.output.print(&zone, || zone.zone.clone());
+    }
+    let Some(folder) = &arguments.out else {
+        return arguments.output.print(&all, || all.zone.clone());
+    };
+    let written = zone_file::write(&all.zone, folder).map_err(Failure::failed)?;
+    arguments.output.print(&written, || {
+        let lines = written.iter();
+        lines
+            .map(|file| format!("{} is in {}\n", file.zone, file.file.display()))
+            .collect()
+    })
 }
 
 fn text(report: &QueryReport) -> String {

@@ -49,6 +49,7 @@ mod status;
 mod terminal;
 mod tunnel;
 mod wait;
+mod zone_file;
 
 use std::{
     ffi::{OsStr, OsString},
