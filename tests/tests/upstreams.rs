@@ -130,9 +130,10 @@ fn a_public_alias_to_a_name_of_the_mesh_resolves_inside_whichever_server_has_it(
             "{name}: {gone}"
         );
         if name == "named" {
+            // It gives up by itself, and that is told.
             let round = whole(&alpha, &["round.example.org", "A"]);
             assert!(
-                round.contains("status: SERVFAIL") && round.contains("circle"),
+                round.contains("status: SERVFAIL") && round.contains("EDE: 22"),
                 "{round}"
             );
         }
@@ -183,5 +184,10 @@ fn a_name_server_behind_an_interface_s_name_is_asked() {
         lab.hosts[1].ipv4
     );
     lab.hosts[0].write_resolv_conf(&text);
-    alpha.wait_answer(&["www.example.org", "A"], &["203.0.113.7"]);
+    // dig can't read such a file at all, so the agent is asked on its own line.
+    wait_for("the name server", PATIENCE, || {
+        let query = alpha.cli(&["dns", "query", "www.example.org"]);
+        let answer = query.result()?;
+        answer.contains("203.0.113.7").then_some(()).ok_or(answer)
+    });
 }

@@ -158,7 +158,7 @@ impl AgentControl {
             RecordsRequest::List(it) => {
                 answer(it, |_| ready(Ok(records::list(node, &self.dns)))).await
             }
-            RecordsRequest::Add(it) => answer(it, |it| records::add(node, &self.dns, it)).await,
+            RecordsRequest::Add(it) => answer(it, |it| records::add(node, it)).await,
             RecordsRequest::Rm(it) => {
                 answer(it, async |it| done(records::rm(node, it)).await).await
             }

@@ -1,12 +1,15 @@
 //! Users' DNS records: written to the ledger, from which every node's zone is
 //! made.
 
+use std::{sync::Arc, time::Duration};
+
 use innermesh_proto::{
     ledger::{
         Content, Refusal, State,
         record::{RecordData, UserRecord},
         request::{AddRecord, RemoveRecord, RemoveRecords},
     },
+    view::MeshView,
     zone::{DomainName, RecordType, TTL_S},
 };
 
@@ -15,10 +18,15 @@ use crate::control::{
     records::{RecordAddRequest, RecordRmRequest, RecordRow},
 };
 use crate::dns::Dns;
+use crate::host::within;
 use crate::node::shared::{
     handles::Handles,
     refusals::{decide, invalid, refused},
+    zone::zone_of,
 };
+
+/// How long a view may take to follow the ledger.
+const FOLLOWS: Duration = Duration::from_secs(3);
 
 /// All of them, by name.
 pub fn list(node: &Handles, dns: &Dns) -> Vec<RecordRow> {
@@ -44,11 +52,7 @@ pub fn list(node: &Handles, dns: &Dns) -> Vec<RecordRow> {
 ///
 /// # Errors
 /// What is wrong with it, or why the mesh refuses it.
-pub async fn add(
-    node: &Handles,
-    dns: &Dns,
-    record: RecordAddRequest,
-) -> Result<RecordRow, ControlError> {
+pub async fn add(node: &Handles, record: RecordAddRequest) -> Result<RecordRow, ControlError> {
     let rtype: RecordType = record.rtype.parse().map_err(invalid)?;
     let add = AddRecord {
         name: record.name.parse::<DomainName>().map_err(invalid)?,
@@ -76,9 +80,16 @@ pub async fn add(
     // Who had added the same before is its owner.
     let owner = held.iter().find(|held| held.data == data);
     let owner = owner.map_or(node.me, |held| held.owner);
+    let owner = state.name_of(owner);
+    // The zone follows the ledger a moment later.
+    let mut views = node.view.subscribe();
+    let is_seen = |view: &Arc<MeshView>| view.ledger.position.index >= state.position.index;
+    let seen = views.wait_for(is_seen);
+    let _ = within(&*node.host.clock, FOLLOWS, seen).await;
+    let view = node.view.borrow().clone();
     Ok(RecordRow {
-        owner: state.name_of(owner),
-        answered: dns.zone().holds(&name, &data.rdata()),
+        owner,
+        answered: zone_of(&view, 0).holds(&name, &data.rdata()),
         ..row
     })
 }
