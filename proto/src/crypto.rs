@@ -146,6 +146,8 @@ pub enum Purpose {
     Asking,
     /// Gives or takes a member's role, by the root.
     Role,
+    /// What a CA node answers to a request that another node brought.
+    Answer,
 }
 
 impl Purpose {
@@ -162,6 +164,7 @@ impl Purpose {
             Self::Recovery => b"innermesh recovery v1\0",
             Self::Asking => b"innermesh asking v1\0",
             Self::Role => b"innermesh role v1\0",
+            Self::Answer => b"innermesh answer v1\0",
         }
     }
 

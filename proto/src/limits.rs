@@ -163,6 +163,15 @@ pub const SPENDERS: usize = 16;
 /// Requests for the ledger that one node may deliver at once: each costs the
 /// check of a signature before it is known whose it is.
 pub const DELIVERIES: u64 = 1024;
+/// Requests that one member may have another bring to a CA node at once: each costs
+/// the one that brings it a place among its own.
+pub const RELAYS: u64 = 64;
+/// As [`RELAYS`], in an hour beyond those.
+pub const RELAYS_PER_HOUR: u64 = 1200;
+/// Requests of others that one node brings at a time.
+pub const RELAYED_AT_ONCE: usize = 16;
+/// Members that are asked in one attempt whether they reach a CA node.
+pub const RELAYS_ASKED: usize = 4;
 /// As [`DELIVERIES`], in an hour beyond those: 20 a second.
 pub const DELIVERIES_PER_HOUR: u64 = 72_000;
 /// Streams that a member's connections bring at once before they wait, with

@@ -142,6 +142,49 @@ pub enum Submitted {
     },
 }
 
+/// RELAY: what a node asks of another member, where it has no connection with the
+/// node that leads. A member brings requests over one hop, and nowhere else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Relay {
+    /// Whether it has a connection with this CA node; the answer is a boolean. Whoever
+    /// hasn't never sees the request.
+    Reaches(NodeId),
+    /// To bring a request to a CA node; the answer is [`Relayed`], as that node gave it.
+    Bring {
+        /// The CA node.
+        to: NodeId,
+        /// The sealed [`crate::ledger::Request`].
+        request: Sealed,
+    },
+}
+
+/// The answer to RELAYED, whose question is [`Propose`]: signed by the CA node, so
+/// that whoever brings it can't make one up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relayed {
+    /// The sealed [`RelayedAnswer`].
+    pub answer: Sealed,
+}
+
+/// What a CA node says of a request that another node brought.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayedAnswer {
+    /// Hash of the encoded [`Propose`] that it answers.
+    pub request: Hash,
+    /// As to SUBMIT.
+    pub submitted: Submitted,
+}
+
+/// The answer to TUNNEL_SEEN, whose question is empty: what the asked node's
+/// WireGuard device counted for the asking node since it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelSeen {
+    /// Bytes that came from it, handshakes included.
+    pub rx_bytes: u64,
+    /// Bytes that were sent to it.
+    pub tx_bytes: u64,
+}
+
 /// The answer to SPENDERS, whose question is empty: members whose budget was
 /// spent lately, at most [`crate::limits::SPENDERS`]. Only who leads knows any.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -75,6 +75,13 @@ pub mod method {
     pub const SPENDERS: u16 = 41;
     /// The invites that a node's people gave out and that are open, for admins.
     pub const INVITES: u16 = 42;
+    /// What the asked node's WireGuard device counted of the asking node's packets.
+    pub const TUNNEL_SEEN: u16 = 50;
+    /// A request for the ledger of a node that doesn't reach the leader, to a member
+    /// that may.
+    pub const RELAY: u16 = 51;
+    /// As [`SUBMIT`], by a member that another node asked by [`RELAY`].
+    pub const RELAYED: u16 = 52;
 
     /// A method's name, for traces and logs.
     pub fn name(method: u16) -> &'static str {
@@ -100,6 +107,9 @@ pub mod method {
             SNAPSHOT_PART => "snapshot part",
             REVOCATIONS => "revocations",
             INVITES => "invites",
+            TUNNEL_SEEN => "tunnel seen",
+            RELAY => "relay",
+            RELAYED => "relayed",
             SUBMIT => "submit",
             SPENDERS => "spenders",
             ADMISSION => "admission",

@@ -37,8 +37,8 @@ use innermesh_proto::{
     message::{
         Batches, BodyQuery, CutOff, CutOffQuery, Decided, Endorse, GivenInvites, HeadsQuery,
         IssuerKeys, JoinHello, JoinQuery, Joined, LedgerQuery, Propose, Push, RaftProgress,
-        RecoveryQuery, Renew, RevocationsQuery, SnapshotHead, SnapshotPartQuery, SnapshotQuery,
-        Spenders, Submitted,
+        RecoveryQuery, Relay, Relayed, RelayedAnswer, Renew, RevocationsQuery, SnapshotHead,
+        SnapshotPartQuery, SnapshotQuery, Spenders, Submitted, TunnelSeen,
     },
     rpc::{Hello, RequestFrame, ResponseFrame},
 };
@@ -165,6 +165,10 @@ pub fn rpc(bytes: &[u8]) {
         let _ = codec::decode::<GivenInvites>(body, limit);
         canonical::<Submitted>(body, limit);
         canonical::<Spenders>(body, limit);
+        canonical::<Relay>(body, limit);
+        canonical::<Relayed>(body, limit);
+        canonical::<RelayedAnswer>(body, limit);
+        canonical::<TunnelSeen>(body, limit);
         canonical::<JoinHello>(body, limit);
         canonical::<Joined>(body, limit);
         canonical::<Renew>(body, limit);

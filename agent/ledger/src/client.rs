@@ -2,13 +2,14 @@
 //! node that leads, again with the same id until there is an answer.
 
 mod asking;
+mod relay;
 
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use self::asking::Asking;
+use self::{asking::Asking, relay::Brought};
 use innermesh_proto::{
     certificate::{Certificate, Serial},
     codec,
@@ -69,6 +70,13 @@ pub enum SubmitError {
          again then"
     )]
     Unsettled(Refusal),
+    /// It was refused, and a copy of the request is with a node that brought it to
+    /// the CA node: until that is void it may be decided otherwise.
+    #[error(
+        "{0}; that was answered by way of another node, which could bring the request again within \
+         ten minutes"
+    )]
+    Relayed(Refusal),
     /// Too much was asked lately, and for so long it isn't taken. Nothing was
     /// changed.
     #[error("{}", spent(.0))]
@@ -255,8 +263,22 @@ impl Client {
         }
     }
 
-    /// One hop: whoever isn't the leader doesn't pass it on.
-    async fn pass_on(&self, node: NodeId, body: Vec<u8>) -> Told {
+    /// One hop: whoever isn't the leader doesn't pass it on. With `relays` it goes by
+    /// way of another member where there is no connection.
+    async fn pass_on(
+        &self,
+        node: NodeId,
+        request: &Sealed,
+        body: Vec<u8>,
+        relays: bool,
+    ) -> Brought {
+        if relays && !self.transport.is_connected(node) {
+            return self.relay(node, request, &body).await;
+        }
+        Brought::directly(self.pass_on_directly(node, body).await)
+    }
+
+    async fn pass_on_directly(&self, node: NodeId, body: Vec<u8>) -> Told {
         let call = |method| self.transport.call(node, method, body.clone(), ATTEMPT);
         let answer = match call(method::SUBMIT).await {
             // An earlier version, which writes refusals down.

@@ -8,12 +8,30 @@ use innermesh_host::{Mono, bucket::Bucket};
 use innermesh_proto::{id::NodeId, limits};
 
 /// What each node delivers.
-#[derive(Default)]
 pub struct Deliveries {
     nodes: BTreeMap<NodeId, Bucket>,
+    /// How many at once.
+    most: u64,
+    per_hour: u64,
+}
+
+impl Default for Deliveries {
+    /// For the ledger.
+    fn default() -> Self {
+        Self::of(limits::DELIVERIES, limits::DELIVERIES_PER_HOUR)
+    }
 }
 
 impl Deliveries {
+    /// Each node may deliver `most` at once, and `per_hour` beyond those.
+    pub fn of(most: u64, per_hour: u64) -> Self {
+        Self {
+            nodes: BTreeMap::new(),
+            most,
+            per_hour,
+        }
+    }
+
     /// Counts one.
     ///
     /// # Errors
@@ -23,7 +41,7 @@ impl Deliveries {
             self.nodes.retain(|_, bucket| bucket.paid_at > now);
         }
         let bucket = self.nodes.entry(node).or_default();
-        let (most, per_hour) = (limits::DELIVERIES, limits::DELIVERIES_PER_HOUR);
+        let (most, per_hour) = (self.most, self.per_hour);
         match bucket.wait(1, most, per_hour, now) {
             Duration::ZERO => {
                 bucket.take(1, per_hour, now);

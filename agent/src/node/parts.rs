@@ -42,6 +42,7 @@ use crate::{
             handles::{FolderLock, Handles},
             invites::Invites,
             revocation_lists::Lists,
+            tunnel_counters::TunnelCounters,
             tunnel_progress::TunnelProgress,
             zone::ZonePublisher,
         },
@@ -224,6 +225,7 @@ impl Parts {
             cut_off,
             self.requests.clone(),
             self.invites.clone(),
+            TunnelCounters::new(self.tunnel.clone(), self.progress.clone()),
         );
         node.transport.serve(Arc::new(handler));
         let tasks = &node.host.tasks;

@@ -23,7 +23,7 @@ use innermesh_proto::{
 };
 use tokio::sync::watch;
 
-use super::{ATTEMPT, Client, SubmitError, Told};
+use super::{ATTEMPT, Client, SubmitError, Told, relay::Brought};
 use crate::host::Mono;
 
 /// How long a node may be silent until another one is asked beside it: a leader
@@ -64,6 +64,8 @@ struct NodeAnswer {
     /// When it was asked, see [`Copies`].
     begun: u64,
     told: Told,
+    /// Who brought the request there.
+    via: Option<NodeId>,
 }
 
 /// Which copies of a request there are, in an order of events.
@@ -145,7 +147,14 @@ impl<'a> Asking<'a> {
             self.busy.remove(&answer.node);
             self.rests.insert(answer.node, clock.now() + PAUSE);
             let was_alone = self.copies.end(answer.begun, self.busy.len());
+            // Whoever brings a request can bring it again.
+            self.copies.is_one_lost |= answer.via.is_some();
             match answer.told {
+                Told::Outcome(Outcome::Refused(refusal))
+                    if answer.via.is_some() && refusal != Refusal::NotMember =>
+                {
+                    return Err(SubmitError::Relayed(refusal));
+                }
                 // Whoever is no member gets no copy done either; who leaves may
                 // have lost the answer to its own request.
                 Told::Outcome(Outcome::Refused(refusal))
@@ -159,7 +168,7 @@ impl<'a> Asking<'a> {
                 Told::Outcome(outcome) => {
                     let from = Some(answer.node).filter(|node| *node != me);
                     self.client.remember(from);
-                    return Ok((outcome, from));
+                    return Ok((outcome, answer.via.or(from)));
                 }
                 Told::Elsewhere(leader) => {
                     self.hint = leader;
@@ -218,16 +227,25 @@ impl<'a> Asking<'a> {
             let until = idle.map(rest).min();
             return until.map_or(Next::Nobody, Next::Rests);
         };
+        // By way of others only where that is the only way: whoever brings a request
+        // has a copy of it.
+        let transport = &self.client.transport;
+        let relays = likely == Some(node) || !roster.iter().any(|n| transport.is_connected(*n));
         self.busy.insert(node);
         let begun = self.copies.begin();
         let (client, request, body) = (self.client, self.request.clone(), self.body.clone());
         self.calls.push(Box::pin(async move {
-            let told = if node == client.me() {
-                client.decide_here(request).await
+            let Brought { told, via } = if node == client.me() {
+                Brought::directly(client.decide_here(request).await)
             } else {
-                client.pass_on(node, body).await
+                client.pass_on(node, &request, body, relays).await
             };
-            NodeAnswer { node, begun, told }
+            NodeAnswer {
+                node,
+                begun,
+                told,
+                via,
+            }
         }));
         Next::Asked
     }

@@ -16,7 +16,7 @@ use innermesh_proto::{
     limits,
     rpc::{Hello, close},
 };
-use quinn::{Connection, Incoming};
+use quinn::{Connection, ConnectionError, Incoming};
 use tokio::sync::Semaphore;
 use tracing::debug;
 
@@ -24,6 +24,7 @@ use super::{
     counters::Tally,
     endpoint::Configs,
     error::DialError,
+    half_open::HalfOpen,
     link::{Link, Origin, plain},
     pace::{self, Paces},
     registry::Registry,
@@ -58,6 +59,7 @@ pub(super) struct Core {
     pub(super) tally: Arc<Tally>,
     pub(super) dials: Semaphore,
     pub(super) handshakes: AtomicUsize,
+    pub(super) half_open: HalfOpen,
     pub(super) serials: AtomicU64,
     pub(super) ordinals: AtomicU64,
 }
@@ -132,10 +134,14 @@ impl Core {
     /// One handshake by a peer, and whether there is room for who it is.
     async fn welcome(&self, incoming: Incoming) -> Option<(Connection, Membership)> {
         let limit = Duration::from_millis(limits::HANDSHAKE_MS);
+        let from = plain(incoming.remote_address()).ip();
         let handshake = async { incoming.accept()?.await };
         let connection = match within(&*self.clock, limit, handshake).await {
             Some(Ok(connection)) => connection,
             failed => {
+                if matches!(failed, None | Some(Err(ConnectionError::TimedOut))) {
+                    self.half_open.note(from, self.clock.now());
+                }
                 debug!(error = ?failed.map(|r| r.err()), "a handshake failed");
                 self.tally.handshakes_failed.add();
                 return None;

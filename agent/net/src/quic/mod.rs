@@ -11,6 +11,7 @@ mod counters;
 mod endpoint;
 mod error;
 mod frame;
+mod half_open;
 mod link;
 mod open;
 mod over_quinn;

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -27,6 +27,7 @@ use super::{
     counters::{Counters, Tally},
     endpoint,
     error::{CallError, DialError, Exchange, TransportError},
+    half_open::HalfOpen,
     link::{self, InFlight},
     pace::Paces,
     registry::{PeerEvent, PeerInfo, Registry},
@@ -86,6 +87,7 @@ impl Quinn {
             tally: Arc::new(Tally::default()),
             dials: Semaphore::new(limits::DIALS),
             handshakes: AtomicUsize::new(0),
+            half_open: HalfOpen::default(),
             serials: AtomicU64::new(0),
             ordinals: AtomicU64::new(0),
         })))
@@ -303,6 +305,10 @@ impl TransportBackend for Quinn {
 
     fn local_addr(&self) -> std::io::Result<SocketAddr> {
         self.0.endpoint.local_addr()
+    }
+
+    fn half_open(&self) -> Vec<IpAddr> {
+        self.0.half_open.recent(self.0.clock.now())
     }
 
     fn counters(&self) -> Counters {

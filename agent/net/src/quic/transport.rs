@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     ops::Deref,
     sync::Arc,
     time::Duration,
@@ -209,6 +209,12 @@ pub trait TransportBackend: Send + Sync {
     /// # Errors
     /// The operating system's.
     fn local_addr(&self) -> std::io::Result<SocketAddr>;
+
+    /// Addresses from which handshakes arrived of late that were never finished: what
+    /// this end answered wasn't heard there, or no agent sent them.
+    fn half_open(&self) -> Vec<IpAddr> {
+        Vec::new()
+    }
 
     /// What was counted since the transport was opened.
     fn counters(&self) -> Counters;

@@ -4,6 +4,7 @@
 //! host's own resolver.
 
 pub mod acme;
+mod blocked;
 pub mod crl;
 pub mod dialer;
 pub mod dns;

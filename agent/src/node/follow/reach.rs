@@ -15,7 +15,10 @@ use tokio::sync::watch;
 use crate::{
     control::finding::{Finding, Severity, code},
     host::Mono,
-    node::shared::{handles::Handles, tunnel_progress::TunnelProgress},
+    node::{
+        follow::blocked::{self, Lost, Silent},
+        shared::{handles::Handles, tunnel_progress::TunnelProgress},
+    },
     tunnel::Tunnel,
 };
 
@@ -45,6 +48,10 @@ struct Seen {
     unconnected: BTreeMap<NodeId, Mono>,
     /// Since when this node is connected with none of the others.
     alone: Option<Mono>,
+    /// Of those that nothing comes from: which way is lost.
+    silent: Silent,
+    /// Addresses whose handshakes with this node were never finished.
+    half_open: BTreeSet<IpAddr>,
 }
 
 /// One peer's counters, and since when more went out than before while nothing
@@ -94,6 +101,14 @@ impl Reach {
     }
 
     async fn look(&self) {
+        let silent = self.count().await;
+        let answers = blocked::ask(&self.node.transport, silent).await;
+        let mut seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
+        seen.silent.take(&answers);
+    }
+
+    /// Reads the counters; gives those that are silent, with what was sent to each.
+    async fn count(&self) -> Vec<(TunnelKey, NodeId, u64)> {
         let state = self.tunnel.observe().await.ok();
         let now = self.node.host.clock.now();
         let view = self.node.view.borrow().clone();
@@ -116,6 +131,38 @@ impl Reach {
         seen.unconnected = lacking
             .map(|(node, _)| (*node, before.get(node).copied().unwrap_or(now)))
             .collect();
+        seen.half_open = self.node.transport.half_open().into_iter().collect();
+        self.silent_peers(&seen, &view, now)
+            .into_iter()
+            .filter(|peer| connected.contains(&peer.node))
+            .map(|peer| (peer.key, peer.node, peer.sent))
+            .collect()
+    }
+
+    /// Live nodes to which packets go, and nothing comes back.
+    fn silent_peers(&self, seen: &Seen, view: &MeshView, now: Mono) -> Vec<SilentPeer> {
+        let plan = self.progress.borrow().plan.clone();
+        let silent = seen
+            .traffic
+            .iter()
+            .filter_map(|(key, traffic)| Some((key, traffic, traffic.silent_for(now)?)));
+        silent
+            .filter_map(|(key, traffic, since)| {
+                let nets = &plan.peers.get(key)?.allowed_ips;
+                let mut members = view.ledger.members.iter();
+                let (node, member) = members
+                    .find(|(_, member)| nets.contains(&IpNet::from(IpAddr::V4(member.ipv4))))?;
+                let of = view.nodes.get(node).filter(|of| of.live)?;
+                Some(SilentPeer {
+                    key: *key,
+                    node: *node,
+                    name: member.name.to_string(),
+                    port: of.announcement.wireguard.as_ref()?.port,
+                    since,
+                    sent: traffic.tx_bytes,
+                })
+            })
+            .collect()
     }
 
     /// What doesn't come through, each with the nodes that it is so with.
@@ -146,65 +193,104 @@ impl Reach {
         })
     }
 
-    fn silent(&self, view: &MeshView, now: Mono) -> Option<Finding> {
-        let plan = self.progress.borrow().plan.clone();
+    fn silent(&self, view: &MeshView, now: Mono) -> Vec<Finding> {
         let seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
-        let silent = seen
-            .traffic
+        let silent = self.silent_peers(&seen, view, now);
+        let own = self.node.config.tunnel_port;
+        let all: Vec<String> = silent
             .iter()
-            .filter_map(|(key, traffic)| Some((key, traffic.silent_for(now)?)));
-        let silent: Vec<String> = silent
-            .filter_map(|(key, since)| {
-                let nets = &plan.peers.get(key)?.allowed_ips;
-                let mut members = view.ledger.members.iter();
-                let (node, member) = members
-                    .find(|(_, member)| nets.contains(&IpNet::from(IpAddr::V4(member.ipv4))))?;
-                let of = view.nodes.get(node).filter(|of| of.live)?;
-                let port = of.announcement.wireguard.as_ref()?.port;
-                let since_s = since.as_secs();
-                Some(format!(
-                    "{} (UDP port {port}, for {since_s} s)",
-                    member.name
-                ))
+            .map(|peer| {
+                let since_s = peer.since.as_secs();
+                format!("{} (UDP port {}, for {since_s} s)", peer.name, peer.port)
             })
             .collect();
-        let text = format!(
-            "packets go into the tunnel and nothing comes back from {}",
-            list(&silent)?
-        );
-        let own = self.node.config.tunnel_port;
-        Some(Finding::new(
-            code::TUNNEL_SILENT,
-            Severity::Error,
-            text,
-            format!(
-                "Let UDP through the firewalls on the way, to that port and to {own} here; `agent \
-                 ping` shows what passes"
-            ),
-        ))
+        let told = list(&all).map(|list| {
+            Finding::error(
+                code::TUNNEL_SILENT,
+                format!("packets go into the tunnel and nothing comes back from {list}"),
+                format!(
+                    "Let UDP through the firewalls on the way, to that port and to {own} here; `agent \
+                     ping` shows what passes"
+                ),
+            )
+        });
+        let ways = [Lost::Outbound, Lost::Inbound].into_iter();
+        let ways = ways.filter_map(|way| {
+            let those = silent.iter();
+            let those = those.filter(|peer| seen.silent.lost(&peer.key) == Some(way));
+            Some(match way {
+                Lost::Outbound => {
+                    let those: Vec<String> = those
+                        .map(|peer| format!("{} (UDP port {})", peer.name, peer.port))
+                        .collect();
+                    Finding::error(
+                        code::WIREGUARD_BLOCKED,
+                        format!(
+                            "WireGuard's packets from here don't arrive at {}: it has seen none of \
+                             those that were sent",
+                            list(&those)?
+                        ),
+                        "Let UDP to that port through: there, here on the way out, or in between",
+                    )
+                }
+                Lost::Inbound => {
+                    let those: Vec<String> = those.map(|peer| peer.name.clone()).collect();
+                    Finding::error(
+                        code::WIREGUARD_BLOCKED,
+                        format!(
+                            "WireGuard's packets from {} don't arrive here at UDP port {own}: it hears \
+                             this node, and what it answers isn't seen",
+                            list(&those)?
+                        ),
+                        format!(
+                            "Let UDP to port {own} of this node through: here, there on the way out, or \
+                             in between"
+                        ),
+                    )
+                }
+            })
+        });
+        told.into_iter().chain(ways).collect()
     }
 
-    fn unreached(&self, view: &MeshView, now: Mono) -> Option<Finding> {
+    fn unreached(&self, view: &MeshView, now: Mono) -> Vec<Finding> {
         let seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
         let long = seen
             .unconnected
             .iter()
             .filter(|(_, since)| now.saturating_sub(**since) >= UNCONNECTED);
-        let names: Vec<String> = long
-            .filter(|(node, _)| view.nodes.get(node).is_some_and(|of| of.live))
-            .map(|(node, _)| view.ledger.name_of(*node))
+        let long: Vec<NodeId> = long
+            .map(|(node, _)| *node)
+            .filter(|node| view.nodes.get(node).is_some_and(|of| of.live))
             .collect();
-        let text = format!(
-            "there is no connection to {}, of which other nodes hear",
-            list(&names)?
-        );
-        Some(Finding::new(
-            code::PEER_UNREACHED,
-            Severity::Warning,
-            text,
-            "Let UDP through the firewalls on the way, to the agents' port (51819 unless the \
-             configuration says otherwise), from here to there or from there to here",
-        ))
+        let name = |node: &NodeId| view.ledger.name_of(*node);
+        let all: Vec<String> = long.iter().map(name).collect();
+        let told = list(&all).map(|list| {
+            Finding::warning(
+                code::PEER_UNREACHED,
+                format!("there is no connection to {list}, of which other nodes hear"),
+                "Let UDP through the firewalls on the way, to the agents' port (51819 unless the \
+                 configuration says otherwise), from here to there or from there to here",
+            )
+        });
+        let begun = long.iter().filter(|node| seen.has_begun(view, node));
+        let begun: Vec<String> = begun
+            .map(|node| match quic_port(view, node) {
+                Some(port) => format!("{} (UDP port {port})", name(node)),
+                None => name(node),
+            })
+            .collect();
+        let outbound = list(&begun).map(|list| {
+            Finding::warning(
+                code::QUIC_BLOCKED,
+                format!(
+                    "what the agent answers doesn't arrive at {list}: connections from its address \
+                     begin here, and none comes about"
+                ),
+                "Let UDP from here to that port through: there, here on the way out, or in between",
+            )
+        });
+        told.into_iter().chain(outbound).collect()
     }
 
     /// Nodes that fell silent without a goodbye since this agent started.
@@ -231,6 +317,40 @@ impl Reach {
              `systemctl status innermesh` there",
         ))
     }
+}
+
+impl Seen {
+    /// Whether handshakes began that come from an address of this node, and never
+    /// ended.
+    fn has_begun(&self, view: &MeshView, node: &NodeId) -> bool {
+        let Some(of) = view.nodes.get(node) else {
+            return false;
+        };
+        let mut endpoints = of.announcement.quic.iter();
+        endpoints.any(|at| self.half_open.contains(&at.ip().to_canonical()))
+    }
+}
+
+/// Where a node's agent listens, where it says one port only.
+fn quic_port(view: &MeshView, node: &NodeId) -> Option<u16> {
+    let endpoints = &view.nodes.get(node)?.announcement.quic;
+    let first = endpoints.first()?.port();
+    endpoints
+        .iter()
+        .all(|at| at.port() == first)
+        .then_some(first)
+}
+
+/// A live node to which packets go, and nothing comes back.
+struct SilentPeer {
+    key: TunnelKey,
+    node: NodeId,
+    name: String,
+    /// Where its WireGuard listens.
+    port: u16,
+    since: Duration,
+    /// Bytes that were sent to it.
+    sent: u64,
 }
 
 /// The first of them in words; `None` where there are none.

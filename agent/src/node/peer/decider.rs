@@ -10,14 +10,16 @@ use innermesh_proto::{
     admission::KeyedWait,
     certificate::Serial,
     codec,
-    crypto::{PublicKey, Sealed},
+    crypto::{Hash, PublicKey, Purpose, Sealed, Sign},
     id::NodeId,
     ledger::{
         Author, Content, Outcome, Request,
         request::{Join, KeyedJoin},
     },
     limits,
-    message::{Decided, JoinHello, JoinQuery, Joined, Propose, Renew, Submitted},
+    message::{
+        Decided, JoinHello, JoinQuery, Joined, Propose, Relayed, RelayedAnswer, Renew, Submitted,
+    },
     rpc::Failure,
     view::MeshView,
 };
@@ -43,6 +45,7 @@ const HELD_BACK: Duration = Duration::from_secs(1);
 /// Takes requests to the ledger.
 pub(crate) struct Decider {
     host: Host,
+    key: Arc<dyn Sign>,
     ledger: Ledger,
     client: Client,
     view: watch::Sender<Arc<MeshView>>,
@@ -54,6 +57,7 @@ impl Decider {
     pub fn new(node: &Handles, requests: Arc<Requests>) -> Self {
         Self {
             host: node.host.clone(),
+            key: node.key.clone(),
             ledger: node.ledger.clone(),
             client: node.client.clone(),
             view: node.view.clone(),
@@ -105,9 +109,25 @@ impl Decider {
     /// final. Where it isn't decided in time it isn't any more: with the answer
     /// no copy of the request waits here.
     pub async fn submitted(&self, from: NodeId, body: &[u8]) -> Result<Vec<u8>, Failure> {
+        Ok(codec::encode(&self.submit_of(from, body).await?))
+    }
+
+    /// As [`Decider::submitted`], for a member that brings another's request: who
+    /// made it is to know that the answer is this node's.
+    pub async fn relayed(&self, from: NodeId, body: &[u8]) -> Result<Vec<u8>, Failure> {
+        let answer = RelayedAnswer {
+            submitted: self.submit_of(from, body).await?,
+            request: Hash::of(body),
+        };
+        let mesh = self.ledger.state().mesh;
+        let answer = Sealed::new(&*self.key, Purpose::Answer, &mesh, &answer);
+        Ok(codec::encode(&Relayed { answer }))
+    }
+
+    async fn submit_of(&self, from: NodeId, body: &[u8]) -> Result<Submitted, Failure> {
         if let Err(wait) = self.deliver(from).await {
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-            return Ok(codec::encode(&Submitted::Spent { wait_ms }));
+            return Ok(Submitted::Spent { wait_ms });
         }
         let propose: Propose = read(body)?;
         let asked = self.ledger.propose_by(Some(from), propose.request, false);
@@ -116,15 +136,14 @@ impl Decider {
             decided = asked => decided,
             () = clock.sleep(client::DECIDES) => return Err(Failure::DeadlineExceeded),
         };
-        let submitted = match decided {
-            Ok(outcome) => Submitted::Outcome(outcome),
-            Err(ProposeError::NotLeader(leader)) => Submitted::Elsewhere(leader),
-            Err(ProposeError::Spent(wait)) => Submitted::Spent {
+        match decided {
+            Ok(outcome) => Ok(Submitted::Outcome(outcome)),
+            Err(ProposeError::NotLeader(leader)) => Ok(Submitted::Elsewhere(leader)),
+            Err(ProposeError::Spent(wait)) => Ok(Submitted::Spent {
                 wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
-            },
-            Err(error) => return Err(not_decided(error)),
-        };
-        Ok(codec::encode(&submitted))
+            }),
+            Err(error) => Err(not_decided(error)),
+        }
     }
 
     pub async fn join(&self, caller: &Caller, body: &[u8]) -> Result<Vec<u8>, Failure> {

@@ -10,12 +10,14 @@ use innermesh_proto::{
     limits,
     message::{
         Batches, BodyQuery, CutOff, CutOffQuery, GivenInvites, HeadsQuery, LedgerQuery, Push,
-        RecoveryQuery, SnapshotHead, SnapshotPartQuery, SnapshotQuery,
+        RecoveryQuery, SnapshotHead, SnapshotPartQuery, SnapshotQuery, TunnelSeen,
     },
     rpc::{Failure, method},
 };
 
-use super::{answers::AnswerRoom, decider::Decider, decode::read, requests::Requests};
+use super::{
+    answers::AnswerRoom, decider::Decider, decode::read, relay::Relays, requests::Requests,
+};
 use crate::{
     gossip::Gossip,
     host::Host,
@@ -26,6 +28,7 @@ use crate::{
     },
     node::shared::{
         cut_off::CutOffWatch, handles::Handles, invites::Invites, revocation_lists::Lists,
+        tunnel_counters::TunnelCounters,
     },
     quic::{Caller, Handler, Held},
 };
@@ -43,6 +46,8 @@ pub(crate) struct PeerHandler {
     invites: Arc<Invites>,
     client: Client,
     decider: Decider,
+    relays: Relays,
+    counters: TunnelCounters,
 }
 
 impl PeerHandler {
@@ -53,6 +58,7 @@ impl PeerHandler {
         cut_off: CutOffWatch,
         requests: Arc<Requests>,
         invites: Arc<Invites>,
+        counters: TunnelCounters,
     ) -> Self {
         Self {
             host: node.host.clone(),
@@ -66,6 +72,8 @@ impl PeerHandler {
             requests,
             invites,
             client: node.client.clone(),
+            relays: Relays::new(node),
+            counters,
         }
     }
 }
@@ -83,6 +91,9 @@ impl Handler for PeerHandler {
             (method::LEDGER, _) => self.ledger(&body).await,
             (method::PROPOSE, Some(node)) => self.decider.propose(node, &body).await,
             (method::SUBMIT, Some(node)) => self.decider.submitted(node, &body).await,
+            (method::RELAYED, Some(node)) => self.decider.relayed(node, &body).await,
+            (method::RELAY, Some(node)) => self.relays.answer(node, &body).await,
+            (method::TUNNEL_SEEN, Some(node)) => self.tunnel_seen(node).await,
             (method::SPENDERS, Some(node)) => self.spenders(node).await,
             (method::INVITES, Some(node)) => self.invites(node),
             (method::GENESIS, _) => Ok(codec::encode(self.ledger.genesis())),
@@ -235,6 +246,20 @@ impl PeerHandler {
             return self.nudge.ahead(from, last.index);
         }
         let _ = follow::take(&self.ledger, keys, from, pushed.batches).await;
+    }
+
+    /// What the device here counted for whoever asks.
+    async fn tunnel_seen(&self, node: NodeId) -> Result<Vec<u8>, Failure> {
+        let state = self.ledger.state();
+        let member = state.members.get(&node).ok_or(Failure::NotMember)?;
+        let seen =
+            self.counters.of(member).await.ok_or_else(|| {
+                Failure::Unavailable("there is no tunnel to that node here".into())
+            })?;
+        Ok(codec::encode(&TunnelSeen {
+            rx_bytes: seen.rx_bytes,
+            tx_bytes: seen.tx_bytes,
+        }))
     }
 
     /// Whose requests were turned away: names for admins only.

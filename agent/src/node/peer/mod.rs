@@ -5,4 +5,5 @@ mod decider;
 mod decode;
 pub mod handler;
 pub mod membership;
+mod relay;
 pub mod requests;

@@ -13,6 +13,7 @@ pub mod issuers;
 pub mod own_key;
 pub mod refusals;
 pub mod revocation_lists;
+pub mod tunnel_counters;
 pub mod tunnel_progress;
 pub mod zone;
 pub mod zone_serial;
