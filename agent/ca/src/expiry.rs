@@ -59,23 +59,42 @@ fn last_end(end_ms: u64, lives: &[Life]) -> u64 {
     next.map_or(end_ms, |later_ms| last_end(later_ms, lives))
 }
 
+/// An end that is near, or over.
+#[derive(Debug)]
+pub struct Expiring {
+    /// Of the root; else of a CA node's issuers.
+    pub is_root: bool,
+    /// Whether something doesn't work already.
+    pub is_over: bool,
+    /// What ends, and what that means.
+    pub text: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
 /// What to tell of ends that are near: of the root, and of each CA node whose
 /// issuers, successors included, end soon or have ended.
-pub fn warnings(now_ms: u64, root_end_ms: u64, issuers: &[(String, Vec<Life>)]) -> Vec<String> {
+pub fn warnings(now_ms: u64, root_end_ms: u64, issuers: &[(String, Vec<Life>)]) -> Vec<Expiring> {
     let mut told = Vec::new();
     let root_days = root_end_ms.saturating_sub(now_ms) / DAY_MS;
+    let root = |is_over, text, remedy: &str| Expiring {
+        is_root: true,
+        is_over,
+        text,
+        remedy: remedy.into(),
+    };
     if root_end_ms <= now_ms {
-        told.push(
-            "the root certificate has ended: clients trust no certificate of this mesh any more; \
-             make a new mesh with `agent init`, and join the machines to it"
-                .into(),
-        );
+        let text =
+            "the root certificate has ended: clients trust no certificate of this mesh any more";
+        let remedy = "Make a new mesh with `agent init`, and join the machines to it";
+        told.push(root(true, text.into(), remedy));
     } else if root_days < ROOT_DAYS {
-        told.push(format!(
-            "the root certificate ends in {}, and the mesh with it: make a new one with \
-             `agent init`, and join the machines to it before then",
+        let text = format!(
+            "the root certificate ends in {}, and the mesh with it",
             days(root_days)
-        ));
+        );
+        let remedy = "Make a new one with `agent init`, and join the machines to it before then";
+        told.push(root(false, text, remedy));
     }
     told.extend(
         issuers
@@ -85,23 +104,28 @@ pub fn warnings(now_ms: u64, root_end_ms: u64, issuers: &[(String, Vec<Life>)]) 
     told
 }
 
-fn warning(now_ms: u64, node: &str, lives: &[Life]) -> Option<String> {
-    let renew = format!(
-        "`agent ca promote {node}` renews it with the root's recovery file, while agents run"
-    );
+fn warning(now_ms: u64, node: &str, lives: &[Life]) -> Option<Expiring> {
+    let issuer = |is_over, text| Expiring {
+        is_root: false,
+        is_over,
+        text,
+        remedy: format!(
+            "`agent ca promote {node}` renews it with the root's recovery file, while agents run"
+        ),
+    };
     let end_ms = last_end(now_ms, lives);
     if end_ms == now_ms {
-        return Some(format!(
-            "no issuer of {node} is in force, and it issues nothing: {renew}"
-        ));
+        let text = format!("no issuer of {node} is in force, and it issues nothing");
+        return Some(issuer(true, text));
     }
     let left = (end_ms - now_ms) / DAY_MS;
     let stage = ISSUER_DAYS.iter().rposition(|within| left < *within)?;
     let urgency = ["", "soon: ", "urgent: "][stage];
-    Some(format!(
-        "{urgency}the issuer of {node} ends in {}, without a successor: {renew}",
+    let text = format!(
+        "{urgency}the issuer of {node} ends in {}, without a successor",
         days(left)
-    ))
+    );
+    Some(issuer(false, text))
 }
 
 fn days(count: u64) -> String {
@@ -167,7 +191,13 @@ mod tests {
     }
 
     fn told(now_ms: u64, lives: &[Life]) -> Vec<String> {
-        warnings(now_ms, ROOT, &[("alpha".into(), lives.to_vec())])
+        texts(warnings(now_ms, ROOT, &[("alpha".into(), lives.to_vec())]))
+    }
+
+    fn texts(all: Vec<Expiring>) -> Vec<String> {
+        let all = all.into_iter();
+        all.map(|one| format!("{}. {}", one.text, one.remedy))
+            .collect()
     }
 
     #[test]
@@ -203,7 +233,7 @@ mod tests {
 
     #[test]
     fn the_end_of_the_root_is_told_a_year_ahead() {
-        let root = |now_ms| warnings(now_ms, ROOT, &[]);
+        let root = |now_ms| texts(warnings(now_ms, ROOT, &[]));
         assert!(root(ROOT - day(365)).is_empty());
         assert!(root(ROOT - day(364))[0].contains("the root certificate ends in 364 days"));
         assert!(root(ROOT)[0].contains("has ended"));

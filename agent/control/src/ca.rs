@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     der::Der,
+    finding::Finding,
     members::{RoleChanged, RootSigned},
     node::LedgerStatus,
     request::{Done, requests},
@@ -97,6 +98,9 @@ pub struct CaStatus {
     pub recovery: u32,
     /// What somebody should do something about.
     pub warnings: Vec<String>,
+    /// The same, with a code, a severity and a remedy each.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
 }
 
 /// A member that waits for a place in the roster.

@@ -45,6 +45,10 @@ pub mod code {
     pub const DNS_NOT_ANSWERED: &str = "dns-not-answered";
     /// Packets go into the tunnel to live nodes, and nothing comes back.
     pub const TUNNEL_SILENT: &str = "tunnel-silent";
+    /// UDP to or from a WireGuard port is lost, and which way.
+    pub const WIREGUARD_BLOCKED: &str = "wireguard-blocked";
+    /// UDP to or from an agent's port is lost, and which way.
+    pub const QUIC_BLOCKED: &str = "quic-blocked";
     /// Live nodes aren't connected with this one.
     pub const PEER_UNREACHED: &str = "peer-unreached";
     /// Nodes fell silent without a goodbye.
@@ -53,8 +57,64 @@ pub mod code {
     pub const ALONE: &str = "alone";
     /// A LAN has the overlay's address range.
     pub const LAN_OVERLAP: &str = "lan-overlap";
+    /// The state folder was removed or replaced while the agent runs.
+    pub const STATE_FOLDER_GONE: &str = "state-folder-gone";
     /// Programs on this host don't find the mesh's names.
     pub const HOST_RESOLVER: &str = "host-resolver";
+    /// The root certificate ends within a year, or has ended.
+    pub const ROOT_EXPIRES: &str = "root-expires";
+    /// An intermediate of a CA node ends without a successor, or has ended.
+    pub const ISSUER_EXPIRES: &str = "issuer-expires";
+    /// Two machines use one node's key.
+    pub const CLONED: &str = "cloned";
+    /// The ledger follows rules that this build doesn't know.
+    pub const RULES_UNKNOWN: &str = "rules-unknown";
+    /// The ledger's files here were damaged when the agent started.
+    pub const LEDGER_DAMAGED: &str = "ledger-damaged";
+    /// This node's state was older than what it had announced.
+    pub const STATE_ROLLED_BACK: &str = "state-rolled-back";
+    /// The root recovered the ledger from before what this node held.
+    pub const LEDGER_RECOVERED: &str = "ledger-recovered";
+    /// An admin has cut this node off.
+    pub const CUT_OFF: &str = "cut-off";
+    /// An admin has cut another node off, and the ledger hasn't decided yet.
+    pub const NODE_HELD: &str = "node-held";
+    /// An eviction waits for a second admin.
+    pub const EVICTION_WAITS: &str = "eviction-waits";
+    /// Taking a role waits for a second admin.
+    pub const ROLE_CHANGE_WAITS: &str = "role-change-waits";
+    /// Other nodes say that this one is no member.
+    pub const TURNED_AWAY: &str = "turned-away";
+    /// The membership certificate could not be renewed.
+    pub const MEMBERSHIP_NOT_RENEWED: &str = "membership-not-renewed";
+    /// A file that should describe a service doesn't.
+    pub const SERVICE_FILE: &str = "service-file";
+    /// A file that should describe a renewal doesn't.
+    pub const RENEWAL_FILE: &str = "renewal-file";
+    /// A certificate of this node's programs isn't renewed, or has ended.
+    pub const CERTIFICATE_NOT_RENEWED: &str = "certificate-not-renewed";
+    /// The command after a renewal failed.
+    pub const CERTIFICATE_COMMAND: &str = "certificate-command";
+    /// ACME isn't served.
+    pub const ACME_NOT_SERVED: &str = "acme-not-served";
+    /// The install page isn't served where it should be.
+    pub const PAGE_NOT_SERVED: &str = "page-not-served";
+    /// A revocation list has ended.
+    pub const REVOCATION_LIST_ENDED: &str = "revocation-list-ended";
+    /// Another program changed the overlay's packet filter.
+    pub const FILTER_CHANGED: &str = "filter-changed";
+    /// Another program's packet filter drops packets of the overlay.
+    pub const FILTER_DROPS: &str = "filter-drops";
+    /// An even number of CA nodes decides the ledger.
+    pub const ROSTER_EVEN: &str = "roster-even";
+    /// A member's requests are turned away.
+    pub const NODE_ASKS_TOO_MUCH: &str = "node-asks-too-much";
+    /// The disk of the state folder is nearly full.
+    pub const DISK_FULL: &str = "disk-full";
+    /// This CA node doesn't vote.
+    pub const VOTING_DISABLED: &str = "voting-disabled";
+    /// The root's recovery file is still on this node.
+    pub const ROOT_KEY_HERE: &str = "root-key-here";
 }
 
 impl Finding {
@@ -68,8 +128,36 @@ impl Finding {
         }
     }
 
+    /// Something works still, or in part.
+    pub fn warning(code: &str, text: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::new(code, Severity::Warning, text.into(), remedy)
+    }
+
+    /// Something doesn't work, or doesn't protect.
+    pub fn error(code: &str, text: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::new(code, Severity::Error, text.into(), remedy)
+    }
+
     /// As one line for a person.
     pub fn sentence(&self) -> String {
         format!("{}. {}", self.text, self.remedy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn each_code_stands_in_the_table_that_operators_read() {
+        let source = include_str!("finding.rs");
+        let source = source.split("impl Finding").next().unwrap_or_default();
+        let lines = source.lines().filter(|line| line.contains("pub const "));
+        let codes: BTreeSet<&str> = lines.filter_map(|line| line.split('"').nth(1)).collect();
+        let table = include_str!("../../../ops/docs/findings.md");
+        let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
+        let told: BTreeSet<&str> = rows.filter_map(|row| row.split('`').next()).collect();
+        assert!(codes.len() > 30, "{codes:?}");
+        assert_eq!(codes, told);
     }
 }

@@ -183,6 +183,7 @@ pub fn sample_ca_status() -> CaStatus {
         epoch: 2,
         recovery: 0,
         warnings: vec![],
+        findings: vec![],
     }
 }
 

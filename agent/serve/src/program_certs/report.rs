@@ -2,7 +2,10 @@
 //! `status`.
 
 use super::{files, kept::Kept};
-use innermesh_control::renewals::RenewalRow;
+use innermesh_control::{
+    finding::{Finding, Severity, code},
+    renewals::RenewalRow,
+};
 use innermesh_host::UnixTime;
 
 /// So many failures in a row are a warning at once.
@@ -39,18 +42,28 @@ pub fn row(kept: &Kept, next_ms: Option<u64>) -> RenewalRow {
 
 /// What somebody should do something about. `due_ms` is when the certificate
 /// was, or is, to be renewed, where that is known.
-pub fn warnings(now_ms: u64, kept: &Kept, due_ms: Option<u64>, blocked: bool) -> Vec<String> {
+pub fn findings(now_ms: u64, kept: &Kept, due_ms: Option<u64>, blocked: bool) -> Vec<Finding> {
     let name = kept.wish.names.first().map_or("", String::as_str);
-    let mut lines = Vec::new();
+    let is_over = was_seen(kept) && kept.not_after_ms <= now_ms;
+    let finding = |text, remedy: String| {
+        let severity = if is_over {
+            Severity::Error
+        } else {
+            Severity::Warning
+        };
+        Finding::new(code::CERTIFICATE_NOT_RENEWED, severity, text, remedy)
+    };
+    let mut found = Vec::new();
     if let Some(failure) = &kept.failure {
         // Half of the time that was left for it.
         let late = due_ms.is_none_or(|due_ms| {
             now_ms >= due_ms.saturating_add(kept.not_after_ms.saturating_sub(due_ms) / 2)
         });
+        let stem = &kept.wish.stem;
         let next = if blocked {
-            String::new()
+            format!("Then `agent cert renew {stem}` tries at once")
         } else {
-            "; it is tried again, and `agent cert renew` tries at once".into()
+            format!("It is tried again, and `agent cert renew {stem}` tries at once")
         };
         let times = match kept.failures {
             0 => String::new(),
@@ -58,34 +71,49 @@ pub fn warnings(now_ms: u64, kept: &Kept, due_ms: Option<u64>, blocked: bool) ->
             times => format!(" ({times} times in a row)"),
         };
         if blocked || kept.failures >= LOUD || late {
-            lines.push(format!(
-                "{}the certificate of {name} can't be renewed{times}: {}{next}",
-                ends(now_ms, kept.not_after_ms),
+            let text = format!(
+                "{}the certificate of {name} can't be renewed{times}: {}",
+                ends(now_ms, kept),
                 failure.why
-            ));
+            );
+            found.push(finding(text, next));
         }
-    } else if kept.not_after_ms <= now_ms {
-        lines.push(format!(
-            "{}it is renewed as soon as a CA node is reached",
-            ends(now_ms, kept.not_after_ms)
+    } else if is_over {
+        found.push(finding(
+            format!("the certificate of {name} has expired"),
+            "It is renewed as soon as a CA node is reached".into(),
         ));
     }
     if let Some(failure) = &kept.exec_failure {
-        lines.push(format!(
-            "the certificate of {name} was renewed, and the command after it failed at {}: {}; \
-             programs may still use the one before. It is run again; mend it with \
-             `agent cert issue {} --exec CMD`",
-            UnixTime::from_ms(failure.at_ms),
-            failure.why,
-            kept.wish.stem
+        found.push(Finding::warning(
+            code::CERTIFICATE_COMMAND,
+            format!(
+                "the certificate of {name} was renewed, and the command after it failed at {}: {}; \
+                 programs may still use the one before",
+                UnixTime::from_ms(failure.at_ms),
+                failure.why,
+            ),
+            format!(
+                "It is run again; mend it with `agent cert issue {} --exec CMD`",
+                kept.wish.stem
+            ),
         ));
     }
-    lines
+    found
+}
+
+/// Whether its certificate was ever seen in its files. Until then nothing is known
+/// of its end.
+fn was_seen(kept: &Kept) -> bool {
+    !kept.serial.is_empty()
 }
 
 /// How urgent it is.
-fn ends(now_ms: u64, end_ms: u64) -> String {
-    let left_ms = end_ms.saturating_sub(now_ms);
+fn ends(now_ms: u64, kept: &Kept) -> String {
+    if !was_seen(kept) {
+        return String::new();
+    }
+    let left_ms = kept.not_after_ms.saturating_sub(now_ms);
     match (left_ms / DAY_MS, left_ms / HOUR_MS) {
         _ if left_ms == 0 => "expired: ".into(),
         (0..2, hours) => format!("urgent, {} hours left: ", hours.max(1)),
@@ -110,7 +138,12 @@ mod tests {
             at_ms: 0,
             why: "no CA node is reached".into(),
         });
-        warnings(day * DAY_MS, &kept, Some(DUE), blocked)
+        lines(day * DAY_MS, &kept, Some(DUE), blocked)
+    }
+
+    fn lines(now_ms: u64, kept: &Kept, due_ms: Option<u64>, blocked: bool) -> Vec<String> {
+        let found = findings(now_ms, kept, due_ms, blocked);
+        found.iter().map(Finding::sentence).collect()
     }
 
     #[test]
@@ -125,7 +158,20 @@ mod tests {
         assert!(warned(86, 9, false)[0].starts_with("urgent, 4 days left"));
         assert!(warned(89, 9, false)[0].starts_with("urgent, 24 hours left"));
         assert!(warned(91, 9, false)[0].starts_with("expired: "));
-        assert!(warned(91, 0, false)[0].starts_with("expired: "));
+        assert!(warned(91, 0, false)[0].contains("has expired"));
+    }
+
+    #[test]
+    fn of_a_certificate_that_was_never_seen_no_end_is_told() {
+        let mut kept = kept();
+        (kept.serial, kept.not_after_ms) = (String::new(), 0);
+        assert!(lines(DAY_MS, &kept, None, false).is_empty());
+        kept.failure = Some(Failure {
+            at_ms: 0,
+            why: "no files".into(),
+        });
+        let told = lines(DAY_MS, &kept, None, true);
+        assert!(told[0].starts_with("the certificate of"), "{told:?}");
     }
 
     #[test]
@@ -151,7 +197,7 @@ mod tests {
             at_ms: 0,
             why: "it ended with 1".into(),
         });
-        let lines = warnings(DAY_MS, &kept, Some(DUE), false);
-        assert!(lines[0].contains("it ended with 1"), "{lines:?}");
+        let told = lines(DAY_MS, &kept, Some(DUE), false);
+        assert!(told[0].contains("it ended with 1"), "{told:?}");
     }
 }

@@ -10,7 +10,10 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use innermesh_control::spec::{Spec, SpecError};
+use innermesh_control::{
+    finding::{Finding, code},
+    spec::{Spec, SpecError},
+};
 use innermesh_host::{Host, Mono};
 use innermesh_proto::{head::Instance, limits, name::Label};
 use tokio::sync::{Notify, watch};
@@ -264,14 +267,15 @@ impl Registry {
     }
 
     /// What a person should mend: files that are no descriptions of services.
-    pub fn warnings(&self) -> Vec<String> {
+    pub fn findings(&self) -> Vec<Finding> {
         let root = self.inner.host.disk.root();
         let state = self.state();
         let told = state.damaged.iter().map(|(file, error)| {
             let file = root.join(file);
-            format!(
-                "the service in {} is left out: {error}; mend or remove the file",
-                file.display()
+            Finding::warning(
+                code::SERVICE_FILE,
+                format!("the service in {} is left out: {error}", file.display()),
+                "Mend or remove the file",
             )
         });
         told.collect()

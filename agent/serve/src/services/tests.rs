@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use super::{Registry, ServiceError, Spec};
+use innermesh_control::finding::Finding;
 use innermesh_host::{
     AppendFile, Clock, Disk, Host, Mono, Network, ReadFile, Stream, Tunnels,
     keys::SystemKeys,
@@ -292,12 +293,13 @@ async fn a_damaged_file_hides_no_other_service_and_is_told() {
     world.file("services/half.toml.new", b"name =");
     let registry = world.registry().await;
     assert_eq!(ports(&registry), [("good".to_owned(), 80)].into());
-    let warnings = registry.warnings();
+    let found = registry.findings();
+    let warnings: Vec<String> = found.iter().map(Finding::sentence).collect();
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(warnings[0].contains("services/bad.toml"), "{warnings:?}");
     assert!(warnings[1].contains("it describes other"), "{warnings:?}");
     registry.add(spec("bad", 81)).await.unwrap();
-    assert_eq!(registry.warnings().len(), 1);
+    assert_eq!(registry.findings().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

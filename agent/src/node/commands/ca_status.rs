@@ -16,6 +16,7 @@ use crate::{
     ca::pem,
     control::{
         ca::{CaRoot, CaStatus, IssuerRow, IssuerState, VoterRow, WaitingRow},
+        finding::{Finding, code},
         node::LedgerStatus,
     },
     host::{UnixTime, state_folder},
@@ -46,6 +47,7 @@ pub async fn status(node: &Handles) -> CaStatus {
             active: seen.map(|seen| seen.active),
         }
     });
+    let findings = findings(node, &view).await;
     CaStatus {
         leader: leader.map(|node| state.name_of(node)),
         term: deciding.term,
@@ -63,7 +65,8 @@ pub async fn status(node: &Handles) -> CaStatus {
         },
         epoch: state.epoch,
         recovery: state.recovery,
-        warnings: warn(node, &view).await,
+        warnings: findings.iter().map(Finding::sentence).collect(),
+        findings,
     }
 }
 
@@ -131,21 +134,25 @@ fn issuer_rows(node: &Handles, state: &State) -> Vec<IssuerRow> {
     issuers.into_iter().map(row).collect()
 }
 
-async fn warn(node: &Handles, view: &MeshView) -> Vec<String> {
+async fn findings(node: &Handles, view: &MeshView) -> Vec<Finding> {
     let mut all = warnings::expiring(node.host.clock.wall_ms(), view);
     let council = node.ledger.raft_status().borrow().clone();
-    all.extend(council.disabled.map(|why| why.to_string()));
-    all.extend(alone::only_ca(&view.ledger).map(|found| found.sentence()));
+    all.extend(council.disabled.map(|why| {
+        let remedy = "Then look at `agent ca status` again";
+        Finding::error(code::VOTING_DISABLED, why.to_string(), remedy)
+    }));
+    all.extend(alone::only_ca(&view.ledger));
     all.extend(warnings::roster_advice(&view.ledger));
     all.extend(warnings::lost(node).await);
     let recovery = node.host.disk.read(state_folder::RECOVERY.as_ref()).await;
     if recovery.is_ok_and(|file| file.is_some()) {
-        all.push(
+        all.push(Finding::warning(
+            code::ROOT_KEY_HERE,
             "the root's recovery file is still on this machine: whoever takes the machine has \
-             it, and with the machine it is lost. Copy it elsewhere with \
-             `agent ca root-key export FILE`, then `agent ca root-key seal --copy FILE`"
-                .into(),
-        );
+             it, and with the machine it is lost",
+            "Copy it elsewhere with `agent ca root-key export FILE`, then `agent ca root-key seal \
+             --copy FILE`",
+        ));
     }
     all
 }

@@ -13,6 +13,7 @@ use crate::{
     control::{
         ControlError,
         ca::DemoteRequest,
+        finding::{Finding, code},
         members::{RoleChanged, RoleRequest, RoleState, RoleWord},
     },
     ledger::client::RequestError,
@@ -145,7 +146,7 @@ fn why(error: RequestError, name: &Label) -> ControlError {
 }
 
 /// What is to be said of roles that wait to be taken.
-pub fn warnings(state: &State) -> Vec<String> {
+pub fn findings(state: &State) -> Vec<Finding> {
     let proposals = state.proposed_role_changes();
     let told = proposals.map(|(node, role, by): (NodeId, Role, NodeId)| {
         let (name, by) = (state.name_of(node), state.name_of(by));
@@ -153,9 +154,13 @@ pub fn warnings(state: &State) -> Vec<String> {
             Role::Ca => format!("agent ca demote {name}"),
             _ => format!("agent role rm {name} {role}"),
         };
-        format!(
-            "{by} asks to take the role {role} from {name}: if that is right, run `{command}` on \
-             another admin's machine within an hour of the asking"
+        Finding::warning(
+            code::ROLE_CHANGE_WAITS,
+            format!("{by} asks to take the role {role} from {name}"),
+            format!(
+                "If that is right, run `{command}` on another admin's machine within an hour of the \
+                 asking"
+            ),
         )
     });
     told.collect()

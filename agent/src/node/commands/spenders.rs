@@ -8,13 +8,16 @@ use innermesh_proto::{
     codec, id::NodeId, ledger::Role, limits, message::Spenders, rpc::method, view::MeshView,
 };
 
-use crate::node::shared::handles::Handles;
+use crate::{
+    control::finding::{Finding, code},
+    node::shared::handles::Handles,
+};
 
 /// How long a CA node may take to answer: status waits for it.
 const ASK: Duration = Duration::from_millis(500);
 
-/// A warning for each, on an admin's node.
-pub async fn warnings(node: &Handles, view: &MeshView) -> Vec<String> {
+/// A finding for each, on an admin's node.
+pub async fn findings(node: &Handles, view: &MeshView) -> Vec<Finding> {
     let is_admin = view
         .own_member()
         .is_some_and(|own| own.roles.contains(&Role::Admin));
@@ -27,9 +30,13 @@ pub async fn warnings(node: &Handles, view: &MeshView) -> Vec<String> {
         .map(|(whom, wait_ms)| {
             let name = view.ledger.name_of(whom);
             let minutes = (wait_ms / 60_000).max(1);
-            format!(
-                "{name} asks too much of the ledger and is turned away for {minutes} minutes or \
-                 more: look what runs there; `agent evict {name}` cuts it off"
+            Finding::warning(
+                code::NODE_ASKS_TOO_MUCH,
+                format!(
+                    "{name} asks too much of the ledger and is turned away for {minutes} minutes or \
+                     more"
+                ),
+                format!("Look what runs there; `agent evict {name}` cuts it off"),
             )
         })
         .collect()

@@ -5,13 +5,16 @@ use std::{collections::BTreeMap, sync::Arc};
 use innermesh_proto::{id::NodeId, ledger::Member, view::MeshView};
 
 use crate::{
-    control::node::{DnsStatus, LedgerStatus, NodeRow, Pending, Status, TunnelStatus},
+    control::{
+        finding::Finding,
+        node::{DnsStatus, LedgerStatus, NodeRow, Pending, Status, TunnelStatus},
+    },
     host::Mono,
     node::{
         commands::{
             peers::{path, paths},
-            services, spenders,
-            warnings::{Warnings, lost},
+            services,
+            warnings::Warnings,
         },
         config::VERSION,
         follow::{dns::Listening, names::NameClaimer, overlay::OverlayKeeper},
@@ -38,11 +41,7 @@ impl StatusDesk {
         let paths = paths(&self.node);
         // Before the warnings, which tell what it found.
         let overlay = self.overlay.status().await;
-        let mut warnings = self.warnings.all(&view);
-        warnings.extend(self.warnings.turned_away(&view).await);
-        warnings.extend(lost(&self.node).await);
-        warnings.extend(self.warnings.room().await);
-        warnings.extend(spenders::warnings(&self.node, &view).await);
+        let findings = self.warnings.all(&view).await;
         Status {
             mesh: state.mesh.to_string(),
             domain: state.domain.to_string(),
@@ -64,8 +63,8 @@ impl StatusDesk {
                 index: state.position.index,
                 hash: state.position.hash.to_string(),
             },
-            warnings,
-            findings: self.warnings.findings(&view),
+            warnings: findings.iter().map(Finding::sentence).collect(),
+            findings,
             nodes: state
                 .members
                 .iter()

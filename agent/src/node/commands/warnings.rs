@@ -10,10 +10,10 @@ use tokio::sync::watch;
 
 use crate::{
     ca::expiry,
-    control::finding::Finding,
+    control::finding::{Finding, Severity, code},
     host::state_folder,
     node::{
-        commands::{alone, roles},
+        commands::{alone, folder, roles, spenders},
         follow::{
             dns::Listening, holds, membership::Membership, page::Page, program_certs::CertKeeper,
             reach::Reach, resolver::ResolverKeeper,
@@ -42,80 +42,116 @@ pub(crate) struct Warnings {
 }
 
 impl Warnings {
-    /// All that is known without asking the disk or others.
-    pub fn all(&self, view: &MeshView) -> Vec<String> {
-        let mut warnings = expiring(self.node.host.clock.wall_ms(), view);
-        for node in self.node.gossip.conflicts() {
-            let name = view
-                .ledger
-                .members
-                .get(&node)
-                .map(|member| member.name.to_string());
-            warnings.push(format!(
-                "two machines use the key of {}: a cloned disk. Stop one, and join it anew with a fresh state folder",
-                name.unwrap_or_else(|| node.to_string())
+    /// All that isn't as it should be, with what to do.
+    pub async fn all(&self, view: &MeshView) -> Vec<Finding> {
+        let mut found = self.known(view);
+        found.extend(folder::finding(&self.node.host).await);
+        found.extend(self.turned_away(view).await);
+        found.extend(lost(&self.node).await);
+        found.extend(self.room().await);
+        found.extend(spenders::findings(&self.node, view).await);
+        found
+    }
+
+    /// What is known without asking the disk or others.
+    fn known(&self, view: &MeshView) -> Vec<Finding> {
+        let now = self.node.host.clock.now();
+        let wall_ms = self.node.host.clock.wall_ms();
+        let state = &view.ledger;
+        let mut found = expiring(wall_ms, view);
+        found.extend(self.own_state(view));
+        found.extend(holds::findings(state, &view.held, view.me));
+        found.extend(roles::findings(state));
+        found.extend(self.tunnel.borrow().finding(now));
+        found.extend(self.enforced.findings(now));
+        found.extend(self.listening.findings(state.domain.as_str()));
+        found.extend(self.resolver.finding());
+        found.extend(alone::findings(state));
+        found.extend(self.reach.findings(view));
+        found.extend(self.services.findings());
+        let trouble = self.acme_trouble.borrow().clone();
+        found.extend(trouble.map(|why| {
+            Finding::error(
+                code::ACME_NOT_SERVED,
+                format!("ACME isn't served: {why}"),
+                "It is tried again by itself; until then programs renew nothing by ACME here",
+            )
+        }));
+        found.extend(self.page.findings());
+        found.extend(self.lists.findings(state, self.node.client.now_ms()));
+        let failure = self.membership.failure.lock();
+        let failure = failure.unwrap_or_else(|e| e.into_inner()).clone();
+        found.extend(failure.map(|why| {
+            Finding::warning(
+                code::MEMBERSHIP_NOT_RENEWED,
+                format!("the membership certificate could not be renewed: {why}"),
+                "It is tried again by itself; `agent ca status` shows which CA nodes are there",
+            )
+        }));
+        found.extend(self.certs.certs.findings(wall_ms));
+        if state.members.len() > 2 {
+            found.extend(roster_advice(state));
+        }
+        found
+    }
+
+    /// What is wrong with this node's key, ledger or state.
+    fn own_state(&self, view: &MeshView) -> Vec<Finding> {
+        let mut found = Vec::new();
+        let conflicts = self.node.gossip.conflicts();
+        for node in &conflicts {
+            let member = view.ledger.members.get(node);
+            let name = member.map_or_else(|| node.to_string(), |member| member.name.to_string());
+            found.push(Finding::error(
+                code::CLONED,
+                format!("two machines use the key of {name}: a cloned disk"),
+                "Stop one, and join it anew with a fresh state folder",
             ));
         }
         let unknown = self.node.ledger.raft_status().borrow().unknown_rules;
-        warnings.extend(unknown.map(|rules| {
-            format!(
-                "the ledger follows rules {rules}, which this version doesn't know: this node no \
-                 longer sees changes of members, names and certificates. Update the agent"
+        found.extend(unknown.map(|rules| {
+            Finding::error(
+                code::RULES_UNKNOWN,
+                format!(
+                    "the ledger follows rules {rules}, which this version doesn't know: this node no \
+                     longer sees changes of members, names and certificates"
+                ),
+                "Update the agent",
             )
         }));
         if self.node.ledger.was_damaged() {
-            warnings.push(was_damaged(self.node.ledger.behind()));
+            found.push(was_damaged(self.node.ledger.behind()));
         }
         // While a clone runs, warn of the clone only.
-        let twin = self.node.gossip.conflicts().contains(&view.me);
+        let twin = conflicts.contains(&view.me);
         if self.node.gossip.was_rolled_back() && !twin {
-            warnings.push(rolled_back(view));
+            found.push(rolled_back(view));
         }
-        warnings.extend(holds::warnings(&view.ledger, &view.held, view.me));
-        warnings.extend(roles::warnings(&view.ledger));
-        warnings.extend(self.findings(view).iter().map(Finding::sentence));
-        warnings.extend(self.services.warnings());
-        let trouble = self.acme_trouble.borrow().clone();
-        warnings.extend(trouble.map(|why| format!("ACME isn't served: {why}")));
-        warnings.extend(self.enforced.warnings(self.node.host.clock.now()));
-        warnings.extend(self.page.warnings());
-        warnings.extend(self.lists.warnings(&view.ledger, self.node.client.now_ms()));
-        if let Some(why) = &*self
-            .membership
-            .failure
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-        {
-            warnings.push(format!(
-                "the membership certificate could not be renewed: {why}"
-            ));
-        }
-        warnings.extend(self.certs.certs.warnings(self.node.host.clock.wall_ms()));
-        if view.ledger.members.len() > 2 {
-            warnings.extend(roster_advice(&view.ledger));
-        }
-        warnings
+        found
     }
 
     /// A disk that is nearly full.
-    pub async fn room(&self) -> Option<String> {
+    async fn room(&self) -> Option<Finding> {
         let disk = &self.node.host.disk;
         let free = disk
             .free()
             .await
             .ok()
             .filter(|free| *free < crate::ledger::ROOM)?;
-        Some(format!(
-            "{} KiB are left on the disk of {}: free some space; with none this machine doesn't \
-             follow the ledger",
-            free >> 10,
-            disk.root().display()
+        Some(Finding::error(
+            code::DISK_FULL,
+            format!(
+                "{} KiB are left on the disk of {}: with none this machine doesn't follow the ledger",
+                free >> 10,
+                disk.root().display()
+            ),
+            "Free some space",
         ))
     }
 
     /// Others say that this machine is no member any more: an evicted one gets
     /// nothing more of the ledger that says so.
-    pub async fn turned_away(&self, view: &MeshView) -> Option<String> {
+    async fn turned_away(&self, view: &MeshView) -> Option<Finding> {
         const NAMED: usize = 3;
         let all = {
             let all = self.membership.turned_away.lock();
@@ -133,34 +169,22 @@ impl Warnings {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        Some(format!(
-            "{}{more} turned this machine away: it was evicted, or has left. To come back, make room \
-             for `agent join` with a new invite: {}",
-            names.join(", "),
-            state_folder::make_room(&*self.node.host.disk).await
+        Some(Finding::error(
+            code::TURNED_AWAY,
+            format!(
+                "{}{more} turned this machine away: it was evicted, or has left",
+                names.join(", ")
+            ),
+            format!(
+                "To come back, make room for `agent join` with a new invite: {}",
+                state_folder::make_room(&*self.node.host.disk).await
+            ),
         ))
-    }
-
-    /// What isn't as it should be, with what to do.
-    pub fn findings(&self, view: &MeshView) -> Vec<Finding> {
-        let tunnel = self
-            .tunnel
-            .borrow()
-            .finding(self.node.host.clock.now())
-            .into_iter();
-        let domain = self.node.ledger.state().domain.to_string();
-        tunnel
-            .chain(self.enforced.findings())
-            .chain(self.listening.findings(&domain))
-            .chain(self.resolver.finding())
-            .chain(alone::findings(&self.node.ledger.state()))
-            .chain(self.reach.findings(view))
-            .collect()
     }
 }
 
 /// What a recovery left behind, as long as the copy of it is there.
-pub async fn lost(node: &Handles) -> Vec<String> {
+pub async fn lost(node: &Handles) -> Vec<Finding> {
     let lost = node.ledger.lost();
     if lost.is_empty() {
         return Vec::new();
@@ -178,26 +202,30 @@ pub async fn lost(node: &Handles) -> Vec<String> {
             String::new()
         } else {
             format!(
-                " This machine keeps out whom they evicted ({}); have an admin `agent evict` \
-                 them again.",
+                ". This machine keeps out whom they evicted ({}); have an admin `agent evict` \
+                 them again",
                 nodes.join(", ")
             )
         };
-        format!(
-            "the ledger was recovered from an earlier place: batches {} to {} that this \
-             machine held, with {} entries, are no part of it any more.{kept} See `agent ca log \
-             --file {file}`, ask again for what is missing, then remove that file",
-            lost.from,
-            lost.to,
-            lost.entries,
-            file = file.display()
+        Finding::warning(
+            code::LEDGER_RECOVERED,
+            format!(
+                "the ledger was recovered from an earlier place: batches {} to {} that this \
+                 machine held, with {} entries, are no part of it any more{kept}",
+                lost.from, lost.to, lost.entries,
+            ),
+            format!(
+                "See `agent ca log --file {file}`, ask again for what is missing, then remove that \
+                 file",
+                file = file.display()
+            ),
         )
     })
     .collect()
 }
 
 /// Ends that are near: nothing here may expire as a surprise.
-pub fn expiring(now_ms: u64, view: &MeshView) -> Vec<String> {
+pub fn expiring(now_ms: u64, view: &MeshView) -> Vec<Finding> {
     let state = &view.ledger;
     let voters = state.voters.keys().filter(|node| state.is_voter(**node));
     let issuers: Vec<(String, Vec<expiry::Life>)> = voters
@@ -212,45 +240,64 @@ pub fn expiring(now_ms: u64, view: &MeshView) -> Vec<String> {
             (state.name_of(*node), lives.collect())
         })
         .collect();
-    expiry::warnings(now_ms, state.root.not_after_ms, &issuers)
+    let ends = expiry::warnings(now_ms, state.root.not_after_ms, &issuers);
+    ends.into_iter()
+        .map(|end| {
+            let code = if end.is_root {
+                code::ROOT_EXPIRES
+            } else {
+                code::ISSUER_EXPIRES
+            };
+            let severity = if end.is_over {
+                Severity::Error
+            } else {
+                Severity::Warning
+            };
+            Finding::new(code, severity, end.text, end.remedy)
+        })
+        .collect()
 }
 
 /// What would make the roster survive more.
-pub fn roster_advice(state: &State) -> Option<String> {
-    let advice = match state.roster.len() {
-        2 => {
-            "two CA nodes decide together, and neither may be away: add one with \
-             `agent ca promote NODE`"
-        }
-        4 => {
-            "four CA nodes survive the loss of one, as three do: add one with \
-             `agent ca promote NODE`"
-        }
+pub fn roster_advice(state: &State) -> Option<Finding> {
+    let text = match state.roster.len() {
+        2 => "two CA nodes decide together, and neither may be away",
+        4 => "four CA nodes survive the loss of one, as three do",
         _ => return None,
     };
-    Some(advice.into())
+    let remedy = "Add one with `agent ca promote NODE`";
+    Some(Finding::warning(code::ROSTER_EVEN, text, remedy))
 }
 
-fn was_damaged(behind: Option<u64>) -> String {
-    let now = match behind {
-        Some(index) => format!("it had come to batch {index}, and doesn't have all up to that yet"),
-        None => "what was lost was fetched again".into(),
-    };
-    format!(
-        "the ledger's files on this machine were damaged when the agent started: {now}. A copy is \
-         in ledger.damaged or ledger.snapshot.damaged; look at the disk"
-    )
+fn was_damaged(behind: Option<u64>) -> Finding {
+    let text = "the ledger's files on this machine were damaged when the agent started";
+    let remedy = "Look at the disk; a copy of what was there is in ledger.damaged or \
+                  ledger.snapshot.damaged";
+    match behind {
+        Some(index) => Finding::error(
+            code::LEDGER_DAMAGED,
+            format!("{text}: it had come to batch {index}, and doesn't have all up to that yet"),
+            remedy,
+        ),
+        None => Finding::warning(
+            code::LEDGER_DAMAGED,
+            format!("{text}: what was lost was fetched again"),
+            remedy,
+        ),
+    }
 }
 
-fn rolled_back(view: &MeshView) -> String {
+fn rolled_back(view: &MeshView) -> Finding {
     let next = if view.ledger.voters.contains_key(&view.me) {
         "It is a CA node, and may have forgotten what it promised the others: have an admin \
              `agent ca demote` it and then `agent ca promote` it"
     } else {
         "If the machine that the snapshot is of runs too, stop one of the two"
     };
-    format!(
+    Finding::warning(
+        code::STATE_ROLLED_BACK,
         "this machine's state was older than what it had announced before, as after a restored \
-         snapshot; it goes on above that. {next}"
+         snapshot; it goes on above that",
+        next,
     )
 }

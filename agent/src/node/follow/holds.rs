@@ -12,6 +12,7 @@ use innermesh_proto::{
 };
 
 use crate::{
+    control::finding::{Finding, code},
     host::Host,
     ledger::{
         Ledger,
@@ -143,37 +144,58 @@ impl HoldKeeper {
 }
 
 /// What is to be said of the members that are held.
-pub fn warnings(state: &State, held: &Suspensions, me: NodeId) -> Vec<String> {
-    let mut warnings = Vec::new();
+pub fn findings(state: &State, held: &Suspensions, me: NodeId) -> Vec<Finding> {
+    let mut found = Vec::new();
     // Who is held by nobody is kept out by what a lost roster decided, which is
     // told with that.
     for (node, holds) in held.iter().filter(|(_, holds)| !holds.is_empty()) {
         let name = state.name_of(*node);
         let by: BTreeSet<String> = holds.iter().map(|(by, _)| state.name_of(*by)).collect();
         let by = by.into_iter().collect::<Vec<_>>().join(" and ");
-        warnings.push(if *node == me {
-format!("this machine is cut off by {by}, and is to be evicted")
-} else {
-format!(
-                "{name} is cut off by {by} until the ledger has decided whether it is evicted; \
-                 if that is wrong, `agent evict {name} --withdraw` on an admin's machine lets it back in"
+        found.push(if *node == me {
+            Finding::error(
+                code::CUT_OFF,
+                format!("this machine is cut off by {by}, and is to be evicted"),
+                format!(
+                    "If that is wrong, `agent evict {name} --withdraw` on an admin's machine lets it \
+                     back in"
+                ),
             )
-});
+        } else {
+            Finding::warning(
+                code::NODE_HELD,
+                format!(
+                    "{name} is cut off by {by} until the ledger has decided whether it is evicted"
+                ),
+                format!(
+                    "If that is wrong, `agent evict {name} --withdraw` on an admin's machine lets it \
+                     back in"
+                ),
+            )
+        });
     }
     for (node, by) in state.proposed_evictions() {
         let name = state.name_of(node);
         if by == me {
-            warnings.push(format!(
-                "the eviction of {name} that this node asked for waits for a second admin, for an \
-                 hour; `agent evict {name} --withdraw` takes it back"
+            found.push(Finding::warning(
+                code::EVICTION_WAITS,
+                format!(
+                    "the eviction of {name} that this node asked for waits for a second admin, for \
+                     an hour"
+                ),
+                format!("`agent evict {name} --withdraw` takes it back"),
             ));
             continue;
         }
         let by = state.name_of(by);
-        warnings.push(format!(
-            "{by} asks to evict {name}: if that is right, run `agent evict {name}` on another \
-             admin's machine within an hour of the asking"
+        found.push(Finding::warning(
+            code::EVICTION_WAITS,
+            format!("{by} asks to evict {name}"),
+            format!(
+                "If that is right, run `agent evict {name}` on another admin's machine within an \
+                 hour of the asking"
+            ),
         ));
     }
-    warnings
+    found
 }

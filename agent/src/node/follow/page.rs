@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use super::page_lan::{Lans, Served, private};
 use crate::{
+    control::finding::{Finding, code},
     host::Host,
     ledger::{Ledger, client::Client},
     listen::ListenError,
@@ -44,7 +45,7 @@ pub(crate) struct Page {
 
 impl Page {
     /// Why it isn't served where it should be.
-    pub fn warnings(&self) -> Vec<String> {
+    pub fn findings(&self) -> Vec<Finding> {
         let trouble = self.trouble.lock().unwrap_or_else(|e| e.into_inner());
         let first = trouble.values().next().map(|why| match trouble.len() {
             1 => format!("the install page is not served everywhere: {why}"),
@@ -53,7 +54,10 @@ impl Page {
         let lan = self.lan();
         let lan = lan.trouble.as_ref();
         let lan = lan.map(|why| format!("the install page is not served on the LAN: {why}"));
-        first.into_iter().chain(lan).collect()
+        let remedy = "It is tried again by itself once that is mended";
+        let all = first.into_iter().chain(lan);
+        all.map(|text| Finding::warning(code::PAGE_NOT_SERVED, text, remedy))
+            .collect()
     }
 
     fn lan(&self) -> MutexGuard<'_, Served> {

@@ -50,7 +50,7 @@ impl Enforced {
     }
 
     /// What isn't as planned.
-    pub fn findings(&self) -> Vec<Finding> {
+    pub fn findings(&self, now: Mono) -> Vec<Finding> {
         let state = self.lock();
         let filter = state.filter.as_ref().map(|error| {
             let text = format!(
@@ -68,19 +68,16 @@ impl Enforced {
             Finding::new(code::OVERLAY_ROUTES, Severity::Error, text, LOG)
         });
         let near = state.plan.as_ref().and_then(lan_overlap);
-        filter.into_iter().chain(routes).chain(near).collect()
-    }
-
-    /// What other programs did to it of late.
-    pub fn warnings(&self, now: Mono) -> Vec<String> {
-        let state = self.lock();
         let restored = is_recent(state.restored, now).then(|| {
-            "another program removed or changed the overlay's packet filter, and it was put back: \
-             reload others' rules without `flush ruleset`"
-                .to_owned()
+            Finding::warning(
+                code::FILTER_CHANGED,
+                "another program removed or changed the overlay's packet filter, and it was put back",
+                "Reload others' rules without `flush ruleset`",
+            )
         });
-        let lost = lost_warnings(&state.lost, now);
-        restored.into_iter().chain(lost).collect()
+        let lost = lost_packets(&state.lost, now);
+        let own = filter.into_iter().chain(routes).chain(near);
+        own.chain(restored).chain(lost).collect()
     }
 
     pub fn lock(&self) -> MutexGuard<'_, OverlayState> {
@@ -131,29 +128,34 @@ pub(crate) fn is_recent(then: Option<Mono>, now: Mono) -> bool {
 
 /// Filters of others that drop what should pass, and what has each let it
 /// pass. One that drops both families by one rule is reported once.
-fn lost_warnings(lost: &BTreeMap<(Passage, bool), (Lost, Mono)>, now: Mono) -> BTreeSet<String> {
+fn lost_packets(lost: &BTreeMap<(Passage, bool), (Lost, Mono)>, now: Mono) -> Vec<Finding> {
     let recent = lost
         .values()
         .filter(|(_, grew)| is_recent(Some(*grew), now))
         .map(|(lost, _)| lost);
-    let warnings = recent.flat_map(|lost| {
-        let what = match lost.passage {
-            Passage::In => "what other nodes send to this one",
-            Passage::Through => "packets between other nodes and this host's containers",
-            Passage::Out => "what this node sends to others",
-        };
-        let family = if lost.v4 { "IPv4" } else { "IPv6" };
-        lost.by.iter().map(move |other| match &other.command {
-            Some(command) => format!(
-                "{} drops {what}. If it isn't meant to, run `{command}`, and keep that in its \
-                 configuration",
-                other.owner
-            ),
-            None => format!(
-                "{} drops {what} ({family}); `nft monitor trace` shows where",
-                other.owner
-            ),
+    let told: BTreeSet<(String, String)> = recent
+        .flat_map(|lost| {
+            let what = match lost.passage {
+                Passage::In => "what other nodes send to this one",
+                Passage::Through => "packets between other nodes and this host's containers",
+                Passage::Out => "what this node sends to others",
+            };
+            let family = if lost.v4 { "IPv4" } else { "IPv6" };
+            lost.by.iter().map(move |other| match &other.command {
+                Some(command) => (
+                    format!("{} drops {what}", other.owner),
+                    format!(
+                        "If it isn't meant to, run `{command}`, and keep that in its configuration"
+                    ),
+                ),
+                None => (
+                    format!("{} drops {what} ({family})", other.owner),
+                    "`nft monitor trace` shows where".to_owned(),
+                ),
+            })
         })
-    });
-    warnings.collect()
+        .collect();
+    let told = told.into_iter();
+    told.map(|(text, remedy)| Finding::error(code::FILTER_DROPS, text, remedy))
+        .collect()
 }

@@ -13,6 +13,8 @@ use innermesh_proto::{
 };
 use tokio::sync::watch;
 
+use crate::control::finding::{Finding, code};
+
 /// The lists that this node holds.
 pub(crate) struct Lists {
     held: Mutex<BTreeMap<Serial, Arc<SignedList>>>,
@@ -56,7 +58,7 @@ impl Lists {
 
     /// What is to be said of lists that have ended: servers that check them
     /// refuse what hangs from their issuers.
-    pub fn warnings(&self, state: &State, now_ms: u64) -> Vec<String> {
+    pub fn findings(&self, state: &State, now_ms: u64) -> Vec<Finding> {
         let used = state.issuers.values().filter(|i| is_used(i, now_ms));
         used.filter_map(|issuer| {
             let held = self.of(&issuer.certificate.serial)?;
@@ -90,11 +92,15 @@ pub(crate) fn is_used(issuer: &Listed, now_ms: u64) -> bool {
     issuer.revoked.is_none() && issuer.certificate.not_after_ms > now_ms
 }
 
-fn warning(held: &SignedList, node: &str, now_ms: u64) -> Option<String> {
+fn warning(held: &SignedList, node: &str, now_ms: u64) -> Option<Finding> {
     (!held.list.holds_at(now_ms)).then(|| {
-        format!(
-            "the revocation list of an issuer of {node} has ended: programs that check it refuse \
-             certificates of that issuer; start {node}, or issue them anew"
+        Finding::warning(
+            code::REVOCATION_LIST_ENDED,
+            format!(
+                "the revocation list of an issuer of {node} has ended: programs that check it \
+                 refuse certificates of that issuer"
+            ),
+            format!("Start {node}, or issue them anew"),
         )
     })
 }
@@ -133,9 +139,9 @@ pub(crate) mod tests {
     fn the_end_of_a_list_is_told_with_what_to_do() {
         let list = held(&[]);
         assert_eq!(warning(&list, "alpha", NOW + 23 * HOUR), None);
-        let told = warning(&list, "alpha", NOW + 24 * HOUR).unwrap();
+        let told = warning(&list, "alpha", NOW + 24 * HOUR).unwrap().sentence();
         assert!(
-            told.contains("has ended") && told.contains("start alpha"),
+            told.contains("has ended") && told.contains("Start alpha"),
             "{told}"
         );
     }

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use crate::{
     control::{
         ControlError, ErrorCode,
+        finding::{Finding, code},
         renewals::{RenewalRow, WhichRenewal},
     },
     host::{Disk, Mono, keys::CaKey, outside::SetPlace},
@@ -108,17 +109,18 @@ impl ProgramCerts {
     }
 
     /// What a person should do something about.
-    pub fn warnings(&self, wall_ms: u64) -> Vec<String> {
+    pub fn findings(&self, wall_ms: u64) -> Vec<Finding> {
         let damaged = self.damaged.iter().map(|(file, why)| {
-            format!(
-                "the renewal in {} is left out: {why}; remove the file, and `agent cert issue` again",
-                file.display()
+            Finding::warning(
+                code::RENEWAL_FILE,
+                format!("the renewal in {} is left out: {why}", file.display()),
+                "Remove the file, and `agent cert issue` again",
             )
         });
         let entries = self.entries();
         let told = entries.values().flat_map(|entry| {
             let blocked = entry.blocked.is_some();
-            report::warnings(wall_ms, &entry.told(), entry.due_ms, blocked)
+            report::findings(wall_ms, &entry.told(), entry.due_ms, blocked)
         });
         damaged.chain(told).collect()
     }
