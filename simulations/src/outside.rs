@@ -9,8 +9,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use innermesh_agent::host::outside::{
-    CommandError, End, Outside, SetError, SetFile, SetPlace, UserCommand,
+use innermesh_agent::host::{
+    identity::FileIdentity,
+    outside::{CommandError, End, Outside, SetError, SetFile, SetPlace, UserCommand},
 };
 
 /// Files and programs. Clones are the same.
@@ -84,6 +85,14 @@ impl SimOutside {
 impl Outside for SimOutside {
     async fn read(&self, place: &SetPlace) -> Result<BTreeMap<String, Vec<u8>>, SetError> {
         Ok(self.files(place))
+    }
+
+    async fn identity(&self, _: &Path) -> io::Result<Option<FileIdentity>> {
+        // Everything on a simulated host sees the same files.
+        Ok(Some(FileIdentity {
+            device: 1,
+            inode: 1,
+        }))
     }
 
     async fn check(&self, place: &SetPlace) -> Result<(), SetError> {

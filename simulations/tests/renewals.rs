@@ -11,11 +11,14 @@ use innermesh_agent::{
         members::EvictRequest,
         node::StatusRequest,
         renewals::{
-            RenewNowRequest, RenewalAddRequest, RenewalRmRequest, RenewalRow, RenewalWish,
-            WhichRenewal,
+            RenewNowRequest, RenewalAddRequest, RenewalCheckRequest, RenewalRmRequest, RenewalRow,
+            RenewalWish, WhichRenewal,
         },
     },
-    host::outside::{Outside, SetPlace},
+    host::{
+        identity::FileIdentity,
+        outside::{Outside, SetPlace},
+    },
     node::Agent,
     program_certs::{
         files::{self, Found},
@@ -501,4 +504,41 @@ async fn requests_for_one_key_at_the_same_time_are_answered_with_a_certificate_e
     let (first, second) = tokio::join!(control.ask(request()), control.ask(request()));
     assert_ne!(first.unwrap().serial, second.unwrap().serial);
     assert_eq!(count(&agent, "one"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_folder_that_the_agent_may_not_write_into_is_refused_before_anything_is_issued() {
+    let mut world = World::of(12, Profile::Message);
+    let one = world.machine("one");
+    let agent = found(&one).await;
+    let wish = wish("one");
+    let check = |inode| RenewalCheckRequest {
+        folder: wish.folder.clone(),
+        stem: wish.stem.clone(),
+        seen: FileIdentity { device: 1, inode },
+    };
+    let checked = agent.control().ask(check(1)).await.unwrap();
+    assert_eq!(checked.earlier, None);
+    one.outside.set_read_only(true);
+    let refused = agent.control().ask(check(1)).await.unwrap_err().to_string();
+    assert!(refused.contains("must be able to write there"), "{refused}");
+    one.outside.set_read_only(false);
+    let refused = agent.control().ask(check(2)).await.unwrap_err().to_string();
+    assert!(refused.contains("there is another one"), "{refused}");
+    issue(&one, &agent, &wish).await;
+    let checked = agent.control().ask(check(1)).await.unwrap();
+    assert_eq!(checked.earlier, Some(wish));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_files_that_were_never_seen_no_end_is_told() {
+    let mut world = World::of(13, Profile::Message);
+    let one = world.machine("one");
+    let agent = found(&one).await;
+    let wish = wish("nowhere");
+    let row = agent.control().ask(RenewalAddRequest(wish)).await.unwrap();
+    assert!(row.last_error.is_some());
+    let told = warnings(&agent).await;
+    assert!(told.contains("can't be renewed"), "{told}");
+    assert!(!told.contains("expired"), "{told}");
 }

@@ -3,7 +3,13 @@
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
-use innermesh_tests::{Agent, Host, Lab, agent::PATIENCE, installed, skip, wait::ensure, wait_for};
+use innermesh_tests::{
+    Agent, Host, Lab,
+    agent::{PATIENCE, program},
+    installed, skip,
+    wait::ensure,
+    wait_for,
+};
 use serde_json::Value;
 
 const NAME: &str = "alpha.lab.internal";
@@ -261,4 +267,66 @@ fn what_cannot_be_renewed_is_told_and_left_alone() {
         let finished = alpha.cli(&wrong);
         assert_eq!(finished.code, 2, "{finished}");
     }
+}
+
+#[test]
+fn a_folder_that_the_agent_does_not_see_is_refused_before_anything_is_issued() {
+    let Some(lab) = Lab::new(1) else { return };
+    let [alpha] = lab.mesh();
+    let issued = || alpha.json(&["cert", "list"]).as_array().map_or(0, Vec::len);
+    let before = issued();
+    // Another file system there for whoever asks, as systemd has it for the agent
+    // (PrivateTmp=): with the folder made for this, and with one that is there.
+    let hidden = alpha.host.directory.join("hidden");
+    fs::create_dir(&hidden).expect("a folder");
+    let hidden = hidden.to_string_lossy().into_owned();
+    let dir = alpha.dir.to_string_lossy().into_owned();
+    let issue = |out: &str, more: &[&str]| {
+        let script = "mount -t tmpfs none \"$0\" && exec \"$@\"";
+        let agent = program().to_string_lossy();
+        let words = ["unshare", "--mount", "sh", "-c", script, &hidden, &agent];
+        let issue = ["--dir", &dir, "cert", "issue", "alpha", "--out", out];
+        alpha.host.run(&[&words[..], &issue, more].concat())
+    };
+    for out in [format!("{hidden}/new/certs"), hidden.clone()] {
+        let finished = issue(&out, &[]);
+        assert_eq!(finished.code, 1, "{finished}");
+        for part in [
+            "doesn't see the folder",
+            "PrivateTmp=",
+            "Nothing was issued",
+        ] {
+            assert!(finished.stderr.contains(part), "{part}: {finished}");
+        }
+    }
+    assert_eq!(issued(), before);
+    assert_eq!(alpha.status()["warnings"], Value::Array(Vec::new()));
+    // Once, without the agent, it goes.
+    let once = issue(&hidden, &["--no-renew"]);
+    assert_eq!(once.code, 0, "{once}");
+}
+
+#[test]
+fn a_second_issue_keeps_the_command_and_the_owner_that_it_says_nothing_of() {
+    let Some(lab) = Lab::new(1) else { return };
+    let [alpha] = lab.mesh();
+    let issue = ["cert", "issue", "alpha"];
+    let more = ["--exec", "true", "--owner", "0:12345", "--mode", "640"];
+    let _ = alpha.json(&[&issue[..], &more].concat());
+    let told = alpha.cli(&issue).ok();
+    assert!(told.contains("true (kept; --no-exec ends it)"), "{told}");
+    let row = renewal(&alpha);
+    assert_eq!(row["exec"], "true", "{row}");
+    let stat = fs::metadata(text(&row, "key")).expect("a key");
+    let mode = stat.permissions().mode() & 0o777;
+    assert_eq!(
+        (std::os::unix::fs::MetadataExt::gid(&stat), mode),
+        (12345, 0o640)
+    );
+    let _ = alpha
+        .cli(&[&issue[..], &["--exec", "exit 0"]].concat())
+        .ok();
+    assert_eq!(renewal(&alpha)["exec"], "exit 0");
+    let _ = alpha.cli(&[&issue[..], &["--no-exec"]].concat()).ok();
+    assert_eq!(renewal(&alpha)["exec"], Value::Null);
 }

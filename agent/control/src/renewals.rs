@@ -7,20 +7,22 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::request::requests;
-use innermesh_host::UnixTime;
+use innermesh_host::{UnixTime, identity::FileIdentity};
 
 requests! {
     /// What is asked about renewals.
     RenewalsRequest {
         changes POST "/v1/renewals": Add(RenewalAddRequest) -> RenewalRow,
+        changes POST "/v1/renewals/check": Check(RenewalCheckRequest) -> RenewalChecked,
         changes POST "/v1/renewals/now": Now(RenewNowRequest) -> RenewalRow,
         changes POST "/v1/renewals/remove": Rm(RenewalRmRequest) -> RenewalRow,
     }
 }
 
 /// Has a certificate that is in its files renewed from now on, for the user who
-/// asks, in place of what was asked for the same files before. That it can't be
-/// renewed as things are now is no error.
+/// asks, in place of what was asked for the same files before; the command of that
+/// stays where this one says nothing of any. That it can't be renewed as things are
+/// now is no error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RenewalAddRequest(pub RenewalWish);
@@ -48,10 +50,34 @@ pub struct RenewalWish {
     /// How long before its end to renew, in seconds; null for two thirds of
     /// the life.
     pub renew_before_s: Option<u64>,
-    /// What to run after each renewal, by `sh -c`.
+    /// What to run after each renewal, by `sh -c`. Null leaves the command of an
+    /// earlier wish for the same files, an empty one ends it.
     pub exec: Option<String>,
     /// Whether to run that now too.
     pub exec_now: bool,
+}
+
+/// Asks before a certificate is issued whether the agent could renew it in these
+/// files.
+///
+/// # Errors
+/// Why not: the agent sees another folder there, or may not write into it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenewalCheckRequest {
+    /// The folder of its files, absolute.
+    pub folder: PathBuf,
+    /// What their names begin with.
+    pub stem: String,
+    /// Which folder it is, as whoever asks sees it.
+    pub seen: FileIdentity,
+}
+
+/// What the agent knows of a place that it could renew a certificate in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewalChecked {
+    /// What was asked for the same files before.
+    pub earlier: Option<RenewalWish>,
 }
 
 /// Renews now. Where it fails, the files are as they were.

@@ -3,13 +3,13 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use async_trait::async_trait;
 
-use super::{command, disk::blocking, file_set};
+use super::{command, disk::blocking, file_set, identity::FileIdentity};
 pub use super::{
     command::{CommandError, End, UserCommand},
     set::{Access, SET_FILE_BYTES, SetError, SetFile, SetPlace},
@@ -24,6 +24,12 @@ pub trait Outside: Send + Sync {
     /// [`SetError::Foreign`] when somebody put a file of their own in the place
     /// of one.
     async fn read(&self, place: &SetPlace) -> Result<BTreeMap<String, Vec<u8>>, SetError>;
+    /// Which folder a path leads to, as this program sees it; `None` where there is
+    /// nothing.
+    ///
+    /// # Errors
+    /// The operating system's.
+    async fn identity(&self, folder: &Path) -> io::Result<Option<FileIdentity>>;
     /// Whether the set can be replaced; changes nothing.
     ///
     /// # Errors
@@ -56,6 +62,11 @@ impl Outside for SystemOutside {
     async fn read(&self, place: &SetPlace) -> Result<BTreeMap<String, Vec<u8>>, SetError> {
         let place = place.clone();
         off_thread(move || file_set::read(&place)).await
+    }
+
+    async fn identity(&self, folder: &Path) -> io::Result<Option<FileIdentity>> {
+        let folder = folder.to_owned();
+        blocking(move || FileIdentity::of(&folder)).await
     }
 
     async fn check(&self, place: &SetPlace) -> Result<(), SetError> {

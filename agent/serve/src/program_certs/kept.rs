@@ -177,14 +177,7 @@ pub fn check(wish: &RenewalWish) -> Result<(), WishError> {
     if !(1..=limits::LEAF_DAYS).contains(&wish.days) {
         return Err(WishError::Days);
     }
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
-    if !wish.folder.is_absolute()
-        || wish.stem.starts_with('.')
-        || !(1..=240).contains(&wish.stem.len())
-        || !wish.stem.chars().all(plain)
-    {
-        return Err(WishError::Place);
-    }
+    check_place(&place(wish))?;
     if !MODES.contains(&wish.mode) {
         return Err(WishError::Mode);
     }
@@ -197,6 +190,23 @@ pub fn check(wish: &RenewalWish) -> Result<(), WishError> {
         Ok(())
     } else {
         Err(WishError::Exec)
+    }
+}
+
+/// Whether files can be kept there.
+///
+/// # Errors
+/// [`WishError::Place`].
+pub fn check_place(place: &SetPlace) -> Result<(), WishError> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
+    let is_good = place.folder.is_absolute()
+        && !place.stem.starts_with('.')
+        && (1..=240).contains(&place.stem.len())
+        && place.stem.chars().all(plain);
+    if is_good {
+        Ok(())
+    } else {
+        Err(WishError::Place)
     }
 }
 

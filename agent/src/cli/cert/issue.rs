@@ -16,7 +16,8 @@ use super::{
         output::{self, Output},
         paths::Paths,
     },
-    command_done, owner, warn,
+    can_be_renewed, command_done, owner,
+    place::{NewFolders, agent_may_renew},
 };
 use crate::{
     ca::{csr, pem},
@@ -55,7 +56,8 @@ use crate::{
 ///   ReadWritePaths=/etc/ssl/photos
 ///
 /// Another `cert issue` of the same NAME to the same folder takes the place of
-/// this one, with all that is said here.
+/// this one. The command and the files' owner, group and mode stay as they were
+/// where it says nothing of them; all else is as it says.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct IssueArguments {
@@ -83,6 +85,9 @@ pub struct IssueArguments {
     /// INNERMESH_NOT_AFTER.
     #[arg(long, value_name = "CMD", conflicts_with = "no_renew")]
     exec: Option<String>,
+    /// Run no command any more that an earlier `cert issue` named.
+    #[arg(long, conflicts_with_all = ["exec", "no_renew"])]
+    no_exec: bool,
     /// Owner of the files with the key, by name or number.
     #[arg(long, value_name = "USER[:GROUP]")]
     owner: Option<String>,
@@ -124,6 +129,9 @@ struct Printed {
     serial: String,
     not_after: UnixTime,
     renewed: Option<UnixTime>,
+    /// The command of an earlier `cert issue`, which stays.
+    #[serde(skip)]
+    exec: Option<String>,
     #[serde(skip)]
     kept: bool,
     #[serde(skip)]
@@ -137,7 +145,7 @@ pub async fn issue(
 ) -> Result<(), Failure> {
     let status = client.ask(&StatusRequest {}).await?;
     let domain: MeshDomain = status.domain.parse().map_err(Failure::failed)?;
-    let wish = wish(&arguments, &domain, paths)?;
+    let mut wish = wish(&arguments, &domain, paths)?;
     let place = kept::place(&wish);
     let root = client.ask(&CaRootRequest {}).await?;
     let there = key_of(&place, &root.pem).await?;
@@ -147,13 +155,21 @@ pub async fn issue(
     let names: BTreeSet<String> = wish.names.iter().cloned().collect();
     let csr = csr::make(&key, &names, &BTreeSet::new()).map_err(Failure::failed)?;
     let ca = place.folder.join(files::CA);
+    let made = NewFolders::make(&place.folder)?;
     may_write(&place, &ca, &root.pem).await?;
+    if !arguments.no_renew {
+        let earlier = agent_may_renew(client, &place).await?;
+        if let Some(earlier) = earlier.filter(|_| !arguments.says_access()) {
+            (wish.owner, wish.group, wish.mode) = (earlier.owner, earlier.group, earlier.mode);
+        }
+    }
     let request = CertRequest {
         names: wish.names.clone(),
         csr: Der(csr),
         days: arguments.days,
     };
     let issued = client.ask(&request).await?;
+    made.keep();
     if !files::is_for(&issued, &*key, &names) {
         return Err(Failure::failed(
             "the agent answered with another certificate than was asked for; nothing was written",
@@ -173,9 +189,16 @@ pub async fn issue(
     }
     let row = client.ask(&RenewalAddRequest(wish)).await?;
     printed.renewed = row.next;
+    printed.exec = row.exec.clone().filter(|_| arguments.exec.is_none());
     arguments.output.print(&printed, || text(&printed))?;
-    warn(&row);
+    can_be_renewed(&row)?;
     command_done(client, row).await
+}
+
+impl IssueArguments {
+    fn says_access(&self) -> bool {
+        self.owner.is_some() || self.group.is_some() || self.mode.is_some()
+    }
 }
 
 /// What the arguments say, in full.
@@ -208,10 +231,18 @@ fn wish(
         mode: access.mode,
         new_key: arguments.new_key,
         renew_before_s: arguments.renew_before.map(|span| span.0),
-        exec: arguments.exec.clone(),
+        exec: if arguments.no_exec {
+            Some(String::new())
+        } else {
+            arguments.exec.clone()
+        },
         exec_now: true,
     };
-    kept::check(&wish).map_err(Failure::usage)?;
+    kept::check(&RenewalWish {
+        exec: wish.exec.clone().filter(|_| !arguments.no_exec),
+        ..wish.clone()
+    })
+    .map_err(Failure::usage)?;
     Ok(wish)
 }
 
@@ -242,6 +273,7 @@ fn printed(place: &SetPlace, names: &[String], issued: &Issued) -> Printed {
         serial: issued.serial.clone(),
         not_after: issued.not_after,
         renewed: None,
+        exec: None,
         kept: false,
         once: false,
     }
@@ -254,9 +286,12 @@ fn text(printed: &Printed) -> String {
         (false, Some(at)) => format!("by the agent from {at} on"),
         (false, None) => "not as things are".into(),
     };
+    let exec = printed.exec.as_ref().map_or_else(String::new, |exec| {
+        format!("  command      {exec} (kept; --no-exec ends it)\n")
+    });
     format!(
         "{} until {}, serial {}\n\n  key          {}{note}\n  certificate  {}\n  both         {}\n  \
-         chain        {}\n  root         {}\n  renewed      {renewed}\n",
+         chain        {}\n  root         {}\n  renewed      {renewed}\n{exec}",
         printed.names.join(", "),
         printed.not_after,
         printed.serial,
@@ -296,9 +331,6 @@ async fn key_of(place: &SetPlace, root: &str) -> Result<Option<Arc<dyn CaKey>>, 
 
 /// Refuses before the ledger is asked what could not be written after it.
 async fn may_write(place: &SetPlace, ca: &Path, root: &str) -> Result<(), Failure> {
-    if !place.folder.exists() {
-        return Ok(());
-    }
     if ca.exists() {
         let shared = SystemOutside.share(ca, root.as_bytes()).await;
         shared.map_err(|error| refused(&error))?;

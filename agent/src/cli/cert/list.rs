@@ -89,6 +89,10 @@ fn draw(screen: &mut Screen, certificates: &[CertRow]) {
 }
 
 fn ends(row: &CertRow, now: UnixTime) -> Cell {
+    // Of one that the agent never saw in its files nothing is known.
+    if row.serial.is_empty() {
+        return Cell::new("-");
+    }
     let told = until(now, row.not_after);
     if row.revoked {
         return Cell::bad("revoked").in_full(format!("revoked ({})", row.not_after));

@@ -5,17 +5,14 @@
 mod issue;
 mod list;
 mod owner;
+mod place;
 
 use std::{path::PathBuf, time::Duration};
 
 use innermesh_proto::certificate::Serial;
 
 use self::{issue::IssueArguments, list::ListArguments};
-use super::{
-    failure::Failure,
-    output::{self, Output},
-    paths::Paths,
-};
+use super::{failure::Failure, output::Output, paths::Paths};
 use crate::control::{
     Client,
     certificates::{CertListRequest, CertRevokeRequest, CertRow},
@@ -230,12 +227,16 @@ async fn command_done(client: &Client, mut row: RenewalRow) -> Result<(), Failur
     }
 }
 
-/// Says what keeps a certificate from being renewed, beside the output.
-fn warn(row: &RenewalRow) {
-    if let Some(why) = &row.last_error {
-        output::warn(&[format!(
-            "the certificate can't be renewed as things are: {why}"
-        )]);
+/// Whether a certificate that is in its files is renewed by the agent.
+///
+/// # Errors
+/// What keeps it from that.
+fn can_be_renewed(row: &RenewalRow) -> Result<(), Failure> {
+    match &row.last_error {
+        Some(why) => Err(Failure::failed(format!(
+            "the certificate is in its files, and can't be renewed as things are: {why}"
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -99,7 +99,7 @@ impl CertKeeper {
         Ok(SeenFiles { found, due_ms })
     }
 
-    async fn writable(&self, place: &SetPlace) -> Result<(), BlockedError> {
+    pub async fn writable(&self, place: &SetPlace) -> Result<(), BlockedError> {
         let checked = self.host.outside.check(place).await;
         checked.map_err(|error| match error {
             error @ SetError::Io(..) => BlockedError::Unwritable(error),

@@ -6,15 +6,33 @@ use innermesh_proto::certificate::CertificateError;
 
 use crate::{host::outside::SetError, node::shared::certify::CertifyError};
 
+/// What the agent sees where somebody else sees a folder.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HiddenError {
+    #[error("for it there is nothing")]
+    Nothing,
+    #[error("for it there is another one")]
+    Another,
+    #[error("{0}")]
+    Closed(std::io::Error),
+}
+
 /// What keeps a certificate from being renewed until somebody does something. The
 /// files are as they were.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BlockedError {
     #[error(
-        "its files in {folder} are gone; `agent cert issue` makes them anew, `agent cert rm {stem}` \
-         renews it no more"
+        "the agent finds none of its files in {folder}: they are gone, or its unit keeps that folder \
+         from it (ProtectHome=, PrivateTmp=); `agent cert issue` makes them anew, `agent cert rm \
+         {stem}` renews it no more"
     )]
     Gone { folder: String, stem: String },
+    #[error(
+        "the agent doesn't see the folder {folder}: {why}. Its unit shows it no home folders (ProtectHome=) and \
+         a /tmp of its own (PrivateTmp=); choose a folder elsewhere, such as one below \
+         /etc/innermesh", folder = .folder.display()
+    )]
+    Hidden { folder: PathBuf, why: HiddenError },
     #[error(
         "{folder}/{stem}.key and {stem}.crt are not a pair of this mesh any more, and are left as \
          they are; move them away and `agent cert issue` again, or `agent cert rm {stem}`"

@@ -4,11 +4,18 @@ use crate::{
     control::{
         ControlError, ErrorCode,
         certificates::{CertKind, CertRow},
-        renewals::{RenewNowRequest, RenewalRow, RenewalWish, WhichRenewal},
+        renewals::{
+            RenewNowRequest, RenewalCheckRequest, RenewalChecked, RenewalRow, RenewalWish,
+            WhichRenewal,
+        },
     },
     host::outside::SetPlace,
     node::{
-        follow::program_certs::{entries::CertEntry, keeper::CertKeeper},
+        follow::program_certs::{
+            entries::CertEntry,
+            errors::{BlockedError, HiddenError},
+            keeper::CertKeeper,
+        },
         shared::refusals::{invalid, refused},
     },
     program_certs::{
@@ -19,11 +26,26 @@ use crate::{
 
 impl CertKeeper {
     /// Answers [`RenewalAddRequest`](crate::control::renewals::RenewalAddRequest).
-    pub async fn add(&self, wish: RenewalWish, uid: u32) -> Result<RenewalRow, ControlError> {
-        kept::check(&wish).map_err(invalid)?;
+    pub async fn add(&self, mut wish: RenewalWish, uid: u32) -> Result<RenewalRow, ControlError> {
         let certs = &self.certs;
         let _working = certs.working.lock().await;
         let place = kept::place(&wish);
+        let uid = match wish.exec.as_deref() {
+            Some("") => {
+                wish.exec = None;
+                uid
+            }
+            Some(_) => uid,
+            // It goes on as the user who asked for it.
+            None => match certs.with(&place, |entry| entry.kept.clone()) {
+                Some(earlier) if earlier.wish.exec.is_some() => {
+                    wish.exec = earlier.wish.exec;
+                    earlier.uid
+                }
+                _ => uid,
+            },
+        };
+        kept::check(&wish).map_err(invalid)?;
         let mut jitter = [0; 2];
         self.host.keys.random(&mut jitter);
         let exec_pending = wish.exec.is_some() && wish.exec_now;
@@ -64,6 +86,28 @@ impl CertKeeper {
         self.keep(kept).await;
         certs.wake.notify_one();
         self.row(&place)
+    }
+
+    /// Answers [`RenewalCheckRequest`].
+    pub async fn check(&self, asked: RenewalCheckRequest) -> Result<RenewalChecked, ControlError> {
+        let place = SetPlace {
+            folder: asked.folder,
+            stem: asked.stem,
+        };
+        kept::check_place(&place).map_err(invalid)?;
+        let hidden = match self.host.outside.identity(&place.folder).await {
+            Ok(Some(own)) if own == asked.seen => None,
+            Ok(Some(_)) => Some(HiddenError::Another),
+            Ok(None) => Some(HiddenError::Nothing),
+            Err(error) => Some(HiddenError::Closed(error)),
+        };
+        if let Some(why) = hidden {
+            let folder = place.folder;
+            return Err(refused(BlockedError::Hidden { folder, why }));
+        }
+        self.writable(&place).await.map_err(refused)?;
+        let earlier = self.certs.with(&place, |entry| entry.kept.wish.clone());
+        Ok(RenewalChecked { earlier })
     }
 
     /// Answers [`RenewNowRequest`].
