@@ -1,6 +1,8 @@
 //! Names lead to the node whose they are: what a member can't do to the others
 //! with its own valid key, and what an admin can.
 
+use nix::sys::signal::Signal;
+
 use innermesh_tests::{Agent, Lab, agent::PATIENCE, wait::ensure, wait_for};
 
 const LAN: &str = "192.168.1.9";
@@ -46,10 +48,38 @@ fn a_member_s_names_lead_to_no_other_member_and_to_no_machine_beside_the_mesh() 
 
     // An instance goes by gossip, past whoever decides: what counts is that
     // nobody serves it. A service that was added later is there already.
+    let at = |address| {
+        [
+            "service",
+            "add",
+            "web",
+            "--port",
+            "80",
+            "--address",
+            address,
+        ]
+    };
+    beta.refused(&at(&victim), "--share");
+    beta.refused(
+        &["service", "add", "gamma", "--port", "80"],
+        "name of a node",
+    );
+    assert_eq!(pending(&beta, "web"), None);
+    // Its own configuration says so all the same.
+    let folder = beta.dir.join("services.d");
+    std::fs::create_dir(&folder).expect("a folder");
+    let web = format!("name = 'web'\nport = 80\naddress = '{victim}'\n");
+    std::fs::write(folder.join("web.toml"), web).expect("a file");
+    beta.process().expect("it runs").signal(Signal::SIGHUP);
     for (name, address) in [("web", victim.as_str()), ("cam", LAN)] {
-        let _ = beta
-            .cli(&["service", "add", name, "--port", "80", "--address", address])
-            .ok();
+        if name == "cam" {
+            let _ = beta
+                .cli(&["service", "add", name, "--port", "80", "--address", address])
+                .ok();
+        }
+        wait_for("the service to be announced", PATIENCE, || {
+            ensure(pending(&beta, name).is_some(), beta.status())
+        });
         let marker = format!("after-{name}");
         let _ = beta.cli(&["service", "add", &marker, "--port", "80"]).ok();
         for agent in [&alpha, &gamma, &beta] {

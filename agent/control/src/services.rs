@@ -28,7 +28,8 @@ requests! {
 pub struct ServiceListRequest {}
 
 /// Adds a service of this node, or changes it; kept across restarts. A name that
-/// isn't granted is no error: the service is pending then.
+/// isn't granted yet is no error: the service is pending then. One that never can be,
+/// such as a node's, is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ServiceAddRequest(pub Spec);

@@ -33,8 +33,8 @@ impl ServiceDesk {
     /// Adds a service of this node, or changes it.
     ///
     /// # Errors
-    /// When it can't be stored. A name that isn't granted is no error: the service
-    /// is then pending.
+    /// When it can't be stored, or can never come to pass. A name that isn't granted
+    /// yet is no error: the service is then pending.
     pub async fn add(&self, service: Spec) -> Result<ServiceAdded, ControlError> {
         let view = self.node.view.borrow().clone();
         let own = view.own_member().ok_or_else(not_member)?.clone();
@@ -43,6 +43,7 @@ impl ServiceDesk {
                 .member_by_name(node)
                 .ok_or_else(|| no_node(node))?;
         }
+        self.names.check(&service).map_err(refused)?;
         self.services
             .add(service.clone())
             .await

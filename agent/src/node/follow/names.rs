@@ -10,7 +10,7 @@ use std::{
 
 use innermesh_proto::{
     id::NodeId,
-    ledger::{Content, Refusal, request::Share},
+    ledger::{Content, Refusal, request::Share, state::NameKind},
     name::Label,
 };
 
@@ -43,6 +43,15 @@ pub enum NameError {
     /// There is no node that it could be shared with.
     #[error("{0}, which it is to be shared with, is not a member")]
     NoSuchNode(Label),
+    /// A node has the name, as long as it is a member.
+    #[error(
+        "{name} is the name of a node of this mesh, which no service can have; choose another, or \
+         use {name}'s own names: any NAME.{name} is its"
+    )]
+    NodeName { name: Label },
+    /// Who isn't its owner can't share it.
+    #[error("{name} belongs to {owner}, which alone can share it: run this there")]
+    NotOwner { name: Label, owner: Label },
     /// Its service is at an overlay address of another node.
     #[error(
         "{address} is not an address of this node: run the service on the node that has it, and \
@@ -162,6 +171,33 @@ impl NameClaimer {
         } else {
             NameError::ForeignAddress { name, address }
         })
+    }
+
+    /// Whether what a service wishes can come to pass, now or later.
+    ///
+    /// # Errors
+    /// Why it never can.
+    pub fn check(&self, spec: &Spec) -> Result<(), NameError> {
+        let name = spec.name.clone();
+        let reserved = name.clone().grantable();
+        reserved.map_err(|_| Refusal::NameReserved(name.clone()))?;
+        let state = self.ledger.state();
+        match state.names.get(&name) {
+            Some(held) if held.kind == NameKind::Node => {
+                return Err(NameError::NodeName { name });
+            }
+            Some(held) if held.owner != self.me && !spec.share.is_empty() => {
+                let owner = state.members.get(&held.owner);
+                let owner = owner.map_or_else(|| name.clone(), |owner| owner.name.clone());
+                return Err(NameError::NotOwner { name, owner });
+            }
+            _ => {}
+        }
+        match self.leads(spec) {
+            Err(never @ NameError::OthersAddress { .. }) => Err(never),
+            // An admin may grant the address yet.
+            _ => Ok(()),
+        }
     }
 
     /// Claims the name of a service and shares it as its description says.
