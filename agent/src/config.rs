@@ -31,7 +31,7 @@ use crate::{
     dns::AnswerScope,
     page,
     services::Spec,
-    telemetry::LogFormat,
+    telemetry::{LogFormat, LogLevel},
     tunnel::{BackendChoice, DEFAULT_MTU},
 };
 
@@ -185,6 +185,8 @@ impl Default for ContainersConfig {
 pub struct LogConfig {
     /// How lines are written.
     pub format: LogFormat,
+    /// How much is logged; `agent log level` changes it until the next start.
+    pub level: LogLevel,
 }
 
 /// A file with all keys, each with its default and behind a `#`.

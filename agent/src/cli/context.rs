@@ -3,10 +3,7 @@
 use tracing::Span;
 
 use super::{failure::Failure, paths::Paths};
-use crate::{
-    control::Client,
-    telemetry::{self, LogFormat},
-};
+use crate::{config::LogConfig, control::Client, telemetry};
 
 /// What every command is given.
 pub struct Context {
@@ -25,9 +22,11 @@ impl Context {
     }
 
     /// Sets logs and traces up, once.
-    pub fn log(&mut self, format: LogFormat) -> Result<(), Failure> {
+    pub fn log(&mut self, config: &LogConfig) -> Result<(), Failure> {
         if self.telemetry.is_none() {
-            self.telemetry = Some(telemetry::init(format).map_err(Failure::failed)?);
+            self.telemetry = Some(
+                telemetry::init(config.format, config.level.clone()).map_err(Failure::failed)?,
+            );
         }
         Ok(())
     }
@@ -35,11 +34,11 @@ impl Context {
     /// The span of a command, with logs and traces set up, where the
     /// environment asks for either. Elsewhere than in the agent, logs would
     /// only stand between the lines that a person reads.
-    pub fn span(&mut self, command: &str, format: LogFormat) -> Result<Span, Failure> {
+    pub fn span(&mut self, command: &str, config: &LogConfig) -> Result<Span, Failure> {
         if !telemetry::is_asked_for() {
             return Ok(Span::none());
         }
-        self.log(format)?;
+        self.log(config)?;
         Ok(telemetry::command_span(command))
     }
 }

@@ -67,6 +67,7 @@ fn every_key_is_read() {
         mesh = false
         [log]
         format = "json"
+        level = "debug"
         "#,
     )
     .unwrap();
@@ -94,6 +95,8 @@ fn every_key_is_read() {
     );
     assert!(config.page.lan && !Config::default().page.lan);
     assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.log.level.to_string(), "debug");
+    assert_eq!(Config::default().log.level.to_string(), "info");
     assert_eq!(config.dns.answer, AnswerScope::All);
     let name = |name: &str| name.parse::<DomainName>().unwrap();
     let servers = |all: &[&str]| -> Vec<SocketAddr> {

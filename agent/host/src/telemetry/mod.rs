@@ -6,6 +6,7 @@
 //! standard `OTEL_*` variables ask for them, and then cost nothing.
 
 mod http;
+mod level;
 
 use std::{
     collections::HashMap,
@@ -23,15 +24,15 @@ use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::Sd
 use tracing::{Span, level_filters::LevelFilter};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt,
+    Layer, Registry, filter::Targets, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
 
-/// The variable that filters logs, in the syntax of `tracing_subscriber`'s
-/// `EnvFilter`, such as `debug` or `info,innermesh_net::quic=trace`.
+pub use self::level::{LogLevel, LogLevelError, levels, set_level};
+
+/// The variable that says how much is logged, as [`LogLevel`]; it stands before the
+/// configuration.
 pub const FILTER_VARIABLE: &str = "INNERMESH_LOG";
 
-/// What is logged when [`FILTER_VARIABLE`] says nothing.
-const DEFAULT_FILTER: &str = "info,quinn=warn,quinn_proto=warn,hickory_server=warn,chitchat=warn";
 /// Our own spans only: the exporter's would be exported, which makes more.
 const TRACED: &str = "innermesh";
 /// How long a stopping agent waits for a collector.
@@ -63,10 +64,8 @@ pub enum LogFormat {
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// [`FILTER_VARIABLE`] is not a filter.
-    #[error(
-        "{FILTER_VARIABLE}={0:?} is not a log filter; use a level such as `debug`, or `info,innermesh_net::quic=trace`"
-    )]
-    Filter(String),
+    #[error("{FILTER_VARIABLE}: {0}")]
+    Filter(LogLevelError),
     /// There is a subscriber already: our own mistake.
     #[error("logging was set up twice")]
     Twice,
@@ -81,17 +80,21 @@ pub fn is_asked_for() -> bool {
         || !matches!(Export::from_variables(variable), Ok(None))
 }
 
-/// Sets the process's logs and traces up, from the environment. Called once,
+/// Sets the process's logs and traces up, from the environment, and where that says
+/// nothing of how much is logged, by `level`. Called once,
 /// inside the tokio runtime (OTLP over gRPC needs it). What the `OTEL_*`
 /// variables ask for and can't be had is logged as a warning: an agent that
 /// can't be traced must still run.
 ///
 /// # Errors
 /// [`TelemetryError`].
-pub fn init(format: LogFormat) -> Result<Guard, TelemetryError> {
+pub fn init(format: LogFormat, level: LogLevel) -> Result<Guard, TelemetryError> {
     let variable = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
-    let filter = variable(FILTER_VARIABLE).unwrap_or_else(|| DEFAULT_FILTER.to_string());
-    let filter = EnvFilter::try_new(&filter).map_err(|_| TelemetryError::Filter(filter))?;
+    let level = match variable(FILTER_VARIABLE) {
+        Some(said) => said.parse().map_err(TelemetryError::Filter)?,
+        None => level,
+    };
+    let (filter, handle) = reload::Layer::new(level.filter());
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let lines = match format {
         LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
@@ -112,6 +115,7 @@ pub fn init(format: LogFormat) -> Result<Guard, TelemetryError> {
         .with(lines.with_filter(filter))
         .try_init()
         .map_err(|_| TelemetryError::Twice)?;
+    level::install(level, Box::new(move |filter| handle.reload(filter).is_ok()));
     if let Some(trouble) = trouble {
         tracing::warn!("no traces are exported: {trouble}");
     }

@@ -1,7 +1,7 @@
 //! From facts to views: each change of ledger, gossip or paths makes a new view.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -201,6 +201,20 @@ impl ViewKeeper {
         if same && loading == before.loading && nodes == before.nodes {
             return;
         }
+        for (node, live) in changed_peers(self.me, &before.nodes, &nodes) {
+            // Who left or was evicted has its name in the ledger before.
+            let known = if ledger.members.contains_key(&node) {
+                &ledger
+            } else {
+                &before.ledger
+            };
+            let name = known.name_of(node);
+            if live {
+                tracing::info!(peer = %name, "a peer is here");
+            } else {
+                tracing::info!(peer = %name, "a peer is gone");
+            }
+        }
         let held = held(&self.ledger, &ledger, &nodes);
         if self.holds.note(&held) {
             self.transport.review();
@@ -215,6 +229,25 @@ impl ViewKeeper {
         }));
         self.zone.publish();
     }
+}
+
+/// Who came, and who went.
+fn changed_peers(
+    me: NodeId,
+    before: &BTreeMap<NodeId, NodeView>,
+    now: &BTreeMap<NodeId, NodeView>,
+) -> Vec<(NodeId, bool)> {
+    let is_live = |nodes: &BTreeMap<NodeId, NodeView>, node| {
+        nodes.get(node).is_some_and(|of: &NodeView| of.live)
+    };
+    let all: BTreeSet<&NodeId> = before.keys().chain(now.keys()).collect();
+    all.into_iter()
+        .filter(|node| **node != me)
+        .filter_map(|node| {
+            let live = is_live(now, node);
+            (live != is_live(before, node)).then_some((*node, live))
+        })
+        .collect()
 }
 
 fn gather(members: usize) -> Duration {
