@@ -165,3 +165,33 @@ fn a_token_s_own_addresses_are_tried_where_the_seed_doesn_t_answer() {
     beta.start();
     beta.wait_nodes(2);
 }
+
+#[test]
+fn a_join_that_was_killed_before_its_files_were_written_goes_on_with_the_same_command() {
+    let Some(lab) = Lab::new(2) else { return };
+    let [mut alpha, mut beta] = lab.agents();
+    let _ = alpha.init();
+    let token = alpha.invite(&[]);
+    let seed = alpha.address();
+    let join = [
+        "join",
+        &seed,
+        "--token",
+        &token,
+        "--name",
+        "beta",
+        "--no-start",
+    ];
+    let _ = beta.cli(&join).ok();
+    // As if it had been killed: the mesh has let it in, the ledger isn't there yet.
+    let state = beta.dir.join("state");
+    for file in ["ledger", "seeds"] {
+        std::fs::remove_file(state.join(file)).expect("it was written");
+    }
+    let again = beta.cli(&join).ok();
+    assert!(again.contains("This node is beta."), "{again}");
+    beta.start();
+    for agent in [&alpha, &beta] {
+        agent.wait_nodes(2);
+    }
+}

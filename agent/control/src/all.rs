@@ -11,6 +11,7 @@ use super::{
     certificates::CertificatesRequest,
     dns::DnsRequest,
     error::ControlError,
+    log::LogsRequest,
     members::MembersRequest,
     node::NodeRequest,
     records::RecordsRequest,
@@ -27,6 +28,14 @@ pub trait Control: Send + Sync {
     /// # Errors
     /// A refusal.
     async fn answer(&self, request: AnyRequest, uid: u32) -> Result<Reply, ControlError>;
+
+    /// Whether anything can be changed now.
+    ///
+    /// # Errors
+    /// Why not.
+    async fn may_change(&self) -> Result<(), ControlError> {
+        Ok(())
+    }
 }
 
 impl dyn Control {
@@ -39,6 +48,9 @@ impl dyn Control {
         AnyRequest: From<R::Subject>,
     {
         const ROOT: u32 = 0;
+        if R::CHANGES {
+            self.may_change().await?;
+        }
         let request = AnyRequest::from(R::Subject::from(request));
         self.answer(request, ROOT).await?.read::<R>()
     }
@@ -94,4 +106,5 @@ subjects! {
     Ca(CaRequest),
     Acme(AcmeRequest),
     Dns(DnsRequest),
+    Log(LogsRequest),
 }

@@ -38,9 +38,7 @@ pub struct Client {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody answers on the socket. Nothing was changed.
-    #[error(
-        "the agent isn't running (no answer on {0}); start it with `systemctl start innermesh` or `agent run`"
-    )]
+    #[error("the agent isn't running (no answer on {0})")]
     NotRunning(PathBuf),
     /// The socket can't be used. Nothing was changed.
     #[error("the agent can't be reached on {0}: {1}")]

@@ -20,6 +20,7 @@ mod der;
 pub mod dns;
 mod error;
 pub mod finding;
+pub mod log;
 pub mod members;
 pub mod node;
 pub mod records;

@@ -216,6 +216,9 @@ fn mount(router: Router<Shared>, route: Route) -> Router<Shared> {
             query: query.as_deref().unwrap_or_default(),
             body: &body,
         })?;
+        if route.changes {
+            shared.control.may_change().await?;
+        }
         let reply = shared.control.answer(request, caller.uid).await?;
         Ok(([(CONTENT_TYPE, "application/json")], reply.into_bytes()))
     };
@@ -301,6 +304,44 @@ mod tests {
                     route.method
                 );
             }
+        }
+    }
+
+    /// An agent that can't keep anything.
+    struct Homeless;
+
+    #[async_trait::async_trait]
+    impl Control for Homeless {
+        async fn answer(
+            &self,
+            request: crate::all::AnyRequest,
+            uid: u32,
+        ) -> Result<crate::request::Reply, ControlError> {
+            FakeAgent::new().answer(request, uid).await
+        }
+
+        async fn may_change(&self) -> Result<(), ControlError> {
+            Err(ControlError::new(ErrorCode::Unavailable, "gone"))
+        }
+    }
+
+    #[tokio::test]
+    async fn where_nothing_can_be_kept_every_change_is_refused_and_looking_goes_on() {
+        let agent: Arc<dyn Control> = Arc::new(Homeless);
+        let leave = agent.ask(crate::node::LeaveRequest {}).await;
+        assert_eq!(leave.unwrap_err().code, ErrorCode::Unavailable);
+        assert!(agent.ask(crate::node::StatusRequest {}).await.is_ok());
+        let router = router(agent, Arc::new(TokioClock));
+        for (path, method, expected) in [
+            ("/v1/status", Method::GET, StatusCode::OK),
+            ("/v1/leave", Method::POST, StatusCode::SERVICE_UNAVAILABLE),
+        ] {
+            let caller = Caller { uid: 0, own: 0 };
+            let request = Request::builder().method(method).uri(path);
+            let answer = TowerToHyperService::new(router.clone().layer(Extension(caller)))
+                .call(request.body(Body::empty()).unwrap())
+                .await;
+            assert_eq!(answer.unwrap().status(), expected, "{path}");
         }
     }
 

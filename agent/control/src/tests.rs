@@ -24,6 +24,7 @@ use super::{
     der::Der,
     dns::*,
     error::{ControlError, ErrorCode},
+    log::*,
     members::*,
     node::*,
     records::*,
@@ -33,7 +34,7 @@ use super::{
     spec::Spec,
     testing::{FakeAgent, Served, sample_ca_root, sample_ca_status, sample_status, served},
 };
-use innermesh_host::UnixTime;
+use innermesh_host::{UnixTime, identity::FileIdentity};
 
 /// Something to do with each request.
 trait EachRequest {
@@ -151,6 +152,15 @@ async fn each_request(each: &mut impl EachRequest) {
     each.visit(CertRevokeRequest { serial }).await;
 
     each.visit(RenewalAddRequest(wish())).await;
+    each.visit(RenewalCheckRequest {
+        folder: "/etc/innermesh/certs".into(),
+        stem: "photos".into(),
+        seen: FileIdentity {
+            device: u64::MAX,
+            inode: 7,
+        },
+    })
+    .await;
     let (which, new_key) = (which(), true);
     each.visit(RenewalRmRequest(which.clone())).await;
     each.visit(RenewNowRequest { which, new_key }).await;
@@ -194,6 +204,10 @@ async fn each_request(each: &mut impl EachRequest) {
     each.visit(DnsSetupRequest {}).await;
     each.visit(DnsReleaseRequest {}).await;
     each.visit(DnsZoneRequest {}).await;
+
+    each.visit(LogRequest {}).await;
+    let level = "info,innermesh_net::quic=trace".parse().ok();
+    each.visit(LogSetRequest { level }).await;
 }
 
 /// Asks each, of an agent that refuses it by showing it.
@@ -303,12 +317,15 @@ fn requests_are_where_older_commands_and_scripts_ask_them() {
 /v1/invites POST changes
 /v1/invites/{id} DELETE changes
 /v1/leave POST changes
+/v1/log GET looks
+/v1/log POST changes
 /v1/peers GET looks
 /v1/ping GET looks
 /v1/records DELETE changes
 /v1/records GET looks
 /v1/records POST changes
 /v1/renewals POST changes
+/v1/renewals/check POST changes
 /v1/renewals/now POST changes
 /v1/renewals/remove POST changes
 /v1/requests POST changes
@@ -441,12 +458,12 @@ async fn a_refusal_arrives_in_the_agent_s_own_words() {
 }
 
 #[tokio::test]
-async fn without_an_agent_the_client_says_how_to_start_one() {
+async fn without_an_agent_the_client_says_that_none_runs() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("agent.sock");
     let absent = Client::new(&path).ask(&StatusRequest {}).await.unwrap_err();
     assert!(matches!(absent, ClientError::NotRunning(_)), "{absent:?}");
-    assert!(absent.to_string().contains("systemctl start innermesh"));
+    assert!(absent.to_string().contains("isn't running"));
     drop(tokio::net::UnixListener::bind(&path).unwrap());
     let stale = Client::new(&path).ask(&StatusRequest {}).await.unwrap_err();
     assert!(matches!(stale, ClientError::NotRunning(_)), "{stale:?}");
@@ -672,6 +689,7 @@ fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
                 "not_before": "1970-01-01T00:00:00Z", "not_after": "1970-01-02T00:00:00Z",
             }],
             "ledger": {"index": 3, "hash": "aa"}, "epoch": 2, "recovery": 0, "warnings": [],
+            "findings": [],
         })
     );
     let expires = UnixTime::from_ms(1000);

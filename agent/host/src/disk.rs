@@ -6,26 +6,47 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     ops::Range,
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use async_trait::async_trait;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{AppendFile, Disk, ReadFile};
+use super::{AppendFile, Disk, ReadFile, identity::FileIdentity};
 
 /// The state folder on a real disk.
 pub struct SystemDisk {
     root: PathBuf,
+    /// The folder that was locked, as it was then.
+    locked: Arc<OnceLock<FileIdentity>>,
 }
 
 impl SystemDisk {
     /// Files below `root`, which exists.
     pub fn new(root: PathBuf) -> Self {
-        Self { root }
+        Self {
+            root,
+            locked: Arc::default(),
+        }
     }
+
+    /// What looks, on a thread that may block, whether the folder is still there.
+    fn guard(&self) -> impl Fn() -> io::Result<()> + Send + 'static {
+        let (root, locked) = (self.root.clone(), self.locked.clone());
+        move || match (locked.get(), FileIdentity::of(&root)?) {
+            (Some(then), now) if now != Some(*then) => Err(gone(&root)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn gone(root: &Path) -> io::Error {
+    io::Error::other(format!(
+        "the folder {} was removed or replaced while the agent ran",
+        root.display()
+    ))
 }
 
 #[async_trait]
@@ -64,12 +85,22 @@ impl Disk for SystemDisk {
 
     async fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let (path, bytes) = (self.root.join(path), bytes.to_vec());
-        blocking(move || replace(&path, &bytes)).await
+        let is_there = self.guard();
+        blocking(move || {
+            is_there()?;
+            replace(&path, &bytes)
+        })
+        .await
     }
 
     async fn append(&self, path: &Path) -> io::Result<Box<dyn AppendFile>> {
         let path = self.root.join(path);
-        let file = blocking(move || private().append(true).create(true).open(path)).await?;
+        let is_there = self.guard();
+        let file = blocking(move || {
+            is_there()?;
+            private().append(true).create(true).open(path)
+        })
+        .await?;
         Ok(Box::new(SystemAppend(Arc::new(file))))
     }
 
@@ -79,9 +110,13 @@ impl Disk for SystemDisk {
 
     async fn remove(&self, path: &Path) -> io::Result<()> {
         let path = self.root.join(path);
-        blocking(move || match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => sync_folder(&path),
+        let is_there = self.guard();
+        blocking(move || {
+            is_there()?;
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+                _ => sync_folder(&path),
+            }
         })
         .await
     }
@@ -95,6 +130,11 @@ impl Disk for SystemDisk {
         .await
     }
 
+    async fn is_there(&self) -> bool {
+        let is_there = self.guard();
+        blocking(is_there).await.is_ok()
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         let file = private()
             .write(true)
@@ -102,7 +142,13 @@ impl Disk for SystemDisk {
             .truncate(false)
             .open(self.root.join(path))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Box::new(lock)),
+            Ok(lock) => {
+                if let Some(identity) = FileIdentity::of(&self.root)? {
+                    // The first one counts, for as long as this process lives.
+                    let _ = self.locked.set(identity);
+                }
+                Ok(Box::new(lock))
+            }
             Err((_, errno)) => Err(errno.into()),
         }
     }
@@ -162,7 +208,14 @@ impl AppendFile for SystemAppend {
 
     async fn sync(&mut self) -> io::Result<()> {
         let file = self.0.clone();
-        blocking(move || file.sync_data()).await
+        blocking(move || {
+            // What nothing leads to any more is gone with this process.
+            if file.metadata()?.nlink() == 0 {
+                return Err(io::Error::other("the file was removed"));
+            }
+            file.sync_data()
+        })
+        .await
     }
 
     async fn truncate(&mut self, length: u64) -> io::Result<()> {
@@ -245,6 +298,32 @@ mod tests {
         assert_eq!(second.err().unwrap().kind(), io::ErrorKind::WouldBlock);
         drop(held);
         assert!(disk.lock(Path::new("lock")).is_ok());
+    }
+
+    #[tokio::test]
+    async fn into_a_folder_that_was_removed_or_replaced_nothing_is_written() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = scratch.path().join("state");
+        fs::create_dir(&root).unwrap();
+        let disk = SystemDisk::new(root.clone());
+        let _lock = disk.lock(Path::new("lock")).unwrap();
+        let mut log = disk.append(Path::new("log")).await.unwrap();
+        log.append(b"one").await.unwrap();
+        log.sync().await.unwrap();
+        assert!(disk.is_there().await);
+        fs::rename(&root, scratch.path().join("old")).unwrap();
+        for _ in ["gone", "another"] {
+            assert!(!disk.is_there().await);
+            assert!(disk.replace(Path::new("a/b"), b"x").await.is_err());
+            assert!(disk.append(Path::new("other")).await.is_err());
+            assert!(disk.remove(Path::new("log")).await.is_err());
+            assert!(!root.join("a").exists() && !root.join("other").exists());
+            // Once more with an empty folder in its place.
+            fs::create_dir_all(&root).unwrap();
+        }
+        fs::remove_dir_all(scratch.path().join("old")).unwrap();
+        log.append(b"two").await.unwrap();
+        assert!(log.sync().await.is_err(), "it is on no disk");
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@ pub mod duration;
 mod echo;
 mod file_set;
 pub mod holder;
+pub mod identity;
 pub mod key_files;
 pub mod keys;
 #[warn(clippy::disallowed_methods)]

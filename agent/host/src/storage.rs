@@ -44,6 +44,11 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// The operating system's.
     async fn free(&self) -> io::Result<u64>;
+    /// Whether the folder is the one that was locked: not so once somebody removed
+    /// it or put another in its place. Nothing is written then.
+    async fn is_there(&self) -> bool {
+        true
+    }
     /// Takes the lock that two agents on one folder can't both hold; it is
     /// held until the returned value is dropped.
     ///

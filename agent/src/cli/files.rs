@@ -1,13 +1,17 @@
 //! Reads the configuration, and makes sure of the state folder.
 
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, DirBuilder, File, Metadata},
     io::{self, Read},
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
 use innermesh_proto::limits;
+use nix::{
+    fcntl::{AT_FDCWD, AtFlags},
+    unistd::{AccessFlags, faccessat},
+};
 
 use super::paths::Paths;
 use crate::config::{self, Config, ConfigError};
@@ -33,11 +37,11 @@ pub enum FilesError {
         path = .0.display(), mode = .1
     )]
     Open(PathBuf, u32),
+    /// This user may not even look whether it is there.
+    #[error("{0} may not be looked into by this user; run this as root, with sudo")]
+    Closed(PathBuf),
     /// It isn't ours.
-    #[error(
-        "{path} belongs to user id {owner}, and this runs as {own}: run it as that user, or `chown {own} {path}`",
-        path = .path.display()
-    )]
+    #[error("{}", owner_text(path, *owner, *own))]
     Owner {
         /// The folder.
         path: PathBuf,
@@ -46,6 +50,44 @@ pub enum FilesError {
         /// Who we are.
         own: u32,
     },
+}
+
+/// Nobody is told to give root's keys to another user.
+fn owner_text(path: &Path, owner: u32, own: u32) -> String {
+    let path = path.display();
+    match (owner, own) {
+        (0, _) => format!("{path} belongs to root; run this as root, with sudo"),
+        (_, 0) => format!(
+            "{path} belongs to user id {owner}, and this runs as root: run it as that user, or \
+             `chown -R root: {path}`"
+        ),
+        _ => format!(
+            "{path} belongs to user id {owner}, and this runs as {own}: run it as that user"
+        ),
+    }
+}
+
+/// Whether this user may use the state folder, also one that isn't there yet: asked
+/// before ports and files are looked at, of which another user sees only a part.
+/// Changes nothing.
+///
+/// # Errors
+/// Why not.
+pub fn may_use(path: &Path) -> Result<(), FilesError> {
+    match fs::metadata(path) {
+        Ok(there) => is_ours(path, &there),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(FilesError::Closed(path.to_owned()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let above = path.ancestors().find(|above| above.exists());
+            let above = above.unwrap_or(Path::new("/"));
+            let may = AccessFlags::W_OK | AccessFlags::X_OK;
+            faccessat(AT_FDCWD, above, may, AtFlags::AT_EACCESS)
+                .map_err(|errno| FilesError::Make(path.to_owned(), errno.into()))
+        }
+        Err(error) => Err(FilesError::Read(path.to_owned(), error)),
+    }
 }
 
 /// The configuration with its services; the default where there is no file.
@@ -93,6 +135,10 @@ pub fn state_folder(path: &Path) -> Result<(), FilesError> {
         }
     }
     let there = fs::metadata(path).map_err(|e| FilesError::Read(path.to_owned(), e))?;
+    is_ours(path, &there)
+}
+
+fn is_ours(path: &Path, there: &Metadata) -> Result<(), FilesError> {
     let own = nix::unistd::geteuid().as_raw();
     if !there.is_dir() {
         Err(FilesError::NotAFolder(path.to_owned()))
@@ -203,6 +249,23 @@ mod tests {
         let error = state_folder(&paths.state).unwrap_err().to_string();
         assert!(error.contains("mode 750"), "{error}");
         assert!(error.contains("`chmod 700 "), "{error}");
+    }
+
+    #[test]
+    fn whoever_may_not_use_the_folder_is_told_before_anything_else() {
+        let (_folder, paths) = paths();
+        may_use(&paths.state).unwrap();
+        assert!(!paths.state.exists(), "nothing is made");
+        state_folder(&paths.state).unwrap();
+        may_use(&paths.state).unwrap();
+        let told = owner_text(Path::new("/x"), 0, 1000);
+        assert_eq!(told, "/x belongs to root; run this as root, with sudo");
+        assert!(!owner_text(Path::new("/x"), 7, 1000).contains("chown"));
+        assert!(owner_text(Path::new("/x"), 7, 0).contains("chown -R root: /x"));
+        if !nix::unistd::geteuid().is_root() {
+            let none = may_use(Path::new("/proc/1/none")).unwrap_err();
+            assert!(none.to_string().contains("root"), "{none}");
+        }
     }
 
     #[test]

@@ -61,10 +61,14 @@ struct Printed<'a> {
 
 pub async fn init(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
     let name = own_name(arguments.name)?;
+    files::may_use(&context.paths.state).map_err(Failure::failed)?;
     let config = files::configuration(&context.paths).map_err(Failure::failed)?;
     run::agent_config(&config)
         .check_domain(&arguments.domain)
         .map_err(Failure::failed)?;
+    if !arguments.no_start {
+        start::check(&context.paths, &config)?;
+    }
     let host = system::host(context.paths.state.clone());
     let ports = Ports::look(&host, &config).await?;
     files::state_folder(&context.paths.state).map_err(Failure::failed)?;
@@ -78,7 +82,7 @@ pub async fn init(arguments: Arguments, context: &mut Context) -> Result<(), Fai
         interface: config.tunnel.interface.as_str().to_string(),
         rules: config.ca.rules.unwrap_or(RULES).min(RULES),
     };
-    let span = context.span("init", config.log.format)?;
+    let span = context.span("init", &config.log)?;
     let report = enroll::init(&host, options).instrument(span).await;
     let report = match report {
         Err(InitError::Exists) => return Err(start::in_a_mesh(context).await),
@@ -137,6 +141,13 @@ drawer will do. They are needed to make another node a CA node, and when this
 one is lost.
 
 {outlook}
+
+This node is the mesh's only admin and its only CA node: should it be lost, no
+machine could be let in any more. Once others have joined,
+
+  agent{option} role add NODE admin    makes one of them an admin as well
+  agent{option} ca promote NODE        makes it a CA node; three are best
+
 Next: `agent{option} invite` prints what another machine needs to join.
 "
     )

@@ -75,7 +75,11 @@ struct Printed<'a> {
 
 pub async fn join(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
     let name = init::own_name(arguments.name)?;
+    files::may_use(&context.paths.state).map_err(Failure::failed)?;
     let config = files::configuration(&context.paths).map_err(Failure::failed)?;
+    if !arguments.no_start {
+        start::check(&context.paths, &config)?;
+    }
     let host = system::host(context.paths.state.clone());
     let ports = Ports::look(&host, &config).await?;
     files::state_folder(&context.paths.state).map_err(Failure::failed)?;
@@ -83,7 +87,7 @@ pub async fn join(arguments: Arguments, context: &mut Context) -> Result<(), Fai
     if !arguments.output.is_json() {
         note(&format!("asking {}…", arguments.seed));
     }
-    let span = context.span("join", config.log.format)?;
+    let span = context.span("join", &config.log)?;
     let token = match arguments.token {
         Some(token) if token == "-" => Some(read_token()?),
         other => other,

@@ -27,6 +27,7 @@ mod init;
 mod invite;
 mod join;
 mod leave;
+mod log;
 mod man;
 mod names;
 mod network;
@@ -46,8 +47,10 @@ mod service;
 mod show;
 mod start;
 mod status;
+mod stopped;
 mod terminal;
 mod tunnel;
+mod unit;
 mod wait;
 mod zone_file;
 
@@ -62,7 +65,7 @@ use serde::Serialize;
 use tracing::{Instrument, Span};
 
 use self::{context::Context, failure::Failure, output::Output, paths::Paths};
-use crate::telemetry::LogFormat;
+use crate::config::LogConfig;
 
 const PROGRAM: &str = "agent";
 /// What it is called by too.
@@ -116,6 +119,9 @@ enum Command {
     /// Tell this node where another one is.
     #[command(subcommand)]
     Seed(seed::Command),
+    /// Manage what the agent logs.
+    #[command(subcommand)]
+    Log(log::Command),
     /// Manage this node's tunnel.
     #[command(subcommand)]
     Tunnel(tunnel::Command),
@@ -228,15 +234,19 @@ async fn complete(program: &'static str, name: &str, arguments: Arguments) -> Re
         arguments.command,
         Command::Run(_) | Command::Init(_) | Command::Join(_)
     );
+    let paths = context.paths.clone();
     let span = if becomes_agent {
         Span::none()
     } else {
-        context.span(name, LogFormat::Text)?
+        context.span(name, &LogConfig::default())?
     };
     let done = execute(arguments.command, &mut context)
         .instrument(span)
         .await;
     let done = match done {
+        Err(failure) if failure.code == failure::NOT_RUNNING => {
+            Err(failure.with(&stopped::remedy(&paths).await))
+        }
         Err(failure) => Err(admins::told(failure, name, &context.client()).await),
         Ok(()) => Ok(()),
     };
@@ -263,6 +273,7 @@ async fn execute(command: Command, context: &mut Context) -> Result<(), Failure>
         Command::Ping(arguments) => network::ping(&arguments, &context.client()).await,
         Command::Wait(arguments) => wait::wait(&arguments, &context.client()).await,
         Command::Seed(command) => seed::run(command, &context.client()).await,
+        Command::Log(command) => log::run(command, &context.client()).await,
         Command::Tunnel(command) => tunnel::run(command, &context.client()).await,
         Command::Service(command) => service::run(command, &context.client()).await,
         Command::Record(command) => record::run(command, &context.client()).await,

@@ -13,7 +13,7 @@ use tokio::{
 use super::{
     context::Context,
     failure::Failure,
-    files,
+    files::{self, FilesError},
     notify::{self, Notifier},
     output,
     paths::Paths,
@@ -48,9 +48,14 @@ pub async fn run(arguments: &Arguments, context: &mut Context) -> Result<(), Fai
         return show(&context.paths);
     }
     let config = files::configuration(&context.paths).map_err(Failure::failed)?;
-    context.log(config.log.format)?;
+    context.log(&config.log)?;
     if let Err(error) = system::protect_memory() {
         tracing::warn!(%error, "a crash of this process could write its keys to a core file");
+    }
+    match files::may_use(&context.paths.state) {
+        // Where there is no folder there is no mesh.
+        Ok(()) | Err(FilesError::Make(..)) => {}
+        Err(error) => return Err(Failure::failed(error)),
     }
     if !context.paths.state.join(LEDGER).exists() {
         let option = context.paths.option();

@@ -1,28 +1,62 @@
 //! Starts the agent after `init` and `join`.
 
-use std::path::Path;
+use std::fs;
 
-use super::{context::Context, failure::Failure, output::note, root_key, run};
-use crate::control::{ClientError, node::StatusRequest};
+use super::{
+    context::Context,
+    failure::Failure,
+    output::note,
+    paths::Paths,
+    root_key, run, stopped,
+    unit::{UNIT, by_systemd, is_installed},
+};
+use crate::{
+    config::Config,
+    control::{ClientError, node::StatusRequest},
+    tunnel::BackendChoice,
+};
 
-const UNIT: &str = "innermesh.service";
 /// Closes the overlay at each boot, also where the agent doesn't start.
 const OVERLAY_UNIT: &str = "innermesh-overlay.service";
-/// Where systemd looks for units (systemd.unit(5)).
-const UNIT_FOLDERS: [&str; 4] = [
-    "/etc/systemd/system",
-    "/usr/local/lib/systemd/system",
-    "/usr/lib/systemd/system",
-    "/lib/systemd/system",
-];
+
+/// Whether an agent that this process would become could make its interface: asked
+/// before anything is written.
+///
+/// # Errors
+/// What to do instead.
+pub fn check(paths: &Paths, config: &Config) -> Result<(), Failure> {
+    let needs = config.tunnel.backend != BackendChoice::None && !by_systemd(paths);
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if !needs || has_net_admin(&status) {
+        return Ok(());
+    }
+    let remedy = if nix::unistd::geteuid().is_root() {
+        "give this container CAP_NET_ADMIN (--cap-add NET_ADMIN)"
+    } else {
+        "run this as root, with sudo"
+    };
+    Err(Failure::failed(format!(
+        "the agent couldn't make its WireGuard interface, for which it needs CAP_NET_ADMIN: {remedy}. \
+         Nothing was written; `--no-start` writes the state alone"
+    )))
+}
+
+/// Whether a process with this `/proc/PID/status` may set up interfaces (proc(5),
+/// capabilities(7)); where that can't be read, it shows later.
+fn has_net_admin(status: &str) -> bool {
+    const CAP_NET_ADMIN: u32 = 12;
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let set = line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    set.is_none_or(|set| set >> CAP_NET_ADMIN & 1 == 1)
+}
 
 /// Through systemd where its unit is installed and the folders are the usual
 /// ones, otherwise in this process until it is told to end.
 pub async fn start(context: &mut Context) -> Result<(), Failure> {
-    if context.paths.dir.is_none() && is_installed(UNIT) {
-        return through_systemd().await;
+    if by_systemd(&context.paths) {
+        return through_systemd(context).await;
     }
-    note("the agent runs in the foreground now; Ctrl-C ends it");
+    note("starting the agent in the foreground; Ctrl-C ends it");
     run::run(&run::Arguments::default(), context).await
 }
 
@@ -35,13 +69,10 @@ pub async fn in_a_mesh(context: &Context) -> Failure {
     };
     let next = match context.client().ask(&StatusRequest {}).await {
         Err(ClientError::NotRunning(_)) => {
-            let by_systemd = context.paths.dir.is_none() && is_installed(UNIT);
-            let command = if by_systemd {
-                "systemctl enable --now innermesh".into()
-            } else {
-                format!("agent{} run", context.paths.option())
-            };
-            format!("its agent doesn't run: start it with `{command}`")
+            format!(
+                "its agent doesn't run: {}",
+                stopped::remedy(&context.paths).await
+            )
         }
         _ => format!("its agent runs: `agent{} status`", context.paths.option()),
     };
@@ -50,27 +81,22 @@ pub async fn in_a_mesh(context: &Context) -> Failure {
     ))
 }
 
-fn is_installed(unit: &str) -> bool {
-    // sd_booted(3).
-    Path::new("/run/systemd/system").is_dir()
-        && UNIT_FOLDERS
-            .iter()
-            .any(|folder| Path::new(folder).join(unit).exists())
-}
-
-async fn through_systemd() -> Result<(), Failure> {
+async fn through_systemd(context: &Context) -> Result<(), Failure> {
     if is_installed(OVERLAY_UNIT) && !systemctl(&["enable", "--quiet", OVERLAY_UNIT]).await? {
         note(&format!(
             "{OVERLAY_UNIT} could not be enabled: after a boot the overlay is open until the agent \
              runs"
         ));
     }
-    if systemctl(&["enable", "--now", UNIT]).await? {
+    // A condition that isn't met is no error to systemctl.
+    let asked = systemctl(&["enable", "--now", UNIT]).await?;
+    if asked && systemctl(&["is-active", "--quiet", UNIT]).await? {
         note("the agent runs, and will after each boot; `agent status` tells how the mesh is");
         return Ok(());
     }
+    let remedy = stopped::remedy(&context.paths).await;
     Err(Failure::failed(format!(
-        "{UNIT} did not start; `journalctl -u {UNIT} -n 50` tells why"
+        "all is written, and {UNIT} did not start; {remedy}"
     )))
 }
 
@@ -85,4 +111,19 @@ async fn systemctl(arguments: &[&str]) -> Result<bool, Failure> {
             "systemctl can't be run: {e}; start {UNIT} yourself"
         ))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whether_interfaces_may_be_set_up_is_read_from_the_process_s_status() {
+        let status = |set: &str| format!("Name:\tagent\nCapEff:\t{set}\nCapBnd:\t0\n");
+        assert!(has_net_admin(&status("000001ffffffffff")));
+        assert!(has_net_admin(&status("0000000000001000")));
+        assert!(!has_net_admin(&status("0000000000000000")));
+        assert!(!has_net_admin(&status("0000000000000fff")));
+        assert!(has_net_admin("Name:\tagent\n"), "it shows later");
+    }
 }

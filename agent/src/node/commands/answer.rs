@@ -12,6 +12,7 @@ use crate::{
         ca::CaRequest,
         certificates::CertificatesRequest,
         dns::{DnsRequest, ZoneText},
+        log::LogsRequest,
         members::MembersRequest,
         node::NodeRequest,
         records::RecordsRequest,
@@ -22,8 +23,9 @@ use crate::{
     node::{
         commands::{
             acme::ExternalAccounts, admit::Approvals, ca_status, certificates, dns,
-            evict::Evictions, invite, invites, leave::LeaveDesk, peers, records, recovery, roles,
-            seeds, services::ServiceDesk, status::StatusDesk, tunnel::TunnelProber, voters,
+            evict::Evictions, folder, invite, invites, leave::LeaveDesk, logs, peers, records,
+            recovery, roles, seeds, services::ServiceDesk, status::StatusDesk,
+            tunnel::TunnelProber, voters,
         },
         follow::{
             program_certs::CertKeeper, resolver::ResolverKeeper, tunnel_keys::TunnelKeyKeeper,
@@ -54,6 +56,10 @@ pub(crate) struct AgentControl {
 
 #[async_trait]
 impl Control for AgentControl {
+    async fn may_change(&self) -> Result<(), ControlError> {
+        folder::is_there(&self.node.host).await
+    }
+
     async fn answer(&self, request: AnyRequest, uid: u32) -> Answered {
         match request {
             AnyRequest::Node(request) => self.node(request).await,
@@ -65,6 +71,7 @@ impl Control for AgentControl {
             AnyRequest::Ca(request) => self.ca(request).await,
             AnyRequest::Acme(request) => self.acme(request).await,
             AnyRequest::Dns(request) => self.dns(request).await,
+            AnyRequest::Log(request) => self.log(request).await,
         }
     }
 }
@@ -147,6 +154,7 @@ impl AgentControl {
     async fn renewals(&self, request: RenewalsRequest, uid: u32) -> Answered {
         match request {
             RenewalsRequest::Add(it) => answer(it, |it| self.certs.add(it.0, uid)).await,
+            RenewalsRequest::Check(it) => answer(it, |it| self.certs.check(it)).await,
             RenewalsRequest::Now(it) => answer(it, |it| self.certs.now(it)).await,
             RenewalsRequest::Rm(it) => answer(it, |it| self.certs.remove(it.0)).await,
         }
@@ -184,6 +192,13 @@ impl AgentControl {
         match request {
             AcmeRequest::Add(it) => answer(it, |it| self.external_accounts.add(it.name)).await,
             AcmeRequest::Rm(it) => answer(it, |it| done(self.external_accounts.rm(it.name))).await,
+        }
+    }
+
+    async fn log(&self, request: LogsRequest) -> Answered {
+        match request {
+            LogsRequest::Levels(it) => answer(it, |_| ready(logs::levels())).await,
+            LogsRequest::Set(it) => answer(it, |it| ready(logs::set(it))).await,
         }
     }
 
