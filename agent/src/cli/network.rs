@@ -64,6 +64,9 @@ fn without_ages(peer: &mut Peer) {
 }
 
 fn draw(screen: &mut Screen, peers: &[Peer]) {
+    if peers.is_empty() {
+        return screen.say("there is no other node yet; `agent invite` lets one in\n");
+    }
     let mut table = Table::new([
         Column::whole("PEER"),
         Column::whole("PATH"),

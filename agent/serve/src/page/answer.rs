@@ -281,6 +281,12 @@ mod tests {
         let desktop = page(WINDOWS).await;
         assert!(desktop.contains("On this device: Windows"), "{desktop}");
         assert!(desktop.contains("<svg"), "{desktop}");
+        let linux = page("Mozilla/5.0 (X11; Linux x86_64) Chrome/137.0").await;
+        assert!(linux.contains("On this device: Linux"), "{linux}");
+        for link in linux.split("href=\"#").skip(1) {
+            let id = link.split('"').next().unwrap();
+            assert!(linux.contains(&format!("<div id=\"{id}\">")), "{id}");
+        }
         let unknown = page("curl/8.5.0").await;
         assert!(unknown.contains("Choose the device") && !unknown.contains("On this device"));
         let told = ask("/", &[(USER_AGENT, IPHONE)]);

@@ -54,6 +54,32 @@ impl Device {
         !matches!(self, Self::Iphone | Self::Android)
     }
 
+    /// What its way is called here.
+    pub fn title(self, way: &Way) -> &'static str {
+        match self {
+            Self::Linux => "Linux",
+            _ => way.title,
+        }
+    }
+
+    /// What comes before its steps: a machine with Linux may have an agent, and a
+    /// browser there seldom says which distribution it is.
+    pub fn hint(self) -> &'static str {
+        match self {
+            Self::Linux => {
+                "<p>Where this machine has an agent, <code>sudo agent ca trust install</code> is
+all. These are the steps for Debian and Ubuntu; <a href=\"#fedora\">Fedora</a>, <a href=\"#arch\">Arch</a> and
+<a href=\"#suse\">SUSE</a> are below.</p>
+"
+            }
+            Self::Debian | Self::Fedora => {
+                "<p>Where this machine has an agent, <code>sudo agent ca trust install</code> is all.</p>
+"
+            }
+            _ => "",
+        }
+    }
+
     /// The way that is open from the start.
     pub fn way(self) -> Option<&'static Way> {
         let id = match self {

@@ -53,8 +53,9 @@ pub fn install(input: &Input, visitor: Visitor) -> String {
     let own = visitor.device.way();
     let first = match own {
         Some(way) => format!(
-            "<h2>On this device: {}</h2>\n{}",
-            way.title,
+            "<h2>On this device: {}</h2>\n{}{}",
+            visitor.device.title(way),
+            visitor.device.hint(),
             steps(input, way, true)
         ),
         None => format!("<h2>Compare the fingerprint</h2>\n{}", fingerprint(input)),
@@ -65,7 +66,9 @@ pub fn install(input: &Input, visitor: Visitor) -> String {
     let other: String = other
         .map(|way| {
             let (id, title, steps) = (way.id, way.title, steps(input, way, false));
-            format!("<details id=\"{id}\">\n<summary>{title}</summary>\n{steps}</details>\n")
+            // A link to what is inside unfolds it.
+            let inside = format!("<div id=\"{id}\">\n{steps}</div>");
+            format!("<details>\n<summary>{title}</summary>\n{inside}\n</details>\n")
         })
         .collect();
     let heading = if own.is_some() {

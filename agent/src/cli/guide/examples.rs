@@ -197,11 +197,21 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
                 "record add @ MX 10 mail.example.org",
                 "Mail for the mesh's domain",
             ),
+            (
+                "record add tv A 192.168.1.20 --ttl 1h",
+                "A name that others may keep for an hour",
+            ),
         ],
     ),
     (
         "record rm",
-        &[("record rm tv A", "Remove what tv leads to")],
+        &[
+            ("record rm tv A", "Remove what tv leads to"),
+            (
+                "record rm tv A 192.168.1.20",
+                "Remove one address of several",
+            ),
+        ],
     ),
     (
         "record list",
@@ -313,11 +323,15 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[
             ("dns query photos", "Look up a name of the mesh"),
             ("dns query example.org AAAA", "Any name and type"),
+            ("dns query 10.77.0.3", "The name of an address"),
         ],
     ),
     (
         "dns zone",
-        &[("dns zone > mesh.zone", "Save all names as a zone file")],
+        &[
+            ("dns zone > mesh.zone", "Save all names as a zone file"),
+            ("dns zone --out /tmp/zones", "A file for each zone"),
+        ],
     ),
     (
         "dns setup",

@@ -238,9 +238,10 @@ fn styled(cell: &Cell, verbose: bool) -> comfy_table::Cell {
     let shown = comfy_table::Cell::new(cell.text(verbose));
     match cell.mood {
         Mood::Plain => shown,
-        Mood::Good => shown.fg(Color::Green),
-        Mood::Care => shown.fg(Color::Yellow),
-        Mood::Bad => shown.fg(Color::Red),
+        // The darker ones can be read on white too.
+        Mood::Good => shown.fg(Color::DarkGreen),
+        Mood::Care => shown.fg(Color::DarkYellow),
+        Mood::Bad => shown.fg(Color::DarkRed),
     }
 }
 
