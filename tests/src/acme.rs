@@ -377,23 +377,22 @@ pub async fn certificate(
     responder: &Responder,
     name: &str,
 ) -> Result<String, Error> {
-    certificate_for(account, responder, Identifier::Dns(name.to_owned())).await
+    certificate_for(account, responder, &[Identifier::Dns(name.to_owned())]).await
 }
 
-/// As [`certificate`], for a name or an address.
+/// As [`certificate`], for names and addresses.
 ///
 /// # Errors
 /// The client's.
 pub async fn certificate_for(
     account: &Account,
     responder: &Responder,
-    identifier: Identifier,
+    identifiers: &[Identifier],
 ) -> Result<String, Error> {
     let retries = RetryPolicy::new()
         .initial_delay(Duration::from_millis(1))
         .timeout(Duration::from_secs(60));
-    let names = [identifier];
-    let mut order = account.new_order(&NewOrder::new(&names)).await?;
+    let mut order = account.new_order(&NewOrder::new(identifiers)).await?;
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;

@@ -51,12 +51,14 @@ fn an_address_of_the_overlay_is_certified_and_another_leaves_no_certificate_behi
     let root = alpha.cli(&["ca", "root"]).ok();
     let way = Way::http_2(&lab.hosts[0], (alpha.dns().ip(), 7443).into(), &root);
     let own: IpAddr = alpha.overlay_ipv4("alpha").parse().expect("an address");
+    let own_v6 = alpha.dig(&[&format!("alpha.{DOMAIN}"), "AAAA"]).ok();
+    let own_v6: IpAddr = own_v6.trim().parse().expect("an address");
     let other: IpAddr = alpha.overlay_ipv4("beta").parse().expect("an address");
-    let chain = runtime().block_on(async {
+    let chains = runtime().block_on(async {
         let account = account(&way).await;
         let before = issued(&alpha);
         for refused in [other, [192, 0, 2, 10].into()] {
-            let refused = certificate_for(&account, &responder, Identifier::Ip(refused)).await;
+            let refused = certificate_for(&account, &responder, &[Identifier::Ip(refused)]).await;
             let Err(Error::Api(problem)) = refused else {
                 panic!("{refused:?}")
             };
@@ -67,23 +69,28 @@ fn an_address_of_the_overlay_is_certified_and_another_leaves_no_certificate_behi
             );
         }
         assert_eq!(issued(&alpha), before);
-        let chain = certificate_for(&account, &responder, Identifier::Ip(own)).await;
-        assert_eq!(issued(&alpha), before + 1);
-        chain.expect("a certificate")
+        let own = Identifier::Ip(own);
+        let alone = certificate_for(&account, &responder, std::slice::from_ref(&own)).await;
+        assert_eq!(issued(&alpha), before + 1, "{alone:?}");
+        let name = Identifier::Dns(format!("alpha.{DOMAIN}"));
+        let all = [own, Identifier::Ip(own_v6), name];
+        let all = certificate_for(&account, &responder, &all).await;
+        assert_eq!(issued(&alpha), before + 2, "{all:?}");
+        [alone.expect("a certificate"), all.expect("a certificate")]
     });
-    web.put("/etc/address.pem", &chain);
-    let names = ["openssl", "x509", "-noout", "-ext", "subjectAltName", "-in"];
-    let names = web.run(&[&names[..], &["/etc/address.pem"]].concat()).ok();
-    assert!(names.contains(&format!("IP Address:{own}")), "{names}");
-    let verify = [
-        "openssl",
-        "verify",
-        "-x509_strict",
-        "-untrusted",
-        "/etc/address.pem",
-    ];
-    let of = ["-verify_ip", &own.to_string(), "/etc/address.pem"];
-    let _ = web.run(&[&verify[..], &of].concat()).ok();
+    for (chain, addresses) in chains.iter().zip([&[own][..], &[own, own_v6]]) {
+        web.put("/etc/address.pem", chain);
+        for address in addresses {
+            let verify = ["openssl", "verify", "-x509_strict", "-verify_ip"];
+            let of = [
+                &address.to_string(),
+                "-untrusted",
+                "/etc/address.pem",
+                "/etc/address.pem",
+            ];
+            let _ = web.run(&[&verify[..], &of].concat()).ok();
+        }
+    }
     // All nodes know what it is for.
     wait_for("the certificate", PATIENCE, || {
         let told = beta.cli(&["cert", "list"]).ok();

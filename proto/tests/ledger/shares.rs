@@ -155,6 +155,7 @@ fn a_certificate_for_an_address_is_named_and_gives_way_like_another() {
     let cedar = key(1);
     let address = mesh.state().members[&id(&*cedar)].ipv4.to_string();
     let request = certify(&[&address], 90);
+    let names = [address];
     let mut used = Vec::new();
     for _ in 0..3 {
         mesh.now_ms += MINUTE;
@@ -173,9 +174,9 @@ fn a_certificate_for_an_address_is_named_and_gives_way_like_another() {
     assert_eq!(issued.len(), 3);
     let whole: Vec<_> = issued.iter().filter(|it| !it.is_superseded()).collect();
     assert_eq!(whole.len(), 1, "the others gave way");
-    assert_eq!(whole[0].names, [address.clone()]);
+    assert_eq!(whole[0].names, names);
     for one in issued {
-        assert_eq!(mesh.state().names_in(one), [address.clone()]);
+        assert_eq!(mesh.state().names_in(one), names);
     }
     let grown = used[2] - used[1];
     assert!(grown < 500, "{grown} bytes");
