@@ -5,7 +5,7 @@ use super::{
     state::{Issued, State},
 };
 use crate::{
-    certificate::{self, Certificate, CertificateError, LeafPlan, Serial},
+    certificate::{self, Certificate, CertificateError, LeafKind, LeafPlan, Serial},
     crypto::Verify,
     id::NodeId,
 };
@@ -55,6 +55,17 @@ impl State {
         };
         self.insert_certificate(serial, issued);
         Ok(serial)
+    }
+
+    /// The names that are kept of a certificate, rising: from rules 3 on also its
+    /// addresses, but for a membership, whose addresses are the member's.
+    pub(super) fn names_of(&self, plan: &LeafPlan) -> Vec<String> {
+        let mut names: Vec<String> = plan.dns.iter().cloned().collect();
+        if self.rules > 2 && plan.kind == LeafKind::Service {
+            names.extend(plan.ips.iter().map(ToString::to_string));
+            names.sort();
+        }
+        names
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
     state::{Issued, Member, Name, State},
 };
 use crate::{
-    certificate::{LeafKind, LeafPlan, Serial},
+    certificate::{LeafPlan, Serial},
     codec,
     crypto::{Hash, PublicKey},
     id::NodeId,
@@ -317,17 +317,6 @@ impl State {
     pub(super) fn uncount_record(&mut self, name: &DomainName, record: &UserRecord) {
         lower(&mut self.extension.shares.records, &record.owner);
         self.refund(record.owner, record_bytes(name, record));
-    }
-
-    /// The names that are kept of a certificate, rising: from rules 3 on also its
-    /// addresses, but for a membership, whose addresses are the member's.
-    pub(super) fn names_of(&self, plan: &LeafPlan) -> Vec<String> {
-        let mut names: Vec<String> = plan.dns.iter().cloned().collect();
-        if self.rules > 2 && plan.kind == LeafKind::Service {
-            names.extend(plan.ips.iter().map(ToString::to_string));
-            names.sort();
-        }
-        names
     }
 
     /// Takes in what was issued; one with the same names and key that was there
