@@ -51,3 +51,25 @@ fn an_agent_with_a_damaged_ledger_waits_for_another_and_says_so() {
     });
     beta.stop();
 }
+
+#[test]
+fn nobody_is_told_to_move_away_a_damaged_folder_with_the_only_root_key() {
+    let Some(lab) = Lab::new(1) else { return };
+    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
+    let _ = alpha.init();
+    let _ = alpha.cli(&["invite"]).ok();
+    alpha.stop();
+    // From its start on, and what it could be made again from.
+    let state = alpha.dir.join("state");
+    let mut bytes = fs::read(state.join("ledger")).expect("a ledger");
+    bytes[17] ^= 1;
+    fs::write(state.join("ledger"), bytes).expect("a ledger");
+    fs::remove_file(state.join("raft.log")).expect("a log");
+    let run = alpha.cli(&["run"]);
+    assert_eq!(run.code, 1, "{run}");
+    assert!(
+        run.stderr
+            .contains("take it out first with `agent ca root-key export"),
+        "{run}"
+    );
+}

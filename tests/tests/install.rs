@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -110,6 +110,70 @@ fn the_unit_names_the_program_under_another_prefix() {
         unit.contains("\nExecStart=/opt/mesh/bin/agent run\n"),
         "{unit}"
     );
+}
+
+#[test]
+fn under_sudo_it_is_built_with_the_cargo_of_whoever_called_it() {
+    let Some(_lab) = Lab::new(0) else { return };
+    let root = TempDir::new().expect("a folder");
+    let checkout = root.path().join("checkout");
+    let home = root.path().join("home");
+    fs::create_dir_all(&checkout).expect("a folder");
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(ops())
+        .arg(&checkout)
+        .status();
+    assert!(copied.expect("cp can be run").success());
+    let passwd = root.path().join("passwd");
+    let user = format!(
+        "builder:x:4711:4711::{}:/usr/sbin/nologin\n",
+        home.display()
+    );
+    let users = fs::read_to_string("/etc/passwd").expect("users");
+    fs::write(&passwd, users + &user).expect("a file");
+    let build = || {
+        let target = root.path().join("target");
+        // The user is there for this command only.
+        let script =
+            r#"mount --bind "$1" /etc/passwd && cd / && SUDO_USER=builder exec "$2" --root "$3""#;
+        let mut unshared = Command::new("unshare");
+        unshared.args(["--mount", "sh", "-c", script, "sh"]);
+        let output = unshared
+            .args([&passwd, &checkout.join("ops/install"), &target])
+            .output();
+        output.expect("unshare can be run")
+    };
+
+    fs::create_dir_all(&home).expect("a folder");
+    let without = build();
+    let said = String::from_utf8_lossy(&without.stderr).into_owned();
+    assert_eq!(without.status.code(), Some(1), "{without:?}");
+    assert!(said.contains("no cargo in the PATH of builder"), "{said}");
+
+    let bin = home.join(".cargo/bin");
+    fs::create_dir_all(&bin).expect("a folder");
+    let cargo = r#"#!/bin/sh
+mkdir -p target/dist && printf '#!/bin/sh\necho "$@"\n' >target/dist/agent && chmod 755 target/dist/agent
+echo "$@" >target/asked
+"#;
+    fs::write(bin.join("cargo"), cargo).expect("a file");
+    let mode = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(bin.join("cargo"), mode.clone()).expect("its mode");
+    fs::set_permissions(root.path(), mode).expect("its mode");
+    let owned = Command::new("chown")
+        .arg("-R")
+        .arg("4711:4711")
+        .arg(root.path())
+        .status();
+    assert!(owned.expect("chown can be run").success());
+    let with = build();
+    assert!(with.status.success(), "{with:?}");
+    let asked = checkout.join("target/asked");
+    assert_eq!(fs::metadata(&asked).expect("built").uid(), 4711);
+    let asked = fs::read_to_string(&asked).expect("built");
+    assert!(asked.contains("--profile dist"), "{asked}");
+    assert!(root.path().join("target/usr/local/bin/agent").is_file());
 }
 
 #[test]

@@ -15,6 +15,8 @@ enum Step {
     },
     /// These machines are gone.
     Lost(Vec<String>),
+    /// The state folders of these machines are gone, with what ran on them.
+    Erased(Vec<String>),
     /// A machine joins by another.
     Joins(String, String),
 }
@@ -32,6 +34,7 @@ fn steps(text: &str) -> Vec<Step> {
             let names: Vec<String> = names.split(' ').map(str::to_owned).collect();
             steps.push(match what {
                 "lost" => Step::Lost(names),
+                "erased" => Step::Erased(names),
                 "joins" => Step::Joins(names[0].clone(), names[1].clone()),
                 other => panic!("nothing is known of {other}"),
             });
@@ -54,6 +57,8 @@ fn steps(text: &str) -> Vec<Step> {
 struct Walk<'lab> {
     lab: &'lab Lab,
     agents: BTreeMap<String, Agent<'lab>>,
+    /// Hosts that something runs on, or has run on.
+    hosts: usize,
     passphrase: String,
     typed: usize,
 }
@@ -66,6 +71,7 @@ impl<'lab> Walk<'lab> {
         let mut walk = Self {
             lab,
             agents: BTreeMap::from([(names[0].to_owned(), first)]),
+            hosts: 1,
             passphrase: told["passphrase"].as_str().expect("one").to_owned(),
             typed: 0,
         };
@@ -85,7 +91,8 @@ impl<'lab> Walk<'lab> {
     }
 
     fn join(&mut self, name: &str, seed: &str) {
-        let mut agent = Agent::new(&self.lab.hosts[self.agents.len()], name);
+        let mut agent = Agent::new(&self.lab.hosts[self.hosts], name);
+        self.hosts += 1;
         let token = self.agents[seed].invite(&[]);
         agent.join_with(&self.agents[seed], &token);
         self.agents.insert(name.to_owned(), agent);
@@ -109,6 +116,13 @@ impl<'lab> Walk<'lab> {
                         self.agents.get_mut(&name).expect("a machine").kill();
                     }
                 }
+                Step::Erased(names) => {
+                    for name in names {
+                        let agent = self.agents.get_mut(&name).expect("a machine");
+                        agent.kill();
+                        fs::remove_dir_all(agent.dir.join("state")).expect("a state folder");
+                    }
+                }
                 Step::Joins(name, seed) => self.join(&name, &seed),
             }
         }
@@ -116,12 +130,22 @@ impl<'lab> Walk<'lab> {
     }
 
     fn type_line(&mut self, machine: &str, line: &str, answers: &[String]) {
+        self.typed += 1;
+        let agent = self.agents.get_mut(machine).expect("a machine");
+        match line {
+            "systemctl stop innermesh" => return agent.stop(),
+            "systemctl start innermesh" => return agent.start(),
+            _ => {}
+        }
         let agent = &self.agents[machine];
         let state = agent.dir.join("state");
+        let config = agent.dir.join("etc");
+        fs::create_dir_all(&config).expect("a folder");
         // First what the laboratory's own folders lie in.
         let line = line
             .replace("/tmp/", &self.path(""))
             .replace("/media/", &self.path(""))
+            .replace("/etc/innermesh", &config.to_string_lossy())
             .replace("/var/lib/innermesh", &state.to_string_lossy());
         let program = agent::program().display();
         let dir = agent.dir.display();
@@ -137,7 +161,6 @@ impl<'lab> Walk<'lab> {
                 _ => Err(format!("{missing:?} isn't in {done}")),
             }
         });
-        self.typed += 1;
     }
 }
 
@@ -156,15 +179,57 @@ fn the_root_s_key_off_the_machines() {
 #[test]
 fn most_ca_nodes_are_lost_for_good() {
     let Some(lab) = Lab::new(5) else { return };
-    let mut walk = Walk::new(&lab, &["birch", "cedar", "maple", "larch"]);
-    for line in [
-        "agent ca promote cedar --root-key /var/lib/innermesh/root-recovery.pem",
-        "agent ca promote maple --root-key /var/lib/innermesh/root-recovery.pem",
-        "agent ca root-key export /media/stick/innermesh-root.pem",
-    ] {
-        walk.type_line("birch", line, &[]);
-    }
+    let mut walk = with_three_ca_nodes(&lab, &["birch", "cedar", "maple", "larch"]);
     walk.walk("recover.md");
+}
+
+/// A mesh whose first three nodes are CA nodes, and a copy of the root's key on a stick.
+fn with_three_ca_nodes<'lab>(lab: &'lab Lab, names: &[&str]) -> Walk<'lab> {
+    let mut walk = Walk::new(lab, names);
+    for name in &names[1..3] {
+        let promote =
+            format!("agent ca promote {name} --root-key /var/lib/innermesh/root-recovery.pem");
+        walk.type_line(names[0], &promote, &[]);
+    }
+    let export = "agent ca root-key export /media/stick/innermesh-root.pem";
+    walk.type_line(names[0], export, &[]);
+    walk
+}
+
+#[test]
+fn an_admin_is_lost() {
+    let Some(lab) = Lab::new(3) else { return };
+    with_three_ca_nodes(&lab, &["birch", "cedar", "maple"]).walk("lost-admin.md");
+}
+
+#[test]
+fn a_machine_is_replaced() {
+    let Some(lab) = Lab::new(4) else { return };
+    Walk::new(&lab, &["birch", "cedar", "maple"]).walk("replace.md");
+}
+
+#[test]
+fn a_node_gets_another_name() {
+    let Some(lab) = Lab::new(4) else { return };
+    Walk::new(&lab, &["birch", "cedar", "maple"]).walk("rename.md");
+}
+
+#[test]
+fn a_firewall_on_the_machine() {
+    let Some(lab) = Lab::new(2) else { return };
+    Walk::new(&lab, &["birch", "cedar"]).walk("firewall.md");
+}
+
+#[test]
+fn services_in_docker() {
+    let Some(lab) = Lab::new(1) else { return };
+    Walk::new(&lab, &["birch"]).walk("docker.md");
+}
+
+#[test]
+fn a_new_version() {
+    let Some(lab) = Lab::new(3) else { return };
+    Walk::new(&lab, &["birch", "cedar", "maple"]).walk("upgrade.md");
 }
 
 #[test]

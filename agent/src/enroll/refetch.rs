@@ -148,10 +148,13 @@ pub enum Unfetched {
     /// There is nobody to ask: this node was alone, or has lost the addresses too.
     #[error(
         "the ledger's files on this machine are damaged, and no address of another node is \
-         known here: restore the state folder from a backup; without one, move it away, and \
+         known here: restore the state folder from a backup; without one, {room}, and \
          `agent join` with a new invite or make the mesh anew"
     )]
-    Alone,
+    Alone {
+        /// How room is made for another state.
+        room: String,
+    },
     /// The transport can't be opened, or the disk can't be written.
     #[error(transparent)]
     Join(#[from] JoinError),
@@ -213,7 +216,8 @@ impl Refetch<'_> {
         loop {
             let sources = self.sources(turn).await;
             if sources.is_empty() {
-                return Err(Unfetched::Alone);
+                let room = state_folder::make_room(&*self.host.disk).await;
+                return Err(Unfetched::Alone { room });
             }
             if let Some(fetched) = self.round(sources, told).await {
                 return Ok(fetched);

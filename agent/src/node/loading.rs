@@ -87,7 +87,7 @@ pub(crate) async fn open(
     meanwhile.end().await;
     match fetched {
         // It goes on with what is left.
-        Some(Err(Unfetched::Alone)) if known == OwnKnowledge::Some => {
+        Some(Err(Unfetched::Alone { .. })) if known == OwnKnowledge::Some => {
             opened(host, key, stored, kept, false).await
         }
         Some(done) => {
