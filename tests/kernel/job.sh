@@ -18,7 +18,7 @@ until_true() { # COMMAND...
         sleep 0.2
     done
 }
-tunnel_works() { agent_of b ping a | grep "tunnel: works"; }
+tunnel_works() { agent_of b ping a | grep "tunnel: packets of"; }
 own() { ip -n "$1" -o address show "im$1" scope global | sed -n "s,.*$2 \([^/]*\)/$3 .*,\1,p"; }
 # Asks the service on a; it says hello.
 ask() { in_ns "$1" timeout 3 nc -w 2 "$2" "${3:-9000}" </dev/null 2>&1; }

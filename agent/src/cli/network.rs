@@ -298,6 +298,9 @@ fn passed(tunnel: &TunnelPing) -> String {
     let slowest = tunnel.packets.iter().filter_map(|packet| packet.rtt_ms);
     let slowest = slowest.reduce(f64::max);
     match slowest {
+        None if tunnel.packets.is_empty() => {
+            "packets come back; this host lets the agent send no pings".into()
+        }
         None => "packets come back, of pings none".into(),
         Some(ms) if lost.is_empty() => {
             format!("packets of {back} bytes came back in {}", milliseconds(ms))
@@ -427,7 +430,11 @@ mod tests {
                 "packets of 84 bytes came back, of 1280 bytes not",
             ),
             (true, &[(84, None)], "packets come back, of pings none"),
-            (true, &[], "packets come back, of pings none"),
+            (
+                true,
+                &[],
+                "packets come back; this host lets the agent send no pings",
+            ),
             (false, &[(84, None)], "no packet came back"),
         ] {
             assert_eq!(
