@@ -17,7 +17,7 @@ const OPT: u16 = 41;
 
 /// What came in.
 pub(super) enum Received {
-    Question(Request),
+    Question(Box<Request>),
     /// With its whole answer.
     Malformed(Vec<u8>),
     /// A response, or no message of DNS: nobody is answered.
@@ -31,7 +31,7 @@ impl Received {
             return Self::Nothing;
         };
         match Request::from_bytes(bytes.to_vec(), source, protocol) {
-            Ok(request) => Self::Question(request),
+            Ok(request) => Self::Question(Box::new(request)),
             Err(_) => Self::Malformed(form_error(header, bytes)),
         }
     }

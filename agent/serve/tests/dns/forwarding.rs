@@ -37,8 +37,36 @@ async fn other_names_are_forwarded_and_kept() {
     // Cut over UDP by upstream, fetched over TCP, whole to a client on TCP.
     assert_eq!(bench.short("crowd.outside.org A +tcp").await.len(), 200);
     assert_eq!(bench.status("www.outside.org A +norec").await, "REFUSED");
-    assert_eq!(bench.status("printer.local A").await, "NXDOMAIN");
     assert_eq!(bench.short("localhost A").await, ["127.0.0.1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn special_names_are_nobody_s_to_ask_and_come_with_an_soa() {
+    if !innermesh_skip::installed(&["dig"]) {
+        return;
+    }
+    let (bench, upstream) = Bench::forwarding();
+    for (question, status, zone) in [
+        ("printer.local A", "NXDOMAIN", "local"),
+        ("x.onion AAAA", "NXDOMAIN", "onion"),
+        (
+            "use-application-dns.net A",
+            "NXDOMAIN",
+            "use-application-dns.net",
+        ),
+        ("-x 127.0.0.2", "NXDOMAIN", "127.in-addr.arpa"),
+        ("localhost MX", "NOERROR", "localhost"),
+        ("_dns.resolver.arpa SVCB", "NOERROR", "resolver.arpa"),
+    ] {
+        let text = bench.dig(question).await;
+        assert!(text.contains(&format!("status: {status}")), "{text}");
+        assert!(
+            text.contains("ANSWER: 0, AUTHORITY: 1") && text.contains("IN\tSOA\t"),
+            "{text}"
+        );
+        assert!(text.contains(&format!("{zone}.\t")), "{zone}: {text}");
+    }
+    assert_eq!(upstream.asked.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
