@@ -339,6 +339,13 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ),
     ("dns restore", &[("dns restore", "Take that back")]),
     (
+        "log level",
+        &[
+            ("log level", "See how much is logged"),
+            ("log level debug", "Log more until the next start"),
+        ],
+    ),
+    (
         "config check",
         &[
             ("config check", "Before the agent is started again"),
