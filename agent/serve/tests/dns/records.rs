@@ -95,6 +95,7 @@ async fn records_are_answered_as_they_were_given() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[allow(clippy::disallowed_methods, reason = "a file for another program")]
 async fn each_zone_is_one_that_named_would_load() {
     if !innermesh_skip::installed(&["named-checkzone"]) {
         return;
