@@ -23,6 +23,9 @@ use crate::control::{
     },
 };
 
+/// Every hop over IPv6 passes packets of as many bytes (RFC 8200 §5).
+const LEAST_IPV6_MTU: u32 = 1280;
+
 /// Show how each peer is reached.
 #[derive(Debug, clap::Args)]
 pub struct PeersArguments {
@@ -222,7 +225,8 @@ pub async fn ping(arguments: &PingArguments, client: &Client) -> Result<(), Fail
             "{node} does not answer; is the agent running there, and its UDP port open?"
         )));
     }
-    match reply.tunnel.as_ref().and_then(trouble) {
+    let tunnel = reply.tunnel.as_ref();
+    match tunnel.and_then(|tunnel| trouble(tunnel, reply.endpoint)) {
         Some(trouble) => Err(Failure::timed_out(format!(
             "the tunnel to {node} {trouble}"
         ))),
@@ -230,8 +234,8 @@ pub async fn ping(arguments: &PingArguments, client: &Client) -> Result<(), Fail
     }
 }
 
-/// What a tunnel doesn't do, and where to look.
-fn trouble(tunnel: &TunnelPing) -> Option<String> {
+/// What a tunnel to a peer that is reached at `endpoint` doesn't do, and where to look.
+fn trouble(tunnel: &TunnelPing, endpoint: Option<SocketAddr>) -> Option<String> {
     if !tunnel.works {
         let why = if tunnel.handshake {
             "is the host's firewall in the way there?"
@@ -245,8 +249,17 @@ fn trouble(tunnel: &TunnelPing) -> Option<String> {
         .iter()
         .skip(1)
         .find(|it| it.rtt_ms.is_none())?;
+    // Of IPv4 routers cut what doesn't fit, of IPv6 only who sends it (RFC 8200 §5).
+    let remedy = match endpoint.map(|endpoint| endpoint.ip().to_canonical()) {
+        Some(IpAddr::V6(address)) => format!(
+            ". Have this host and {address} cut what they send to each other over IPv6: `ip -6 \
+             route replace {address} via GATEWAY dev DEVICE mtu {LEAST_IPV6_MTU}`, with what `ip \
+             -6 route get {address}` shows"
+        ),
+        _ => String::new(),
+    };
     Some(format!(
-        "loses packets of {} bytes: a hop on the way is narrower and doesn't say so",
+        "loses packets of {} bytes: a hop on the way is narrower and doesn't say so{remedy}",
         lost.bytes
     ))
 }
@@ -452,11 +465,24 @@ mod tests {
 
     #[test]
     fn a_tunnel_that_loses_what_fills_its_packets_is_in_trouble() {
-        let full = |passed| trouble(&tunnel(true, &[(84, Some(0.4)), (1280, passed)]));
-        assert_eq!(full(Some(1.0)), None);
-        assert!(full(None).unwrap().contains("1280 bytes"));
-        assert!(trouble(&tunnel(false, &[])).unwrap().contains("nothing"));
+        let at = |endpoint: &str| Some(endpoint.parse().unwrap());
+        let [v4, v6] = ["192.0.2.1:51819", "[2001:db8::1]:51819"].map(at);
+        let full = |passed, at| trouble(&tunnel(true, &[(84, Some(0.4)), (1280, passed)]), at);
+        assert_eq!(full(Some(1.0), v6), None);
+        let over_v4 = full(None, v4).unwrap();
+        assert!(over_v4.contains("1280 bytes") && !over_v4.contains("route"));
+        // What the kernel's device and the embedded one both take.
+        let over_v6 = full(None, v6).unwrap();
+        assert!(
+            over_v6.contains("`ip -6 route replace 2001:db8::1 via"),
+            "{over_v6}"
+        );
+        assert!(
+            trouble(&tunnel(false, &[]), v4)
+                .unwrap()
+                .contains("nothing")
+        );
         // A host that answers no pings.
-        assert_eq!(trouble(&tunnel(true, &[(84, None)])), None);
+        assert_eq!(trouble(&tunnel(true, &[(84, None)]), v4), None);
     }
 }
