@@ -54,8 +54,14 @@ struct Seen {
     half_open: BTreeSet<IpAddr>,
 }
 
-/// One peer's counters, and since when more went out than before while nothing
-/// came in.
+/// A handshake's first message, in bytes (WireGuard whitepaper §5.4.2). Packets of
+/// data have multiples of 16 (§5.4.6).
+const BEGINNING: u64 = 148;
+/// Most of them between two looks: one every five seconds (§6.4).
+const BEGINNINGS: u64 = 2;
+
+/// One peer's counters, and since when more went out than before while no answer
+/// came in: a peer that hears nothing begins handshakes again and again.
 #[derive(Clone, Copy, Debug, Default)]
 struct Traffic {
     rx_bytes: u64,
@@ -65,7 +71,9 @@ struct Traffic {
 
 impl Traffic {
     fn take(&mut self, now: Mono, rx_bytes: u64, tx_bytes: u64) {
-        if rx_bytes != self.rx_bytes {
+        let begun = (0..=BEGINNINGS).map(|count| count * BEGINNING);
+        let mut unanswering = begun.map(|bytes| self.rx_bytes.saturating_add(bytes));
+        if !unanswering.any(|bytes| bytes == rx_bytes) {
             self.unanswered = None;
         } else if tx_bytes > self.tx_bytes {
             self.unanswered.get_or_insert(now);
@@ -382,10 +390,17 @@ mod tests {
         assert_eq!(traffic.silent_for(s(110)), Some(s(10)));
         traffic.take(s(110), 92, 296);
         assert_eq!(traffic.silent_for(s(200)), None, "something came");
+        // What the other begins is no answer, and ends with one.
         traffic.take(s(200), 92, 400);
+        traffic.take(s(205), 92 + 148, 492);
+        traffic.take(s(210), 92 + 148 + 2 * 148, 492 + 92);
+        assert_eq!(traffic.silent_for(s(210)), Some(s(10)), "handshakes begin");
+        traffic.take(s(215), 92 + 4 * 148 + 32, 492 + 2 * 92);
+        assert_eq!(traffic.silent_for(s(300)), None, "one came about");
+        traffic.take(s(300), 92 + 4 * 148 + 32, 1000);
         // The device was made anew: its counters begin again.
-        traffic.take(s(205), 0, 148);
-        assert_eq!(traffic.silent_for(s(300)), None);
+        traffic.take(s(305), 0, 148);
+        assert_eq!(traffic.silent_for(s(400)), None);
     }
 
     #[test]
