@@ -8,7 +8,6 @@ mod authors;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     net::IpAddr,
 };
 
@@ -28,6 +27,7 @@ use crate::{
     Machine, leads,
     mesh::{is_denied, resolve},
     tunnel::left_open,
+    violation::Seen,
 };
 
 /// Up to so many machines all is looked at; of more a part, another each time.
@@ -35,34 +35,6 @@ pub const CLOSELY: usize = 100;
 /// Of more machines, one in so many of those that are looked at is asked for
 /// names: its zone is made for that alone.
 pub const ASKED: usize = 10;
-
-/// Something that must hold, and didn't.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    /// Its number in SAFETY.md.
-    pub invariant: &'static str,
-    /// What was seen.
-    pub words: String,
-    /// On which machine, by its number.
-    pub node: usize,
-    /// When, in milliseconds since the world began.
-    pub at_ms: u64,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            invariant,
-            words,
-            node,
-            at_ms,
-        } = self;
-        write!(f, "{invariant} on node{node} at {at_ms} ms: {words}")
-    }
-}
-
-/// A number and what was seen.
-pub type Seen = (&'static str, String);
 
 /// What is remembered over a whole run.
 #[derive(Default)]

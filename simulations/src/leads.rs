@@ -11,7 +11,7 @@ use innermesh_proto::{
     zone::{DomainName, Rdata},
 };
 
-use crate::check::Seen;
+use crate::violation::Seen;
 
 /// Whether each name leads to nodes that have it, or where an admin put it. No
 /// invite here grants addresses.

@@ -29,6 +29,7 @@ pub mod shrink;
 pub mod stand_in;
 pub mod trace;
 pub mod tunnel;
+pub mod violation;
 pub mod world;
 
 pub use self::world::{Machine, World};

@@ -13,7 +13,7 @@ use innermesh_proto::{
     limits,
 };
 
-use super::Seen;
+use crate::violation::Seen;
 
 /// For how long a word counts.
 const HOUR_MS: u64 = 3600 * 1000;

@@ -8,7 +8,7 @@ use innermesh_proto::{
     limits,
 };
 
-use super::Seen;
+use crate::violation::Seen;
 
 /// What one member's requests may add to the ledger in a run, in bytes: half of
 /// what there may be at once, as each new leader allows that can't know what was

@@ -25,7 +25,7 @@ use self::{acts::Done, roster::Copy};
 use crate::{
     Machine, World,
     byzantine::Byzantine,
-    check::{self, Checker, Member, Model, Running, Seen, Violation},
+    check::{self, Checker, Member, Model, Running},
     clock, memory, mesh,
     outcome::{Outcome, Sample, Spread},
     panics,
@@ -33,6 +33,7 @@ use crate::{
     scenario::{self, Scenario},
     schedule::{Act, Schedule},
     trace::Trace,
+    violation::{Seen, Violation},
     world::START_MS,
 };
 

@@ -21,11 +21,7 @@ use super::{
     Course,
     acts::{Asked, Done},
 };
-use crate::{
-    Machine,
-    check::{CERTIFICATE_DAYS, Seen},
-    clock, mesh,
-};
+use crate::{Machine, check::CERTIFICATE_DAYS, clock, mesh, violation::Seen};
 
 /// Within how long somebody must have told of a copy (S10).
 const TOLD: Duration = Duration::from_secs(30);

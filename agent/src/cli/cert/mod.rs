@@ -165,10 +165,12 @@ async fn revoke(arguments: &RevokeArguments, client: &Client) -> Result<(), Fail
 #[error("give 8 to 32 hexadecimal digits, as `agent cert list` shows them")]
 struct SerialError;
 
+/// Also takes colons, as openssl and browsers write them.
 fn serial_start(text: &str) -> Result<String, SerialError> {
-    let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_hex && (8..=32).contains(&text.len()) {
-        Ok(text.to_ascii_lowercase())
+    let digits: String = text.chars().filter(|c| *c != ':').collect();
+    let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hex && (8..=32).contains(&digits.len()) {
+        Ok(digits.to_ascii_lowercase())
     } else {
         Err(SerialError)
     }
@@ -275,7 +277,9 @@ mod tests {
         );
         let one = &rows[..1];
         assert_eq!(serial_of(one, "0a1b2c3d").unwrap().to_string(), first);
-        assert_eq!(serial_start("0A1B2C3D").as_deref(), Ok("0a1b2c3d"));
+        for same in ["0A1B2C3D", "0a:1b:2c:3d"] {
+            assert_eq!(serial_start(same).as_deref(), Ok("0a1b2c3d"));
+        }
         for bad in ["", "0a1b2c3", "photos", &"0".repeat(33)] {
             assert_eq!(serial_start(bad), Err(SerialError), "{bad}");
         }
