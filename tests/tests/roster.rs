@@ -84,7 +84,7 @@ fn one_ca_node_becomes_three_and_one_again_while_everything_runs() {
     assert!(demoted.contains("an ordinary node"), "{demoted}");
     assert_eq!(roster(alpha).len(), 2);
     let status = alpha.cli(&["ca", "status"]);
-    assert!(status.stderr.contains("add one"), "{status}");
+    assert!(status.stderr.contains("neither may be away"), "{status}");
     add_granted(delta, "films");
     let left = roster(alpha);
     let told = demote(&left[0]).ok();
