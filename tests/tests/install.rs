@@ -81,6 +81,7 @@ fn it_installs_program_unit_manual_completions_and_example_twice_alike_and_takes
     let off = install(&target, &["--uninstall"]);
     assert!(off.contains("kept "), "{off}");
     assert!(files(&target).is_empty(), "{:?}", files(&target));
+    assert!(!prefix.join("share/doc/innermesh").exists());
     assert!(state.is_dir());
 }
 
