@@ -18,7 +18,7 @@ use innermesh_agent::{
     dns,
     enroll::{kept::Kept, token::Token},
     gossip::{generation, known},
-    host::{Disk, keys::Ed25519},
+    host::{Disk, echo, keys::Ed25519},
     ledger::{file, raft, start::Start},
     node::parse_holds,
     overlay,
@@ -50,7 +50,7 @@ use crate::disk::SimDisk;
 pub type Reader = fn(&[u8]);
 
 /// The readers and their names, which are those of the fuzz targets.
-pub const ALL: [(&str, Reader); 11] = [
+pub const ALL: [(&str, Reader); 12] = [
     ("head", head),
     ("ledger", ledger),
     ("rpc", rpc),
@@ -62,6 +62,7 @@ pub const ALL: [(&str, Reader); 11] = [
     ("overlay", overlay),
     ("grant", grant),
     ("upstream", upstream),
+    ("packet", packet),
 ];
 
 /// A client's signed request and what is in it, a signing request, the
@@ -294,6 +295,20 @@ pub fn grant(bytes: &[u8]) {
 pub fn upstream(bytes: &[u8]) {
     if let Some(kept) = dns::relevant(bytes) {
         assert_eq!(dns::relevant(&kept), Some(kept));
+    }
+}
+
+/// What comes in a packet of its own: a question of DNS, the reply to a ping.
+pub fn packet(bytes: &[u8]) {
+    if let Some(reply) = dns::formerr(bytes) {
+        assert!(reply.len() <= bytes.len() + 11, "it gives little back");
+        assert_eq!(reply.get(..2), bytes.get(..2));
+        assert_eq!(dns::formerr(&reply), None, "two servers end there");
+    }
+    for (is_ipv4, has_header) in [(true, true), (true, false), (false, false)] {
+        if let Some(data) = echo::reply(bytes, is_ipv4, has_header) {
+            assert!(bytes.ends_with(data));
+        }
     }
 }
 

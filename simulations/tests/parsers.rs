@@ -50,6 +50,14 @@ use simulations::{
     random::Random,
 };
 
+/// A question with an OPT record.
+fn question() -> Vec<u8> {
+    let header = [0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
+    let name = b"\x06photos\x03lab\x08internal\x00\0\x01\0\x01";
+    let opt = [0, 0, 41, 0x04, 0xd0, 0, 0, 0, 0, 0, 0];
+    [&header[..], name, &opt].concat()
+}
+
 fn corpus(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fuzz/corpus")
@@ -111,6 +119,9 @@ async fn the_seeds_are_written_from_a_small_mesh() {
     let wide = wide.seal(&Ed25519::from_seed(&[1; 32]));
     put("grant", "addresses", &wide.bytes);
     put("upstream", "alias", &upstream_message());
+    let pong = [&[0x45; 20][..], &[0, 0, 1, 2, 3, 4, 5, 6], b"data"].concat();
+    put("packet", "pong", &pong);
+    put("packet", "question", &question());
     let state = first.view().borrow().ledger.clone();
     put("ledger", "snapshot", &Snapshot::of(&state).bytes);
     for content in contents(&state) {

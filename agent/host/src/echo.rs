@@ -77,7 +77,7 @@ fn data_len(address: IpAddr, bytes: usize) -> usize {
 }
 
 /// The data of a reply; `None` where it isn't one.
-fn reply(received: &[u8], is_ipv4: bool, has_ip_header: bool) -> Option<&[u8]> {
+pub fn reply(received: &[u8], is_ipv4: bool, has_ip_header: bool) -> Option<&[u8]> {
     let words = received.first().map_or(0, |first| usize::from(first & 15));
     let skip = if has_ip_header { words * 4 } else { 0 };
     let message = received.get(skip..)?;

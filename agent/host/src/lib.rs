@@ -15,7 +15,7 @@ mod command;
 pub mod disk;
 mod dns_socket;
 pub mod duration;
-mod echo;
+pub mod echo;
 mod file_set;
 pub mod holder;
 pub mod identity;

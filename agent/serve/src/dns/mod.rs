@@ -25,6 +25,7 @@ mod zone_answer;
 
 pub use self::{
     other_server::{FORWARDED_PORT, OtherServer, PORT},
+    received::formerr,
     relevant::relevant,
     responder::{Dns, Served},
     scope::AnswerScope,

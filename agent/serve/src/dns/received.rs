@@ -37,6 +37,16 @@ impl Received {
     }
 }
 
+/// The answer to what is no question that can be read; `None` where it is one, or
+/// nothing that is answered.
+pub fn formerr(bytes: &[u8]) -> Option<Vec<u8>> {
+    let source = SocketAddr::from(([127, 0, 0, 1], 53));
+    match Received::read(bytes, source, Protocol::Udp) {
+        Received::Malformed(reply) => Some(reply),
+        Received::Question(_) | Received::Nothing => None,
+    }
+}
+
 /// FORMERR without the question, which may be what is malformed; with an OPT
 /// record where there is one (RFC 6891 §6.1.1).
 fn form_error(header: &[u8; HEADER], bytes: &[u8]) -> Vec<u8> {
