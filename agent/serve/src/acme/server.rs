@@ -1,4 +1,4 @@
-//! TLS in front of [`Acme`], and [`http`](super::http) behind it. A connection
+//! TLS in front of [`Acme`], and `http` behind it. A connection
 //! costs its client something and the agent little: few at a time, and none for
 //! long.
 

@@ -83,7 +83,7 @@ pub enum ServiceError {
 impl Registry {
     /// The services that were added earlier, and those of the configuration,
     /// which come first where a name is in both. A file that can't be read as
-    /// a service is left as it is and told by [`Registry::warnings`].
+    /// a service is left as it is and told by [`Registry::findings`].
     ///
     /// # Errors
     /// [`ServiceError`], when the configuration is wrong or the disk fails.
