@@ -410,6 +410,8 @@ pub const DNS_UPSTREAMS: usize = 8;
 pub const DNS_FORWARD_ZONES: usize = 64;
 /// Questions being forwarded at one time; beyond it the answer is SERVFAIL.
 pub const DNS_FORWARDS: usize = 512;
+/// Of these, begun by one address: a member has two.
+pub const DNS_FORWARDS_PER_ADDRESS: usize = 128;
 /// Answers kept from upstream.
 pub const DNS_CACHE_ENTRIES: usize = 8192;
 /// Answers kept from upstream, in bytes of their encoding.

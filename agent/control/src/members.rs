@@ -19,7 +19,7 @@ requests! {
     /// What is asked about who is a member.
     MembersRequest {
         changes POST "/v1/invites": Invite(InviteRequest) -> Invite,
-        // An open invite lets somebody in: who may only look doesn't see them.
+        // An open invite lets somebody in, so read-only users don't see them.
         changes GET "/v1/invites": InviteList(InviteListRequest) -> InviteList,
         changes DELETE "/v1/invites/{id}": InviteRevoke(InviteRevokeRequest) -> InviteRow,
         changes POST "/v1/roles": Role(RoleRequest) -> RoleChanged,

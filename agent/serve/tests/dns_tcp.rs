@@ -103,3 +103,45 @@ async fn a_client_that_has_said_all_gets_the_answers_that_it_waits_for() {
     stream.read_to_end(&mut rest).await.unwrap();
     assert!(rest.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_with_many_slow_names_leaves_room_for_those_of_others() {
+    let bench = Bench::start(&input("lab.internal"));
+    let (silent, upstream) = silent().await;
+    bench.dns.set_upstreams(&[upstream], &[]);
+    let per_connection = limits::DNS_TCP_PENDING - 1;
+    let mut streams = Vec::new();
+    let mut number = 0;
+    while number <= limits::DNS_FORWARDS_PER_ADDRESS {
+        let mut stream = TcpStream::connect(bench.address()).await.unwrap();
+        let slow: Vec<_> = (number..number + per_connection)
+            .map(|number| question(1, &outside(number)))
+            .collect();
+        number += per_connection;
+        stream.write_all(&slow.concat()).await.unwrap();
+        streams.push(stream);
+    }
+    // What is beyond its share is answered at once, the first of all.
+    let last = streams.last_mut().unwrap();
+    assert_eq!(answer(last).await, (1, 2));
+    let mut buffer = [0; 512];
+    for _ in 0..limits::DNS_FORWARDS_PER_ADDRESS {
+        silent.recv(&mut buffer).await.unwrap();
+    }
+    // Another client's is asked of the name server.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut other = socket.connect(bench.address()).await.unwrap();
+    other
+        .write_all(&question(1, &outside(number)))
+        .await
+        .unwrap();
+    let label = format!("n{number}").into_bytes();
+    loop {
+        let length = silent.recv(&mut buffer).await.unwrap();
+        let asked = buffer[..length].to_ascii_lowercase();
+        if asked.windows(label.len()).any(|part| part == label) {
+            break;
+        }
+    }
+}

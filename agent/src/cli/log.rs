@@ -8,7 +8,7 @@ use crate::{
         Client,
         log::{LogLevels, LogRequest, LogSetRequest},
     },
-    telemetry::LogLevel,
+    telemetry::{LogLevel, LogLevelError},
 };
 
 #[derive(Debug, clap::Subcommand)]
@@ -41,12 +41,11 @@ pub enum Wanted {
     Configured,
 }
 
-fn level(typed: &str) -> Result<Wanted, String> {
+fn level(typed: &str) -> Result<Wanted, LogLevelError> {
     if typed == "configured" {
         return Ok(Wanted::Configured);
     }
-    let level = typed.parse::<LogLevel>();
-    level.map(Wanted::Level).map_err(|error| error.to_string())
+    typed.parse().map(Wanted::Level)
 }
 
 #[derive(Serialize)]

@@ -43,6 +43,8 @@ struct Inner {
     /// What is being asked right now.
     asking: Mutex<BTreeMap<Key, watch::Receiver<Option<UpstreamAnswer>>>>,
     permits: Arc<Semaphore>,
+    /// How many of them each client has begun.
+    shares: Mutex<BTreeMap<IpAddr, usize>>,
 }
 
 /// Whom to ask.
@@ -96,6 +98,7 @@ impl Forwarder {
             cache: Mutex::default(),
             asking: Mutex::default(),
             permits: Arc::new(Semaphore::new(limits::DNS_FORWARDS)),
+            shares: Mutex::default(),
         }))
     }
 
@@ -156,8 +159,13 @@ impl Forwarder {
         self.0.routes.load().zone_of(name).is_some()
     }
 
-    /// The answer to a question, and where it came from.
-    pub async fn forward(&self, key: Key, question: Question) -> (UpstreamAnswer, Origin) {
+    /// The answer to a question of the client at `source`, and where it came from.
+    pub async fn forward(
+        &self,
+        source: IpAddr,
+        key: Key,
+        question: Question,
+    ) -> (UpstreamAnswer, Origin) {
         let inner = &self.0;
         let cached = lock(&inner.cache).get(&key, inner.clock.now());
         match cached {
@@ -170,18 +178,18 @@ impl Forwarder {
                 heard: stale,
                 recheck: true,
             } => tokio::select! {
-                fresh = self.ask(key, question) => match fresh.rcode {
+                fresh = self.ask(source, key, question) => match fresh.rcode {
                     ResponseCode::ServFail => (stale, Origin::Stale),
                     _ => (fresh, Origin::Upstream),
                 },
                 () = inner.clock.sleep(CLIENT_PATIENCE) => (stale, Origin::Stale),
             },
-            Cached::Nothing => (self.ask(key, question).await, Origin::Upstream),
+            Cached::Nothing => (self.ask(source, key, question).await, Origin::Upstream),
         }
     }
 
     /// Joins the asking of this question, or starts it.
-    async fn ask(&self, key: Key, question: Question) -> UpstreamAnswer {
+    async fn ask(&self, source: IpAddr, key: Key, question: Question) -> UpstreamAnswer {
         let lost = || {
             UpstreamAnswer::failure(ExtendedError::upstream_failed(
                 "forwarding failed; ask again",
@@ -192,7 +200,9 @@ impl Forwarder {
             match asking.get(&key) {
                 Some(answer) => answer.clone(),
                 None => {
-                    let Ok(permit) = self.0.permits.clone().try_acquire_owned() else {
+                    let permit = self.0.permits.clone().try_acquire_owned().ok();
+                    let share = Share::take(&self.0, source);
+                    let (Some(permit), Some(share)) = (permit, share) else {
                         return UpstreamAnswer::failure(ExtendedError::busy());
                     };
                     let (tell, answer) = watch::channel(None);
@@ -207,7 +217,7 @@ impl Forwarder {
                         let heard = done.inner.ask_upstream(&done.key, &question).await;
                         drop(done);
                         tell.send_replace(Some(heard));
-                        drop(permit);
+                        drop((permit, share));
                     });
                     answer
                 }
@@ -284,6 +294,37 @@ struct Asking {
 impl Drop for Asking {
     fn drop(&mut self) {
         lock(&self.inner.asking).remove(&self.key);
+    }
+}
+
+/// One question of a client that is being forwarded.
+struct Share {
+    inner: Arc<Inner>,
+    source: IpAddr,
+}
+
+impl Share {
+    /// `None` where the client has as many as it may.
+    fn take(inner: &Arc<Inner>, source: IpAddr) -> Option<Self> {
+        let mut shares = lock(&inner.shares);
+        let taken = shares.get(&source).copied().unwrap_or(0);
+        if taken >= limits::DNS_FORWARDS_PER_ADDRESS {
+            return None;
+        }
+        shares.insert(source, taken + 1);
+        drop(shares);
+        let inner = inner.clone();
+        Some(Self { inner, source })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut shares = lock(&self.inner.shares);
+        match shares.get_mut(&self.source) {
+            Some(taken) if *taken > 1 => *taken -= 1,
+            _ => drop(shares.remove(&self.source)),
+        }
     }
 }
 

@@ -330,7 +330,8 @@ impl Dns {
             dnssec_ok,
             checking_disabled,
         };
-        let (heard, origin) = self.forwarder.forward(key, question).await;
+        let source = request.src().ip().to_canonical();
+        let (heard, origin) = self.forwarder.forward(source, key, question).await;
         let mut reply = Reply::empty(heard.rcode);
         // Who didn't ask for it isn't told (RFC 6840 §5.8).
         reply.authentic = heard.authentic && (dnssec_ok || request.metadata.authentic_data);

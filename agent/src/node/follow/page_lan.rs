@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use tokio::task::AbortHandle;
 
 use crate::{
-    host::Host,
+    host::{Host, listen::ListenError},
     page::{Server, is_of_a_lan},
 };
 
@@ -55,19 +55,18 @@ impl Lans {
         for address in wanted {
             match self.listen_at(host, address) {
                 Ok(()) => served.addresses.push(address),
-                Err(why) => served.trouble = served.trouble.or(Some(why)),
+                Err(why) => served.trouble = served.trouble.or(Some(why.to_string())),
             }
         }
         served
     }
 
-    fn listen_at(&mut self, host: &Host, address: SocketAddr) -> Result<(), String> {
+    fn listen_at(&mut self, host: &Host, address: SocketAddr) -> Result<(), ListenError> {
         if self.listeners.contains_key(&address) {
             return Ok(());
         }
         let server = self.server.at_lan(address);
-        let listener = server.bind(&*host.net, address);
-        let listener = listener.map_err(|error| error.to_string())?;
+        let listener = server.bind(&*host.net, address)?;
         tracing::info!("the install page is on the LAN at http://{address}/");
         let task = host.tasks.spawn(server.serve(listener));
         self.listeners.insert(address, task);
