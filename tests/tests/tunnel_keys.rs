@@ -105,16 +105,18 @@ fn who_announces_anothers_key_takes_nothing_from_it() {
     wait_pings(&alpha, &address);
     wait_pings(&alpha, &other);
     let stolen = own_key(&newer);
+    wait_listed(&older, &stolen);
 
     older.stop();
     fs::copy(file(&newer, "wireguard.key"), file(&older, "wireguard.key")).expect("a key");
     older.start();
-    // It is refused the key and makes another one; meanwhile, and after it,
+    // It sees whose the key is, and makes another one; meanwhile, and after it,
     // packets to the newer node pass.
     wait_for("the thief to have another key", PATIENCE, || {
         assert!(alpha.pings(&address), "the route is gone");
         ensure(own_key(&older) != stolen, "the stolen one")
     });
+    assert!(older.log().contains("wireguard.key is another node's"));
     let ping = alpha.json(&["ping", "newer"]);
     assert_eq!(ping["tunnel"]["works"], true, "{ping}");
     assert!(peers(&alpha).contains(&stolen));

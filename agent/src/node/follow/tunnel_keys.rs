@@ -88,7 +88,9 @@ impl KeyError {
 }
 
 /// The private key that an agent begins with, and the public half of the one
-/// that its device may still have from an earlier run.
+/// that its device may still have from an earlier run. A key that the ledger
+/// gives to another node is never begun with, as that node's packets would come
+/// here.
 ///
 /// # Errors
 /// [`KeyFileError`].
@@ -100,10 +102,15 @@ pub(crate) async fn at_start(
     let own = keys::wireguard(host).await?;
     let listed = state.tunnel_keys(&me).map(|keys| keys.current);
     let next = keys::next_wireguard(host).await?;
-    match next.filter(|next| listed == Some(public_key(next))) {
-        Some(next) => Ok((next, Some(public_key(&own)))),
-        None => Ok((own, None)),
+    if let Some(next) = next.filter(|next| listed == Some(public_key(next))) {
+        return Ok((next, Some(public_key(&own))));
     }
+    let holder = state.tunnel_key_holder(&public_key(&own));
+    if holder.is_some_and(|holder| holder != me) {
+        tracing::warn!("wireguard.key is another node's; this node makes one of its own");
+        return Ok((keys::new_wireguard(host).await?, Some(public_key(&own))));
+    }
+    Ok((own, None))
 }
 
 impl TunnelKeyKeeper {
