@@ -105,7 +105,11 @@ fn who_announces_anothers_key_takes_nothing_from_it() {
     wait_pings(&alpha, &address);
     wait_pings(&alpha, &other);
     let stolen = own_key(&newer);
-    wait_listed(&older, &stolen);
+    wait_for(
+        "the older one to know the newer one's key",
+        PATIENCE,
+        || ensure(peers(&older).contains(&stolen), "not yet"),
+    );
 
     older.stop();
     fs::copy(file(&newer, "wireguard.key"), file(&older, "wireguard.key")).expect("a key");
