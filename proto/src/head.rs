@@ -21,7 +21,10 @@ use crate::{
     crypto::{Hash, PublicKey, Purpose, SealError, Sealed, Sign, Verify},
     hold::Hold,
     id::{MeshId, NodeId},
-    ledger::Position,
+    ledger::{
+        Position,
+        device::{DeviceId, DeviceSeen},
+    },
     limits,
     name::Label,
     service_address::is_service_address,
@@ -116,6 +119,9 @@ pub struct Announcement {
     /// Those of its services that nothing checks: they count as healthy, and
     /// nobody knows whether they are.
     pub unchecked: BTreeSet<Label>,
+    /// Devices whose tunnel this gateway has open; at most
+    /// [`limits::DEVICES_SEEN`].
+    pub devices: BTreeMap<DeviceId, DeviceSeen>,
 }
 
 /// A node's WireGuard interface.
@@ -156,6 +162,7 @@ mod kind {
     pub const RULES: u16 = 6;
     pub const CLONED: u16 = 7;
     pub const UNCHECKED: u16 = 8;
+    pub const DEVICE: u16 = 9;
 }
 
 impl Announcement {
@@ -191,6 +198,11 @@ impl Announcement {
             self.unchecked
                 .iter()
                 .map(|name| item(kind::UNCHECKED, codec::encode(name))),
+        );
+        items.extend(
+            self.devices
+                .iter()
+                .map(|device| item(kind::DEVICE, codec::encode(&device))),
         );
         codec::encode(&items)
     }
@@ -238,6 +250,10 @@ impl Announcement {
             kind::UNCHECKED => {
                 let name: Label = codec::decode(&item.data, 64).ok()?;
                 self.unchecked.insert(name);
+            }
+            kind::DEVICE if self.devices.len() < limits::DEVICES_SEEN => {
+                let (id, seen) = codec::decode(&item.data, 160).ok()?;
+                self.devices.insert(id, seen);
             }
             _ => {}
         }
@@ -318,6 +334,9 @@ pub struct Body {
     pub hash: Hash,
     /// What it says.
     pub announcement: Arc<Announcement>,
+    /// When it was put in force here, monotonic; `None` where it was read from
+    /// disk.
+    pub since: Option<Duration>,
 }
 
 impl Body {
@@ -328,6 +347,7 @@ impl Body {
             hash: Hash::of(&bytes),
             bytes,
             announcement,
+            since: None,
         })
     }
 }
@@ -439,8 +459,9 @@ impl HeadTable {
         }
     }
 
-    /// Takes the body that a node's head names; false when it isn't that.
-    pub fn put_body(&mut self, node: &NodeId, bytes: Vec<u8>) -> bool {
+    /// Takes the body that a node's head names, at `now` (monotonic); false when
+    /// it isn't that.
+    pub fn put_body(&mut self, node: &NodeId, bytes: Vec<u8>, now: Duration) -> bool {
         let Some(known) = self.known.get_mut(node) else {
             return false;
         };
@@ -451,7 +472,8 @@ impl HeadTable {
         }
         match Body::parse(bytes) {
             Some(body) => {
-                known.body = Some(Arc::new(body));
+                let since = Some(now);
+                known.body = Some(Arc::new(Body { since, ..body }));
                 true
             }
             None => false,
@@ -625,8 +647,8 @@ mod tests {
         let mut table = HeadTable::default();
         let node = NodeId([2; 16]);
         table.offer(head(1, 1, &body), sealed(), Some(at(0)));
-        assert!(!table.put_body(&node, Announcement::default().encode()));
-        assert!(table.put_body(&node, body));
+        assert!(!table.put_body(&node, Announcement::default().encode(), Duration::ZERO));
+        assert!(table.put_body(&node, body, Duration::ZERO));
         let known = table.get(&node).unwrap();
         assert_eq!(*known.body.as_ref().unwrap().announcement, announcement);
         assert_eq!(known.missing_body(), None);

@@ -270,6 +270,30 @@ pub const STATE_BYTES_SHARED: u64 = STATE_BYTES - MEMBERS as u64 * NODE_BYTES_RE
 pub const RENEWAL_GAP_MS: u64 = 24 * 3600 * 1000;
 /// From rules 1 on: membership certificates that a node may be given at once.
 pub const RENEWALS_AT_ONCE: u64 = 4;
+/// Devices of one owner.
+pub const DEVICES_PER_OWNER: usize = 16;
+/// Devices of one mesh.
+pub const DEVICES: usize = 1024;
+/// Gateways of one device.
+pub const DEVICE_GATEWAYS: usize = 4;
+/// Networks in one device's configuration beyond the overlay.
+pub const DEVICE_ROUTES: usize = 16;
+/// Groups of one device.
+pub const DEVICE_GROUPS: usize = 8;
+/// Where a device looks for a gateway, in bytes of text: a name and a port.
+pub const DEVICE_ENDPOINT_BYTES: usize = 260;
+/// A device's sealed pre-shared key, in bytes.
+pub const DEVICE_SECRET_BYTES: usize = 96;
+/// Devices that one gateway announces.
+pub const DEVICES_SEEN: usize = 256;
+/// Networks that one gateway brings.
+pub const ROUTES_PER_GATEWAY: usize = 64;
+/// Networks that all gateways bring.
+pub const ROUTES: usize = 256;
+/// Shortest prefix of such a network, IPv4.
+pub const ROUTE_PREFIX_V4: u8 = 8;
+/// As [`ROUTE_PREFIX_V4`], IPv6.
+pub const ROUTE_PREFIX_V6: u8 = 16;
 /// How often certificates are compacted, in milliseconds of ledger time.
 pub const COMPACT_MS: u64 = 3600 * 1000;
 /// How long a certificate is kept whole, in milliseconds of ledger time from

@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use self::steps::{InstalledPeer, PeerChange, Step, steps};
+use crate::ledger::device::WrappedSecret;
 
 /// A WireGuard public key (Curve25519).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -57,6 +58,19 @@ pub struct TunnelPlan {
     pub resolver_v6: Option<Ipv6Addr>,
     /// Peers by key. Their allowed IPs are disjoint (S11).
     pub peers: BTreeMap<TunnelKey, TunnelPeer>,
+    /// Devices by key, which become peers once their secrets are opened.
+    pub devices: BTreeMap<TunnelKey, DevicePeer>,
+}
+
+/// A device that this node takes in as a gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DevicePeer {
+    /// What it is as a peer, but for its pre-shared key.
+    pub peer: TunnelPeer,
+    /// The WireGuard key of this node to which its pre-shared key is sealed.
+    pub sealed_to: TunnelKey,
+    /// Its pre-shared key.
+    pub secret: WrappedSecret,
 }
 
 /// One peer of the interface.
@@ -74,12 +88,34 @@ pub struct TunnelPeer {
 }
 
 impl TunnelPlan {
+    /// Makes peers of the devices whose pre-shared keys `open` opens, given the key
+    /// that they are sealed to. The others are left out: without its secret a peer
+    /// would be open to whoever has the device's key alone.
+    pub fn open_devices(
+        &mut self,
+        open: impl Fn(&TunnelKey, &WrappedSecret) -> Option<PresharedKey>,
+    ) {
+        for (key, device) in std::mem::take(&mut self.devices) {
+            if let Some(secret) = open(&device.sealed_to, &device.secret) {
+                let preshared_key = Some(secret);
+                let peer = TunnelPeer {
+                    preshared_key,
+                    ..device.peer
+                };
+                self.peers.insert(key, peer);
+            }
+        }
+    }
+
     /// The first two networks of different peers that overlap, if any do.
     pub fn overlap(&self) -> Option<Overlap> {
+        let devices = self.devices.iter();
+        let devices = devices.map(|(key, device)| (*key, &device.peer.allowed_ips));
+        let peers = self.peers.iter();
         overlap(
-            self.peers
-                .iter()
-                .map(|(key, peer)| (*key, &peer.allowed_ips)),
+            peers
+                .map(|(key, peer)| (*key, &peer.allowed_ips))
+                .chain(devices),
         )
     }
 

@@ -2,6 +2,8 @@
 
 #![allow(missing_docs, reason = "the names say it")]
 
+mod devices;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
@@ -11,6 +13,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+pub use self::devices::DeviceHome;
 use crate::{
     endpoint::{self, is_plausible},
     filter::{FilterPlan, HostNetworks, Interface},
@@ -64,6 +67,9 @@ pub struct NodeView {
     pub loading: bool,
     /// Where QUIC reaches it now.
     pub path: Option<SocketAddr>,
+    /// Since when its announcement is known here, monotonic; `None` where that was
+    /// before this node's start.
+    pub since: Option<Duration>,
 }
 
 impl NodeView {
@@ -77,6 +83,7 @@ impl NodeView {
                 .unwrap_or_default(),
             loading: body.is_none(),
             path,
+            since: body.and_then(|body| body.since),
         }
     }
 }
@@ -86,12 +93,12 @@ const KEEPALIVE_S: u16 = 25;
 
 impl MeshView {
     /// What is known of each member: `heads` by gossip, `own` what `me`
-    /// announces, `paths` where QUIC reaches each peer, `now` monotonic time.
+    /// announces and since when, `paths` where QUIC reaches each peer, `now` monotonic time.
     pub fn nodes(
         me: NodeId,
         ledger: &State,
         heads: &HeadTable,
-        own: Arc<Announcement>,
+        (own, own_since): (Arc<Announcement>, Option<Duration>),
         paths: &BTreeMap<NodeId, SocketAddr>,
         now: Duration,
     ) -> BTreeMap<NodeId, NodeView> {
@@ -106,6 +113,7 @@ impl MeshView {
             announcement: own,
             loading: false,
             path: None,
+            since: own_since,
         };
         nodes.insert(me, own);
         nodes
@@ -168,6 +176,7 @@ impl MeshView {
             resolver_v4: Some(id::resolver_v4(self.ledger.ipv4)),
             resolver_v6: Some(self.ledger.mesh.resolver_v6()),
             peers: self.tunnel_peers(),
+            devices: self.device_peers(),
         }
     }
 
@@ -186,10 +195,7 @@ impl MeshView {
             ]
             .into(),
             host,
-            |address| {
-                let mut members = self.ledger.members.values();
-                members.any(|member| Self::addresses(member).contains(&address))
-            },
+            |address| self.ledger.holder_of_address(address).is_some(),
         ))
     }
 
@@ -386,9 +392,10 @@ impl MeshView {
             if held || !taken.insert(key) || !view.ledger_caught_up {
                 continue;
             }
+            let own = Self::addresses(member).into_iter();
             let peer = TunnelPeer {
-                allowed_ips: Self::addresses(member)
-                    .into_iter()
+                allowed_ips: own
+                    .chain(self.devices_behind(node))
                     .map(IpNet::from)
                     .collect(),
                 endpoint: tunnel_endpoint(view, port, &self.ledger),

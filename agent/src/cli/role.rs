@@ -93,8 +93,7 @@ pub enum RoleName {
     Admin,
     /// Votes and issues certificates, once it is promoted.
     Ca,
-    /// Does nothing yet.
-    #[value(hide = true)]
+    /// Takes devices in, and forwards for them and for networks beside it.
     Gateway,
     /// Does nothing yet.
     #[value(hide = true)]

@@ -2,6 +2,7 @@
 //! services, gossip and DNS.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     path::Path,
     sync::{Arc, atomic::AtomicU64},
@@ -110,6 +111,7 @@ pub(super) async fn open(
         rules: config.known_rules,
         cloned: false,
         unchecked: services.unchecked(),
+        devices: BTreeMap::new(),
     };
     let gossip = open_gossip(&host, &key, &ledger, &nudge, &transport, announcement).await?;
     ledger_follow::start(&host, me, ledger.clone(), transport.clone(), nudge.clone());

@@ -2,9 +2,12 @@
 
 use std::{collections::BTreeSet, fmt};
 
+pub use super::kinds::KINDS;
 use super::{
+    access_phrases::{access_done, access_wish},
     batch::{Batch, Entry, Genesis, Header},
     chain::BatchError,
+    kinds::kind,
     outcome::Outcome,
     phrases::{admitted, by_root, count, list, record, with_addresses, with_roles},
     refusal::Refusal,
@@ -33,35 +36,6 @@ pub struct AuditEvent {
     /// a terminal would obey.
     pub text: String,
 }
-
-/// The kinds of things that happen.
-pub const KINDS: [&str; 25] = [
-    "founded",
-    "join",
-    "admit",
-    "renew",
-    "claim",
-    "share",
-    "unshare",
-    "release",
-    "certify",
-    "promote",
-    "demote",
-    "roster",
-    "leave",
-    "evict",
-    "unhold",
-    "withdraw",
-    "revoke-invite",
-    "give-role",
-    "take-role",
-    "revoke",
-    "add-record",
-    "remove-records",
-    "remove-record",
-    "recover",
-    "unknown",
-];
 
 impl fmt::Display for AuditEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -213,6 +187,10 @@ impl Describer<'_> {
             Content::GiveRole(change) | Content::TakeRole(change) => vec![self.node(change.node)],
             Content::Withdraw(withdraw) => vec![self.node(withdraw.node)],
             Content::Unhold(unhold) => vec![self.node(unhold.author)],
+            Content::AddDevice(add) => vec![self.node(add.owner)],
+            Content::AddRoute(change) | Content::RemoveRoute(change) => {
+                vec![self.node(change.gateway)]
+            }
             Content::Revoke(serial) => {
                 let issued = self.before.certificates.get(serial);
                 issued
@@ -230,6 +208,8 @@ impl Describer<'_> {
             | Content::RemoveRecord(_)
             | Content::Rules(_)
             | Content::RevokeInvite(_)
+            | Content::ChangeDevice(_)
+            | Content::RemoveDevice(_)
             | Content::TunnelKey(_) => Vec::new(),
         }
     }
@@ -303,6 +283,11 @@ impl Describer<'_> {
                 format!("remove the record {}", record(name, data))
             }
             Content::Rules(rules) => format!("raise the rules to {rules}"),
+            Content::AddDevice(_)
+            | Content::ChangeDevice(_)
+            | Content::RemoveDevice(_)
+            | Content::AddRoute(_)
+            | Content::RemoveRoute(_) => access_wish(self.before, content),
         }
     }
 
@@ -383,6 +368,11 @@ impl Describer<'_> {
             Content::Rules(rules) => {
                 format!("{who} raised the rules to {rules}, which all CA nodes know")
             }
+            Content::AddDevice(_)
+            | Content::ChangeDevice(_)
+            | Content::RemoveDevice(_)
+            | Content::AddRoute(_)
+            | Content::RemoveRoute(_) => access_done(who, self.before, content),
         }
     }
 
@@ -464,34 +454,5 @@ impl Describer<'_> {
 
     fn nodes(&self, nodes: &BTreeSet<NodeId>) -> String {
         list(nodes.iter().map(|node| self.node(*node)))
-    }
-}
-
-fn kind(content: &Content) -> &'static str {
-    match content {
-        Content::Join(_) | Content::KeyedJoin(_) => "join",
-        Content::TunnelKey(_) => "tunnel-key",
-        Content::Renew => "renew",
-        Content::Claim(_) => "claim",
-        Content::Share(_) => "share",
-        Content::Release(_) => "release",
-        Content::Certify(_) => "certify",
-        Content::Unshare(_) => "unshare",
-        Content::Admit(_) | Content::KeyedAdmit(_) => "admit",
-        Content::Promote(_) => "promote",
-        Content::Demote(_) => "demote",
-        Content::Roster(_) => "roster",
-        Content::Leave => "leave",
-        Content::Evict(_) => "evict",
-        Content::Unhold(_) => "unhold",
-        Content::Withdraw(_) => "withdraw",
-        Content::RevokeInvite(_) => "revoke-invite",
-        Content::GiveRole(_) => "give-role",
-        Content::TakeRole(_) => "take-role",
-        Content::Revoke(_) => "revoke",
-        Content::AddRecord(_) => "add-record",
-        Content::RemoveRecords(_) => "remove-records",
-        Content::RemoveRecord(_) => "remove-record",
-        Content::Rules(_) => "rules",
     }
 }

@@ -196,6 +196,11 @@ impl Draft {
             }
             Effect::Withdraw(withdraw, by) => state.withdraw(&withdraw, by),
             Effect::RevokeInvite(revoke, by) => state.revoke_invite(&revoke, by),
+            Effect::AddDevice(add, ipv4) => state.add_device(*add, ipv4, index),
+            Effect::ChangeDevice(id, change) => state.change_device(id, *change, index),
+            Effect::RemoveDevice(id) => state.remove_device(id),
+            Effect::AddRoute(add) => state.add_route(add),
+            Effect::RemoveRoute(remove) => state.remove_route(remove),
         }
         Ok(Outcome::Done(index))
     }

@@ -1,14 +1,16 @@
 //! What a request that isn't refused needs and will change.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use ipnet::IpNet;
 
 use super::{
+    device::{AddDevice, DeviceChange, DeviceId},
     outcome::Outcome,
     request::{
         AddRecord, HoldId, RemoveRecord, RemoveRecords, RevokeInvite, Role, Share, Withdraw,
     },
+    route::RouteChange,
     state::Member,
 };
 use crate::{
@@ -75,6 +77,11 @@ pub(super) enum Effect {
     },
     Withdraw(Withdraw, NodeId),
     RevokeInvite(RevokeInvite, NodeId),
+    AddDevice(Box<AddDevice>, Ipv4Addr),
+    ChangeDevice(DeviceId, Box<DeviceChange>),
+    RemoveDevice(DeviceId),
+    AddRoute(RouteChange),
+    RemoveRoute(RouteChange),
 }
 
 pub(super) struct RoleGiven {

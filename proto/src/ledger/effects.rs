@@ -112,6 +112,8 @@ impl State {
         self.forget_addresses(node);
         self.addresses.remove(&member.ipv4);
         self.free_tunnel_keys(&node);
+        self.remove_devices_of(node);
+        self.remove_routes_of(node);
         if !self.roster.contains(&node) {
             self.voters.remove(&node);
         }
@@ -195,7 +197,7 @@ impl State {
     /// been a member for longest, and who has room for it.
     fn heir(&self, node: NodeId, label: &Label, name: &Name) -> Option<NodeId> {
         let able = |other: &NodeId, member: &Member| match name.kind {
-            NameKind::Node => false,
+            NameKind::Node | NameKind::Device => false,
             NameKind::Service => name.shared.contains(other),
             NameKind::Records => member.roles.contains(&Role::Admin),
         };

@@ -1,13 +1,13 @@
 //! What the state holds from rules 1 on. Under rules 0 it is empty and no part
 //! of the state's encoding, so that builds of either kind agree on its hash; and
-//! so is what rules 2 brought under rules 1.
+//! so is what later rules brought under those before them.
 
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::role::Role;
+use super::{access::Access, role::Role};
 use crate::{
     certificate::Serial,
     crypto::{Hash, PublicKey},
@@ -32,6 +32,9 @@ pub(super) struct Extension {
     /// Who made whom an admin; from rules 2 on.
     #[serde(skip)]
     pub appointments: Appointments,
+    /// Devices and routes; from rules 4 on.
+    #[serde(skip)]
+    pub access: Access,
 }
 
 /// Counts by node; what they count stands elsewhere in the state.

@@ -53,8 +53,8 @@ impl Genesis {
     /// [`GenesisError::Overlay`] when it gets no address.
     pub fn founder_member(&self, mesh: &MeshId) -> Result<Member, GenesisError> {
         let node = self.founder.node_id();
-        let ipv4 = rules::free_ipv4(self.ipv4, &Map::default(), node)
-            .ok_or(GenesisError::Overlay(self.ipv4))?;
+        let ipv4 =
+            rules::free_ipv4(self.ipv4, |_| false, node).ok_or(GenesisError::Overlay(self.ipv4))?;
         Ok(Member {
             key: self.founder,
             name: self.name.clone(),

@@ -6,17 +6,21 @@
 //! [`state::State`] is what follows from all batches so far. Nothing here
 //! knows how batches travel or are stored.
 
+mod access;
+mod access_phrases;
 mod appointments;
 pub mod audit;
 pub mod batch;
 mod chain;
 pub mod content;
+pub mod device;
 mod draft;
 mod effect;
 mod effects;
 pub mod evidence;
 mod extension;
 mod genesis;
+mod kinds;
 mod leads;
 mod leaf;
 mod outcome;
@@ -33,6 +37,7 @@ mod role;
 mod role_effects;
 mod roster;
 mod roster_effects;
+pub mod route;
 pub mod rules;
 mod shares;
 mod sizes;

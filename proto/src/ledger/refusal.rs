@@ -247,6 +247,47 @@ pub enum Refusal {
     /// The author didn't ask for that, or it is decided.
     #[error("this node asked for nothing against that node that still waits for a second admin")]
     NothingToWithdraw,
+    /// Only an admin, or who a policy lets, may add one.
+    #[error("only an admin may add a device; a policy can let others add their own")]
+    DeviceNotAllowed,
+    #[error("the owner of a device must be a node of this mesh")]
+    NoSuchOwner,
+    #[error("there are as many devices as there may be: of this owner, or in all")]
+    TooManyDevices,
+    /// S26.
+    #[error("that WireGuard key can't be had: another node or device has it; use a new one")]
+    DeviceKey,
+    #[error("there is no such device; `agent device list` shows those that there are")]
+    NoSuchDevice,
+    #[error("the device is another node's; run it there, or on an admin's")]
+    NotYourDevice,
+    #[error("{0} is a device's name; it is freed by `agent device rm {0}`")]
+    DeviceName(Label),
+    #[error("a device's gateway must be a node of this mesh")]
+    NoSuchGateway,
+    #[error("{0} is no gateway; make it one: `agent role add {0} gateway`")]
+    NotGateway(Label),
+    #[error(
+        "the device has too many gateways, networks or groups (at most 4, 16 and 8), or an endpoint \
+         that is none"
+    )]
+    DeviceBounds,
+    /// A network that can't be one beside the overlay.
+    #[error(
+        "{0} can't be a route: it is no network of a LAN, reaches into the overlay, or is too wide \
+         (for everything there is an exit node)"
+    )]
+    Net(IpNet),
+    #[error(
+        "this node's invite doesn't grant it the network {0}: have an admin run it, with --gateway"
+    )]
+    RouteNotGranted(IpNet),
+    #[error("it overlaps {0}, which is a route already; only equal networks may have two gateways")]
+    RouteOverlaps(IpNet),
+    #[error("there are as many routes as there may be: of this gateway, or in all")]
+    TooManyRoutes,
+    #[error("{0} is no route of that gateway; `agent route list` shows those that there are")]
+    NoSuchRoute(IpNet),
 }
 
 /// A node's own name is mostly asked for by the machine that had it.

@@ -13,8 +13,10 @@ pub use super::{
         Admit, Certify, Evict, HoldId, Join, KeyedAdmit, KeyedJoin, Promote, RevokeInvite,
         RoleChange, RootWord, RosterChange, Share, Unhold, Withdraw,
     },
+    device::{AddDevice, ChangeDevice, DeviceId},
     record::{AddRecord, RemoveRecord, RemoveRecords},
     role::{Role, RoleError},
+    route::RouteChange,
 };
 use crate::{
     certificate::Serial,
@@ -122,6 +124,16 @@ pub enum Content {
     RevokeInvite(RevokeInvite),
     /// One DNS record less; from rules 3 on.
     RemoveRecord(RemoveRecord),
+    /// A device more; from rules 4 on.
+    AddDevice(Box<AddDevice>),
+    /// Something about a device is another; from rules 4 on.
+    ChangeDevice(Box<ChangeDevice>),
+    /// A device less; from rules 4 on.
+    RemoveDevice(DeviceId),
+    /// A gateway brings a network; from rules 4 on.
+    AddRoute(RouteChange),
+    /// A gateway brings a network no longer; from rules 4 on.
+    RemoveRoute(RouteChange),
 }
 
 mod kind {
@@ -151,6 +163,11 @@ mod kind {
     pub const WITHDRAW: u16 = 29;
     pub const REVOKE_INVITE: u16 = 30;
     pub const REMOVE_RECORD: u16 = 31;
+    pub const ADD_DEVICE: u16 = 32;
+    pub const CHANGE_DEVICE: u16 = 33;
+    pub const REMOVE_DEVICE: u16 = 34;
+    pub const ADD_ROUTE: u16 = 35;
+    pub const REMOVE_ROUTE: u16 = 36;
 }
 
 impl Content {
@@ -183,6 +200,11 @@ impl Content {
             Self::Withdraw(withdraw) => (kind::WITHDRAW, codec::encode(withdraw)),
             Self::RevokeInvite(revoke) => (kind::REVOKE_INVITE, codec::encode(revoke)),
             Self::RemoveRecord(remove) => (kind::REMOVE_RECORD, codec::encode(remove)),
+            Self::AddDevice(add) => (kind::ADD_DEVICE, codec::encode(add)),
+            Self::ChangeDevice(change) => (kind::CHANGE_DEVICE, codec::encode(change)),
+            Self::RemoveDevice(id) => (kind::REMOVE_DEVICE, codec::encode(id)),
+            Self::AddRoute(add) => (kind::ADD_ROUTE, codec::encode(add)),
+            Self::RemoveRoute(remove) => (kind::REMOVE_ROUTE, codec::encode(remove)),
         }
     }
 
@@ -202,6 +224,11 @@ impl Content {
             Self::KeyedJoin(_) | Self::TunnelKey(_) | Self::KeyedAdmit(_) => 1,
             Self::GiveRole(_) | Self::TakeRole(_) | Self::Withdraw(_) | Self::RevokeInvite(_) => 2,
             Self::RemoveRecord(_) => 3,
+            Self::AddDevice(_)
+            | Self::ChangeDevice(_)
+            | Self::RemoveDevice(_)
+            | Self::AddRoute(_)
+            | Self::RemoveRoute(_) => 4,
             Self::AddRecord(add) if add.ttl_s.is_some() => 3,
             Self::AddRecord(add) => add.data.since_rules(),
             _ => 0,
@@ -241,6 +268,11 @@ impl Content {
             kind::WITHDRAW => Self::Withdraw(read(bytes)?),
             kind::REVOKE_INVITE => Self::RevokeInvite(read(bytes)?),
             kind::REMOVE_RECORD => Self::RemoveRecord(read(bytes)?),
+            kind::ADD_DEVICE => Self::AddDevice(Box::new(read(bytes)?)),
+            kind::CHANGE_DEVICE => Self::ChangeDevice(Box::new(read(bytes)?)),
+            kind::REMOVE_DEVICE => Self::RemoveDevice(read(bytes)?),
+            kind::ADD_ROUTE => Self::AddRoute(read(bytes)?),
+            kind::REMOVE_ROUTE => Self::RemoveRoute(read(bytes)?),
             _ => return None,
         })
     }
@@ -264,6 +296,8 @@ impl Request {
                 | kind::WITHDRAW
                 | kind::REVOKE_INVITE
                 | kind::REMOVE_RECORD
+                | kind::REMOVE_DEVICE
+                | kind::REMOVE_ROUTE
         )
     }
 

@@ -43,8 +43,8 @@ impl Role {
     /// others have their places in ledgers and invites for versions to come.
     pub fn does_something(self) -> bool {
         match self {
-            Self::Admin | Self::Ca => true,
-            Self::Gateway | Self::Relay | Self::Sinkhole => false,
+            Self::Admin | Self::Ca | Self::Gateway => true,
+            Self::Relay | Self::Sinkhole => false,
         }
     }
 

@@ -55,6 +55,9 @@ impl State {
         if let Some(member) = self.members.get_mut(&node) {
             member.roles.remove(&role);
         }
+        if role == Role::Gateway {
+            self.remove_routes_of(node);
+        }
         if role == Role::Admin {
             // Nor does what it asked for count, should it be one again.
             self.extension.appointments.since.insert(node, None);

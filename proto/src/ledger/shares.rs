@@ -61,6 +61,9 @@ impl State {
                 self.check_requests(author, limits::REQUESTS_PER_NODE)?;
                 self.check_record(record, *owner)
             }
+            Effect::AddDevice(..) | Effect::ChangeDevice(..) | Effect::AddRoute(_) => {
+                self.check_access_share(author, effect)
+            }
             Effect::RevokeInvite(revoke, by) => {
                 self.check_requests(author, limits::REQUESTS_REMEMBERED)?;
                 self.check_invite(*by, revoke.token)
@@ -74,7 +77,7 @@ impl State {
         }
     }
 
-    fn check_requests(&self, author: Author, most: u32) -> Result<(), Refusal> {
+    pub(super) fn check_requests(&self, author: Author, most: u32) -> Result<(), Refusal> {
         let Author::Node(node) = author else {
             return Ok(());
         };
@@ -109,7 +112,7 @@ impl State {
         self.check_bytes(inviter, TOKEN)
     }
 
-    fn check_names(&self, owner: NodeId) -> Result<(), Refusal> {
+    pub(super) fn check_names(&self, owner: NodeId) -> Result<(), Refusal> {
         if self.names_held_by(owner) as usize >= limits::NAMES_SHARE {
             return Err(Refusal::TooManyNames);
         }
@@ -152,7 +155,7 @@ impl State {
 
     /// Whether `owner` may have `bytes` more: room stays for what is given also
     /// to those who have none left.
-    fn check_bytes(&self, owner: NodeId, bytes: u64) -> Result<(), Refusal> {
+    pub(super) fn check_bytes(&self, owner: NodeId, bytes: u64) -> Result<(), Refusal> {
         let shares = &self.extension.shares;
         let used = self.bytes_of(owner);
         let after = used + bytes;
@@ -221,6 +224,9 @@ impl State {
                 self.extension.shares.certificates.insert(key, *serial);
             }
         }
+        for (owner, bytes) in self.access_bytes() {
+            self.charge(owner, bytes);
+        }
         for (author, _) in self.requests.clone().keys() {
             self.count_request(*author);
         }
@@ -245,7 +251,7 @@ impl State {
         used
     }
 
-    fn charge(&mut self, node: NodeId, bytes: u64) {
+    pub(super) fn charge(&mut self, node: NodeId, bytes: u64) {
         if self.rules == 0 {
             return;
         }
@@ -255,7 +261,7 @@ impl State {
         });
     }
 
-    fn refund(&mut self, node: NodeId, bytes: u64) {
+    pub(super) fn refund(&mut self, node: NodeId, bytes: u64) {
         if self.rules == 0 {
             return;
         }

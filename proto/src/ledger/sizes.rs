@@ -2,6 +2,7 @@
 //! with all that may be added for it later.
 
 use super::{
+    device::{AddDevice, Device},
     record::UserRecord,
     state::{Issued, Member},
 };
@@ -22,6 +23,21 @@ pub(super) const ADDRESS: u64 = 18;
 pub(super) fn member_bytes(member: &Member) -> u64 {
     let grants = codec::encode(&(&member.names, &member.routes)).len();
     (480 + 2 * member.name.as_str().len() + grants) as u64
+}
+
+/// With its keys and addresses the other way round.
+pub(super) fn device_bytes(device: &Device) -> u64 {
+    256 + codec::encode(device).len() as u64
+}
+
+/// As [`device_bytes`], of one that is asked for.
+pub(super) fn added_bytes(add: &AddDevice) -> u64 {
+    320 + codec::encode(add).len() as u64
+}
+
+/// A gateway of a network, with the network.
+pub(super) fn route_bytes() -> u64 {
+    64
 }
 
 pub(super) fn name_bytes(label: &Label, shared: usize) -> u64 {

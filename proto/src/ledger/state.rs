@@ -13,6 +13,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    access::Access,
     extension::{Appointments, Extension},
     outcome::{Outcome, RequestKey},
     position::Position,
@@ -150,6 +151,8 @@ pub enum NameKind {
     Service,
     /// Users' records at it or below it, and nothing else.
     Records,
+    /// A device without an agent; from rules 4 on.
+    Device,
 }
 
 /// How far a token is spent.
@@ -361,6 +364,7 @@ impl State {
             && records == self.record_count as usize
             && self.shares_agree()
             && self.tunnel_keys_agree()
+            && self.access_agrees()
             && self.roster_keys.keys().eq(self.roster.iter())
             && self
                 .roster
@@ -376,7 +380,15 @@ impl State {
         match state.rules {
             0 => codec::hash(&state),
             1 => codec::hash(&(&state, state.rules, extension)),
-            _ => codec::hash(&(&state, state.rules, extension, &extension.appointments)),
+            2 | 3 => codec::hash(&(&state, state.rules, extension, &extension.appointments)),
+            _ => {
+                let Extension {
+                    appointments,
+                    access,
+                    ..
+                } = extension;
+                codec::hash(&(&state, state.rules, extension, appointments, access))
+            }
         }
     }
 
@@ -397,7 +409,15 @@ impl State {
         match self.rules {
             0 => codec::encode(self),
             1 => codec::encode(&(self, self.rules, extension)),
-            _ => codec::encode(&(self, self.rules, extension, &extension.appointments)),
+            2 | 3 => codec::encode(&(self, self.rules, extension, &extension.appointments)),
+            _ => {
+                let Extension {
+                    appointments,
+                    access,
+                    ..
+                } = extension;
+                codec::encode(&(self, self.rules, extension, appointments, access))
+            }
         }
     }
 
@@ -409,14 +429,25 @@ impl State {
         if rules == 0 {
             return codec::decode_large(bytes);
         }
-        let (mut state, own, extension) = if rules == 1 {
-            codec::decode_large::<(Self, u32, Extension)>(bytes)?
-        } else {
-            let (state, own, mut extension, appointments): (Self, u32, Extension, Appointments) =
-                codec::decode_large(bytes)?;
-            extension.appointments = appointments;
-            (state, own, extension)
+        let (mut state, own, mut extension, appointments, access) = match rules {
+            1 => {
+                let (state, own, extension) = codec::decode_large(bytes)?;
+                (
+                    state,
+                    own,
+                    extension,
+                    Appointments::default(),
+                    Access::default(),
+                )
+            }
+            2 | 3 => {
+                let (state, own, extension, appointments) = codec::decode_large(bytes)?;
+                (state, own, extension, appointments, Access::default())
+            }
+            _ => codec::decode_large::<(Self, u32, Extension, Appointments, Access)>(bytes)?,
         };
+        extension.appointments = appointments;
+        extension.access = access;
         if own != rules {
             return Err(CodecError::Malformed(format!("rules {own}")));
         }
@@ -450,6 +481,7 @@ impl State {
             let since = stamp_ms.saturating_sub(limits::EVICTION_AGREEMENT_MS);
             self.proposals.retain(|_, at_ms| *at_ms >= since);
             self.forget_role_proposals(since);
+            self.expire_devices();
         }
         if before_ms / limits::COMPACT_MS != stamp_ms / limits::COMPACT_MS {
             self.compact();

@@ -4,6 +4,8 @@
 mod audit;
 mod certificates;
 mod chain;
+mod device_home;
+mod devices;
 mod evict;
 mod genesis;
 mod join;

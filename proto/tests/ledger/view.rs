@@ -22,14 +22,16 @@ use crate::mesh::{Mesh, id, key, label};
 const NOW: Duration = Duration::from_secs(1000);
 
 /// A mesh of three and the heads that its founder heard.
-struct Seen {
-    mesh: Mesh,
+pub struct Seen {
+    pub mesh: Mesh,
     heads: HeadTable,
-    own: Arc<Announcement>,
+    pub own: Arc<Announcement>,
+    /// When what is heard arrives, monotonic.
+    pub now: Duration,
     paths: BTreeMap<NodeId, SocketAddr>,
 }
 
-fn wireguard(number: u8) -> Announcement {
+pub fn wireguard(number: u8) -> Announcement {
     Announcement {
         quic: vec![SocketAddr::from(([192, 0, 2, number], 51819))],
         wireguard: Some(WireGuard {
@@ -42,7 +44,7 @@ fn wireguard(number: u8) -> Announcement {
 
 impl Seen {
     /// Members one and two, in this order; nothing was heard yet.
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut mesh = Mesh::new();
         mesh.admit(&*key(1), "one");
         mesh.admit(&*key(2), "two");
@@ -50,6 +52,7 @@ impl Seen {
             mesh,
             heads: HeadTable::default(),
             own: Arc::new(wireguard(9)),
+            now: NOW,
             paths: BTreeMap::new(),
         }
     }
@@ -68,20 +71,27 @@ impl Seen {
             clock_ms: 0,
         };
         let sealed = head.seal(key, &self.mesh.id);
-        self.heads.offer(head, sealed, Some(NOW));
-        assert!(self.heads.put_body(&id(key), body));
+        self.heads.offer(head, sealed, Some(self.now));
+        assert!(self.heads.put_body(&id(key), body, self.now));
         let held = self.mesh.state().position;
         self.heads.compare(|position| *position == held);
     }
 
     /// Hears a node whose ledger is where this one's is.
-    fn meet(&mut self, key: &Ed25519, announcement: &Announcement) {
+    pub fn meet(&mut self, key: &Ed25519, announcement: &Announcement) {
         self.hear(key, announcement, self.mesh.state().position);
     }
 
-    fn view_by(&self, me: NodeId) -> MeshView {
+    pub fn view_by(&self, me: NodeId) -> MeshView {
         let ledger = Arc::new(self.mesh.state().clone());
-        let nodes = MeshView::nodes(me, &ledger, &self.heads, self.own.clone(), &self.paths, NOW);
+        let nodes = MeshView::nodes(
+            me,
+            &ledger,
+            &self.heads,
+            (self.own.clone(), Some(self.now)),
+            &self.paths,
+            self.now,
+        );
         MeshView {
             version: 1,
             me,
@@ -92,7 +102,7 @@ impl Seen {
         }
     }
 
-    fn view(&self) -> MeshView {
+    pub fn view(&self) -> MeshView {
         self.view_by(id(&*self.mesh.founder))
     }
 
@@ -165,7 +175,7 @@ fn who_is_not_a_member_has_no_routes_whatever_it_announces() {
             before.me,
             &ledger,
             &seen.heads,
-            seen.own.clone(),
+            (seen.own.clone(), Some(NOW)),
             &seen.paths,
             NOW,
         ),

@@ -344,6 +344,7 @@ fn planned(plan: Plan) -> TunnelPlan {
         resolver_v4: plan.resolver_v4,
         resolver_v6: plan.resolver_v6,
         peers: peers.collect(),
+        ..TunnelPlan::default()
     }
 }
 

@@ -57,7 +57,7 @@ impl Gossip {
         let me = key.public().node_id();
         let exchange =
             VersionExchange::start(host, &state.mesh, me, generation, transport.clone()).await?;
-        let body = own_body(announcement);
+        let body = own_body(announcement, host.clock.now());
         let inner = Arc::new(Inner {
             host: host.clone(),
             me,
@@ -117,6 +117,11 @@ impl Gossip {
     /// What this node announces now.
     pub fn own(&self) -> Arc<Announcement> {
         self.inner.shared().own.body.announcement.clone()
+    }
+
+    /// When it began to announce that.
+    pub fn own_since(&self) -> Option<Duration> {
+        self.inner.shared().own.body.since
     }
 
     /// The newest head of this node, once there is one.

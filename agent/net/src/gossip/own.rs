@@ -27,12 +27,13 @@ const GATHER: Duration = Duration::from_millis(50);
 /// Ticks between two looks at how far apart rounds are to be.
 const PACED: u64 = 4;
 
-pub(super) fn own_body(announcement: Announcement) -> Arc<Body> {
+pub(super) fn own_body(announcement: Announcement, now: Duration) -> Arc<Body> {
     let bytes = announcement.encode();
     Arc::new(Body {
         hash: Hash::of(&bytes),
         bytes,
         announcement: Arc::new(announcement),
+        since: Some(now),
     })
 }
 
@@ -44,7 +45,7 @@ impl Inner {
         if *shared.own.body.announcement == announcement {
             return;
         }
-        shared.own.body = own_body(announcement);
+        shared.own.body = own_body(announcement, self.host.clock.now());
         drop(shared);
         self.changed();
         self.announced.notify_one();

@@ -80,7 +80,7 @@ pub(super) struct Shared {
 impl Shared {
     /// Puts a node's body in force, where it is the one that its head names.
     pub(super) fn put_body(&mut self, node: NodeId, bytes: Vec<u8>, now: Duration) -> bool {
-        let put = self.table.put_body(&node, bytes);
+        let put = self.table.put_body(&node, bytes, now);
         let body = self.table.get(&node).and_then(|known| known.body.as_ref());
         if put && body.is_some_and(|body| body.announcement.cloned) {
             self.say_cloned.insert(node, now);

@@ -173,7 +173,7 @@ pub fn is_open(state: &State, invite: &GivenInvite, now_ms: u64) -> bool {
 pub fn not_yet(role: Role) -> ControlError {
     refused(format!(
         "the role {role} does nothing yet in this version, so it isn't given; roles that do \
-         something are admin and ca"
+         something are admin, ca and gateway"
     ))
 }
 

@@ -51,7 +51,7 @@ const FAREWELL: Duration = Duration::from_secs(3);
 /// The view at the start, from what is on disk.
 pub(crate) fn first_view(me: NodeId, own_ledger: &Ledger, gossip: &Gossip, now: Mono) -> MeshView {
     let ledger = own_ledger.state();
-    let own = gossip.own();
+    let own = (gossip.own(), gossip.own_since());
     let nodes = gossip
         .read(|table| MeshView::nodes(me, &ledger, table, own.clone(), &BTreeMap::new(), now));
     MeshView {
@@ -191,7 +191,7 @@ impl ViewKeeper {
         let ledger = self.ledger.state();
         let before = self.view.borrow().clone();
         let paths = self.transport.paths();
-        let own = self.gossip.own();
+        let own = (self.gossip.own(), self.gossip.own_since());
         let nodes = self
             .gossip
             .read(|table| MeshView::nodes(self.me, &ledger, table, own.clone(), &paths, now));

@@ -1,6 +1,7 @@
 //! What this node says of itself in gossip.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
@@ -53,6 +54,7 @@ impl Announcer {
             // Gossip's own to say.
             cloned: false,
             unchecked: self.services.unchecked(),
+            devices: BTreeMap::new(),
         });
     }
 }

@@ -19,7 +19,6 @@ use crate::{
         state::{Member, State},
     },
     limits,
-    map::Map,
     name::{Label, MeshDomain, NamePattern},
     tunnel::TunnelKey,
 };
@@ -158,7 +157,8 @@ fn admission(
         None => &inviter.member.names,
     };
     let name = free_name(state, allowed, wish.name)?;
-    let ipv4 = free_ipv4(state.ipv4, &state.addresses, node).ok_or(Refusal::AddressesExhausted)?;
+    let ipv4 =
+        free_ipv4(state.ipv4, |ip| state.is_taken(ip), node).ok_or(Refusal::AddressesExhausted)?;
     let tunnel = wish.tunnel;
     let member = Member {
         key: wish.key,
@@ -261,7 +261,7 @@ pub(super) fn rule_renew(state: &State, author: AskingMember<'_>) -> Result<Effe
 /// 256 stay free: resolver, gateways, and what looks like a broadcast address.
 pub(in crate::ledger) fn free_ipv4(
     net: Ipv4Net,
-    taken: &Map<Ipv4Addr, NodeId>,
+    is_taken: impl Fn(Ipv4Addr) -> bool,
     node: NodeId,
 ) -> Option<Ipv4Addr> {
     const FIRST: u32 = 256;
@@ -273,6 +273,6 @@ pub(in crate::ledger) fn free_ipv4(
         .map(|host| Ipv4Addr::from(u32::from(net.network()) | host))
         .find(|address| {
             let last = address.octets()[3];
-            last != 0 && last != 255 && !taken.contains_key(address)
+            last != 0 && last != 255 && !is_taken(*address)
         })
 }

@@ -4,12 +4,14 @@
 
 mod asking;
 mod certificates;
+mod devices;
 mod evict;
 mod join;
 mod names;
 mod records;
 mod roles;
 mod roster;
+mod routes;
 mod rule;
 mod second;
 mod tunnel_keys;

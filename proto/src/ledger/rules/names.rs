@@ -39,6 +39,7 @@ pub(super) fn rule_claim(
         return match held.kind {
             NameKind::Service => Ok(Effect::Nothing),
             NameKind::Node => Err(Refusal::NodeName(name)),
+            NameKind::Device => Err(Refusal::DeviceName(name)),
             // The records' own name becomes a service's as well.
             NameKind::Records => Ok(Effect::Claim(name, node)),
         };
@@ -100,6 +101,7 @@ fn owned_service<'s>(
         Some(held) if held.owner != node => Err(Refusal::NotOwner(name.clone())),
         Some(held) => match held.kind {
             NameKind::Node => Err(Refusal::NodeName(name.clone())),
+            NameKind::Device => Err(Refusal::DeviceName(name.clone())),
             NameKind::Service => Ok(&held.shared),
             NameKind::Records => Err(Refusal::NotOwner(name.clone())),
         },

@@ -121,7 +121,9 @@ fn check_type(
         Place::Apex if alias => Err(Refusal::AliasAlone),
         Place::At(label) => match state.names.get(label) {
             // S12: where a machine is, its certificate says.
-            Some(held) if held.kind == NameKind::Node && says_where(data) => {
+            Some(held)
+                if matches!(held.kind, NameKind::Node | NameKind::Device) && says_where(data) =>
+            {
                 Err(Refusal::MachineRecord(name.to_string()))
             }
             Some(_) => Ok(()),

@@ -1,8 +1,8 @@
 //! The rule of each request, found by its content.
 
 use super::{
-    asking::AskingMember, certificates, evict, join, names, records, roles, roster, tunnel_keys,
-    version,
+    asking::AskingMember, certificates, devices, evict, join, names, records, roles, roster,
+    routes, tunnel_keys, version,
 };
 use crate::{
     crypto::{Purpose, Sealed, Verify},
@@ -130,5 +130,10 @@ fn rule_content(
         Content::TakeRole(change) => roles::rule_take(state, author, &change, verify),
         Content::Withdraw(withdraw) => roles::rule_withdraw(state, author.node, withdraw),
         Content::RevokeInvite(revoke) => join::rule_revoke_invite(state, author, revoke),
+        Content::AddDevice(add) => devices::rule_add(state, author, *add),
+        Content::ChangeDevice(change) => devices::rule_change(state, author, *change),
+        Content::RemoveDevice(id) => devices::rule_remove(state, author, id),
+        Content::AddRoute(add) => routes::rule_add(state, author, add),
+        Content::RemoveRoute(remove) => routes::rule_remove(state, author, remove),
     }
 }
