@@ -21,7 +21,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use self::values::{
-    InterfaceName, InterfaceNameError, LeaderTerm, LeaderTermError, TunnelPort, WIREGUARD_PORT,
+    InterfaceName, InterfaceNameError, LeaderTerm, LeaderTermError, TunnelEndpoint, TunnelPort,
+    WIREGUARD_PORT,
 };
 use self::{
     forward::{ForwardRuleError, Forwards},
@@ -75,6 +76,9 @@ pub struct TunnelConfig {
     pub interface: InterfaceName,
     /// UDP port of WireGuard.
     pub listen_port: TunnelPort,
+    /// Where devices find this gateway, with the port of `listen_port` unless
+    /// said otherwise; the best announced address without it.
+    pub endpoint: Option<TunnelEndpoint>,
     /// Largest packet, in bytes.
     pub mtu: u32,
     /// What carries the packets.
@@ -235,6 +239,7 @@ impl Default for TunnelConfig {
         Self {
             interface: InterfaceName("im0".into()),
             listen_port: TunnelPort::default(),
+            endpoint: None,
             mtu: DEFAULT_MTU,
             backend: BackendChoice::default(),
         }

@@ -28,7 +28,7 @@ use crate::{
     limits,
     name::Label,
     service_address::is_service_address,
-    tunnel::TunnelKey,
+    tunnel::{HostPort, TunnelKey},
     zone::Protocol,
 };
 
@@ -122,6 +122,8 @@ pub struct Announcement {
     /// Devices whose tunnel this gateway has open; at most
     /// [`limits::DEVICES_SEEN`].
     pub devices: BTreeMap<DeviceId, DeviceSeen>,
+    /// Where devices find it as a gateway, where its configuration says so.
+    pub endpoint: Option<HostPort>,
 }
 
 /// A node's WireGuard interface.
@@ -163,6 +165,7 @@ mod kind {
     pub const CLONED: u16 = 7;
     pub const UNCHECKED: u16 = 8;
     pub const DEVICE: u16 = 9;
+    pub const ENDPOINT: u16 = 10;
 }
 
 impl Announcement {
@@ -203,6 +206,11 @@ impl Announcement {
             self.devices
                 .iter()
                 .map(|device| item(kind::DEVICE, codec::encode(&device))),
+        );
+        items.extend(
+            self.endpoint
+                .iter()
+                .map(|endpoint| item(kind::ENDPOINT, codec::encode(endpoint))),
         );
         codec::encode(&items)
     }
@@ -254,6 +262,10 @@ impl Announcement {
             kind::DEVICE if self.devices.len() < limits::DEVICES_SEEN => {
                 let (id, seen) = codec::decode(&item.data, 160).ok()?;
                 self.devices.insert(id, seen);
+            }
+            kind::ENDPOINT => {
+                let limit = limits::DEVICE_ENDPOINT_BYTES + 8;
+                self.endpoint = Some(codec::decode(&item.data, limit).ok()?);
             }
             _ => {}
         }
@@ -676,6 +688,23 @@ mod tests {
                 .version,
             "7"
         );
+    }
+
+    #[test]
+    fn where_devices_find_a_gateway_is_a_place_on_the_network_or_nothing() {
+        let announcement = Announcement {
+            endpoint: "gw.example.org:51820".parse().ok(),
+            ..Announcement::default()
+        };
+        let read = Announcement::decode(&announcement.encode());
+        assert_eq!(read, Some(announcement));
+        let bad = "gw.example.org:51820\nPostUp = reboot".to_owned();
+        let items = vec![Item {
+            kind: kind::ENDPOINT,
+            data: codec::encode(&bad),
+        }];
+        let read = Announcement::decode(&codec::encode(&items)).unwrap();
+        assert_eq!(read.endpoint, None);
     }
 
     #[test]

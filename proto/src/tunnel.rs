@@ -4,6 +4,8 @@
 //! Owns the rule that no address has two holders, at any moment (S11). Knows
 //! no device, no clock and no name: it is given what is installed now.
 
+mod host_port;
+mod key_text;
 mod steps;
 
 use std::{
@@ -15,7 +17,11 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use self::steps::{InstalledPeer, PeerChange, Step, steps};
+pub use self::{
+    host_port::{HostPort, HostPortError},
+    key_text::TunnelKeyError,
+    steps::{InstalledPeer, PeerChange, Step, steps},
+};
 use crate::ledger::device::WrappedSecret;
 
 /// A WireGuard public key (Curve25519).
@@ -88,15 +94,15 @@ pub struct TunnelPeer {
 }
 
 impl TunnelPlan {
-    /// Makes peers of the devices whose pre-shared keys `open` opens, given the key
-    /// that they are sealed to. The others are left out: without its secret a peer
+    /// Makes peers of the devices whose pre-shared keys `open` opens, given the key of
+    /// the device and what is sealed. The others are left out: without its secret a peer
     /// would be open to whoever has the device's key alone.
     pub fn open_devices(
         &mut self,
-        open: impl Fn(&TunnelKey, &WrappedSecret) -> Option<PresharedKey>,
+        mut open: impl FnMut(&TunnelKey, &DevicePeer) -> Option<PresharedKey>,
     ) {
         for (key, device) in std::mem::take(&mut self.devices) {
-            if let Some(secret) = open(&device.sealed_to, &device.secret) {
+            if let Some(secret) = open(&key, &device) {
                 let preshared_key = Some(secret);
                 let peer = TunnelPeer {
                     preshared_key,

@@ -149,11 +149,14 @@ impl MeshView {
         vec![IpAddr::V4(member.ipv4), IpAddr::V6(member.ipv6)]
     }
 
-    /// The sources that may ask this node's resolver: members, whatever else
-    /// the host itself adds (its own addresses).
+    /// The sources that may ask this node's resolver: members and devices, whatever
+    /// else the host itself adds (its own addresses).
     pub fn member_addresses(&self) -> BTreeSet<IpAddr> {
-        self.members()
-            .flat_map(|(_, member)| Self::addresses(member))
+        let members = self.members();
+        let members = members.flat_map(|(_, member)| Self::addresses(member));
+        let devices = self.devices();
+        members
+            .chain(devices.flat_map(|(_, device)| device.addresses()))
             .collect()
     }
 
@@ -233,6 +236,10 @@ impl MeshView {
                 .collect(),
             ttls: self.record_ttls(),
             member_aliases: self.member_aliases(),
+            devices: self
+                .devices()
+                .map(|(_, device)| (device.name.clone(), device.addresses().to_vec()))
+                .collect(),
         }
     }
 

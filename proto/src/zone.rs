@@ -70,6 +70,8 @@ pub struct ZoneInput {
     pub ttls: BTreeMap<(DomainName, RecordType), u32>,
     /// Names whose alias a member added that is no admin.
     pub member_aliases: BTreeSet<DomainName>,
+    /// Addresses of the devices without an agent. Nothing is below their names.
+    pub devices: BTreeMap<Label, Vec<IpAddr>>,
 }
 
 /// What is known of a member.

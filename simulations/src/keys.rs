@@ -10,8 +10,17 @@ use std::{
     },
 };
 
-use innermesh_agent::host::keys::{CaKey, Ed25519, KeyError, Keys, NodeKey, SystemKeys};
-use innermesh_proto::crypto::{Hash, PublicKey, Signature, Verify};
+use innermesh_agent::{
+    host::{
+        keys::{CaKey, Ed25519, KeyError, Keys, NodeKey, SystemKeys},
+        sealed::{SEALED_BYTES, SealError},
+    },
+    tunnel::public_key,
+};
+use innermesh_proto::{
+    crypto::{Hash, PublicKey, Signature, Verify},
+    tunnel::TunnelKey,
+};
 use p256::{
     SecretKey,
     ecdsa::{DerSignature, SigningKey, signature::Signer},
@@ -90,6 +99,34 @@ impl Keys for SimKeys {
             SecretKey::from_pkcs8_der(pkcs8).map_err(|e| KeyError::Malformed(e.to_string()))?;
         Ok(Arc::new(P256::new(secret)))
     }
+
+    /// Hides nothing from this process, but has the size of what does, and opens
+    /// for the same holder and purpose only.
+    fn seal(&self, to: &TunnelKey, about: &[u8], secret: &[u8; 32]) -> Result<Vec<u8>, SealError> {
+        let once = self.draw();
+        let mask = mask(to, about, &once);
+        let hidden: Vec<u8> = secret.iter().zip(mask).map(|(a, b)| a ^ b).collect();
+        let tag = Hash::of(&[&mask[..], secret].concat()).0;
+        Ok([&once[..], &hidden, &tag[..16]].concat())
+    }
+
+    fn open(&self, private: &[u8; 32], about: &[u8], sealed: &[u8]) -> Result<[u8; 32], SealError> {
+        if sealed.len() != SEALED_BYTES {
+            return Err(SealError::Foreign);
+        }
+        let (once, rest) = sealed.split_at(32);
+        let (hidden, tag) = rest.split_at(32);
+        let mask = mask(&public_key(private), about, once);
+        let secret: Vec<u8> = hidden.iter().zip(mask).map(|(a, b)| a ^ b).collect();
+        if Hash::of(&[&mask[..], &secret].concat()).0[..16] != *tag {
+            return Err(SealError::Foreign);
+        }
+        secret.try_into().map_err(|_| SealError::Foreign)
+    }
+}
+
+fn mask(to: &TunnelKey, about: &[u8], once: &[u8]) -> [u8; 32] {
+    Hash::of(&[&to.0[..], once, about].concat()).0
 }
 
 impl Verify for SimKeys {
@@ -179,5 +216,21 @@ mod tests {
         // The production host reads the same file.
         let read = SystemKeys.load_p256(stored.as_bytes()).unwrap();
         assert_eq!(read.point(), key.point());
+    }
+    #[test]
+    fn a_secret_sealed_here_is_alike_for_one_seed_and_opens_for_its_holder_only() {
+        let sealed = || SimKeys::new(7, "a", Verified::default());
+        let private = [9; 32];
+        let to = public_key(&private);
+        let one = sealed().seal(&to, b"x", &[3; 32]).unwrap();
+        assert_eq!(one, sealed().seal(&to, b"x", &[3; 32]).unwrap());
+        let keys = sealed();
+        assert_eq!(keys.open(&private, b"x", &one), Ok([3; 32]));
+        assert_eq!(keys.open(&private, b"y", &one), Err(SealError::Foreign));
+        assert_eq!(keys.open(&[8; 32], b"x", &one), Err(SealError::Foreign));
+        assert_eq!(
+            keys.open(&private, b"x", &one[1..]),
+            Err(SealError::Foreign)
+        );
     }
 }

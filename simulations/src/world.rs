@@ -155,6 +155,7 @@ impl Machine {
             interface: "im0".into(),
             tunnel_port: 51820,
             tunnel_port_is_fixed: false,
+            tunnel_endpoint: None,
             mtu: DEFAULT_MTU,
             backend: BackendChoice::Auto,
             dns_listen: Vec::new(),

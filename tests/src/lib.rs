@@ -8,6 +8,7 @@ pub mod lab;
 pub mod mesh;
 pub mod namespace;
 pub mod page;
+pub mod phone;
 pub mod process;
 pub mod quic;
 pub mod roster;

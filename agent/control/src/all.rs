@@ -9,6 +9,7 @@ use super::{
     acme::AcmeRequest,
     ca::CaRequest,
     certificates::CertificatesRequest,
+    devices::DevicesRequest,
     dns::DnsRequest,
     error::ControlError,
     log::LogsRequest,
@@ -107,4 +108,5 @@ subjects! {
     Acme(AcmeRequest),
     Dns(DnsRequest),
     Log(LogsRequest),
+    Devices(DevicesRequest),
 }

@@ -17,6 +17,7 @@ pub mod certificates;
 pub mod check;
 pub mod client;
 mod der;
+pub mod devices;
 pub mod dns;
 mod error;
 pub mod finding;

@@ -237,6 +237,12 @@ pub struct Peer {
     /// Null where there is no tunnel to it.
     #[serde(default)]
     pub tunnel: Option<PeerTunnel>,
+    /// Whether it is a device without an agent, which comes in by this node.
+    #[serde(default)]
+    pub device: bool,
+    /// Its addresses in the mesh.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
 }
 
 /// What the tunnel's device says of a peer.

@@ -667,6 +667,8 @@ fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
             rx_bytes: 1,
             tx_bytes: 2,
         }),
+        device: false,
+        addresses: vec!["10.9.0.3".parse().unwrap()],
     };
     assert_eq!(
         serde_json::to_value(peer).unwrap(),
@@ -676,6 +678,7 @@ fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
             "tunnel": {
                 "endpoint": "192.0.2.1:51820", "handshake_s": null, "rx_bytes": 1, "tx_bytes": 2,
             },
+            "device": false, "addresses": ["10.9.0.3"],
         })
     );
     assert_eq!(

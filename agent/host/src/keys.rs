@@ -14,8 +14,11 @@ use aws_lc_rs::{
 use innermesh_proto::{
     certificate::{p256_point, p256_spki},
     crypto::{PublicKey, Sign, Signature, Verify},
+    tunnel::TunnelKey,
 };
 use pkcs8::SecretDocument;
+
+use crate::sealed::{self, SealError};
 
 /// Key generation, loading, verifying and randomness. The simulation seeds
 /// its own.
@@ -36,6 +39,20 @@ pub trait Keys: Verify + Send + Sync {
     /// # Errors
     /// [`KeyError::Malformed`].
     fn load_p256(&self, pkcs8: &[u8]) -> Result<Arc<dyn CaKey>, KeyError>;
+    /// Seals a secret to a WireGuard key, as [`sealed::seal`].
+    ///
+    /// # Errors
+    /// [`SealError::Key`].
+    fn seal(&self, to: &TunnelKey, about: &[u8], secret: &[u8; 32]) -> Result<Vec<u8>, SealError> {
+        sealed::seal(to, about, secret)
+    }
+    /// Opens what was sealed to a WireGuard key, as [`sealed::open`].
+    ///
+    /// # Errors
+    /// [`SealError::Foreign`].
+    fn open(&self, private: &[u8; 32], about: &[u8], sealed: &[u8]) -> Result<[u8; 32], SealError> {
+        sealed::open(private, about, sealed)
+    }
 }
 
 /// A node's Ed25519 key.

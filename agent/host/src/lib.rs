@@ -31,6 +31,8 @@ pub mod owner;
 pub mod program;
 mod resolv;
 pub mod resolver;
+#[warn(clippy::disallowed_methods)]
+pub mod sealed;
 mod set;
 mod sockets;
 pub mod state_folder;

@@ -63,6 +63,7 @@ fn inside() -> ZoneInput {
         records: Default::default(),
         ttls: Default::default(),
         member_aliases: Default::default(),
+        devices: Default::default(),
     }
 }
 

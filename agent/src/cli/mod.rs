@@ -17,6 +17,7 @@ mod config;
 mod consent;
 mod context;
 mod demo;
+mod device;
 mod dns;
 mod dns_setup;
 mod evict;
@@ -131,6 +132,9 @@ enum Command {
     /// Manage further DNS records.
     #[command(subcommand)]
     Record(record::Command),
+    /// Manage phones and other devices without an agent.
+    #[command(subcommand)]
+    Device(device::Command),
     /// Manage certificates for services.
     #[command(subcommand)]
     Cert(cert::Command),
@@ -277,6 +281,7 @@ async fn execute(command: Command, context: &mut Context) -> Result<(), Failure>
         Command::Tunnel(command) => tunnel::run(command, &context.client()).await,
         Command::Service(command) => service::run(command, &context.client()).await,
         Command::Record(command) => record::run(command, &context.client()).await,
+        Command::Device(command) => device::run(command, context).await,
         Command::Cert(command) => cert::run(command, &context.paths, &context.client()).await,
         Command::Ca(command) => ca::run(command, context).await,
         Command::Dns(command) => dns::run(&command, context).await,

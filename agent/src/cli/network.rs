@@ -77,6 +77,7 @@ fn draw(screen: &mut Screen, peers: &[Peer]) {
         Column::whole("SEEN"),
         Column::whole("HANDSHAKE"),
         Column::new("ENDPOINT"),
+        Column::extra("ADDRESSES"),
         Column::extra("TUNNEL TO"),
         Column::extra("RECEIVED"),
         Column::extra("SENT"),
@@ -85,12 +86,17 @@ fn draw(screen: &mut Screen, peers: &[Peer]) {
     for peer in peers {
         let tunnel = peer.tunnel.as_ref();
         table.add([
-            Cell::new(&peer.name),
+            Cell::new(if peer.device {
+                format!("{} (device)", peer.name)
+            } else {
+                peer.name.clone()
+            }),
             path(peer.path),
             Cell::or_dash(peer.rtt_ms.map(milliseconds)),
             Cell::new(peer.seen_s.map_or_else(|| "never".into(), ago)),
             handshake(tunnel),
             Cell::or_dash(peer.endpoint),
+            Cell::new(super::init::join(&peer.addresses)),
             Cell::or_dash(tunnel.and_then(|tunnel| tunnel.endpoint)),
             Cell::or_dash(tunnel.map(|tunnel| bytes(tunnel.rx_bytes))),
             Cell::or_dash(tunnel.map(|tunnel| bytes(tunnel.tx_bytes))),
@@ -121,7 +127,7 @@ fn handshake(tunnel: Option<&PeerTunnel>) -> Cell {
 }
 
 /// A number of bytes in its largest unit.
-fn bytes(count: u64) -> String {
+pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     let mut amount = count as f64;
     let mut unit = None;
@@ -186,7 +192,8 @@ impl FromStr for Target {
 fn who_has(address: IpAddr, nodes: &[NodeRow], peers: &[Peer]) -> Option<String> {
     let own = nodes.iter().find(|node| node.addresses.contains(&address));
     let reached = || {
-        peers.iter().find(|peer| {
+        let mut nodes = peers.iter().filter(|peer| !peer.device);
+        nodes.find(|peer| {
             let tunnel = peer.tunnel.as_ref().and_then(|tunnel| tunnel.endpoint);
             let mut endpoints = peer.endpoint.into_iter().chain(tunnel);
             endpoints.any(|endpoint| endpoint.ip().to_canonical() == address.to_canonical())
@@ -379,6 +386,8 @@ mod tests {
                 rx_bytes: 5 << 30,
                 tx_bytes: 900,
             }),
+            device: false,
+            addresses: Vec::new(),
         }
     }
 

@@ -272,6 +272,7 @@ pub fn agent_config(config: &Config) -> node::AgentConfig {
         interface: config.tunnel.interface.as_str().to_string(),
         tunnel_port: config.tunnel.listen_port.number(),
         tunnel_port_is_fixed: config.tunnel.listen_port.is_fixed(),
+        tunnel_endpoint: config.tunnel.endpoint.clone(),
         mtu: config.tunnel.mtu,
         backend: config.tunnel.backend,
         dns_listen: config.dns.listens(),

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use innermesh_proto::tunnel::{HostPort, HostPortError};
 use serde::{Deserialize, Serialize};
 
 use crate::host::duration::Span;
@@ -152,6 +153,33 @@ impl From<u16> for TunnelPort {
 impl From<TunnelPort> for u16 {
     fn from(port: TunnelPort) -> Self {
         port.number()
+    }
+}
+
+/// Where devices find this gateway: a name or an address, with a port or without.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TunnelEndpoint(String);
+
+impl TunnelEndpoint {
+    /// With `port` where the file has none.
+    pub fn with_port(&self, port: u16) -> Option<HostPort> {
+        HostPort::parse_or(&self.0, port).ok()
+    }
+}
+
+impl TryFrom<String> for TunnelEndpoint {
+    type Error = HostPortError;
+
+    fn try_from(text: String) -> Result<Self, HostPortError> {
+        HostPort::parse_or(&text, WIREGUARD_PORT)?;
+        Ok(Self(text))
+    }
+}
+
+impl From<TunnelEndpoint> for String {
+    fn from(it: TunnelEndpoint) -> Self {
+        it.0
     }
 }
 

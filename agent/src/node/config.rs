@@ -16,7 +16,7 @@ use innermesh_proto::{
 };
 use ipnet::IpNet;
 
-use crate::{dns::AnswerScope, services::Spec, tunnel::BackendChoice};
+use crate::{config::TunnelEndpoint, dns::AnswerScope, services::Spec, tunnel::BackendChoice};
 
 /// What an agent is told besides what its state folder holds.
 #[derive(Clone, Debug)]
@@ -31,6 +31,9 @@ pub struct AgentConfig {
     pub tunnel_port: u16,
     /// Whether it stays that one although another program has it.
     pub tunnel_port_is_fixed: bool,
+    /// Where devices find this node as their gateway; else the best address that
+    /// it announces.
+    pub tunnel_endpoint: Option<TunnelEndpoint>,
     /// Largest packet through the tunnel, in bytes.
     pub mtu: u32,
     /// What carries the tunnel's packets.

@@ -187,6 +187,7 @@ impl Meanwhile {
             records: BTreeMap::new(),
             ttls: BTreeMap::new(),
             member_aliases: BTreeSet::new(),
+            devices: BTreeMap::new(),
         }));
         let first = zone.clone();
         let dns = Arc::new(Dns::new(

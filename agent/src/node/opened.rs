@@ -48,7 +48,7 @@ use crate::{
     quic::{Settings, Transport},
     services::Registry,
     tls::{MeshTls, TlsError},
-    tunnel::{Tunnel, TunnelError, TunnelSettings, public_key},
+    tunnel::{Tunnel, TunnelError, TunnelSettings},
 };
 
 /// What is opened before anything follows the view.
@@ -112,6 +112,7 @@ pub(super) async fn open(
         cloned: false,
         unchecked: services.unchecked(),
         devices: BTreeMap::new(),
+        endpoint: announce::endpoint(&config),
     };
     let gossip = open_gossip(&host, &key, &ledger, &nudge, &transport, announcement).await?;
     ledger_follow::start(&host, me, ledger.clone(), transport.clone(), nudge.clone());
@@ -219,7 +220,7 @@ async fn open_tunnel(
             }
         }
     }
-    Ok((opened?, Arc::new(OwnKey::new(public_key(&private_key)))))
+    Ok((opened?, Arc::new(OwnKey::new(private_key))))
 }
 
 /// Opens the endpoint on the first address that can be had; the first one's

@@ -11,12 +11,13 @@ use crate::{
     ledger::follow::Nudge,
     node::{
         commands::{
-            AgentControl, Approvals, Evictions, ExternalAccounts, LeaveDesk, ServiceDesk,
-            StatusDesk, TunnelProber, Warnings,
+            AgentControl, Approvals, DeviceDesk, Evictions, ExternalAccounts, LeaveDesk,
+            ServiceDesk, StatusDesk, TunnelProber, Warnings,
         },
         follow::{
             acme::AcmeKeeper,
             crl::CrlKeeper,
+            devices::DeviceWatch,
             dialer::Dialer,
             dns::{DnsKeeper, Listening},
             holds::HoldKeeper,
@@ -29,7 +30,7 @@ use crate::{
             program_certs::CertKeeper,
             reach::Reach,
             resolver::{About, ResolverKeeper},
-            tunnel::TunnelKeeper,
+            tunnel::{TunnelKeeper, planned},
             tunnel_keys::TunnelKeyKeeper,
             view::ViewKeeper,
         },
@@ -38,6 +39,7 @@ use crate::{
             addresses::Addresses,
             announce::Announcer,
             cut_off::CutOffWatch,
+            device_secrets::DeviceSecrets,
             enforced::Enforced,
             handles::{FolderLock, Handles},
             invites::Invites,
@@ -64,6 +66,7 @@ pub(super) struct Parts {
     addresses: Addresses,
     zone: ZonePublisher,
     announcer: Announcer,
+    secrets: Arc<DeviceSecrets>,
     progress: watch::Sender<TunnelProgress>,
     reach: Arc<Reach>,
     overlay: Arc<OverlayKeeper>,
@@ -112,12 +115,14 @@ impl Parts {
             serial,
             local_sources: node.config.local_sources.clone(),
         };
+        let secrets = DeviceSecrets::new(node.host.keys.clone(), tunnel_key.clone());
         let announcer = Announcer {
             config: node.config.clone(),
             gossip: node.gossip.clone(),
             services: services.clone(),
             holds,
             tunnel_key,
+            devices: Arc::default(),
         };
         let progress = watch::Sender::default();
         let standing = Arc::new(Membership::default());
@@ -153,6 +158,7 @@ impl Parts {
             addresses,
             zone,
             announcer,
+            secrets: Arc::new(secrets),
             progress,
         }
     }
@@ -165,7 +171,8 @@ impl Parts {
         self.overlay.enforce(true).await;
         keeper.listen_early();
         // The resolver's addresses exist once the interface has them.
-        let plan = self.node.view.borrow().tunnel_plan();
+        let view = self.node.view.borrow().clone();
+        let plan = planned(&view, &self.secrets);
         self.tunnel.apply(&plan).await?;
         self.overlay.enforce(true).await;
         self.addresses.look().await;
@@ -234,9 +241,11 @@ impl Parts {
         let view = ViewKeeper::new(node, announcer, zone, times, self.lock.clone());
         tasks.spawn(view.run());
         let (overlay, progress) = (self.overlay.clone(), self.progress.clone());
-        let news = self.news.clone();
-        let tunnel = TunnelKeeper::new(node, self.tunnel.clone(), overlay, progress, news);
+        let (secrets, news) = (self.secrets.clone(), self.news.clone());
+        let tunnel = TunnelKeeper::new(node, self.tunnel.clone(), overlay, secrets, progress, news);
         tasks.spawn(tunnel.run());
+        let devices = DeviceWatch::new(node, self.tunnel.clone(), self.announcer.clone());
+        tasks.spawn(devices.run());
         tasks.spawn(self.resolver.clone().run());
         tasks.spawn(self.tunnel_keys.clone().run());
         tasks.spawn(self.reach.clone().run());
@@ -282,6 +291,11 @@ impl Parts {
                 services: self.services.clone(),
                 announcer: self.announcer.clone(),
                 names: self.names.clone(),
+            },
+            devices: DeviceDesk {
+                node: node.clone(),
+                secrets: self.secrets.clone(),
+                seen: self.announcer.devices.clone(),
             },
             prober: TunnelProber {
                 host: node.host.clone(),

@@ -27,6 +27,12 @@ pub struct DeviceHome {
 }
 
 impl MeshView {
+    /// The devices that aren't cut off with the node that they belong to.
+    pub fn devices(&self) -> impl Iterator<Item = (&DeviceId, &Device)> {
+        let devices = self.ledger.devices();
+        devices.filter(|(_, device)| !self.held.contains_key(&device.owner))
+    }
+
     /// The gateways that may take a device in: members with the role that aren't
     /// held, in the order of their ids.
     fn gateways_of<'v>(&'v self, device: &'v Device) -> impl Iterator<Item = NodeId> + 'v {
@@ -99,7 +105,7 @@ impl MeshView {
     pub(super) fn devices_behind(&self, gateway: &NodeId) -> Vec<IpAddr> {
         let mut behind = Vec::new();
         if self.is_gateway(gateway) {
-            for (id, device) in self.ledger.devices() {
+            for (id, device) in self.devices() {
                 let home = self.device_home(id);
                 if home.is_some_and(|home| home.gateway == *gateway) {
                     behind.extend(device.addresses());
@@ -117,7 +123,7 @@ impl MeshView {
         if !self.is_gateway(&self.me) {
             return peers;
         }
-        for (id, device) in self.ledger.devices() {
+        for (id, device) in self.devices() {
             let home = self.device_home(id);
             for (key, profile) in device.keys() {
                 let Some(gateway) = profile.gateways.get(&self.me) else {

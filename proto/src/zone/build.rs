@@ -38,6 +38,9 @@ pub(super) fn build(input: &ZoneInput) -> Zone {
     for (label, node) in &input.nodes {
         builder.node(label, node);
     }
+    for (label, addresses) in &input.devices {
+        builder.device(label, addresses);
+    }
     for (label, service) in &input.services {
         builder.service(label, service);
     }
@@ -127,6 +130,18 @@ impl Builder<'_> {
             if !instances.is_empty() {
                 self.instances(&name, service, instances);
             }
+        }
+    }
+
+    /// The ledger has its addresses, wherever it is.
+    fn device(&mut self, label: &Label, addresses: &[IpAddr]) {
+        let name = self.apex.child(label.as_str().as_bytes());
+        let Some(name) = name.filter(|name| !self.names.contains_key(name)) else {
+            return;
+        };
+        self.addresses(&name, addresses, self.ttl(true));
+        for &address in addresses {
+            self.pointer(address, &name);
         }
     }
 

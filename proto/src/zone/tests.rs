@@ -68,6 +68,7 @@ fn input() -> ZoneInput {
         records: BTreeMap::new(),
         ttls: BTreeMap::new(),
         member_aliases: BTreeSet::new(),
+        devices: BTreeMap::new(),
     }
 }
 
@@ -107,6 +108,40 @@ fn a_node_has_its_addresses_in_any_case() {
     assert_eq!(
         ask(&zone, "a.lab.internal", RecordType::AAAA),
         "30: fd00:1:2::a"
+    );
+}
+
+#[test]
+fn a_device_has_its_addresses_and_their_names_and_nothing_below() {
+    let mut input = input();
+    let addresses = ["10.77.9.9", "fd00:1:2::99"].map(|address| address.parse().unwrap());
+    input.devices = [
+        (label("phone"), addresses.to_vec()),
+        // A node's name is the node's.
+        (label("a"), vec!["10.77.6.6".parse().unwrap()]),
+    ]
+    .into();
+    let zone = Zone::build(&input);
+    let asked = |question, rtype| ask(&zone, question, rtype);
+    assert_eq!(asked("phone.lab.internal", RecordType::A), "30: 10.77.9.9");
+    assert_eq!(
+        asked("phone.lab.internal", RecordType::AAAA),
+        "30: fd00:1:2::99"
+    );
+    assert_eq!(
+        asked("9.9.77.10.in-addr.arpa", RecordType::PTR),
+        "30: phone.lab.internal."
+    );
+    assert_eq!(
+        asked("x.phone.lab.internal", RecordType::A),
+        "nxdomain lab.internal."
+    );
+    assert_eq!(asked("a.lab.internal", RecordType::A), "30: 10.77.0.1");
+    input.loading = true;
+    let zone = Zone::build(&input);
+    assert_eq!(
+        ask(&zone, "phone.lab.internal", RecordType::A),
+        "5: 10.77.9.9"
     );
 }
 

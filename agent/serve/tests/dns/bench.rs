@@ -114,6 +114,7 @@ pub fn input(domain: &str) -> ZoneInput {
         records: Default::default(),
         ttls: Default::default(),
         member_aliases: Default::default(),
+        devices: Default::default(),
     }
 }
 

@@ -218,6 +218,61 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[("record list", "See all records that were added")],
     ),
     (
+        "device add",
+        &[
+            (
+                "device add phone --qr",
+                "Add a phone, with a QR code for the WireGuard app",
+            ),
+            (
+                "device add laptop --out laptop.conf",
+                "Add a laptop, with a file for wg-quick",
+            ),
+            (
+                "device add phone --gateway birch --routes 192.168.1.0/24 --qr",
+                "One that comes in by birch, and reaches a LAN behind a gateway",
+            ),
+        ],
+    ),
+    (
+        "device list",
+        &[
+            (
+                "device list",
+                "See each device, when it was seen and where from",
+            ),
+            (
+                "device list --json | jq -r '.[] | select(.stale != []).name'",
+                "Those that have to be configured again, for a script",
+            ),
+        ],
+    ),
+    (
+        "device show",
+        &[(
+            "device show phone",
+            "See its configuration, but for the private key",
+        )],
+    ),
+    (
+        "device renew",
+        &[(
+            "device renew phone --qr",
+            "Make a new key and a new QR code for a phone",
+        )],
+    ),
+    (
+        "device rename",
+        &[(
+            "device rename phone old-phone",
+            "Give a device another name",
+        )],
+    ),
+    (
+        "device rm",
+        &[("device rm phone", "Cut off a phone that was lost")],
+    ),
+    (
         "cert issue",
         &[
             (

@@ -11,6 +11,7 @@ use crate::{
         answer,
         ca::CaRequest,
         certificates::CertificatesRequest,
+        devices::DevicesRequest,
         dns::{DnsRequest, ZoneText},
         log::LogsRequest,
         members::MembersRequest,
@@ -22,8 +23,8 @@ use crate::{
     dns::Dns,
     node::{
         commands::{
-            acme::ExternalAccounts, admit::Approvals, ca_status, certificates, dns,
-            evict::Evictions, folder, invite, invites, leave::LeaveDesk, logs, peers, records,
+            acme::ExternalAccounts, admit::Approvals, ca_status, certificates, devices::DeviceDesk,
+            dns, evict::Evictions, folder, invite, invites, leave::LeaveDesk, logs, peers, records,
             recovery, roles, seeds, services::ServiceDesk, status::StatusDesk,
             tunnel::TunnelProber, voters,
         },
@@ -43,6 +44,7 @@ pub(crate) struct AgentControl {
     pub dns: Arc<Dns>,
     pub status: StatusDesk,
     pub services: ServiceDesk,
+    pub devices: DeviceDesk,
     pub prober: TunnelProber,
     pub invites: Arc<Invites>,
     pub evictions: Evictions,
@@ -72,6 +74,7 @@ impl Control for AgentControl {
             AnyRequest::Acme(request) => self.acme(request).await,
             AnyRequest::Dns(request) => self.dns(request).await,
             AnyRequest::Log(request) => self.log(request).await,
+            AnyRequest::Devices(request) => self.devices(request).await,
         }
     }
 }
@@ -133,6 +136,18 @@ impl AgentControl {
             ServicesRequest::Rm(it) => {
                 answer(it, |it| done(self.services.rm(it.name, it.release))).await
             }
+        }
+    }
+
+    async fn devices(&self, request: DevicesRequest) -> Answered {
+        let devices = &self.devices;
+        match request {
+            DevicesRequest::List(it) => answer(it, |_| ready(Ok(devices.list()))).await,
+            DevicesRequest::Show(it) => answer(it, |it| ready(devices.show(&it.name))).await,
+            DevicesRequest::Add(it) => answer(it, |it| devices.add(it)).await,
+            DevicesRequest::Renew(it) => answer(it, |it| devices.renew(it)).await,
+            DevicesRequest::Rename(it) => answer(it, |it| done(devices.rename(it))).await,
+            DevicesRequest::Rm(it) => answer(it, |it| devices.rm(it.name)).await,
         }
     }
 

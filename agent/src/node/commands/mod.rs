@@ -7,6 +7,7 @@ mod alone;
 mod answer;
 mod ca_status;
 mod certificates;
+mod devices;
 mod dns;
 mod evict;
 mod folder;
@@ -27,7 +28,7 @@ mod voters;
 mod warnings;
 
 pub(crate) use self::{
-    acme::ExternalAccounts, admit::Approvals, answer::AgentControl, evict::Evictions,
-    leave::LeaveDesk, services::ServiceDesk, status::StatusDesk, tunnel::TunnelProber,
-    warnings::Warnings,
+    acme::ExternalAccounts, admit::Approvals, answer::AgentControl, devices::DeviceDesk,
+    evict::Evictions, leave::LeaveDesk, services::ServiceDesk, status::StatusDesk,
+    tunnel::TunnelProber, warnings::Warnings,
 };

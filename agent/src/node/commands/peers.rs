@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use innermesh_proto::{id::NodeId, name::Label, rpc::method};
+use innermesh_proto::{id::NodeId, name::Label, rpc::method, view::MeshView};
 
 use crate::{
     control::{
         ControlError,
-        node::{Path, Peer, PingReply},
+        node::{Path, Peer, PeerTunnel, PingReply},
     },
     node::{
         commands::tunnel::TunnelProber,
@@ -40,22 +40,49 @@ pub async fn peers(node: &Handles, prober: &TunnelProber) -> Vec<Peer> {
         .members
         .iter()
         .filter(|(other, _)| **other != view.me);
-    others
-        .map(|(other, member)| {
-            let info = paths.get(other);
-            let tunnel = tunnels.remove(&IpAddr::V4(member.ipv4));
-            let seen = heard.get(other).map(|heard| now.saturating_sub(*heard));
-            Peer {
-                name: member.name.to_string(),
-                path: path(info.is_some()),
-                endpoint: info.map(|info| info.remote),
-                rtt_ms: info.map(|info| info.rtt.as_secs_f64() * 1000.0),
-                psk: tunnel.as_ref().is_some_and(|(_, psk)| *psk),
-                seen_s: seen.map(|age| age.as_secs()),
-                tunnel: tunnel.map(|(tunnel, _)| tunnel),
-            }
-        })
-        .collect()
+    let nodes = others.map(|(other, member)| {
+        let info = paths.get(other);
+        let tunnel = tunnels.remove(&IpAddr::V4(member.ipv4));
+        let seen = heard.get(other).map(|heard| now.saturating_sub(*heard));
+        Peer {
+            name: member.name.to_string(),
+            path: path(info.is_some()),
+            endpoint: info.map(|info| info.remote),
+            rtt_ms: info.map(|info| info.rtt.as_secs_f64() * 1000.0),
+            psk: tunnel.as_ref().is_some_and(|(_, psk)| *psk),
+            seen_s: seen.map(|age| age.as_secs()),
+            tunnel: tunnel.map(|(tunnel, _)| tunnel),
+            device: false,
+            addresses: MeshView::addresses(member),
+        }
+    });
+    let mut peers: Vec<Peer> = nodes.collect();
+    peers.extend(devices(&view, &mut tunnels));
+    peers
+}
+
+/// The devices that come in by this node and are here.
+fn devices(view: &MeshView, tunnels: &mut BTreeMap<IpAddr, (PeerTunnel, bool)>) -> Vec<Peer> {
+    let devices = view.ledger.devices();
+    let here = devices.filter(|(id, _)| {
+        let seen = view.device_seen(id);
+        seen.is_some_and(|(gateway, _)| gateway == view.me)
+    });
+    here.map(|(_, device)| {
+        let tunnel = tunnels.remove(&IpAddr::V4(device.ipv4));
+        Peer {
+            name: device.name.to_string(),
+            path: path(tunnel.is_some()),
+            endpoint: tunnel.as_ref().and_then(|(tunnel, _)| tunnel.endpoint),
+            rtt_ms: None,
+            psk: tunnel.as_ref().is_some_and(|(_, psk)| *psk),
+            seen_s: tunnel.as_ref().and_then(|(tunnel, _)| tunnel.handshake_s),
+            tunnel: tunnel.map(|(tunnel, _)| tunnel),
+            device: true,
+            addresses: device.addresses().to_vec(),
+        }
+    })
+    .collect()
 }
 
 /// Sends probes to a member over QUIC, and asks for a tunnel handshake where

@@ -6,6 +6,7 @@
 pub mod acme;
 mod blocked;
 pub mod crl;
+pub mod devices;
 pub mod dialer;
 pub mod dns;
 pub mod holds;

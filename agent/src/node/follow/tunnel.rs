@@ -9,7 +9,9 @@ use crate::{
     host::Host,
     node::{
         follow::overlay::OverlayKeeper,
-        shared::{handles::Handles, tunnel_progress::TunnelProgress},
+        shared::{
+            device_secrets::DeviceSecrets, handles::Handles, tunnel_progress::TunnelProgress,
+        },
     },
     tunnel::{Applied, Tunnel},
 };
@@ -23,12 +25,21 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How long after news of the host's network more is gathered: what starts a
 /// container comes in many pieces.
 const NEWS: Duration = Duration::from_millis(100);
+
+/// The plan of a view, with what only this node can read.
+pub(crate) fn planned(view: &MeshView, secrets: &DeviceSecrets) -> TunnelPlan {
+    let mut plan = view.tunnel_plan();
+    secrets.complete(&mut plan);
+    plan
+}
+
 /// Keeps the tunnel as the view says.
 pub(crate) struct TunnelKeeper {
     host: Host,
     view: watch::Sender<Arc<MeshView>>,
     tunnel: Arc<dyn Tunnel>,
     overlay: Arc<OverlayKeeper>,
+    secrets: Arc<DeviceSecrets>,
     progress: watch::Sender<TunnelProgress>,
     /// Hears of changes of the host's network, and of an interface that was made
     /// anew.
@@ -40,6 +51,7 @@ impl TunnelKeeper {
         node: &Handles,
         tunnel: Arc<dyn Tunnel>,
         overlay: Arc<OverlayKeeper>,
+        secrets: Arc<DeviceSecrets>,
         progress: watch::Sender<TunnelProgress>,
         news: Arc<Notify>,
     ) -> Self {
@@ -48,6 +60,7 @@ impl TunnelKeeper {
             view: node.view.clone(),
             tunnel,
             overlay,
+            secrets,
             progress,
             news,
         }
@@ -59,7 +72,7 @@ impl TunnelKeeper {
         let clock = self.host.clock.clone();
         let mut views = self.view.subscribe();
         let mut view = views.borrow_and_update().clone();
-        let mut plan = Arc::new(view.tunnel_plan());
+        let mut plan = Arc::new(planned(&view, &self.secrets));
         let (mut due, mut check) = (true, true);
         let mut pause = RECHECK;
         loop {
@@ -83,7 +96,7 @@ impl TunnelKeeper {
                         return;
                     }
                     view = views.borrow_and_update().clone();
-                    let next = view.tunnel_plan();
+                    let next = planned(&view, &self.secrets);
                     due = next != *plan || self.progress.borrow().waiting.is_some();
                     if due {
                         plan = Arc::new(next);

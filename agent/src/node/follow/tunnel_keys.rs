@@ -219,7 +219,7 @@ impl TunnelKeyKeeper {
     /// it.
     async fn switch(&self, private: &[u8; 32]) -> Result<(), KeyError> {
         self.tunnel.set_private_key(*private).await?;
-        self.own.set(public_key(private));
+        self.own.set(private);
         self.announcer.announce();
         keys::switch_wireguard(&self.host, private).await?;
         tracing::info!(key = %public_key(private), "this node has a new WireGuard key");

@@ -1,7 +1,6 @@
 //! What this node says of itself in gossip.
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
@@ -9,7 +8,7 @@ use std::{
 use innermesh_proto::{
     head::{Announcement, WireGuard},
     limits,
-    tunnel::TunnelKey,
+    tunnel::{HostPort, TunnelKey},
 };
 
 use crate::{
@@ -17,7 +16,7 @@ use crate::{
     host::Host,
     node::{
         config::AgentConfig,
-        shared::{hold_set::HoldSet, own_key::OwnKey},
+        shared::{devices_seen::DevicesSeen, hold_set::HoldSet, own_key::OwnKey},
     },
     quic::Transport,
     services::Registry,
@@ -32,6 +31,7 @@ pub(crate) struct Announcer {
     pub services: Registry,
     pub holds: Arc<HoldSet>,
     pub tunnel_key: Arc<OwnKey>,
+    pub devices: Arc<DevicesSeen>,
 }
 
 impl Announcer {
@@ -43,19 +43,24 @@ impl Announcer {
 
     /// As [`Announcer::announce`], with where this node can be dialed.
     pub fn announce_at(&self, endpoints: Vec<SocketAddr>) {
-        let version = self.gossip.own().version.clone();
-        self.gossip.announce(Announcement {
-            version,
+        let own = self.gossip.own();
+        let mut next = Announcement {
+            version: own.version.clone(),
             quic: endpoints,
             wireguard: wireguard(&self.config, self.tunnel_key.get()),
             services: self.services.instances(),
             holds: self.holds.own(),
             rules: self.config.known_rules,
             // Gossip's own to say.
-            cloned: false,
+            cloned: own.cloned,
             unchecked: self.services.unchecked(),
-            devices: BTreeMap::new(),
-        });
+            endpoint: endpoint(&self.config),
+            devices: own.devices.clone(),
+        };
+        let has_news = next != *own;
+        let now = self.gossip.now();
+        next.devices = self.devices.to_announce(&own.devices, now, has_news);
+        self.gossip.announce(next);
     }
 }
 
@@ -65,6 +70,12 @@ pub(crate) fn wireguard(config: &AgentConfig, key: TunnelKey) -> Option<WireGuar
         key,
         port: config.tunnel_port,
     })
+}
+
+/// Where devices find this node, as its configuration says.
+pub(crate) fn endpoint(config: &AgentConfig) -> Option<HostPort> {
+    let endpoint = config.tunnel_endpoint.as_ref()?;
+    endpoint.with_port(config.tunnel_port)
 }
 
 /// Where this node can be dialed: what the configuration says, then the

@@ -1,0 +1,8 @@
+//! Phones: Debian's wg-quick and wireguard-go with what `agent device` prints.
+
+mod bounds;
+mod codes;
+mod comings;
+mod five_minutes;
+mod stale;
+mod world;
