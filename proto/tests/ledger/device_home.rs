@@ -216,7 +216,7 @@ fn a_device_whose_secret_cannot_be_opened_is_no_peer() {
     closed.open_devices(|_, _| None);
     assert!(!closed.peers.contains_key(&PHONE));
     assert!(closed.devices.is_empty());
-    plan.open_devices(|_, secret| Some(PresharedKey([secret.0[0]; 32])));
+    plan.open_devices(|_, device| Some(PresharedKey([device.secret.0[0]; 32])));
     let peer = &plan.peers[&PHONE];
     assert_eq!(peer.preshared_key, Some(PresharedKey([1; 32])));
     assert_eq!(peer.allowed_ips, seen.phones());
