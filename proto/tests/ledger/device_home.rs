@@ -4,9 +4,10 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use innermesh_proto::{
     head::Announcement,
+    hold::Hold,
     id::NodeId,
     ledger::{
-        Content, Role,
+        Content, HoldId, Role,
         device::{
             AddDevice, ChangeDevice, DeviceChange, DeviceId, DeviceSeen, GatewayProfile, NextKey,
             Profile, WrappedSecret,
@@ -14,6 +15,7 @@ use innermesh_proto::{
         request::RoleChange,
     },
     tunnel::{PresharedKey, TunnelKey, TunnelPlan},
+    view::MeshView,
 };
 use ipnet::IpNet;
 
@@ -237,4 +239,55 @@ fn an_announced_device_survives_its_encoding_and_beyond_the_bound_none_is_read()
     }
     let read = Announcement::decode(&many.encode()).expect("a body");
     assert_eq!(read.devices.len(), 256);
+}
+
+#[test]
+fn a_device_has_its_name_and_may_ask_until_the_node_that_it_belongs_to_is_cut_off() {
+    let mut seen = seen();
+    let tablet = TunnelKey([52; 32]);
+    let add = AddDevice {
+        name: label("tablet"),
+        owner: node(1),
+        key: tablet,
+        profile: profile(&[2]),
+        groups: BTreeSet::new(),
+        expires_ms: None,
+    };
+    seen.mesh.ask(&*key(0), Content::AddDevice(Box::new(add)));
+    seen.meet(&key(2), &wireguard(2));
+    let view = seen.view();
+    let (_, device) = view.ledger.device_by_name(&label("tablet")).unwrap();
+    let addresses = device.addresses();
+    let zone = view.zone_input();
+    assert_eq!(zone.devices[&label("tablet")], addresses);
+    assert_eq!(zone.devices[&label("phone")].len(), 2);
+    let may_ask = |view: &MeshView| addresses.map(|ip| view.member_addresses().contains(&ip));
+    assert_eq!(may_ask(&view), [true, true]);
+    let is_peer = |seen: &mut Seen, own: Announcement| {
+        let plan = seen.plan_of(2, own);
+        plan.devices.contains_key(&tablet)
+    };
+    assert!(is_peer(&mut seen, wireguard(2)));
+
+    let hold = Hold {
+        id: HoldId([5; 16]),
+        node: node(1),
+    };
+    let holding = Announcement {
+        holds: vec![hold],
+        ..wireguard(9)
+    };
+    seen.own = Arc::new(holding.clone());
+    let view = seen.view();
+    assert!(view.held.contains_key(&node(1)));
+    assert_eq!(may_ask(&view), [false, false]);
+    let zone = view.zone_input();
+    assert!(!zone.devices.contains_key(&label("tablet")));
+    assert!(zone.devices.contains_key(&label("phone")));
+    assert_eq!(seen.way(), Some(TunnelKey([2; 32])));
+    let gateway = view.tunnel_plan().peers[&TunnelKey([2; 32])].clone();
+    assert!(!gateway.allowed_ips.contains(&IpNet::from(addresses[0])));
+    // The gateway hears of it from the admin.
+    seen.meet(&key(0), &holding);
+    assert!(!is_peer(&mut seen, wireguard(2)));
 }

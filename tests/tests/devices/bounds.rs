@@ -110,7 +110,7 @@ fn an_owner_has_sixteen_devices_at_most() {
 fn without_a_gateway_there_is_no_way_in_and_that_is_said() {
     let Some(lab) = Lab::new(1) else { return };
     let [alpha] = mesh(&lab);
-    let _ = alpha.cli(&["role", "rm", "alpha", "gateway"]).ok();
+    let _ = alpha.cli(&["role", "rm", "alpha", "gateway", "--yes"]).ok();
     alpha.refused(&["device", "add", "phone"], "agent role add NODE gateway");
     assert_eq!(devices(&alpha), serde_json::json!([]));
 }

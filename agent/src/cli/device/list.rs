@@ -67,7 +67,7 @@ fn without_ages(device: &mut DeviceRow) {
 
 fn draw(screen: &mut Screen, devices: &[DeviceRow]) {
     if devices.is_empty() {
-        return screen.say("there is no device; `agent device add NAME --qr` adds one\n");
+        return screen.paragraph("there is no device; `agent device add NAME --qr` adds one");
     }
     let mut table = Table::new([
         Column::whole("DEVICE"),
@@ -288,7 +288,7 @@ mod tests {
             assert!(words.contains(part), "{text}");
         }
         let none = fits(|screen| draw(screen, &[]));
-        assert!(none.contains("agent device add"), "{none}");
+        assert!(none.contains("there is no device"), "{none}");
     }
 
     #[test]

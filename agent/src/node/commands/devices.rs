@@ -223,7 +223,7 @@ impl DeviceDesk {
     }
 
     /// Those that are named; without any the mesh's own choice: this node, then
-    /// those that are there, by name.
+    /// those that are there, by name, as far as it is known where they are found.
     fn gateways(&self, view: &MeshView, names: &[Label]) -> Result<Vec<NodeId>, ControlError> {
         let state = &view.ledger;
         let mut chosen = Vec::new();
@@ -247,19 +247,22 @@ impl DeviceDesk {
         }
         let all = state.members.iter();
         let mut all: Vec<_> = all
-            .filter(|(node, _)| view.is_gateway(node) && !endpoints(view, node).is_empty())
+            .filter(|(node, _)| view.is_gateway(node))
             .map(|(node, member)| {
                 let live = view.nodes.get(node).is_some_and(|seen| seen.live);
-                ((*node != view.me, !live, member.name.clone()), *node)
+                let lost = endpoints(view, node).is_empty();
+                ((lost, *node != view.me, !live, member.name.clone()), *node)
             })
             .collect();
         all.sort();
+        // Where none is known to be found, the first one is told of.
+        let usable = all.iter().filter(|((lost, ..), _)| !lost).count();
         let all = all.into_iter().map(|(_, node)| node);
-        let chosen: Vec<NodeId> = all.take(USUAL_GATEWAYS).collect();
+        let chosen: Vec<NodeId> = all.take(usable.clamp(1, USUAL_GATEWAYS)).collect();
         if chosen.is_empty() {
             return Err(refused(
-                "no node is a gateway that devices could come in by; `agent role add NODE gateway` \
-                 makes one",
+                "no node is a gateway, by which devices come in; `agent role add NODE gateway` makes \
+                 one",
             ));
         }
         Ok(chosen)

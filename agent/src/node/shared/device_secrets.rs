@@ -100,8 +100,8 @@ mod tests {
                 (&phone, &Some(PresharedKey([5; 32])))
             );
         }
-        own.set(&generate_private_key([9; 32]));
         let mut plan = plan();
+        own.set(&generate_private_key([9; 32]));
         secrets.complete(&mut plan);
         assert!(plan.peers.is_empty() && plan.devices.is_empty());
     }
