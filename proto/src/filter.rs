@@ -7,7 +7,10 @@
 
 #![allow(missing_docs, reason = "the names say it")]
 
+mod gateway;
 pub mod nft;
+mod nft_gateway;
+mod nft_table;
 
 use std::{
     collections::BTreeSet,
@@ -18,6 +21,7 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use self::gateway::{GatewayFilter, Lan};
 use crate::limits;
 
 /// The name of a network interface, as it may stand in a ruleset: plain ASCII,
@@ -92,6 +96,42 @@ pub struct HostNetworks {
     pub own_networks: BTreeSet<IpNet>,
     /// Gateways of its default routes, and its name servers on the same link.
     pub neighbours: BTreeSet<LanAddress>,
+    /// Where its addresses and routes lead on interfaces other than the tunnel's;
+    /// a default route is one to `0.0.0.0/0` or `::/0`.
+    pub links: BTreeSet<Lan>,
+}
+
+impl HostNetworks {
+    /// A network of this host's own that has addresses of `net` too.
+    pub fn meets(&self, net: &IpNet) -> Option<&Lan> {
+        let links = self.links.iter().filter(|link| link.net.prefix_len() > 0);
+        let mut met = links.filter(|link| link.net.contains(net) || net.contains(&link.net));
+        met.next()
+    }
+
+    /// The interfaces that lead to `net`: what lies within it, and the narrowest
+    /// that has all of it.
+    pub fn leading_to(&self, net: &IpNet) -> BTreeSet<Lan> {
+        let has_all = |link: &&Lan| link.net.contains(net);
+        let covering = self.links.iter().filter(has_all);
+        let longest = covering.clone().map(|link| link.net.prefix_len()).max();
+        let within: BTreeSet<&Interface> = self
+            .links
+            .iter()
+            .filter(|link| net.contains(&link.net))
+            .map(|link| &link.interface)
+            .collect();
+        let is_narrowest = |link: &&Lan| {
+            Some(link.net.prefix_len()) == longest && (longest > Some(0) || within.is_empty())
+        };
+        let covering = covering.filter(is_narrowest).map(|link| &link.interface);
+        let all = within.iter().copied().chain(covering);
+        all.map(|interface| Lan {
+            interface: interface.clone(),
+            net: *net,
+        })
+        .collect()
+    }
 }
 
 /// The whole desired state.
@@ -119,6 +159,12 @@ pub struct FilterPlan {
     /// Networks of the host that overlap the overlay's, for people to know.
     #[serde(default)]
     pub lan_networks: BTreeSet<IpNet>,
+    /// Networks behind gateways that this node reaches through the tunnel.
+    #[serde(default)]
+    pub behind_gateways: BTreeSet<IpNet>,
+    /// What a gateway forwards; none on other nodes.
+    #[serde(default)]
+    pub gateway: Option<GatewayFilter>,
 }
 
 /// A route of the overlay's own routing table.
@@ -177,6 +223,8 @@ impl FilterPlan {
             lan_neighbours: excepted(&host.neighbours),
             containers: bounded(&host.containers, &interface),
             containers_reach_mesh: true,
+            behind_gateways: BTreeSet::new(),
+            gateway: None,
             interface,
             networks,
             own,
@@ -215,7 +263,10 @@ impl FilterPlan {
                 .all(|length| length <= limits::LAN_EXCEPTIONS);
         // An overlay as wide as the world would cut the host off.
         let narrow = |net: &IpNet| *net == net.trunc() && net.prefix_len() >= 8;
-        few && self.networks.iter().all(narrow)
+        let routed =
+            self.behind_gateways.len() <= limits::ROUTES && self.behind_gateways.iter().all(narrow);
+        let forwards = self.gateway.as_ref().is_none_or(GatewayFilter::is_bounded);
+        few && routed && forwards && self.networks.iter().all(narrow)
     }
 }
 

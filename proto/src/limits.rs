@@ -527,6 +527,10 @@ pub const PAGE_CONNECTION_MS: u64 = 60_000;
 pub const CONTAINER_NETWORKS: usize = 1024;
 /// Addresses of a LAN that are excepted from an overlay with the same range.
 pub const LAN_EXCEPTIONS: usize = 64;
+/// Networks beside a gateway, counted for each of its interfaces that leads there.
+pub const GATEWAY_LANS: usize = 4 * ROUTES_PER_GATEWAY;
+/// Routes of a host that are held against networks behind gateways.
+pub const HOST_ROUTES: usize = 1024;
 /// Largest stored plan of the overlay's filter, in bytes.
 pub const FILTER_PLAN_BYTES: usize = 512 * 1024;
 /// Most that is read of what `nft` prints, in bytes.

@@ -64,6 +64,9 @@ pub struct TunnelPlan {
     pub resolver_v6: Option<Ipv6Addr>,
     /// Peers by key. Their allowed IPs are disjoint (S11).
     pub peers: BTreeMap<TunnelKey, TunnelPeer>,
+    /// Networks behind peers that have no route through the tunnel, as a network of
+    /// the host's own has addresses of theirs.
+    pub unrouted: BTreeSet<IpNet>,
     /// Devices by key, which become peers once their secrets are opened.
     pub devices: BTreeMap<TunnelKey, DevicePeer>,
 }
@@ -125,9 +128,10 @@ impl TunnelPlan {
         )
     }
 
-    /// The overlay's networks, and those behind peers that none of them covers:
-    /// the kernel needs a route for each. A default route isn't among them: without
-    /// a mark on WireGuard's own packets it would swallow those too.
+    /// The overlay's networks, and those behind peers that none of them covers,
+    /// but for [`TunnelPlan::unrouted`]: the kernel needs a route for each. A default
+    /// route isn't among them: without a mark on WireGuard's own packets it would
+    /// swallow those too.
     pub fn routes(&self) -> BTreeSet<IpNet> {
         let overlay: BTreeSet<IpNet> = self.addresses.iter().map(IpNet::trunc).collect();
         let behind: BTreeSet<IpNet> = self
@@ -135,7 +139,7 @@ impl TunnelPlan {
             .values()
             .flat_map(|peer| &peer.allowed_ips)
             .map(IpNet::trunc)
-            .filter(|net| net.prefix_len() > 0)
+            .filter(|net| net.prefix_len() > 0 && !self.unrouted.contains(net))
             .filter(|net| !overlay.iter().any(|own| own.contains(net)))
             .collect();
         overlay.union(&behind).copied().collect()
@@ -246,7 +250,7 @@ mod tests {
 
     #[test]
     fn the_overlay_and_networks_outside_it_need_a_route_and_no_default_does() {
-        let plan = plan(&[
+        let mut plan = plan(&[
             (1, &["10.7.0.2/32", "fd00:7::2/128", "192.168.5.7/24"]),
             (2, &["::/0"]),
         ]);
@@ -255,6 +259,14 @@ mod tests {
             ["10.7.0.0/16", "192.168.5.0/24", "fd00:7::/48"]
                 .map(|net| net.parse().unwrap())
                 .into()
+        );
+        plan.unrouted = ["192.168.5.0/24".parse().unwrap()].into();
+        assert_eq!(
+            plan.routes(),
+            ["10.7.0.0/16", "fd00:7::/48"]
+                .map(|net| net.parse().unwrap())
+                .into(),
+            "the host stands in a LAN with that range"
         );
     }
 }

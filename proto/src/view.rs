@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "the names say it")]
 
 mod devices;
+mod gateways;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -179,6 +180,7 @@ impl MeshView {
             resolver_v4: Some(id::resolver_v4(self.ledger.ipv4)),
             resolver_v6: Some(self.ledger.mesh.resolver_v6()),
             peers: self.tunnel_peers(),
+            unrouted: BTreeSet::new(),
             devices: self.device_peers(),
         }
     }
@@ -188,7 +190,7 @@ impl MeshView {
     /// no tunnel.
     pub fn filter_plan(&self, interface: &Interface, host: &HostNetworks) -> Option<FilterPlan> {
         let own = self.own_member()?;
-        Some(FilterPlan::new(
+        let mut plan = FilterPlan::new(
             interface.clone(),
             [IpNet::V4(self.ledger.ipv4.trunc()), IpNet::V6(self.ula())].into(),
             Self::addresses(own).into_iter().collect(),
@@ -199,7 +201,10 @@ impl MeshView {
             .into(),
             host,
             |address| self.ledger.holder_of_address(address).is_some(),
-        ))
+        );
+        plan.behind_gateways = self.routed(host);
+        plan.gateway = self.gateway_filter(host);
+        Some(plan)
     }
 
     /// What this node's zone is made from; the serial is this version's, until
@@ -394,6 +399,7 @@ impl MeshView {
             .collect();
         others.sort_by_key(|(order, ..)| *order);
         let mut peers = BTreeMap::new();
+        let nets = self.nets_by_gateway();
         for ((_, _, node), member, view, key, port) in others {
             let held = self.held.contains_key(node);
             if held || !taken.insert(key) || !view.ledger_caught_up {
@@ -404,6 +410,7 @@ impl MeshView {
                 allowed_ips: own
                     .chain(self.devices_behind(node))
                     .map(IpNet::from)
+                    .chain(nets.get(node).into_iter().flatten().copied())
                     .collect(),
                 endpoint: tunnel_endpoint(view, port, &self.ledger),
                 keepalive_s: Some(KEEPALIVE_S),

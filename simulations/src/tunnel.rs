@@ -140,7 +140,10 @@ pub fn left_open(plan: &TunnelPlan, filter: Option<&FilterPlan>) -> Option<Strin
         .into_iter()
         .chain(plan.resolver_v6.map(IpAddr::from));
     let peers = plan.peers.values().flat_map(|peer| &peer.allowed_ips);
-    let mut all = own.chain(resolver).chain(peers.map(IpNet::addr));
+    // A LAN behind a gateway is open to whoever is in it.
+    let overlay = |net: &&IpNet| plan.addresses.iter().any(|own| own.contains(*net));
+    let peers = peers.filter(overlay).map(IpNet::addr);
+    let mut all = own.chain(resolver).chain(peers);
     let open = all.find(|address| !closed(address))?;
     Some(format!(
         "{open} is in the tunnel, and open to other networks"

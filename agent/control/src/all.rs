@@ -18,6 +18,7 @@ use super::{
     records::RecordsRequest,
     renewals::RenewalsRequest,
     request::{Received, Reply, Request},
+    routes::RoutesRequest,
     services::ServicesRequest,
 };
 
@@ -104,6 +105,7 @@ subjects! {
     Certificates(CertificatesRequest),
     Renewals(RenewalsRequest),
     Records(RecordsRequest),
+    Routes(RoutesRequest),
     Ca(CaRequest),
     Acme(AcmeRequest),
     Dns(DnsRequest),

@@ -105,6 +105,20 @@ pub mod code {
     pub const FILTER_CHANGED: &str = "filter-changed";
     /// Another program's packet filter drops packets of the overlay.
     pub const FILTER_DROPS: &str = "filter-drops";
+    /// A gateway's host doesn't forward.
+    pub const FORWARDING_OFF: &str = "forwarding-off";
+    /// Another program's packet filter drops what a gateway forwards.
+    pub const FORWARD_POLICY: &str = "forward-policy";
+    /// Another program's rules would put other sources in place of the true ones.
+    pub const MASQUERADE: &str = "masquerade";
+    /// The kernel drops packets by their sources on a gateway's ways.
+    pub const REVERSE_PATH_FILTER: &str = "reverse-path-filter";
+    /// A gateway is to bring a network that no interface leads to.
+    pub const ROUTE_NO_INTERFACE: &str = "route-no-interface";
+    /// A LAN's router doesn't send what is for the overlay to its gateway.
+    pub const ROUTE_NO_RETURN: &str = "route-no-return";
+    /// A network behind a gateway has addresses of this host's own network.
+    pub const ROUTE_OVERLAP: &str = "route-overlap";
     /// An even number of CA nodes decides the ledger.
     pub const ROSTER_EVEN: &str = "roster-even";
     /// A member's requests are turned away.

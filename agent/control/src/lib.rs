@@ -27,6 +27,7 @@ pub mod node;
 pub mod records;
 pub mod renewals;
 mod request;
+pub mod routes;
 pub mod server;
 pub mod services;
 pub mod socket;

@@ -30,6 +30,7 @@ use super::{
     records::*,
     renewals::*,
     request::{Reply, Request},
+    routes::*,
     services::*,
     spec::Spec,
     testing::{FakeAgent, Served, sample_ca_root, sample_ca_status, sample_status, served},
@@ -179,6 +180,14 @@ async fn each_request(each: &mut impl EachRequest) {
         let (name, rtype) = ("*.tv &type=x+%/?#".into(), "TXT".into());
         each.visit(RecordRmRequest { name, rtype, value }).await;
     }
+
+    each.visit(RouteListRequest {}).await;
+    each.visit(RouteChangeRequest {
+        net: "2001:db8:1::/64".parse().unwrap(),
+        gateway: Some(label("beta")),
+        give: true,
+    })
+    .await;
 
     each.visit(CaStatusRequest {}).await;
     each.visit(CaRootRequest {}).await;
@@ -333,6 +342,8 @@ fn requests_are_where_older_commands_and_scripts_ask_them() {
 /v1/requests/deny POST changes
 /v1/roles POST changes
 /v1/roles/word POST changes
+/v1/routes GET looks
+/v1/routes POST changes
 /v1/seeds POST changes
 /v1/services GET looks
 /v1/services POST changes

@@ -19,12 +19,13 @@ const MARK: usize = 8;
 const REPLY_BYTES: usize = 64 * 1024;
 
 /// Sends one request in a packet of `bytes` bytes, its IP header included, and
-/// waits for the reply, without an end.
+/// waits for the reply, without an end. With a `source`, an address of this host,
+/// it is sent from there.
 ///
 /// # Errors
 /// The operating system's: `PermissionDenied` where this process may send none.
-pub(crate) async fn echo(address: IpAddr, bytes: usize) -> io::Result<()> {
-    let (socket, raw) = open(address)?;
+pub(crate) async fn echo(address: IpAddr, bytes: usize, source: Option<IpAddr>) -> io::Result<()> {
+    let (socket, raw) = open(address, source)?;
     let mut message = vec![0; data_len(address, bytes).max(MARK) + HEADER];
     if let Some(first) = message.first_mut() {
         *first = if address.is_ipv4() { 8 } else { 128 };
@@ -55,7 +56,7 @@ pub(crate) async fn echo(address: IpAddr, bytes: usize) -> io::Result<()> {
 
 /// A socket for such messages alone where the host lets everybody have one
 /// (`net.ipv4.ping_group_range`), else a raw one.
-fn open(address: IpAddr) -> io::Result<(UdpSocket, bool)> {
+fn open(address: IpAddr, source: Option<IpAddr>) -> io::Result<(UdpSocket, bool)> {
     let domain = Domain::for_address(SocketAddr::new(address, 0));
     let protocol = if address.is_ipv4() {
         Protocol::ICMPV4
@@ -67,6 +68,9 @@ fn open(address: IpAddr) -> io::Result<(UdpSocket, bool)> {
         Err(_) => (Socket::new(domain, Type::RAW, Some(protocol))?, true),
     };
     socket.set_nonblocking(true)?;
+    if let Some(source) = source {
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
     let socket = std::net::UdpSocket::from(OwnedFd::from(socket));
     Ok((UdpSocket::from_std(socket)?, raw))
 }
@@ -146,7 +150,7 @@ mod tests {
             IpAddr::from(Ipv4Addr::LOCALHOST),
             Ipv6Addr::LOCALHOST.into(),
         ] {
-            match echo(address, 1280).await {
+            match echo(address, 1280, Some(address)).await {
                 Ok(()) => {}
                 Err(error) => innermesh_skip::leave_out(format!("no ICMP to {address}: {error}")),
             }

@@ -97,6 +97,13 @@ pub trait Network: Send + Sync {
     async fn echo(&self, _address: IpAddr, _bytes: usize) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
+    /// As [`Network::echo`], from an address of this host.
+    ///
+    /// # Errors
+    /// Why none can be sent.
+    async fn echo_from(&self, _source: IpAddr, _address: IpAddr) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Fetches `path` by HTTP/1.1 and returns the status code.
     ///
     /// # Errors

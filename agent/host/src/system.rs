@@ -178,7 +178,13 @@ impl Network for SystemNetwork {
     }
 
     async fn echo(&self, address: IpAddr, bytes: usize) -> io::Result<()> {
-        echo::echo(address, bytes).await
+        echo::echo(address, bytes, None).await
+    }
+
+    async fn echo_from(&self, source: IpAddr, address: IpAddr) -> io::Result<()> {
+        // As large as most programs make them.
+        const BYTES: usize = 84;
+        echo::echo(address, BYTES, Some(source)).await
     }
 
     async fn probe_http(&self, address: SocketAddr, host: &str, path: &str) -> io::Result<u16> {

@@ -42,6 +42,7 @@ mod requests;
 mod role;
 mod root_key;
 mod root_word;
+mod route;
 mod run;
 mod seed;
 mod service;
@@ -135,6 +136,9 @@ enum Command {
     /// Manage phones and other devices without an agent.
     #[command(subcommand)]
     Device(device::Command),
+    /// Manage networks that gateways bring.
+    #[command(subcommand)]
+    Route(route::Command),
     /// Manage certificates for services.
     #[command(subcommand)]
     Cert(cert::Command),
@@ -282,6 +286,7 @@ async fn execute(command: Command, context: &mut Context) -> Result<(), Failure>
         Command::Service(command) => service::run(command, &context.client()).await,
         Command::Record(command) => record::run(command, &context.client()).await,
         Command::Device(command) => device::run(command, context).await,
+        Command::Route(command) => route::run(command, &context.client()).await,
         Command::Cert(command) => cert::run(command, &context.paths, &context.client()).await,
         Command::Ca(command) => ca::run(command, context).await,
         Command::Dns(command) => dns::run(&command, context).await,

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use super::{context::Context, failure::Failure, output::note};
 use crate::{
     host::disk::SystemDisk,
-    overlay::{Overlay, SystemOverlay, stored},
+    overlay::{Overlay, SystemOverlay, forwarding, stored},
 };
 
 /// Close the overlay to other networks, or take that back.
@@ -22,7 +22,12 @@ pub async fn run(command: &Command, context: &Context) -> Result<(), Failure> {
     let overlay = SystemOverlay::default();
     match command {
         Command::Load => load(&overlay, context).await,
-        Command::Remove => overlay.remove().await.map_err(Failure::failed),
+        Command::Remove => {
+            let disk = SystemDisk::new(context.paths.state.clone());
+            let forwards = forwarding::close(&overlay, &disk).await;
+            overlay.remove().await.map_err(Failure::failed)?;
+            forwards.map_err(Failure::failed)
+        }
     }
 }
 

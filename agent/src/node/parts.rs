@@ -11,11 +11,12 @@ use crate::{
     ledger::follow::Nudge,
     node::{
         commands::{
-            AgentControl, Approvals, DeviceDesk, Evictions, ExternalAccounts, LeaveDesk,
+            AgentControl, Approvals, DeviceDesk, Evictions, ExternalAccounts, LeaveDesk, RouteDesk,
             ServiceDesk, StatusDesk, TunnelProber, Warnings,
         },
         follow::{
             acme::AcmeKeeper,
+            beside::BesideKeeper,
             crl::CrlKeeper,
             devices::DeviceWatch,
             dialer::Dialer,
@@ -172,7 +173,7 @@ impl Parts {
         keeper.listen_early();
         // The resolver's addresses exist once the interface has them.
         let view = self.node.view.borrow().clone();
-        let plan = planned(&view, &self.secrets);
+        let plan = self.overlay.beside(&view, planned(&view, &self.secrets));
         self.tunnel.apply(&plan).await?;
         self.overlay.enforce(true).await;
         self.addresses.look().await;
@@ -246,6 +247,7 @@ impl Parts {
         tasks.spawn(tunnel.run());
         let devices = DeviceWatch::new(node, self.tunnel.clone(), self.announcer.clone());
         tasks.spawn(devices.run());
+        tasks.spawn(BesideKeeper::new(node, self.zone.enforced.clone()).run());
         tasks.spawn(self.resolver.clone().run());
         tasks.spawn(self.tunnel_keys.clone().run());
         tasks.spawn(self.reach.clone().run());
@@ -296,6 +298,10 @@ impl Parts {
                 node: node.clone(),
                 secrets: self.secrets.clone(),
                 seen: self.announcer.devices.clone(),
+            },
+            routes: RouteDesk {
+                node: node.clone(),
+                enforced: self.zone.enforced.clone(),
             },
             prober: TunnelProber {
                 host: node.host.clone(),

@@ -6,14 +6,13 @@
 
 #![allow(missing_docs, reason = "the names say it")]
 
-use std::{collections::BTreeSet, fmt, fmt::Write, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
-use ipnet::IpNet;
-
-use super::{FilterPlan, Interface, LanAddress};
-
-/// The name of both tables.
-pub const TABLE: &str = "innermesh";
+pub use super::nft_table::TABLE;
+use super::{
+    FilterPlan, Interface, LanAddress, nft_gateway,
+    nft_table::{Table, element, is_v4},
+};
 
 /// Takes both tables away, also where they aren't there.
 pub const REMOVE: &str = "\
@@ -38,18 +37,21 @@ pub enum Dropped {
     Forwarded,
     /// An overlay packet that would have left this host in plaintext.
     Leak,
+    /// Forwarded for the overlay, with another source than it came with (S23).
+    Rewritten,
     /// A question by ARP for an overlay address.
     Arp,
 }
 
 impl Dropped {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::LanToOverlay,
         Self::LanSpoofed,
         Self::TunnelSource,
         Self::TunnelThrough,
         Self::Forwarded,
         Self::Leak,
+        Self::Rewritten,
         Self::Arp,
     ];
 
@@ -62,6 +64,7 @@ impl Dropped {
             Self::TunnelThrough => "tunnel_through",
             Self::Forwarded => "forwarded",
             Self::Leak => "leak",
+            Self::Rewritten => "rewritten",
             Self::Arp => "arp_asked",
         }
     }
@@ -76,6 +79,7 @@ impl fmt::Display for Dropped {
             Self::TunnelThrough => "through the tunnel, for another host",
             Self::Forwarded => "forwarded into the tunnel or out of it",
             Self::Leak => "would have left this host unencrypted",
+            Self::Rewritten => "had another source put in place of its own",
             Self::Arp => "asked a LAN for an overlay address",
         })
     }
@@ -86,7 +90,8 @@ impl fmt::Display for Dropped {
 pub enum Passage {
     /// From other nodes to this one.
     In,
-    /// Between the tunnel and what this host forwards for: its containers.
+    /// Between the tunnel and what this host forwards for: its containers,
+    /// devices, and networks beside it.
     Through,
     /// From this node to others.
     Out,
@@ -204,6 +209,15 @@ fn sets(inet: &mut Table<'_>, plan: &FilterPlan) {
             "",
             lan(&plan.lan_neighbours, v4).into_iter(),
         );
+        let behind = plan.behind_gateways.iter();
+        let behind = behind.filter(|net| is_v4(net.addr()) == v4);
+        inet.set(
+            &format!("routes{suffix}"),
+            kind,
+            interval,
+            behind.map(|net| element(*net)),
+        );
+        nft_gateway::sets(inet, plan, suffix, v4);
     }
 }
 
@@ -220,10 +234,13 @@ fn chains(inet: &mut Table<'_>, plan: &FilterPlan) {
     if !masquerades {
         inet.line(format_args!("delete chain inet {TABLE} containers"));
     }
-    for chain in ["tunnel", "welcome", "inside", "judge", "passed"] {
+    for chain in [
+        "tunnel", "welcome", "inside", "judge", "granted", "access", "passed",
+    ] {
         inet.line(format_args!("add chain inet {TABLE} {chain}"));
     }
     let tunnel = &plan.interface;
+    let is_gateway = plan.gateway.is_some();
 
     inet.rule("early", "iifname \"lo\" accept");
     inet.rule("early", &format!("iifname \"{tunnel}\" goto tunnel"));
@@ -235,10 +252,20 @@ fn chains(inet: &mut Table<'_>, plan: &FilterPlan) {
     inet.both("early", "IP daddr != @netN", "accept");
     inet.both("early", "iifname . IP daddr @lanN", "accept");
     inet.both("early", "iifname . IP saddr @inN", "accept");
+    if is_gateway {
+        inet.both("early", "iifname . IP saddr @besideN", "accept");
+    }
     inet.rule("early", &drop(Dropped::LanToOverlay));
 
-    inet.both("tunnel", "IP saddr != @netN", drop(Dropped::TunnelSource));
+    inet.both(
+        "tunnel",
+        "IP saddr != @netN IP saddr != @routesN",
+        drop(Dropped::TunnelSource),
+    );
     inet.both("tunnel", "IP daddr @ownN", "accept");
+    if is_gateway {
+        nft_gateway::from_tunnel(inet, &drop(Dropped::TunnelThrough));
+    }
     inet.rule("tunnel", &drop(Dropped::TunnelThrough));
 
     // Again, as rules in between may have given packets another destination.
@@ -247,6 +274,9 @@ fn chains(inet: &mut Table<'_>, plan: &FilterPlan) {
     inet.both("entry", "IP daddr @netN", "jump inside");
     inet.both("inside", "iifname . IP saddr @inN", "accept");
     inet.both("inside", "iifname . IP daddr @lanN", "accept");
+    if is_gateway {
+        nft_gateway::from_lan(inet);
+    }
     inet.rule("inside", &drop(Dropped::LanToOverlay));
 
     inet.rule("across", &format!("iifname \"{tunnel}\" goto judge"));
@@ -255,12 +285,16 @@ fn chains(inet: &mut Table<'_>, plan: &FilterPlan) {
     inet.both("across", "IP daddr @netN", "goto judge");
     judge(inet, plan);
 
+    nft_gateway::sources(inet, plan, &drop(Dropped::Rewritten));
     inet.rule(
         "leaving",
         &format!("oifname {{ \"lo\", \"{tunnel}\" }} accept"),
     );
     inet.both("leaving", "IP saddr != @netN IP daddr != @netN", "accept");
     inet.both("leaving", "oifname . IP daddr @inN", "accept");
+    if is_gateway {
+        inet.both("leaving", "oifname . IP daddr @besideN", "accept");
+    }
     inet.both(
         "leaving",
         "oifname . IP saddr @lanN IP daddr != @netN",
@@ -329,6 +363,9 @@ fn judge(inet: &mut Table<'_>, plan: &FilterPlan) {
         "iifname . IP saddr @nearN oifname . IP daddr @inN",
         "goto passed",
     );
+    if plan.gateway.is_some() {
+        nft_gateway::across(inet, tunnel);
+    }
     inet.rule("judge", &drop(Dropped::Forwarded));
 }
 
@@ -370,77 +407,4 @@ fn others(inet: &mut Table<'_>, tunnel: &Interface) {
 /// The verdict that counts.
 fn drop(why: Dropped) -> String {
     format!("counter name {} drop", why.counter())
-}
-
-/// A set's element: a single address without its length.
-fn element(net: IpNet) -> String {
-    if net.prefix_len() == net.max_prefix_len() {
-        net.addr().to_string()
-    } else {
-        net.trunc().to_string()
-    }
-}
-
-fn is_v4(ip: IpAddr) -> bool {
-    ip.is_ipv4()
-}
-
-/// One of our tables, line by line.
-struct Table<'t> {
-    text: &'t mut String,
-    family: &'static str,
-}
-
-impl<'t> Table<'t> {
-    fn begin(text: &'t mut String, family: &'static str) -> Self {
-        let mut table = Self { text, family };
-        table.line(format_args!("add table {family} {TABLE}"));
-        // The rules of all its chains, those of another build too.
-        table.line(format_args!("flush table {family} {TABLE}"));
-        table
-    }
-
-    fn line(&mut self, line: fmt::Arguments<'_>) {
-        // A string takes everything.
-        let _ = writeln!(self.text, "{line}");
-    }
-
-    fn set(&mut self, name: &str, kind: &str, flags: &str, elements: impl Iterator<Item = String>) {
-        let family = self.family;
-        self.line(format_args!(
-            "add set {family} {TABLE} {name} {{ type {kind}; {flags} }}"
-        ));
-        self.line(format_args!("flush set {family} {TABLE} {name}"));
-        let elements: Vec<String> = elements.collect();
-        if !elements.is_empty() {
-            let elements = elements.join(", ");
-            self.line(format_args!(
-                "add element {family} {TABLE} {name} {{ {elements} }}"
-            ));
-        }
-    }
-
-    fn chain(&mut self, name: &str, hook: &str) {
-        let family = self.family;
-        self.line(format_args!(
-            "add chain {family} {TABLE} {name} {{ type {hook}; policy accept; }}"
-        ));
-    }
-
-    fn rule(&mut self, chain: &str, rule: &str) {
-        let family = self.family;
-        self.line(format_args!("add rule {family} {TABLE} {chain} {rule}"));
-    }
-
-    /// A rule for each address family: `IP` stands for its word, `N` behind a
-    /// set's name for its number.
-    fn both(&mut self, chain: &str, rule: &str, verdict: impl fmt::Display) {
-        for (word, number) in [("ip", "4"), ("ip6", "6")] {
-            let mut rule = rule.replace("IP ", &format!("{word} "));
-            for set in ["net", "own", "in", "lan", "near"] {
-                rule = rule.replace(&format!("@{set}N"), &format!("@{set}{number}"));
-            }
-            self.rule(chain, &format!("{rule} {verdict}"));
-        }
-    }
 }

@@ -34,6 +34,32 @@ fn plan(host: &HostNetworks) -> FilterPlan {
     )
 }
 
+/// A gateway of two devices, with a LAN beside it.
+fn gateway() -> FilterPlan {
+    let mut plan = plan(&docker());
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    plan.gateway = Some(GatewayFilter {
+        devices: ["10.77.7.7", "fd77:77:77::7"].map(ip).into(),
+        lans: [Lan {
+            interface: interface("eth0"),
+            net: "192.168.5.0/24".parse().unwrap(),
+        }]
+        .into(),
+    });
+    plan.behind_gateways = ["172.30.0.0/16".parse().unwrap()].into();
+    plan
+}
+
+/// The rules of one chain of the inet table.
+fn chain<'t>(text: &'t str, name: &str) -> Vec<&'t str> {
+    let begin = format!("add rule inet innermesh {name} ");
+    let lines = text.lines();
+    lines
+        .filter_map(|line| line.strip_prefix(begin.as_str()))
+        .map(str::trim_end)
+        .collect()
+}
+
 fn docker() -> HostNetworks {
     HostNetworks {
         containers: [
@@ -69,7 +95,7 @@ fn names_that_mean_something_in_a_ruleset_are_refused() {
 
 #[test]
 fn a_plan_is_rendered_the_same_each_time_and_with_every_counter() {
-    let plan = plan(&docker());
+    let plan = gateway();
     let text = render(&plan, false);
     assert_eq!(text, render(&plan.clone(), false));
     for dropped in nft::Dropped::ALL {
@@ -82,7 +108,7 @@ fn a_plan_is_rendered_the_same_each_time_and_with_every_counter() {
         "{text}"
     );
     // Placeholders are all filled in.
-    for left in ["IP ", "@netN", "@ownN", "@inN", "@lanN", "@nearN"] {
+    for left in ["IP ", "N ", "N\n"] {
         assert!(!text.contains(left), "{left} in {text}");
     }
 }
@@ -100,21 +126,115 @@ fn containers_reach_other_nodes_only_where_the_plan_lets_them() {
 #[test]
 fn only_the_overlays_own_addresses_come_by_the_tunnel() {
     let text = render(&plan(&docker()), false);
-    let tunnel: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("add rule inet innermesh tunnel "))
-        .collect();
     assert_eq!(
-        tunnel,
+        chain(&text, "tunnel"),
         [
-            "ip saddr != @net4 counter name tunnel_source drop",
-            "ip6 saddr != @net6 counter name tunnel_source drop",
+            "ip saddr != @net4 ip saddr != @routes4 counter name tunnel_source drop",
+            "ip6 saddr != @net6 ip6 saddr != @routes6 counter name tunnel_source drop",
             "ip daddr @own4 accept",
             "ip6 daddr @own6 accept",
             "counter name tunnel_through drop",
         ]
     );
     assert!(text.contains("add element inet innermesh own4 { 10.77.1.1 }"));
+}
+
+#[test]
+fn s25_a_gateway_forwards_for_its_devices_and_its_lan_and_a_plain_node_for_none() {
+    let text = render(&gateway(), false);
+    for element in [
+        "device4 { 10.77.7.7 }",
+        "device6 { fd77:77:77::7 }",
+        "beside4 { \"eth0\" . 192.168.5.0/24 }",
+        "behind4 { 192.168.5.0/24 }",
+        "routes4 { 172.30.0.0/16 }",
+        "resolver4 { 10.77.0.53 }",
+    ] {
+        let line = format!("add element inet innermesh {element}");
+        assert!(text.contains(&line), "{line} in {text}");
+    }
+    let judge = chain(&text, "judge");
+    for rule in [
+        "iifname \"im0\" oifname \"im0\" ct original ip saddr @device4 goto granted",
+        "iifname \"im0\" oifname \"im0\" ct original ip6 daddr @device6 goto granted",
+        "iifname \"im0\" oifname . ip daddr @beside4 goto granted",
+        "oifname \"im0\" iifname . ip6 saddr @beside6 goto granted",
+    ] {
+        assert!(judge.contains(&rule), "{rule} in {judge:?}");
+    }
+    // What is let pass is judged by the policy first, but for errors.
+    let granted = chain(&text, "granted");
+    assert_eq!(&granted[2..], ["jump access", "goto passed"]);
+    assert!(
+        granted[..2]
+            .iter()
+            .all(|rule| rule.contains("destination-unreachable"))
+    );
+    // A resolver is asked by devices; no other node's name server is this one.
+    let tunnel = chain(&text, "tunnel");
+    let of = |rule: &str| tunnel.iter().position(|line| *line == rule).unwrap();
+    assert!(
+        of("ip saddr @device4 ip daddr @resolver4 accept")
+            < of("ip daddr @resolver4 counter name tunnel_through drop")
+    );
+
+    let plain = render(&plan(&docker()), false);
+    for set in ["device", "beside", "behind", "resolver"] {
+        let named = plain.lines().filter(|line| line.starts_with("add rule"));
+        let mut named = named.filter(|line| line.contains(&format!("@{set}")));
+        assert_eq!(named.next(), None);
+    }
+}
+
+#[test]
+fn s23_a_gateway_keeps_the_sources_of_others_from_being_rewritten() {
+    let text = render(&gateway(), false);
+    let sources = chain(&text, "sources");
+    for rule in [
+        "ip saddr @net4 snat ip to ip saddr",
+        "ip6 daddr @net6 snat ip6 to ip6 saddr",
+        "ip daddr @routes4 snat ip to ip saddr",
+    ] {
+        assert!(sources.contains(&rule), "{rule} in {sources:?}");
+    }
+    let leaving = chain(&text, "leaving");
+    assert!(leaving[0].contains("ct status snat counter name rewritten drop"));
+    let plain = render(&plan(&docker()), false);
+    assert!(plain.contains("delete chain inet innermesh sources"));
+    assert_eq!(chain(&plain, "sources"), [""; 0]);
+}
+
+#[test]
+fn a_network_is_led_to_by_what_lies_in_it_and_by_the_narrowest_that_has_all_of_it() {
+    let links = [
+        ("wan0", "0.0.0.0/0"),
+        ("eth0", "192.168.0.0/16"),
+        ("eth1", "192.168.5.0/24"),
+        ("eth2", "10.20.1.0/24"),
+        ("eth3", "10.20.2.0/24"),
+    ];
+    let host = HostNetworks {
+        links: links
+            .map(|(name, net)| Lan {
+                interface: interface(name),
+                net: net.parse().unwrap(),
+            })
+            .into(),
+        ..HostNetworks::default()
+    };
+    let by = |net: &str| -> Vec<String> {
+        let net = net.parse().unwrap();
+        let all = host.leading_to(&net).into_iter();
+        all.map(|lan| lan.interface.to_string()).collect()
+    };
+    assert_eq!(by("192.168.5.0/24"), ["eth1"]);
+    assert_eq!(by("192.168.7.0/24"), ["eth0"]);
+    assert_eq!(by("10.20.0.0/16"), ["eth2", "eth3"]);
+    assert_eq!(by("10.30.0.0/16"), ["wan0"]);
+    assert_eq!(by("fd00:1::/64"), [""; 0]);
+    let meets = |net: &str| host.meets(&net.parse().unwrap()).is_some();
+    assert!(meets("10.20.0.0/16") && meets("192.168.5.128/25"));
+    assert!(!meets("10.30.0.0/16"), "a default route is no network");
 }
 
 #[test]
@@ -194,6 +314,15 @@ fn a_stored_plan_that_would_cut_the_host_off_is_out_of_bounds() {
     for wide in ["0.0.0.0/0", "::/0", "10.77.0.1/16"] {
         let mut plan = good.clone();
         plan.networks = [wide.parse().unwrap()].into();
+        assert!(!plan.is_bounded(), "{wide}");
+        let mut plan = gateway();
+        assert!(plan.is_bounded());
+        plan.behind_gateways = [wide.parse().unwrap()].into();
+        assert!(!plan.is_bounded(), "{wide}");
+        let mut plan = gateway();
+        let interface = interface("eth0");
+        let net = wide.parse().unwrap();
+        plan.gateway.as_mut().unwrap().lans = [Lan { interface, net }].into();
         assert!(!plan.is_bounded(), "{wide}");
     }
 }

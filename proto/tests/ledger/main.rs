@@ -19,6 +19,7 @@ mod random;
 mod records;
 mod roles;
 mod roster;
+mod routed;
 mod shares;
 mod snapshot;
 mod versions;

@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, io, net::IpAddr};
 use async_trait::async_trait;
 use innermesh_proto::filter::{FilterPlan, HostNetworks, Interface, nft::Dropped};
 
-use super::others::Lost;
+use super::{
+    others::{Lost, Rewriter},
+    setting::Setting,
+};
 
 /// The effect: makes the host equal to a plan, whole and idempotently.
 #[async_trait]
@@ -49,6 +52,36 @@ pub trait Overlay: Send + Sync {
     /// # Errors
     /// Where it can't be read.
     async fn lost(&self, tunnel: &Interface) -> Result<Vec<Lost>, OverlayError>;
+
+    /// Rules of others that would put another source in place of an overlay
+    /// address, or of one of `lans`, were it not for ours.
+    ///
+    /// # Errors
+    /// Where they can't be read.
+    async fn rewriters(&self, plan: &FilterPlan) -> Result<Vec<Rewriter>, OverlayError>;
+
+    /// What would drop packets that a gateway forwards, whether or not some came.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    async fn forward_droppers(&self, tunnel: &Interface) -> Result<Vec<Lost>, OverlayError>;
+
+    /// How many packets the kernel has dropped since boot for the way that their
+    /// sources would be reached by (`rp_filter`).
+    async fn dropped_by_source(&self) -> Option<u64>;
+
+    /// A setting of the kernel; `None` where there is no such.
+    async fn setting(&self, setting: &Setting) -> Option<String>;
+
+    /// Makes a setting another.
+    ///
+    /// # Errors
+    /// The operating system's, such as in a container that may not.
+    async fn set(&self, setting: &Setting, value: &str) -> io::Result<()>;
+
+    /// [`Setting::accept_ra`] of the interfaces that take routers' announcements as
+    /// long as they don't forward, also of those to come.
+    async fn accepting_ra(&self) -> Vec<Setting>;
 
     /// Waits until what was applied, or what it depends on, may have changed.
     async fn changed(&self);

@@ -5,11 +5,14 @@
 //! Must not know the mesh, and changes nothing that others have set.
 
 mod effect;
+pub mod forwarding;
 mod networks;
 mod nft;
 pub mod others;
 mod recorded;
 mod routing;
+mod setting;
+mod settings;
 pub mod stored;
 mod system;
 mod watch;
@@ -18,5 +21,6 @@ pub use self::{
     effect::{Filtered, Overlay, OverlayError},
     nft::parse_counters,
     recorded::RecordedOverlay,
+    setting::{Setting, SettingError},
     system::SystemOverlay,
 };

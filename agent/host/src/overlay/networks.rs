@@ -7,12 +7,16 @@ use std::{
     net::IpAddr,
 };
 
-use innermesh_proto::filter::{Containers, HostNetworks, Interface, LanAddress};
-use ipnet::IpNet;
+use innermesh_proto::{
+    filter::{Containers, HostNetworks, Interface, Lan, LanAddress},
+    limits,
+};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rtnetlink::packet_route::{
+    AddressFamily,
     address::AddressMessage,
     link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage},
-    route::{RouteAddress, RouteAttribute, RouteMessage},
+    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType},
 };
 
 use crate::tunnel::interface::{Netlink, address, destination, output_interface};
@@ -77,11 +81,42 @@ fn conclude(
             address: *resolver,
         })
     });
+    let routed = routes.iter().filter_map(|route| {
+        let is_used = route.header.kind == RouteType::Unicast
+            && route.header.table == RouteHeader::RT_TABLE_MAIN;
+        let interface = on(output_interface(route)?).filter(|_| is_used)?;
+        let net = destination(route).or_else(|| everything(route))?;
+        Some(lan(interface, net))
+    });
+    // The widest: a host may know all networks of the internet.
+    let mut routed: Vec<Lan> = routed.collect();
+    routed.sort_by_key(|link| (link.net.prefix_len(), link.net));
+    routed.truncate(limits::HOST_ROUTES);
+    let connected = nets
+        .iter()
+        .map(|(interface, _, net)| lan(interface, net.trunc()));
     HostNetworks {
+        links: connected.chain(routed).collect(),
         containers: containers.collect(),
         own: own.collect(),
         own_networks: nets.iter().map(|(_, _, net)| net.trunc()).collect(),
         neighbours: gateways.chain(servers).collect(),
+    }
+}
+
+fn lan(interface: &Interface, net: IpNet) -> Lan {
+    Lan {
+        interface: interface.clone(),
+        net,
+    }
+}
+
+/// Where a default route leads.
+fn everything(route: &RouteMessage) -> Option<IpNet> {
+    match route.header.address_family {
+        AddressFamily::Inet => Some(IpNet::V4(Ipv4Net::default())),
+        AddressFamily::Inet6 => Some(IpNet::V6(Ipv6Net::default())),
+        _ => None,
     }
 }
 

@@ -50,6 +50,25 @@ pub(super) fn has_legacy_filter() -> bool {
     })
 }
 
+/// The NAT tables of the older iptables, as `iptables-legacy-save` prints them, with
+/// those of IPv6 behind a line `IPV6`. Empty where they aren't in use: asking would
+/// make them.
+pub(super) async fn legacy_nat() -> String {
+    let mut all = String::new();
+    for (family, program, begin) in [
+        ("ip", "iptables-legacy-save", ""),
+        ("ip6", "ip6tables-legacy-save", "IPV6\n"),
+    ] {
+        let names = std::fs::read_to_string(format!("/proc/net/{family}_tables_names"));
+        if names.is_ok_and(|names| names.lines().any(|name| name == "nat")) {
+            all.push_str(begin);
+            let saved = run_program(program, &["-t", "nat"], "").await;
+            all.push_str(&saved.unwrap_or_default());
+        }
+    }
+    all
+}
+
 /// Reads what `nft -j list counters` prints.
 pub fn parse_counters(text: &str) -> Option<BTreeMap<String, u64>> {
     #[derive(Deserialize)]
@@ -76,7 +95,11 @@ pub fn parse_counters(text: &str) -> Option<BTreeMap<String, u64>> {
 }
 
 async fn run(arguments: &[&str], input: &str) -> Result<String, OverlayError> {
-    let mut command = Command::new("nft");
+    run_program("nft", arguments, input).await
+}
+
+async fn run_program(name: &str, arguments: &[&str], input: &str) -> Result<String, OverlayError> {
+    let mut command = Command::new(name);
     command
         .args(arguments)
         .env_clear()
@@ -89,10 +112,10 @@ async fn run(arguments: &[&str], input: &str) -> Result<String, OverlayError> {
     let ended = done.map_err(|error| match error {
         RunError::Start(error) if error.kind() == io::ErrorKind::NotFound => OverlayError::NoNft,
         RunError::Start(error) | RunError::Lost(error) => {
-            OverlayError::Nft(format!("nft can't be run: {error}"))
+            OverlayError::Nft(format!("{name} can't be run: {error}"))
         }
         RunError::TimedOut => {
-            OverlayError::Nft(format!("nft didn't end within {} s", limit.as_secs()))
+            OverlayError::Nft(format!("{name} didn't end within {} s", limit.as_secs()))
         }
     })?;
     if ended.status.success() {

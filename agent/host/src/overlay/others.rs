@@ -2,6 +2,9 @@
 //! (`proto::filter::nft::Passage`), whose they are and what opens them is
 //! concluded from the ruleset. None of them is ever changed.
 
+mod listed;
+mod rewriters;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -14,8 +17,10 @@ use innermesh_proto::{
     },
     limits,
 };
-use serde::Deserialize;
 use serde_json::Value;
+
+use self::listed::{Listed, all_texts};
+pub use self::rewriters::{Rewriter, Rewritten, rewriters};
 
 /// Packets of one way and address family that somebody else's filter dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +117,23 @@ pub fn conclude(
     lost.collect()
 }
 
+/// Filters that drop what a gateway forwards unless they are told otherwise; none
+/// where they name the tunnel.
+pub fn forward_droppers(ruleset: &str, tunnel: &Interface) -> Vec<Lost> {
+    let Some(ruleset) = Ruleset::parse(ruleset) else {
+        return Vec::new();
+    };
+    let ways = [true, false].map(|v4| Lost {
+        passage: Passage::Through,
+        v4,
+        packets: 0,
+        by: ruleset.policies(v4, tunnel),
+    });
+    ways.into_iter()
+        .filter(|lost| !lost.by.is_empty())
+        .collect()
+}
+
 /// All chains of others.
 #[derive(Debug, Default)]
 struct Ruleset(BTreeMap<ChainId, Chain>);
@@ -127,6 +149,8 @@ struct ChainId {
 struct Chain {
     hook: Option<String>,
     drops: bool,
+    /// Whether it drops what none of its rules decides.
+    closed: bool,
     /// Interfaces that packets come in by or go out by, as rules name them.
     inward: BTreeSet<String>,
     outward: BTreeSet<String>,
@@ -134,40 +158,9 @@ struct Chain {
     leads_to: BTreeSet<String>,
 }
 
-#[derive(Deserialize)]
-struct Listed {
-    nftables: Vec<Item>,
-}
-
-#[derive(Deserialize)]
-struct Item {
-    chain: Option<ListedChain>,
-    rule: Option<ListedRule>,
-}
-
-#[derive(Deserialize)]
-struct ListedChain {
-    family: String,
-    table: String,
-    name: String,
-    hook: Option<String>,
-    policy: Option<String>,
-    #[serde(rename = "type")]
-    kind: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct ListedRule {
-    family: String,
-    table: String,
-    chain: String,
-    #[serde(default)]
-    expr: Vec<Value>,
-}
-
 impl Ruleset {
     fn parse(text: &str) -> Option<Self> {
-        let listed: Listed = serde_json::from_str(text).ok()?;
+        let listed = Listed::parse(text)?;
         let mut chains: BTreeMap<ChainId, Chain> = BTreeMap::new();
         for item in listed.nftables {
             if let Some(told) = item.chain.filter(|told| told.table != TABLE) {
@@ -178,7 +171,8 @@ impl Ruleset {
                 };
                 let chain = chains.entry(id).or_default();
                 chain.hook = told.hook.filter(|_| told.kind.as_deref() == Some("filter"));
-                chain.drops |= told.policy.as_deref() == Some("drop");
+                chain.closed |= told.policy.as_deref() == Some("drop");
+                chain.drops |= chain.closed;
             }
             if let Some(rule) = item.rule.filter(|rule| rule.table != TABLE) {
                 let id = ChainId {
@@ -245,6 +239,34 @@ impl Ruleset {
         found.into_iter().take(limits::OTHER_FILTERS).collect()
     }
 
+    /// Chains that drop what is forwarded by their policy, without a word of the
+    /// tunnel.
+    fn policies(&self, v4: bool, tunnel: &Interface) -> Vec<Other> {
+        let family = if v4 { "ip" } else { "ip6" };
+        let closed = self.0.iter().filter(|(id, chain)| {
+            let concerns = id.family == "inet" || id.family == family;
+            concerns && chain.closed && chain.hook.as_deref() == Some("forward")
+        });
+        let silent = closed.filter(|(id, _)| {
+            let all = self.reached(id);
+            let names = |of: fn(&Chain) -> &BTreeSet<String>| {
+                let mut all = all.values().flat_map(|chain| of(chain));
+                all.any(|name| is_named(name, tunnel))
+            };
+            !names(|chain| &chain.inward) && !names(|chain| &chain.outward)
+        });
+        let told = silent.map(|(id, _)| {
+            let is_ufw = self.reached(id).keys().any(|name| name.starts_with("ufw"));
+            let docker = ChainId {
+                name: "DOCKER-USER".to_owned(),
+                ..id.clone()
+            };
+            let docker = self.0.contains_key(&docker);
+            other(id, Passage::Through, is_ufw, docker, tunnel)
+        });
+        told.take(limits::OTHER_FILTERS).collect()
+    }
+
     /// A base chain and all that it leads to, by name.
     fn reached(&self, base: &ChainId) -> BTreeMap<&str, &Chain> {
         let mut reached = BTreeMap::new();
@@ -304,20 +326,6 @@ impl Chain {
         self.leads_to.extend(texts.iter().map(|t| (*t).to_owned()));
         self.inward.extend(texts.iter().map(|t| (*t).to_owned()));
         self.outward.extend(texts.iter().map(|t| (*t).to_owned()));
-    }
-}
-
-/// All strings within a value.
-fn all_texts<'v>(value: &'v Value, depth: usize, texts: &mut Vec<&'v str>) {
-    // serde_json reads no deeper than 128 either.
-    if depth > 128 {
-        return;
-    }
-    match value {
-        Value::String(text) => texts.push(text),
-        Value::Array(all) => all.iter().for_each(|v| all_texts(v, depth + 1, texts)),
-        Value::Object(all) => all.values().for_each(|v| all_texts(v, depth + 1, texts)),
-        _ => {}
     }
 }
 

@@ -1,7 +1,8 @@
 //! An overlay without a host: what was applied is kept in memory.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    io,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -9,7 +10,11 @@ use std::{
 use async_trait::async_trait;
 use innermesh_proto::filter::{FilterPlan, HostNetworks, Interface, nft::Dropped};
 
-use super::{Filtered, Overlay, OverlayError, others::Lost};
+use super::{
+    Filtered, Overlay, OverlayError,
+    others::{Lost, Rewriter},
+    setting::Setting,
+};
 
 /// Remembers the plans that it was last given. Clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +26,8 @@ struct State {
     filter: Option<FilterPlan>,
     route: Option<FilterPlan>,
     missing: bool,
+    settings: BTreeMap<Setting, String>,
+    refused: BTreeSet<Setting>,
 }
 
 impl RecordedOverlay {
@@ -46,6 +53,22 @@ impl RecordedOverlay {
     /// Has the host be one without nftables from now on, or no more.
     pub fn set_missing(&self, missing: bool) {
         self.lock().missing = missing;
+    }
+
+    /// Has a setting of the host be this.
+    pub fn has_setting(&self, setting: &Setting, value: &str) {
+        let settings = &mut self.lock().settings;
+        settings.insert(setting.clone(), value.to_owned());
+    }
+
+    /// All settings, as they are now.
+    pub fn all_settings(&self) -> BTreeMap<Setting, String> {
+        self.lock().settings.clone()
+    }
+
+    /// Has the host refuse that a setting is changed.
+    pub fn refuses(&self, setting: &Setting) {
+        self.lock().refused.insert(setting.clone());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -87,6 +110,39 @@ impl Overlay for RecordedOverlay {
 
     async fn lost(&self, _tunnel: &Interface) -> Result<Vec<Lost>, OverlayError> {
         Ok(Vec::new())
+    }
+
+    async fn rewriters(&self, _plan: &FilterPlan) -> Result<Vec<Rewriter>, OverlayError> {
+        Ok(Vec::new())
+    }
+
+    async fn forward_droppers(&self, _tunnel: &Interface) -> Result<Vec<Lost>, OverlayError> {
+        Ok(Vec::new())
+    }
+
+    async fn dropped_by_source(&self) -> Option<u64> {
+        None
+    }
+
+    async fn setting(&self, setting: &Setting) -> Option<String> {
+        self.lock().settings.get(setting).cloned()
+    }
+
+    async fn set(&self, setting: &Setting, value: &str) -> io::Result<()> {
+        let mut state = self.lock();
+        if state.refused.contains(setting) {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        state.settings.insert(setting.clone(), value.to_owned());
+        Ok(())
+    }
+
+    async fn accepting_ra(&self) -> Vec<Setting> {
+        let state = self.lock();
+        let all = state.settings.iter();
+        all.filter(|(setting, value)| setting.path().ends_with("/accept_ra") && *value == "1")
+            .map(|(setting, _)| setting.clone())
+            .collect()
     }
 
     async fn changed(&self) {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     net::IpAddr,
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -15,8 +16,10 @@ use tokio::sync::{Mutex, OnceCell};
 
 use super::{
     Filtered, Overlay, OverlayError, networks, nft,
-    others::{self, Lost},
+    others::{self, Lost, Rewriter},
     routing,
+    setting::Setting,
+    settings,
     watch::Watch,
 };
 use crate::tunnel::interface::Netlink;
@@ -142,6 +145,33 @@ impl Overlay for SystemOverlay {
         let ruleset = nft::ruleset().await.unwrap_or_default();
         let legacy = nft::has_legacy_filter();
         Ok(others::conclude(&missing, &ruleset, legacy, tunnel))
+    }
+
+    async fn rewriters(&self, plan: &FilterPlan) -> Result<Vec<Rewriter>, OverlayError> {
+        let ruleset = nft::ruleset().await?;
+        let legacy = nft::legacy_nat().await;
+        Ok(others::rewriters(plan, &ruleset, &legacy))
+    }
+
+    async fn forward_droppers(&self, tunnel: &Interface) -> Result<Vec<Lost>, OverlayError> {
+        let ruleset = nft::ruleset().await?;
+        Ok(others::forward_droppers(&ruleset, tunnel))
+    }
+
+    async fn dropped_by_source(&self) -> Option<u64> {
+        settings::dropped_by_source()
+    }
+
+    async fn setting(&self, setting: &Setting) -> Option<String> {
+        settings::read(setting)
+    }
+
+    async fn set(&self, setting: &Setting, value: &str) -> io::Result<()> {
+        settings::write(setting, value)
+    }
+
+    async fn accepting_ra(&self) -> Vec<Setting> {
+        settings::accepting_ra()
     }
 
     async fn changed(&self) {

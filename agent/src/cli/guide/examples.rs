@@ -99,7 +99,13 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ),
     (
         "role add",
-        &[("role add birch admin", "Make a node an admin")],
+        &[
+            ("role add birch admin", "Make a node an admin"),
+            (
+                "role add attic gateway",
+                "Have a node take in devices and forward for them",
+            ),
+        ],
     ),
     (
         "role rm",
@@ -271,6 +277,30 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     (
         "device rm",
         &[("device rm phone", "Cut off a phone that was lost")],
+    ),
+    (
+        "route add",
+        &[
+            (
+                "route add 192.168.1.0/24",
+                "Let the mesh reach the LAN that this gateway stands in",
+            ),
+            (
+                "route add 192.168.1.0/24 --gateway attic",
+                "The same for another gateway, by an admin",
+            ),
+        ],
+    ),
+    (
+        "route rm",
+        &[(
+            "route rm 192.168.1.0/24",
+            "Stop reaching it by this gateway",
+        )],
+    ),
+    (
+        "route list",
+        &[("route list", "See which networks are reached, and how")],
     ),
     (
         "cert issue",

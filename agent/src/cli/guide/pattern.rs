@@ -5,6 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use innermesh_proto::{admission::Code, zone::RecordType};
+use ipnet::IpNet;
 
 use crate::host::duration::Span;
 
@@ -82,6 +83,8 @@ pub enum Kind {
     /// A name with a dot in it.
     Domain,
     Shell,
+    /// A network with its length.
+    Net,
 }
 
 /// The kind of a pattern's word; `None` for one that stands for itself.
@@ -106,6 +109,7 @@ pub fn kind(part: &str) -> Option<Kind> {
         "HEX" => Kind::Hex,
         "DOMAIN" => Kind::Domain,
         "SHELL" => Kind::Shell,
+        "NET" => Kind::Net,
         _ => Kind::Word,
     })
 }
@@ -121,6 +125,7 @@ impl Kind {
             Self::Ipv6 => word.parse::<Ipv6Addr>().is_ok(),
             Self::Address => word.parse::<IpAddr>().is_ok() || word.parse::<SocketAddr>().is_ok(),
             Self::Number => word.parse::<u16>().is_ok(),
+            Self::Net => word.parse::<IpNet>().is_ok(),
             Self::Time => word.parse::<Span>().is_ok() && word.parse::<u64>().is_err(),
             Self::Token => word.starts_with("imt1"),
             Self::Code => word.parse::<Code>().is_ok(),
@@ -150,6 +155,7 @@ impl Kind {
             Self::Hex => "0a1b2c3d",
             Self::Domain => "photos.in.example.org",
             Self::Shell => "zsh",
+            Self::Net => "192.168.1.0/24",
         }
     }
 }

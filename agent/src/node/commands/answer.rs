@@ -18,6 +18,7 @@ use crate::{
         node::NodeRequest,
         records::RecordsRequest,
         renewals::RenewalsRequest,
+        routes::RoutesRequest,
         services::ServicesRequest,
     },
     dns::Dns,
@@ -25,7 +26,7 @@ use crate::{
         commands::{
             acme::ExternalAccounts, admit::Approvals, ca_status, certificates, devices::DeviceDesk,
             dns, evict::Evictions, folder, invite, invites, leave::LeaveDesk, logs, peers, records,
-            recovery, roles, seeds, services::ServiceDesk, status::StatusDesk,
+            recovery, roles, routes::RouteDesk, seeds, services::ServiceDesk, status::StatusDesk,
             tunnel::TunnelProber, voters,
         },
         follow::{
@@ -45,6 +46,7 @@ pub(crate) struct AgentControl {
     pub status: StatusDesk,
     pub services: ServiceDesk,
     pub devices: DeviceDesk,
+    pub routes: RouteDesk,
     pub prober: TunnelProber,
     pub invites: Arc<Invites>,
     pub evictions: Evictions,
@@ -70,6 +72,7 @@ impl Control for AgentControl {
             AnyRequest::Certificates(request) => self.certificates(request).await,
             AnyRequest::Renewals(request) => self.renewals(request, uid).await,
             AnyRequest::Records(request) => self.records(request).await,
+            AnyRequest::Routes(request) => self.routes(request).await,
             AnyRequest::Ca(request) => self.ca(request).await,
             AnyRequest::Acme(request) => self.acme(request).await,
             AnyRequest::Dns(request) => self.dns(request).await,
@@ -185,6 +188,13 @@ impl AgentControl {
             RecordsRequest::Rm(it) => {
                 answer(it, async |it| done(records::rm(node, it)).await).await
             }
+        }
+    }
+
+    async fn routes(&self, request: RoutesRequest) -> Answered {
+        match request {
+            RoutesRequest::List(it) => answer(it, |_| ready(Ok(self.routes.list()))).await,
+            RoutesRequest::Change(it) => answer(it, |it| self.routes.change(it)).await,
         }
     }
 

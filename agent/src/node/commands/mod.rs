@@ -19,6 +19,7 @@ mod peers;
 mod records;
 pub mod recovery;
 mod roles;
+mod routes;
 mod seeds;
 mod services;
 mod spenders;
@@ -29,6 +30,6 @@ mod warnings;
 
 pub(crate) use self::{
     acme::ExternalAccounts, admit::Approvals, answer::AgentControl, devices::DeviceDesk,
-    evict::Evictions, leave::LeaveDesk, services::ServiceDesk, status::StatusDesk,
-    tunnel::TunnelProber, warnings::Warnings,
+    evict::Evictions, leave::LeaveDesk, routes::RouteDesk, services::ServiceDesk,
+    status::StatusDesk, tunnel::TunnelProber, warnings::Warnings,
 };

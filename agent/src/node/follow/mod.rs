@@ -4,6 +4,7 @@
 //! host's own resolver.
 
 pub mod acme;
+pub mod beside;
 mod blocked;
 pub mod crl;
 pub mod devices;

@@ -8,6 +8,7 @@ use innermesh_proto::{
         FilterPlan, Interface,
         nft::{Dropped, Passage},
     },
+    tunnel::TunnelPlan,
     view::MeshView,
 };
 use tokio::sync::watch;
@@ -17,13 +18,9 @@ use crate::{
     host::{Host, Mono},
     node::{
         config::AgentConfig,
-        shared::{
-            enforced::{Enforced, is_recent},
-            handles::Handles,
-            zone::ZonePublisher,
-        },
+        shared::{enforced::Enforced, handles::Handles, told::is_recent, zone::ZonePublisher},
     },
-    overlay::{Filtered, OverlayError, others::Lost, stored},
+    overlay::{Filtered, OverlayError, forwarding, others::Lost, stored},
     tunnel::BackendChoice,
 };
 
@@ -68,6 +65,12 @@ impl OverlayKeeper {
         }
     }
 
+    /// A view's plan of the tunnel, as far as this host's own networks leave it.
+    pub fn beside(&self, view: &MeshView, plan: TunnelPlan) -> TunnelPlan {
+        let unrouted = view.unrouted(&self.enforced.lock().networks);
+        TunnelPlan { unrouted, ..plan }
+    }
+
     /// Makes filter and routing match the newest view. Where the plan is the same
     /// as before, only on `check`.
     pub async fn enforce(&self, check: bool) {
@@ -79,7 +82,8 @@ impl OverlayKeeper {
         };
         {
             let state = self.enforced.lock();
-            let sound = state.filter.is_none() && state.routes.is_none();
+            let sound =
+                state.filter.is_none() && state.routes.is_none() && state.forwarding.is_none();
             if !check && sound && state.plan.as_ref() == Some(&plan) {
                 return;
             }
@@ -107,16 +111,42 @@ impl OverlayKeeper {
             state.plan = Some(plan.clone());
             store
         };
+        // What may be forwarded is settled before anything is.
+        let forwarding = self.forward(&plan).await;
+        self.enforced.lock().forwarding = forwarding;
         if store && let Err(error) = stored::write(&*self.host.disk, &plan).await {
             self.enforced.lock().stored = None;
             tracing::warn!(%error, "the overlay's filter can't be stored for the next boot");
         }
     }
 
+    /// Has the kernel forward where this node is a gateway, and else what it did
+    /// before; why it doesn't.
+    async fn forward(&self, plan: &FilterPlan) -> Option<String> {
+        let (overlay, disk) = (&*self.host.overlay, &*self.host.disk);
+        let done = match &plan.gateway {
+            Some(gateway) => {
+                let lans = gateway.lans.iter().map(|lan| &lan.interface);
+                let all = std::iter::once(&plan.interface).chain(lans);
+                forwarding::open(overlay, disk, all).await
+            }
+            None => forwarding::close(overlay, disk).await,
+        };
+        let error = done.err()?.to_string();
+        if self.enforced.lock().forwarding.as_ref() != Some(&error) {
+            tracing::error!(%error, "the host's forwarding isn't as it should be");
+        }
+        Some(error)
+    }
+
     /// Takes all of it away, as this machine has left the mesh.
     pub async fn give_up(&self) {
         if self.interface().is_none() {
             return;
+        }
+        let (overlay, disk) = (&*self.host.overlay, &*self.host.disk);
+        if let Err(error) = forwarding::close(overlay, disk).await {
+            tracing::warn!(%error, "the host's forwarding could not be put back");
         }
         if let Err(error) = self.host.overlay.remove().await {
             tracing::warn!(%error, "the overlay's filter could not be taken away");

@@ -72,7 +72,7 @@ impl TunnelKeeper {
         let clock = self.host.clock.clone();
         let mut views = self.view.subscribe();
         let mut view = views.borrow_and_update().clone();
-        let mut plan = Arc::new(planned(&view, &self.secrets));
+        let mut plan = Arc::new(self.planned(&view));
         let (mut due, mut check) = (true, true);
         let mut pause = RECHECK;
         loop {
@@ -96,7 +96,7 @@ impl TunnelKeeper {
                         return;
                     }
                     view = views.borrow_and_update().clone();
-                    let next = planned(&view, &self.secrets);
+                    let next = self.planned(&view);
                     due = next != *plan || self.progress.borrow().waiting.is_some();
                     if due {
                         plan = Arc::new(next);
@@ -114,8 +114,14 @@ impl TunnelKeeper {
                 () = clock.sleep(pause) => due = true,
             }
             self.overlay.look().await;
+            // The host may have come into a LAN, or left one.
+            plan = Arc::new(self.planned(&view));
             check = true;
         }
+    }
+
+    fn planned(&self, view: &MeshView) -> TunnelPlan {
+        self.overlay.beside(view, planned(view, &self.secrets))
     }
 
     /// What it changed; `None` where it couldn't be applied.

@@ -4,18 +4,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use innermesh_proto::{
-    filter::{FilterPlan, HostNetworks, nft::Passage},
-    limits,
-};
+use innermesh_proto::filter::{FilterPlan, HostNetworks, nft::Passage};
 use ipnet::IpNet;
 
 use crate::{
     control::finding::{Finding, Severity, code},
     host::Mono,
+    node::shared::{beside::Beside, told::is_recent},
     overlay::{OverlayError, others::Lost},
 };
 
@@ -36,6 +33,9 @@ pub(crate) struct OverlayState {
     pub stored: Option<FilterPlan>,
     /// When it was last put back, as somebody else had changed it.
     pub restored: Option<Mono>,
+    /// Why the kernel doesn't forward as planned.
+    pub forwarding: Option<String>,
+    pub beside: Beside,
     /// What others' filters dropped at the last look, and when there was more
     /// of it than before.
     pub lost: BTreeMap<(Passage, bool), (Lost, Mono)>,
@@ -76,8 +76,21 @@ impl Enforced {
             )
         });
         let lost = lost_packets(&state.lost, now);
+        let forwarding = state.forwarding.as_ref().map(|error| {
+            Finding::error(
+                code::FORWARDING_OFF,
+                format!(
+                    "this host doesn't forward as a gateway must: {error}. Devices and networks reach \
+                     nothing by it"
+                ),
+                "Set it outside the agent, as in a container by `--sysctl net.ipv4.ip_forward=1 --sysctl \
+                 net.ipv6.conf.all.forwarding=1`",
+            )
+        });
+        let beside = state.beside.findings(state.plan.as_ref(), now);
         let own = filter.into_iter().chain(routes).chain(near);
-        own.chain(restored).chain(lost).collect()
+        let own = own.chain(restored).chain(lost);
+        own.chain(forwarding).chain(beside).collect()
     }
 
     pub fn lock(&self) -> MutexGuard<'_, OverlayState> {
@@ -118,12 +131,6 @@ fn lan_overlap(plan: &FilterPlan) -> Option<Finding> {
         text,
         remedy,
     ))
-}
-
-/// Whether what others did is still told.
-pub(crate) fn is_recent(then: Option<Mono>, now: Mono) -> bool {
-    let told = Duration::from_millis(limits::OTHERS_TOLD_MS);
-    then.is_some_and(|then| now.saturating_sub(then) < told)
 }
 
 /// Filters of others that drop what should pass, and what has each let it

@@ -3,6 +3,7 @@
 
 pub mod addresses;
 pub mod announce;
+pub mod beside;
 pub mod certify;
 pub mod cut_off;
 pub mod device_profile;
@@ -16,6 +17,7 @@ pub mod issuers;
 pub mod own_key;
 pub mod refusals;
 pub mod revocation_lists;
+pub mod told;
 pub mod tunnel_counters;
 pub mod tunnel_progress;
 pub mod zone;
