@@ -221,6 +221,16 @@ fn a_firewall_on_the_machine() {
 }
 
 #[test]
+fn a_gateway_and_the_network_beside_it() {
+    let Some(lab) = Lab::new(2) else { return };
+    let lan = "ip link add home type veth peer name far
+               ip link set home up; ip link set far up
+               ip address add 192.168.1.5/24 dev home";
+    let _ = lab.hosts[1].run(&["sh", "-euc", lan]).ok();
+    Walk::new(&lab, &["birch", "attic"]).walk("../docs/gateway.md");
+}
+
+#[test]
 fn services_in_docker() {
     let Some(lab) = Lab::new(1) else { return };
     Walk::new(&lab, &["birch"]).walk("docker.md");

@@ -4,5 +4,6 @@ mod bounds;
 mod codes;
 mod comings;
 mod five_minutes;
+mod forwarded;
 mod stale;
 mod world;
