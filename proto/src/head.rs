@@ -124,6 +124,9 @@ pub struct Announcement {
     pub devices: BTreeMap<DeviceId, DeviceSeen>,
     /// Where devices find it as a gateway, where its configuration says so.
     pub endpoint: Option<HostPort>,
+    /// Devices that it cuts off until the ledger has removed them; they count where
+    /// it is an admin, or the node that they belong to.
+    pub device_holds: BTreeSet<DeviceId>,
 }
 
 /// A node's WireGuard interface.
@@ -166,6 +169,7 @@ mod kind {
     pub const UNCHECKED: u16 = 8;
     pub const DEVICE: u16 = 9;
     pub const ENDPOINT: u16 = 10;
+    pub const DEVICE_HOLD: u16 = 11;
 }
 
 impl Announcement {
@@ -211,6 +215,11 @@ impl Announcement {
             self.endpoint
                 .iter()
                 .map(|endpoint| item(kind::ENDPOINT, codec::encode(endpoint))),
+        );
+        items.extend(
+            self.device_holds
+                .iter()
+                .map(|device| item(kind::DEVICE_HOLD, codec::encode(device))),
         );
         codec::encode(&items)
     }
@@ -266,6 +275,10 @@ impl Announcement {
             kind::ENDPOINT => {
                 let limit = limits::DEVICE_ENDPOINT_BYTES + 8;
                 self.endpoint = Some(codec::decode(&item.data, limit).ok()?);
+            }
+            kind::DEVICE_HOLD if self.device_holds.len() < limits::DEVICE_HOLDS => {
+                let device: DeviceId = codec::decode(&item.data, 32).ok()?;
+                self.device_holds.insert(device);
             }
             _ => {}
         }

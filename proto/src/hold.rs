@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     head::Announcement,
     id::NodeId,
-    ledger::{HoldId, Role, State},
+    ledger::{HoldId, Role, State, device::DeviceId},
 };
 
 /// An admin's hold on a member.
@@ -38,6 +38,15 @@ pub fn in_force<'a>(
         }
     }
     held
+}
+
+/// Whether a hold of `author` on a device counts: an admin's, or that of the node
+/// that the device belongs to, and until the ledger has removed it.
+pub fn may_hold_device(ledger: &State, author: NodeId, device: &DeviceId) -> bool {
+    let by = ledger.members.get(&author);
+    let is_admin = by.is_some_and(|by| by.roles.contains(&Role::Admin));
+    let device = ledger.device(device);
+    device.is_some_and(|device| is_admin || device.owner == author)
 }
 
 /// Whether a hold of `author` on `node` counts: an admin's, on a member that

@@ -284,6 +284,8 @@ pub const DEVICE_GROUPS: usize = 8;
 pub const DEVICE_ENDPOINT_BYTES: usize = 260;
 /// A device's sealed pre-shared key, in bytes.
 pub const DEVICE_SECRET_BYTES: usize = 96;
+/// Devices that one node cuts off until the ledger has removed them.
+pub const DEVICE_HOLDS: usize = 16;
 /// Devices that one gateway announces.
 pub const DEVICES_SEEN: usize = 256;
 /// Networks that one gateway brings.

@@ -169,6 +169,10 @@ pub struct DeviceRow {
     pub expires: Option<UnixTime>,
     /// Whether it has yet to use its new key; the one before counts until then.
     pub renewing: bool,
+    /// Whether it is cut off until the ledger has removed it, or the node that it
+    /// belongs to.
+    #[serde(default)]
+    pub suspended: bool,
     /// Why what it was last configured with is no longer right; empty where it is.
     pub stale: Vec<String>,
 }

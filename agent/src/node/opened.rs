@@ -37,6 +37,7 @@ use crate::{
         preflight,
         shared::{
             announce,
+            device_holds::DeviceHolds,
             handles::{FolderLock, Handles},
             hold_set::HoldSet,
             invites::Invites,
@@ -61,6 +62,7 @@ pub(super) struct Opened {
     pub tunnel: Arc<dyn Tunnel>,
     pub tunnel_key: Arc<OwnKey>,
     pub holds: Arc<HoldSet>,
+    pub device_holds: Arc<DeviceHolds>,
     pub invites: Arc<Invites>,
     pub certs: ProgramCerts,
     pub serial: ZoneSerial,
@@ -88,6 +90,7 @@ pub(super) async fn open(
     let tls = follow::membership::tls(&state, &key, &stamp_ms, &host).await?;
     let (tunnel, tunnel_key) = open_tunnel(&host, &mut config, &state, me).await?;
     let holds = Arc::new(HoldSet::load(&*host.disk).await);
+    let device_holds = Arc::new(DeviceHolds::load(&*host.disk).await);
     let invites = Arc::new(Invites::load(&*host.disk).await);
     let certs = ProgramCerts::load(&*host.disk).await;
     let certs = certs.map_err(|error| BuildError::Io(folder(&host), error))?;
@@ -113,6 +116,7 @@ pub(super) async fn open(
         unchecked: services.unchecked(),
         devices: BTreeMap::new(),
         endpoint: announce::endpoint(&config),
+        device_holds: device_holds.own(),
     };
     let gossip = open_gossip(&host, &key, &ledger, &nudge, &transport, announcement).await?;
     ledger_follow::start(&host, me, ledger.clone(), transport.clone(), nudge.clone());
@@ -148,6 +152,7 @@ pub(super) async fn open(
         tunnel,
         tunnel_key,
         holds,
+        device_holds,
         invites,
         certs,
         serial,

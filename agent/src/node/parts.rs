@@ -18,6 +18,7 @@ use crate::{
             acme::AcmeKeeper,
             beside::BesideKeeper,
             crl::CrlKeeper,
+            device_holds::DeviceHoldKeeper,
             devices::DeviceWatch,
             dialer::Dialer,
             dns::{DnsKeeper, Listening},
@@ -79,6 +80,7 @@ pub(super) struct Parts {
     requests: Arc<Requests>,
     names: Arc<NameClaimer>,
     holds: Arc<HoldKeeper>,
+    device_holds: Arc<DeviceHoldKeeper>,
     invites: Arc<Invites>,
     tunnel_keys: Arc<TunnelKeyKeeper>,
     certs: Arc<CertKeeper>,
@@ -102,6 +104,7 @@ impl Parts {
             tunnel,
             tunnel_key,
             holds,
+            device_holds,
             invites,
             certs,
             serial,
@@ -124,6 +127,7 @@ impl Parts {
             holds,
             tunnel_key,
             devices: Arc::default(),
+            device_holds,
         };
         let progress = watch::Sender::default();
         let standing = Arc::new(Membership::default());
@@ -142,6 +146,7 @@ impl Parts {
             requests: Arc::new(Requests::new(&node)),
             names: Arc::new(NameClaimer::new(&node, services.clone())),
             holds: Arc::new(HoldKeeper::new(&node, announcer.clone())),
+            device_holds: Arc::new(DeviceHoldKeeper::new(&node, announcer.clone())),
             invites,
             tunnel_keys: Arc::new(tunnel_keys),
             certs: Arc::new(CertKeeper::new(&node, certs)),
@@ -257,6 +262,7 @@ impl Parts {
         tasks.spawn(async move { Dialer::new(&handles, standing).await.run().await });
         tasks.spawn(self.names.clone().run());
         tasks.spawn(self.holds.clone().run());
+        tasks.spawn(self.device_holds.clone().run());
         tasks.spawn(self.membership.clone().run());
     }
 
@@ -298,6 +304,7 @@ impl Parts {
                 node: node.clone(),
                 secrets: self.secrets.clone(),
                 seen: self.announcer.devices.clone(),
+                holds: self.device_holds.clone(),
             },
             routes: RouteDesk {
                 node: node.clone(),

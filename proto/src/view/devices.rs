@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::{MeshView, NodeView};
 use crate::{
+    hold,
     id::NodeId,
     ledger::{
         Role,
@@ -27,10 +28,25 @@ pub struct DeviceHome {
 }
 
 impl MeshView {
-    /// The devices that aren't cut off with the node that they belong to.
+    /// The devices that aren't cut off, by themselves or with the node that they
+    /// belong to.
     pub fn devices(&self) -> impl Iterator<Item = (&DeviceId, &Device)> {
+        let suspended = self.suspended_devices();
         let devices = self.ledger.devices();
-        devices.filter(|(_, device)| !self.held.contains_key(&device.owner))
+        devices.filter(move |(id, device)| {
+            !suspended.contains(*id) && !self.held.contains_key(&device.owner)
+        })
+    }
+
+    /// Devices that somebody who may removes, and the ledger has yet to.
+    pub fn suspended_devices(&self) -> BTreeSet<DeviceId> {
+        let mut suspended = BTreeSet::new();
+        for (author, view) in &self.nodes {
+            let holds = view.announcement.device_holds.iter();
+            let counts = |id: &&DeviceId| hold::may_hold_device(&self.ledger, *author, id);
+            suspended.extend(holds.filter(counts).copied());
+        }
+        suspended
     }
 
     /// The gateways that may take a device in: members with the role that aren't

@@ -291,3 +291,41 @@ fn a_device_has_its_name_and_may_ask_until_the_node_that_it_belongs_to_is_cut_of
     seen.meet(&key(0), &holding);
     assert!(!is_peer(&mut seen, wireguard(2)));
 }
+
+#[test]
+fn a_device_is_suspended_by_its_own_node_or_an_admin_and_by_nobody_else() {
+    let mut seen = seen();
+    let tablet = TunnelKey([52; 32]);
+    let add = AddDevice {
+        name: label("tablet"),
+        owner: node(1),
+        key: tablet,
+        profile: profile(&[2]),
+        groups: BTreeSet::new(),
+        expires_ms: None,
+    };
+    seen.mesh.ask(&*key(0), Content::AddDevice(Box::new(add)));
+    let holding = |number: u8| Announcement {
+        device_holds: [DeviceId::of(&tablet), phone()].into(),
+        ..wireguard(number)
+    };
+    assert_eq!(Announcement::decode(&holding(1).encode()), Some(holding(1)));
+    seen.meet(&key(2), &holding(2));
+    assert!(seen.view().suspended_devices().is_empty());
+    let has_tablet = |seen: &mut Seen| seen.plan_of(2, wireguard(2)).devices.contains_key(&tablet);
+    assert!(has_tablet(&mut seen));
+    // Its own node may, and the founder's phone is none of its business.
+    seen.meet(&key(1), &holding(1));
+    assert_eq!(
+        seen.view().suspended_devices(),
+        [DeviceId::of(&tablet)].into()
+    );
+    assert!(!has_tablet(&mut seen));
+    seen.own = Arc::new(holding(9));
+    assert_eq!(seen.view().suspended_devices().len(), 2);
+    assert!(seen.view().zone_input().devices.is_empty());
+    // Once the ledger has removed it nothing is left to hold.
+    let gone = Content::RemoveDevice(DeviceId::of(&tablet));
+    seen.mesh.ask(&*key(0), gone);
+    assert_eq!(seen.view().suspended_devices(), [phone()].into());
+}

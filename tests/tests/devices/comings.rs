@@ -271,3 +271,33 @@ fn a_second_gateway_takes_a_device_in_with_the_same_key_and_addresses() {
     assert!(took < Duration::from_secs(5), "{took:?} after the tap");
     at(&beta, "beta");
 }
+
+#[test]
+fn a_device_is_cut_off_also_where_no_ca_node_is_reached_and_removed_later() {
+    const WAITING: i32 = 5;
+    let Some(lab) = Lab::new(2) else { return };
+    let [mut alpha, beta] = mesh(&lab);
+    make_gateway(&alpha, "beta");
+    let _ = alpha.cli(&["role", "add", "beta", "admin"]).ok();
+    let told = alpha.json(&["device", "add", "phone", "--gateway", "beta"]);
+    let key = told["device"]["key"].as_str().expect("a key").to_owned();
+    wait_for("its peer", PATIENCE, || {
+        ensure(keys_at(&beta).contains(&key), "none")
+    });
+    alpha.stop();
+    let removed = beta.cli(&["device", "rm", "phone", "--yes"]);
+    assert_eq!(removed.code, WAITING, "{removed}");
+    assert!(removed.stdout.contains("is suspended"), "{removed}");
+    wait_for("the end of its peer", CUT_OFF, || {
+        ensure(!keys_at(&beta).contains(&key), "it is there still")
+    });
+    beta.wait_answer(&["phone.lab.internal", "A"], &[]);
+    assert_eq!(
+        row(&beta, "phone").map(|row| row["suspended"].clone()),
+        Ok(true.into())
+    );
+    alpha.start();
+    wait_for("its end in the ledger", PATIENCE, || {
+        row(&alpha, "phone").err().ok_or("it is there still")
+    });
+}

@@ -132,6 +132,13 @@ fn routes(device: &DeviceRow) -> String {
 /// Why a device has to be configured again, or has yet to be.
 fn trouble(screen: &mut Screen, device: &DeviceRow) {
     let name = &device.name;
+    if device.suspended {
+        screen.say("\n");
+        screen.paragraph(&format!(
+            "{name} is cut off, and goes once a CA node can be reached"
+        ));
+        return;
+    }
     if device.renewing {
         screen.say("\n");
         screen.paragraph(&format!(
@@ -267,6 +274,7 @@ mod tests {
             added: UnixTime::from_ms(0),
             expires: None,
             renewing: !stale.is_empty(),
+            suspended: false,
             stale: stale.iter().map(|why| (*why).to_owned()).collect(),
         }
     }

@@ -19,7 +19,7 @@ use self::{
 use super::{
     consent::Consent,
     context::Context,
-    failure::Failure,
+    failure::{self, Failure},
     init::node_name,
     output::{Output, note, warn},
 };
@@ -311,7 +311,7 @@ async fn rm(arguments: RmArguments, context: &Context) -> Result<(), Failure> {
     let command = format!("agent{} device rm {name}", context.paths.option());
     consent.ask(&what, &command)?;
     let removed = context.client().ask(&DeviceRmRequest { name }).await?;
-    output.print(&removed, || {
+    let shown = output.print(&removed, || {
         let name = &removed.name;
         if removed.removed {
             format!("{name} is removed: each gateway cuts it off as soon as it hears of it\n")
@@ -321,5 +321,9 @@ async fn rm(arguments: RmArguments, context: &Context) -> Result<(), Failure> {
                  itself, while it runs\n"
             )
         }
-    })
+    });
+    if removed.removed {
+        return shown;
+    }
+    shown.and(Err(Failure::silent(failure::WAITING)))
 }

@@ -1,7 +1,7 @@
 //! Devices: WireGuard clients without an agent. Their keys are made by whoever asks
 //! and their pre-shared keys here, for the ledger sealed to their gateways.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use innermesh_proto::{
     id::NodeId,
@@ -28,24 +28,31 @@ use crate::{
         },
     },
     host::{Mono, UnixTime},
+    ledger::client::RequestError,
+    node::follow::device_holds::DeviceHoldKeeper,
     node::shared::{
         device_profile::{configuration, endpoints, is_private, newest, stale},
         device_secrets::DeviceSecrets,
         devices_seen::{DevicesSeen, age_s},
         handles::Handles,
-        refusals::{decide, internal, invalid, no_node, not_member, refused},
+        refusals::{
+            by_refusal, decide, internal, invalid, no_node, not_member, refused, unavailable,
+        },
     },
 };
 
 /// Gateways that a device gets where nobody says which: one, and one for when that
 /// is down.
 const USUAL_GATEWAYS: usize = 2;
+/// How long the ledger may take to remove a device, which is cut off meanwhile.
+const REMOVAL: Duration = Duration::from_secs(8);
 
 /// Adds, shows and removes devices.
 pub(crate) struct DeviceDesk {
     pub node: Handles,
     pub secrets: Arc<DeviceSecrets>,
     pub seen: Arc<DevicesSeen>,
+    pub holds: Arc<DeviceHoldKeeper>,
 }
 
 /// What a device is to reach, and how.
@@ -181,17 +188,29 @@ impl DeviceDesk {
         self.change(device, DeviceChange::Rename(request.to)).await
     }
 
-    /// Takes a device out of the mesh.
+    /// Takes a device out of the mesh: it is cut off at once, and removed as soon as
+    /// the ledger can be asked.
     ///
     /// # Errors
     /// Why it stays.
     pub async fn rm(&self, name: Label) -> Result<DeviceRemoved, ControlError> {
         let state = self.node.ledger.state();
         let (device, _) = find(&state, &name)?;
-        self.decide(&Content::RemoveDevice(device)).await?;
+        let held = self.holds.place(device).await.map_err(internal)?;
+        let content = Content::RemoveDevice(device);
+        let removed = match self.node.client.ask(&content, REMOVAL).await {
+            Ok(_) => true,
+            Err(RequestError::Refused(refusal)) => {
+                let _ = self.holds.lift(&device).await;
+                return Err(by_refusal(&refusal));
+            }
+            // The hold stands, and the ledger is asked again by itself.
+            Err(RequestError::Unavailable(_)) if held => false,
+            Err(RequestError::Unavailable(error)) => return Err(unavailable(error)),
+        };
         Ok(DeviceRemoved {
             name: name.to_string(),
-            removed: true,
+            removed,
         })
     }
 
@@ -368,6 +387,7 @@ impl DeviceDesk {
             expires: device.expires_ms.map(UnixTime::from_ms),
             renewing: device.next.is_some(),
             stale: stale(view, device),
+            suspended: !view.devices().any(|(other, _)| other == id),
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod acme;
 pub mod beside;
 mod blocked;
 pub mod crl;
+pub mod device_holds;
 pub mod devices;
 pub mod dialer;
 pub mod dns;

@@ -16,7 +16,10 @@ use crate::{
     host::Host,
     node::{
         config::AgentConfig,
-        shared::{devices_seen::DevicesSeen, hold_set::HoldSet, own_key::OwnKey},
+        shared::{
+            device_holds::DeviceHolds, devices_seen::DevicesSeen, hold_set::HoldSet,
+            own_key::OwnKey,
+        },
     },
     quic::Transport,
     services::Registry,
@@ -32,6 +35,7 @@ pub(crate) struct Announcer {
     pub holds: Arc<HoldSet>,
     pub tunnel_key: Arc<OwnKey>,
     pub devices: Arc<DevicesSeen>,
+    pub device_holds: Arc<DeviceHolds>,
 }
 
 impl Announcer {
@@ -56,6 +60,7 @@ impl Announcer {
             unchecked: self.services.unchecked(),
             endpoint: endpoint(&self.config),
             devices: own.devices.clone(),
+            device_holds: self.device_holds.own(),
         };
         let has_news = next != *own;
         let now = self.gossip.now();

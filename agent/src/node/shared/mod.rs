@@ -6,6 +6,7 @@ pub mod announce;
 pub mod beside;
 pub mod certify;
 pub mod cut_off;
+pub mod device_holds;
 pub mod device_profile;
 pub mod device_secrets;
 pub mod devices_seen;
