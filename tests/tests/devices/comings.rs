@@ -42,6 +42,15 @@ fn a_phone_behind_a_nat_has_names_and_is_seen_by_its_own_address_on_the_gateway(
         alpha.overlay_ipv4("beta")
     );
 
+    // The log of questions has its own address.
+    let dns = "info,innermesh_serve::dns=debug";
+    let _ = alpha.cli(&["log", "level", dns]).ok();
+    let _ = phone.dig(&["logged.lab.internal", "A"]).ok();
+    wait_for("the log", PATIENCE, || {
+        let line = format!("client={} name=logged.lab.internal", own[0]);
+        ensure(alpha.log().contains(&line), line)
+    });
+
     serve(alpha.host);
     for (own, gateway) in own.iter().zip(&gateway) {
         let gateway: IpAddr = gateway.parse().expect("an address");

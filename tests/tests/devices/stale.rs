@@ -62,8 +62,9 @@ fn whoever_adds_a_device_is_told_when_only_its_own_network_finds_the_gateway() {
     let told = alpha.json(&["device", "add", "phone"]);
     assert_eq!(told["warnings"], serde_json::json!([]), "{told}");
     // The laboratory's addresses count as public; a LAN's don't.
-    let renumber = "ip link add lan0 type dummy
+    let renumber = "ip link add lan0 type veth peer name lan1
         ip address add 192.168.7.1/24 dev lan0
+        ip link set lan1 up
         ip link set lan0 up
         ip address flush dev eth0 scope global";
     let _ = alpha.host.run(&["sh", "-euc", renumber]).ok();

@@ -250,6 +250,7 @@ impl Dns {
         if query.query_class() != DNSClass::IN || META_TYPES.contains(&rtype.0) || rtype.0 == OPT {
             return Reply::empty(ResponseCode::Refused);
         }
+        tracing::debug!(client = %source, %name, %rtype, "a question");
         match self.zone_reply(&view.zone, &name, query, rtype) {
             None if self.scope.get() == Some(&AnswerScope::Mesh) => refusal(),
             None => {

@@ -9,6 +9,7 @@ use innermesh_proto::{
     ledger::{Content, device::DeviceId},
     limits,
 };
+use tokio::sync::Notify;
 
 use crate::{
     host::Host,
@@ -32,6 +33,8 @@ pub(crate) struct DeviceHoldKeeper {
     client: Client,
     announcer: Announcer,
     set: Arc<DeviceHolds>,
+    /// Wakes who asks the ledger for what it hasn't done.
+    placed: Notify,
 }
 
 impl DeviceHoldKeeper {
@@ -42,6 +45,7 @@ impl DeviceHoldKeeper {
             ledger: node.ledger.clone(),
             client: node.client.clone(),
             set: announcer.device_holds.clone(),
+            placed: Notify::new(),
             announcer,
         }
     }
@@ -62,6 +66,7 @@ impl DeviceHoldKeeper {
         }
         holds.insert(device);
         self.replace(holds).await?;
+        self.placed.notify_one();
         Ok(true)
     }
 
@@ -98,6 +103,7 @@ impl DeviceHoldKeeper {
             let clock = self.host.clock.clone();
             tokio::select! {
                 changed = states.changed() => if changed.is_err() { return },
+                () = self.placed.notified() => {}
                 () = clock.sleep(RETRY), if !self.set.own().is_empty() => {
                     for device in self.set.own() {
                         self.ask_again(device).await;

@@ -10,6 +10,7 @@ use innermesh_proto::{
     ledger::{Content, Eviction, HoldId, State, request::Evict},
     limits,
 };
+use tokio::sync::Notify;
 
 use crate::{
     control::finding::{Finding, code},
@@ -34,6 +35,8 @@ pub(crate) struct HoldKeeper {
     client: Client,
     announcer: Announcer,
     set: Arc<HoldSet>,
+    /// Wakes who asks the ledger for what it hasn't done.
+    placed: Notify,
 }
 
 impl HoldKeeper {
@@ -44,6 +47,7 @@ impl HoldKeeper {
             ledger: node.ledger.clone(),
             client: node.client.clone(),
             set: announcer.holds.clone(),
+            placed: Notify::new(),
             announcer,
         }
     }
@@ -72,6 +76,7 @@ impl HoldKeeper {
         let id = HoldId(id);
         holds.push(Hold { id, node });
         self.replace(holds).await?;
+        self.placed.notify_one();
         Ok(Some(id))
     }
 
@@ -107,6 +112,7 @@ impl HoldKeeper {
             let clock = self.host.clock.clone();
             tokio::select! {
                 changed = states.changed() => if changed.is_err() { return },
+                () = self.placed.notified() => {}
                 () = clock.sleep(RETRY), if !self.set.own().is_empty() => {
                     for hold in self.set.own() {
                         self.ask_again(hold).await;
