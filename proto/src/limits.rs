@@ -270,6 +270,8 @@ pub const STATE_BYTES_SHARED: u64 = STATE_BYTES - MEMBERS as u64 * NODE_BYTES_RE
 pub const RENEWAL_GAP_MS: u64 = 24 * 3600 * 1000;
 /// From rules 1 on: membership certificates that a node may be given at once.
 pub const RENEWALS_AT_ONCE: u64 = 4;
+/// Peers over IPv6 whose packets the host cuts by a route.
+pub const NARROW_WAYS: usize = 256;
 /// Devices of one owner.
 pub const DEVICES_PER_OWNER: usize = 16;
 /// Devices of one mesh.

@@ -56,6 +56,43 @@ fn full_packets_pass_a_silent_hop_of_1280_bytes_over_ipv4() {
 }
 
 #[test]
+fn full_packets_pass_a_silent_hop_of_1280_bytes_over_ipv6() {
+    let Some(lab) = Lab::new(2) else { return };
+    let [alpha, beta] = lab.mesh();
+    lab.narrow(1280);
+    for host in &lab.hosts {
+        let _ = host
+            .run(&["ip", "-4", "address", "flush", "dev", "eth0"])
+            .ok();
+    }
+    let outside = beta.host.ipv6.to_string();
+    wait_for("the tunnel to go over IPv6", PATIENCE, || {
+        let peers = alpha.json(&["peers"]).to_string();
+        ensure(peers.contains(&format!("[{outside}]")), peers)
+    });
+    let route = ["ip", "-6", "route", "show", &outside, "proto", "105"];
+    // Large packets are on the way, and lost.
+    let address = alpha.overlay_ipv4("beta");
+    let full = ["ping", "-c", "1", "-W", "1", "-s", FULL[0].1, &address];
+    wait_for("the way to be found narrow", PATIENCE, || {
+        let _ = alpha.host.run(&full);
+        let told = alpha.host.run(&route).ok().to_string();
+        ensure(told.contains("mtu 1280"), told)
+    });
+    // The other end finds the same for itself.
+    wait_for("a full packet to come back", PATIENCE, || {
+        ensure(alpha.host.run(&full).code == 0, "none")
+    });
+    passes(&alpha, "beta");
+    // It goes when the node does.
+    let _ = beta.cli(&["leave", "--yes"]).ok();
+    wait_for("the route to go", PATIENCE, || {
+        let told = alpha.host.run(&route).ok().to_string();
+        ensure(!told.contains("1280"), told)
+    });
+}
+
+#[test]
 fn a_ping_says_what_the_tunnel_loses() {
     let Some(lab) = Lab::new(2) else { return };
     let [alpha, beta] = lab.mesh();

@@ -2,8 +2,9 @@
 
 use std::{
     any::Any,
+    collections::BTreeSet,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -102,6 +103,13 @@ pub trait Network: Send + Sync {
     /// # Errors
     /// Why none can be sent.
     async fn echo_from(&self, _source: IpAddr, _address: IpAddr) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Has the host send to exactly these addresses in packets of 1280 bytes at most.
+    ///
+    /// # Errors
+    /// The operating system's.
+    async fn keep_narrow(&self, _to: &BTreeSet<Ipv6Addr>) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
     /// Fetches `path` by HTTP/1.1 and returns the status code.

@@ -2,8 +2,9 @@
 //! place, with [`super::disk`], where the crate asks the operating system.
 
 use std::{
+    collections::BTreeSet,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -185,6 +186,10 @@ impl Network for SystemNetwork {
         // As large as most programs make them.
         const BYTES: usize = 84;
         echo::echo(address, BYTES, Some(source)).await
+    }
+
+    async fn keep_narrow(&self, to: &BTreeSet<Ipv6Addr>) -> io::Result<()> {
+        tunnel::narrow::keep_narrow(to).await
     }
 
     async fn probe_http(&self, address: SocketAddr, host: &str, path: &str) -> io::Result<u16> {

@@ -23,9 +23,6 @@ use crate::control::{
     },
 };
 
-/// Every hop over IPv6 passes packets of as many bytes (RFC 8200 §5).
-const LEAST_IPV6_MTU: u32 = 1280;
-
 /// Show how each peer is reached.
 #[derive(Debug, clap::Args)]
 pub struct PeersArguments {
@@ -259,9 +256,8 @@ fn trouble(tunnel: &TunnelPing, endpoint: Option<SocketAddr>) -> Option<String> 
     // Of IPv4 routers cut what doesn't fit, of IPv6 only who sends it (RFC 8200 §5).
     let remedy = match endpoint.map(|endpoint| endpoint.ip().to_canonical()) {
         Some(IpAddr::V6(address)) => format!(
-            ". Have this host and {address} cut what they send to each other over IPv6: `ip -6 \
-             route replace {address} via GATEWAY dev DEVICE mtu {LEAST_IPV6_MTU}`, with what `ip \
-             -6 route get {address}` shows"
+            ". Each of the two agents cuts what it sends over IPv6 once it has seen that, by a route \
+             (`ip -6 route show {address} proto 105`): try again in a minute"
         ),
         _ => String::new(),
     };
@@ -480,10 +476,10 @@ mod tests {
         assert_eq!(full(Some(1.0), v6), None);
         let over_v4 = full(None, v4).unwrap();
         assert!(over_v4.contains("1280 bytes") && !over_v4.contains("route"));
-        // What the kernel's device and the embedded one both take.
+        // Of either device.
         let over_v6 = full(None, v6).unwrap();
         assert!(
-            over_v6.contains("`ip -6 route replace 2001:db8::1 via"),
+            over_v6.contains("`ip -6 route show 2001:db8::1 proto 105`"),
             "{over_v6}"
         );
         assert!(

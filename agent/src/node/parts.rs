@@ -27,6 +27,7 @@ use crate::{
             ledger_backend::LedgerBackend,
             membership::{Membership, MembershipKeeper},
             names::NameClaimer,
+            narrow::NarrowWays,
             overlay::OverlayKeeper,
             page::{Page, PageKeeper},
             program_certs::CertKeeper,
@@ -256,6 +257,8 @@ impl Parts {
         tasks.spawn(self.resolver.clone().run());
         tasks.spawn(self.tunnel_keys.clone().run());
         tasks.spawn(self.reach.clone().run());
+        let (tunnel, progress) = (self.tunnel.clone(), self.progress.clone());
+        tasks.spawn(NarrowWays::new(node, tunnel, progress).run());
         let (announcer, zone) = (self.announcer.clone(), self.zone.clone());
         tasks.spawn(HostFollower::new(node, announcer, zone).run());
         let (handles, standing) = (node.clone(), self.standing.clone());

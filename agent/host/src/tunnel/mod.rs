@@ -18,6 +18,7 @@ mod kernel;
 mod kernel_peers;
 mod keys;
 mod memory;
+pub mod narrow;
 mod open;
 mod recorded;
 pub mod routes;

@@ -28,16 +28,15 @@ use crate::{
         node::{PeerTunnel, TunnelPacket, TunnelPing},
     },
     host::Host,
-    node::shared::{cut_off::CutOffWatch, handles::Handles, tunnel_progress::TunnelProgress},
+    node::shared::{
+        cut_off::CutOffWatch,
+        echo::{PROBE, SMALL, echo},
+        handles::Handles,
+        tunnel_progress::TunnelProgress,
+    },
     tunnel::{PeerState, Tunnel},
 };
 
-/// How long a peer may take to answer through the tunnel.
-const PROBE: Duration = Duration::from_secs(3);
-/// Between two pings of which the first wasn't answered.
-const AGAIN: Duration = Duration::from_millis(500);
-/// A ping as `ping` sends it, in bytes with its IP header.
-const SMALL: u32 = 84;
 /// Between two looks at what changes without a word.
 const LOOK: Duration = Duration::from_millis(50);
 /// A WireGuard session this old takes no packets any more (whitepaper §6.1).
@@ -90,30 +89,18 @@ impl TunnelProber {
         })
     }
 
-    /// Pings until one is answered or [`PROBE`] is over; `None` where this host
-    /// lets the agent send none.
+    /// `None` where this host lets the agent send none.
     async fn echo(&self, address: IpAddr, bytes: u32) -> Option<TunnelPacket> {
-        let clock = &self.host.clock;
-        let size = usize::try_from(bytes).unwrap_or(usize::MAX);
-        let end = clock.now() + PROBE;
-        let mut rtt_ms = None;
-        while rtt_ms.is_none() && clock.now() < end {
-            let began = clock.now();
-            tokio::select! {
-                sent = self.host.net.echo(address, size) => match sent {
-                    Ok(()) => {
-                        let took = clock.now().saturating_sub(began);
-                        rtt_ms = Some(took.as_secs_f64() * 1000.0);
-                    }
-                    Err(error) => {
-                        tracing::debug!(%address, %error, "no ping can be sent");
-                        return None;
-                    }
-                },
-                () = clock.sleep(AGAIN) => {}
+        match echo(&self.host, address, bytes).await {
+            Ok(took) => Some(TunnelPacket {
+                bytes,
+                rtt_ms: took.map(|took| took.as_secs_f64() * 1000.0),
+            }),
+            Err(error) => {
+                tracing::debug!(%address, %error, "no ping can be sent");
+                None
             }
         }
-        Some(TunnelPacket { bytes, rtt_ms })
     }
 
     /// Whether anything comes through the tunnel from a peer that is asked for a

@@ -17,6 +17,7 @@ mod kept;
 pub mod ledger_backend;
 pub mod membership;
 pub mod names;
+pub mod narrow;
 pub mod overlay;
 pub mod page;
 mod page_lan;

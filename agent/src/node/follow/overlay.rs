@@ -1,7 +1,11 @@
 //! The host's filter and routing follow the view, always a step before the
 //! tunnel does: what the tunnel is given is closed to all others already.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::Arc,
+};
 
 use innermesh_proto::{
     filter::{
@@ -150,6 +154,12 @@ impl OverlayKeeper {
         }
         if let Err(error) = self.host.overlay.remove().await {
             tracing::warn!(%error, "the overlay's filter could not be taken away");
+        }
+        let narrow = self.host.net.keep_narrow(&BTreeSet::new()).await;
+        if let Err(error) = narrow
+            && error.kind() != io::ErrorKind::Unsupported
+        {
+            tracing::warn!(%error, "routes for narrow ways could not be removed");
         }
         if let Err(error) = stored::remove(&*self.host.disk).await {
             tracing::warn!(%error, "the stored filter could not be removed");

@@ -10,6 +10,7 @@ pub mod device_holds;
 pub mod device_profile;
 pub mod device_secrets;
 pub mod devices_seen;
+pub mod echo;
 pub mod enforced;
 pub mod handles;
 pub mod hold_set;
