@@ -1,5 +1,6 @@
 //! Phones: Debian's wg-quick and wireguard-go with what `agent device` prints.
 
+mod beyond;
 mod bounds;
 mod codes;
 mod comings;

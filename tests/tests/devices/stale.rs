@@ -56,6 +56,29 @@ fn a_list_says_whose_configuration_is_no_longer_right_and_renewing_makes_it_righ
 }
 
 #[test]
+fn a_network_that_no_gateway_has_is_told_before_and_after() {
+    const NET: &str = "192.168.9.0/24";
+    let Some(lab) = Lab::new(1) else { return };
+    let [alpha] = mesh(&lab);
+    let told = alpha.json(&["device", "add", "early", "--routes", NET]);
+    let warning = told["warnings"][0].as_str().unwrap_or_default();
+    assert!(warning.contains("agent route add 192.168.9.0/24"), "{told}");
+    let beside = "ip link add lan0 type veth peer name lan1
+        ip address add 192.168.9.1/24 dev lan0
+        ip link set lan1 up
+        ip link set lan0 up";
+    let _ = alpha.host.run(&["sh", "-euc", beside]).ok();
+    let _ = alpha.cli(&["route", "add", NET]).ok();
+    let told = alpha.json(&["device", "add", "phone", "--routes", NET]);
+    assert_eq!(told["warnings"], serde_json::json!([]), "{told}");
+    let allowed = told["configurations"][0]["allowed_ips"].to_string();
+    assert!(allowed.contains(NET), "{told}");
+    wait_fresh(&alpha);
+    let _ = alpha.cli(&["route", "rm", NET]).ok();
+    wait_stale(&alpha, "no gateway has a route to 192.168.9.0/24");
+}
+
+#[test]
 fn whoever_adds_a_device_is_told_when_only_its_own_network_finds_the_gateway() {
     let Some(lab) = Lab::new(1) else { return };
     let [alpha] = mesh(&lab);
