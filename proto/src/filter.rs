@@ -7,10 +7,13 @@
 
 #![allow(missing_docs, reason = "the names say it")]
 
+pub mod access;
 mod gateway;
 pub mod nft;
+mod nft_access;
 mod nft_gateway;
 mod nft_table;
+mod ranges;
 
 use std::{
     collections::BTreeSet,
@@ -21,6 +24,7 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use self::access::AccessPlan;
 pub use self::gateway::{GatewayFilter, Lan};
 use crate::limits;
 
@@ -165,6 +169,10 @@ pub struct FilterPlan {
     /// What a gateway forwards; none on other nodes.
     #[serde(default)]
     pub gateway: Option<GatewayFilter>,
+    /// Who reaches what by the tunnel. Not stored: until the agent runs, and has
+    /// compiled the policy, nothing passes.
+    #[serde(skip)]
+    pub access: AccessPlan,
 }
 
 /// A route of the overlay's own routing table.
@@ -225,6 +233,7 @@ impl FilterPlan {
             containers_reach_mesh: true,
             behind_gateways: BTreeSet::new(),
             gateway: None,
+            access: AccessPlan::open(),
             interface,
             networks,
             own,
@@ -266,7 +275,8 @@ impl FilterPlan {
         let routed =
             self.behind_gateways.len() <= limits::ROUTES && self.behind_gateways.iter().all(narrow);
         let forwards = self.gateway.as_ref().is_none_or(GatewayFilter::is_bounded);
-        few && routed && forwards && self.networks.iter().all(narrow)
+        let bounded = few && routed && forwards && self.access.is_bounded();
+        bounded && self.networks.iter().all(narrow)
     }
 }
 

@@ -24,6 +24,8 @@ pub mod limits;
 pub mod map;
 pub mod message;
 pub mod name;
+pub mod near;
+pub mod policy;
 pub mod rpc;
 pub mod service_address;
 pub mod tunnel;

@@ -147,6 +147,15 @@ pub const BUDGET_JOINS: Budget = Budget {
     bytes: 512 * 1024,
     bytes_per_hour: 512 * 1024,
 };
+/// Of the mesh's policy, which only admins set.
+pub const BUDGET_POLICY: Budget = Budget {
+    requests: 64,
+    requests_per_hour: 120,
+    bytes: 4 * 1024 * 1024,
+    bytes_per_hour: 512 * 1024,
+};
+/// Requests with a policy that may wait for the leader's next batch.
+pub const POLICIES_WAITING: usize = 4;
 /// Bytes of the ledger that one author has written in a day at most, with four
 /// leaders in it.
 pub const AUTHOR_DAY_BYTES: usize = 5 * 1024 * 1024;
@@ -467,6 +476,8 @@ pub const CONTROL_CONNECTIONS: usize = 64;
 pub const CONTROL_PER_USER: usize = 24;
 /// Largest request to the control socket, in bytes.
 pub const CONTROL_BODY_BYTES: usize = 64 * 1024;
+/// As [`CONTROL_BODY_BYTES`], of one with a policy, whose text is written as JSON.
+pub const CONTROL_POLICY_BYTES: usize = 4 * POLICY_BYTES;
 /// Largest answer that the command line takes, in bytes.
 pub const CONTROL_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// Longest time that the agent takes for one request over the control socket, in milliseconds.
@@ -591,3 +602,31 @@ pub const ACME_PER_ADDRESS: usize = 32;
 /// Of these, from one user of this host: a web server with 120 sites asks for
 /// all of them at once.
 pub const ACME_PER_USER: usize = 144;
+/// Largest text of a policy, in bytes.
+pub const POLICY_BYTES: usize = 256 * 1024;
+/// Largest request that brings a policy, in bytes with its seal: its text and
+/// what a request is else made of.
+pub const POLICY_REQUEST_BYTES: usize = POLICY_BYTES + 1024;
+/// Largest ledger entry with such a request, in bytes.
+pub const POLICY_ENTRY_BYTES: usize = POLICY_REQUEST_BYTES + 1024;
+/// Rules in a policy.
+pub const POLICY_RULES: usize = 2048;
+/// Tests in a policy.
+pub const POLICY_TESTS: usize = 1024;
+/// Pairs of somebody and something that all tests of a policy compare.
+pub const POLICY_TEST_PAIRS: usize = 16_384;
+/// Groups in a policy.
+pub const POLICY_GROUPS: usize = 1024;
+/// Groups within groups, one in the other.
+pub const POLICY_GROUP_DEPTH: usize = 16;
+/// Names, networks and groups in all lists of a policy.
+pub const POLICY_ELEMENTS: usize = 16_384;
+/// Ports and ranges of them behind one name.
+pub const POLICY_PORTS: usize = 64;
+/// Rules of a policy as one node compiles them, each for an own set of ports: a
+/// group of services has one for each of them.
+pub const ACCESS_RULES: usize = 16_384;
+/// Addresses in all sets that those rules name.
+pub const ACCESS_ADDRESSES: usize = 262_144;
+/// Longest name of a rule's counter.
+pub const ACCESS_LABEL_BYTES: usize = 40;

@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, reason = "the names say it")]
 
+mod access;
 mod devices;
 mod gateways;
 

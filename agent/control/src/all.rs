@@ -15,6 +15,7 @@ use super::{
     log::LogsRequest,
     members::MembersRequest,
     node::NodeRequest,
+    policy::PolicyRequest,
     records::RecordsRequest,
     renewals::RenewalsRequest,
     request::{Received, Reply, Request},
@@ -63,6 +64,7 @@ pub(super) struct Route {
     pub method: Method,
     pub path: &'static str,
     pub changes: bool,
+    pub body_bytes: usize,
     pub read: Arc<ReadRequest>,
 }
 
@@ -90,6 +92,7 @@ macro_rules! subjects {
                     method: entry.method,
                     path: entry.path,
                     changes: entry.changes,
+                    body_bytes: entry.body_bytes,
                     read: Arc::new(move |received| (entry.read)(received).map(AnyRequest::$subject)),
                 }));
             )*
@@ -106,6 +109,7 @@ subjects! {
     Renewals(RenewalsRequest),
     Records(RecordsRequest),
     Routes(RoutesRequest),
+    Policy(PolicyRequest),
     Ca(CaRequest),
     Acme(AcmeRequest),
     Dns(DnsRequest),

@@ -119,6 +119,8 @@ pub mod code {
     pub const ROUTE_NO_RETURN: &str = "route-no-return";
     /// A network behind a gateway has addresses of this host's own network.
     pub const ROUTE_OVERLAP: &str = "route-overlap";
+    /// The policy names what isn't there any more, or its tests fail by now.
+    pub const POLICY_STALE: &str = "policy-stale";
     /// An even number of CA nodes decides the ledger.
     pub const ROSTER_EVEN: &str = "roster-even";
     /// A member's requests are turned away.

@@ -24,6 +24,7 @@ pub mod finding;
 pub mod log;
 pub mod members;
 pub mod node;
+pub mod policy;
 pub mod records;
 pub mod renewals;
 mod request;

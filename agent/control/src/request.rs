@@ -19,6 +19,8 @@ pub trait Request: fmt::Debug + Serialize + DeserializeOwned + Send + Sync + 'st
     const PATH: &'static str;
     /// Whether it is for root and the agent's user only.
     const CHANGES: bool;
+    /// The largest body of it, in bytes.
+    const BODY_BYTES: usize;
     /// What comes back.
     type Answer: Serialize + DeserializeOwned + Send + 'static;
     /// The subject that it belongs to.
@@ -38,16 +40,19 @@ pub trait Request: fmt::Debug + Serialize + DeserializeOwned + Send + Sync + 'st
 pub struct Done {}
 
 /// Declares a subject: an enum of its requests, and of each who may ask it,
-/// method, path, variant, type, answer and, where there is one, its check.
+/// method, path, variant, type, answer and, where there are such, the bound of
+/// its body, if not as usual, and its check.
 macro_rules! requests {
     (@ looks) => { false };
     (@ changes) => { true };
+    (@ body) => { innermesh_proto::limits::CONTROL_BODY_BYTES };
+    (@ body $bytes:path) => { $bytes };
     (
         $(#[$about:meta])*
         $subject:ident {
             $(
                 $who:ident $method:ident $path:literal:
-                $variant:ident($request:ident) -> $answer:ty $(where $check:path)?,
+                $variant:ident($request:ident) -> $answer:ty $(= $bytes:path)? $(where $check:path)?,
             )*
         }
     ) => {
@@ -73,6 +78,7 @@ macro_rules! requests {
                 const METHOD: hyper::Method = hyper::Method::$method;
                 const PATH: &'static str = $path;
                 const CHANGES: bool = requests!(@ $who);
+                const BODY_BYTES: usize = requests!(@ body $($bytes)?);
                 type Answer = $answer;
                 type Subject = $subject;
                 $(
@@ -91,6 +97,7 @@ pub(super) struct Entry<S> {
     pub method: Method,
     pub path: &'static str,
     pub changes: bool,
+    pub body_bytes: usize,
     pub read: fn(&Received<'_>) -> Result<S, ControlError>,
 }
 
@@ -103,6 +110,7 @@ impl<S> Entry<S> {
             method: R::METHOD,
             path: R::PATH,
             changes: R::CHANGES,
+            body_bytes: R::BODY_BYTES,
             read: |received| received.read::<R>().map(S::from),
         }
     }

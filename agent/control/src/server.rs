@@ -193,6 +193,7 @@ fn router(control: Arc<dyn Control>, clock: Arc<dyn Clock>) -> Router {
 
 fn mount(router: Router<Shared>, route: Route) -> Router<Shared> {
     let path = route.path;
+    let body = DefaultBodyLimit::max(route.body_bytes);
     // Every method of a request has a filter.
     let filter = MethodFilter::try_from(route.method.clone()).unwrap_or(MethodFilter::POST);
     let route = Arc::new(route);
@@ -222,7 +223,7 @@ fn mount(router: Router<Shared>, route: Route) -> Router<Shared> {
         let reply = shared.control.answer(request, caller.uid).await?;
         Ok(([(CONTENT_TYPE, "application/json")], reply.into_bytes()))
     };
-    router.route(path, on(filter, handler))
+    router.route(path, on(filter, handler).layer(body))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

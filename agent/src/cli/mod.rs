@@ -36,6 +36,7 @@ mod notify;
 mod output;
 mod overlay;
 mod paths;
+mod policy;
 mod ports;
 mod record;
 mod requests;
@@ -139,6 +140,9 @@ enum Command {
     /// Manage networks that gateways bring.
     #[command(subcommand)]
     Route(route::Command),
+    /// Manage who may reach what.
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Manage certificates for services.
     #[command(subcommand)]
     Cert(cert::Command),
@@ -287,6 +291,7 @@ async fn execute(command: Command, context: &mut Context) -> Result<(), Failure>
         Command::Record(command) => record::run(command, &context.client()).await,
         Command::Device(command) => device::run(command, context).await,
         Command::Route(command) => route::run(command, &context.client()).await,
+        Command::Policy(command) => policy::run(command, context).await,
         Command::Cert(command) => cert::run(command, &context.paths, &context.client()).await,
         Command::Ca(command) => ca::run(command, context).await,
         Command::Dns(command) => dns::run(&command, context).await,

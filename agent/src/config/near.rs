@@ -1,12 +1,9 @@
 //! The key or value that was meant where another was typed.
 
+use innermesh_proto::near::nearest;
 use toml::{Table, Value};
 
 use super::Config;
-
-/// From this likeness on a word is taken for another one (Jaro and Winkler: 1 is
-/// the same, 0 nothing in common).
-const ALIKE: f64 = 0.8;
 
 /// What is said of words that aren't known, with the one that was meant.
 pub fn explained(message: &str) -> String {
@@ -25,16 +22,7 @@ fn meant(message: &str) -> Option<String> {
     let mut quoted = message.get(at..)?.split('`').skip(1).step_by(2);
     let typed = quoted.next()?;
     let lower = typed.to_lowercase().replace('-', "_");
-    let known: Vec<&str> = quoted.collect();
-    let likeness = |known: &str| {
-        if lower.len() > 2 && known.contains(&lower) {
-            return 1.0;
-        }
-        strsim::jaro_winkler(known, &lower)
-    };
-    let near = known.iter().map(|known| (likeness(known), *known));
-    let nearest = near.max_by(|a, b| a.0.total_cmp(&b.0));
-    if let Some((_, nearest)) = nearest.filter(|(likeness, _)| *likeness >= ALIKE) {
+    if let Some(nearest) = nearest(&lower, quoted) {
         return Some(format!("did you mean `{nearest}`?"));
     }
     let tables = is_key

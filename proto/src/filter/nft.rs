@@ -8,10 +8,13 @@
 
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
-pub use super::nft_table::TABLE;
 use super::{
-    FilterPlan, Interface, LanAddress, nft_gateway,
+    FilterPlan, Interface, LanAddress, nft_access, nft_gateway,
     nft_table::{Table, element, is_v4},
+};
+pub use super::{
+    nft_access::{COUNTERS, remove_former},
+    nft_table::TABLE,
 };
 
 /// Takes both tables away, also where they aren't there.
@@ -39,12 +42,14 @@ pub enum Dropped {
     Leak,
     /// Forwarded for the overlay, with another source than it came with (S23).
     Rewritten,
+    /// By the tunnel, and nothing in the mesh's policy lets it pass.
+    Policy,
     /// A question by ARP for an overlay address.
     Arp,
 }
 
 impl Dropped {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::LanToOverlay,
         Self::LanSpoofed,
         Self::TunnelSource,
@@ -52,6 +57,7 @@ impl Dropped {
         Self::Forwarded,
         Self::Leak,
         Self::Rewritten,
+        Self::Policy,
         Self::Arp,
     ];
 
@@ -65,6 +71,7 @@ impl Dropped {
             Self::Forwarded => "forwarded",
             Self::Leak => "leak",
             Self::Rewritten => "rewritten",
+            Self::Policy => "not_allowed",
             Self::Arp => "arp_asked",
         }
     }
@@ -80,6 +87,7 @@ impl fmt::Display for Dropped {
             Self::Forwarded => "forwarded into the tunnel or out of it",
             Self::Leak => "would have left this host unencrypted",
             Self::Rewritten => "had another source put in place of its own",
+            Self::Policy => "not allowed by the mesh's policy",
             Self::Arp => "asked a LAN for an overlay address",
         })
     }
@@ -234,11 +242,10 @@ fn chains(inet: &mut Table<'_>, plan: &FilterPlan) {
     if !masquerades {
         inet.line(format_args!("delete chain inet {TABLE} containers"));
     }
-    for chain in [
-        "tunnel", "welcome", "inside", "judge", "granted", "access", "passed",
-    ] {
+    for chain in ["tunnel", "welcome", "inside", "judge", "granted", "passed"] {
         inet.line(format_args!("add chain inet {TABLE} {chain}"));
     }
+    nft_access::write(inet, plan, &drop(Dropped::Policy));
     let tunnel = &plan.interface;
     let is_gateway = plan.gateway.is_some();
 
@@ -270,6 +277,9 @@ fn chains(inet: &mut Table<'_>, plan: &FilterPlan) {
 
     // Again, as rules in between may have given packets another destination.
     inet.rule("entry", &format!("iifname \"{tunnel}\" goto welcome"));
+    if !plan.access.looks_at_nothing() {
+        inet.rule("welcome", &format!("jump {}", nft_access::CHAIN));
+    }
     inet.rule("entry", "iifname \"lo\" accept");
     inet.both("entry", "IP daddr @netN", "jump inside");
     inet.both("inside", "iifname . IP saddr @inN", "accept");
@@ -322,6 +332,11 @@ fn judge(inet: &mut Table<'_>, plan: &FilterPlan) {
     let tunnel = &plan.interface;
     // ICMP from the far side of a tunnel may be lost on the way.
     inet.rule("judge", "tcp flags syn tcp option maxseg size set rt mtu");
+    // A published port is one of this node's, whoever answers behind it.
+    if !plan.access.looks_at_nothing() {
+        let way = "ct original IP daddr @ownN";
+        inet.both("judge", way, format_args!("jump {}", nft_access::CHAIN));
+    }
     // A container's published port: the first packet was for this node's own
     // address, and the host's rules have sent it on.
     inet.both(

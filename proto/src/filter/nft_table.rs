@@ -11,8 +11,8 @@ use ipnet::IpNet;
 pub const TABLE: &str = "innermesh";
 
 /// Sets that there are for each address family.
-const SETS: [&str; 10] = [
-    "net", "own", "in", "lan", "near", "routes", "resolver", "device", "beside", "behind",
+const SETS: [&str; 11] = [
+    "net", "own", "in", "lan", "near", "routes", "resolver", "device", "dev", "beside", "behind",
 ];
 
 /// A set's element: a single address without its length.

@@ -1,6 +1,10 @@
 use proptest::prelude::*;
 
-use super::{nft::render, *};
+use super::{
+    access::{AccessPlan, AccessRule, Ports},
+    nft::render,
+    *,
+};
 
 fn interface(name: &str) -> Interface {
     name.to_owned().try_into().unwrap()
@@ -95,7 +99,8 @@ fn names_that_mean_something_in_a_ruleset_are_refused() {
 
 #[test]
 fn a_plan_is_rendered_the_same_each_time_and_with_every_counter() {
-    let plan = gateway();
+    let mut plan = gateway();
+    plan.access.has_others = true;
     let text = render(&plan, false);
     assert_eq!(text, render(&plan.clone(), false));
     for dropped in nft::Dropped::ALL {
@@ -339,5 +344,142 @@ proptest! {
         let mut one = docker();
         one.containers.pop_last();
         prop_assert_eq!(lines(&host), lines(&one));
+    }
+}
+
+fn access(rules: &[(&str, &[usize], &[usize], Ports)]) -> AccessPlan {
+    let sets = [
+        vec!["10.77.9.1/32", "fd77:77:77::9:1/128"],
+        vec!["10.77.9.2/32", "10.77.9.3/32"],
+        vec!["10.77.1.1/32", "fd77:77:77::1/128"],
+        vec!["192.168.5.0/24"],
+    ];
+    AccessPlan {
+        members_open: true,
+        has_others: true,
+        devices: ["10.77.9.0/24".parse().unwrap()].into(),
+        sets: sets
+            .map(|set| set.iter().map(|net| net.parse().unwrap()).collect())
+            .into(),
+        rules: rules
+            .iter()
+            .map(|(label, from, to, ports)| AccessRule {
+                label: (*label).to_owned(),
+                from: from.iter().copied().collect(),
+                to: to.iter().copied().collect(),
+                ports: [*ports].into(),
+            })
+            .collect(),
+    }
+}
+
+#[test]
+fn where_nothing_is_looked_at_no_rule_about_access_is_written() {
+    let text = render(&plan(&docker()), false);
+    assert!(text.contains("add chain inet innermesh access\n"));
+    for word in [
+        "jump access",
+        "dev4",
+        "not_allowed drop",
+        "innermesh access ",
+    ] {
+        assert!(!text.contains(word), "{word}");
+    }
+}
+
+#[test]
+fn each_rule_has_a_counter_and_what_no_rule_allows_is_dropped() {
+    let mut plan = plan(&docker());
+    plan.access = access(&[
+        ("rule_a", &[0, 1], &[2], Ports::Tcp(80, 90)),
+        ("rule_b", &[0], &[2], Ports::Tcp(85, 100)),
+        ("services", &[1], &[3], Ports::All),
+    ]);
+    let text = render(&plan, false);
+    for line in [
+        "add rule inet innermesh welcome jump access",
+        "add rule inet innermesh judge ct original ip daddr @own4 jump access",
+        "add element inet innermesh dev4 { 10.77.9.0-10.77.9.255 }",
+        "add counter inet innermesh allow_rule_a",
+        "add rule inet innermesh a_r_rule_a counter name allow_rule_a return",
+        "add rule inet innermesh a_p0 meta l4proto tcp ct original proto-dst vmap { 80-90 : goto \
+         a_r_rule_a, 91-100 : goto a_r_rule_b }",
+        "add rule inet innermesh a_p0 counter name not_allowed drop",
+        "add rule inet innermesh a_p1 meta l4proto tcp ct original proto-dst vmap { 80-90 : goto \
+         a_r_rule_a }",
+        "add rule inet innermesh a4_d0 ct original ip saddr 10.77.9.2-10.77.9.3 goto a_p1",
+        "add rule inet innermesh a4_d0 counter name not_allowed drop",
+        "add rule inet innermesh access ct original ip daddr vmap { 10.77.1.1 : goto a4_d0, \
+         192.168.5.0-192.168.5.255 : goto a4_d1 }",
+        "add rule inet innermesh access counter name not_allowed drop",
+    ] {
+        assert!(text.lines().any(|own| own == line), "{line}\n{text}");
+    }
+}
+
+#[test]
+fn parts_of_rules_that_are_gone_are_taken_away_and_nothing_else() {
+    let listed = "table inet innermesh {\n\tcounter leak {\n\t}\n\tcounter allow_rule_a {\n\t}\n\
+                  \tcounter allow_rule_b {\n\t}\n\tset a4_s0 {\n\t}\n\tset net4 {\n\t}\n\
+                  \tchain a_r_rule_a {\n\t}\n\tchain access {\n\t}\n\tchain a_p0; x {\n\t}\n";
+    let text = "add counter inet innermesh allow_rule_b\n";
+    assert_eq!(
+        nft::remove_former(listed, text),
+        "delete chain inet innermesh a_r_rule_a\ndelete counter inet innermesh allow_rule_a\n\
+         delete set inet innermesh a4_s0\n"
+    );
+}
+
+proptest! {
+    #[test]
+    fn what_is_looked_up_is_what_the_rules_say(
+        rules in prop::collection::vec(
+            (
+                prop::collection::btree_set(0usize..4, 0..3),
+                prop::collection::btree_set(0usize..4, 0..3),
+            ),
+            0..6,
+        ),
+    ) {
+        let plan = AccessPlan {
+            rules: rules
+                .into_iter()
+                .enumerate()
+                .map(|(number, (from, to))| AccessRule {
+                    label: format!("r{number}"),
+                    from,
+                    to,
+                    ports: [Ports::All].into(),
+                })
+                .collect(),
+            ..access(&[])
+        };
+        let lookup = super::access::Lookup::new(&plan, true);
+        let number = |ip: &str| -> u128 {
+            let ip: std::net::Ipv4Addr = ip.parse().unwrap();
+            u32::from(ip).into()
+        };
+        let all = ["10.77.9.1", "10.77.9.2", "10.77.9.3", "10.77.1.1", "192.168.5.0", "192.168.5.255", "192.168.6.0"];
+        let within = |set: &usize, ip: &str| {
+            let ip: IpAddr = ip.parse().unwrap();
+            plan.sets[*set].iter().any(|net| net.contains(&ip))
+        };
+        for to in all {
+            let found = lookup.destinations();
+            let found = found.iter().find(|(range, _)| (range.0..=range.1).contains(&number(to)));
+            let about = found.map(|(_, rules)| rules.clone()).unwrap_or_default();
+            for from in all {
+                let sources = lookup.sources(&about);
+                let found = sources.iter().find(|(range, _)| (range.0..=range.1).contains(&number(from)));
+                let found = found.map(|(_, rules)| rules.clone()).unwrap_or_default();
+                let expected: Vec<usize> = (0..plan.rules.len())
+                    .filter(|rule| {
+                        let rule = &plan.rules[*rule];
+                        rule.from.iter().any(|set| within(set, from)) && rule.to.iter().any(|set| within(set, to))
+                    })
+                    .collect();
+                prop_assert_eq!(found, expected);
+            }
+        }
     }
 }

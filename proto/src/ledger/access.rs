@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     device::{AddDevice, Device, DeviceChange, DeviceId},
     effect::Effect,
+    policy::PolicyInForce,
     refusal::Refusal,
     request::Author,
     route::RouteChange,
@@ -29,6 +30,7 @@ pub(super) struct Access {
     pub device_addresses: Map<Ipv4Addr, DeviceId>,
     /// Networks beside the overlay, and the gateways that bring them.
     pub routes: Map<IpNet, BTreeSet<NodeId>>,
+    pub policy: PolicyInForce,
 }
 
 /// Devices.

@@ -1,12 +1,15 @@
-//! Devices and routes in the sentences that tell what happened.
+//! Devices, routes and the policy in the sentences that tell what happened.
 
 use super::{
     device::{ChangeDevice, DeviceChange, DeviceId},
+    phrases::count,
+    policy::PolicyText,
     request::Content,
     state::State,
 };
+use crate::policy::Policy;
 
-/// What is asked, behind "asked to"; empty for what is about neither.
+/// What is asked, behind "asked to"; empty for what is about none of them.
 pub(super) fn access_wish(before: &State, content: &Content) -> String {
     match content {
         Content::AddDevice(add) => format!(
@@ -26,11 +29,12 @@ pub(super) fn access_wish(before: &State, content: &Content) -> String {
             before.name_of(remove.gateway),
             remove.net
         ),
+        Content::Policy(text) => format!("set {}", policy(text)),
         _ => String::new(),
     }
 }
 
-/// What was done, by `who`; empty for what is about neither.
+/// What was done, by `who`; empty for what is about none of them.
 pub(super) fn access_done(who: &str, before: &State, content: &Content) -> String {
     match content {
         Content::AddDevice(add) => format!(
@@ -50,7 +54,20 @@ pub(super) fn access_done(who: &str, before: &State, content: &Content) -> Strin
             before.name_of(remove.gateway),
             remove.net
         ),
+        Content::Policy(text) => format!("{who} set {}", policy(text)),
         _ => String::new(),
+    }
+}
+
+/// A policy by how much it says: its text may be long.
+fn policy(text: &PolicyText) -> String {
+    match Policy::parse(&text.0) {
+        Ok(policy) => format!(
+            "the policy, with {} and {}",
+            count(policy.rules.len(), "rule"),
+            count(policy.tests.len(), "test")
+        ),
+        Err(_) => "a policy that is none".into(),
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
     state::State,
     utc::Utc,
 };
-use crate::{certificate::Certificate, crypto::Verify, id::NodeId, limits};
+use crate::{certificate::Certificate, crypto::Verify, id::NodeId};
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +125,7 @@ impl Describer<'_> {
 
     fn entry(&self, entry: &Entry, outcome: &Outcome) -> AuditEvent {
         let refused = matches!(outcome, Outcome::Refused(_));
-        let Ok(request) = entry.request.peek::<Request>(limits::REQUEST_BYTES) else {
+        let Ok(request) = Request::peek(&entry.request) else {
             let text = "something that is no request was refused".into();
             return AuditEvent {
                 refused,
@@ -199,6 +199,7 @@ impl Describer<'_> {
                     .collect()
             }
             Content::Renew
+            | Content::Policy(_)
             | Content::Claim(_)
             | Content::Release(_)
             | Content::Certify(_)
@@ -287,7 +288,8 @@ impl Describer<'_> {
             | Content::ChangeDevice(_)
             | Content::RemoveDevice(_)
             | Content::AddRoute(_)
-            | Content::RemoveRoute(_) => access_wish(self.before, content),
+            | Content::RemoveRoute(_)
+            | Content::Policy(_) => access_wish(self.before, content),
         }
     }
 
@@ -372,7 +374,8 @@ impl Describer<'_> {
             | Content::ChangeDevice(_)
             | Content::RemoveDevice(_)
             | Content::AddRoute(_)
-            | Content::RemoveRoute(_) => access_done(who, self.before, content),
+            | Content::RemoveRoute(_)
+            | Content::Policy(_) => access_done(who, self.before, content),
         }
     }
 

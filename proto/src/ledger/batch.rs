@@ -8,7 +8,11 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 pub use super::position::Position;
-use super::{recovery::SignedRecovery, version};
+use super::{
+    recovery::SignedRecovery,
+    request::{POLICY_SINCE, Request},
+    version,
+};
 use crate::{
     codec::{self, CodecError},
     crypto::{Hash, PublicKey, Purpose, Sealed, Sign, Signature, Verify},
@@ -73,6 +77,22 @@ impl Entry {
     /// Bytes of its encoding, at most: both contents, the signature, lengths.
     pub fn size(&self) -> usize {
         self.request.bytes.len() + self.attachment.len() + 80
+    }
+
+    /// The most that one may have, under these rules.
+    pub fn most_bytes(rules: u32) -> usize {
+        if rules < POLICY_SINCE {
+            limits::ENTRY_BYTES
+        } else {
+            limits::POLICY_ENTRY_BYTES
+        }
+    }
+
+    /// Whether it may have so many bytes: more than others only to set a policy.
+    pub(super) fn is_bounded(&self, rules: u32) -> bool {
+        let size = self.size();
+        let sets_policy = || Request::peek(&self.request).is_ok_and(|it| it.sets_policy());
+        size <= limits::ENTRY_BYTES || size <= Self::most_bytes(rules) && sets_policy()
     }
 }
 

@@ -191,7 +191,7 @@ impl State {
     fn read_next(&self, batch: &Batch) -> Result<Header, BatchError> {
         let sizes = || batch.entries.iter().map(Entry::size);
         if batch.entries.len() > limits::BATCH_ENTRIES
-            || sizes().any(|size| size > limits::ENTRY_BYTES)
+            || !batch.entries.iter().all(|it| it.is_bounded(self.rules))
             || sizes().sum::<usize>() > limits::BATCH_ENTRY_BYTES
         {
             return Err(BatchError::TooLarge);

@@ -67,7 +67,7 @@ impl Draft {
     pub fn has_room(&self) -> bool {
         !self.is_ended()
             && self.entries.len() < limits::BATCH_ENTRIES
-            && self.bytes + limits::ENTRY_BYTES <= limits::BATCH_ENTRY_BYTES
+            && self.bytes + Entry::most_bytes(self.state.rules) <= limits::BATCH_ENTRY_BYTES
     }
 
     /// What the request needs before it can be added.
@@ -201,6 +201,7 @@ impl Draft {
             Effect::RemoveDevice(id) => state.remove_device(id),
             Effect::AddRoute(add) => state.add_route(add),
             Effect::RemoveRoute(remove) => state.remove_route(remove),
+            Effect::Policy(policy, by) => state.set_policy(*policy, by),
         }
         Ok(Outcome::Done(index))
     }

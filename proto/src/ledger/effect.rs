@@ -18,6 +18,7 @@ use crate::{
     crypto::PublicKey,
     id::NodeId,
     name::Label,
+    policy::Policy,
     tunnel::TunnelKey,
 };
 
@@ -82,6 +83,8 @@ pub(super) enum Effect {
     RemoveDevice(DeviceId),
     AddRoute(RouteChange),
     RemoveRoute(RouteChange),
+    /// Its text, what that says, and who sets it.
+    Policy(Box<(String, Policy)>, NodeId),
 }
 
 pub(super) struct RoleGiven {

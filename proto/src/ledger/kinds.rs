@@ -3,7 +3,7 @@
 use super::request::Content;
 
 /// The kinds of things that happen.
-pub const KINDS: [&str; 30] = [
+pub const KINDS: [&str; 31] = [
     "founded",
     "join",
     "admit",
@@ -32,6 +32,7 @@ pub const KINDS: [&str; 30] = [
     "remove-device",
     "add-route",
     "remove-route",
+    "set-policy",
     "recover",
     "unknown",
 ];
@@ -67,5 +68,6 @@ pub(super) fn kind(content: &Content) -> &'static str {
         Content::RemoveDevice(_) => "remove-device",
         Content::AddRoute(_) => "add-route",
         Content::RemoveRoute(_) => "remove-route",
+        Content::Policy(_) => "set-policy",
     }
 }

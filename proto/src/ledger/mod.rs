@@ -26,6 +26,7 @@ mod leaf;
 mod outcome;
 mod phrases;
 mod place;
+mod policy;
 mod position;
 pub mod record;
 mod record_form;
@@ -56,6 +57,7 @@ pub use self::{
     effect::Decision,
     genesis::GenesisError,
     outcome::Outcome,
+    policy::{PolicyFact, PolicyText},
     position::Position,
     recovery::{Recovery, SignedRecovery},
     refusal::Refusal,

@@ -288,6 +288,9 @@ pub enum Refusal {
     TooManyRoutes,
     #[error("{0} is no route of that gateway; `agent route list` shows those that there are")]
     NoSuchRoute(IpNet),
+    /// What is wrong with it.
+    #[error("the policy can't be in force: {0}")]
+    Policy(String),
 }
 
 /// A node's own name is mostly asked for by the machine that had it.

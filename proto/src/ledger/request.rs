@@ -14,6 +14,7 @@ pub use super::{
         RoleChange, RootWord, RosterChange, Share, Unhold, Withdraw,
     },
     device::{AddDevice, ChangeDevice, DeviceId},
+    policy::PolicyText,
     record::{AddRecord, RemoveRecord, RemoveRecords},
     role::{Role, RoleError},
     route::RouteChange,
@@ -69,6 +70,9 @@ pub struct Request {
     /// The encoded content.
     pub content: Vec<u8>,
 }
+
+/// The first rules that know a policy.
+pub(super) const POLICY_SINCE: u32 = 4;
 
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,6 +138,8 @@ pub enum Content {
     AddRoute(RouteChange),
     /// A gateway brings a network no longer; from rules 4 on.
     RemoveRoute(RouteChange),
+    /// Who may reach what; from rules 4 on.
+    Policy(PolicyText),
 }
 
 mod kind {
@@ -168,6 +174,7 @@ mod kind {
     pub const REMOVE_DEVICE: u16 = 34;
     pub const ADD_ROUTE: u16 = 35;
     pub const REMOVE_ROUTE: u16 = 36;
+    pub const POLICY: u16 = 37;
 }
 
 impl Content {
@@ -205,6 +212,7 @@ impl Content {
             Self::RemoveDevice(id) => (kind::REMOVE_DEVICE, codec::encode(id)),
             Self::AddRoute(add) => (kind::ADD_ROUTE, codec::encode(add)),
             Self::RemoveRoute(remove) => (kind::REMOVE_ROUTE, codec::encode(remove)),
+            Self::Policy(text) => (kind::POLICY, codec::encode(text)),
         }
     }
 
@@ -228,7 +236,8 @@ impl Content {
             | Self::ChangeDevice(_)
             | Self::RemoveDevice(_)
             | Self::AddRoute(_)
-            | Self::RemoveRoute(_) => 4,
+            | Self::RemoveRoute(_)
+            | Self::Policy(_) => 4,
             Self::AddRecord(add) if add.ttl_s.is_some() => 3,
             Self::AddRecord(add) => add.data.since_rules(),
             _ => 0,
@@ -239,7 +248,10 @@ impl Content {
     /// doesn't know, or malformed.
     pub fn decode(kind: u16, bytes: &[u8]) -> Option<Self> {
         fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-            codec::decode(bytes, limits::REQUEST_BYTES).ok()
+            codec::decode(bytes, limits::POLICY_REQUEST_BYTES).ok()
+        }
+        if bytes.len() > limits::REQUEST_BYTES && kind != kind::POLICY {
+            return None;
         }
         Some(match kind {
             kind::JOIN => Self::Join(Box::new(read(bytes)?)),
@@ -273,12 +285,41 @@ impl Content {
             kind::REMOVE_DEVICE => Self::RemoveDevice(read(bytes)?),
             kind::ADD_ROUTE => Self::AddRoute(read(bytes)?),
             kind::REMOVE_ROUTE => Self::RemoveRoute(read(bytes)?),
+            kind::POLICY => Self::Policy(read(bytes)?),
             _ => return None,
         })
     }
 }
 
 impl Request {
+    /// Reads a sealed request **without** checking who signed it. One that sets the
+    /// policy may be as large as that, any other has [`limits::REQUEST_BYTES`].
+    ///
+    /// # Errors
+    /// [`CodecError`] when the bytes are none.
+    pub fn peek(sealed: &Sealed) -> Result<Self, CodecError> {
+        let request: Self = sealed.peek(limits::POLICY_REQUEST_BYTES)?;
+        let (got, limit) = (sealed.bytes.len(), limits::REQUEST_BYTES);
+        if got > limit && !request.sets_policy() {
+            return Err(CodecError::TooLong { got, limit });
+        }
+        Ok(request)
+    }
+
+    /// As [`Request::peek`], by rules of which the first ones know no policy: to
+    /// builds of their time what is larger than others is no request.
+    pub(super) fn peek_under(sealed: &Sealed, rules: u32) -> Result<Self, CodecError> {
+        if rules < POLICY_SINCE {
+            return sealed.peek(limits::REQUEST_BYTES);
+        }
+        Self::peek(sealed)
+    }
+
+    /// Whether it sets the policy.
+    pub fn sets_policy(&self) -> bool {
+        self.kind == kind::POLICY
+    }
+
     /// Whether it only takes something away or lets it go: there must be room
     /// for that where there is hardly any.
     pub fn takes_away(&self) -> bool {

@@ -8,7 +8,7 @@
 //! | 1 | shares of each node in the state, WireGuard keys, names that lead to their owners |
 //! | 2 | roles that are given and taken, by whose word; on its first day an admin speaks for who made it one |
 //! | 3 | addresses among the names that are kept of a certificate; DNS records with a TTL of their own, HTTPS and SVCB records, and one record taken away |
-//! | 4 | devices without an agent; networks that gateways bring |
+//! | 4 | devices without an agent; networks that gateways bring; the policy, whose text is read by exactly one version of its reader |
 
 use serde::{Serialize, de::DeserializeOwned};
 

@@ -64,7 +64,7 @@ impl Admins {
 
     fn note(&mut self, request: &[u8], stamp_ms: u64) -> Option<()> {
         let request: Request =
-            innermesh_proto::codec::decode(request, limits::REQUEST_BYTES).ok()?;
+            innermesh_proto::codec::decode(request, limits::POLICY_REQUEST_BYTES).ok()?;
         let content = Content::decode(request.kind, &request.content)?;
         let author = match (request.author, &content) {
             (Author::Token(_), Content::Join(join)) => return self.joins(join, stamp_ms),

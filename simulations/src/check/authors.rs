@@ -65,7 +65,8 @@ impl Authors {
 
 /// Who asked, where that is for something to be held.
 fn payer(request: &[u8]) -> Option<NodeId> {
-    let request: Request = innermesh_proto::codec::decode(request, limits::REQUEST_BYTES).ok()?;
+    let request: Request =
+        innermesh_proto::codec::decode(request, limits::POLICY_REQUEST_BYTES).ok()?;
     let Author::Node(node) = request.author else {
         return None;
     };

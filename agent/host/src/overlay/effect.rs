@@ -46,6 +46,13 @@ pub trait Overlay: Send + Sync {
     /// Where they can't be read.
     async fn dropped(&self) -> Result<BTreeMap<Dropped, u64>, OverlayError>;
 
+    /// How many packets each rule of the access plan let pass, by its label, since
+    /// the rule is there.
+    ///
+    /// # Errors
+    /// Where they can't be read.
+    async fn allowed(&self) -> Result<BTreeMap<String, u64>, OverlayError>;
+
     /// What others' filters dropped since then of what ours let pass, and
     /// whose they are.
     ///

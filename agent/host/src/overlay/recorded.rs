@@ -108,6 +108,10 @@ impl Overlay for RecordedOverlay {
         Ok(BTreeMap::new())
     }
 
+    async fn allowed(&self) -> Result<BTreeMap<String, u64>, OverlayError> {
+        Ok(BTreeMap::new())
+    }
+
     async fn lost(&self, _tunnel: &Interface) -> Result<Vec<Lost>, OverlayError> {
         Ok(Vec::new())
     }

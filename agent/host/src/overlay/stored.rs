@@ -3,7 +3,10 @@
 
 use std::{io, path::Path};
 
-use innermesh_proto::{filter::FilterPlan, limits};
+use innermesh_proto::{
+    filter::{FilterPlan, access::AccessPlan},
+    limits,
+};
 
 use crate::Disk;
 
@@ -21,15 +24,20 @@ pub async fn read(disk: &dyn Disk) -> io::Result<Option<FilterPlan>> {
         .and_then(|bytes| parse(&bytes)))
 }
 
-/// Stores a plan, unless it is there already.
+/// Stores a plan, unless it is there already. Who may reach what isn't part of it:
+/// before the agent runs nothing comes by the tunnel.
 ///
 /// # Errors
 /// The disk's; the old one stands.
 pub async fn write(disk: &dyn Disk, plan: &FilterPlan) -> io::Result<()> {
-    if read(disk).await?.as_ref() == Some(plan) {
+    let plan = FilterPlan {
+        access: AccessPlan::default(),
+        ..plan.clone()
+    };
+    if read(disk).await?.as_ref() == Some(&plan) {
         return Ok(());
     }
-    let bytes = serde_json::to_vec_pretty(plan)?;
+    let bytes = serde_json::to_vec_pretty(&plan)?;
     disk.replace(Path::new(FILE), &bytes).await
 }
 

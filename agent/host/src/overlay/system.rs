@@ -99,7 +99,12 @@ impl Overlay for SystemOverlay {
             return Ok(Filtered::Stood);
         }
         let before = applied.take();
-        if let Err(error) = nft::apply(&text).await {
+        let listed = match &before {
+            Some(before) => before.listed.clone(),
+            None => nft::list().await.unwrap_or_default(),
+        };
+        let former = ruleset::remove_former(&listed, &text);
+        if let Err(error) = nft::apply(&format!("{text}{former}")).await {
             // Tables of another build may have parts of the same names that
             // can't be changed into these.
             match error {
@@ -129,6 +134,15 @@ impl Overlay for SystemOverlay {
         let counted = nft::counters().await?;
         let packets = |why: Dropped| Some((why, *counted.get(why.counter())?));
         Ok(Dropped::ALL.into_iter().filter_map(packets).collect())
+    }
+
+    async fn allowed(&self) -> Result<BTreeMap<String, u64>, OverlayError> {
+        let counted = nft::counters().await?.into_iter();
+        let of_rules = counted.filter_map(|(name, packets)| {
+            let label = name.strip_prefix(ruleset::COUNTERS)?;
+            Some((label.to_owned(), packets))
+        });
+        Ok(of_rules.collect())
     }
 
     async fn lost(&self, tunnel: &Interface) -> Result<Vec<Lost>, OverlayError> {

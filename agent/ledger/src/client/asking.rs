@@ -18,7 +18,6 @@ use innermesh_proto::{
     crypto::Sealed,
     id::NodeId,
     ledger::{Author, Outcome, Refusal, Request, RequestId, State},
-    limits,
     message::Propose,
 };
 use tokio::sync::watch;
@@ -99,7 +98,7 @@ impl<'a> Asking<'a> {
         let body = codec::encode(&Propose {
             request: request.clone(),
         });
-        let read = request.peek::<Request>(limits::REQUEST_BYTES);
+        let read = Request::peek(request);
         Self {
             client,
             request,

@@ -38,7 +38,7 @@ pub struct Bill {
 impl Bill {
     /// None for what is no request: that is refused, and costs who delivers it.
     pub fn of(sealed: &Sealed) -> Option<Self> {
-        let request: Request = sealed.peek(limits::REQUEST_BYTES).ok()?;
+        let request = Request::peek(sealed).ok()?;
         let content = Content::decode(request.kind, &request.content)?;
         let grant = content
             .join()

@@ -39,6 +39,8 @@ pub enum Class {
     Roster,
     /// New members, counted on whoever invites them.
     Join,
+    /// The policy of the mesh, which is large and no part of a share.
+    Policy,
 }
 
 impl Class {
@@ -49,6 +51,8 @@ impl Class {
             Self::Renewal
         } else if request.makes_member() {
             Self::Join
+        } else if request.sets_policy() {
+            Self::Policy
         } else if request.takes_away() {
             Self::Removal
         } else {
@@ -63,6 +67,7 @@ impl Class {
             Self::Renewal => limits::BUDGET_RENEWALS,
             Self::Roster => limits::BUDGET_ROSTER,
             Self::Join => limits::BUDGET_JOINS,
+            Self::Policy => limits::BUDGET_POLICY,
         }
     }
 }
@@ -200,6 +205,7 @@ impl Budgets {
             Class::Renewal,
             Class::Roster,
             Class::Join,
+            Class::Policy,
         ]
         .map(|class| (class, self.fresh(class)))
         .into();

@@ -6,9 +6,10 @@ use innermesh_ca::Issuer;
 use innermesh_host::{Mono, keys::Keys};
 use innermesh_proto::{
     certificate::Serial,
-    crypto::{Sealed, Sign},
+    crypto::{Purpose, Sealed, Sign},
     id::NodeId,
-    ledger::State,
+    ledger::{Author, Request, Role, State},
+    limits,
     message::{Endorse, RaftProgress, Spenders},
 };
 
@@ -165,9 +166,28 @@ impl Core {
             self.out.send_elsewhere([asked.ticket], leader);
         } else if !self.room.is_enough_for(&asked.request) {
             self.out.answer(asked.ticket, Err(ProposeError::Full));
+        } else if is_large(&asked.request) && !self.may_wait(&asked.request) {
+            self.out.answer(asked.ticket, Err(ProposeError::Busy));
         } else if let Some(left_out) = self.waiting.push(asked.by, asked) {
             self.out.answer(left_out.ticket, Err(ProposeError::Busy));
         }
+    }
+
+    /// Whether a request that is larger than others may wait: few of them do, and
+    /// each is an admin's, which isn't only stated.
+    fn may_wait(&self, request: &Sealed) -> bool {
+        let others = self.waiting.iter();
+        let others = others.filter(|asked| is_large(&asked.request)).count();
+        let author = Request::peek(request).ok().and_then(|it| match it.author {
+            Author::Node(node) => self.state.members.get(&node),
+            Author::Token(_) => None,
+        });
+        others < limits::POLICIES_WAITING
+            && author.is_some_and(|author| {
+                let mesh = &self.state.mesh;
+                author.roles.contains(&Role::Admin)
+                    && request.is_by(&*self.keys, &author.key, Purpose::Request, mesh)
+            })
     }
 
     /// Takes a voter's message in.
@@ -427,4 +447,8 @@ impl Core {
         let all = proposed.chain(waiting).chain(self.refusals.give_up());
         self.out.send_elsewhere(all, leader);
     }
+}
+
+fn is_large(request: &Sealed) -> bool {
+    request.bytes.len() > limits::REQUEST_BYTES
 }

@@ -40,7 +40,7 @@ impl Judge<'_> {
         }
         // Whether all voters know the rules is for who leads to see.
         let is_early = |request: Request| request.raises_rules();
-        if request.peek(limits::REQUEST_BYTES).is_ok_and(is_early) {
+        if Request::peek(&request).is_ok_and(is_early) {
             return Err(Refusal::Rules.into());
         }
         let attachment = match draft.decide(&request, self.keys) {

@@ -73,6 +73,11 @@ impl<T> Queue<T> {
         Some(item)
     }
 
+    /// All that waits, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.lanes.values().flatten()
+    }
+
     /// Takes all of it out.
     pub fn drain(&mut self) -> impl Iterator<Item = T> {
         std::mem::take(self).lanes.into_values().flatten()

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use innermesh_host::Mono;
-use innermesh_proto::{crypto::Sealed, ledger::Request, limits};
+use innermesh_proto::{crypto::Sealed, ledger::Request};
 
 /// With less than so many free bytes a CA node only decides what takes
 /// something away: evictions, revocations, names and records that are given up.
@@ -58,9 +58,6 @@ impl Room {
 
     /// Whether there is room for this request.
     pub fn is_enough_for(&self, request: &Sealed) -> bool {
-        !self.is_tight
-            || request
-                .peek::<Request>(limits::REQUEST_BYTES)
-                .is_ok_and(|request| request.takes_away())
+        !self.is_tight || Request::peek(request).is_ok_and(|request| request.takes_away())
     }
 }

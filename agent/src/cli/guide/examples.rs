@@ -223,6 +223,41 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         "record list",
         &[("record list", "See all records that were added")],
     ),
+    ("policy show", &[("policy show", "See who may reach what")]),
+    (
+        "policy edit",
+        &[("policy edit", "Change the policy in your editor")],
+    ),
+    (
+        "policy check",
+        &[(
+            "policy check policy.toml",
+            "Find what is wrong with a policy",
+        )],
+    ),
+    (
+        "policy set",
+        &[
+            (
+                "policy set policy.toml",
+                "Have the whole mesh follow a policy",
+            ),
+            ("policy set -", "One that comes by standard input"),
+        ],
+    ),
+    (
+        "policy explain",
+        &[
+            (
+                "policy explain ben-phone nextcloud:443",
+                "See which rule lets a phone reach a service",
+            ),
+            (
+                "policy explain group:kids members:tcp/22",
+                "See whether anybody of a group reaches SSH",
+            ),
+        ],
+    ),
     (
         "device add",
         &[

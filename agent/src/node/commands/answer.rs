@@ -16,6 +16,7 @@ use crate::{
         log::LogsRequest,
         members::MembersRequest,
         node::NodeRequest,
+        policy::PolicyRequest,
         records::RecordsRequest,
         renewals::RenewalsRequest,
         routes::RoutesRequest,
@@ -25,9 +26,9 @@ use crate::{
     node::{
         commands::{
             acme::ExternalAccounts, admit::Approvals, ca_status, certificates, devices::DeviceDesk,
-            dns, evict::Evictions, folder, invite, invites, leave::LeaveDesk, logs, peers, records,
-            recovery, roles, routes::RouteDesk, seeds, services::ServiceDesk, status::StatusDesk,
-            tunnel::TunnelProber, voters,
+            dns, evict::Evictions, folder, invite, invites, leave::LeaveDesk, logs, peers, policy,
+            records, recovery, roles, routes::RouteDesk, seeds, services::ServiceDesk,
+            status::StatusDesk, tunnel::TunnelProber, voters,
         },
         follow::{
             program_certs::CertKeeper, resolver::ResolverKeeper, tunnel_keys::TunnelKeyKeeper,
@@ -73,6 +74,7 @@ impl Control for AgentControl {
             AnyRequest::Renewals(request) => self.renewals(request, uid).await,
             AnyRequest::Records(request) => self.records(request).await,
             AnyRequest::Routes(request) => self.routes(request).await,
+            AnyRequest::Policy(request) => self.policy(request).await,
             AnyRequest::Ca(request) => self.ca(request).await,
             AnyRequest::Acme(request) => self.acme(request).await,
             AnyRequest::Dns(request) => self.dns(request).await,
@@ -195,6 +197,16 @@ impl AgentControl {
         match request {
             RoutesRequest::List(it) => answer(it, |_| ready(Ok(self.routes.list()))).await,
             RoutesRequest::Change(it) => answer(it, |it| self.routes.change(it)).await,
+        }
+    }
+
+    async fn policy(&self, request: PolicyRequest) -> Answered {
+        let node = &self.node;
+        match request {
+            PolicyRequest::Show(it) => answer(it, |_| ready(Ok(policy::show(node)))).await,
+            PolicyRequest::Set(it) => answer(it, |it| policy::set(node, it)).await,
+            PolicyRequest::Check(it) => answer(it, |it| ready(Ok(policy::check(node, &it)))).await,
+            PolicyRequest::Explain(it) => answer(it, |it| policy::explain(node, it)).await,
         }
     }
 

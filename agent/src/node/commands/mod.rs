@@ -16,6 +16,7 @@ mod invites;
 mod leave;
 mod logs;
 mod peers;
+mod policy;
 mod records;
 pub mod recovery;
 mod roles;

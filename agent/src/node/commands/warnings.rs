@@ -13,7 +13,7 @@ use crate::{
     control::finding::{Finding, Severity, code},
     host::state_folder,
     node::{
-        commands::{alone, folder, roles, spenders},
+        commands::{alone, folder, policy, roles, spenders},
         follow::{
             dns::Listening, holds, membership::Membership, page::Page, program_certs::CertKeeper,
             reach::Reach, resolver::ResolverKeeper,
@@ -62,6 +62,7 @@ impl Warnings {
         found.extend(self.own_state(view));
         found.extend(holds::findings(state, &view.held, view.me));
         found.extend(roles::findings(state));
+        found.extend(policy::findings(state, || view.directory()));
         found.extend(self.tunnel.borrow().finding(now));
         found.extend(self.enforced.findings(now));
         found.extend(self.listening.findings(state.domain.as_str()));

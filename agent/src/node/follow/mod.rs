@@ -3,6 +3,7 @@
 //! revocation lists, the page, ACME, certificates of this host's programs, and the
 //! host's own resolver.
 
+mod access;
 pub mod acme;
 pub mod beside;
 mod blocked;

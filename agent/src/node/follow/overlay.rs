@@ -22,6 +22,7 @@ use crate::{
     host::{Host, Mono},
     node::{
         config::AgentConfig,
+        follow::access::AccessCompiler,
         shared::{enforced::Enforced, handles::Handles, told::is_recent, zone::ZonePublisher},
     },
     overlay::{Filtered, OverlayError, forwarding, others::Lost, stored},
@@ -35,6 +36,7 @@ pub(crate) struct OverlayKeeper {
     view: watch::Sender<Arc<MeshView>>,
     zone: ZonePublisher,
     enforced: Arc<Enforced>,
+    access: AccessCompiler,
 }
 
 impl OverlayKeeper {
@@ -44,6 +46,7 @@ impl OverlayKeeper {
             host: node.host.clone(),
             view: node.view.clone(),
             enforced: zone.enforced.clone(),
+            access: AccessCompiler::new(&node.config),
             zone,
         }
     }
@@ -212,6 +215,7 @@ impl OverlayKeeper {
         let networks = self.enforced.lock().networks.clone();
         let mut plan = view.filter_plan(interface, &networks)?;
         plan.containers_reach_mesh = self.config.containers_reach_mesh;
+        plan.access = self.access.plan(&view)?;
         Some(plan)
     }
 

@@ -177,11 +177,6 @@ fn check_expiry(state: &State, expires_ms: Option<u64>) -> Result<(), Refusal> {
 }
 
 impl State {
-    /// Whether a member that is no admin may add devices of its own.
-    pub fn may_add_devices(&self, _node: NodeId) -> bool {
-        false
-    }
-
     /// Whether an IPv4 address of the overlay is a node's or a device's.
     pub(in crate::ledger) fn is_taken(&self, ip: std::net::Ipv4Addr) -> bool {
         self.holder_of_address(ip.into()).is_some()

@@ -8,6 +8,7 @@ mod devices;
 mod evict;
 mod join;
 mod names;
+mod policy;
 mod records;
 mod roles;
 mod roster;

@@ -1,8 +1,8 @@
 //! The rule of each request, found by its content.
 
 use super::{
-    asking::AskingMember, certificates, devices, evict, join, names, records, roles, roster,
-    routes, tunnel_keys, version,
+    asking::AskingMember, certificates, devices, evict, join, names, policy, records, roles,
+    roster, routes, tunnel_keys, version,
 };
 use crate::{
     crypto::{Purpose, Sealed, Verify},
@@ -24,7 +24,7 @@ pub(in crate::ledger) fn rule(
     stamp_ms: u64,
     verify: &dyn Verify,
 ) -> (Option<(RequestKey, u64)>, Result<Effect, Refusal>) {
-    let Ok(request) = sealed.peek::<Request>(limits::REQUEST_BYTES) else {
+    let Ok(request) = Request::peek_under(sealed, state.rules) else {
         return (None, Err(Refusal::NotUnderstood));
     };
     let ruling = rule_request(state, sealed, &request, stamp_ms, verify);
@@ -135,5 +135,6 @@ fn rule_content(
         Content::RemoveDevice(id) => devices::rule_remove(state, author, id),
         Content::AddRoute(add) => routes::rule_add(state, author, add),
         Content::RemoveRoute(remove) => routes::rule_remove(state, author, remove),
+        Content::Policy(text) => policy::rule_policy(state, author, text),
     }
 }

@@ -1,0 +1,146 @@
+//! Sets of addresses and ports as ranges, and what several of them have in common.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::IpNet;
+
+/// From one to another, both within it.
+pub type Range = (u128, u128);
+/// Rising, without overlap.
+pub type Ranges = Vec<Range>;
+
+/// The networks of one address family.
+pub fn of(nets: &BTreeSet<IpNet>, v4: bool) -> Ranges {
+    let mut ranges: Ranges = nets.iter().filter_map(|net| of_net(net, v4)).collect();
+    ranges.sort_unstable();
+    let mut merged: Ranges = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.0 <= last.1.saturating_add(1) => last.1 = last.1.max(range.1),
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+fn of_net(net: &IpNet, v4: bool) -> Option<Range> {
+    match net {
+        IpNet::V4(net) if v4 => Some((
+            u32::from(net.network()).into(),
+            u32::from(net.broadcast()).into(),
+        )),
+        IpNet::V6(net) if !v4 => Some((net.network().into(), net.broadcast().into())),
+        _ => None,
+    }
+}
+
+/// Disjoint ranges, rising, each with the keys of all the ranges that it lies in.
+pub fn atoms<'r, K: Ord + Copy + 'r>(
+    all: impl Iterator<Item = (K, &'r Ranges)>,
+) -> Vec<(Range, Vec<K>)> {
+    // Where each begins, and behind which number each ends.
+    let mut begins: BTreeMap<u128, Vec<K>> = BTreeMap::new();
+    let mut ends: BTreeMap<u128, Vec<K>> = BTreeMap::new();
+    let mut points = BTreeSet::new();
+    for (key, ranges) in all {
+        for (first, last) in ranges {
+            begins.entry(*first).or_default().push(key);
+            points.insert(*first);
+            ends.entry(*last).or_default().push(key);
+            if let Some(next) = last.checked_add(1) {
+                points.insert(next);
+            }
+        }
+    }
+    let points: Vec<u128> = points.into_iter().collect();
+    let mut open: BTreeMap<K, usize> = BTreeMap::new();
+    let mut found = Vec::new();
+    for (at, first) in points.iter().enumerate() {
+        if let Some(before) = first.checked_sub(1) {
+            for key in ends.get(&before).into_iter().flatten() {
+                if let Some(count) = open.get_mut(key) {
+                    *count -= 1;
+                    if *count == 0 {
+                        open.remove(key);
+                    }
+                }
+            }
+        }
+        for key in begins.get(first).into_iter().flatten() {
+            *open.entry(*key).or_default() += 1;
+        }
+        if open.is_empty() {
+            continue;
+        }
+        let last = points.get(at + 1).map_or(u128::MAX, |next| next - 1);
+        found.push(((*first, last), open.keys().copied().collect()));
+    }
+    found
+}
+
+/// A number as the address that it is.
+pub fn address(number: u128, v4: bool) -> IpAddr {
+    match u32::try_from(number) {
+        Ok(number) if v4 => IpAddr::V4(Ipv4Addr::from(number)),
+        _ => IpAddr::V6(Ipv6Addr::from(number)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn neighbouring_networks_are_one_range() {
+        let nets = ["10.0.0.0/25", "10.0.0.128/25", "10.0.1.5/32", "fd00::/64"];
+        let nets = nets.map(|net| net.parse().unwrap()).into();
+        let base = u128::from(u32::from(Ipv4Addr::new(10, 0, 0, 0)));
+        assert_eq!(
+            of(&nets, true),
+            [(base, base + 255), (base + 261, base + 261)]
+        );
+        assert_eq!(of(&nets, false).len(), 1);
+    }
+
+    #[test]
+    fn the_last_number_of_all_is_in_its_range() {
+        let whole: Ranges = vec![(5, u128::MAX)];
+        let one: Ranges = vec![(u128::MAX, u128::MAX)];
+        let found = atoms([(1, &whole), (2, &one)].into_iter());
+        let expected = [
+            ((5, u128::MAX - 1), vec![1]),
+            ((u128::MAX, u128::MAX), vec![1, 2]),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn atoms_are_disjoint_and_say_of_each_number_what_the_ranges_say(
+            sets in prop::collection::vec(prop::collection::vec((0u128..60, 0u128..9), 0..5), 0..6),
+        ) {
+            let sets: Vec<Ranges> = sets
+                .into_iter()
+                .map(|ranges| ranges.into_iter().map(|(first, more)| (first, first + more)).collect())
+                .collect();
+            let found = atoms(sets.iter().enumerate());
+            for pair in found.windows(2) {
+                prop_assert!(pair[0].0.1 < pair[1].0.0);
+            }
+            for number in 0..80 {
+                let within = |range: &Range| (range.0..=range.1).contains(&number);
+                let expected: Vec<usize> = (0..sets.len())
+                    .filter(|set| sets[*set].iter().any(within))
+                    .collect();
+                let atom = found.iter().find(|(range, _)| within(range));
+                let keys = atom.map(|(_, keys)| keys.clone()).unwrap_or_default();
+                prop_assert_eq!(keys, expected);
+            }
+        }
+    }
+}
