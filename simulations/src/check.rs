@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, reason = "the names say it")]
 
+mod access;
 mod admins;
 mod authors;
 
@@ -22,7 +23,7 @@ use innermesh_proto::{
     view::MeshView,
 };
 
-use self::{admins::Admins, authors::Authors};
+use self::{access::Access, admins::Admins, authors::Authors};
 use crate::{
     Machine, leads,
     mesh::{is_denied, resolve},
@@ -58,6 +59,8 @@ pub struct Checker {
     reached: BTreeMap<usize, (u32, u64)>,
     /// What each author has added to the ledger.
     authors: Authors,
+    /// Whom each machine's filter lets pass.
+    access: Access,
     /// Who is an admin, and by whose word.
     admins: Admins,
     /// The last place whose members were compared with each other.
@@ -139,6 +142,10 @@ impl Checker {
             heads.try_for_each(|head| self.head(node, head))
         })?;
         leads::names(&view)?;
+        let (plan, now) = (machine.filter_plan(), machine.host.clock.now());
+        if let Some(words) = self.access.check(node, &view, plan.as_ref(), now) {
+            return Err(("S35", words));
+        }
         routes(&view, machine)
     }
 

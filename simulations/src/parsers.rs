@@ -2,7 +2,7 @@
 //! bytes, which panics where the reader does or believes too much. Fuzz
 //! targets and ordinary tests call these.
 
-use std::{fmt::Debug, path::Path};
+use std::{collections::BTreeSet, fmt::Debug, net::IpAddr, path::Path};
 
 use futures_util::FutureExt;
 use innermesh_agent::{
@@ -28,8 +28,13 @@ use innermesh_proto::{
     certificate::RevocationList,
     codec,
     crypto::{Sealed, Signature},
-    filter::nft::{Passage, render},
+    filter::{
+        FilterPlan, HostNetworks,
+        access::{AccessPlan, Flow, Ports},
+        nft::{Passage, render},
+    },
     head::{self, Announcement, Head},
+    id::NodeId,
     ledger::{
         Batch, Content, Grant, RULES, Recovery, SignedGenesis, SignedRecovery, Snapshot, State,
     },
@@ -39,6 +44,11 @@ use innermesh_proto::{
         IssuerKeys, JoinHello, JoinQuery, Joined, LedgerQuery, Propose, Push, RaftProgress,
         RecoveryQuery, Relay, Relayed, RelayedAnswer, Renew, RevocationsQuery, SnapshotHead,
         SnapshotPartQuery, SnapshotQuery, Spenders, Submitted, TunnelSeen,
+    },
+    name::Label,
+    policy::{
+        self, DeviceEntry, Directory, InstanceEntry, NodeEntry, Place, Policy, ServiceEntry,
+        ServicePorts,
     },
     rpc::{Hello, RequestFrame, ResponseFrame},
 };
@@ -50,7 +60,7 @@ use crate::disk::SimDisk;
 pub type Reader = fn(&[u8]);
 
 /// The readers and their names, which are those of the fuzz targets.
-pub const ALL: [(&str, Reader); 12] = [
+pub const ALL: [(&str, Reader); 13] = [
     ("head", head),
     ("ledger", ledger),
     ("rpc", rpc),
@@ -63,6 +73,7 @@ pub const ALL: [(&str, Reader); 12] = [
     ("grant", grant),
     ("upstream", upstream),
     ("packet", packet),
+    ("policy", policy),
 ];
 
 /// A client's signed request and what is in it, a signing request, the
@@ -134,7 +145,7 @@ pub fn ledger(bytes: &[u8]) {
     }
     canonical::<SignedRecovery>(bytes, limits::HEADER_BYTES);
     canonical::<Recovery>(bytes, limits::HEADER_BYTES);
-    for kind in 0..32 {
+    for kind in 0..48 {
         if let Some(content) = Content::decode(kind, bytes) {
             let (kind, encoded) = content.encode();
             assert_eq!(Content::decode(kind, &encoded), Some(content));
@@ -276,6 +287,89 @@ pub fn overlay(bytes: &[u8]) {
             }
         }
     }
+}
+
+/// The text of a policy, and what a small mesh's gateway enforces of it.
+pub fn policy(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let Ok(policy) = Policy::parse(text) else {
+        return;
+    };
+    let ip = |text: &str| -> IpAddr { text.parse().expect("an address") };
+    let name = |text: &str| -> Label { text.parse().expect("a name") };
+    let me = NodeId([1; 16]);
+    let own = BTreeSet::from([ip("10.77.1.1"), ip("fd77::1:1")]);
+    let node = NodeEntry {
+        id: me,
+        addresses: own.clone(),
+    };
+    let phone = DeviceEntry {
+        addresses: [ip("10.77.9.1"), ip("fd77::9:1")].into(),
+        gateways: [me].into(),
+        ..DeviceEntry::default()
+    };
+    let photos = InstanceEntry {
+        addresses: own.clone(),
+        ports: ServicePorts::Known(Ports::Tcp(443, 443)),
+    };
+    let directory = Directory {
+        networks: ["10.77.0.0/16", "fd77::/48"]
+            .map(|net| net.parse().expect("a network"))
+            .into(),
+        resolvers: [ip("10.77.0.53")].into(),
+        nodes: [(name("alpha"), node)].into(),
+        devices: [(name("phone"), phone)].into(),
+        services: [(
+            name("photos"),
+            ServiceEntry {
+                instances: [photos].into(),
+            },
+        )]
+        .into(),
+        routes: [("192.168.5.0/24".parse().expect("a network"), [me].into())].into(),
+    };
+    let _ = policy::check(&policy, &directory);
+    let _ = policy::unknown_names(&policy, &directory);
+    let _ = policy::notes(&policy, &directory);
+    let place = Place {
+        me,
+        own,
+        is_gateway: true,
+        served: [Ports::Udp(53, 53)].into(),
+    };
+    let access = policy::compile(&policy, &directory, &place);
+    assert!(access.is_bounded());
+    // What one of a pair may, the whole policy says it may.
+    let whole = policy::everywhere(&policy, &directory);
+    for (from, to) in [("10.77.9.1", "10.77.1.1"), ("192.168.5.7", "10.77.1.1")] {
+        for flow in [Flow::Tcp(22), Flow::Udp(5353), Flow::Other] {
+            let passes = |plan: &AccessPlan| {
+                plan.passes(&directory.networks, ip(from), ip(to), flow)
+                    .is_some()
+            };
+            assert_eq!(passes(&access), passes(&whole));
+        }
+    }
+    // No word of it says more to nftables than an address or a port.
+    let host = HostNetworks::default();
+    let interface = "im0".to_owned().try_into().expect("a name");
+    let mut plan = FilterPlan::new(
+        interface,
+        directory.networks.clone(),
+        place.own.clone(),
+        directory.resolvers.clone(),
+        &host,
+        |_| true,
+    );
+    plan.access = access;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || " \"_-.:,{}@!=;/+".contains(c);
+    assert!(
+        render(&plan, true)
+            .lines()
+            .all(|line| line.chars().all(is_plain))
+    );
 }
 
 /// What an inviter signed, as it stands in a token and in a request: no two

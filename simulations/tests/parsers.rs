@@ -212,6 +212,8 @@ async fn the_seeds_are_written_from_a_small_mesh() {
         "counters",
         br#"{"nftables": [{"counter": {"name": "leak", "table": "innermesh", "packets": 7}}]}"#,
     );
+    let rule = "allow=[{from=[\"devices\"],to=[\"members:*\"]}]\n";
+    put("policy", "rule", rule.as_bytes());
     for (name, revoked) in [("empty", 0), ("three", 3)] {
         put("revocations", name, &revocation_list(revoked));
     }

@@ -17,20 +17,34 @@ enum Step {
     Lost(Vec<String>),
     /// The state folders of these machines are gone, with what ran on them.
     Erased(Vec<String>),
+    /// A file with this text, on the machines' sticks.
+    File(String, String),
     /// A machine joins by another.
     Joins(String, String),
 }
 
-/// The steps of a text: blocks of `console`, and comments in HTML.
+/// The steps of a text: blocks of `console`, and comments in HTML; what stands in the
+/// block behind a `file` is its text.
 fn steps(text: &str) -> Vec<Step> {
     let mut steps = Vec::new();
-    let mut typing = false;
-    for line in text.lines().map(str::trim) {
+    let (mut typing, mut writing, mut file) = (false, false, None);
+    for whole in text.lines() {
+        let line = whole.trim();
+        if writing && !line.starts_with("```") {
+            if let Some(Step::File(_, text)) = steps.last_mut() {
+                *text += &format!("{whole}\n");
+            }
+            continue;
+        }
         if let Some(comment) = line
             .strip_prefix("<!-- ")
             .and_then(|l| l.strip_suffix(" -->"))
         {
             let (what, names) = comment.split_once(": ").expect("what happens");
+            if what == "file" {
+                file = Some(names.to_owned());
+                continue;
+            }
             let names: Vec<String> = names.split(' ').map(str::to_owned).collect();
             steps.push(match what {
                 "lost" => Step::Lost(names),
@@ -40,6 +54,10 @@ fn steps(text: &str) -> Vec<Step> {
             });
         } else if line.starts_with("```") {
             typing = line == "```console";
+            writing = !writing && file.is_some();
+            if let Some(path) = file.take() {
+                steps.push(Step::File(path, String::new()));
+            }
         } else if typing && let Some((machine, line)) = line.split_once("# ") {
             steps.push(Step::Type {
                 machine: machine.to_owned(),
@@ -122,6 +140,10 @@ impl<'lab> Walk<'lab> {
                         agent.kill();
                         fs::remove_dir_all(agent.dir.join("state")).expect("a state folder");
                     }
+                }
+                Step::File(path, text) => {
+                    let path = path.replace("/tmp/", &self.path(""));
+                    fs::write(path, text).expect("a file");
                 }
                 Step::Joins(name, seed) => self.join(&name, &seed),
             }
@@ -228,6 +250,12 @@ fn a_gateway_and_the_network_beside_it() {
                ip address add 192.168.1.5/24 dev home";
     let _ = lab.hosts[1].run(&["sh", "-euc", lan]).ok();
     Walk::new(&lab, &["birch", "attic"]).walk("../docs/gateway.md");
+}
+
+#[test]
+fn who_may_reach_what() {
+    let Some(lab) = Lab::new(3) else { return };
+    Walk::new(&lab, &["birch", "cedar", "maple"]).walk("../docs/policy.md");
 }
 
 #[test]

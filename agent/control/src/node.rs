@@ -283,6 +283,10 @@ pub struct TunnelPing {
     /// this host lets the agent send none.
     #[serde(default)]
     pub packets: Vec<TunnelPacket>,
+    /// Whether the policy keeps this node from reaching anything of the other, so
+    /// that nothing could come back.
+    #[serde(default)]
+    pub forbidden: bool,
     /// Whether a handshake was made lately enough for packets to pass.
     pub handshake: bool,
     /// How long ago the last one was made, in seconds; null for never.

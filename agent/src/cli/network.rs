@@ -241,7 +241,9 @@ pub async fn ping(arguments: &PingArguments, client: &Client) -> Result<(), Fail
 /// What a tunnel to a peer that is reached at `endpoint` doesn't do, and where to look.
 fn trouble(tunnel: &TunnelPing, endpoint: Option<SocketAddr>) -> Option<String> {
     if !tunnel.works {
-        let why = if tunnel.handshake {
+        let why = if tunnel.forbidden {
+            "the policy lets this node reach nothing of that one: `agent policy explain`"
+        } else if tunnel.handshake {
             "is the host's firewall in the way there?"
         } else {
             "is UDP to its WireGuard port open, both ways?"
@@ -302,7 +304,8 @@ fn text(reply: &PingReply) -> String {
 /// What came back through a tunnel.
 fn passed(tunnel: &TunnelPing) -> String {
     if !tunnel.works {
-        return "no packet came back".into();
+        let forbidden = tunnel.forbidden.then_some(", as the policy forbids");
+        return format!("no packet came back{}", forbidden.unwrap_or_default());
     }
     let sizes = |passed: bool| {
         let sizes = tunnel.packets.iter();
@@ -420,6 +423,7 @@ mod tests {
         let packets = packets.iter();
         TunnelPing {
             works,
+            forbidden: false,
             packets: packets
                 .map(|(bytes, rtt_ms)| TunnelPacket {
                     bytes: *bytes,

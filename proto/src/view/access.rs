@@ -1,10 +1,11 @@
 //! Who may reach what here, by the newest policy that is held here.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use super::MeshView;
 use crate::{
-    filter::access::{AccessPlan, Ports},
+    filter::access::{AccessPlan, Flow, Ports},
+    id::NodeId,
     ledger::Role,
     policy::{self, Directory, InstanceEntry, Place, ServiceEntry, ServicePorts},
     zone::Protocol,
@@ -47,6 +48,23 @@ impl MeshView {
             is_gateway: own.roles.contains(&Role::Gateway),
             served: served.clone(),
         })
+    }
+
+    /// Whether the policy lets this node reach anything of another.
+    pub fn may_ping(&self, node: &NodeId) -> bool {
+        let address = |node: &NodeId| -> Option<IpAddr> {
+            let member = self.ledger.members.get(node)?;
+            Some(member.ipv4.into())
+        };
+        let (Some(from), Some(to)) = (address(&self.me), address(node)) else {
+            return false;
+        };
+        let directory = self.directory();
+        let plan = policy::everywhere(&self.ledger.rules_of_access(), &directory);
+        from == to
+            || plan
+                .passes(&directory.networks, from, to, Flow::Echo)
+                .is_some()
     }
 
     /// Who reaches what through this node's tunnel.

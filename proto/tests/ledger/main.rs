@@ -15,6 +15,7 @@ mod lifecycle;
 mod measure;
 mod names;
 mod newer_records;
+mod policy;
 mod random;
 mod records;
 mod roles;

@@ -106,10 +106,12 @@ fn a_device_that_is_removed_is_cut_off_with_its_open_connections() {
     let gateway = alpha.overlay_ipv4("alpha");
     wait_for("the tunnel", PATIENCE, || pings(&phone, &gateway));
     let echo = alpha.host.listen(([0u16; 8], 9100).into()).expect("a port");
-    let mut open = phone
-        .host
-        .tcp_to(format!("{gateway}:9100").parse().expect("one"));
-    let open = open.as_mut().expect("a connection");
+    // A device reaches what is a service, and nothing else.
+    let _ = alpha
+        .cli(&["service", "add", "echo", "--port", "9100"])
+        .ok();
+    let to = format!("{gateway}:9100").parse().expect("one");
+    let mut open = wait_for("a connection", PATIENCE, || phone.host.tcp_to(to));
     let (mut served, _) = echo.accept().expect("the phone's");
     assert!(keys_at(&alpha).contains(&key));
 

@@ -11,7 +11,8 @@ use innermesh_tests::{Agent, Host, Lab, agent::PATIENCE, wait::ensure, wait_for}
 use serde_json::Value;
 
 use crate::world::{
-    LAN, SERVICE, STRANGER, Service, address, asks, cable, dropped, overlay_of, pair, shell,
+    LAN, SERVICE, STRANGER, Service, address, asks, cable, dropped, overlay_of, pair, reaches_not,
+    shell,
 };
 
 /// Of the LAN that the cable `direct` is.
@@ -81,6 +82,15 @@ pub fn answers(lan: &Host, overlay: [IpAddr; 2]) {
     for (net, via) in nets.iter().zip(LAN) {
         shell(lan, &format!("ip route replace {net} via {via} dev direct"));
     }
+}
+
+/// Lets the LAN's hosts reach the service on alpha.
+fn allows_lan(alpha: &Agent) {
+    let file = alpha.host.directory.join("policy.toml");
+    let [v4, v6] = NETS;
+    let rule = format!("[[allow]]\nfrom = [\"{v4}\", \"{v6}\"]\nto = [\"alpha:{SERVICE}\"]\n");
+    std::fs::write(&file, rule).expect("a file");
+    let _ = alpha.cli(&["policy", "set", &file.to_string_lossy()]).ok();
 }
 
 fn setting(host: &Host, path: &str) -> String {
@@ -167,6 +177,9 @@ fn s23_members_and_a_lan_reach_each_other_with_true_addresses_and_all_is_put_bac
     no_finding(&beta, "route-no-return");
     waits_for(&beta, NETS[0], "beta", "back", "seen");
     answers(lan, all);
+    // From a LAN nobody comes in without a rule.
+    reaches_not(lan, all[0], SERVICE);
+    allows_lan(&alpha);
 
     for (far, own) in STRANGER.map(address).into_iter().zip(all) {
         assert_eq!(asks(alpha.host, far, SERVICE), own, "to the LAN");

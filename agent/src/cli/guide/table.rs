@@ -166,7 +166,6 @@ pub const MISTAKES: &[Mistake] = &[
     of("service status", "service list", "they are listed with their health by"),
     of("services", "service list", "they are listed by"),
     // policy
-    of("policy", "policy show", "the one in force is shown by"),
     of("policy list", "policy show", "there is one for the whole mesh"),
     of("policy get", "policy show", "it is shown by"),
     of("acl", "policy show", "who may reach what is shown by"),

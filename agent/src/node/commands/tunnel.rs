@@ -84,6 +84,7 @@ impl TunnelProber {
         Some(TunnelPing {
             works,
             packets,
+            forbidden: !view.may_ping(&node),
             handshake: seen.last_handshake.is_some_and(|age| age < SESSION),
             age_s: seen.last_handshake.map(|age| age.as_secs()),
         })

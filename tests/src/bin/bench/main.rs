@@ -13,6 +13,7 @@ mod join;
 mod ledger;
 mod mesh;
 mod observe;
+mod policy;
 mod restart;
 mod roster;
 mod serf;
@@ -138,6 +139,8 @@ enum What {
         #[arg(long, default_value_t = 20)]
         agents: usize,
     },
+    /// A policy of 500 rules, compiled and applied
+    Policy,
     /// The hostile member's own program
     #[command(hide = true)]
     HostileMember {
@@ -189,6 +192,7 @@ fn main() -> ExitCode {
         What::Hostile { minutes, only } => hostile::measure(minutes, &only, &mut report),
         What::Generous { sites, joins } => generous::measure(sites, joins, &mut report),
         What::Upgrade { old, agents } => upgrade::measure(&old, agents, &mut report),
+        What::Policy => policy::measure(&mut report),
         What::HostileMember {
             what,
             seconds,
@@ -204,6 +208,7 @@ fn main() -> ExitCode {
             .and_then(|()| issue::measure(100, 5, &mut report))
             .and_then(|()| roster::kills(50, &mut report))
             .and_then(|()| roster::changes(&mut report))
+            .and_then(|()| policy::measure(&mut report))
             .and_then(|()| hostile::measure(10.0, hostile::member::ALL, &mut report)),
     };
     report.table();

@@ -1,0 +1,203 @@
+//! A policy of five hundred rules, compiled for a member and for a gateway of fifty
+//! devices, and handed to nftables.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Write,
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::{Duration, Instant},
+};
+
+use innermesh_proto::{
+    filter::{
+        FilterPlan, HostNetworks,
+        access::{AccessPlan, Ports},
+        nft::{remove_former, render},
+    },
+    id::NodeId,
+    name::Label,
+    policy::{
+        DeviceEntry, Directory, InstanceEntry, NodeEntry, Place, Policy, ServiceEntry,
+        ServicePorts, check, compile,
+    },
+};
+use innermesh_tests::{Host, Lab};
+use serde_json::json;
+
+use crate::figures::Report;
+
+const NODES: u8 = 200;
+const DEVICES: u8 = 50;
+const RULES: usize = 500;
+const ROUNDS: usize = 20;
+
+pub fn measure(report: &mut Report) -> Result<(), String> {
+    let lab = Lab::build(1)?;
+    let host = &lab.hosts[0];
+    let directory = directory()?;
+    let text = text();
+    let begun = Instant::now();
+    let policy = Policy::parse(&text).map_err(|error| error.to_string())?;
+    let parsed = begun.elapsed();
+    let begun = Instant::now();
+    check(&policy, &directory).map_err(|error| error.to_string())?;
+    let checked = begun.elapsed();
+    let figures = format!(
+        "read in {:.1} ms, checked in {:.1} ms",
+        ms(parsed),
+        ms(checked)
+    );
+    let data = json!({ "read_ms": ms(parsed), "checked_ms": ms(checked), "bytes": text.len() });
+    report.add("policy of 500 rules", "set", NODES.into(), figures, data);
+    for (system, number, is_gateway) in [("member", 1, false), ("gateway", 0, true)] {
+        let place = Place {
+            me: id(number),
+            own: addresses(1, number).into(),
+            is_gateway,
+            served: [Ports::Udp(53, 53), Ports::Tcp(7480, 7480)].into(),
+        };
+        place_of(host, system, &policy, &directory, &place, report)?;
+    }
+    Ok(())
+}
+
+fn place_of(
+    host: &Host,
+    system: &str,
+    policy: &Policy,
+    directory: &Directory,
+    place: &Place,
+    report: &mut Report,
+) -> Result<(), String> {
+    let (mut compiled, mut applied) = (Vec::new(), Vec::new());
+    let (mut rules, mut lines) = (0, 0);
+    let file = host.directory.join("rules.nft");
+    for _ in 0..ROUNDS {
+        let begun = Instant::now();
+        let access = compile(policy, directory, place);
+        rules = access.rules.len();
+        let text = render(&plan(directory, place, access)?, false);
+        compiled.push(ms(begun.elapsed()));
+        lines = text.lines().count();
+        let listed = host.run(&["nft", "-s", "list", "table", "inet", "innermesh"]);
+        let former = remove_former(&listed.stdout, &text);
+        fs::write(&file, format!("{text}{former}")).map_err(|error| error.to_string())?;
+        let path = file.to_string_lossy();
+        let begun = Instant::now();
+        host.run(&["nft", "-f", &path]).result()?;
+        applied.push(ms(begun.elapsed()));
+    }
+    let (compiled, applied) = (median(&mut compiled), median(&mut applied));
+    let figures = format!(
+        "compiled in {compiled:.1} ms, applied in {applied:.1} ms ({rules} rules, {lines} lines)"
+    );
+    let data = json!({
+        "compiled_ms": compiled, "applied_ms": applied, "rules": rules, "lines": lines,
+    });
+    report.add("policy of 500 rules", system, NODES.into(), figures, data);
+    Ok(())
+}
+
+fn plan(directory: &Directory, place: &Place, access: AccessPlan) -> Result<FilterPlan, String> {
+    let interface = "im0".to_owned().try_into();
+    let mut plan = FilterPlan::new(
+        interface.map_err(|error| format!("{error}"))?,
+        directory.networks.clone(),
+        place.own.clone(),
+        directory.resolvers.clone(),
+        &HostNetworks::default(),
+        |_| true,
+    );
+    plan.access = access;
+    Ok(plan)
+}
+
+/// Nodes, each with a service of its own, and devices behind the first.
+fn directory() -> Result<Directory, String> {
+    let label = |text: String| text.parse::<Label>().map_err(|error| error.to_string());
+    let net = |text: &str| text.parse().map_err(|_| format!("{text} is no network"));
+    let mut directory = Directory {
+        networks: [net("10.77.0.0/16")?, net("fd77::/48")?].into(),
+        resolvers: [IpAddr::from(Ipv4Addr::new(10, 77, 0, 53))].into(),
+        routes: [(net("192.168.5.0/24")?, [id(0)].into())].into(),
+        ..Directory::default()
+    };
+    for number in 0..NODES {
+        let addresses: BTreeSet<IpAddr> = addresses(1, number).into();
+        let node = NodeEntry {
+            id: id(number),
+            addresses: addresses.clone(),
+        };
+        directory
+            .nodes
+            .insert(label(format!("node{number}"))?, node);
+        let port = 8000 + u16::from(number);
+        let instance = InstanceEntry {
+            addresses,
+            ports: ServicePorts::Known(Ports::Tcp(port, port)),
+        };
+        let instances = [instance].into();
+        let service = ServiceEntry { instances };
+        directory
+            .services
+            .insert(label(format!("service{number}"))?, service);
+    }
+    for number in 0..DEVICES {
+        let device = DeviceEntry {
+            addresses: addresses(9, number).into(),
+            gateways: [id(0)].into(),
+            ..DeviceEntry::default()
+        };
+        directory
+            .devices
+            .insert(label(format!("phone{number}"))?, device);
+    }
+    Ok(directory)
+}
+
+fn id(number: u8) -> NodeId {
+    NodeId([number; 16])
+}
+
+fn addresses(kind: u8, number: u8) -> [IpAddr; 2] {
+    let v6 = [0xfd77, 0, 0, 0, 0, 0, kind.into(), number.into()];
+    [
+        Ipv4Addr::new(10, 77, kind, number).into(),
+        Ipv6Addr::from(v6).into(),
+    ]
+}
+
+/// Twenty groups, and rules from each to others, to services, ports and a network.
+fn text() -> String {
+    let mut text =
+        String::from("[default]\nmembers = \"closed\"\ndevices = \"closed\"\n[groups]\n");
+    for group in 0..20 {
+        let nodes = (0..NODES)
+            .filter(|n| n % 20 == group)
+            .map(|n| format!("\"node{n}\""));
+        let devices = (0..DEVICES)
+            .filter(|n| n % 20 == group)
+            .map(|n| format!("\"phone{n}\""));
+        let all: Vec<String> = nodes.chain(devices).collect();
+        let _ = writeln!(text, "g{group} = [{}]", all.join(", "));
+    }
+    for rule in 0..RULES {
+        let (from, to) = (rule % 20, rule * 7 % 20);
+        let (service, port) = (rule % usize::from(NODES), 1000 + rule);
+        let _ = writeln!(
+            text,
+            "[[allow]]\nfrom = [\"group:g{from}\"]\nto = [\"service{service}\", \"group:g{to}:tcp/{port}\"]"
+        );
+    }
+    text
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+fn median(all: &mut [f64]) -> f64 {
+    all.sort_by(f64::total_cmp);
+    all.get(all.len() / 2).copied().unwrap_or_default()
+}
