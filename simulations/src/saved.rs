@@ -109,6 +109,7 @@ impl Schedule {
             Act::Cut(from, to) => [from.clone(), to.clone()].concat(),
             Act::Lie(liar, to, _) => vec![*liar, *to],
             Act::GiveAdmin(by, node) | Act::TakeAdmin(by, node) => vec![*by, *node],
+            Act::Policy(_) => vec![0, 1],
             Act::Links(_)
             | Act::Heal
             | Act::Days(_)

@@ -146,6 +146,8 @@ pub enum Act {
     GiveAdmin(usize, usize),
     /// A machine asks that another, or itself, be no admin any more.
     TakeAdmin(usize, usize),
+    /// The first machine sets one of some policies.
+    Policy(u32),
     /// The first machine asks for that with the root's word.
     TakeAdminByRoot(usize),
     /// A machine asks the ledger for the name `n<number>`.
@@ -216,6 +218,7 @@ impl Act {
             Self::GiveAdmin(..) => "give admin",
             Self::TakeAdmin(..) => "take admin",
             Self::TakeAdminByRoot(_) => "take admin by root",
+            Self::Policy(_) => "policy",
             Self::Claim(..) => "claim",
             Self::ClaimInTime(..) => "claim in time",
             Self::GiveBack(..) => "give back",
@@ -306,6 +309,7 @@ impl fmt::Display for Act {
             Self::StartAll => write!(f, "all that are down are started"),
             Self::Promote(node) => write!(f, "node{node} becomes a CA node"),
             Self::Demote(node) => write!(f, "node{node} is to be no CA node any more"),
+            Self::Policy(number) => write!(f, "node0 sets policy {number}"),
             Self::GiveAdmin(by, node) => write!(f, "node{by} makes node{node} an admin"),
             Self::TakeAdmin(by, node) => {
                 write!(f, "node{by} asks that node{node} be no admin any more")

@@ -58,6 +58,8 @@ pub(super) enum Asked {
     Evict(usize),
     /// That a machine be an admin, or none; with what it is then, if that changed.
     Admin(usize, Option<bool>),
+    /// That a policy be in force.
+    Policy,
 }
 
 impl Course<'_> {
@@ -189,6 +191,7 @@ impl Course<'_> {
             Act::Promote(node) => self.promote(*node),
             Act::Demote(node) => self.demote(*node),
             Act::GiveAdmin(by, node) => self.change_admin(*by, *node, true),
+            Act::Policy(number) => self.set_policy(*number),
             Act::TakeAdmin(by, node) => self.change_admin(*by, *node, false),
             Act::TakeAdminByRoot(node) => self.take_admin_by_root(*node),
             Act::Claim(node, name) => self.claim(*node, format!("n{name}")),
@@ -467,7 +470,7 @@ impl Course<'_> {
                 Asked::GiveBack(name) => {
                     self.model.given_back.insert(name);
                 }
-                Asked::Roster | Asked::RefusedClaim(..) => {}
+                Asked::Roster | Asked::Policy | Asked::RefusedClaim(..) => {}
                 Asked::Issue(key) => {
                     self.model.issued.insert(key, true);
                 }

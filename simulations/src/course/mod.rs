@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, reason = "the names say it")]
 
+mod access;
 mod acts;
 mod roster;
 

@@ -2,6 +2,7 @@
 //! promises. How often what happens is drawn anew for each seed (swarm
 //! testing: Groce et al., ISSTA 2012).
 
+mod access;
 mod admins;
 mod certificates;
 mod draft;
@@ -18,6 +19,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         .iter()
         .chain(roster::ALL)
         .chain(admins::ALL)
+        .chain(access::ALL)
         .chain(certificates::ALL)
         .chain(hostile::ALL)
         .chain(versions::ALL)
