@@ -22,6 +22,7 @@ use innermesh_proto::{
     tunnel::TunnelKey,
     view::MeshView,
 };
+use ipnet::IpNet;
 
 use self::{access::Access, admins::Admins, authors::Authors};
 use crate::{
@@ -267,7 +268,7 @@ fn routes(view: &MeshView, machine: &Machine) -> Result<(), Seen> {
     for (key, peer) in &plan.peers {
         let allowed = || peer.allowed_ips.iter().map(|net| net.addr());
         let member = allowed().find_map(|address| members.get(&address).copied());
-        let member = member.filter(|(_, member)| allowed().eq(own_addresses(member)));
+        let member = member.filter(|(id, member)| leads_to(view, id, member, &peer.allowed_ips));
         let Some((id, member)) = member else {
             let allowed: Vec<IpAddr> = allowed().collect();
             // The plan follows the view; a member that was just removed may
@@ -291,7 +292,30 @@ fn routes(view: &MeshView, machine: &Machine) -> Result<(), Seen> {
     Ok(())
 }
 
-/// In the order of a set.
+/// Whether a peer has a member's own addresses, and of others those of devices alone
+/// that come in by it.
+fn leads_to(
+    view: &MeshView,
+    id: &NodeId,
+    member: &ledger::Member,
+    allowed: &BTreeSet<IpNet>,
+) -> bool {
+    let own = own_addresses(member);
+    let allowed = || allowed.iter().map(IpNet::addr);
+    let is_theirs = |ip: IpAddr| own.contains(&ip) || is_device_of(view, id, ip);
+    allowed().all(is_theirs) && own.iter().all(|own| allowed().any(|ip| ip == *own))
+}
+
+/// Whether an address is of a device that comes in by this gateway, as others know.
+fn is_device_of(view: &MeshView, gateway: &NodeId, address: IpAddr) -> bool {
+    let mut devices = view.ledger.devices();
+    devices.any(|(_, device)| {
+        let addresses = [IpAddr::from(device.ipv4), IpAddr::from(device.ipv6)];
+        addresses.contains(&address) && device.profile.gateways.contains_key(gateway)
+    })
+}
+
+/// Both of them.
 fn own_addresses(member: &ledger::Member) -> [IpAddr; 2] {
     [member.ipv4.into(), member.ipv6.into()]
 }
@@ -683,10 +707,7 @@ fn unroutable(
     for (node, key) in others {
         let member = view.ledger.members.get(node)?;
         let peer = key.as_ref().and_then(|key| plan.peers.get(key));
-        let right = peer.is_some_and(|peer| {
-            let allowed = peer.allowed_ips.iter().map(|net| net.addr());
-            allowed.eq(own_addresses(member))
-        });
+        let right = peer.is_some_and(|peer| leads_to(view, node, member, &peer.allowed_ips));
         if !right {
             return Some(format!("{} has no route, or a wrong one", member.name));
         }

@@ -17,7 +17,7 @@ use innermesh_tests::{
     wait_for,
 };
 
-use crate::world::{add, make_gateway, mesh, row, seen_by, serve, wait_name};
+use crate::world::{PORT, add, make_gateway, mesh, row, seen_by, serve, wait_name};
 
 #[test]
 fn a_phone_behind_a_nat_has_names_and_is_seen_by_its_own_address_on_the_gateway() {
@@ -52,6 +52,8 @@ fn a_phone_behind_a_nat_has_names_and_is_seen_by_its_own_address_on_the_gateway(
     });
 
     serve(alpha.host);
+    let port = PORT.to_string();
+    let _ = alpha.cli(&["service", "add", "web", "--port", &port]).ok();
     for (own, gateway) in own.iter().zip(&gateway) {
         let gateway: IpAddr = gateway.parse().expect("an address");
         assert_eq!(seen_by(&phone, gateway), *own);
