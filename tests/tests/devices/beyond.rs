@@ -12,7 +12,7 @@ use innermesh_tests::{
     wait_for,
 };
 
-use crate::world::{add, make_gateway, mesh};
+use crate::world::{add, make_gateway, mesh, row};
 
 /// After this nothing passes by a gateway that was evicted.
 const CUT_OFF: Duration = Duration::from_secs(2);
@@ -84,5 +84,8 @@ fn nothing_passes_by_a_gateway_that_is_evicted() {
     wait_for("the end of it", CUT_OFF, || {
         ensure(phone.host.run(&ping).code != 0, "it passes still")
     });
+    let row = row(&alpha, "phone").expect("the phone stays");
+    let why = row["stale"][0].as_str().unwrap_or_default();
+    assert!(why.contains("is not in the mesh any more"), "{row}");
     drop(beta);
 }

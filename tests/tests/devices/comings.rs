@@ -59,6 +59,15 @@ fn a_phone_behind_a_nat_has_names_and_is_seen_by_its_own_address_on_the_gateway(
         assert_eq!(seen_by(&phone, gateway), *own);
     }
 
+    let peers = alpha.json(&["peers"]);
+    let mut rows = peers.as_array().into_iter().flatten();
+    let of_phone = rows
+        .find(|row| row["name"] == "phone")
+        .expect("the phone's");
+    assert_eq!(of_phone["device"], true);
+    assert_eq!(of_phone["addresses"][0], own[0].to_string());
+    assert_eq!(of_phone["psk"], true);
+
     // Everywhere it has its name, and the gateway tells where it comes from.
     for agent in [&alpha, &beta] {
         agent.wait_answer(&["phone.lab.internal", "A"], &[&own[0].to_string()]);

@@ -2,6 +2,7 @@
 //! where another was typed.
 
 mod examples;
+mod help;
 mod mistakes;
 mod pattern;
 mod table;
@@ -10,6 +11,6 @@ mod table;
 mod tests;
 
 pub use self::{
-    examples::with_examples,
+    help::with_examples,
     mistakes::{advised, refused_anyway},
 };
