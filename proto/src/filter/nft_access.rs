@@ -3,8 +3,8 @@
 //! A packet is judged by the first one of its connection (`ct original`), in
 //! either direction and each time: what is no longer allowed is cut at once, and
 //! replies pass for as long as what they answer may. Destination, source and port
-//! are each looked up once, however many rules there are; each rule has a chain
-//! that counts and returns.
+//! are each looked up once, however many rules there are; what is found last is the
+//! counter of the rule.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -112,7 +112,7 @@ struct Writer<'w, 't> {
     ports: BTreeMap<Vec<usize>, String>,
     /// Named sets of sources.
     sets: BTreeMap<(bool, Ranges), String>,
-    /// Labels whose chains are written.
+    /// Labels whose counters are written.
     counted: BTreeSet<&'w str>,
 }
 
@@ -232,14 +232,14 @@ impl<'w> Writer<'w, '_> {
                 continue;
             }
             lines.push(match &elements[..] {
-                [((0, 65535), counter)] => format!("meta l4proto {protocol} goto {counter}"),
+                [((0, 65535), counter)] => format!("meta l4proto {protocol} counter name {counter} return"),
                 _ => {
                     let elements: Vec<String> = elements
                         .iter()
-                        .map(|(range, counter)| format!("{} : goto {counter}", ports(*range)))
+                        .map(|(range, counter)| format!("{} : \"{counter}\"", ports(*range)))
                         .collect();
                     let elements = elements.join(", ");
-                    format!("meta l4proto {protocol} ct original proto-dst vmap {{ {elements} }}")
+                    format!("meta l4proto {protocol} counter name ct original proto-dst map {{ {elements} }} return")
                 }
             });
         }
@@ -248,7 +248,7 @@ impl<'w> Writer<'w, '_> {
             let counter = self.counter(&first.label);
             for (protocol, echo) in [("icmp", 0x0800), ("ipv6-icmp", 0x8000)] {
                 lines.push(format!(
-                    "meta l4proto {protocol} ct original proto-dst {echo} goto {counter}"
+                    "meta l4proto {protocol} ct original proto-dst {echo} counter name {counter} return"
                 ));
             }
         }
@@ -258,7 +258,7 @@ impl<'w> Writer<'w, '_> {
         match whole {
             Some(rule) => {
                 let counter = self.counter(&rule.label);
-                lines.push(format!("goto {counter}"));
+                lines.push(format!("counter name {counter} return"));
             }
             None => lines.push(self.verdict.to_owned()),
         }
@@ -266,16 +266,14 @@ impl<'w> Writer<'w, '_> {
         chain
     }
 
-    /// The chain that counts what a rule lets pass.
+    /// The counter of what a rule lets pass.
     fn counter(&mut self, label: &'w str) -> String {
-        let chain = format!("a_r_{label}");
+        let counter = format!("{COUNTERS}{label}");
         if self.counted.insert(label) {
             self.inet
-                .line(format_args!("add counter inet {TABLE} {COUNTERS}{label}"));
-            let line = format!("counter name {COUNTERS}{label} return");
-            self.chain(&chain, &[line]);
+                .line(format_args!("add counter inet {TABLE} {counter}"));
         }
-        chain
+        counter
     }
 
     fn chain(&mut self, name: &str, lines: &[String]) {

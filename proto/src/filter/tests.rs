@@ -401,12 +401,11 @@ fn each_rule_has_a_counter_and_what_no_rule_allows_is_dropped() {
         "add rule inet innermesh judge ct original ip daddr @own4 jump access",
         "add element inet innermesh dev4 { 10.77.9.0-10.77.9.255 }",
         "add counter inet innermesh allow_rule_a",
-        "add rule inet innermesh a_r_rule_a counter name allow_rule_a return",
-        "add rule inet innermesh a_p1 meta l4proto tcp ct original proto-dst vmap { 80-90 : goto \
-         a_r_rule_a, 91-100 : goto a_r_rule_b }",
+        "add rule inet innermesh a_p1 meta l4proto tcp counter name ct original proto-dst map { \
+         80-90 : \"allow_rule_a\", 91-100 : \"allow_rule_b\" } return",
         "add rule inet innermesh a_p1 counter name not_allowed drop",
-        "add rule inet innermesh a_p0 meta l4proto tcp ct original proto-dst vmap { 80-90 : goto \
-         a_r_rule_a }",
+        "add rule inet innermesh a_p0 meta l4proto tcp counter name ct original proto-dst map { \
+         80-90 : \"allow_rule_a\" } return",
         "add rule inet innermesh a4_d0 ct original ip saddr 10.77.9.2-10.77.9.3 goto a_p0",
         "add rule inet innermesh a4_d0 counter name not_allowed drop",
         "add rule inet innermesh access ct original ip daddr vmap { 10.77.1.1 : goto a4_d0, \
