@@ -173,6 +173,10 @@ pub struct FilterPlan {
     /// compiled the policy, nothing passes.
     #[serde(skip)]
     pub access: AccessPlan,
+    /// UDP ports that this node sends to others from below the overlay: what it
+    /// sends from them never goes into the tunnel that it is to keep up.
+    #[serde(default)]
+    pub outer_ports: BTreeSet<u16>,
 }
 
 /// A route of the overlay's own routing table.
@@ -234,6 +238,7 @@ impl FilterPlan {
             behind_gateways: BTreeSet::new(),
             gateway: None,
             access: AccessPlan::open(),
+            outer_ports: BTreeSet::new(),
             interface,
             networks,
             own,
@@ -266,6 +271,7 @@ impl FilterPlan {
     pub fn is_bounded(&self) -> bool {
         let few = self.networks.len() <= 2
             && self.containers.len() <= limits::CONTAINER_NETWORKS
+            && self.outer_ports.len() <= limits::LAN_EXCEPTIONS
             && [self.own.len(), self.resolvers.len()]
                 .into_iter()
                 .chain([self.lan_own.len(), self.lan_neighbours.len()])

@@ -146,7 +146,7 @@ pub fn render(plan: &FilterPlan, anew: bool) -> String {
     }
     sets(&mut inet, plan);
     chains(&mut inet, plan);
-    others(&mut inet, &plan.interface);
+    others(&mut inet, plan);
     let mut arp = Table::begin(&mut text, "arp");
     arp.line(format_args!(
         "add counter arp {TABLE} {}",
@@ -386,11 +386,22 @@ fn judge(inet: &mut Table<'_>, plan: &FilterPlan) {
 
 /// Counts what passes here, and again behind all other filters of the same
 /// hook: a verdict of theirs can't be read from rules, and is seen by this.
-fn others(inet: &mut Table<'_>, tunnel: &Interface) {
+fn others(inet: &mut Table<'_>, plan: &FilterPlan) {
+    let tunnel = &plan.interface;
     inet.chain("entered", "filter hook input priority 1000");
     inet.chain("crossed", "filter hook forward priority 1000");
     inet.chain("begin", "filter hook output priority filter - 10");
     inet.chain("begun", "filter hook output priority 1000");
+    // A peer's address in a LAN behind a gateway is reached through the tunnel, and
+    // is no way to keep that up.
+    if !plan.outer_ports.is_empty() {
+        let ports: Vec<String> = plan.outer_ports.iter().map(u16::to_string).collect();
+        let ports = ports.join(", ");
+        inet.rule(
+            "begin",
+            &format!("oifname \"{tunnel}\" udp sport {{ {ports} }} drop"),
+        );
+    }
     // Firewalls drop stray packets of old connections, which is no news: only
     // the first of each is counted, and of forwarded ones what isn't stray.
     let first = "ct state { new, untracked }";

@@ -183,6 +183,12 @@ fn s25_a_gateway_forwards_for_its_devices_and_its_lan_and_a_plain_node_for_none(
             < of("ip daddr @resolver4 counter name tunnel_through drop")
     );
 
+    // WireGuard's and QUIC's own packets don't go into the tunnel.
+    let mut outer = gateway();
+    outer.outer_ports = [51819, 51820].into();
+    let begin = "oifname \"im0\" udp sport { 51819, 51820 } drop";
+    assert_eq!(chain(&render(&outer, false), "begin")[0], begin);
+
     let plain = render(&plan(&docker()), false);
     for set in ["device", "beside", "behind", "resolver"] {
         let named = plain.lines().filter(|line| line.starts_with("add rule"));

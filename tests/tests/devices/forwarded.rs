@@ -77,9 +77,20 @@ fn s23_a_host_in_a_lan_sees_a_phone_s_own_address() {
     let [alpha, beta] = mesh(&lab);
     let lan = &lab.hosts[4];
     // The LAN is behind another gateway than the phone's.
-    lab.connect_directly(lan, beta.host);
+    let network = beta.host.network_path();
+    shell(
+        lan,
+        &format!(
+            "ip link add home type veth peer name home netns {network}
+             ip address add 172.29.0.1/24 dev home; ip link set home up"
+        ),
+    );
+    shell(
+        beta.host,
+        "ip address add 172.29.0.2/24 dev home; ip link set home up",
+    );
     let _ = alpha.cli(&["role", "add", "beta", "gateway"]).ok();
-    let net = "198.51.100.0/24";
+    let net = "172.29.0.0/24";
     let _ = alpha.cli(&["route", "add", net, "--gateway", "beta"]).ok();
     let phone = Phone::behind(&lab, &lab.hosts[2], &lab.hosts[3]);
     let _ = add(
@@ -93,12 +104,9 @@ fn s23_a_host_in_a_lan_sees_a_phone_s_own_address() {
         panic!("{} is no IPv4 address", own[0]);
     };
     let [a, b, ..] = ip.octets();
-    shell(
-        lan,
-        &format!("ip route add {a}.{b}.0.0/16 via 198.51.100.2"),
-    );
+    shell(lan, &format!("ip route add {a}.{b}.0.0/16 via 172.29.0.2"));
     serve(lan);
     let _ = phone.up("phone").ok();
-    let there = "198.51.100.1".parse().expect("an address");
+    let there = "172.29.0.1".parse().expect("an address");
     assert_eq!(seen_by(&phone, there), own[0]);
 }

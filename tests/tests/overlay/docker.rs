@@ -10,8 +10,10 @@ use nix::sys::signal::Signal;
 use crate::{
     containers::Container,
     firewalls::opens,
+    subnets::{answers, brings, finding, no_finding},
     world::{
-        LAN, SERVICE, Service, address, asks, cable, dropped, overlay_of, pair, reaches_not, shell,
+        LAN, SERVICE, STRANGER, Service, address, asks, cable, dropped, overlay_of, pair,
+        reaches_not, shell,
     },
 };
 
@@ -212,4 +214,53 @@ fn docker_s_policy_for_forwarding_is_told_where_it_drops_what_members_send_to_ot
     );
     assert_eq!(asks(beta.host, own[0], container.published()), far[0]);
     assert_eq!(container.asks(far[0], SERVICE), own[0]);
+}
+
+#[test]
+fn s23_on_a_gateway_docker_s_policy_is_told_and_members_and_a_lan_keep_their_addresses() {
+    let Some(lab) = Lab::new(3) else { return };
+    let lan = &lab.hosts[2];
+    let (alpha, beta) = pair(&lab);
+    let Some(docker) = Docker::start(beta.host) else {
+        return;
+    };
+    let (own, far) = (overlay_of(&alpha, "alpha"), overlay_of(&alpha, "beta"));
+    cable(&lab, lan, beta.host, &[]);
+    brings(&alpha, &beta);
+    answers(lan, own);
+    let _on_lan = Service::start(lan, SERVICE);
+    let told = finding(&beta, "forward-policy");
+    let text = told["text"].as_str().expect("a text");
+    assert!(text.starts_with("Docker's policy"), "{text}");
+    let remedy = told["remedy"].as_str().expect("a remedy");
+    shell(beta.host, remedy.split('`').nth(1).expect("a command"));
+    for (far, own) in STRANGER.map(address).into_iter().zip(own) {
+        assert_eq!(asks(alpha.host, far, SERVICE), own, "to the LAN");
+    }
+
+    // A published port sees who asks, by the mesh and by the LAN.
+    let container = ["-d", "--name", "web", "-p", "8080:80", "box"];
+    let server = ["/bin/busybox", "httpd", "-f", "-vv", "-h", "/www"];
+    let _ = docker
+        .run(&[&["run"][..], &container, &server].concat())
+        .ok();
+    for (from, to, seen) in [
+        (alpha.host, far[0], own[0]),
+        (lan, address(LAN[0]), address(STRANGER[0])),
+    ] {
+        wait_for("who the container sees", PATIENCE, || {
+            let status = http(from, to);
+            let logs = docker.run(&["logs", "web"]);
+            let logs = format!("{}{}", logs.stdout, logs.stderr);
+            ensure(
+                status == "200" && logs.contains(&seen.to_string()),
+                format!("{status}, {logs}"),
+            )
+        });
+    }
+    // Docker masquerades its containers, and none of the mesh's addresses.
+    let status = beta.status();
+    let mut all = status["findings"].as_array().into_iter().flatten();
+    assert!(!all.any(|it| it["code"] == "masquerade"), "{status}");
+    no_finding(&beta, "forward-policy");
 }

@@ -5,7 +5,10 @@ use innermesh_tests::{
     Agent, Host, Lab, Process, agent::PATIENCE, installed, wait::ensure, wait_for,
 };
 
-use crate::world::{SERVICE, Service, asks, overlay_of, pair, shell};
+use crate::{
+    subnets::{brings, finding, no_finding},
+    world::{SERVICE, Service, asks, cable, overlay_of, pair, shell},
+};
 
 /// Commands that `status` tells to run against filters of others.
 fn told(agent: &Agent) -> Vec<(String, String)> {
@@ -147,6 +150,54 @@ fn ufw_is_told_with_its_own_command() {
     }
 }
 
+/// firewalld and the bus that it needs, after a script.
+fn firewalld(host: &Host, script: &str) -> [Process; 2] {
+    of_its_own(host, &["/etc/firewalld"]);
+    shell(host, &format!("mkdir -p /run/dbus; {script}"));
+    let bus = host.start(
+        "dbus",
+        &["dbus-daemon", "--system", "--nofork", "--nopidfile"],
+        &[],
+    );
+    wait_for("the bus", PATIENCE, || {
+        host.run(&["test", "-S", "/run/dbus/system_bus_socket"])
+            .result()
+    });
+    let firewalld = host.start("firewalld", &["firewalld", "--nofork", "--nopid"], &[]);
+    wait_for("firewalld", PATIENCE, || {
+        host.run(&["firewall-cmd", "--state"]).result()
+    });
+    [firewalld, bus]
+}
+
+#[test]
+fn s23_a_zone_of_firewalld_that_masquerades_a_gateway_s_lan_is_told_with_its_own_command() {
+    let Some(lab) = Lab::new(3) else { return };
+    if !installed(&["firewalld", "firewall-cmd", "dbus-daemon"]) {
+        return;
+    }
+    let (alpha, beta) = pair(&lab);
+    cable(&lab, &lab.hosts[2], beta.host, &[]);
+    brings(&alpha, &beta);
+    // Of its zones, that one masquerades from the start.
+    let _both = firewalld(
+        beta.host,
+        "firewall-offline-cmd --add-port=51819-51820/udp
+         firewall-offline-cmd --zone=external --add-interface=direct",
+    );
+    let told = finding(&beta, "masquerade");
+    let text = told["text"].as_str().expect("a text");
+    assert!(text.starts_with("firewalld"), "{text}");
+    let remedy = told["remedy"].as_str().expect("a remedy");
+    let command = remedy.split('`').nth(1).expect("a command");
+    assert_eq!(
+        command,
+        "firewall-cmd --permanent --zone=external --remove-masquerade && firewall-cmd --reload"
+    );
+    shell(beta.host, command);
+    no_finding(&beta, "masquerade");
+}
+
 #[test]
 fn firewalld_is_told_with_its_own_command() {
     let Some(lab) = Lab::new(2) else { return };
@@ -157,24 +208,7 @@ fn firewalld_is_told_with_its_own_command() {
     let (own, far) = (overlay_of(&beta, "alpha"), overlay_of(&alpha, "beta"));
     let host = alpha.host;
     let _on_alpha = Service::start(host, SERVICE);
-    of_its_own(host, &["/etc/firewalld"]);
-    shell(
-        host,
-        "mkdir -p /run/dbus; firewall-offline-cmd --add-port=51819-51820/udp",
-    );
-    let _bus: Process = host.start(
-        "dbus",
-        &["dbus-daemon", "--system", "--nofork", "--nopidfile"],
-        &[],
-    );
-    wait_for("the bus", PATIENCE, || {
-        host.run(&["test", "-S", "/run/dbus/system_bus_socket"])
-            .result()
-    });
-    let _firewalld: Process = host.start("firewalld", &["firewalld", "--nofork", "--nopid"], &[]);
-    wait_for("firewalld", PATIENCE, || {
-        host.run(&["firewall-cmd", "--state"]).result()
-    });
+    let _both = firewalld(host, "firewall-offline-cmd --add-port=51819-51820/udp");
     let commands = opens(&alpha, &["firewalld drops"], || {
         for ip in own {
             assert!(!is_open(beta.host, ip));

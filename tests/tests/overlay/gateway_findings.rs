@@ -3,7 +3,7 @@
 use innermesh_tests::{Lab, agent::PATIENCE, installed, wait::ensure, wait_for};
 
 use crate::{
-    subnets::{answers, brings, finding, no_finding},
+    subnets::{allows_lan, answers, brings, finding, no_finding},
     world::{
         SERVICE, STRANGER, Service, address, asks, cable, dropped, overlay_of, pair, reaches_not,
         shell,
@@ -26,6 +26,7 @@ fn s23_with_a_stray_masquerade_sources_stay_true_and_status_says_what_to_do() {
     let _on_alpha = Service::start(alpha.host, SERVICE);
     let far = STRANGER.map(address);
     assert_eq!(asks(alpha.host, far[0], SERVICE), own[0]);
+    allows_lan(&alpha);
 
     shell(
         beta.host,

@@ -85,7 +85,7 @@ pub fn answers(lan: &Host, overlay: [IpAddr; 2]) {
 }
 
 /// Lets the LAN's hosts reach the service on alpha.
-fn allows_lan(alpha: &Agent) {
+pub fn allows_lan(alpha: &Agent) {
     let file = alpha.host.directory.join("policy.toml");
     let [v4, v6] = NETS;
     let rule = format!("[[allow]]\nfrom = [\"{v4}\", \"{v6}\"]\nto = [\"alpha:{SERVICE}\"]\n");
@@ -124,7 +124,7 @@ pub fn echoes(stream: &mut TcpStream) -> bool {
 fn s23_members_and_a_lan_reach_each_other_with_true_addresses_and_all_is_put_back() {
     let Some(lab) = Lab::new(3) else { return };
     let lan = &lab.hosts[2];
-    let (alpha, beta) = pair(&lab);
+    let (mut alpha, beta) = pair(&lab);
     let all = overlay_of(&alpha, "alpha");
     cable(&lab, lan, beta.host, &[]);
     // As a host that has its addresses by router advertisements.
@@ -201,6 +201,16 @@ fn s23_members_and_a_lan_reach_each_other_with_true_addresses_and_all_is_put_bac
         assert!(dropped(&beta, "lan_spoofed") > spoofed);
     }
     assert_eq!(row(&alpha, NETS[0], "beta")["way"], "tunnel");
+    // beta announces its address in that LAN too, which only the tunnel leads to.
+    let begin = shell(alpha.host, "nft list chain inet innermesh begin");
+    assert!(begin.contains("udp sport { 51819, 51820 } drop"), "{begin}");
+    alpha.stop();
+    alpha.start();
+    alpha.wait_nodes(2);
+    assert_eq!(asks(alpha.host, address(STRANGER[0]), SERVICE), all[0]);
+    let endpoints = shell(alpha.host, "wg show im0 endpoints");
+    assert!(endpoints.contains("192.0.2."), "{endpoints}");
+    assert!(!endpoints.contains("198.51.100."), "{endpoints}");
 
     // What is open is cut as well.
     let _echo = echo_server(lan);

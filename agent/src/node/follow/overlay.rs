@@ -216,6 +216,9 @@ impl OverlayKeeper {
         let mut plan = view.filter_plan(interface, &networks)?;
         plan.containers_reach_mesh = self.config.containers_reach_mesh;
         plan.access = self.access.plan(&view)?;
+        let quic = self.config.listen.iter().map(|address| address.port());
+        let outer = quic.chain([self.config.tunnel_port]);
+        plan.outer_ports = outer.filter(|port| *port != 0).collect();
         Some(plan)
     }
 

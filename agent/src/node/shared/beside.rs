@@ -259,6 +259,23 @@ mod tests {
     }
 
     #[test]
+    fn packets_dropped_for_their_sources_are_told_for_a_while_and_only_where_that_is_strict() {
+        let interface: Interface = "eth0.7".to_owned().try_into().unwrap();
+        let mut beside = Beside {
+            by_source: Some((17, None)),
+            ..Beside::default()
+        };
+        assert_eq!(codes(&beside), [""; 0]);
+        let now = Duration::from_secs(1000);
+        beside.by_source = Some((18, Some((interface, now))));
+        assert_eq!(codes(&beside), [code::REVERSE_PATH_FILTER]);
+        let found = beside.findings(None, now);
+        let remedy = "sysctl -w net/ipv4/conf/eth0.7/rp_filter=2";
+        assert!(found[0].remedy.contains(remedy), "{found:?}");
+        assert!(beside.findings(None, now * 2).is_empty());
+    }
+
+    #[test]
     fn an_equal_range_elsewhere_is_told_and_the_lan_itself_is_not() {
         let mut met = Met {
             interface: "wlan0".to_owned().try_into().unwrap(),
