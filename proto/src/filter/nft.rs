@@ -9,7 +9,7 @@
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use super::{
-    FilterPlan, Interface, LanAddress, nft_access, nft_gateway,
+    FilterPlan, LanAddress, nft_access, nft_gateway,
     nft_table::{Table, element, is_v4},
 };
 pub use super::{

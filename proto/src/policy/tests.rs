@@ -416,12 +416,15 @@ fn explain_says_which_rule_allows() {
     assert_eq!(by("nobody", "mail"), []);
 }
 
+/// To whom, and at which ports; all where none is said.
+type MadeTarget = (String, Option<Vec<String>>);
+
 /// A policy that was made up, and what it says in the simplest words.
 #[derive(Clone, Debug)]
 struct Made {
     members: bool,
     devices: bool,
-    rules: Vec<(Vec<String>, Vec<(String, Option<Vec<String>>)>)>,
+    rules: Vec<(Vec<String>, Vec<MadeTarget>)>,
     groups: BTreeMap<String, Vec<String>>,
 }
 
