@@ -27,6 +27,7 @@ use super::{
     log::*,
     members::*,
     node::*,
+    policy::*,
     records::*,
     renewals::*,
     request::{Reply, Request},
@@ -214,6 +215,25 @@ async fn each_request(each: &mut impl EachRequest) {
     each.visit(DnsReleaseRequest {}).await;
     each.visit(DnsZoneRequest {}).await;
 
+    let text = "[default]\nmembers = \"closed\"\n".to_owned();
+    each.visit(PolicyShowRequest {}).await;
+    each.visit(PolicySetRequest {
+        text: text.clone(),
+        allow_unknown: true,
+        instead_of: Some(3),
+    })
+    .await;
+    each.visit(PolicyCheckRequest {
+        text,
+        allow_unknown: false,
+    })
+    .await;
+    each.visit(PolicyExplainRequest {
+        from: "group:kids".to_owned(),
+        to: "[fd00::/64]:tcp/443".to_owned(),
+    })
+    .await;
+
     each.visit(LogRequest {}).await;
     let level = "info,innermesh_net::quic=trace".parse().ok();
     each.visit(LogSetRequest { level }).await;
@@ -330,6 +350,10 @@ fn requests_are_where_older_commands_and_scripts_ask_them() {
 /v1/log POST changes
 /v1/peers GET looks
 /v1/ping GET looks
+/v1/policy GET looks
+/v1/policy POST changes
+/v1/policy/check POST looks
+/v1/policy/explain GET looks
 /v1/records DELETE changes
 /v1/records GET looks
 /v1/records POST changes
