@@ -22,6 +22,7 @@ use super::{
     certificates::*,
     client::{Client, ClientError},
     der::Der,
+    devices::*,
     dns::*,
     error::{ControlError, ErrorCode},
     log::*,
@@ -92,6 +93,39 @@ fn root_signed() -> RootSigned {
 }
 
 /// Every request, with fields that are hard to write.
+async fn each_device_request(each: &mut impl EachRequest) {
+    let public_key = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=".to_owned();
+    let lan = || vec!["192.168.5.0/24".parse().unwrap()];
+    each.visit(DeviceListRequest {}).await;
+    let name = || label("phone");
+    each.visit(DeviceShowRequest { name: name() }).await;
+    each.visit(DeviceAddRequest {
+        name: name(),
+        public_key: public_key.clone(),
+        owner: Some(label("beta")),
+        gateways: vec![label("birch")],
+        routes: lan(),
+        full_tunnel: true,
+        dns: false,
+        groups: vec![label("family")],
+        ttl_s: Some(60),
+    })
+    .await;
+    each.visit(DeviceRenewRequest {
+        name: name(),
+        public_key,
+        gateways: Some(vec![label("birch")]),
+        routes: Some(lan()),
+        full_tunnel: None,
+        dns: Some(true),
+        ttl_s: None,
+    })
+    .await;
+    let to = label("handy");
+    each.visit(DeviceRenameRequest { name: name(), to }).await;
+    each.visit(DeviceRmRequest { name: name() }).await;
+}
+
 async fn each_request(each: &mut impl EachRequest) {
     each.visit(StatusRequest {}).await;
     each.visit(PeersRequest {}).await;
@@ -215,6 +249,8 @@ async fn each_request(each: &mut impl EachRequest) {
     each.visit(DnsReleaseRequest {}).await;
     each.visit(DnsZoneRequest {}).await;
 
+    each_device_request(each).await;
+
     let text = "[default]\nmembers = \"closed\"\n".to_owned();
     each.visit(PolicyShowRequest {}).await;
     each.visit(PolicySetRequest {
@@ -335,6 +371,12 @@ fn requests_are_where_older_commands_and_scripts_ask_them() {
 /v1/certificates GET looks
 /v1/certificates POST changes
 /v1/certificates/{serial} DELETE changes
+/v1/device-keys POST changes
+/v1/device-names POST changes
+/v1/devices GET looks
+/v1/devices POST changes
+/v1/devices/{name} DELETE changes
+/v1/devices/{name} GET changes
 /v1/dns/query GET looks
 /v1/dns/resolver GET looks
 /v1/dns/resolver/release POST changes
