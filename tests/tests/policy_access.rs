@@ -81,7 +81,7 @@ fn set(agent: &Agent, text: &str) -> Value {
 fn follows(agent: &Agent, number: u64) {
     wait_for(&format!("policy {number}"), PATIENCE, || {
         let shown = agent.json(&["policy", "show"]);
-        ensure(shown["number"] == number, &shown.to_string())
+        ensure(shown["number"] == number, shown.to_string())
     });
 }
 
@@ -349,7 +349,7 @@ fn a_policy_is_edited_explained_and_outlives_restarts() {
     beta.wait_nodes(2);
     wait_for("the rule to count again", PATIENCE, || {
         let pinged = beta.host.run(&["ping", "-c", "1", "-W", "1", &alpha_ipv4]);
-        ensure(pinged.code == 0, &pinged.to_string())
+        ensure(pinged.code == 0, pinged.to_string())
     });
     let beta_ipv4 = address(&alpha, "beta", true).to_string();
     let pinged = alpha.host.run(&["ping", "-c", "1", "-W", "1", &beta_ipv4]);

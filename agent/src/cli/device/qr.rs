@@ -116,8 +116,9 @@ mod tests {
         let bare = lines.replace(INK, "").replace(PLAIN, "");
         let rows: Vec<Vec<char>> = bare.lines().map(|line| line.chars().collect()).collect();
         for row in 0..code.side + 2 * MARGIN {
-            for column in 0..code.side + 2 * MARGIN {
-                let shown = rows[row / 2][column];
+            let line = &rows[row / 2];
+            assert_eq!(line.len(), code.side + 2 * MARGIN);
+            for (column, shown) in line.iter().copied().enumerate() {
                 let dark = if row % 2 == 0 {
                     shown == '█' || shown == '▀'
                 } else {
