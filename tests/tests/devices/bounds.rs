@@ -64,6 +64,7 @@ fn what_can_not_be_is_refused_and_changes_nothing() {
     // Networks.
     add(&["tablet", "--routes", "0.0.0.0/0"], "--full-tunnel");
     add(&["tablet", "--routes", "::/0"], "--full-tunnel");
+    add(&["tablet", "--full-tunnel"], "to the internet yet");
     add(&["tablet", "--routes", "0.0.0.0/1"], "can't be a route");
     add(&["tablet", "--routes", "10.0.0.0/8"], "can't be a route");
     add(&["tablet", "--routes", "127.0.0.0/8"], "can't be a route");

@@ -289,6 +289,12 @@ impl DeviceDesk {
 
     /// A configuration with new secrets.
     fn make(&self, view: &MeshView, key: &TunnelKey, wish: &Wish) -> Result<Made, ControlError> {
+        if wish.full_tunnel {
+            return Err(refused(
+                "no gateway forwards to the internet yet in this version, and all that the device \
+                 sends elsewhere would be lost: leave --full-tunnel out",
+            ));
+        }
         let mut made = Made {
             profile: Profile {
                 gateways: Default::default(),
