@@ -72,7 +72,9 @@ impl Seen {
         };
         let sealed = head.seal(key, &self.mesh.id);
         self.heads.offer(head, sealed, Some(self.now));
-        assert!(self.heads.put_body(&id(key), body, self.now));
+        let held = self.heads.get(&id(key));
+        let is_new = held.is_some_and(|held| held.missing_body().is_some());
+        assert_eq!(self.heads.put_body(&id(key), body, self.now), is_new);
         let held = self.mesh.state().position;
         self.heads.compare(|position| *position == held);
     }

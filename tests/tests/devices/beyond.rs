@@ -75,6 +75,8 @@ fn nothing_passes_by_a_gateway_that_is_evicted() {
     let phone = Phone::behind(&lab, &lab.hosts[2], &lab.hosts[3]);
     let _ = add(&alpha, &phone, "phone", &["--gateway", "beta"]);
     let _ = phone.up("phone").ok();
+    // Devices reach nodes that have a service for them.
+    let _ = alpha.cli(&["service", "add", "web", "--port", "80"]).ok();
     let far = alpha.overlay_ipv4("alpha");
     let ping = ["ping", "-c", "1", "-W", "1", &far];
     wait_for("the way by beta", PATIENCE, || {
