@@ -22,7 +22,6 @@ pub use self::{
     key_text::TunnelKeyError,
     steps::{InstalledPeer, PeerChange, Step, steps},
 };
-use crate::ledger::device::WrappedSecret;
 
 /// A WireGuard public key (Curve25519).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -50,6 +49,10 @@ impl fmt::Debug for PresharedKey {
         f.write_str("PresharedKey(..)")
     }
 }
+
+/// A pre-shared key, sealed to the WireGuard key of a gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WrappedSecret(pub Vec<u8>);
 
 /// The whole desired state of the interface, but for its private key, name,
 /// port and MTU, which are the host's own and don't change while it runs.

@@ -12,12 +12,11 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{access::Access, state::State};
 use crate::{
     crypto::Hash,
     id::{MeshId, NodeId},
     name::Label,
-    tunnel::TunnelKey,
+    tunnel::{TunnelKey, WrappedSecret},
 };
 
 /// Identity of a device: the first 16 bytes of SHA-256 of the first WireGuard key
@@ -105,10 +104,6 @@ pub struct GatewayProfile {
     pub secret: WrappedSecret,
 }
 
-/// A pre-shared key, sealed to the WireGuard key of a gateway.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WrappedSecret(pub Vec<u8>);
-
 /// Asks for a device more; the author's own or, by an admin, another's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddDevice {
@@ -181,59 +176,4 @@ pub struct DeviceSeen {
 pub enum Holder {
     Node(NodeId),
     Device(DeviceId),
-}
-
-/// What is known of devices.
-impl State {
-    pub(super) fn access(&self) -> &Access {
-        &self.extension.access
-    }
-
-    pub fn devices(&self) -> impl Iterator<Item = (&DeviceId, &Device)> {
-        self.access().devices.iter()
-    }
-
-    pub fn device(&self, id: &DeviceId) -> Option<&Device> {
-        self.access().devices.get(id)
-    }
-
-    pub fn device_by_key(&self, key: &TunnelKey) -> Option<(DeviceId, &Device)> {
-        let id = *self.access().device_keys.get(key)?;
-        Some((id, self.device(&id)?))
-    }
-
-    pub fn device_by_name(&self, name: &Label) -> Option<(DeviceId, &Device)> {
-        let mut devices = self.devices();
-        let (id, device) = devices.find(|(_, device)| device.name == *name)?;
-        Some((*id, device))
-    }
-
-    pub fn devices_of(&self, owner: NodeId) -> impl Iterator<Item = (&DeviceId, &Device)> {
-        self.devices()
-            .filter(move |(_, device)| device.owner == owner)
-    }
-
-    /// Whose an overlay address is.
-    pub fn holder_of_address(&self, address: IpAddr) -> Option<Holder> {
-        let device = |matches: &dyn Fn(&Device) -> bool| {
-            let mut devices = self.devices();
-            let found = devices.find(|(_, device)| matches(device));
-            found.map(|(id, _)| Holder::Device(*id))
-        };
-        match address {
-            IpAddr::V4(ip) => match self.addresses.get(&ip) {
-                Some(node) => Some(Holder::Node(*node)),
-                None => {
-                    let id = self.access().device_addresses.get(&ip);
-                    id.map(|id| Holder::Device(*id))
-                }
-            },
-            IpAddr::V6(ip) => {
-                let mut members = self.members.iter();
-                let node = members.find(|(_, member)| member.ipv6 == ip);
-                node.map(|(node, _)| Holder::Node(*node))
-                    .or_else(|| device(&|device| device.ipv6 == ip))
-            }
-        }
-    }
 }

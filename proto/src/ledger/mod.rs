@@ -7,6 +7,7 @@
 //! knows how batches travel or are stored.
 
 mod access;
+mod access_effects;
 mod access_phrases;
 mod appointments;
 pub mod audit;
@@ -14,6 +15,7 @@ pub mod batch;
 mod chain;
 pub mod content;
 pub mod device;
+mod devices;
 mod draft;
 mod effect;
 mod effects;
@@ -27,6 +29,7 @@ mod outcome;
 mod phrases;
 mod place;
 mod policy;
+mod policy_in_force;
 mod position;
 pub mod record;
 mod record_form;

@@ -10,11 +10,11 @@ use innermesh_proto::{
         Content, HoldId, Role,
         device::{
             AddDevice, ChangeDevice, DeviceChange, DeviceId, DeviceSeen, GatewayProfile, NextKey,
-            Profile, WrappedSecret,
+            Profile,
         },
         request::RoleChange,
     },
-    tunnel::{PresharedKey, TunnelKey, TunnelPlan},
+    tunnel::{PresharedKey, TunnelKey, TunnelPlan, WrappedSecret},
     view::MeshView,
 };
 use ipnet::IpNet;

@@ -8,14 +8,14 @@ use innermesh_proto::{
         Content, Outcome, Refusal, Role, Snapshot, State,
         device::{
             AddDevice, ChangeDevice, Device, DeviceChange, DeviceId, GatewayProfile, Holder,
-            NextKey, Profile, WrappedSecret,
+            NextKey, Profile,
         },
         record::RecordData,
         request::{AddRecord, Evict, RoleChange},
         route::RouteChange,
     },
     limits,
-    tunnel::TunnelKey,
+    tunnel::{TunnelKey, WrappedSecret},
 };
 
 use crate::mesh::{MINUTE, Mesh, id, key, label};

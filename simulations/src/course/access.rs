@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use innermesh_proto::{
     ledger::{
         Content, PolicyText, Role,
-        device::{AddDevice, GatewayProfile, Profile, WrappedSecret},
+        device::{AddDevice, GatewayProfile, Profile},
         request::RoleChange,
     },
-    tunnel::TunnelKey,
+    tunnel::{TunnelKey, WrappedSecret},
 };
 
 use super::{

@@ -9,12 +9,12 @@ use innermesh_proto::{
         Content, Member, State,
         device::{
             AddDevice, ChangeDevice, Device, DeviceChange, DeviceId, DeviceSeen, GatewayProfile,
-            NextKey, Profile, WrappedSecret,
+            NextKey, Profile,
         },
     },
     limits,
     name::Label,
-    tunnel::{HostPort, PresharedKey, TunnelKey},
+    tunnel::{HostPort, PresharedKey, TunnelKey, WrappedSecret},
     view::MeshView,
 };
 use ipnet::IpNet;

@@ -6,10 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use innermesh_proto::{
-    ledger::device::WrappedSecret,
-    tunnel::{PresharedKey, TunnelKey, TunnelPlan},
-};
+use innermesh_proto::tunnel::{PresharedKey, TunnelKey, TunnelPlan, WrappedSecret};
 
 use crate::{host::keys::Keys, node::shared::own_key::OwnKey};
 
