@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// The tasks of one agent. Clones are the same tasks.
@@ -13,13 +13,14 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// Runs `work` beside the others until it is done or all are ended.
-    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+    /// Runs `work` beside the others until it is done or all are ended. Who waits
+    /// for it to end finds all that it held let go of.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let end = self.end.clone();
         let work = async move {
             end.run_until_cancelled_owned(work).await;
         };
-        self.tracker.spawn(work).abort_handle()
+        self.tracker.spawn(work)
     }
 
     /// Drops all of them where they wait, and those that are spawned from now

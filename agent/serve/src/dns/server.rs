@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use innermesh_proto::limits;
-use tokio::{sync::mpsc, task::AbortHandle};
+use tokio::task::JoinHandle;
 
 use super::{responder::Dns, tcp::Tcp, udp};
 use innermesh_host::{
@@ -21,9 +21,7 @@ const INSTEAD: &str = "set `dns.listen` in the config to another address or port
 pub struct DnsServer {
     dns: Arc<Dns>,
     addresses: Vec<SocketAddr>,
-    serving: Vec<AbortHandle>,
-    /// Ends once nothing is served any more.
-    ended: mpsc::Receiver<()>,
+    serving: Vec<JoinHandle<()>>,
 }
 
 impl DnsServer {
@@ -45,40 +43,33 @@ impl DnsServer {
             .collect();
         let (sockets, listeners): (Vec<_>, Vec<_>) = bound?.into_iter().unzip();
         let addresses: Vec<SocketAddr> = listeners.iter().map(listen::Tcp::address).collect();
-        let (alive, ended) = mpsc::channel(1);
         let mut serving = Vec::new();
         for listener in listeners {
             let tcp = Tcp {
                 dns: dns.clone(),
                 clock: host.clock.clone(),
             };
-            let (room, alive) = (host.room.clone(), alive.clone());
-            serving.push(host.tasks.spawn(async move {
-                let _alive = alive;
-                tcp.serve(listener, room).await;
-            }));
+            serving.push(host.tasks.spawn(tcp.serve(listener, host.room.clone())));
         }
         for socket in sockets.into_iter().flatten() {
-            let (dns, clock, alive) = (dns.clone(), host.clock.clone(), alive.clone());
-            serving.push(host.tasks.spawn(async move {
-                let _alive = alive;
-                udp::serve(dns, clock, socket).await;
-            }));
+            let answering = udp::serve(dns.clone(), host.clock.clone(), socket);
+            serving.push(host.tasks.spawn(answering));
         }
         dns.listens(&addresses);
         Ok(Self {
             dns,
             addresses,
             serving,
-            ended,
         })
     }
 
     /// Ends, and waits until its addresses are free again.
     pub async fn end(mut self) {
         self.abort();
-        // Nobody says anything: the last that could has ended.
-        let _ = self.ended.recv().await;
+        for serving in std::mem::take(&mut self.serving) {
+            // How it ended doesn't matter: what it held is gone.
+            let _ = serving.await;
+        }
     }
 
     /// Where it listens.

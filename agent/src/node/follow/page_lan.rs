@@ -7,7 +7,7 @@ use std::{
 
 use innermesh_proto::limits;
 use ipnet::IpNet;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 use crate::{
     host::{Host, listen::ListenError},
@@ -17,7 +17,7 @@ use crate::{
 /// What listens on LANs.
 pub(super) struct Lans {
     server: Server,
-    listeners: BTreeMap<SocketAddr, AbortHandle>,
+    listeners: BTreeMap<SocketAddr, JoinHandle<()>>,
 }
 
 /// Where the page is served on LANs now.
