@@ -33,6 +33,10 @@ pub struct PolicyShown {
     /// Name of the node on which it was set.
     pub by: Option<String>,
     pub at: Option<UnixTime>,
+    /// The number of the policy that the filter of the node asked was made by; none
+    /// where it filters nothing, or not yet.
+    #[serde(default)]
+    pub enforced: Option<u64>,
     /// Tests in it that fail by what the mesh has now, and names that nothing has.
     pub troubles: Vec<String>,
 }

@@ -120,6 +120,12 @@ async fn show(arguments: &ShowArguments, client: &Client) -> Result<(), Failure>
         let when = until(now(), at);
         output::note(&format!("policy {}, set on {by} {when}", shown.number));
     }
+    if shown
+        .enforced
+        .is_some_and(|enforced| enforced != shown.number)
+    {
+        output::note("the filter of this host was made by another policy still");
+    }
     output::warn(&shown.troubles);
     Ok(())
 }

@@ -203,7 +203,10 @@ impl AgentControl {
     async fn policy(&self, request: PolicyRequest) -> Answered {
         let node = &self.node;
         match request {
-            PolicyRequest::Show(it) => answer(it, |_| ready(Ok(policy::show(node)))).await,
+            PolicyRequest::Show(it) => {
+                let enforced = &self.status.overlay.enforced;
+                answer(it, |_| ready(Ok(policy::show(node, enforced)))).await
+            }
             PolicyRequest::Set(it) => answer(it, |it| policy::set(node, it)).await,
             PolicyRequest::Check(it) => answer(it, |it| ready(Ok(policy::check(node, &it)))).await,
             PolicyRequest::Explain(it) => answer(it, |it| policy::explain(node, it)).await,

@@ -22,6 +22,7 @@ use crate::{
     },
     host::UnixTime,
     node::shared::{
+        enforced::Enforced,
         handles::Handles,
         refusals::{decide, invalid, refused},
     },
@@ -33,7 +34,8 @@ const TOLD_PAIRS: usize = 64;
 const TOLD_TROUBLES: usize = 3;
 
 /// The policy in force.
-pub fn show(node: &Handles) -> PolicyShown {
+pub fn show(node: &Handles, enforced: &Enforced) -> PolicyShown {
+    let enforced = enforced.policy();
     let view = node.view.borrow().clone();
     let state = &view.ledger;
     let Some(fact) = state.policy() else {
@@ -42,6 +44,7 @@ pub fn show(node: &Handles) -> PolicyShown {
             number: 0,
             by: None,
             at: None,
+            enforced,
             troubles: Vec::new(),
         };
     };
@@ -50,6 +53,7 @@ pub fn show(node: &Handles) -> PolicyShown {
         number: fact.number,
         by: Some(state.name_of(fact.by)),
         at: Some(UnixTime::from_ms(fact.at_ms)),
+        enforced,
         troubles: troubles(&state.rules_of_access(), &view.directory()),
     }
 }

@@ -35,7 +35,7 @@ pub(crate) struct OverlayKeeper {
     host: Host,
     view: watch::Sender<Arc<MeshView>>,
     zone: ZonePublisher,
-    enforced: Arc<Enforced>,
+    pub(crate) enforced: Arc<Enforced>,
     access: AccessCompiler,
 }
 
@@ -84,14 +84,15 @@ impl OverlayKeeper {
         let Some(interface) = self.interface() else {
             return;
         };
-        let Some(plan) = self.plan(&interface) else {
+        let Some((plan, policy)) = self.plan(&interface) else {
             return;
         };
         {
-            let state = self.enforced.lock();
+            let mut state = self.enforced.lock();
             let sound =
                 state.filter.is_none() && state.routes.is_none() && state.forwarding.is_none();
             if !check && sound && state.plan.as_ref() == Some(&plan) {
+                state.policy = Some(policy);
                 return;
             }
         }
@@ -108,6 +109,9 @@ impl OverlayKeeper {
                 tracing::warn!(
                     "another program changed the overlay's packet filter; it was put back"
                 );
+            }
+            if filter.is_none() {
+                state.policy = Some(policy);
             }
             let store = state.stored.as_ref() != Some(&plan);
             state.stored = Some(plan.clone());
@@ -210,7 +214,8 @@ impl OverlayKeeper {
         })
     }
 
-    fn plan(&self, interface: &Interface) -> Option<FilterPlan> {
+    /// What the newest view wants, and by which policy.
+    fn plan(&self, interface: &Interface) -> Option<(FilterPlan, u64)> {
         let view = self.view.borrow().clone();
         let networks = self.enforced.lock().networks.clone();
         let mut plan = view.filter_plan(interface, &networks)?;
@@ -219,7 +224,8 @@ impl OverlayKeeper {
         let quic = self.config.listen.iter().map(|address| address.port());
         let outer = quic.chain([self.config.tunnel_port]);
         plan.outer_ports = outer.filter(|port| *port != 0).collect();
-        Some(plan)
+        let policy = view.ledger.policy().map_or(0, |policy| policy.number);
+        Some((plan, policy))
     }
 
     /// The tunnel's interface; `None` where there is no tunnel.

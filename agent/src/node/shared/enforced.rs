@@ -28,6 +28,8 @@ pub(crate) struct OverlayState {
     pub networks: HostNetworks,
     /// The newest plan, in force but for what `filter` and `routes` say.
     pub plan: Option<FilterPlan>,
+    /// The policy by which the filter in force was made; 0 for the defaults.
+    pub policy: Option<u64>,
     pub filter: Option<OverlayError>,
     pub routes: Option<OverlayError>,
     pub stored: Option<FilterPlan>,
@@ -47,6 +49,11 @@ impl Enforced {
         let state = self.lock();
         let all = state.networks.containers.iter();
         all.map(|containers| containers.subnet).collect()
+    }
+
+    /// The policy that this host's filter was last made by.
+    pub fn policy(&self) -> Option<u64> {
+        self.lock().policy
     }
 
     /// What isn't as planned.
