@@ -23,7 +23,7 @@ pub use self::{
     error::PolicyError,
     explain::{By, Ends, Explained, explain},
     model::{Defaults, Expect, Group, Policy, Rule, Subject, Target, Verdict},
-    target::{parse_subject, parse_target},
+    target::{INTERNET, parse_subject, parse_target},
 };
 
 #[cfg(test)]

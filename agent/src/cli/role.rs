@@ -95,6 +95,8 @@ pub enum RoleName {
     Ca,
     /// Takes devices in, and forwards for them and for networks beside it.
     Gateway,
+    /// Forwards to the internet for nodes and devices that use it.
+    Exit,
     /// Does nothing yet.
     #[value(hide = true)]
     Relay,
@@ -110,6 +112,7 @@ impl RoleName {
             Self::Admin => Role::Admin,
             Self::Ca => Role::Ca,
             Self::Gateway => Role::Gateway,
+            Self::Exit => Role::Exit,
             Self::Relay => Role::Relay,
             Self::Sinkhole => Role::Sinkhole,
         }

@@ -229,8 +229,12 @@ impl Content {
     /// unknown kind, as it is for builds of their time.
     pub fn since_rules(&self) -> u32 {
         match self {
-            Self::KeyedJoin(_) | Self::TunnelKey(_) | Self::KeyedAdmit(_) => 1,
-            Self::GiveRole(_) | Self::TakeRole(_) | Self::Withdraw(_) | Self::RevokeInvite(_) => 2,
+            Self::KeyedJoin(_) | Self::TunnelKey(_) => 1,
+            Self::Admit(admit) => of_roles(&admit.roles),
+            Self::KeyedAdmit(keyed) => of_roles(&keyed.admit.roles).max(1),
+            Self::GiveRole(change) | Self::TakeRole(change) => change.role.since_rules().max(2),
+            Self::Withdraw(withdraw) => of_roles(&withdraw.role).max(2),
+            Self::RevokeInvite(_) => 2,
             Self::RemoveRecord(_) => 3,
             Self::AddDevice(_)
             | Self::ChangeDevice(_)
@@ -289,6 +293,12 @@ impl Content {
             _ => return None,
         })
     }
+}
+
+/// The first rules that know all of these roles.
+fn of_roles<'r>(roles: impl IntoIterator<Item = &'r Role>) -> u32 {
+    let since = roles.into_iter().map(|role| role.since_rules());
+    since.max().unwrap_or_default()
 }
 
 impl Request {
@@ -422,6 +432,12 @@ impl Grant {
             return Sealed::new(key, Purpose::Grant, &self.mesh, self);
         }
         Sealed::new(key, Purpose::Grant, &self.mesh, &(self, &self.addresses))
+    }
+
+    /// The first rules that know all that it grants.
+    pub fn since_rules(&self) -> u32 {
+        let addresses = u32::from(!self.addresses.is_empty());
+        of_roles(&self.roles).max(addresses)
     }
 
     /// Reads a sealed grant **without** checking who signed it.

@@ -18,15 +18,18 @@ pub enum Role {
     Relay,
     /// Answers DNS to everybody, with its own address.
     Sinkhole,
+    /// Forwards what members and devices send to the internet; from rules 5 on.
+    Exit,
 }
 
 impl Role {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Admin,
         Self::Ca,
         Self::Gateway,
         Self::Relay,
         Self::Sinkhole,
+        Self::Exit,
     ];
 
     /// Whether an admin with the roles `own` may give this one. Those that
@@ -35,7 +38,9 @@ impl Role {
     pub fn is_given_by(self, own: &BTreeSet<Self>) -> bool {
         match self {
             Self::Admin | Self::Ca => own.contains(&self),
-            Self::Gateway | Self::Relay | Self::Sinkhole => own.contains(&Self::Admin),
+            Self::Gateway | Self::Relay | Self::Sinkhole | Self::Exit => {
+                own.contains(&Self::Admin)
+            }
         }
     }
 
@@ -43,8 +48,17 @@ impl Role {
     /// others have their places in ledgers and invites for versions to come.
     pub fn does_something(self) -> bool {
         match self {
-            Self::Admin | Self::Ca | Self::Gateway => true,
+            Self::Admin | Self::Ca | Self::Gateway | Self::Exit => true,
             Self::Relay | Self::Sinkhole => false,
+        }
+    }
+
+    /// The first rules that know it: to builds of earlier ones what names it is
+    /// no request and no grant.
+    pub fn since_rules(self) -> u32 {
+        match self {
+            Self::Exit => 5,
+            _ => 0,
         }
     }
 
@@ -55,6 +69,7 @@ impl Role {
             Self::Gateway => "gateway",
             Self::Relay => "relay",
             Self::Sinkhole => "sinkhole",
+            Self::Exit => "exit",
         }
     }
 }
@@ -67,7 +82,7 @@ impl fmt::Display for Role {
 
 /// Not a role.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is not a role: admin, ca, gateway, relay or sinkhole")]
+#[error("\"{0}\" is not a role: admin, ca, gateway, exit, relay or sinkhole")]
 pub struct RoleError(String);
 
 impl FromStr for Role {

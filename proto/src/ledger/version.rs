@@ -9,13 +9,14 @@
 //! | 2 | roles that are given and taken, by whose word; on its first day an admin speaks for who made it one |
 //! | 3 | addresses among the names that are kept of a certificate; DNS records with a TTL of their own, HTTPS and SVCB records, and one record taken away |
 //! | 4 | devices without an agent; networks that gateways bring; the policy, whose text is read by exactly one version of its reader |
+//! | 5 | the role `exit`, and the name `internet` that nobody gets from then on |
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::codec::{self, CodecError};
 
 /// The newest rules that this build knows.
-pub const RULES: u32 = 4;
+pub const RULES: u32 = 5;
 
 /// Encodes what says by which rules it is: those of rules 0 as builds before
 /// there were others did.

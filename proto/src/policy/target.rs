@@ -7,6 +7,9 @@ use ipnet::IpNet;
 use super::model::{Subject, Target};
 use crate::{filter::access::Ports, limits, name::Label};
 
+/// The word for what exits lead to, where nothing in the mesh is called so.
+pub const INTERNET: &str = "internet";
+
 /// Reads whom a text names: `members`, `devices`, `group:NAME`, a name, an
 /// address or a network.
 ///

@@ -7,6 +7,7 @@ mod chain;
 mod device_home;
 mod devices;
 mod evict;
+mod exit;
 mod genesis;
 mod join;
 mod keys;

@@ -120,7 +120,7 @@ impl Kind {
             Self::Word => !word.starts_with('-'),
             Self::RecordType => word.parse::<RecordType>().is_ok(),
             Self::Shell => ["bash", "elvish", "fish", "powershell", "zsh"].contains(&word),
-            Self::Role => ["admin", "ca", "gateway", "relay", "sinkhole"].contains(&word),
+            Self::Role => ["admin", "ca", "gateway", "exit", "relay", "sinkhole"].contains(&word),
             Self::Ipv4 => word.parse::<Ipv4Addr>().is_ok(),
             Self::Ipv6 => word.parse::<Ipv6Addr>().is_ok(),
             Self::Address => word.parse::<IpAddr>().is_ok() || word.parse::<SocketAddr>().is_ok(),

@@ -129,6 +129,9 @@ pub fn grants(state: &State, me: NodeId, wanted: &Grants) -> Result<Given, Contr
     if let Some(role) = roles.iter().find(|role| !role.does_something()) {
         return Err(not_yet(*role));
     }
+    if let Some(role) = roles.iter().find(|role| role.since_rules() > state.rules) {
+        return Err(not_known(*role));
+    }
     if let Some(role) = roles.iter().find(|role| !role.is_given_by(&own.roles)) {
         return Err(refused(format!(
             "this machine hasn't the role {role} and so can't give it; run it on one that has: {}",
@@ -173,7 +176,14 @@ pub fn is_open(state: &State, invite: &GivenInvite, now_ms: u64) -> bool {
 pub fn not_yet(role: Role) -> ControlError {
     refused(format!(
         "the role {role} does nothing yet in this version, so it isn't given; roles that do \
-         something are admin, ca and gateway"
+         something are admin, ca, gateway and exit"
+    ))
+}
+
+/// A role that the ledger doesn't know yet.
+pub fn not_known(role: Role) -> ControlError {
+    refused(format!(
+        "not all nodes know the role {role} yet; update the agents, CA nodes first"
     ))
 }
 

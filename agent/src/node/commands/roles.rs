@@ -18,7 +18,7 @@ use crate::{
     },
     ledger::client::RequestError,
     node::{
-        commands::invite::not_yet,
+        commands::invite::{not_known, not_yet},
         shared::{
             handles::Handles,
             refusals::{PATIENCE, invalid, no_node, not_done, not_member, refused},
@@ -115,11 +115,16 @@ fn content(state: &State, change: RoleChange, give: bool) -> Result<Content, Con
         return Ok(Content::Demote(change.node));
     }
     check_rules(state)?;
-    Ok(if give {
+    let role = change.role;
+    let content = if give {
         Content::GiveRole(change)
     } else {
         Content::TakeRole(change)
-    })
+    };
+    if content.since_rules() > state.rules {
+        return Err(not_known(role));
+    }
+    Ok(content)
 }
 
 fn check_rules(state: &State) -> Result<(), ControlError> {

@@ -39,8 +39,8 @@ pub(super) fn rule_join(
         return Err(Refusal::Signature);
     }
     let stated = Grant::peek(&join.grant).map_err(|_| Refusal::Grant)?;
-    // To rules 0 such a grant is none.
-    if !stated.addresses.is_empty() && state.rules == 0 {
+    // To earlier rules such a grant is none.
+    if stated.since_rules() > state.rules {
         return Err(Refusal::Grant);
     }
     let inviter = state.members.get(&stated.inviter).ok_or(Refusal::Inviter)?;

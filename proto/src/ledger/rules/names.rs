@@ -8,11 +8,12 @@ use crate::{
     ledger::{
         effect::Effect,
         refusal::Refusal,
-        request::Share,
+        request::{Role, Share},
         state::{NameKind, State},
     },
     limits,
     name::{Label, NamePattern},
+    policy,
 };
 
 impl State {
@@ -118,6 +119,10 @@ pub(super) fn free_name(
         .clone()
         .grantable()
         .map_err(|_| Refusal::NameReserved(name.clone()))?;
+    // It is a policy's word for what exits lead to.
+    if state.rules >= Role::Exit.since_rules() && name.as_str() == policy::INTERNET {
+        return Err(Refusal::NameReserved(name));
+    }
     if let Some(held) = state.names.get(&name) {
         let owner = state
             .members
