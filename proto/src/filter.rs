@@ -8,16 +8,19 @@
 #![allow(missing_docs, reason = "the names say it")]
 
 pub mod access;
+mod exit;
 mod gateway;
+mod host;
 pub mod nft;
 mod nft_access;
+mod nft_exit;
 mod nft_gateway;
 mod nft_table;
 mod ranges;
+mod routing;
 
 use std::{
     collections::BTreeSet,
-    fmt,
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -25,118 +28,14 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use self::access::AccessPlan;
-pub use self::gateway::{GatewayFilter, Lan};
+pub use self::{
+    exit::{ExitFilter, LanAccess, MARK, ThroughExit, elsewhere, internet},
+    gateway::GatewayFilter,
+    host::{Containers, HostNetworks, Interface, InterfaceError, Lan, LanAddress},
+    ranges::outside,
+    routing::{OverlayRoute, RoutingRule},
+};
 use crate::limits;
-
-/// The name of a network interface, as it may stand in a ruleset: plain ASCII,
-/// so that no name is more than a name there.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Interface(String);
-
-impl Interface {
-    /// As text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Interface {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Not a name that may stand in a ruleset.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" isn't an interface's name of letters, digits and `-_.`")]
-pub struct InterfaceError(String);
-
-impl TryFrom<String> for Interface {
-    type Error = InterfaceError;
-
-    fn try_from(name: String) -> Result<Self, InterfaceError> {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-        // 15 bytes is the kernel's bound (IFNAMSIZ).
-        let fits = (1..=15).contains(&name.len()) && name.bytes().all(plain);
-        if fits && !name.starts_with(['-', '.']) && name != "lo" {
-            Ok(Self(name))
-        } else {
-            Err(InterfaceError(name.chars().take(40).collect()))
-        }
-    }
-}
-
-impl From<Interface> for String {
-    fn from(interface: Interface) -> Self {
-        interface.0
-    }
-}
-
-/// Containers of this host: a bridge and a subnet on it. One without the other
-/// proves nothing, as both can be made up by somebody on a LAN.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Containers {
-    pub bridge: Interface,
-    /// A subnet of the addresses that the bridge itself has.
-    pub subnet: IpNet,
-}
-
-/// An address on one interface.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct LanAddress {
-    pub interface: Interface,
-    pub address: IpAddr,
-}
-
-/// What the filter depends on of the host's own networks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HostNetworks {
-    /// The host's container bridges.
-    pub containers: BTreeSet<Containers>,
-    /// The host's own addresses on interfaces other than the tunnel's.
-    pub own: BTreeSet<LanAddress>,
-    /// The networks of those addresses.
-    pub own_networks: BTreeSet<IpNet>,
-    /// Gateways of its default routes, and its name servers on the same link.
-    pub neighbours: BTreeSet<LanAddress>,
-    /// Where its addresses and routes lead on interfaces other than the tunnel's;
-    /// a default route is one to `0.0.0.0/0` or `::/0`.
-    pub links: BTreeSet<Lan>,
-}
-
-impl HostNetworks {
-    /// A network of this host's own that has addresses of `net` too.
-    pub fn meets(&self, net: &IpNet) -> Option<&Lan> {
-        let links = self.links.iter().filter(|link| link.net.prefix_len() > 0);
-        let mut met = links.filter(|link| link.net.contains(net) || net.contains(&link.net));
-        met.next()
-    }
-
-    /// The interfaces that lead to `net`: what lies within it, and the narrowest
-    /// that has all of it.
-    pub fn leading_to(&self, net: &IpNet) -> BTreeSet<Lan> {
-        let has_all = |link: &&Lan| link.net.contains(net);
-        let covering = self.links.iter().filter(has_all);
-        let longest = covering.clone().map(|link| link.net.prefix_len()).max();
-        let within: BTreeSet<&Interface> = self
-            .links
-            .iter()
-            .filter(|link| net.contains(&link.net))
-            .map(|link| &link.interface)
-            .collect();
-        let is_narrowest = |link: &&Lan| {
-            Some(link.net.prefix_len()) == longest && (longest > Some(0) || within.is_empty())
-        };
-        let covering = covering.filter(is_narrowest).map(|link| &link.interface);
-        let all = within.iter().copied().chain(covering);
-        all.map(|interface| Lan {
-            interface: interface.clone(),
-            net: *net,
-        })
-        .collect()
-    }
-}
 
 /// The whole desired state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,6 +68,12 @@ pub struct FilterPlan {
     /// What a gateway forwards; none on other nodes.
     #[serde(default)]
     pub gateway: Option<GatewayFilter>,
+    /// What an exit forwards; none on other nodes.
+    #[serde(default)]
+    pub exit: Option<ExitFilter>,
+    /// How this host keeps from the internet but by an exit; none where it uses none.
+    #[serde(default)]
+    pub through: Option<ThroughExit>,
     /// Who reaches what by the tunnel. Not stored: until the agent runs, and has
     /// compiled the policy, nothing passes.
     #[serde(skip)]
@@ -177,22 +82,6 @@ pub struct FilterPlan {
     /// sends from them never goes into the tunnel that it is to keep up.
     #[serde(default)]
     pub outer_ports: BTreeSet<u16>,
-}
-
-/// A route of the overlay's own routing table.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum OverlayRoute {
-    /// Below all others: what has no route here has none at all.
-    Unreachable(IpNet),
-    /// Through the tunnel, once its interface is there.
-    Tunnel {
-        /// The overlay's network.
-        net: IpNet,
-        /// What this host sends from.
-        source: IpAddr,
-    },
-    /// To an exception of the overlay's range, on its link.
-    Neighbour(LanAddress),
 }
 
 impl FilterPlan {
@@ -237,6 +126,8 @@ impl FilterPlan {
             containers_reach_mesh: true,
             behind_gateways: BTreeSet::new(),
             gateway: None,
+            exit: None,
+            through: None,
             access: AccessPlan::open(),
             outer_ports: BTreeSet::new(),
             interface,
@@ -244,27 +135,6 @@ impl FilterPlan {
             own,
             resolvers,
         }
-    }
-
-    /// What the overlay's routing table holds. Each of [`FilterPlan::networks`]
-    /// is looked up there and, as one of these covers it, nowhere else.
-    pub fn routes(&self) -> BTreeSet<OverlayRoute> {
-        let unreachable = self
-            .networks
-            .iter()
-            .map(|net| OverlayRoute::Unreachable(*net));
-        let tunnel = self.networks.iter().filter_map(|net| {
-            let source = self.own.iter().find(|own| net.contains(*own))?;
-            Some(OverlayRoute::Tunnel {
-                net: *net,
-                source: *source,
-            })
-        });
-        let neighbours = self
-            .lan_neighbours
-            .iter()
-            .map(|lan| OverlayRoute::Neighbour(lan.clone()));
-        unreachable.chain(tunnel).chain(neighbours).collect()
     }
 
     /// Whether a plan that was read from a file keeps every bound.
@@ -281,7 +151,9 @@ impl FilterPlan {
         let routed =
             self.behind_gateways.len() <= limits::ROUTES && self.behind_gateways.iter().all(narrow);
         let forwards = self.gateway.as_ref().is_none_or(GatewayFilter::is_bounded);
-        let bounded = few && routed && forwards && self.access.is_bounded();
+        let exits = self.exit.as_ref().is_none_or(ExitFilter::is_bounded);
+        let through = self.through.as_ref().is_none_or(ThroughExit::is_bounded);
+        let bounded = few && routed && forwards && exits && through && self.access.is_bounded();
         bounded && self.networks.iter().all(narrow)
     }
 }

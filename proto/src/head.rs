@@ -127,6 +127,15 @@ pub struct Announcement {
     /// Devices that it cuts off until the ledger has removed them; they count where
     /// it is an admin, or the node that they belong to.
     pub device_holds: BTreeSet<DeviceId>,
+    /// By which address families it leads to the internet, where it is an exit.
+    pub exit: Option<ExitWays>,
+}
+
+/// Address families that an exit has a default route for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitWays {
+    pub ipv4: bool,
+    pub ipv6: bool,
 }
 
 /// A node's WireGuard interface.
@@ -170,6 +179,7 @@ mod kind {
     pub const DEVICE: u16 = 9;
     pub const ENDPOINT: u16 = 10;
     pub const DEVICE_HOLD: u16 = 11;
+    pub const EXIT: u16 = 12;
 }
 
 impl Announcement {
@@ -220,6 +230,11 @@ impl Announcement {
             self.device_holds
                 .iter()
                 .map(|device| item(kind::DEVICE_HOLD, codec::encode(device))),
+        );
+        items.extend(
+            self.exit
+                .iter()
+                .map(|ways| item(kind::EXIT, codec::encode(ways))),
         );
         codec::encode(&items)
     }
@@ -280,6 +295,7 @@ impl Announcement {
                 let device: DeviceId = codec::decode(&item.data, 32).ok()?;
                 self.device_holds.insert(device);
             }
+            kind::EXIT => self.exit = Some(codec::decode(&item.data, 8).ok()?),
             _ => {}
         }
         Some(())
@@ -677,6 +693,19 @@ mod tests {
         let known = table.get(&node).unwrap();
         assert_eq!(*known.body.as_ref().unwrap().announcement, announcement);
         assert_eq!(known.missing_body(), None);
+    }
+
+    #[test]
+    fn an_exit_says_by_which_address_families_it_leads_to_the_internet() {
+        let announcement = Announcement {
+            exit: Some(ExitWays {
+                ipv4: true,
+                ipv6: false,
+            }),
+            ..Announcement::default()
+        };
+        let read = Announcement::decode(&announcement.encode());
+        assert_eq!(read, Some(announcement));
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod target;
 
 pub use self::{
     check::{Note, Trouble, check, failed_tests, known, notes, unknown_names},
-    compile::{GATEWAY, Place, ROUTES, SERVICES, compile, everywhere},
+    compile::{FULL_TUNNEL, GATEWAY, Place, ROUTES, SERVICES, compile, everywhere},
     directory::{DeviceEntry, Directory, InstanceEntry, NodeEntry, ServiceEntry, ServicePorts},
     error::PolicyError,
     explain::{By, Ends, Explained, explain},

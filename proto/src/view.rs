@@ -4,6 +4,7 @@
 
 mod access;
 mod devices;
+mod exits;
 mod gateways;
 
 use std::{
@@ -205,6 +206,7 @@ impl MeshView {
         );
         plan.behind_gateways = self.routed(host);
         plan.gateway = self.gateway_filter(host);
+        plan.exit = self.exit_filter(host);
         Some(plan)
     }
 

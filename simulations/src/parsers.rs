@@ -329,6 +329,7 @@ pub fn policy(bytes: &[u8]) {
         )]
         .into(),
         routes: [("192.168.5.0/24".parse().expect("a network"), [me].into())].into(),
+        exits: [me].into(),
     };
     let _ = policy::check(&policy, &directory);
     let _ = policy::unknown_names(&policy, &directory);
@@ -337,6 +338,7 @@ pub fn policy(bytes: &[u8]) {
         me,
         own,
         is_gateway: true,
+        is_exit: true,
         served: [Ports::Udp(53, 53)].into(),
     };
     let access = policy::compile(&policy, &directory, &place);

@@ -253,6 +253,12 @@ fn a_gateway_and_the_network_beside_it() {
 }
 
 #[test]
+fn the_internet_by_another_node() {
+    let Some(lab) = Lab::new(2) else { return };
+    Walk::new(&lab, &["birch", "attic"]).walk("../docs/exit.md");
+}
+
+#[test]
 fn who_may_reach_what() {
     let Some(lab) = Lab::new(3) else { return };
     Walk::new(&lab, &["birch", "cedar", "maple"]).walk("../docs/policy.md");

@@ -112,8 +112,8 @@ fn no_default_route(routes: &[IpNet]) -> Result<(), ControlError> {
     match routes.iter().find(|net| net.prefix_len() == 0) {
         Some(net) => {
             let why = format!(
-                "{net} is everything, which --full-tunnel is for, once gateways forward to the \
-                 internet; give the networks that the device is to reach"
+                "{net} is everything, which --full-tunnel is for; give the networks that the device is \
+                 to reach"
             );
             Err(ControlError::new(ErrorCode::Invalid, why))
         }

@@ -105,7 +105,11 @@ pub mod code {
     pub const FILTER_CHANGED: &str = "filter-changed";
     /// Another program's packet filter drops packets of the overlay.
     pub const FILTER_DROPS: &str = "filter-drops";
-    /// A gateway's host doesn't forward.
+    /// Nothing on the internet is reached by the exit that this node uses.
+    pub const EXIT_UNUSABLE: &str = "exit-unusable";
+    /// This node is an exit, and has no way to the internet.
+    pub const EXIT_NO_ROUTE: &str = "exit-no-route";
+    /// A gateway's or an exit's host doesn't forward.
     pub const FORWARDING_OFF: &str = "forwarding-off";
     /// Another program's packet filter drops what a gateway forwards.
     pub const FORWARD_POLICY: &str = "forward-policy";

@@ -20,6 +20,7 @@ mod der;
 pub mod devices;
 pub mod dns;
 mod error;
+pub mod exits;
 pub mod finding;
 pub mod log;
 pub mod members;

@@ -8,7 +8,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use innermesh_proto::{certificate::Serial, limits, name::Label, zone::Protocol};
+use innermesh_proto::{
+    certificate::Serial, filter::LanAccess, limits, name::Label, zone::Protocol,
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -25,6 +27,7 @@ use super::{
     devices::*,
     dns::*,
     error::{ControlError, ErrorCode},
+    exits::*,
     log::*,
     members::*,
     node::*,
@@ -224,6 +227,14 @@ async fn each_request(each: &mut impl EachRequest) {
     })
     .await;
 
+    each.visit(ExitShowRequest {}).await;
+    each.visit(ExitUseRequest {
+        node: label("attic"),
+        lan: LanAccess::Cut,
+    })
+    .await;
+    each.visit(ExitOffRequest {}).await;
+
     each.visit(CaStatusRequest {}).await;
     each.visit(CaRootRequest {}).await;
     each.visit(CaKeysRequest {
@@ -384,6 +395,9 @@ fn requests_are_where_older_commands_and_scripts_ask_them() {
 /v1/dns/zone GET looks
 /v1/evictions POST changes
 /v1/evictions/{node} DELETE changes
+/v1/exit GET looks
+/v1/exit POST changes
+/v1/exit/off POST changes
 /v1/invites GET changes
 /v1/invites POST changes
 /v1/invites/{id} DELETE changes

@@ -23,6 +23,7 @@ pub mod key_files;
 pub mod keys;
 #[warn(clippy::disallowed_methods)]
 pub mod listen;
+pub mod mark;
 mod network;
 pub mod outside;
 #[warn(clippy::disallowed_methods)]

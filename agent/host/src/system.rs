@@ -24,6 +24,7 @@ use super::{
     holder::{self, Holder, Kind},
     http_status,
     keys::SystemKeys,
+    mark,
     outside::SystemOutside,
     resolv, sockets,
     tasks::Tasks,
@@ -110,6 +111,7 @@ impl Network for SystemNetwork {
         if listen.is_ipv6() {
             socket.set_only_v6(false)?;
         }
+        mark::past_exit(&socket);
         // Bursts of a whole mesh's heads; the kernel caps it silently.
         let _ = socket.set_recv_buffer_size(1 << 20);
         socket.bind(&listen.into())?;

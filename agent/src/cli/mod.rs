@@ -21,6 +21,7 @@ mod device;
 mod dns;
 mod dns_setup;
 mod evict;
+mod exit;
 mod failure;
 mod files;
 mod guide;
@@ -140,6 +141,7 @@ enum Command {
     /// Manage networks that gateways bring.
     #[command(subcommand)]
     Route(route::Command),
+    Exit(exit::Arguments),
     /// Manage who may reach what.
     #[command(subcommand)]
     Policy(policy::Command),
@@ -291,6 +293,7 @@ async fn execute(command: Command, context: &mut Context) -> Result<(), Failure>
         Command::Record(command) => record::run(command, &context.client()).await,
         Command::Device(command) => device::run(command, context).await,
         Command::Route(command) => route::run(command, &context.client()).await,
+        Command::Exit(arguments) => exit::run(arguments, &context.client()).await,
         Command::Policy(command) => policy::run(command, context).await,
         Command::Cert(command) => cert::run(command, &context.paths, &context.client()).await,
         Command::Ca(command) => ca::run(command, context).await,

@@ -117,6 +117,7 @@ pub(super) async fn open(
         devices: BTreeMap::new(),
         endpoint: announce::endpoint(&config),
         device_holds: device_holds.own(),
+        exit: None,
     };
     let gossip = open_gossip(&host, &key, &ledger, &nudge, &transport, announcement).await?;
     ledger_follow::start(&host, me, ledger.clone(), transport.clone(), nudge.clone());

@@ -11,8 +11,8 @@ use crate::{
     ledger::follow::Nudge,
     node::{
         commands::{
-            AgentControl, Approvals, DeviceDesk, Evictions, ExternalAccounts, LeaveDesk, RouteDesk,
-            ServiceDesk, StatusDesk, TunnelProber, Warnings,
+            AgentControl, Approvals, DeviceDesk, Evictions, ExitDesk, ExternalAccounts, LeaveDesk,
+            RouteDesk, ServiceDesk, StatusDesk, TunnelProber, Warnings,
         },
         follow::{
             acme::AcmeKeeper,
@@ -44,6 +44,7 @@ use crate::{
             cut_off::CutOffWatch,
             device_secrets::DeviceSecrets,
             enforced::Enforced,
+            exit_setting::ExitSetting,
             handles::{FolderLock, Handles},
             invites::Invites,
             revocation_lists::Lists,
@@ -73,6 +74,7 @@ pub(super) struct Parts {
     progress: watch::Sender<TunnelProgress>,
     reach: Arc<Reach>,
     overlay: Arc<OverlayKeeper>,
+    exit: Arc<ExitSetting>,
     standing: Arc<Membership>,
     membership: Arc<MembershipKeeper>,
     lists: Arc<Lists>,
@@ -129,7 +131,10 @@ impl Parts {
             tunnel_key,
             devices: Arc::default(),
             device_holds,
+            exit_ways: watch::Sender::default(),
         };
+        let exit = Arc::new(ExitSetting::default());
+        let overlay = OverlayKeeper::new(&node, zone.clone(), exit.clone(), announcer.clone());
         let progress = watch::Sender::default();
         let standing = Arc::new(Membership::default());
         let membership = MembershipKeeper::new(&node, stamp_ms.clone(), standing.clone());
@@ -137,7 +142,8 @@ impl Parts {
         let news = Arc::new(Notify::new());
         Self {
             started: node.host.clock.now(),
-            overlay: Arc::new(OverlayKeeper::new(&node, zone.clone())),
+            overlay: Arc::new(overlay),
+            exit,
             membership: Arc::new(membership),
             standing,
             lists: Arc::default(),
@@ -174,6 +180,7 @@ impl Parts {
     pub async fn start(self) -> Result<RunningAgent, BuildError> {
         let keeper = DnsKeeper::new(&self.node, self.dns.clone(), &self.addresses);
         let listening = keeper.listening();
+        self.exit.load(&*self.node.host.disk).await;
         self.overlay.look().await;
         self.overlay.enforce(true).await;
         keeper.listen_early();
@@ -279,6 +286,7 @@ impl Parts {
             tunnel: self.progress.clone(),
             listening: listening.clone(),
             enforced: self.zone.enforced.clone(),
+            exit: self.exit.clone(),
             lists: self.lists.clone(),
             page: self.page.clone(),
             certs: self.certs.clone(),
@@ -312,6 +320,12 @@ impl Parts {
             routes: RouteDesk {
                 node: node.clone(),
                 enforced: self.zone.enforced.clone(),
+            },
+            exits: ExitDesk {
+                node: node.clone(),
+                setting: self.exit.clone(),
+                enforced: self.zone.enforced.clone(),
+                tunnel: self.progress.clone(),
             },
             prober: TunnelProber {
                 host: node.host.clone(),

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::Interface;
+use super::host::Lan;
 use crate::limits;
 
 /// What a node with the role `gateway` lets pass besides what is for itself.
@@ -18,13 +18,6 @@ pub struct GatewayFilter {
     /// Networks that this node announces, as far as an interface leads there.
     #[serde(default)]
     pub lans: BTreeSet<Lan>,
-}
-
-/// A network beside the overlay, on one interface of this host.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Lan {
-    pub interface: Interface,
-    pub net: IpNet,
 }
 
 impl GatewayFilter {

@@ -9,7 +9,7 @@
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use super::{
-    FilterPlan, LanAddress, nft_access, nft_gateway,
+    FilterPlan, LanAddress, nft_access, nft_exit, nft_gateway,
     nft_table::{Table, element, is_v4},
 };
 pub use super::{
@@ -44,12 +44,14 @@ pub enum Dropped {
     Rewritten,
     /// By the tunnel, and nothing in the mesh's policy lets it pass.
     Policy,
+    /// Past the exit that this host uses.
+    PastExit,
     /// A question by ARP for an overlay address.
     Arp,
 }
 
 impl Dropped {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::LanToOverlay,
         Self::LanSpoofed,
         Self::TunnelSource,
@@ -58,6 +60,7 @@ impl Dropped {
         Self::Leak,
         Self::Rewritten,
         Self::Policy,
+        Self::PastExit,
         Self::Arp,
     ];
 
@@ -72,6 +75,7 @@ impl Dropped {
             Self::Leak => "leak",
             Self::Rewritten => "rewritten",
             Self::Policy => "not_allowed",
+            Self::PastExit => "past_exit",
             Self::Arp => "arp_asked",
         }
     }
@@ -88,6 +92,7 @@ impl fmt::Display for Dropped {
             Self::Leak => "would have left this host unencrypted",
             Self::Rewritten => "had another source put in place of its own",
             Self::Policy => "not allowed by the mesh's policy",
+            Self::PastExit => "would have gone past the exit",
             Self::Arp => "asked a LAN for an overlay address",
         })
     }
@@ -226,6 +231,7 @@ fn sets(inet: &mut Table<'_>, plan: &FilterPlan) {
             behind.map(|net| element(*net)),
         );
         nft_gateway::sets(inet, plan, suffix, v4);
+        nft_exit::sets(inet, plan, suffix, v4);
     }
 }
 
@@ -249,6 +255,7 @@ fn chains(inet: &mut Table<'_>, plan: &FilterPlan) {
     let tunnel = &plan.interface;
     let is_gateway = plan.gateway.is_some();
 
+    nft_exit::marks(inet, plan);
     inet.rule("early", "iifname \"lo\" accept");
     inet.rule("early", &format!("iifname \"{tunnel}\" goto tunnel"));
     inet.both(
@@ -264,14 +271,21 @@ fn chains(inet: &mut Table<'_>, plan: &FilterPlan) {
     }
     inet.rule("early", &drop(Dropped::LanToOverlay));
 
-    inet.both(
-        "tunnel",
-        "IP saddr != @netN IP saddr != @routesN",
-        drop(Dropped::TunnelSource),
-    );
+    if plan.through.is_some() {
+        nft_exit::replies(inet, &drop(Dropped::TunnelSource));
+    } else {
+        inet.both(
+            "tunnel",
+            "IP saddr != @netN IP saddr != @routesN",
+            drop(Dropped::TunnelSource),
+        );
+    }
     inet.both("tunnel", "IP daddr @ownN", "accept");
     if is_gateway {
         nft_gateway::from_tunnel(inet, &drop(Dropped::TunnelThrough));
+    }
+    if plan.exit.is_some() {
+        nft_exit::from_tunnel(inet);
     }
     inet.rule("tunnel", &drop(Dropped::TunnelThrough));
 
@@ -381,6 +395,10 @@ fn judge(inet: &mut Table<'_>, plan: &FilterPlan) {
     if plan.gateway.is_some() {
         nft_gateway::across(inet, tunnel);
     }
+    if plan.gateway.is_some() || plan.exit.is_some() {
+        nft_gateway::granted(inet);
+    }
+    nft_exit::across(inet, plan);
     inet.rule("judge", &drop(Dropped::Forwarded));
 }
 
@@ -402,6 +420,7 @@ fn others(inet: &mut Table<'_>, plan: &FilterPlan) {
             &format!("oifname \"{tunnel}\" udp sport {{ {ports} }} drop"),
         );
     }
+    nft_exit::begun(inet, plan, &drop(Dropped::PastExit));
     // Firewalls drop stray packets of old connections, which is no news: only
     // the first of each is counted, and of forwarded ones what isn't stray.
     let first = "ct state { new, untracked }";

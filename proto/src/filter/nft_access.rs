@@ -309,7 +309,7 @@ fn ports((first, last): Range) -> String {
 }
 
 /// A range as an element of a set.
-fn element((first, last): Range, v4: bool) -> String {
+pub(super) fn element((first, last): Range, v4: bool) -> String {
     let (from, to) = (ranges::address(first, v4), ranges::address(last, v4));
     if first == last {
         from.to_string()

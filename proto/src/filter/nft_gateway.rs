@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{
-    FilterPlan, Interface,
+    FilterPlan, Interface, nft_exit,
     nft_table::{TABLE, Table, element, is_v4},
 };
 
@@ -70,6 +70,10 @@ pub(super) fn across(inet: &mut Table<'_>, tunnel: &Interface) {
     inet.both("judge", &out, "goto granted");
     let back = format!("oifname \"{tunnel}\" iifname . IP saddr @besideN");
     inet.both("judge", &back, "goto granted");
+}
+
+/// What is let pass as far as the policy does.
+pub(super) fn granted(inet: &mut Table<'_>) {
     // Errors say why a connection that is let pass doesn't work.
     for errors in [
         "icmp type { destination-unreachable, time-exceeded, parameter-problem }",
@@ -86,10 +90,11 @@ pub(super) fn sources(inet: &mut Table<'_>, plan: &FilterPlan, dropped: &str) {
     // The first NAT rule that matches a connection is the only one: this one
     // leaves its source as it is, and those of others come behind it.
     inet.chain("sources", "nat hook postrouting priority srcnat - 5");
-    if plan.gateway.is_none() {
+    if plan.gateway.is_none() && plan.exit.is_none() {
         inet.line(format_args!("delete chain inet {TABLE} sources"));
         return;
     }
+    nft_exit::masquerade(inet, plan);
     for ours in [
         "IP saddr @netN",
         "IP daddr @netN",

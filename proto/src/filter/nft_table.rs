@@ -11,8 +11,9 @@ use ipnet::IpNet;
 pub const TABLE: &str = "innermesh";
 
 /// Sets that there are for each address family.
-const SETS: [&str; 11] = [
+const SETS: [&str; 12] = [
     "net", "own", "in", "lan", "near", "routes", "resolver", "device", "dev", "beside", "behind",
+    "closed",
 ];
 
 /// A set's element: a single address without its length.
@@ -84,12 +85,18 @@ impl<'t> Table<'t> {
     /// A rule for each address family: `IP` stands for its word, `N` behind a
     /// set's name for its number.
     pub(super) fn both(&mut self, chain: &str, rule: &str, verdict: impl fmt::Display) {
-        for (word, number) in [("ip", "4"), ("ip6", "6")] {
-            let mut rule = rule.replace("IP ", &format!("{word} "));
-            for set in SETS {
-                rule = rule.replace(&format!("@{set}N"), &format!("@{set}{number}"));
-            }
-            self.rule(chain, &format!("{rule} {verdict}"));
+        for v4 in [true, false] {
+            self.one(chain, v4, rule, &verdict);
         }
+    }
+
+    /// As [`Table::both`], for one address family.
+    pub(super) fn one(&mut self, chain: &str, v4: bool, rule: &str, verdict: impl fmt::Display) {
+        let (word, number) = if v4 { ("ip", "4") } else { ("ip6", "6") };
+        let mut rule = rule.replace("IP ", &format!("{word} "));
+        for set in SETS {
+            rule = rule.replace(&format!("@{set}N"), &format!("@{set}{number}"));
+        }
+        self.rule(chain, &format!("{rule} {verdict}"));
     }
 }

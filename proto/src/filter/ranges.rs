@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 
 /// From one to another, both within it.
 pub type Range = (u128, u128);
@@ -35,6 +35,37 @@ fn of_net(net: &IpNet, v4: bool) -> Option<Range> {
         IpNet::V6(net) if !v4 => Some((net.network().into(), net.broadcast().into())),
         _ => None,
     }
+}
+
+/// All that isn't in `nets`, of both families, in as few networks as there can be.
+pub fn outside(nets: &BTreeSet<IpNet>) -> BTreeSet<IpNet> {
+    let mut found = BTreeSet::new();
+    for v4 in [true, false] {
+        let last = if v4 { u32::MAX.into() } else { u128::MAX };
+        let mut next = Some(0);
+        let mut gaps = Ranges::new();
+        for (first, end) in of(nets, v4) {
+            if let Some(begin) = next
+                && begin < first
+            {
+                gaps.push((begin, first - 1));
+            }
+            next = (end < last).then(|| end + 1);
+        }
+        gaps.extend(next.map(|begin| (begin, last)));
+        for (first, end) in gaps {
+            match (address(first, v4), address(end, v4)) {
+                (IpAddr::V4(first), IpAddr::V4(end)) => {
+                    found.extend(Ipv4Subnets::new(first, end, 0).map(IpNet::V4));
+                }
+                (IpAddr::V6(first), IpAddr::V6(end)) => {
+                    found.extend(Ipv6Subnets::new(first, end, 0).map(IpNet::V6));
+                }
+                _ => {}
+            }
+        }
+    }
+    found
 }
 
 /// Disjoint ranges, rising, each with the keys of all the ranges that it lies in.
@@ -105,6 +136,30 @@ mod tests {
             [(base, base + 255), (base + 261, base + 261)]
         );
         assert_eq!(of(&nets, false).len(), 1);
+    }
+
+    #[test]
+    fn outside_of_networks_is_what_none_of_them_has() {
+        let nets = |all: &[&str]| -> BTreeSet<IpNet> {
+            all.iter().map(|net| net.parse().unwrap()).collect()
+        };
+        assert_eq!(outside(&nets(&["::/0"])), nets(&["0.0.0.0/0"]));
+        assert_eq!(
+            outside(&nets(&["0.0.0.0/1", "192.0.0.0/2", "::/1", "8000::/1"])),
+            nets(&["128.0.0.0/2"])
+        );
+        let some = nets(&["10.77.0.0/16", "192.168.5.0/24", "fd77:77:77::/48"]);
+        let rest = outside(&some);
+        for net in &some {
+            assert!(
+                !rest
+                    .iter()
+                    .any(|other| other.contains(net) || net.contains(other))
+            );
+        }
+        let whole = some.union(&rest).copied().collect();
+        assert_eq!(of(&whole, true), [(0, u32::MAX.into())]);
+        assert_eq!(of(&whole, false), [(0, u128::MAX)]);
     }
 
     #[test]

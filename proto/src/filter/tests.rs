@@ -101,6 +101,7 @@ fn names_that_mean_something_in_a_ruleset_are_refused() {
 fn a_plan_is_rendered_the_same_each_time_and_with_every_counter() {
     let mut plan = gateway();
     plan.access.has_others = true;
+    plan.through = Some(through(LanAccess::Keep));
     let text = render(&plan, false);
     assert_eq!(text, render(&plan.clone(), false));
     for dropped in nft::Dropped::ALL {
@@ -213,6 +214,142 @@ fn s23_a_gateway_keeps_the_sources_of_others_from_being_rewritten() {
     let plain = render(&plan(&docker()), false);
     assert!(plain.contains("delete chain inet innermesh sources"));
     assert_eq!(chain(&plain, "sources"), [""; 0]);
+}
+
+fn through(lan: LanAccess) -> ThroughExit {
+    ThroughExit {
+        lan,
+        beside: ["eth0", "wlan0"].map(interface).into(),
+    }
+}
+
+#[test]
+fn s23_an_exit_masquerades_what_leaves_for_the_internet_and_nothing_else() {
+    let mut exit = plan(&docker());
+    exit.exit = Some(ExitFilter {
+        outer: [Lan {
+            interface: interface("wan0"),
+            net: "0.0.0.0/0".parse().unwrap(),
+        }]
+        .into(),
+        own_networks: ["203.0.113.0/24".parse().unwrap()].into(),
+    });
+    let text = render(&exit, false);
+    let out = "iifname \"im0\" oifname \"wan0\" ip saddr @net4 ip daddr != @closed4";
+    let sources = chain(&text, "sources");
+    assert_eq!(sources[0], format!("{out} masquerade"));
+    assert_eq!(text.matches("masquerade").count(), 2, "and its containers'");
+    // All else that is ours keeps its source.
+    assert_eq!(sources[1], "ip saddr @net4 snat ip to ip saddr");
+    let judge = chain(&text, "judge");
+    for rule in [
+        &*format!("{out} goto granted"),
+        "iifname \"wan0\" oifname \"im0\" ip daddr @net4 ct direction reply ct status snat goto granted",
+        "iifname \"im0\" ip6 saddr @net6 ip6 daddr != @closed6 reject with icmpv6 type no-route",
+    ] {
+        assert!(judge.contains(&rule), "{rule} in {judge:?}");
+    }
+    assert!(chain(&text, "granted").contains(&"jump access"));
+    // Before what is rewritten is dropped.
+    let leaving = chain(&text, "leaving");
+    assert!(leaving[0].ends_with("ct original ip daddr != @closed4 accept"));
+    assert!(leaving[1].contains("rewritten drop"), "{leaving:?}");
+    let closed =
+        "add element inet innermesh closed4 { 0.0.0.0-0.255.255.255, 10.0.0.0-10.255.255.255, ";
+    let closed = text.lines().find(|line| line.starts_with(closed)).unwrap();
+    assert!(closed.contains("203.0.113.0-203.0.113.255"), "{closed}");
+    let tunnel = chain(&text, "tunnel");
+    assert!(tunnel.contains(&"ip saddr @net4 ip daddr != @closed4 accept"));
+    assert!(tunnel[0].starts_with("ip saddr != @net4 ip saddr != @routes4 counter"));
+
+    let plain = render(&plan(&docker()), false);
+    assert!(!plain.contains("add rule inet innermesh sources"));
+    assert!(
+        !plain
+            .lines()
+            .any(|line| line.starts_with("add rule") && line.contains("@closed"))
+    );
+}
+
+#[test]
+fn who_uses_an_exit_sends_in_no_other_way_and_hears_by_it_only_what_it_asked_for() {
+    let mut user = plan(&docker());
+    user.through = Some(through(LanAccess::Keep));
+    let text = render(&user, false);
+    let tunnel = chain(&text, "tunnel");
+    assert!(tunnel[0].contains("ip saddr @closed4 counter name tunnel_source drop"));
+    assert_eq!(tunnel[2], "ip daddr @own4 accept");
+    let welcome = chain(&text, "welcome");
+    assert!(welcome[0].contains("ct state != { established, related } counter name tunnel_source"));
+    let early = chain(&text, "early");
+    let mark = "meta mark set meta mark | 0x20000000";
+    assert_eq!(
+        early[0],
+        format!("iifname {{ \"eth0\", \"wlan0\" }} {mark}")
+    );
+    let begun = chain(&text, "begun");
+    assert_eq!(
+        begun[0],
+        "oifname != { \"lo\", \"im0\" } meta mark & 0x20000000 != 0x20000000 jump apart"
+    );
+    let apart = chain(&text, "apart");
+    assert!(apart.contains(&"ip daddr @closed4 return"), "{apart:?}");
+    assert_eq!(apart.last(), Some(&"counter name past_exit drop"));
+    assert!(chain(&text, "come")[0].contains("ct mark set ct mark | 0x20000000"));
+
+    user.through = Some(through(LanAccess::Cut));
+    let text = render(&user, false);
+    let apart = chain(&text, "apart");
+    assert!(!apart.contains(&"ip daddr @closed4 return"), "{apart:?}");
+    assert!(
+        !text.contains("ct mark set"),
+        "nobody who comes in is answered"
+    );
+
+    let plain = render(&plan(&docker()), false);
+    for chain in ["come", "answer"] {
+        assert!(plain.contains(&format!("delete chain inet innermesh {chain}\n")));
+    }
+    assert!(!plain.contains("mark"), "{plain}");
+}
+
+#[test]
+fn what_is_no_lan_and_not_marked_is_looked_up_in_the_exits_table_which_has_no_other_way() {
+    let mut user = plan(&docker());
+    assert_eq!(user.exit_routes(), BTreeSet::new());
+    assert_eq!(user.rules().len(), 2, "{:?}", user.rules());
+    user.through = Some(through(LanAccess::Keep));
+    user.behind_gateways = ["172.30.0.0/16".parse().unwrap()].into();
+    let net = |text: &str| -> IpNet { text.parse().unwrap() };
+    let routes = user.exit_routes();
+    for everything in ["0.0.0.0/0", "::/0"] {
+        assert!(routes.contains(&OverlayRoute::Unreachable(net(everything))));
+    }
+    let by_tunnel = |route: &&OverlayRoute| matches!(route, OverlayRoute::Tunnel { .. });
+    assert_eq!(routes.iter().filter(by_tunnel).count(), 2);
+    let own = |text: &str, by_default| RoutingRule::Own {
+        net: net(text),
+        by_default,
+    };
+    let rules = user.rules();
+    assert!(rules.contains(&own("192.168.0.0/16", false)));
+    // Overlay, LANs and the rest are looked up in this order.
+    let order: Vec<u8> = rules
+        .iter()
+        .map(|rule| match rule {
+            RoutingRule::Overlay(_) => 0,
+            RoutingRule::Own { .. } => 1,
+            RoutingRule::Exit { .. } => 2,
+        })
+        .collect();
+    assert!(order.is_sorted() && order.ends_with(&[2, 2]), "{rules:?}");
+    user.through = Some(through(LanAccess::Cut));
+    let rules = user.rules();
+    assert!(!rules.contains(&own("192.168.0.0/16", false)));
+    for kept in ["172.30.0.0/16", "172.17.0.0/16", "fe80::/10"] {
+        assert!(rules.contains(&own(kept, false)), "{kept}");
+    }
+    assert!(user.is_bounded());
 }
 
 #[test]

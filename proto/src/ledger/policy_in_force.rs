@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use super::{
     policy::{PolicyFact, PolicyInForce},
+    role::Role,
     state::{NameKind, State},
 };
 use crate::{
@@ -93,6 +94,7 @@ impl State {
             services: services.collect(),
             devices: self.device_entries(),
             routes: self.route_entries(),
+            exits: self.exits(),
         }
     }
 
@@ -102,11 +104,18 @@ impl State {
                 addresses: [device.ipv4.into(), device.ipv6.into()].into(),
                 gateways: device.profile.gateways.keys().copied().collect(),
                 routes: device.profile.routes.clone(),
+                full_tunnel: device.profile.full_tunnel,
                 groups: device.groups.clone(),
             };
             (device.name.clone(), entry)
         });
         devices.collect()
+    }
+
+    fn exits(&self) -> BTreeSet<NodeId> {
+        let members = self.members.iter();
+        let exits = members.filter(|(_, member)| member.roles.contains(&Role::Exit));
+        exits.map(|(node, _)| *node).collect()
     }
 
     fn route_entries(&self) -> BTreeMap<IpNet, BTreeSet<NodeId>> {

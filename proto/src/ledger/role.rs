@@ -38,9 +38,7 @@ impl Role {
     pub fn is_given_by(self, own: &BTreeSet<Self>) -> bool {
         match self {
             Self::Admin | Self::Ca => own.contains(&self),
-            Self::Gateway | Self::Relay | Self::Sinkhole | Self::Exit => {
-                own.contains(&Self::Admin)
-            }
+            Self::Gateway | Self::Relay | Self::Sinkhole | Self::Exit => own.contains(&Self::Admin),
         }
     }
 

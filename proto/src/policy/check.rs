@@ -120,6 +120,7 @@ impl By {
             Self::Services => "devices = \"services\" in [default]".into(),
             Self::Gateway => "what a gateway always serves its devices".into(),
             Self::Routes => "the networks that the device was added with (--routes)".into(),
+            Self::FullTunnel => "that the device was added with --full-tunnel".into(),
             Self::Rule(number, _) => match policy.rules.get(*number) {
                 Some(rule) => format!("rule {} (line {})", number + 1, rule.line),
                 None => "a rule".into(),
@@ -146,7 +147,8 @@ pub fn unknown_names(policy: &Policy, directory: &Directory) -> Vec<Trouble> {
             continue;
         };
         let told = |trouble: &Trouble| trouble.name == *name;
-        if directory.has(name) || troubles.iter().any(told) {
+        let is_known = directory.has(name) || directory.is_internet(name);
+        if is_known || troubles.iter().any(told) {
             continue;
         }
         let groups = policy.groups.keys().map(Label::as_str);
@@ -235,7 +237,7 @@ const NOTED_PAIRS: usize = 64;
 pub fn known(subject: &Subject, policy: &Policy, directory: &Directory) -> Result<(), String> {
     let (is_known, what, meant) = match subject {
         Subject::Name(name) => (
-            directory.has(name),
+            directory.has(name) || directory.is_internet(name),
             "no node, device or service is called that",
             meant(name.as_str(), directory.names()),
         ),

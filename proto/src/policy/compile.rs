@@ -25,6 +25,8 @@ pub const GATEWAY: &str = "gateway";
 pub const SERVICES: &str = "services";
 /// The label of the networks that devices were given.
 pub const ROUTES: &str = "routes";
+/// The label of what devices send to the internet that send everything by gateways.
+pub const FULL_TUNNEL: &str = "full_tunnel";
 
 /// The node that enforces.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub struct Place {
     pub own: BTreeSet<IpAddr>,
     /// Whether it forwards for devices and networks.
     pub is_gateway: bool,
+    /// Whether it forwards to the internet.
+    pub is_exit: bool,
     /// What it serves to its devices: names, the CA's page, ACME.
     pub served: BTreeSet<Ports>,
 }
@@ -60,7 +64,10 @@ pub fn compile(policy: &Policy, directory: &Directory, place: &Place) -> AccessP
         }
     }
     let own = hosts(&place.own).chain(hosts(&directory.resolvers));
-    let here: BTreeSet<IpNet> = own.chain(mine.iter().copied()).collect();
+    let mut here: BTreeSet<IpNet> = own.chain(mine.iter().copied()).collect();
+    if place.is_exit {
+        here.extend(directory.internet());
+    }
     restrict(&mut plan, &mine, &here);
     if !plan.is_bounded() {
         // Such a policy is refused when it is set, with room for what is added to
@@ -115,6 +122,7 @@ pub(super) fn build(
         builder.services();
     }
     builder.routes();
+    builder.full_tunnels();
     builder.plan
 }
 
@@ -232,6 +240,26 @@ impl<'p> Builder<'p> {
                 all,
             );
         }
+    }
+
+    /// Devices that were added to send everything by their gateways.
+    fn full_tunnels(&mut self) {
+        let directory = self.resolver.directory;
+        if directory.exits.is_empty() {
+            return;
+        }
+        let devices = directory.devices.values();
+        let devices = devices.filter(|device| device.full_tunnel);
+        let from = devices
+            .flat_map(|device| hosts(&device.addresses))
+            .collect();
+        let (from, to) = (self.set(from), self.set(directory.internet()));
+        self.add(
+            FULL_TUNNEL,
+            from.into_iter().collect(),
+            to.into_iter().collect(),
+            [Ports::All].into(),
+        );
     }
 
     fn source(&mut self, subject: &'p Subject) -> Option<usize> {

@@ -9,7 +9,12 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::{filter::access::Ports, id::NodeId, name::Label};
+use super::target::INTERNET;
+use crate::{
+    filter::{access::Ports, internet},
+    id::NodeId,
+    name::Label,
+};
 
 /// Nodes, devices, services and networks, as they are known here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +28,8 @@ pub struct Directory {
     pub services: BTreeMap<Label, ServiceEntry>,
     /// Networks behind gateways, and which those are.
     pub routes: BTreeMap<IpNet, BTreeSet<NodeId>>,
+    /// Nodes that lead to the internet.
+    pub exits: BTreeSet<NodeId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +44,8 @@ pub struct DeviceEntry {
     pub gateways: BTreeSet<NodeId>,
     /// Networks beyond the overlay that it may reach.
     pub routes: BTreeSet<IpNet>,
+    /// Whether it sends everything by its gateways, also what is for the internet.
+    pub full_tunnel: bool,
     /// Groups that the ledger has it in.
     pub groups: BTreeSet<Label>,
 }
@@ -73,6 +82,17 @@ impl Directory {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let nodes = self.nodes.keys().chain(self.devices.keys());
         nodes.chain(self.services.keys()).map(Label::as_str)
+    }
+
+    /// Whether a name stands for what exits lead to: nothing in the mesh has it, and
+    /// there is an exit.
+    pub fn is_internet(&self, name: &Label) -> bool {
+        name.as_str() == INTERNET && !self.has(name) && !self.exits.is_empty()
+    }
+
+    /// What exits lead to: no part of the mesh, and no network behind a gateway.
+    pub fn internet(&self) -> BTreeSet<IpNet> {
+        internet(self.networks.iter().chain(self.routes.keys()).copied())
     }
 
     pub fn has(&self, name: &Label) -> bool {

@@ -10,7 +10,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    compile::{GATEWAY, ROUTES, SERVICES, build, usual},
+    compile::{FULL_TUNNEL, GATEWAY, ROUTES, SERVICES, build, usual},
     directory::{Directory, Unknown},
     model::{Policy, Rule, Subject, Target, Verdict},
     resolve::Resolver,
@@ -46,6 +46,8 @@ pub enum By {
     Services,
     /// The networks that a device was given.
     Routes,
+    /// That a device sends everything by its gateways.
+    FullTunnel,
 }
 
 impl By {
@@ -57,6 +59,7 @@ impl By {
             Self::Gateway => Some(GATEWAY),
             Self::Services => Some(SERVICES),
             Self::Routes => Some(ROUTES),
+            Self::FullTunnel => Some(FULL_TUNNEL),
         }
     }
 }
@@ -165,6 +168,7 @@ impl<'p> Judge<'p> {
             GATEWAY => By::Gateway,
             SERVICES => By::Services,
             ROUTES => By::Routes,
+            FULL_TUNNEL => By::FullTunnel,
             label => {
                 let labelled = |rule: &Rule| rule.label() == label;
                 let number = self.policy.rules.iter().position(labelled);

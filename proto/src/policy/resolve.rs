@@ -39,7 +39,12 @@ impl Resolver<'_> {
         let mut reached = Reached::new();
         let all = || BTreeSet::from([Ports::All]);
         for leaf in self.leaves(&target.subject) {
-            let machines = self.machines(&leaf);
+            let machines = match &leaf {
+                Subject::Name(name) if self.directory.is_internet(name) => {
+                    self.directory.internet()
+                }
+                _ => self.machines(&leaf),
+            };
             if !machines.is_empty() {
                 let ports = target.ports.clone().unwrap_or_else(all);
                 reached.entry(ports).or_default().extend(machines);

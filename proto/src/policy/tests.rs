@@ -65,6 +65,7 @@ fn directory() -> Directory {
             .map(|(name, port)| (label(name), service(3, port)))
             .into(),
         routes: [("192.168.5.0/24".parse().unwrap(), [NodeId([2; 16])].into())].into(),
+        exits: BTreeSet::new(),
     }
 }
 
@@ -73,6 +74,7 @@ fn place(number: u8, is_gateway: bool) -> Place {
         me: NodeId([number; 16]),
         own: node(number).addresses,
         is_gateway,
+        is_exit: false,
         served: compile::usual(),
     }
 }
@@ -163,6 +165,71 @@ fn a_devices_own_networks_and_groups_count() {
     assert!(!passes(&place(2, true), BEN, "192.168.5.9", Flow::Tcp(9)));
     assert!(passes(&place(3, false), ANNA, CAROL, Flow::Tcp(22)));
     assert!(!passes(&place(3, false), BEN, CAROL, Flow::Tcp(22)));
+}
+
+#[test]
+fn the_internet_is_reached_by_members_that_are_open_by_rules_and_by_full_tunnels_alone() {
+    let mut directory = directory();
+    directory.exits = [NodeId([2; 16])].into();
+    let anna = directory.devices.get_mut(&label("anna")).unwrap();
+    anna.full_tunnel = true;
+    let exit = Place {
+        is_exit: true,
+        ..place(2, true)
+    };
+    let flow = Flow::Tcp(443);
+    let passes = |policy: &str, at: &Place, from: &str, to: &str| {
+        let plan = compile(&Policy::parse(policy).unwrap(), &directory, at);
+        let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
+        plan.passes(&directory.networks, from, to, flow).is_some()
+    };
+    let closed = "[default]\nmembers = \"closed\"\n";
+    let allows =
+        |from: &str, to: &str| format!("{closed}[[allow]]\nfrom = [\"{from}\"]\nto = [\"{to}\"]\n");
+    let alpha = allows("alpha", "internet:tcp/443");
+    for (policy, from, to, expected) in [
+        ("", ALPHA, "9.9.9.9", true),
+        ("", ANNA, "9.9.9.9", true),
+        ("", "fd77::9:1", "2620:fe::fe", true),
+        ("", "10.77.9.2", "9.9.9.9", false),
+        (closed, ALPHA, "9.9.9.9", false),
+        (closed, ANNA, "9.9.9.9", true),
+        (&alpha, ALPHA, "9.9.9.9", true),
+        (&alpha, CAROL, "9.9.9.9", false),
+        (&alpha, "10.77.9.2", "9.9.9.9", false),
+        // Which is no part of the internet.
+        (&alpha, ALPHA, "192.168.5.7", false),
+        (&alpha, ALPHA, "192.168.7.7", false),
+        (&alpha, ALPHA, CAROL, false),
+        ("", ANNA, "192.168.7.7", false),
+        (&allows("ben", "9.9.9.9"), "10.77.9.2", "9.9.9.9", true),
+        (&allows("ben", "9.9.9.9"), "10.77.9.2", "9.9.9.10", false),
+    ] {
+        let got = passes(policy, &exit, from, to);
+        assert_eq!(got, expected, "{from} to {to} by {policy}");
+    }
+    // Elsewhere nobody is let through.
+    assert!(!passes(&alpha, &place(3, false), ALPHA, "9.9.9.9"));
+    let policy = Policy::parse(&alpha).unwrap();
+    assert_eq!(unknown_names(&policy, &directory), []);
+    let to = parse_target("internet:443").unwrap();
+    let explained = explain(
+        &policy,
+        &directory,
+        &parse_subject("anna").unwrap(),
+        &to,
+        1000,
+    );
+    let by_tunnel = |one: &Explained| one.by == Some(By::FullTunnel);
+    assert!(!explained.is_empty() && explained.iter().all(by_tunnel));
+
+    // Without an exit, and where something is called so, it is a name.
+    let without = super::tests::directory();
+    assert_eq!(unknown_names(&policy, &without).len(), 1);
+    directory.nodes.insert(label("internet"), node(7));
+    let plan = compile(&policy, &directory, &exit);
+    let (from, to) = (ALPHA.parse().unwrap(), "9.9.9.9".parse().unwrap());
+    assert!(plan.passes(&directory.networks, from, to, flow).is_none());
 }
 
 #[test]

@@ -46,6 +46,7 @@ impl MeshView {
             me: self.me,
             own: Self::addresses(own).into_iter().collect(),
             is_gateway: own.roles.contains(&Role::Gateway),
+            is_exit: own.roles.contains(&Role::Exit),
             served: served.clone(),
         })
     }

@@ -64,7 +64,11 @@ fn what_can_not_be_is_refused_and_changes_nothing() {
     // Networks.
     add(&["tablet", "--routes", "0.0.0.0/0"], "--full-tunnel");
     add(&["tablet", "--routes", "::/0"], "--full-tunnel");
-    add(&["tablet", "--full-tunnel"], "to the internet yet");
+    add(&["tablet", "--full-tunnel"], "agent role add NODE exit");
+    add(
+        &["tablet", "--full-tunnel", "--gateway", "alpha"],
+        "agent role add alpha exit",
+    );
     add(&["tablet", "--routes", "0.0.0.0/1"], "can't be a route");
     add(&["tablet", "--routes", "10.0.0.0/8"], "can't be a route");
     add(&["tablet", "--routes", "127.0.0.0/8"], "can't be a route");

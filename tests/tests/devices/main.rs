@@ -6,5 +6,6 @@ mod codes;
 mod comings;
 mod five_minutes;
 mod forwarded;
+mod full_tunnel;
 mod stale;
 mod world;

@@ -4,6 +4,7 @@
 mod containers;
 mod dhcp;
 mod docker;
+mod exits;
 mod firewalls;
 mod forwarding;
 mod gateway_findings;

@@ -7,7 +7,11 @@
 
 #![allow(missing_docs, reason = "the names say it")]
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::Path,
+};
 
 use innermesh_proto::filter::Interface;
 use serde::{Deserialize, Serialize};
@@ -46,6 +50,40 @@ struct Changed {
 
 type Remembered = BTreeMap<Setting, Changed>;
 
+/// Has the kernel forward what comes by these interfaces, where there are any, and else
+/// what it did before.
+///
+/// # Errors
+/// The first setting that couldn't be made; the others are tried all the same.
+pub async fn keep(
+    overlay: &dyn Overlay,
+    disk: &dyn Disk,
+    forwards: Option<BTreeSet<&Interface>>,
+) -> Result<(), ForwardingError> {
+    match forwards {
+        Some(interfaces) => open(overlay, disk, interfaces).await,
+        None => restore_all(overlay, disk, |setting| *setting != Setting::valid_mark()).await,
+    }
+}
+
+/// Has marks count where the kernel checks sources of packets, or puts that back.
+///
+/// # Errors
+/// The setting couldn't be made.
+pub async fn count_marks(
+    overlay: &dyn Overlay,
+    disk: &dyn Disk,
+    wanted: bool,
+) -> Result<(), ForwardingError> {
+    let mut known = read(disk).await;
+    let setting = Setting::valid_mark();
+    if wanted {
+        change(overlay, disk, &mut known, &setting, "1").await
+    } else {
+        restore(overlay, disk, &mut known, &setting).await
+    }
+}
+
 /// Has the kernel forward what comes by these interfaces, and IPv6; on all others
 /// of them IPv4 is as it was.
 ///
@@ -59,7 +97,7 @@ pub async fn open(
     let mut known = read(disk).await;
     let wanted: Vec<Setting> = interfaces.into_iter().map(Setting::forward_v4).collect();
     let mut first = Ok(());
-    let gone = known.keys().filter(|known| is_v4(known));
+    let gone = known.keys().filter(|known| forwards_v4(known));
     let gone: Vec<Setting> = gone.filter(|it| !wanted.contains(it)).cloned().collect();
     for setting in gone {
         first = first.and(restore(overlay, disk, &mut known, &setting).await);
@@ -86,11 +124,20 @@ pub async fn open(
 /// # Errors
 /// The first that couldn't be put back; it is kept for another time.
 pub async fn close(overlay: &dyn Overlay, disk: &dyn Disk) -> Result<(), ForwardingError> {
+    restore_all(overlay, disk, |_| true).await
+}
+
+async fn restore_all(
+    overlay: &dyn Overlay,
+    disk: &dyn Disk,
+    which: impl Fn(&Setting) -> bool,
+) -> Result<(), ForwardingError> {
     let mut known = read(disk).await;
     let mut first = Ok(());
     // While a host forwards, it takes no announcements: that ends first.
     let (forwards, others): (Vec<Setting>, Vec<Setting>) = known
         .keys()
+        .filter(|setting| which(setting))
         .cloned()
         .partition(|setting| *setting == Setting::forward_v6());
     for setting in forwards.iter().chain(&others) {
@@ -149,8 +196,9 @@ async fn set(overlay: &dyn Overlay, setting: &Setting, value: &str) -> Result<()
     })
 }
 
-fn is_v4(setting: &Setting) -> bool {
-    setting.path().starts_with("ipv4/")
+fn forwards_v4(setting: &Setting) -> bool {
+    let path = setting.path();
+    path.starts_with("ipv4/") && path.ends_with("/forwarding")
 }
 
 /// What is known; a file that can't be read says nothing.
@@ -234,6 +282,29 @@ mod tests {
         assert!(!folder.path().join(FILE).exists());
         close(&overlay, &disk).await.unwrap();
         assert_eq!(values(&overlay), before);
+    }
+
+    #[tokio::test]
+    async fn marks_count_while_they_are_wanted_whatever_is_forwarded() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = SystemDisk::new(folder.path().to_owned());
+        let overlay = host();
+        let marks = Setting::valid_mark();
+        overlay.has_setting(&marks, "0");
+        let before = values(&overlay);
+        let im0 = interface("im0");
+        let count = || overlay.all_settings()[&marks].clone();
+        for forwards in [None, Some([&im0].into()), None, Some([&im0].into())] {
+            keep(&overlay, &disk, forwards).await.unwrap();
+            count_marks(&overlay, &disk, true).await.unwrap();
+            assert_eq!(count(), "1");
+        }
+        count_marks(&overlay, &disk, false).await.unwrap();
+        assert_eq!(count(), "0");
+        assert_eq!(overlay.all_settings()[&Setting::forward_v6()], "1");
+        keep(&overlay, &disk, None).await.unwrap();
+        assert_eq!(values(&overlay), before);
+        assert!(!folder.path().join(FILE).exists());
     }
 
     #[tokio::test]

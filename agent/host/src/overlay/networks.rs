@@ -19,7 +19,7 @@ use rtnetlink::packet_route::{
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType},
 };
 
-use crate::tunnel::interface::{Netlink, address, destination, output_interface};
+use crate::tunnel::interface::{Netlink, address, destination, metric, output_interface};
 
 /// Reads them; of `resolvers`, those on a link of this host are neighbours.
 pub(super) async fn read(
@@ -81,13 +81,27 @@ fn conclude(
             address: *resolver,
         })
     });
-    let routed = routes.iter().filter_map(|route| {
-        let is_used = route.header.kind == RouteType::Unicast
-            && route.header.table == RouteHeader::RT_TABLE_MAIN;
-        let interface = on(output_interface(route)?).filter(|_| is_used)?;
+    let used = |route: &&RouteMessage| {
+        route.header.kind == RouteType::Unicast && route.header.table == RouteHeader::RT_TABLE_MAIN
+    };
+    let used = routes.iter().filter(used);
+    let routed = used.clone().filter_map(|route| {
+        let interface = on(output_interface(route)?)?;
         let net = destination(route).or_else(|| everything(route))?;
         Some(lan(interface, net))
     });
+    // As the kernel chooses: the least metric of each address family.
+    let mut outer: BTreeMap<IpNet, (u32, Lan)> = BTreeMap::new();
+    for route in used.filter(|route| destination(route).is_none()) {
+        let interface = output_interface(route).and_then(on);
+        let Some((interface, net)) = interface.zip(everything(route)) else {
+            continue;
+        };
+        let metric = metric(route).unwrap_or(0);
+        if outer.get(&net).is_none_or(|(least, _)| metric < *least) {
+            outer.insert(net, (metric, lan(interface, net)));
+        }
+    }
     // The widest: a host may know all networks of the internet.
     let mut routed: Vec<Lan> = routed.collect();
     routed.sort_by_key(|link| (link.net.prefix_len(), link.net));
@@ -97,6 +111,7 @@ fn conclude(
         .map(|(interface, _, net)| lan(interface, net.trunc()));
     HostNetworks {
         links: connected.chain(routed).collect(),
+        outer: outer.into_values().map(|(_, lan)| lan).collect(),
         containers: containers.collect(),
         own: own.collect(),
         own_networks: nets.iter().map(|(_, _, net)| net.trunc()).collect(),
@@ -182,6 +197,38 @@ mod tests {
             LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]),
         ];
         link
+    }
+
+    #[test]
+    fn hosts_leave_by_the_default_route_of_the_least_metric_of_each_family() {
+        let links = [1, 2, 3].map(|index| link(index, InfoKind::Veth, 0));
+        let route = |family, index: u32, metric: Option<u32>| {
+            let mut route = RouteMessage::default();
+            route.header.address_family = family;
+            route.header.table = RouteHeader::RT_TABLE_MAIN;
+            route.header.kind = RouteType::Unicast;
+            route.attributes = vec![RouteAttribute::Oif(index)];
+            route
+                .attributes
+                .extend(metric.map(RouteAttribute::Priority));
+            route
+        };
+        let mut elsewhere = route(AddressFamily::Inet, 3, None);
+        elsewhere.header.table = 51;
+        let routes = [
+            route(AddressFamily::Inet, 1, Some(600)),
+            route(AddressFamily::Inet, 2, Some(100)),
+            elsewhere,
+            route(AddressFamily::Inet6, 1, Some(1024)),
+        ];
+        let tunnel = "im0".to_owned().try_into().unwrap();
+        let host = conclude(&links, &[], &routes, &tunnel, &[]);
+        let outer: Vec<String> = host
+            .outer
+            .iter()
+            .map(|lan| format!("{} {}", lan.interface, lan.net))
+            .collect();
+        assert_eq!(outer, ["if1 ::/0", "if2 0.0.0.0/0"]);
     }
 
     #[test]

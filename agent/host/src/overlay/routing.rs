@@ -1,17 +1,20 @@
-//! The overlay's routing table, and the rules that lead there before any other
+//! The overlay's routing tables, and the rules that lead there before any other
 //! table is asked.
 
 use std::{collections::BTreeSet, io, net::IpAddr};
 
-use innermesh_proto::filter::{FilterPlan, OverlayRoute};
-use ipnet::IpNet;
+use innermesh_proto::filter::{FilterPlan, MARK, OverlayRoute, RoutingRule};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::errno::Errno;
 use rtnetlink::{
     IpVersion,
     packet_route::{
         AddressFamily,
-        route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
-        rule::{RuleAction, RuleAttribute, RuleMessage},
+        route::{
+            RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
+            RouteType,
+        },
+        rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage},
     },
 };
 
@@ -19,19 +22,25 @@ use crate::tunnel::interface::{
     Netlink, PROTOCOL, address, collect, destination, done, is, is_no_ipv6, output_interface,
 };
 
-/// The table's number.
+/// The overlay's table.
 const TABLE: u8 = 105;
-/// Where its rules stand: before `main` (32766) and before those of other
+/// The exit's.
+const EXIT_TABLE: u8 = 106;
+/// Where the overlay's rules stand: before `main` (32766) and before those of other
 /// VPNs (Tailscale 5210, wg-quick 32764), behind Cilium's (100).
 const PREFERENCE: u32 = 905;
+/// What isn't reached by an exit, and then what is.
+const OWN_PREFERENCE: u32 = 907;
+const EXIT_PREFERENCE: u32 = 908;
 /// So that every other route of the table wins.
 const LAST_METRIC: u32 = u32::MAX;
 /// Of a route through the tunnel or to a neighbour.
 const METRIC: u32 = 1;
 
-/// A route of the table, as the kernel has it.
+/// A route of one of the tables, as the kernel has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Route {
+    table: u8,
     net: IpNet,
     way: Way,
 }
@@ -47,7 +56,7 @@ enum Way {
 pub(super) async fn apply(netlink: &Netlink, plan: &FilterPlan) -> io::Result<()> {
     let wanted = wanted_routes(netlink, plan).await?;
     set_routes(netlink, &wanted).await?;
-    set_rules(netlink, &plan.networks).await
+    set_rules(netlink, &plan.rules()).await
 }
 
 /// Takes all of it away.
@@ -70,14 +79,16 @@ async fn wanted_routes(netlink: &Netlink, plan: &FilterPlan) -> io::Result<BTree
         let mut all = links.values();
         all.find(|link| link.name == name && link.up)
     };
-    let route = |route: OverlayRoute| match route {
+    let route = |table: u8, route: OverlayRoute| match route {
         OverlayRoute::Unreachable(net) => Some(Route {
+            table,
             net,
             way: Way::Unreachable,
         }),
         OverlayRoute::Tunnel { net, source } => {
             let index = link(plan.interface.as_str())?.index;
             addresses.contains(&(index, source)).then_some(Route {
+                table,
                 net,
                 way: Way::Link {
                     index,
@@ -86,6 +97,7 @@ async fn wanted_routes(netlink: &Netlink, plan: &FilterPlan) -> io::Result<BTree
             })
         }
         OverlayRoute::Neighbour(lan) => Some(Route {
+            table,
             net: lan.address.into(),
             way: Way::Link {
                 index: link(lan.interface.as_str())?.index,
@@ -93,14 +105,17 @@ async fn wanted_routes(netlink: &Netlink, plan: &FilterPlan) -> io::Result<BTree
             },
         }),
     };
-    Ok(plan.routes().into_iter().filter_map(route).collect())
+    let overlay = plan.routes().into_iter().map(|it| (TABLE, it));
+    let exit = plan.exit_routes().into_iter().map(|it| (EXIT_TABLE, it));
+    let all = overlay.chain(exit);
+    Ok(all.filter_map(|(table, it)| route(table, it)).collect())
 }
 
 async fn set_routes(netlink: &Netlink, wanted: &BTreeSet<Route>) -> io::Result<()> {
     let mut present = BTreeSet::new();
     let mut gone = Vec::new();
     for message in netlink.routes().await? {
-        if message.header.table != TABLE
+        if ![TABLE, EXIT_TABLE].contains(&message.header.table)
             || message.header.protocol != RouteProtocol::Other(PROTOCOL)
         {
             continue;
@@ -148,33 +163,37 @@ async fn add_route(netlink: &Netlink, route: &Route) -> io::Result<()> {
     }
 }
 
-async fn set_rules(netlink: &Netlink, networks: &BTreeSet<IpNet>) -> io::Result<()> {
+async fn set_rules(netlink: &Netlink, wanted: &BTreeSet<RoutingRule>) -> io::Result<()> {
     let mut present = BTreeSet::new();
+    let mut gone = Vec::new();
     for version in [IpVersion::V4, IpVersion::V6] {
         let rules = collect(netlink.handle().rule().get(version).execute()).await;
         let rules = match rules {
             Err(error) if is_no_ipv6(&error) => Vec::new(),
             other => other?,
         };
-        for message in rules {
-            if !is_ours(&message) {
-                continue;
-            }
-            match read_rule(&message).filter(|net| networks.contains(net)) {
-                Some(net) if present.insert(net) => {}
-                _ => match done(netlink.handle().rule().del(message).execute().await) {
-                    Err(error) if is(&error, Errno::ENOENT) => {}
-                    other => other?,
-                },
+        for message in rules.into_iter().filter(is_ours) {
+            match read_rule(&message).filter(|rule| wanted.contains(rule)) {
+                Some(rule) if present.insert(rule) => {}
+                _ => gone.push(message),
             }
         }
     }
-    for net in networks.difference(&present) {
+    // What leads to an exit is there before what leads past it goes.
+    for rule in wanted.difference(&present) {
         let mut request = netlink.handle().rule().add();
-        *request.message_mut() = rule_message(*net);
+        let message = rule_message(rule);
+        let is_v6 = message.header.family == AddressFamily::Inet6;
+        *request.message_mut() = message;
         match done(request.execute().await) {
             Err(error) if is(&error, Errno::EEXIST) => {}
-            Err(error) if matches!(net, IpNet::V6(_)) && is_no_ipv6(&error) => {}
+            Err(error) if is_v6 && is_no_ipv6(&error) => {}
+            other => other?,
+        }
+    }
+    for message in gone {
+        match done(netlink.handle().rule().del(message).execute().await) {
+            Err(error) if is(&error, Errno::ENOENT) => {}
             other => other?,
         }
     }
@@ -186,53 +205,103 @@ fn is_ours(message: &RuleMessage) -> bool {
     message.attributes.contains(&ours)
 }
 
-/// The network of a rule that is just as [`rule_message`] makes it.
-fn read_rule(message: &RuleMessage) -> Option<IpNet> {
-    let ip = message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            RuleAttribute::Destination(ip) => Some(*ip),
-            _ => None,
-        })?;
-    let net = IpNet::new(ip, message.header.dst_len).ok()?;
-    let plain = |attribute: &RuleAttribute| match attribute {
-        RuleAttribute::Destination(_) => true,
-        RuleAttribute::Priority(preference) => *preference == PREFERENCE,
-        RuleAttribute::Table(table) => *table == u32::from(TABLE),
-        RuleAttribute::Protocol(_) => true,
-        // The kernel says of every rule that it suppresses no prefix (-1).
-        RuleAttribute::SuppressPrefixLen(length) => *length == u32::MAX,
-        _ => false,
+/// A rule that is just as [`rule_message`] makes it.
+fn read_rule(message: &RuleMessage) -> Option<RoutingRule> {
+    let find = |attribute: &RuleAttribute| match attribute {
+        RuleAttribute::Destination(ip) => Some(*ip),
+        _ => None,
     };
-    let whole = message.header.table == TABLE
-        && message.header.action == RuleAction::ToTable
-        && message.header.src_len == 0
-        && message.header.tos == 0
-        && message.header.flags.is_empty()
-        && message
+    let net = || {
+        let ip = message.attributes.iter().find_map(find)?;
+        IpNet::new(ip, message.header.dst_len).ok()
+    };
+    let suppresses = RuleAttribute::SuppressPrefixLen(0);
+    let rule = match message.header.table {
+        TABLE => RoutingRule::Overlay(net()?),
+        EXIT_TABLE => RoutingRule::Exit {
+            v4: message.header.family == AddressFamily::Inet,
+        },
+        RouteHeader::RT_TABLE_MAIN => RoutingRule::Own {
+            net: net()?,
+            by_default: !message.attributes.contains(&suppresses),
+        },
+        _ => return None,
+    };
+    let made = rule_message(&rule);
+    // What the kernel says of every rule: its table once more, and that it suppresses
+    // no prefix (-1).
+    let plain = |attribute: &RuleAttribute| match attribute {
+        RuleAttribute::Table(table) => *table == u32::from(message.header.table),
+        RuleAttribute::SuppressPrefixLen(u32::MAX) => true,
+        other => made.attributes.contains(other),
+    };
+    let header = &message.header;
+    let whole = (header.family, header.dst_len) == (made.header.family, made.header.dst_len)
+        && (header.action, header.flags) == (made.header.action, made.header.flags)
+        && header.src_len == 0
+        && header.tos == 0
+        && made
             .attributes
-            .contains(&RuleAttribute::Priority(PREFERENCE))
+            .iter()
+            .all(|attribute| message.attributes.contains(attribute))
         && message.attributes.iter().all(plain);
-    whole.then_some(net)
+    whole.then_some(rule)
 }
 
-fn rule_message(net: IpNet) -> RuleMessage {
+fn rule_message(rule: &RoutingRule) -> RuleMessage {
     let mut message = RuleMessage::default();
-    message.header.family = family(net);
-    message.header.dst_len = net.prefix_len();
-    message.header.table = TABLE;
     message.header.action = RuleAction::ToTable;
+    let (preference, table) = match rule {
+        RoutingRule::Overlay(_) => (PREFERENCE, TABLE),
+        RoutingRule::Own { .. } => (OWN_PREFERENCE, RouteHeader::RT_TABLE_MAIN),
+        RoutingRule::Exit { .. } => (EXIT_PREFERENCE, EXIT_TABLE),
+    };
+    message.header.table = table;
     message.attributes = vec![
-        RuleAttribute::Destination(net.network()),
-        RuleAttribute::Priority(PREFERENCE),
+        RuleAttribute::Priority(preference),
         RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)),
     ];
+    match rule {
+        RoutingRule::Overlay(net) | RoutingRule::Own { net, .. } => {
+            message.header.family = family(*net);
+            message.header.dst_len = net.prefix_len();
+            let destination = RuleAttribute::Destination(net.network());
+            message.attributes.push(destination);
+        }
+        RoutingRule::Exit { v4 } => {
+            message.header.family = if *v4 {
+                AddressFamily::Inet
+            } else {
+                AddressFamily::Inet6
+            };
+            message.header.flags = RuleFlags::Invert;
+            let mark = [RuleAttribute::FwMark(MARK), RuleAttribute::FwMask(MARK)];
+            message.attributes.extend(mark);
+        }
+    }
+    if let RoutingRule::Own {
+        by_default: false, ..
+    } = rule
+    {
+        let suppresses = RuleAttribute::SuppressPrefixLen(0);
+        message.attributes.push(suppresses);
+    }
     message
 }
 
+/// Where a route leads; a default route has no destination.
+fn route_net(message: &RouteMessage) -> Option<IpNet> {
+    match (message.header.address_family, destination(message)) {
+        (_, Some(net)) => Some(net),
+        _ if message.header.destination_prefix_length > 0 => None,
+        (AddressFamily::Inet, None) => Some(IpNet::V4(Ipv4Net::default())),
+        (AddressFamily::Inet6, None) => Some(IpNet::V6(Ipv6Net::default())),
+        _ => None,
+    }
+}
+
 fn read_route(message: &RouteMessage) -> Option<Route> {
-    let net = destination(message)?;
+    let net = route_net(message)?;
     let source = message
         .attributes
         .iter()
@@ -250,18 +319,22 @@ fn read_route(message: &RouteMessage) -> Option<Route> {
         },
         _ => return None,
     };
-    Some(Route { net, way })
+    let table = message.header.table;
+    Some(Route { table, net, way })
 }
 
 fn route_message(route: &Route) -> RouteMessage {
     let mut message = RouteMessage::default();
-    message.header.table = TABLE;
+    message.header.table = route.table;
     message.header.protocol = RouteProtocol::Other(PROTOCOL);
     message.header.destination_prefix_length = route.net.prefix_len();
     message.header.address_family = family(route.net);
-    message.attributes = vec![RouteAttribute::Destination(RouteAddress::from(
-        route.net.network(),
-    ))];
+    if route.net.prefix_len() > 0 {
+        let destination = RouteAddress::from(route.net.network());
+        message
+            .attributes
+            .push(RouteAttribute::Destination(destination));
+    }
     match route.way {
         Way::Unreachable => {
             message.header.kind = RouteType::Unreachable;
@@ -301,9 +374,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back_as_the_same() {
-        for net in ["10.77.0.0/16", "fd77:77:77::/48"] {
+        for net in ["10.77.0.0/16", "fd77:77:77::/48", "0.0.0.0/0", "::/0"] {
             let net: IpNet = net.parse().unwrap();
-            assert_eq!(read_rule(&rule_message(net)), Some(net));
             for way in [
                 Way::Unreachable,
                 Way::Link {
@@ -311,20 +383,58 @@ mod tests {
                     source: Some(net.addr()),
                 },
             ] {
-                let route = Route { net, way };
+                let table = if net.prefix_len() == 0 {
+                    EXIT_TABLE
+                } else {
+                    TABLE
+                };
+                let route = Route { table, net, way };
                 assert_eq!(read_route(&route_message(&route)), Some(route));
             }
+        }
+        let net = "fd77:77:77::/48".parse().unwrap();
+        for rule in [
+            RoutingRule::Overlay(net),
+            RoutingRule::Own {
+                net,
+                by_default: false,
+            },
+            RoutingRule::Own {
+                net,
+                by_default: true,
+            },
+            RoutingRule::Exit { v4: true },
+            RoutingRule::Exit { v4: false },
+        ] {
+            let mut message = rule_message(&rule);
+            assert_eq!(read_rule(&message), Some(rule));
+            // As the kernel lists it.
+            let table = RuleAttribute::Table(message.header.table.into());
+            message.attributes.push(table);
+            if !message
+                .attributes
+                .contains(&RuleAttribute::SuppressPrefixLen(0))
+            {
+                let none = RuleAttribute::SuppressPrefixLen(u32::MAX);
+                message.attributes.push(none);
+            }
+            assert_eq!(read_rule(&message), Some(rule));
         }
     }
 
     #[test]
     fn a_rule_that_somebody_narrowed_is_not_taken_for_ours_as_it_should_be() {
         let net = "10.77.0.0/16".parse().unwrap();
-        let mut message = rule_message(net);
-        message
-            .attributes
-            .push(RuleAttribute::Iifname("eth0".into()));
-        assert!(is_ours(&message));
-        assert_eq!(read_rule(&message), None);
+        for rule in [RoutingRule::Overlay(net), RoutingRule::Exit { v4: true }] {
+            let mut message = rule_message(&rule);
+            message
+                .attributes
+                .push(RuleAttribute::Iifname("eth0".into()));
+            assert!(is_ours(&message));
+            assert_eq!(read_rule(&message), None);
+        }
+        let mut message = rule_message(&RoutingRule::Exit { v4: true });
+        message.header.flags = RuleFlags::empty();
+        assert_eq!(read_rule(&message), None, "it leads what is marked there");
     }
 }

@@ -28,6 +28,11 @@ impl Setting {
         Self(format!("ipv6/conf/{interface}/accept_ra"))
     }
 
+    /// Whether marks count where sources of IPv4 packets are checked.
+    pub fn valid_mark() -> Self {
+        Self("ipv4/conf/all/src_valid_mark".to_owned())
+    }
+
     /// How strictly sources of IPv4 packets that come by an interface are checked.
     pub fn rp_filter(interface: &str) -> Self {
         Self(format!("ipv4/conf/{interface}/rp_filter"))

@@ -3,7 +3,10 @@
 use std::io;
 
 use async_trait::async_trait;
-use innermesh_proto::tunnel::{Step, TunnelKey};
+use innermesh_proto::{
+    filter::MARK,
+    tunnel::{Step, TunnelKey},
+};
 use nix::errno::Errno;
 use wireguard_control::{DeviceUpdate, InterfaceName, Key};
 
@@ -103,7 +106,10 @@ async fn configure(
     settings: &TunnelSettings,
     listen_port: u16,
 ) -> Result<(), TunnelError> {
-    let mut update = DeviceUpdate::new().set_private_key(Key(settings.private_key));
+    let mut update = DeviceUpdate::new()
+        .set_private_key(Key(settings.private_key))
+        // What it sends to peers never goes by an exit.
+        .set_fwmark(MARK);
     if listen_port != settings.listen_port {
         update = update.set_listen_port(settings.listen_port);
     }

@@ -1,5 +1,5 @@
 //! The embedded device's UDP socket: large buffers, and outer packets that may be
-//! cut in pieces on their way.
+//! cut in pieces on their way and never go by an exit.
 
 #![allow(
     missing_docs,
@@ -16,6 +16,8 @@ use nix::{
     libc, setsockopt_impl, sockopt_impl,
     sys::socket::{SetSockOpt, setsockopt, sockopt},
 };
+
+use crate::mark;
 
 /// Of each direction, in bytes: what comes in while a burst is decrypted.
 const BUFFER: usize = 7 << 20;
@@ -42,6 +44,7 @@ impl UdpTransportFactory for Sockets {
         let (send, receive) = self.0.bind(params).await?;
         enlarge(&send);
         let_be_cut(&send);
+        mark::past_exit(&send);
         Ok((send, receive))
     }
 }

@@ -1,6 +1,7 @@
 //! Sockets to other name servers. One from before EDNS may say that it doesn't
 //! understand a question (RFC 6891 §7) without repeating it; hickory would take
-//! that for a forgery and wait for another answer.
+//! that for a forgery and wait for another answer. What is asked goes by this host's
+//! own routes, also where all else goes by an exit.
 
 use std::{
     future::Future,
@@ -12,7 +13,11 @@ use std::{
     time::Duration,
 };
 
-use hickory_server::net::runtime::{DnsUdpSocket, RuntimeProvider, TokioRuntimeProvider};
+use hickory_server::net::runtime::{
+    DnsUdpSocket, RuntimeProvider, TokioRuntimeProvider, iocompat::AsyncIoTokioAsStd,
+};
+use innermesh_host::mark;
+use tokio::net::TcpSocket;
 
 type Tokio = TokioRuntimeProvider;
 type Bound<T> = Pin<Box<dyn Send + Future<Output = io::Result<T>>>>;
@@ -40,16 +45,31 @@ impl RuntimeProvider for Provider {
         &self,
         server: SocketAddr,
         local: Option<SocketAddr>,
-        timeout: Option<Duration>,
+        _timeout: Option<Duration>,
     ) -> Bound<Self::Tcp> {
-        self.0.connect_tcp(server, local, timeout)
+        Box::pin(async move {
+            let socket = if server.is_ipv4() {
+                TcpSocket::new_v4()?
+            } else {
+                TcpSocket::new_v6()?
+            };
+            mark::past_exit(&socket);
+            if let Some(local) = local {
+                socket.bind(local)?;
+            }
+            socket.set_nodelay(true)?;
+            // Whoever asks ends it at its deadline.
+            Ok(AsyncIoTokioAsStd(socket.connect(server).await?))
+        })
     }
 
     fn bind_udp(&self, local: SocketAddr, server: SocketAddr) -> Bound<Self::Udp> {
         let bound = self.0.bind_udp(local, server);
         Box::pin(async move {
+            let socket = bound.await?;
+            mark::past_exit(&socket);
             Ok(Socket {
-                socket: bound.await?,
+                socket,
                 question: Mutex::default(),
             })
         })

@@ -70,7 +70,9 @@ pub struct AddArguments {
     /// This is also what allows it to.
     #[arg(long, value_name = "NET")]
     routes: Vec<IpNet>,
-    /// Send all of its traffic through the gateway (not yet).
+    /// Send all of its traffic through the gateway.
+    ///
+    /// Each of its gateways must have the role exit too.
     #[arg(long)]
     full_tunnel: bool,
     /// Leave its resolver alone.
@@ -109,7 +111,7 @@ pub struct RenewArguments {
     /// Network behind a gateway that it reaches (repeatable).
     #[arg(long, value_name = "NET")]
     routes: Vec<IpNet>,
-    /// Send all of its traffic through the gateway (not yet).
+    /// Send all of its traffic through the gateway.
     #[arg(long)]
     full_tunnel: bool,
     /// Send only the mesh's traffic through the gateway.

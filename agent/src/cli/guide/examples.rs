@@ -336,6 +336,34 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[("route list", "See which networks are reached, and how")],
     ),
     (
+        "exit",
+        &[("exit", "See the exits, and which one this node uses")],
+    ),
+    (
+        "exit use",
+        &[
+            (
+                "exit use attic",
+                "Reach the internet by attic, and hosts in the LAN as before",
+            ),
+            (
+                "exit use attic --lan cut",
+                "The same in a LAN of strangers, whose hosts aren't reached",
+            ),
+        ],
+    ),
+    (
+        "exit off",
+        &[(
+            "exit off",
+            "Reach the internet by this node's own way again",
+        )],
+    ),
+    (
+        "exit show",
+        &[("exit show", "See the exits, and which one this node uses")],
+    ),
+    (
         "cert issue",
         &[
             (

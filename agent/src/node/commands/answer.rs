@@ -13,6 +13,7 @@ use crate::{
         certificates::CertificatesRequest,
         devices::DevicesRequest,
         dns::{DnsRequest, ZoneText},
+        exits::ExitsRequest,
         log::LogsRequest,
         members::MembersRequest,
         node::NodeRequest,
@@ -26,9 +27,9 @@ use crate::{
     node::{
         commands::{
             acme::ExternalAccounts, admit::Approvals, ca_status, certificates, devices::DeviceDesk,
-            dns, evict::Evictions, folder, invite, invites, leave::LeaveDesk, logs, peers, policy,
-            records, recovery, roles, routes::RouteDesk, seeds, services::ServiceDesk,
-            status::StatusDesk, tunnel::TunnelProber, voters,
+            dns, evict::Evictions, exits::ExitDesk, folder, invite, invites, leave::LeaveDesk,
+            logs, peers, policy, records, recovery, roles, routes::RouteDesk, seeds,
+            services::ServiceDesk, status::StatusDesk, tunnel::TunnelProber, voters,
         },
         follow::{
             program_certs::CertKeeper, resolver::ResolverKeeper, tunnel_keys::TunnelKeyKeeper,
@@ -48,6 +49,7 @@ pub(crate) struct AgentControl {
     pub services: ServiceDesk,
     pub devices: DeviceDesk,
     pub routes: RouteDesk,
+    pub exits: ExitDesk,
     pub prober: TunnelProber,
     pub invites: Arc<Invites>,
     pub evictions: Evictions,
@@ -74,6 +76,7 @@ impl Control for AgentControl {
             AnyRequest::Renewals(request) => self.renewals(request, uid).await,
             AnyRequest::Records(request) => self.records(request).await,
             AnyRequest::Routes(request) => self.routes(request).await,
+            AnyRequest::Exits(request) => self.exits(request).await,
             AnyRequest::Policy(request) => self.policy(request).await,
             AnyRequest::Ca(request) => self.ca(request).await,
             AnyRequest::Acme(request) => self.acme(request).await,
@@ -197,6 +200,14 @@ impl AgentControl {
         match request {
             RoutesRequest::List(it) => answer(it, |_| ready(Ok(self.routes.list()))).await,
             RoutesRequest::Change(it) => answer(it, |it| self.routes.change(it)).await,
+        }
+    }
+
+    async fn exits(&self, request: ExitsRequest) -> Answered {
+        match request {
+            ExitsRequest::Show(it) => answer(it, |_| ready(Ok(self.exits.show()))).await,
+            ExitsRequest::Use(it) => answer(it, |it| self.exits.begin(it)).await,
+            ExitsRequest::Off(it) => answer(it, |_| self.exits.end()).await,
         }
     }
 

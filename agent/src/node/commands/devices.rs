@@ -119,7 +119,7 @@ impl DeviceDesk {
         };
         let groups: BTreeSet<Label> = request.groups.into_iter().collect();
         let wish = Wish {
-            gateways: self.gateways(&view, &request.gateways)?,
+            gateways: self.gateways(&view, &request.gateways, request.full_tunnel)?,
             routes: request.routes.iter().map(IpNet::trunc).collect(),
             full_tunnel: request.full_tunnel,
             dns: request.dns,
@@ -151,17 +151,18 @@ impl DeviceDesk {
         let (_, before) = newest(current);
         let still = before.gateways.keys().copied();
         let still: Vec<NodeId> = still.filter(|node| view.is_gateway(node)).collect();
+        let full_tunnel = request.full_tunnel.unwrap_or(before.full_tunnel);
         let wish = Wish {
             gateways: match &request.gateways {
-                Some(names) => self.gateways(&view, names)?,
-                None if still.is_empty() => self.gateways(&view, &[])?,
+                Some(names) => self.gateways(&view, names, full_tunnel)?,
+                None if still.is_empty() => self.gateways(&view, &[], full_tunnel)?,
                 None => still,
             },
             routes: match request.routes {
                 Some(routes) => routes.iter().map(IpNet::trunc).collect(),
                 None => before.routes.clone(),
             },
-            full_tunnel: request.full_tunnel.unwrap_or(before.full_tunnel),
+            full_tunnel,
             dns: request.dns.unwrap_or(before.dns),
         };
         let made = self.make(&view, &key, &wish)?;
@@ -242,8 +243,14 @@ impl DeviceDesk {
     }
 
     /// Those that are named; without any the mesh's own choice: this node, then
-    /// those that are there, by name, as far as it is known where they are found.
-    fn gateways(&self, view: &MeshView, names: &[Label]) -> Result<Vec<NodeId>, ControlError> {
+    /// those that are there, by name, as far as it is known where they are found, and
+    /// such as lead to the internet where that is wanted of them.
+    fn gateways(
+        &self,
+        view: &MeshView,
+        names: &[Label],
+        full_tunnel: bool,
+    ) -> Result<Vec<NodeId>, ControlError> {
         let state = &view.ledger;
         let mut chosen = Vec::new();
         for name in names {
@@ -266,7 +273,7 @@ impl DeviceDesk {
         }
         let all = state.members.iter();
         let mut all: Vec<_> = all
-            .filter(|(node, _)| view.is_gateway(node))
+            .filter(|(node, _)| view.is_gateway(node) && (!full_tunnel || view.is_exit(node)))
             .map(|(node, member)| {
                 let live = view.nodes.get(node).is_some_and(|seen| seen.live);
                 let lost = endpoints(view, node).is_empty();
@@ -278,6 +285,12 @@ impl DeviceDesk {
         let usable = all.iter().filter(|((lost, ..), _)| !lost).count();
         let all = all.into_iter().map(|(_, node)| node);
         let chosen: Vec<NodeId> = all.take(usable.clamp(1, USUAL_GATEWAYS)).collect();
+        if chosen.is_empty() && full_tunnel {
+            return Err(refused(
+                "no gateway forwards to the internet, which --full-tunnel has it do; `agent role add \
+                 NODE exit` has a gateway do so",
+            ));
+        }
         if chosen.is_empty() {
             return Err(refused(
                 "no node is a gateway, by which devices come in; `agent role add NODE gateway` makes \
@@ -289,11 +302,13 @@ impl DeviceDesk {
 
     /// A configuration with new secrets.
     fn make(&self, view: &MeshView, key: &TunnelKey, wish: &Wish) -> Result<Made, ControlError> {
-        if wish.full_tunnel {
-            return Err(refused(
-                "no gateway forwards to the internet yet in this version, and all that the device \
-                 sends elsewhere would be lost: leave --full-tunnel out",
-            ));
+        let leads = |node: &&NodeId| !wish.full_tunnel || view.is_exit(node);
+        if let Some(node) = wish.gateways.iter().find(|node| !leads(node)) {
+            let name = view.ledger.name_of(*node);
+            return Err(refused(format!(
+                "{name} doesn't forward to the internet, and what the device sends there would be \
+                 lost: an admin has it do so by `agent role add {name} exit`, or leave --full-tunnel out"
+            )));
         }
         let mut made = Made {
             profile: Profile {

@@ -10,6 +10,7 @@ mod certificates;
 mod devices;
 mod dns;
 mod evict;
+mod exits;
 mod folder;
 mod invite;
 mod invites;
@@ -31,6 +32,6 @@ mod warnings;
 
 pub(crate) use self::{
     acme::ExternalAccounts, admit::Approvals, answer::AgentControl, devices::DeviceDesk,
-    evict::Evictions, leave::LeaveDesk, routes::RouteDesk, services::ServiceDesk,
+    evict::Evictions, exits::ExitDesk, leave::LeaveDesk, routes::RouteDesk, services::ServiceDesk,
     status::StatusDesk, tunnel::TunnelProber, warnings::Warnings,
 };

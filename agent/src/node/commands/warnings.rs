@@ -19,8 +19,8 @@ use crate::{
             reach::Reach, resolver::ResolverKeeper,
         },
         shared::{
-            enforced::Enforced, handles::Handles, revocation_lists::Lists,
-            tunnel_progress::TunnelProgress,
+            enforced::Enforced, exit_setting::ExitSetting, exit_use, handles::Handles,
+            revocation_lists::Lists, tunnel_progress::TunnelProgress,
         },
     },
     services::Registry,
@@ -33,6 +33,7 @@ pub(crate) struct Warnings {
     pub tunnel: watch::Sender<TunnelProgress>,
     pub listening: Arc<Listening>,
     pub enforced: Arc<Enforced>,
+    pub exit: Arc<ExitSetting>,
     pub lists: Arc<Lists>,
     pub page: Arc<Page>,
     pub certs: Arc<CertKeeper>,
@@ -65,6 +66,8 @@ impl Warnings {
         found.extend(policy::findings(state, || view.directory()));
         found.extend(self.tunnel.borrow().finding(now));
         found.extend(self.enforced.findings(now));
+        let plan = self.enforced.lock().plan.clone();
+        found.extend(exit_use::findings(view, self.exit.get(), plan.as_ref()));
         found.extend(self.listening.findings(state.domain.as_str()));
         found.extend(self.resolver.finding());
         found.extend(alone::findings(state));

@@ -97,7 +97,7 @@ impl BesideKeeper {
             let state = self.enforced.lock();
             (state.plan.clone(), state.networks.clone())
         };
-        let gateway = plan.filter(|plan| plan.gateway.is_some());
+        let gateway = plan.filter(|plan| plan.gateway.is_some() || plan.exit.is_some());
         match &gateway {
             Some(plan) => self.look_at_gateway(view, plan, &networks).await,
             None => {

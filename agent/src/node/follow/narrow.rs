@@ -155,7 +155,10 @@ impl NarrowWays {
             }
         };
         let peers = plan.peers.iter().filter_map(|(key, peer)| {
-            let mut inside = peer.allowed_ips.iter().map(IpNet::addr);
+            // Its own address, and none of a network that it brings.
+            let hosts = peer.allowed_ips.iter();
+            let hosts = hosts.filter(|net| net.prefix_len() == net.max_prefix_len());
+            let mut inside = hosts.map(IpNet::addr);
             let (address, sent) = place(key)?;
             Some((address, (inside.find(IpAddr::is_ipv4)?, sent)))
         });

@@ -9,9 +9,10 @@ use std::{
 
 use innermesh_proto::{
     filter::{
-        FilterPlan, Interface,
+        FilterPlan, Interface, ThroughExit,
         nft::{Dropped, Passage},
     },
+    head::ExitWays,
     tunnel::TunnelPlan,
     view::MeshView,
 };
@@ -23,7 +24,10 @@ use crate::{
     node::{
         config::AgentConfig,
         follow::access::AccessCompiler,
-        shared::{enforced::Enforced, handles::Handles, told::is_recent, zone::ZonePublisher},
+        shared::{
+            announce::Announcer, enforced::Enforced, exit_setting::ExitSetting, handles::Handles,
+            told::is_recent, zone::ZonePublisher,
+        },
     },
     overlay::{Filtered, OverlayError, forwarding, others::Lost, stored},
     tunnel::BackendChoice,
@@ -37,16 +41,25 @@ pub(crate) struct OverlayKeeper {
     zone: ZonePublisher,
     pub(crate) enforced: Arc<Enforced>,
     access: AccessCompiler,
+    exit: Arc<ExitSetting>,
+    announcer: Announcer,
 }
 
 impl OverlayKeeper {
-    pub fn new(node: &Handles, zone: ZonePublisher) -> Self {
+    pub fn new(
+        node: &Handles,
+        zone: ZonePublisher,
+        exit: Arc<ExitSetting>,
+        announcer: Announcer,
+    ) -> Self {
         Self {
             config: node.config.clone(),
             host: node.host.clone(),
             view: node.view.clone(),
             enforced: zone.enforced.clone(),
             access: AccessCompiler::new(&node.config),
+            exit,
+            announcer,
             zone,
         }
     }
@@ -75,7 +88,27 @@ impl OverlayKeeper {
     /// A view's plan of the tunnel, as far as this host's own networks leave it.
     pub fn beside(&self, view: &MeshView, plan: TunnelPlan) -> TunnelPlan {
         let unrouted = view.unrouted(&self.enforced.lock().networks);
-        TunnelPlan { unrouted, ..plan }
+        let plan = TunnelPlan { unrouted, ..plan };
+        match self.exit.get().and_then(|chosen| chosen.node) {
+            Some(exit) => view.through_exit(plan, &exit),
+            None => plan,
+        }
+    }
+
+    /// Has the others know where this node leads as an exit.
+    pub fn announce_exit(&self) {
+        let ways = {
+            let state = self.enforced.lock();
+            let exit = state.plan.as_ref().and_then(|plan| plan.exit.as_ref());
+            exit.map(|exit| ExitWays {
+                ipv4: exit.outer(true).is_some(),
+                ipv6: exit.outer(false).is_some(),
+            })
+        };
+        let is_new = |before: &mut Option<ExitWays>| std::mem::replace(before, ways) != ways;
+        if self.announcer.exit_ways.send_if_modified(is_new) {
+            self.announcer.announce();
+        }
     }
 
     /// Makes filter and routing match the newest view. Where the plan is the same
@@ -135,19 +168,32 @@ impl OverlayKeeper {
     /// before; why it doesn't.
     async fn forward(&self, plan: &FilterPlan) -> Option<String> {
         let (overlay, disk) = (&*self.host.overlay, &*self.host.disk);
-        let done = match &plan.gateway {
-            Some(gateway) => {
-                let lans = gateway.lans.iter().map(|lan| &lan.interface);
-                let all = std::iter::once(&plan.interface).chain(lans);
-                forwarding::open(overlay, disk, all).await
-            }
-            None => forwarding::close(overlay, disk).await,
-        };
+        let lans = plan.gateway.iter().flat_map(|gateway| &gateway.lans);
+        let outer = plan.exit.iter().flat_map(|exit| &exit.outer);
+        let beside = lans.chain(outer).map(|lan| &lan.interface);
+        let all: BTreeSet<&Interface> = std::iter::once(&plan.interface).chain(beside).collect();
+        let forwards = plan.gateway.is_some() || plan.exit.is_some();
+        let done = forwarding::keep(overlay, disk, forwards.then_some(all)).await;
+        self.count_marks(plan.through.is_some()).await;
         let error = done.err()?.to_string();
         if self.enforced.lock().forwarding.as_ref() != Some(&error) {
             tracing::error!(%error, "the host's forwarding isn't as it should be");
         }
         Some(error)
+    }
+
+    /// Sources are checked by the routes that answers take. Where the kernel doesn't let
+    /// itself be told, it mostly doesn't check them strictly either.
+    async fn count_marks(&self, wanted: bool) {
+        let (overlay, disk) = (&*self.host.overlay, &*self.host.disk);
+        let done = forwarding::count_marks(overlay, disk, wanted).await;
+        let error = done.err().map(|error| error.to_string());
+        let before = std::mem::replace(&mut self.enforced.lock().marks, error.clone());
+        if let Some(error) = error
+            && before.as_ref() != Some(&error)
+        {
+            tracing::warn!(%error, "where rp_filter is strict, peers may not be heard beside an exit");
+        }
     }
 
     /// Takes all of it away, as this machine has left the mesh.
@@ -167,6 +213,9 @@ impl OverlayKeeper {
             && error.kind() != io::ErrorKind::Unsupported
         {
             tracing::warn!(%error, "routes for narrow ways could not be removed");
+        }
+        if let Err(error) = self.exit.set(&*self.host.disk, None).await {
+            tracing::warn!(%error, "which exit was used could not be removed");
         }
         if let Err(error) = stored::remove(&*self.host.disk).await {
             tracing::warn!(%error, "the stored filter could not be removed");
@@ -221,6 +270,8 @@ impl OverlayKeeper {
         let mut plan = view.filter_plan(interface, &networks)?;
         plan.containers_reach_mesh = self.config.containers_reach_mesh;
         plan.access = self.access.plan(&view)?;
+        let chosen = self.exit.get();
+        plan.through = chosen.map(|chosen| ThroughExit::new(chosen.lan, &networks));
         let quic = self.config.listen.iter().map(|address| address.port());
         let outer = quic.chain([self.config.tunnel_port]);
         plan.outer_ports = outer.filter(|port| *port != 0).collect();

@@ -77,6 +77,7 @@ impl TunnelKeeper {
         let mut pause = RECHECK;
         loop {
             self.overlay.enforce(check).await;
+            self.overlay.announce_exit();
             check = false;
             if due {
                 let applied = self.apply(&view, &plan).await;

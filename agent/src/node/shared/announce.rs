@@ -6,10 +6,12 @@ use std::{
 };
 
 use innermesh_proto::{
-    head::{Announcement, WireGuard},
+    head::{Announcement, ExitWays, WireGuard},
     limits,
     tunnel::{HostPort, TunnelKey},
 };
+
+use tokio::sync::watch;
 
 use crate::{
     gossip::Gossip,
@@ -36,6 +38,8 @@ pub(crate) struct Announcer {
     pub tunnel_key: Arc<OwnKey>,
     pub devices: Arc<DevicesSeen>,
     pub device_holds: Arc<DeviceHolds>,
+    /// Where this node leads as an exit.
+    pub exit_ways: watch::Sender<Option<ExitWays>>,
 }
 
 impl Announcer {
@@ -61,6 +65,7 @@ impl Announcer {
             endpoint: endpoint(&self.config),
             devices: own.devices.clone(),
             device_holds: self.device_holds.own(),
+            exit: *self.exit_ways.borrow(),
         };
         let has_news = next != *own;
         let now = self.gossip.now();

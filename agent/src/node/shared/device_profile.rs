@@ -75,7 +75,14 @@ pub(crate) fn stale(view: &MeshView, device: &Device) -> Vec<String> {
     let mut why: Vec<String> = profile
         .gateways
         .iter()
-        .filter_map(|(node, printed)| stale_gateway(view, node, printed))
+        .filter_map(|(node, printed)| {
+            let lost = || {
+                let name = view.ledger.name_of(*node);
+                let is_lost = profile.full_tunnel && !view.is_exit(node);
+                is_lost.then(|| format!("{name} doesn't forward to the internet any more"))
+            };
+            stale_gateway(view, node, printed).or_else(lost)
+        })
         .collect();
     for net in &profile.routes {
         let mut announced = view.ledger.routes();

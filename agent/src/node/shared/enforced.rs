@@ -37,6 +37,8 @@ pub(crate) struct OverlayState {
     pub restored: Option<Mono>,
     /// Why the kernel doesn't forward as planned.
     pub forwarding: Option<String>,
+    /// Why marks don't count where the kernel checks sources.
+    pub marks: Option<String>,
     pub beside: Beside,
     /// What others' filters dropped at the last look, and when there was more
     /// of it than before.
@@ -87,8 +89,8 @@ impl Enforced {
             Finding::error(
                 code::FORWARDING_OFF,
                 format!(
-                    "this host doesn't forward as a gateway must: {error}. Devices and networks reach \
-                     nothing by it"
+                    "this host doesn't forward as gateways and exits must: {error}. Devices, networks and \
+                     nodes that use it as an exit reach nothing by it"
                 ),
                 "Set it outside the agent, as in a container by `--sysctl net.ipv4.ip_forward=1 --sysctl \
                  net.ipv6.conf.all.forwarding=1`",

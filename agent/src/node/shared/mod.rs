@@ -12,6 +12,8 @@ pub mod device_secrets;
 pub mod devices_seen;
 pub mod echo;
 pub mod enforced;
+pub mod exit_setting;
+pub mod exit_use;
 pub mod handles;
 pub mod hold_set;
 pub mod invites;

@@ -55,6 +55,7 @@ pub fn measure(report: &mut Report) -> Result<(), String> {
             me: id(number),
             own: addresses(1, number).into(),
             is_gateway,
+            is_exit: false,
             served: [Ports::Udp(53, 53), Ports::Tcp(7480, 7480)].into(),
         };
         place_of(host, system, &policy, &directory, &place, report)?;
