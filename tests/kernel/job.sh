@@ -140,6 +140,47 @@ more() { through fd00:c::2 '[1-9]' && [ "$(counted | sed 's/.*"tunnel_through":\
 until_true more && echo "ok by IPv6 too"
 judge "nothing would have left unencrypted" "$(counted)" '"leak":0'
 
+# The internet by an exit: the stranger has addresses of it, which b leads to.
+ip -n s address add 9.9.9.9/32 dev lo
+ip -n s address add 2620:fe::fe/128 dev lo nodad
+for node in a b; do
+    ip -n $node route replace default via 192.0.2.13
+    ip -n $node route replace default via 2001:db8::13
+done
+in_ns s nft -f - <<'RULES'
+table inet seen {
+    counter exit {}
+    counter past {}
+    chain in {
+        type filter hook input priority filter;
+        ip daddr 9.9.9.9 ip saddr 192.0.2.12 counter name exit
+        ip6 daddr 2620:fe::fe ip6 saddr 2001:db8::12 counter name exit
+        ip daddr 9.9.9.9 ip saddr 192.0.2.11 counter name past
+        ip6 daddr 2620:fe::fe ip6 saddr 2001:db8::11 counter name past
+    }
+}
+RULES
+seen() { in_ns s nft list counter inet seen "$1" | tr -d '\n'; }
+serve s 9000
+agent_of a role add b exit >/tmp/role 2>&1 || cat /tmp/role
+until_true agent_of a exit use b
+judge "the kernel's device marks what it sends to peers" "$(in_ns a wg show ima fwmark)" 0x20000000
+for to in 9.9.9.9 2620:fe::fe; do
+    until_true heard a "$to" && echo "ok $to is reached by the exit"
+done
+judge "as the exit" "$(seen exit)" 'packets [1-9]'
+judge "and in no other way" "$(seen past)" 'packets 0 '
+ip -n a link set ima down
+for to in 9.9.9.9 2620:fe::fe; do
+    judge "without the tunnel $to isn't reached" "$(way "$to")" 'No route to host'
+    in_ns a ping -c 1 -W 1 -I eth0 "$to" >/dev/null 2>&1
+done
+judge "nor by an interface that a program chose" "$(seen past)" 'packets 0 '
+until_true heard a 9.9.9.9 && echo "ok with the tunnel it is again"
+agent_of a exit off >/tmp/off 2>&1 || cat /tmp/off
+until_true heard a 9.9.9.9
+judge "without an exit by its own way" "$(seen past)" 'packets [1-9]'
+
 kill -9 $agent
 judge "the kernel's device outlives the agent" "$(way "$b4")" 'dev ima'
 for to in "$a4" "$a6"; do

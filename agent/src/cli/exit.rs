@@ -170,7 +170,7 @@ fn draw(screen: &mut Screen, shown: &ExitShown) {
 mod tests {
     use super::*;
     use crate::{
-        cli::show::testing::plain,
+        cli::show::plain,
         control::exits::{ExitInUse, ExitRow},
     };
 

@@ -8,6 +8,7 @@ mod device_home;
 mod devices;
 mod evict;
 mod exit;
+mod exit_view;
 mod genesis;
 mod join;
 mod keys;

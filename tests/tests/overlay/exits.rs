@@ -169,6 +169,13 @@ fn s23_the_internet_sees_the_exit_and_lans_are_kept_or_cut_and_off_puts_all_back
     for [own, near] in HOME.map(|family| family.map(address)) {
         assert_eq!(asks(alpha.host, near, SERVICE), own);
     }
+    // A LAN that has more than its own, as by routes of DHCP, gets nothing of it.
+    shell(
+        alpha.host,
+        &format!("ip route add {}/32 via {} dev direct", far[0], HOME[0][1]),
+    );
+    assert_eq!(asks(alpha.host, far[0], SERVICE), outer(beta.host)[0]);
+    shell(alpha.host, &format!("ip route del {}/32", far[0]));
     // Who comes in is answered by the way that it came.
     for (own, asker) in outer(alpha.host).into_iter().zip(far) {
         assert_eq!(asks(internet, own, INWARD), asker);
@@ -401,4 +408,90 @@ fn s35_a_policy_says_who_reaches_the_internet_by_exits() {
             ensure(opened.is_err(), "it is reached")
         });
     }
+}
+
+#[test]
+fn containers_go_by_the_exit_of_their_host_and_in_no_other_way() {
+    let Some(lab) = Lab::new(4) else { return };
+    let (alpha, mut beta) = pair(&lab);
+    let (internet, container) = (&lab.hosts[2], &lab.hosts[3]);
+    let _far = Service::start(internet, SERVICE);
+    // As Docker has it: a bridge whose ports are ends of veth pairs, and masquerading
+    // on every other interface.
+    shell(
+        alpha.host,
+        &format!(
+            "echo 1 >/proc/sys/net/ipv4/ip_forward
+             ip link add yard type bridge; ip link set yard up
+             ip address add 172.20.0.1/24 dev yard
+             ip link add port type veth peer name direct netns {}
+             ip link set port master yard up
+             nft add table ip docker
+             nft 'add chain ip docker out {{ type nat hook postrouting priority srcnat; }}'
+             nft 'add rule ip docker out ip saddr 172.20.0.0/24 oifname != yard masquerade'",
+            container.network_path()
+        ),
+    );
+    shell(
+        container,
+        "ip link set eth0 down
+         ip address add 172.20.0.2/24 dev direct; ip link set direct up
+         ip route replace default via 172.20.0.1 dev direct",
+    );
+    let far = outer(internet)[0];
+    assert_eq!(asks(container, far, SERVICE), outer(alpha.host)[0]);
+    makes_exit(&alpha, "beta");
+    uses(&alpha, "beta", &[]);
+    let exit = outer(beta.host)[0];
+    wait_for("the exit's address", PATIENCE, || {
+        let seen = asks(container, far, SERVICE);
+        ensure(seen == exit, seen)
+    });
+    let wire = Wire::of(internet, alpha.host);
+    beta.kill();
+    let opened = container.tcp_to((far, SERVICE).into());
+    assert!(opened.is_err(), "{far} is reached");
+    let ping = ["ping", "-c", "1", "-W", "1", &far.to_string()];
+    assert_ne!(container.run(&ping).code, 0);
+    assert_eq!(wire.packets(), 0, "nothing went past the exit");
+    let _ = alpha.cli(&["exit", "off"]).ok();
+    assert_eq!(asks(container, far, SERVICE), outer(alpha.host)[0]);
+}
+
+#[test]
+fn an_exit_uses_none_and_who_leaves_the_mesh_sends_by_its_own_way_again() {
+    let Some(lab) = Lab::new(3) else { return };
+    let (alpha, mut beta) = pair(&lab);
+    let internet = &lab.hosts[2];
+    let _far = Service::start(internet, SERVICE);
+    let far = outer(internet);
+    let before = setting(beta.host, "ipv4/conf/all/src_valid_mark");
+    makes_exit(&alpha, "alpha");
+    uses(&beta, "alpha", &[]);
+    for (far, exit) in far.into_iter().zip(outer(alpha.host)) {
+        assert_eq!(asks(beta.host, far, SERVICE), exit);
+    }
+    makes_exit(&alpha, "beta");
+    let told = finding(&beta, "exit-unusable");
+    assert!(
+        told["text"].to_string().contains("an exit itself"),
+        "{told}"
+    );
+    wait_for("a refusal", PATIENCE, || {
+        let refused = beta.cli(&["exit", "use", "alpha"]);
+        ensure(refused.stderr.contains("an exit itself"), refused)
+    });
+
+    let _ = beta.cli(&["leave", "--yes"]).ok();
+    beta.wait_stopped();
+    for (far, own) in far.into_iter().zip(outer(beta.host)) {
+        assert_eq!(asks(beta.host, far, SERVICE), own);
+    }
+    let left = left(beta.host);
+    assert!(
+        !left.contains("106") && !left.contains("proto 105"),
+        "{left}"
+    );
+    assert_eq!(setting(beta.host, "ipv4/conf/all/src_valid_mark"), before);
+    assert!(!beta.dir.join("state/exit.json").exists());
 }
