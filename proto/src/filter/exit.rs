@@ -187,7 +187,8 @@ mod tests {
             assert!(!within(ip), "{ip}");
         }
         assert_eq!(elsewhere().len(), ELSEWHERE.len(), "each can be read");
-        assert!(all.len() < 64, "{}", all.len());
+        // Each is an allowed address of the exit's peer.
+        assert!(all.len() < 100, "{}", all.len());
     }
 
     #[test]
