@@ -15,7 +15,9 @@ pub mod nft;
 mod nft_access;
 mod nft_exit;
 mod nft_gateway;
+mod nft_publish;
 mod nft_table;
+pub(crate) mod publish;
 mod ranges;
 mod routing;
 
@@ -32,6 +34,7 @@ pub use self::{
     exit::{ExitFilter, LanAccess, MARK, ThroughExit, elsewhere, internet},
     gateway::GatewayFilter,
     host::{Containers, HostNetworks, Interface, InterfaceError, Lan, LanAddress},
+    publish::{LinkFilter, PublishFilter, PublishedPort},
     ranges::outside,
     routing::{OverlayRoute, RoutingRule},
 };
@@ -68,6 +71,10 @@ pub struct FilterPlan {
     /// What a gateway forwards; none on other nodes.
     #[serde(default)]
     pub gateway: Option<GatewayFilter>,
+    /// What is published. Not stored: until the agent runs and has heard of others,
+    /// nothing is.
+    #[serde(skip)]
+    pub publish: PublishFilter,
     /// What an exit forwards; none on other nodes.
     #[serde(default)]
     pub exit: Option<ExitFilter>,
@@ -126,6 +133,7 @@ impl FilterPlan {
             containers_reach_mesh: true,
             behind_gateways: BTreeSet::new(),
             gateway: None,
+            publish: PublishFilter::default(),
             exit: None,
             through: None,
             access: AccessPlan::open(),

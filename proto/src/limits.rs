@@ -307,6 +307,20 @@ pub const ROUTES: usize = 256;
 pub const ROUTE_PREFIX_V4: u8 = 8;
 /// As [`ROUTE_PREFIX_V4`], IPv6.
 pub const ROUTE_PREFIX_V6: u8 = 16;
+/// Ports of one node that lead to services inside.
+pub const PUBLICATIONS_PER_NODE: usize = 32;
+/// Ports of all nodes that lead to services inside.
+pub const PUBLICATIONS: usize = 128;
+/// Tunnels by which public nodes forward to one node.
+pub const PUBLISH_LINKS_PER_NODE: usize = 8;
+/// Tunnels by which public nodes forward, in all.
+pub const PUBLISH_LINKS: usize = 128;
+/// Connections that an agent carries to what it publishes with the PROXY protocol.
+pub const PROXIED: usize = 512;
+/// As [`PROXIED`], from one address.
+pub const PROXIED_PER_ADDRESS: usize = 64;
+/// Networks that nothing published comes from.
+pub const PUBLISH_NEVER: usize = 2048;
 /// How often certificates are compacted, in milliseconds of ledger time.
 pub const COMPACT_MS: u64 = 3600 * 1000;
 /// How long a certificate is kept whole, in milliseconds of ledger time from

@@ -6,6 +6,7 @@ mod access;
 mod devices;
 mod exits;
 mod gateways;
+mod publish;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +17,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-pub use self::devices::DeviceHome;
+pub use self::{devices::DeviceHome, publish::InsideLink};
 use crate::{
     endpoint::{self, is_plausible},
     filter::{FilterPlan, HostNetworks, Interface},
@@ -202,10 +203,11 @@ impl MeshView {
             ]
             .into(),
             host,
-            |address| self.ledger.holder_of_address(address).is_some(),
+            |address| self.ledger.is_given(address),
         );
         plan.behind_gateways = self.routed(host);
         plan.gateway = self.gateway_filter(host);
+        plan.publish = self.publish_filter(interface, host);
         plan.exit = self.exit_filter(host);
         Some(plan)
     }
@@ -421,6 +423,8 @@ impl MeshView {
             };
             peers.insert(key, peer);
         }
+        let links = self.link_peers().into_iter();
+        peers.extend(links.filter(|(key, _)| taken.insert(*key)));
         peers
     }
 
@@ -430,8 +434,10 @@ impl MeshView {
         match self.ledger.tunnel_keys(node) {
             Some(keys) => Some(keys.in_use(announced)),
             None => {
-                let holder = self.ledger.tunnel_key_holder(&announced);
-                holder.is_none().then_some(announced)
+                let is_given = self.ledger.tunnel_key_holder(&announced).is_some()
+                    || self.ledger.device_by_key(&announced).is_some()
+                    || self.ledger.publish_link_by_key(&announced).is_some();
+                (!is_given).then_some(announced)
             }
         }
     }

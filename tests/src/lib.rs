@@ -5,6 +5,7 @@ pub mod acme;
 pub mod agent;
 pub mod dns;
 pub mod lab;
+pub mod mail;
 pub mod mesh;
 pub mod namespace;
 pub mod page;

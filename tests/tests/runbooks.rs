@@ -259,6 +259,18 @@ fn the_internet_by_another_node() {
 }
 
 #[test]
+fn a_small_rented_server_in_front() {
+    let Some(lab) = Lab::new(3) else { return };
+    Walk::new(&lab, &["birch", "vps", "attic"]).walk("../docs/public.md");
+}
+
+#[test]
+fn a_mail_server_with_true_addresses() {
+    let Some(lab) = Lab::new(3) else { return };
+    Walk::new(&lab, &["birch", "vps", "attic"]).walk("../docs/mail.md");
+}
+
+#[test]
 fn who_may_reach_what() {
     let Some(lab) = Lab::new(3) else { return };
     Walk::new(&lab, &["birch", "cedar", "maple"]).walk("../docs/policy.md");

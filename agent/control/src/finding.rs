@@ -27,6 +27,12 @@ pub enum Severity {
 
 /// The codes of findings. They stay as they are.
 pub mod code {
+    /// What another node publishes doesn't come to this one.
+    pub const PUBLISH_LINK: &str = "publish-link";
+    /// A port that this node is to publish isn't served.
+    pub const PUBLISH_PORT: &str = "publish-port";
+    /// A port that this node publishes leads nowhere.
+    pub const PUBLISH_NOWHERE: &str = "publish-nowhere";
     /// The tunnel's interface can't be made as planned.
     pub const TUNNEL_NOT_APPLIED: &str = "tunnel-not-applied";
     /// The tunnel's interface takes long to be made as planned.

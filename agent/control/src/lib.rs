@@ -26,6 +26,7 @@ pub mod log;
 pub mod members;
 pub mod node;
 pub mod policy;
+pub mod publish;
 pub mod records;
 pub mod renewals;
 mod request;

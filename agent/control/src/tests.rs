@@ -32,6 +32,7 @@ use super::{
     members::*,
     node::*,
     policy::*,
+    publish::*,
     records::*,
     renewals::*,
     request::{Reply, Request},
@@ -227,6 +228,21 @@ async fn each_request(each: &mut impl EachRequest) {
     })
     .await;
 
+    each.visit(PublishListRequest {}).await;
+    each.visit(PublishRequest {
+        name: label("mail"),
+        port: 25,
+        to_port: Some(2525),
+        on: label("beta"),
+        proxy_protocol: true,
+    })
+    .await;
+    each.visit(UnpublishRequest {
+        name: label("mail"),
+        port: Some(25),
+        on: Some(label("beta")),
+    })
+    .await;
     each.visit(ExitShowRequest {}).await;
     each.visit(ExitUseRequest {
         node: label("attic"),
@@ -410,6 +426,8 @@ fn requests_are_where_older_commands_and_scripts_ask_them() {
 /v1/policy POST changes
 /v1/policy/check POST looks
 /v1/policy/explain GET looks
+/v1/published GET looks
+/v1/published POST changes
 /v1/records DELETE changes
 /v1/records GET looks
 /v1/records POST changes
@@ -429,7 +447,8 @@ fn requests_are_where_older_commands_and_scripts_ask_them() {
 /v1/services POST changes
 /v1/services/{name} DELETE changes
 /v1/status GET looks
-/v1/tunnel/rekey POST changes"
+/v1/tunnel/rekey POST changes
+/v1/unpublished POST changes"
     );
 }
 

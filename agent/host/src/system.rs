@@ -11,6 +11,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use innermesh_proto::filter::Interface;
 use ipnet::IpNet;
 use tokio::{
     net::TcpStream,
@@ -219,5 +220,13 @@ struct SystemTunnels;
 impl Tunnels for SystemTunnels {
     async fn open(&self, settings: TunnelSettings) -> Result<Arc<dyn Tunnel>, TunnelError> {
         tunnel::open(settings, Arc::new(wall_ms)).await
+    }
+
+    async fn remove_links(
+        &self,
+        tunnel: &Interface,
+        keep: &BTreeSet<Interface>,
+    ) -> Result<(), TunnelError> {
+        tunnel::remove_links(tunnel, keep).await
     }
 }

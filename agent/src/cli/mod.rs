@@ -39,6 +39,7 @@ mod overlay;
 mod paths;
 mod policy;
 mod ports;
+mod publish;
 mod record;
 mod requests;
 mod role;
@@ -141,6 +142,8 @@ enum Command {
     /// Manage networks that gateways bring.
     #[command(subcommand)]
     Route(route::Command),
+    Publish(publish::Arguments),
+    Unpublish(publish::UnpublishArguments),
     Exit(exit::Arguments),
     /// Manage who may reach what.
     #[command(subcommand)]
@@ -293,6 +296,8 @@ async fn execute(command: Command, context: &mut Context) -> Result<(), Failure>
         Command::Record(command) => record::run(command, &context.client()).await,
         Command::Device(command) => device::run(command, context).await,
         Command::Route(command) => route::run(command, &context.client()).await,
+        Command::Publish(arguments) => publish::run(arguments, &context.client()).await,
+        Command::Unpublish(arguments) => publish::unpublish(arguments, &context.client()).await,
         Command::Exit(arguments) => exit::run(arguments, &context.client()).await,
         Command::Policy(command) => policy::run(command, context).await,
         Command::Cert(command) => cert::run(command, &context.paths, &context.client()).await,

@@ -17,7 +17,10 @@ use crate::{
     ledger::{RaftStatus, client::SubmitError},
     node::{
         commands::AgentControl,
-        follow::{dns::Listening, overlay::OverlayKeeper, resolver::ResolverKeeper},
+        follow::{
+            dns::Listening, overlay::OverlayKeeper, publish::PublishKeeper,
+            resolver::ResolverKeeper,
+        },
         shared::handles::{FolderLock, Handles},
     },
     services::Spec,
@@ -35,6 +38,7 @@ pub(super) struct RunningAgent {
     pub dns: Arc<Dns>,
     pub tunnel: Arc<dyn Tunnel>,
     pub overlay: Arc<OverlayKeeper>,
+    pub publish: Arc<PublishKeeper>,
     pub resolver: Arc<ResolverKeeper>,
     pub control: Arc<AgentControl>,
     /// Whether this machine has left the mesh.
@@ -140,6 +144,8 @@ impl Agent {
             tracing::warn!(%error, "the tunnel could not be taken down");
         }
         self.running.node.host.tasks.end().await;
+        let has_left = *self.running.left.borrow();
+        self.running.publish.end(has_left).await;
         // Last, as a task would put it back.
         if *self.running.left.borrow() {
             self.running.overlay.give_up().await;

@@ -3,7 +3,7 @@
 #![allow(missing_docs, reason = "the names say it")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -93,6 +93,13 @@ pub enum ForwardError {
 }
 
 impl AgentConfig {
+    /// TCP ports that the agent itself uses on this host.
+    pub fn tcp_ports(&self) -> BTreeSet<u16> {
+        let listen = [&self.dns_listen, &self.acme_listen, &self.page_listen];
+        let listen = listen.into_iter().flatten().map(SocketAddr::port);
+        listen.chain([self.page_port, self.acme_port]).collect()
+    }
+
     /// Whether the rules of forwarding leave the names of a mesh alone.
     ///
     /// # Errors

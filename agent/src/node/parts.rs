@@ -12,7 +12,7 @@ use crate::{
     node::{
         commands::{
             AgentControl, Approvals, DeviceDesk, Evictions, ExitDesk, ExternalAccounts, LeaveDesk,
-            RouteDesk, ServiceDesk, StatusDesk, TunnelProber, Warnings,
+            PublishDesk, RouteDesk, ServiceDesk, StatusDesk, TunnelProber, Warnings,
         },
         follow::{
             acme::AcmeKeeper,
@@ -31,6 +31,8 @@ use crate::{
             overlay::OverlayKeeper,
             page::{Page, PageKeeper},
             program_certs::CertKeeper,
+            publish::PublishKeeper,
+            publish_proxy::PublishProxy,
             reach::Reach,
             resolver::{About, ResolverKeeper},
             tunnel::{TunnelKeeper, planned},
@@ -47,6 +49,7 @@ use crate::{
             exit_setting::ExitSetting,
             handles::{FolderLock, Handles},
             invites::Invites,
+            publishing::Publishing,
             revocation_lists::Lists,
             tunnel_counters::TunnelCounters,
             tunnel_progress::TunnelProgress,
@@ -74,6 +77,8 @@ pub(super) struct Parts {
     progress: watch::Sender<TunnelProgress>,
     reach: Arc<Reach>,
     overlay: Arc<OverlayKeeper>,
+    publish: Arc<PublishKeeper>,
+    publishing: Arc<Publishing>,
     exit: Arc<ExitSetting>,
     standing: Arc<Membership>,
     membership: Arc<MembershipKeeper>,
@@ -134,15 +139,21 @@ impl Parts {
             exit_ways: watch::Sender::default(),
         };
         let exit = Arc::new(ExitSetting::default());
-        let overlay = OverlayKeeper::new(&node, zone.clone(), exit.clone(), announcer.clone());
         let progress = watch::Sender::default();
         let standing = Arc::new(Membership::default());
         let membership = MembershipKeeper::new(&node, stamp_ms.clone(), standing.clone());
         let tunnel_keys = TunnelKeyKeeper::new(&node, tunnel.clone(), announcer.clone());
         let news = Arc::new(Notify::new());
+        let overlay = OverlayKeeper::new(&node, zone.clone(), exit.clone(), announcer.clone());
+        let overlay = Arc::new(overlay);
+        let publishing = Arc::<Publishing>::default();
+        let own = announcer.tunnel_key.clone();
+        let publish = PublishKeeper::new(&node, own, overlay.clone(), publishing.clone());
         Self {
             started: node.host.clock.now(),
-            overlay: Arc::new(overlay),
+            overlay,
+            publish: Arc::new(publish),
+            publishing,
             exit,
             membership: Arc::new(membership),
             standing,
@@ -217,6 +228,7 @@ impl Parts {
             dns: self.dns,
             tunnel: self.tunnel,
             overlay: self.overlay,
+            publish: self.publish,
             resolver: self.resolver,
             control: Arc::new(control),
             left: self.left,
@@ -261,6 +273,9 @@ impl Parts {
         let devices = DeviceWatch::new(node, self.tunnel.clone(), self.announcer.clone());
         tasks.spawn(devices.run());
         tasks.spawn(BesideKeeper::new(node, self.zone.enforced.clone()).run());
+        tasks.spawn(self.publish.clone().run());
+        let (enforced, publishing) = (self.zone.enforced.clone(), self.publishing.clone());
+        tasks.spawn(PublishProxy::new(node, enforced, publishing).run());
         tasks.spawn(self.resolver.clone().run());
         tasks.spawn(self.tunnel_keys.clone().run());
         tasks.spawn(self.reach.clone().run());
@@ -286,6 +301,7 @@ impl Parts {
             tunnel: self.progress.clone(),
             listening: listening.clone(),
             enforced: self.zone.enforced.clone(),
+            publishing: self.publishing.clone(),
             exit: self.exit.clone(),
             lists: self.lists.clone(),
             page: self.page.clone(),
@@ -320,6 +336,10 @@ impl Parts {
             routes: RouteDesk {
                 node: node.clone(),
                 enforced: self.zone.enforced.clone(),
+            },
+            publish: PublishDesk {
+                node: node.clone(),
+                publishing: self.publishing.clone(),
             },
             exits: ExitDesk {
                 node: node.clone(),

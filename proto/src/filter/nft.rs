@@ -9,7 +9,7 @@
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use super::{
-    FilterPlan, LanAddress, nft_access, nft_exit, nft_gateway,
+    FilterPlan, LanAddress, nft_access, nft_exit, nft_gateway, nft_publish,
     nft_table::{Table, element, is_v4},
 };
 pub use super::{
@@ -44,6 +44,8 @@ pub enum Dropped {
     Rewritten,
     /// By the tunnel, and nothing in the mesh's policy lets it pass.
     Policy,
+    /// By a link of a public node, and not what is published.
+    NotPublished,
     /// Past the exit that this host uses.
     PastExit,
     /// A question by ARP for an overlay address.
@@ -51,7 +53,7 @@ pub enum Dropped {
 }
 
 impl Dropped {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::LanToOverlay,
         Self::LanSpoofed,
         Self::TunnelSource,
@@ -60,6 +62,7 @@ impl Dropped {
         Self::Leak,
         Self::Rewritten,
         Self::Policy,
+        Self::NotPublished,
         Self::PastExit,
         Self::Arp,
     ];
@@ -75,6 +78,7 @@ impl Dropped {
             Self::Leak => "leak",
             Self::Rewritten => "rewritten",
             Self::Policy => "not_allowed",
+            Self::NotPublished => "not_published",
             Self::PastExit => "past_exit",
             Self::Arp => "arp_asked",
         }
@@ -92,6 +96,7 @@ impl fmt::Display for Dropped {
             Self::Leak => "would have left this host unencrypted",
             Self::Rewritten => "had another source put in place of its own",
             Self::Policy => "not allowed by the mesh's policy",
+            Self::NotPublished => "from a public node, not what is published",
             Self::PastExit => "would have gone past the exit",
             Self::Arp => "asked a LAN for an overlay address",
         })
@@ -159,7 +164,8 @@ pub fn render(plan: &FilterPlan, anew: bool) -> String {
     ));
     arp.chain("in", "filter hook input priority filter");
     // A LAN isn't told that this host has them, and learns no name by asking.
-    let asked = plan.own.iter().chain(&plan.resolvers);
+    let links = plan.publish.links.iter().flat_map(|link| &link.addresses);
+    let asked = plan.own.iter().chain(&plan.resolvers).chain(links);
     let asked: Vec<String> = asked
         .filter(|ip| ip.is_ipv4())
         .map(IpAddr::to_string)
@@ -231,6 +237,7 @@ fn sets(inet: &mut Table<'_>, plan: &FilterPlan) {
             behind.map(|net| element(*net)),
         );
         nft_gateway::sets(inet, plan, suffix, v4);
+        nft_publish::sets(inet, plan, suffix, v4);
         nft_exit::sets(inet, plan, suffix, v4);
     }
 }
@@ -248,7 +255,16 @@ fn chains(inet: &mut Table<'_>, plan: &FilterPlan) {
     if !masquerades {
         inet.line(format_args!("delete chain inet {TABLE} containers"));
     }
-    for chain in ["tunnel", "welcome", "inside", "judge", "granted", "passed"] {
+    for chain in [
+        "tunnel",
+        "welcome",
+        "inside",
+        "judge",
+        "granted",
+        "passed",
+        "published",
+        "landed",
+    ] {
         inet.line(format_args!("add chain inet {TABLE} {chain}"));
     }
     nft_access::write(inet, plan, &drop(Dropped::Policy));
@@ -258,6 +274,7 @@ fn chains(inet: &mut Table<'_>, plan: &FilterPlan) {
     nft_exit::marks(inet, plan);
     inet.rule("early", "iifname \"lo\" accept");
     inet.rule("early", &format!("iifname \"{tunnel}\" goto tunnel"));
+    nft_publish::early(inet, plan, &drop(Dropped::NotPublished));
     inet.both(
         "early",
         "IP saddr @netN iifname . IP saddr != @nearN",
@@ -284,6 +301,7 @@ fn chains(inet: &mut Table<'_>, plan: &FilterPlan) {
     if is_gateway {
         nft_gateway::from_tunnel(inet, &drop(Dropped::TunnelThrough));
     }
+    nft_publish::forward(inet, plan);
     if plan.exit.is_some() {
         nft_exit::from_tunnel(inet);
     }
@@ -310,10 +328,12 @@ fn chains(inet: &mut Table<'_>, plan: &FilterPlan) {
     judge(inet, plan);
 
     nft_gateway::sources(inet, plan, &drop(Dropped::Rewritten));
+    nft_publish::rewritten(inet, plan, &drop(Dropped::Rewritten));
     inet.rule(
         "leaving",
         &format!("oifname {{ \"lo\", \"{tunnel}\" }} accept"),
     );
+    nft_publish::leaving(inet, plan, &drop(Dropped::Leak));
     inet.both("leaving", "IP saddr != @netN IP daddr != @netN", "accept");
     inet.both("leaving", "oifname . IP daddr @inN", "accept");
     if is_gateway {
@@ -392,6 +412,7 @@ fn judge(inet: &mut Table<'_>, plan: &FilterPlan) {
         "iifname . IP saddr @nearN oifname . IP daddr @inN",
         "goto passed",
     );
+    nft_publish::across(inet, plan);
     if plan.gateway.is_some() {
         nft_gateway::across(inet, tunnel);
     }

@@ -90,7 +90,8 @@ pub(super) fn sources(inet: &mut Table<'_>, plan: &FilterPlan, dropped: &str) {
     // The first NAT rule that matches a connection is the only one: this one
     // leaves its source as it is, and those of others come behind it.
     inet.chain("sources", "nat hook postrouting priority srcnat - 5");
-    if plan.gateway.is_none() && plan.exit.is_none() {
+    let is_unused = plan.gateway.is_none() && plan.exit.is_none();
+    if is_unused && plan.publish.ports.is_empty() {
         inet.line(format_args!("delete chain inet {TABLE} sources"));
         return;
     }

@@ -11,9 +11,9 @@ use ipnet::IpNet;
 pub const TABLE: &str = "innermesh";
 
 /// Sets that there are for each address family.
-const SETS: [&str; 12] = [
+const SETS: [&str; 16] = [
     "net", "own", "in", "lan", "near", "routes", "resolver", "device", "dev", "beside", "behind",
-    "closed",
+    "never", "pub", "pubin", "pubown", "closed",
 ];
 
 /// A set's element: a single address without its length.

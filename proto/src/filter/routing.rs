@@ -8,7 +8,9 @@ use super::{
     FilterPlan,
     exit::{LanAccess, everything},
     host::LanAddress,
+    publish::LinkFilter,
 };
+use crate::limits;
 
 /// A route of one of the tables.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +33,9 @@ pub enum OverlayRoute {
 pub enum RoutingRule {
     /// The overlay's, for one of its networks.
     Overlay(IpNet),
+    /// That of a link of a public node, for what leaves from its address: the table
+    /// has this number among those of links.
+    Link { from: IpAddr, number: u8 },
     /// The host's own, for a network that isn't reached by the exit. A default route
     /// counts there only where `by_default` says so.
     Own { net: IpNet, by_default: bool },
@@ -87,10 +92,23 @@ impl FilterPlan {
         tunnel.into_iter().chain([unreachable]).collect()
     }
 
+    /// The links that end here, each with its number.
+    pub fn links(&self) -> impl Iterator<Item = (u8, &LinkFilter)> {
+        let links = self.publish.links.iter();
+        (0..).zip(links.take(limits::PUBLISH_LINKS_PER_NODE))
+    }
+
     /// Which tables are asked for what.
     pub fn rules(&self) -> BTreeSet<RoutingRule> {
         let overlay = self.networks.iter().copied().map(RoutingRule::Overlay);
-        let mut rules: BTreeSet<RoutingRule> = overlay.collect();
+        let links = self.links().flat_map(|(number, link)| {
+            let addresses = link.addresses.iter();
+            addresses.map(move |from| RoutingRule::Link {
+                from: *from,
+                number,
+            })
+        });
+        let mut rules: BTreeSet<RoutingRule> = overlay.chain(links).collect();
         let Some(through) = &self.through else {
             return rules;
         };

@@ -1,9 +1,10 @@
-//! Devices, routes and the policy in the sentences that tell what happened.
+//! Devices, routes, the policy and what is published in the sentences that tell what happened.
 
 use super::{
     device::{ChangeDevice, DeviceChange, DeviceId},
     phrases::count,
     policy::PolicyText,
+    publish::{PublicPort, Publish},
     request::Content,
     state::State,
 };
@@ -30,6 +31,11 @@ pub(super) fn access_wish(before: &State, content: &Content) -> String {
             remove.net
         ),
         Content::Policy(text) => format!("set {}", policy(text)),
+        Content::Publish(publish) => format!("publish {}", published(before, publish)),
+        Content::Unpublish(at) => format!("no longer publish {}", port(before, *at)),
+        Content::PublishKey(set) => {
+            format!("have a key for what {} publishes", before.name_of(set.on))
+        }
         _ => String::new(),
     }
 }
@@ -55,6 +61,12 @@ pub(super) fn access_done(who: &str, before: &State, content: &Content) -> Strin
             remove.net
         ),
         Content::Policy(text) => format!("{who} set {}", policy(text)),
+        Content::Publish(publish) => format!("{who} published {}", published(before, publish)),
+        Content::Unpublish(at) => format!("{who} ended the publishing of {}", port(before, *at)),
+        Content::PublishKey(set) => format!(
+            "{who} has a new key for what {} publishes",
+            before.name_of(set.on)
+        ),
         _ => String::new(),
     }
 }
@@ -69,6 +81,21 @@ fn policy(text: &PolicyText) -> String {
         ),
         Err(_) => "a policy that is none".into(),
     }
+}
+
+/// Where a port leads, and where it is.
+fn published(before: &State, publish: &Publish) -> String {
+    let how = if publish.proxy_protocol {
+        " with the PROXY protocol"
+    } else {
+        ""
+    };
+    let at = port(before, publish.at);
+    format!("{}:{} at {at}{how}", publish.name, publish.to_port)
+}
+
+fn port(before: &State, at: PublicPort) -> String {
+    format!("port {} of {}", at.port, before.name_of(at.on))
 }
 
 fn device(state: &State, id: &DeviceId) -> String {

@@ -191,6 +191,9 @@ impl Describer<'_> {
             Content::AddRoute(change) | Content::RemoveRoute(change) => {
                 vec![self.node(change.gateway)]
             }
+            Content::Publish(publish) => vec![self.node(publish.at.on)],
+            Content::Unpublish(at) => vec![self.node(at.on)],
+            Content::PublishKey(set) => vec![self.node(set.on)],
             Content::Revoke(serial) => {
                 let issued = self.before.certificates.get(serial);
                 issued
@@ -289,7 +292,10 @@ impl Describer<'_> {
             | Content::RemoveDevice(_)
             | Content::AddRoute(_)
             | Content::RemoveRoute(_)
-            | Content::Policy(_) => access_wish(self.before, content),
+            | Content::Policy(_)
+            | Content::Publish(_)
+            | Content::Unpublish(_)
+            | Content::PublishKey(_) => access_wish(self.before, content),
         }
     }
 
@@ -375,7 +381,10 @@ impl Describer<'_> {
             | Content::RemoveDevice(_)
             | Content::AddRoute(_)
             | Content::RemoveRoute(_)
-            | Content::Policy(_) => access_done(who, self.before, content),
+            | Content::Policy(_)
+            | Content::Publish(_)
+            | Content::Unpublish(_)
+            | Content::PublishKey(_) => access_done(who, self.before, content),
         }
     }
 

@@ -41,6 +41,12 @@ impl State {
             .filter(move |(_, device)| device.owner == owner)
     }
 
+    /// Whether somebody has an overlay address: a node, a device, or the end of a
+    /// link by which a public node forwards.
+    pub fn is_given(&self, address: IpAddr) -> bool {
+        self.holder_of_address(address).is_some() || self.is_of_link(address)
+    }
+
     /// Whose an overlay address is.
     pub fn holder_of_address(&self, address: IpAddr) -> Option<Holder> {
         let device = |matches: &dyn Fn(&Device) -> bool| {

@@ -202,6 +202,9 @@ impl Draft {
             Effect::AddRoute(add) => state.add_route(add),
             Effect::RemoveRoute(remove) => state.remove_route(remove),
             Effect::Policy(policy, by) => state.set_policy(*policy, by),
+            Effect::Publish(publish, by) => state.publish(*publish, by),
+            Effect::Unpublish(at) => state.unpublish(&at),
+            Effect::PublishKey(inside, set, ipv4) => state.set_publish_key(inside, set, ipv4),
         }
         Ok(Outcome::Done(index))
     }

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::{
     device::{AddDevice, DeviceChange, DeviceId},
     outcome::Outcome,
+    publish::{PublicPort, Publish, PublishKey},
     request::{
         AddRecord, HoldId, RemoveRecord, RemoveRecords, RevokeInvite, Role, Share, Withdraw,
     },
@@ -85,6 +86,10 @@ pub(super) enum Effect {
     RemoveRoute(RouteChange),
     /// Its text, what that says, and who sets it.
     Policy(Box<(String, Policy)>, NodeId),
+    Publish(Box<Publish>, NodeId),
+    Unpublish(PublicPort),
+    /// Of the node inside, with the address of its end.
+    PublishKey(NodeId, PublishKey, Ipv4Addr),
 }
 
 pub(super) struct RoleGiven {

@@ -123,6 +123,7 @@ impl State {
         self.forget_role_proposals_of(node);
         self.revoke_all_of(node, &member, evicted);
         self.free_names_of(node, evicted);
+        self.forget_publications();
         if evicted {
             self.drop_records(|_, record| record.owner == node);
             self.evicted.insert(node, index);
@@ -260,6 +261,7 @@ impl State {
         let gone = label.clone();
         let state = self.clone();
         self.drop_records(|name, _| label_of(&state, name).as_ref() == Some(&gone));
+        self.forget_publications();
     }
 
     /// A service's name; also one that had records only.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{access::Access, role::Role};
+use super::{access::Access, publish::Published, role::Role};
 use crate::{
     certificate::Serial,
     crypto::{Hash, PublicKey},
@@ -35,6 +35,19 @@ pub(super) struct Extension {
     /// Devices and routes; from rules 4 on.
     #[serde(skip)]
     pub access: Access,
+    /// What is published; from rules 5 on.
+    #[serde(skip)]
+    pub published: Published,
+}
+
+/// What rules 2, 4 and 5 brought.
+pub(super) type Later = (Appointments, Access, Published);
+
+impl Extension {
+    /// What is encoded beside it.
+    pub(super) fn later(&self) -> (&Appointments, &Access, &Published) {
+        (&self.appointments, &self.access, &self.published)
+    }
 }
 
 /// Counts by node; what they count stands elsewhere in the state.

@@ -3,7 +3,7 @@
 use super::request::Content;
 
 /// The kinds of things that happen.
-pub const KINDS: [&str; 31] = [
+pub const KINDS: [&str; 33] = [
     "founded",
     "join",
     "admit",
@@ -33,6 +33,8 @@ pub const KINDS: [&str; 31] = [
     "add-route",
     "remove-route",
     "set-policy",
+    "publish",
+    "unpublish",
     "recover",
     "unknown",
 ];
@@ -69,5 +71,8 @@ pub(super) fn kind(content: &Content) -> &'static str {
         Content::AddRoute(_) => "add-route",
         Content::RemoveRoute(_) => "remove-route",
         Content::Policy(_) => "set-policy",
+        Content::Publish(_) => "publish",
+        Content::Unpublish(_) => "unpublish",
+        Content::PublishKey(_) => "publish-key",
     }
 }

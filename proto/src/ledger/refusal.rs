@@ -286,6 +286,28 @@ pub enum Refusal {
     RouteOverlaps(IpNet),
     #[error("there are as many routes as there may be: of this gateway, or in all")]
     TooManyRoutes,
+    #[error("a port is a number from 1 to 65535")]
+    PublishPort,
+    /// Neither a service nor a node has the name.
+    #[error("{0} can't be published: there is neither a service nor a node of that name")]
+    PublishName(Label),
+    /// What is published, and where.
+    #[error(
+        "{0} runs on {1} itself, where strangers reach it at its own port; publish is for what runs \
+         on another node"
+    )]
+    PublishToItself(Label, Label),
+    #[error(
+        "port {port} of {on} leads to {name} already; end that first: `agent unpublish {name} --port \
+         {port} --on {on}`"
+    )]
+    PortPublished { port: u16, on: Label, name: Label },
+    #[error("port {0} of that node isn't published; `agent publish list` shows those that are")]
+    NotPublished(u16),
+    #[error("that node publishes nothing that leads to this one")]
+    NothingPublished,
+    #[error("there is as much published as there may be: on this node, or in all")]
+    TooManyPublications,
     #[error("{0} is no route of that gateway; `agent route list` shows those that there are")]
     NoSuchRoute(IpNet),
     /// What is wrong with it.

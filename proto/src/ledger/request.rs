@@ -15,6 +15,7 @@ pub use super::{
     },
     device::{AddDevice, ChangeDevice, DeviceId},
     policy::PolicyText,
+    publish::{PublicPort, Publish, PublishKey},
     record::{AddRecord, RemoveRecord, RemoveRecords},
     role::{Role, RoleError},
     route::RouteChange,
@@ -140,6 +141,12 @@ pub enum Content {
     RemoveRoute(RouteChange),
     /// Who may reach what; from rules 4 on.
     Policy(PolicyText),
+    /// A port of a public node leads to a service; from rules 5 on.
+    Publish(Box<Publish>),
+    /// It leads there no longer; from rules 5 on.
+    Unpublish(PublicPort),
+    /// The key of the author's end of a link; from rules 5 on.
+    PublishKey(PublishKey),
 }
 
 mod kind {
@@ -175,6 +182,9 @@ mod kind {
     pub const ADD_ROUTE: u16 = 35;
     pub const REMOVE_ROUTE: u16 = 36;
     pub const POLICY: u16 = 37;
+    pub const PUBLISH: u16 = 38;
+    pub const UNPUBLISH: u16 = 39;
+    pub const PUBLISH_KEY: u16 = 40;
 }
 
 impl Content {
@@ -213,6 +223,9 @@ impl Content {
             Self::AddRoute(add) => (kind::ADD_ROUTE, codec::encode(add)),
             Self::RemoveRoute(remove) => (kind::REMOVE_ROUTE, codec::encode(remove)),
             Self::Policy(text) => (kind::POLICY, codec::encode(text)),
+            Self::Publish(publish) => (kind::PUBLISH, codec::encode(publish)),
+            Self::Unpublish(at) => (kind::UNPUBLISH, codec::encode(at)),
+            Self::PublishKey(set) => (kind::PUBLISH_KEY, codec::encode(set)),
         }
     }
 
@@ -242,6 +255,7 @@ impl Content {
             | Self::AddRoute(_)
             | Self::RemoveRoute(_)
             | Self::Policy(_) => 4,
+            Self::Publish(_) | Self::Unpublish(_) | Self::PublishKey(_) => 5,
             Self::AddRecord(add) if add.ttl_s.is_some() => 3,
             Self::AddRecord(add) => add.data.since_rules(),
             _ => 0,
@@ -290,6 +304,9 @@ impl Content {
             kind::ADD_ROUTE => Self::AddRoute(read(bytes)?),
             kind::REMOVE_ROUTE => Self::RemoveRoute(read(bytes)?),
             kind::POLICY => Self::Policy(read(bytes)?),
+            kind::PUBLISH => Self::Publish(Box::new(read(bytes)?)),
+            kind::UNPUBLISH => Self::Unpublish(read(bytes)?),
+            kind::PUBLISH_KEY => Self::PublishKey(read(bytes)?),
             _ => return None,
         })
     }
@@ -349,6 +366,7 @@ impl Request {
                 | kind::REMOVE_RECORD
                 | kind::REMOVE_DEVICE
                 | kind::REMOVE_ROUTE
+                | kind::UNPUBLISH
         )
     }
 

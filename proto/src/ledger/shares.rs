@@ -68,9 +68,10 @@ impl State {
                 self.check_requests(author, limits::REQUESTS_REMEMBERED)?;
                 self.check_invite(*by, revoke.token)
             }
-            Effect::Nothing | Effect::ChangeRecord(_) | Effect::TunnelKey(..) => {
-                self.check_requests(author, limits::REQUESTS_PER_NODE)
-            }
+            Effect::Nothing
+            | Effect::ChangeRecord(_)
+            | Effect::TunnelKey(..)
+            | Effect::PublishKey(..) => self.check_requests(author, limits::REQUESTS_PER_NODE),
             // What takes something away, what keeps members members, and what
             // only admins and the roster may.
             _ => self.check_requests(author, limits::REQUESTS_REMEMBERED),
@@ -307,6 +308,7 @@ impl State {
             self.charge(owner, SHARE);
         } else if !is_shared && name.shared.remove(&with) {
             self.refund(owner, SHARE);
+            self.forget_publications();
         }
     }
 

@@ -14,9 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     access::Access,
-    extension::{Appointments, Extension},
+    extension::{Extension, Later},
     outcome::{Outcome, RequestKey},
     position::Position,
+    publish::Published,
     record::UserRecord,
     request::{Author, HoldId, RequestId, Role},
 };
@@ -365,6 +366,7 @@ impl State {
             && self.shares_agree()
             && self.tunnel_keys_agree()
             && self.access_agrees()
+            && self.publications_agree()
             && self.roster_keys.keys().eq(self.roster.iter())
             && self
                 .roster
@@ -381,13 +383,17 @@ impl State {
             0 => codec::hash(&state),
             1 => codec::hash(&(&state, state.rules, extension)),
             2 | 3 => codec::hash(&(&state, state.rules, extension, &extension.appointments)),
-            _ => {
+            4 => {
                 let Extension {
                     appointments,
                     access,
                     ..
                 } = extension;
                 codec::hash(&(&state, state.rules, extension, appointments, access))
+            }
+            _ => {
+                let later = extension.later();
+                codec::hash(&(&state, state.rules, extension, later))
             }
         }
     }
@@ -410,7 +416,7 @@ impl State {
             0 => codec::encode(self),
             1 => codec::encode(&(self, self.rules, extension)),
             2 | 3 => codec::encode(&(self, self.rules, extension, &extension.appointments)),
-            _ => {
+            4 => {
                 let Extension {
                     appointments,
                     access,
@@ -418,6 +424,7 @@ impl State {
                 } = extension;
                 codec::encode(&(self, self.rules, extension, appointments, access))
             }
+            _ => codec::encode(&(self, self.rules, extension, extension.later())),
         }
     }
 
@@ -429,25 +436,36 @@ impl State {
         if rules == 0 {
             return codec::decode_large(bytes);
         }
-        let (mut state, own, mut extension, appointments, access) = match rules {
+        let (mut state, own, mut extension, later) = match rules {
             1 => {
                 let (state, own, extension) = codec::decode_large(bytes)?;
+                (state, own, extension, Later::default())
+            }
+            2 | 3 => {
+                let (state, own, extension, appointments) = codec::decode_large(bytes)?;
                 (
                     state,
                     own,
                     extension,
-                    Appointments::default(),
-                    Access::default(),
+                    (appointments, Access::default(), Published::default()),
                 )
             }
-            2 | 3 => {
-                let (state, own, extension, appointments) = codec::decode_large(bytes)?;
-                (state, own, extension, appointments, Access::default())
+            4 => {
+                let (state, own, extension, appointments, access) = codec::decode_large(bytes)?;
+                (
+                    state,
+                    own,
+                    extension,
+                    (appointments, access, Published::default()),
+                )
             }
-            _ => codec::decode_large::<(Self, u32, Extension, Appointments, Access)>(bytes)?,
+            _ => codec::decode_large::<(Self, u32, Extension, Later)>(bytes)?,
         };
-        extension.appointments = appointments;
-        extension.access = access;
+        (
+            extension.appointments,
+            extension.access,
+            extension.published,
+        ) = later;
         if own != rules {
             return Err(CodecError::Malformed(format!("rules {own}")));
         }

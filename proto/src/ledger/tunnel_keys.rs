@@ -19,7 +19,10 @@ impl State {
     /// Whether `node` may have the key.
     pub(super) fn check_tunnel_key(&self, node: NodeId, key: TunnelKey) -> Result<(), Refusal> {
         let other = self.tunnel_key_holder(&key).filter(|held| *held != node);
-        if other.is_some() || self.device_by_key(&key).is_some() || key.0 == [0; 32] {
+        let is_of_another = other.is_some()
+            || self.device_by_key(&key).is_some()
+            || self.publish_link_by_key(&key).is_some();
+        if is_of_another || key.0 == [0; 32] {
             return Err(Refusal::TunnelKey);
         }
         Ok(())

@@ -9,7 +9,7 @@
 //! | 2 | roles that are given and taken, by whose word; on its first day an admin speaks for who made it one |
 //! | 3 | addresses among the names that are kept of a certificate; DNS records with a TTL of their own, HTTPS and SVCB records, and one record taken away |
 //! | 4 | devices without an agent; networks that gateways bring; the policy, whose text is read by exactly one version of its reader |
-//! | 5 | the role `exit`, and the name `internet` that nobody gets from then on |
+//! | 5 | ports of public nodes that lead to services inside; the role `exit`, and the name `internet` that nobody gets from then on |
 
 use serde::{Serialize, de::DeserializeOwned};
 

@@ -18,6 +18,8 @@ mod measure;
 mod names;
 mod newer_records;
 mod policy;
+mod published;
+mod published_view;
 mod random;
 mod records;
 mod roles;

@@ -96,7 +96,7 @@ fn a_state_with_a_policy_is_read_back_and_one_without_sense_is_none() {
     let by = mesh.founder.clone();
     mesh.ask(&*by, policy(GOOD));
     let bytes = mesh.state().encode();
-    let read = State::decode(&bytes, 4).expect("a state");
+    let read = State::decode(&bytes, mesh.state().rules).expect("a state");
     assert_eq!(&read, mesh.state());
     assert_eq!(read.rules_of_access(), mesh.state().rules_of_access());
     assert_eq!(Snapshot::of(&read).bytes, Snapshot::of(mesh.state()).bytes);
@@ -106,7 +106,7 @@ fn a_state_with_a_policy_is_read_back_and_one_without_sense_is_none() {
         .expect("its text");
     let mut other = bytes;
     other[at] = b'x';
-    assert!(State::decode(&other, 4).is_err());
+    assert!(State::decode(&other, mesh.state().rules).is_err());
 }
 
 /// A policy of so many bytes.

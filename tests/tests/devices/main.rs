@@ -7,5 +7,6 @@ mod comings;
 mod five_minutes;
 mod forwarded;
 mod full_tunnel;
+mod mail_server;
 mod stale;
 mod world;

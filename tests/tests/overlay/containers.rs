@@ -130,6 +130,38 @@ SEND
         let _ = self.run(&["sh", "-euc", &script]).ok();
     }
 
+    /// Tries to send mail from here to elsewhere by a server: what that answers.
+    pub fn sends_mail(&self, server: IpAddr) -> Result<String, String> {
+        let script = "import smtplib, sys
+s = smtplib.SMTP(sys.argv[1], 25, timeout=3)
+s.ehlo()
+s.mail('ben@example.net')
+print(*s.rcpt('anna@elsewhere.example'))";
+        self.run(&["python3", "-c", script, &server.to_string()])
+            .result()
+    }
+
+    /// A server here, which answers with the client's address that it is told by the
+    /// PROXY protocol.
+    pub fn serve_proxied(&self) -> Process {
+        let script = "import ipaddress, socket
+s = socket.create_server(('::', 80), family=socket.AF_INET6, dualstack_ipv6=True)
+while True:
+    c, a = s.accept()
+    head = c.recv(16, socket.MSG_WAITALL)
+    rest = c.recv(head[15], socket.MSG_WAITALL)
+    client = rest[:4] if head[13] == 0x11 else rest[:16]
+    c.sendall((str(ipaddress.ip_address(client)) + '\\n').encode())
+    c.close()
+";
+        let name = format!("c{}", self.number);
+        self.host.start(
+            &format!("proxied-{name}"),
+            &["ip", "netns", "exec", &name, "python3", "-c", script],
+            &[],
+        )
+    }
+
     /// A server here, which answers with the address that it was asked from.
     pub fn serve(&self) -> Process {
         let script = "import socket

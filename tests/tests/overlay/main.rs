@@ -11,6 +11,7 @@ mod gateway_findings;
 mod host;
 mod lan;
 mod leaving;
+mod published;
 mod stranger;
 mod subnets;
 mod world;

@@ -43,7 +43,7 @@ fn conclude(
     let names: BTreeMap<u32, Interface> = links
         .iter()
         .filter_map(|link| Some((link.header.index, name(link)?)))
-        .filter(|(_, name)| name != tunnel)
+        .filter(|(_, name)| name != tunnel && !name.is_link_of(tunnel))
         .collect();
     let on = |index: u32| -> Option<&Interface> { names.get(&index) };
     let nets: Vec<(&Interface, u32, IpNet)> = addresses

@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeSet, io, net::IpAddr};
 
-use innermesh_proto::filter::{FilterPlan, MARK, OverlayRoute, RoutingRule};
+use innermesh_proto::{
+    filter::{FilterPlan, MARK, OverlayRoute, RoutingRule},
+    limits,
+};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::errno::Errno;
 use rtnetlink::{
@@ -29,6 +32,10 @@ const EXIT_TABLE: u8 = 106;
 /// Where the overlay's rules stand: before `main` (32766) and before those of other
 /// VPNs (Tailscale 5210, wg-quick 32764), behind Cilium's (100).
 const PREFERENCE: u32 = 905;
+/// The first of those of links, by which answers leave to public nodes.
+const LINK_TABLE: u8 = 111;
+/// Where the rules of links stand: what is for the overlay never leaves by one.
+const LINK_PREFERENCE: u32 = 906;
 /// What isn't reached by an exit, and then what is.
 const OWN_PREFERENCE: u32 = 907;
 const EXIT_PREFERENCE: u32 = 908;
@@ -107,15 +114,42 @@ async fn wanted_routes(netlink: &Netlink, plan: &FilterPlan) -> io::Result<BTree
     };
     let overlay = plan.routes().into_iter().map(|it| (TABLE, it));
     let exit = plan.exit_routes().into_iter().map(|it| (EXIT_TABLE, it));
+    let back = plan.links().flat_map(|(number, filter)| {
+        let index = link(filter.interface.as_str()).map(|link| link.index);
+        filter.addresses.iter().flat_map(move |address| {
+            let way = index.map(|index| Way::Link {
+                index,
+                source: None,
+            });
+            let ways = std::iter::once(Way::Unreachable).chain(way);
+            let (table, net) = (LINK_TABLE + number, everything(*address));
+            ways.map(move |way| Route { table, net, way })
+        })
+    });
+    let back: BTreeSet<Route> = back.collect();
     let all = overlay.chain(exit);
-    Ok(all.filter_map(|(table, it)| route(table, it)).collect())
+    let all = all.filter_map(|(table, it)| route(table, it));
+    Ok(all.chain(back).collect())
+}
+
+/// Everything, in the family of an address.
+fn everything(address: IpAddr) -> IpNet {
+    match address {
+        IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
+        IpAddr::V6(_) => IpNet::V6(Ipv6Net::default()),
+    }
+}
+
+fn is_our_table(table: u8) -> bool {
+    let links = usize::from(LINK_TABLE)..usize::from(LINK_TABLE) + limits::PUBLISH_LINKS_PER_NODE;
+    [TABLE, EXIT_TABLE].contains(&table) || links.contains(&usize::from(table))
 }
 
 async fn set_routes(netlink: &Netlink, wanted: &BTreeSet<Route>) -> io::Result<()> {
     let mut present = BTreeSet::new();
     let mut gone = Vec::new();
     for message in netlink.routes().await? {
-        if ![TABLE, EXIT_TABLE].contains(&message.header.table)
+        if !is_our_table(message.header.table)
             || message.header.protocol != RouteProtocol::Other(PROTOCOL)
         {
             continue;
@@ -221,6 +255,16 @@ fn read_rule(message: &RuleMessage) -> Option<RoutingRule> {
         EXIT_TABLE => RoutingRule::Exit {
             v4: message.header.family == AddressFamily::Inet,
         },
+        table if table != RouteHeader::RT_TABLE_MAIN && is_our_table(table) => {
+            let from = |attribute: &RuleAttribute| match attribute {
+                RuleAttribute::Source(ip) => Some(*ip),
+                _ => None,
+            };
+            RoutingRule::Link {
+                from: message.attributes.iter().find_map(from)?,
+                number: table - LINK_TABLE,
+            }
+        }
         RouteHeader::RT_TABLE_MAIN => RoutingRule::Own {
             net: net()?,
             by_default: !message.attributes.contains(&suppresses),
@@ -238,7 +282,7 @@ fn read_rule(message: &RuleMessage) -> Option<RoutingRule> {
     let header = &message.header;
     let whole = (header.family, header.dst_len) == (made.header.family, made.header.dst_len)
         && (header.action, header.flags) == (made.header.action, made.header.flags)
-        && header.src_len == 0
+        && header.src_len == made.header.src_len
         && header.tos == 0
         && made
             .attributes
@@ -253,6 +297,7 @@ fn rule_message(rule: &RoutingRule) -> RuleMessage {
     message.header.action = RuleAction::ToTable;
     let (preference, table) = match rule {
         RoutingRule::Overlay(_) => (PREFERENCE, TABLE),
+        RoutingRule::Link { number, .. } => (LINK_PREFERENCE, LINK_TABLE + number),
         RoutingRule::Own { .. } => (OWN_PREFERENCE, RouteHeader::RT_TABLE_MAIN),
         RoutingRule::Exit { .. } => (EXIT_PREFERENCE, EXIT_TABLE),
     };
@@ -267,6 +312,12 @@ fn rule_message(rule: &RoutingRule) -> RuleMessage {
             message.header.dst_len = net.prefix_len();
             let destination = RuleAttribute::Destination(net.network());
             message.attributes.push(destination);
+        }
+        RoutingRule::Link { from, .. } => {
+            let net = IpNet::from(*from);
+            message.header.family = family(net);
+            message.header.src_len = net.prefix_len();
+            message.attributes.push(RuleAttribute::Source(*from));
         }
         RoutingRule::Exit { v4 } => {
             message.header.family = if *v4 {
@@ -395,6 +446,10 @@ mod tests {
         let net = "fd77:77:77::/48".parse().unwrap();
         for rule in [
             RoutingRule::Overlay(net),
+            RoutingRule::Link {
+                from: net.addr(),
+                number: 2,
+            },
             RoutingRule::Own {
                 net,
                 by_default: false,

@@ -4,7 +4,7 @@
 use std::{io, path::Path};
 
 use innermesh_proto::{
-    filter::{FilterPlan, access::AccessPlan},
+    filter::{FilterPlan, PublishFilter, access::AccessPlan},
     limits,
 };
 
@@ -24,14 +24,15 @@ pub async fn read(disk: &dyn Disk) -> io::Result<Option<FilterPlan>> {
         .and_then(|bytes| parse(&bytes)))
 }
 
-/// Stores a plan, unless it is there already. Who may reach what isn't part of it:
-/// before the agent runs nothing comes by the tunnel.
+/// Stores a plan, unless it is there already. Who may reach what isn't part of it, nor
+/// is what is published: before the agent runs nothing comes by the tunnel.
 ///
 /// # Errors
 /// The disk's; the old one stands.
 pub async fn write(disk: &dyn Disk, plan: &FilterPlan) -> io::Result<()> {
     let plan = FilterPlan {
         access: AccessPlan::default(),
+        publish: PublishFilter::default(),
         ..plan.clone()
     };
     if read(disk).await?.as_ref() == Some(&plan) {

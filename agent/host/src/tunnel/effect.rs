@@ -8,7 +8,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use innermesh_proto::tunnel::{Step, TunnelKey, TunnelPlan};
+use innermesh_proto::{
+    filter::Interface,
+    tunnel::{Step, TunnelKey, TunnelPlan},
+};
 
 use super::{TunnelError, TunnelSettings};
 
@@ -20,6 +23,20 @@ pub trait Tunnels: Send + Sync {
     /// # Errors
     /// What to change on the host.
     async fn open(&self, settings: TunnelSettings) -> Result<Arc<dyn Tunnel>, TunnelError>;
+
+    /// Takes links of public nodes away that an earlier run left in the kernel, but
+    /// for those of `keep`.
+    ///
+    /// # Errors
+    /// Some may still be there; calling again is fine.
+    async fn remove_links(
+        &self,
+        tunnel: &Interface,
+        keep: &BTreeSet<Interface>,
+    ) -> Result<(), TunnelError> {
+        let _ = (tunnel, keep);
+        Ok(())
+    }
 }
 
 /// The effect: makes the world equal to a plan, whole and idempotently.

@@ -33,7 +33,7 @@ pub use self::{
     error::TunnelError,
     keys::{generate_private_key, public_key},
     memory::MemoryDevice,
-    open::open,
+    open::{open, remove_links},
     recorded::Recorded,
     settings::{BackendChoice, DEFAULT_MTU, TunnelSettings},
 };

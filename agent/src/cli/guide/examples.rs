@@ -336,6 +336,37 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[("route list", "See which networks are reached, and how")],
     ),
     (
+        "publish",
+        &[
+            (
+                "publish mail --port 25 --on vps",
+                "Strangers reach the mail server by a rented server, with their own addresses",
+            ),
+            (
+                "publish web --port 443 --on vps --proxy-protocol",
+                "A service in a container, which is told the addresses in a header",
+            ),
+            ("publish", "See what is published, and whether it works"),
+        ],
+    ),
+    (
+        "publish list",
+        &[(
+            "publish list",
+            "See what is published, and whether it works",
+        )],
+    ),
+    (
+        "unpublish",
+        &[
+            (
+                "unpublish mail --port 25 --on vps",
+                "Close one port; open connections end",
+            ),
+            ("unpublish mail", "Close all that lead to a service"),
+        ],
+    ),
+    (
         "exit",
         &[("exit", "See the exits, and which one this node uses")],
     ),

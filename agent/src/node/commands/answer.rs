@@ -18,6 +18,7 @@ use crate::{
         members::MembersRequest,
         node::NodeRequest,
         policy::PolicyRequest,
+        publish::PublishRequests,
         records::RecordsRequest,
         renewals::RenewalsRequest,
         routes::RoutesRequest,
@@ -28,8 +29,8 @@ use crate::{
         commands::{
             acme::ExternalAccounts, admit::Approvals, ca_status, certificates, devices::DeviceDesk,
             dns, evict::Evictions, exits::ExitDesk, folder, invite, invites, leave::LeaveDesk,
-            logs, peers, policy, records, recovery, roles, routes::RouteDesk, seeds,
-            services::ServiceDesk, status::StatusDesk, tunnel::TunnelProber, voters,
+            logs, peers, policy, publish::PublishDesk, records, recovery, roles, routes::RouteDesk,
+            seeds, services::ServiceDesk, status::StatusDesk, tunnel::TunnelProber, voters,
         },
         follow::{
             program_certs::CertKeeper, resolver::ResolverKeeper, tunnel_keys::TunnelKeyKeeper,
@@ -49,6 +50,7 @@ pub(crate) struct AgentControl {
     pub services: ServiceDesk,
     pub devices: DeviceDesk,
     pub routes: RouteDesk,
+    pub publish: PublishDesk,
     pub exits: ExitDesk,
     pub prober: TunnelProber,
     pub invites: Arc<Invites>,
@@ -76,6 +78,7 @@ impl Control for AgentControl {
             AnyRequest::Renewals(request) => self.renewals(request, uid).await,
             AnyRequest::Records(request) => self.records(request).await,
             AnyRequest::Routes(request) => self.routes(request).await,
+            AnyRequest::Publish(request) => self.publish(request).await,
             AnyRequest::Exits(request) => self.exits(request).await,
             AnyRequest::Policy(request) => self.policy(request).await,
             AnyRequest::Ca(request) => self.ca(request).await,
@@ -200,6 +203,15 @@ impl AgentControl {
         match request {
             RoutesRequest::List(it) => answer(it, |_| ready(Ok(self.routes.list()))).await,
             RoutesRequest::Change(it) => answer(it, |it| self.routes.change(it)).await,
+        }
+    }
+
+    async fn publish(&self, request: PublishRequests) -> Answered {
+        let desk = &self.publish;
+        match request {
+            PublishRequests::List(it) => answer(it, |_| ready(Ok(desk.list()))).await,
+            PublishRequests::Add(it) => answer(it, |it| desk.publish(it)).await,
+            PublishRequests::Rm(it) => answer(it, |it| desk.unpublish(it)).await,
         }
     }
 

@@ -18,6 +18,7 @@ mod leave;
 mod logs;
 mod peers;
 mod policy;
+mod publish;
 mod records;
 pub mod recovery;
 mod roles;
@@ -32,6 +33,6 @@ mod warnings;
 
 pub(crate) use self::{
     acme::ExternalAccounts, admit::Approvals, answer::AgentControl, devices::DeviceDesk,
-    evict::Evictions, exits::ExitDesk, leave::LeaveDesk, routes::RouteDesk, services::ServiceDesk,
-    status::StatusDesk, tunnel::TunnelProber, warnings::Warnings,
+    evict::Evictions, exits::ExitDesk, leave::LeaveDesk, publish::PublishDesk, routes::RouteDesk,
+    services::ServiceDesk, status::StatusDesk, tunnel::TunnelProber, warnings::Warnings,
 };

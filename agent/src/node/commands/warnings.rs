@@ -20,7 +20,7 @@ use crate::{
         },
         shared::{
             enforced::Enforced, exit_setting::ExitSetting, exit_use, handles::Handles,
-            revocation_lists::Lists, tunnel_progress::TunnelProgress,
+            publishing::Publishing, revocation_lists::Lists, tunnel_progress::TunnelProgress,
         },
     },
     services::Registry,
@@ -33,6 +33,7 @@ pub(crate) struct Warnings {
     pub tunnel: watch::Sender<TunnelProgress>,
     pub listening: Arc<Listening>,
     pub enforced: Arc<Enforced>,
+    pub publishing: Arc<Publishing>,
     pub exit: Arc<ExitSetting>,
     pub lists: Arc<Lists>,
     pub page: Arc<Page>,
@@ -66,6 +67,8 @@ impl Warnings {
         found.extend(policy::findings(state, || view.directory()));
         found.extend(self.tunnel.borrow().finding(now));
         found.extend(self.enforced.findings(now));
+        let own_ports = self.node.config.tcp_ports();
+        found.extend(self.publishing.findings(view, &own_ports));
         let plan = self.enforced.lock().plan.clone();
         found.extend(exit_use::findings(view, self.exit.get(), plan.as_ref()));
         found.extend(self.listening.findings(state.domain.as_str()));

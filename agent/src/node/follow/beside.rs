@@ -97,7 +97,10 @@ impl BesideKeeper {
             let state = self.enforced.lock();
             (state.plan.clone(), state.networks.clone())
         };
-        let gateway = plan.filter(|plan| plan.gateway.is_some() || plan.exit.is_some());
+        let forwards = |plan: &FilterPlan| {
+            plan.gateway.is_some() || plan.exit.is_some() || !plan.publish.ports.is_empty()
+        };
+        let gateway = plan.filter(forwards);
         match &gateway {
             Some(plan) => self.look_at_gateway(view, plan, &networks).await,
             None => {

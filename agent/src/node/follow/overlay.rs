@@ -16,7 +16,7 @@ use innermesh_proto::{
     tunnel::TunnelPlan,
     view::MeshView,
 };
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use crate::{
     control::node::OverlayStatus,
@@ -41,6 +41,9 @@ pub(crate) struct OverlayKeeper {
     zone: ZonePublisher,
     pub(crate) enforced: Arc<Enforced>,
     access: AccessCompiler,
+    /// Held while a plan is made and applied: of two at once, the older one could be
+    /// applied last.
+    turn: Mutex<()>,
     exit: Arc<ExitSetting>,
     announcer: Announcer,
 }
@@ -58,6 +61,7 @@ impl OverlayKeeper {
             view: node.view.clone(),
             enforced: zone.enforced.clone(),
             access: AccessCompiler::new(&node.config),
+            turn: Mutex::default(),
             exit,
             announcer,
             zone,
@@ -117,6 +121,7 @@ impl OverlayKeeper {
         let Some(interface) = self.interface() else {
             return;
         };
+        let _turn = self.turn.lock().await;
         let Some((plan, policy)) = self.plan(&interface) else {
             return;
         };
@@ -168,12 +173,15 @@ impl OverlayKeeper {
     /// before; why it doesn't.
     async fn forward(&self, plan: &FilterPlan) -> Option<String> {
         let (overlay, disk) = (&*self.host.overlay, &*self.host.disk);
+        let publishes = !plan.publish.ports.is_empty();
         let lans = plan.gateway.iter().flat_map(|gateway| &gateway.lans);
         let outer = plan.exit.iter().flat_map(|exit| &exit.outer);
         let beside = lans.chain(outer).map(|lan| &lan.interface);
-        let all: BTreeSet<&Interface> = std::iter::once(&plan.interface).chain(beside).collect();
-        let forwards = plan.gateway.is_some() || plan.exit.is_some();
-        let done = forwarding::keep(overlay, disk, forwards.then_some(all)).await;
+        let public = plan.publish.outer.iter().filter(|_| publishes);
+        let all = std::iter::once(&plan.interface).chain(beside).chain(public);
+        let forwards = plan.gateway.is_some() || plan.exit.is_some() || publishes;
+        let forwards = forwards.then(|| all.collect());
+        let done = forwarding::keep(overlay, disk, forwards).await;
         self.count_marks(plan.through.is_some()).await;
         let error = done.err()?.to_string();
         if self.enforced.lock().forwarding.as_ref() != Some(&error) {
@@ -275,6 +283,8 @@ impl OverlayKeeper {
         let quic = self.config.listen.iter().map(|address| address.port());
         let outer = quic.chain([self.config.tunnel_port]);
         plan.outer_ports = outer.filter(|port| *port != 0).collect();
+        let own = self.config.tcp_ports();
+        plan.publish.ports.retain(|port| !own.contains(&port.port));
         let policy = view.ledger.policy().map_or(0, |policy| policy.number);
         Some((plan, policy))
     }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use innermesh_proto::{
+    filter::Interface,
     head::{Announcement, ExitWays, WireGuard},
     limits,
     tunnel::{HostPort, TunnelKey},
@@ -88,6 +89,14 @@ pub(crate) fn endpoint(config: &AgentConfig) -> Option<HostPort> {
     endpoint.with_port(config.tunnel_port)
 }
 
+/// Whether an interface is the tunnel's, or that of a link to a public node.
+fn is_tunnel(config: &AgentConfig, interface: String) -> bool {
+    let tunnel = Interface::try_from(config.interface.clone());
+    interface == config.interface
+        || Interface::try_from(interface)
+            .is_ok_and(|it| tunnel.is_ok_and(|tunnel| it.is_link_of(&tunnel)))
+}
+
 /// Where this node can be dialed: what the configuration says, then the
 /// addresses of the host's other interfaces.
 pub(crate) async fn endpoints(
@@ -102,7 +111,7 @@ pub(crate) async fn endpoints(
     let mut endpoints = config.advertise.clone();
     for (interface, ip) in local {
         let reachable = bound.is_unspecified() || bound == ip;
-        if interface != config.interface && reachable {
+        if !is_tunnel(config, interface) && reachable {
             endpoints.push(SocketAddr::new(ip, port));
         }
     }

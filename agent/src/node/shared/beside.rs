@@ -129,8 +129,8 @@ impl Beside {
             Finding::error(
                 code::FORWARD_POLICY,
                 format!(
-                    "{owner} drops what is forwarded: devices and networks reach nothing by this \
-                     gateway"
+                    "{owner} drops what is forwarded: devices, networks and strangers reach nothing \
+                     by this node"
                 ),
                 remedy,
             )
@@ -162,6 +162,7 @@ fn rewriter(rewriter: &Rewriter) -> Finding {
         Rewritten::ToLan => "what nodes and devices send to a LAN",
         Rewritten::FromLan => "what a LAN's hosts send to nodes and devices",
         Rewritten::Within => "what devices and nodes send each other",
+        Rewritten::FromStrangers => "what strangers send to what is published here",
     };
     let remedy = match &rewriter.command {
         Some(command) => format!("Run `{command}`, and keep that in its configuration"),

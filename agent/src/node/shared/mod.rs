@@ -19,6 +19,7 @@ pub mod hold_set;
 pub mod invites;
 pub mod issuers;
 pub mod own_key;
+pub mod publishing;
 pub mod refusals;
 pub mod revocation_lists;
 pub mod told;

@@ -2,12 +2,12 @@
 
 use std::sync::{Mutex as StdMutex, PoisonError};
 
-use innermesh_proto::tunnel::TunnelKey;
+use innermesh_proto::{crypto::Hash, tunnel::TunnelKey};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     host::{keys::Keys, sealed::SealError},
-    tunnel::public_key,
+    tunnel::{generate_private_key, public_key},
 };
 
 /// The key in use, and one change at a time.
@@ -33,6 +33,14 @@ impl OwnKey {
     /// The device has another private key now.
     pub fn set(&self, private: &[u8; 32]) {
         *self.lock() = (*private, public_key(private));
+    }
+
+    /// Another private key that only who has the key in use can make; it is another
+    /// once that one is.
+    pub fn derived(&self, about: &[u8]) -> [u8; 32] {
+        let (private, _) = *self.lock();
+        let of = [b"innermesh derived key".as_slice(), &private, about].concat();
+        generate_private_key(Hash::of(&of).0)
     }
 
     /// Opens what was sealed to the key in use.

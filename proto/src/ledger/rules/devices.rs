@@ -130,7 +130,9 @@ pub(super) fn rule_remove(
 
 /// S26: a key belongs to one node or device.
 fn check_key(state: &State, key: TunnelKey) -> Result<(), Refusal> {
-    let taken = state.tunnel_key_holder(&key).is_some() || state.device_by_key(&key).is_some();
+    let taken = state.tunnel_key_holder(&key).is_some()
+        || state.device_by_key(&key).is_some()
+        || state.publish_link_by_key(&key).is_some();
     if taken || key.0 == [0; 32] {
         return Err(Refusal::DeviceKey);
     }
@@ -177,8 +179,8 @@ fn check_expiry(state: &State, expires_ms: Option<u64>) -> Result<(), Refusal> {
 }
 
 impl State {
-    /// Whether an IPv4 address of the overlay is a node's or a device's.
+    /// Whether an IPv4 address of the overlay is a node's, a device's or a link's.
     pub(in crate::ledger) fn is_taken(&self, ip: std::net::Ipv4Addr) -> bool {
-        self.holder_of_address(ip.into()).is_some()
+        self.is_given(ip.into())
     }
 }

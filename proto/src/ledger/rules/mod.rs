@@ -9,6 +9,7 @@ mod evict;
 mod join;
 mod names;
 mod policy;
+mod publish;
 mod records;
 mod roles;
 mod roster;

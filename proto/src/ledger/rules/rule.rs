@@ -1,8 +1,8 @@
 //! The rule of each request, found by its content.
 
 use super::{
-    asking::AskingMember, certificates, devices, evict, join, names, policy, records, roles,
-    roster, routes, tunnel_keys, version,
+    asking::AskingMember, certificates, devices, evict, join, names, policy, publish, records,
+    roles, roster, routes, tunnel_keys, version,
 };
 use crate::{
     crypto::{Purpose, Sealed, Verify},
@@ -136,5 +136,8 @@ fn rule_content(
         Content::AddRoute(add) => routes::rule_add(state, author, add),
         Content::RemoveRoute(remove) => routes::rule_remove(state, author, remove),
         Content::Policy(text) => policy::rule_policy(state, author, text),
+        Content::Publish(publish) => publish::rule_publish(state, author, *publish),
+        Content::Unpublish(at) => publish::rule_unpublish(state, author, at),
+        Content::PublishKey(set) => publish::rule_key(state, author, set),
     }
 }

@@ -3,7 +3,10 @@
 //! forwards. Rules by marks and states of connections say nothing about that, and
 //! are left out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use innermesh_proto::{
     filter::{FilterPlan, nft::TABLE},
@@ -35,6 +38,8 @@ pub enum Rewritten {
     FromLan,
     /// Between nodes and devices.
     Within,
+    /// Of strangers, on their way to what is published.
+    FromStrangers,
 }
 
 /// What a gateway forwards.
@@ -121,11 +126,11 @@ pub fn rewriters(plan: &FilterPlan, ruleset: &str, legacy: &str) -> Vec<Rewriter
 
 /// Each kind of packets that this gateway forwards.
 fn kinds(plan: &FilterPlan) -> Vec<Kind> {
-    let Some(gateway) = &plan.gateway else {
-        return Vec::new();
-    };
     let tunnel = plan.interface.to_string();
-    let mut kinds = Vec::new();
+    let mut kinds = from_strangers(plan);
+    let Some(gateway) = &plan.gateway else {
+        return kinds;
+    };
     for net in &plan.networks {
         kinds.push(Kind {
             what: Rewritten::Within,
@@ -152,6 +157,32 @@ fn kinds(plan: &FilterPlan) -> Vec<Kind> {
                 destination: *net,
             });
         }
+    }
+    kinds
+}
+
+/// What a public node forwards: by any interface, to where its ports lead.
+fn from_strangers(plan: &FilterPlan) -> Vec<Kind> {
+    let to: BTreeSet<IpNet> = plan
+        .publish
+        .ports
+        .iter()
+        .map(|port| port.to.into())
+        .collect();
+    let mut kinds = Vec::new();
+    for destination in to {
+        // Documentation's, which stand for any address of the internet.
+        let source = match destination {
+            IpNet::V4(_) => IpNet::from(IpAddr::from([203, 0, 113, 1])),
+            IpNet::V6(_) => IpNet::from(IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1])),
+        };
+        kinds.extend(plan.publish.outer.iter().map(|inward| Kind {
+            what: Rewritten::FromStrangers,
+            inward: inward.to_string(),
+            outward: plan.interface.to_string(),
+            source,
+            destination,
+        }));
     }
     kinds
 }
@@ -378,7 +409,7 @@ fn nets(value: &Value) -> Option<Vec<IpNet>> {
 
 fn net(text: &str) -> Option<IpNet> {
     let net = text.parse::<IpNet>().ok().map(|net| net.trunc());
-    net.or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from))
+    net.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
 /// The NAT tables of the older iptables, as its `-save` prints them: IPv4's, and
