@@ -6,6 +6,7 @@
 mod access;
 mod admins;
 mod authors;
+mod published;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -147,6 +148,9 @@ impl Checker {
         if let Some(words) = self.access.check(node, &view, plan.as_ref(), now) {
             return Err(("S35", words));
         }
+        if let Some(words) = published::open_to_the_mesh(&view, plan.as_ref()) {
+            return Err(("S25", words));
+        }
         routes(&view, machine)
     }
 
@@ -266,6 +270,9 @@ fn routes(view: &MeshView, machine: &Machine) -> Result<(), Seen> {
         .map(|(id, member)| (IpAddr::V4(member.ipv4), (id, member)))
         .collect();
     for (key, peer) in &plan.peers {
+        if published::is_link(view, key, &peer.allowed_ips) {
+            continue;
+        }
         let allowed = || peer.allowed_ips.iter().map(|net| net.addr());
         let member = allowed().find_map(|address| members.get(&address).copied());
         let member = member.filter(|(id, member)| leads_to(view, id, member, &peer.allowed_ips));

@@ -11,11 +11,21 @@ use async_trait::async_trait;
 use innermesh_agent::{
     host::Tunnels,
     overlay::RecordedOverlay,
-    tunnel::{Applied, MemoryDevice, PeerState, Tunnel, TunnelError, TunnelSettings, TunnelState},
+    tunnel::{
+        Applied, MemoryDevice, PeerState, Recorded, Tunnel, TunnelError, TunnelSettings,
+        TunnelState,
+    },
 };
-use innermesh_proto::filter::{FilterPlan, OverlayRoute};
+use innermesh_proto::filter::{FilterPlan, Interface, OverlayRoute};
 use innermesh_proto::tunnel::{Step, TunnelKey, TunnelPlan, steps};
 use ipnet::IpNet;
+
+/// The tunnel's interface on each machine.
+pub const INTERFACE: &str = "im0";
+
+fn tunnel() -> Interface {
+    INTERFACE.to_owned().try_into().expect("a name")
+}
 
 /// The tunnels of one machine: one, which survives nothing.
 #[derive(Clone, Default)]
@@ -69,6 +79,13 @@ impl SimTunnels {
 #[async_trait]
 impl Tunnels for SimTunnels {
     async fn open(&self, settings: TunnelSettings) -> Result<Arc<dyn Tunnel>, TunnelError> {
+        let is_link = Interface::try_from(settings.interface.clone())
+            .is_ok_and(|interface| interface.is_link_of(&tunnel()));
+        // Who is behind a public node isn't simulated; what may come from there is
+        // asked of the filter's plan.
+        if is_link {
+            return Ok(Arc::new(Recorded::new(settings.listen_port)));
+        }
         *self.lock() = State {
             listen_port: settings.listen_port,
             overlap: self.overlap(),

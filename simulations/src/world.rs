@@ -26,7 +26,7 @@ use crate::{
     outside::SimOutside,
     profile::Profile,
     random::Random,
-    tunnel::SimTunnels,
+    tunnel::{INTERFACE, SimTunnels},
 };
 
 /// When a world begins, in milliseconds since 1970: in January 2027.
@@ -152,7 +152,7 @@ impl Machine {
         AgentConfig {
             listen: vec![SocketAddr::from(([0u16; 8], PORT))],
             advertise: Vec::new(),
-            interface: "im0".into(),
+            interface: INTERFACE.into(),
             tunnel_port: 51820,
             tunnel_port_is_fixed: false,
             tunnel_endpoint: None,

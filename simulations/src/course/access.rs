@@ -1,4 +1,5 @@
-//! The policy, and a phone behind the second machine that it is about.
+//! The policy, a phone behind the second machine that it is about, and what that one
+//! publishes of the first.
 
 use std::collections::BTreeSet;
 
@@ -6,6 +7,7 @@ use innermesh_proto::{
     ledger::{
         Content, PolicyText, Role,
         device::{AddDevice, GatewayProfile, Profile},
+        publish::{PublicPort, Publish},
         request::RoleChange,
     },
     tunnel::{TunnelKey, WrappedSecret},
@@ -53,10 +55,20 @@ impl Course<'_> {
             role: Role::Gateway,
             root: None,
         };
+        let publish = Publish {
+            at: PublicPort {
+                on: gateway,
+                port: 25,
+            },
+            name: name(0).parse().expect("a label"),
+            to_port: 25,
+            proxy_protocol: false,
+        };
         let asking = self.asked.spawn(async move {
             // What is so already, or can't be decided now, isn't what this is about.
             let _ = mesh::ask(&admin, &Content::GiveRole(role)).await;
             let _ = mesh::ask(&admin, &Content::AddDevice(Box::new(phone))).await;
+            let _ = mesh::ask(&admin, &Content::Publish(Box::new(publish))).await;
             Done {
                 node: 0,
                 what: Asked::Policy,
