@@ -13,6 +13,7 @@ mod gateway;
 mod host;
 pub mod nft;
 mod nft_access;
+mod nft_changes;
 mod nft_exit;
 mod nft_gateway;
 mod nft_publish;
@@ -187,5 +188,7 @@ fn bounded(all: &BTreeSet<Containers>, tunnel: &Interface) -> BTreeSet<Container
         .collect()
 }
 
+#[cfg(test)]
+mod access_tests;
 #[cfg(test)]
 mod tests;

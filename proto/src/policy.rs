@@ -20,7 +20,7 @@ pub use self::{
     check::{Note, Trouble, check, failed_tests, known, notes, unknown_names},
     compile::{FULL_TUNNEL, GATEWAY, Place, ROUTES, SERVICES, compile, everywhere},
     directory::{DeviceEntry, Directory, InstanceEntry, NodeEntry, ServiceEntry, ServicePorts},
-    error::PolicyError,
+    error::{NotKnown, PolicyError, WordError},
     explain::{By, Ends, Explained, explain},
     model::{Defaults, Expect, Group, Policy, Rule, Subject, Target, Verdict},
     target::{INTERNET, parse_subject, parse_target},

@@ -6,6 +6,7 @@
 mod access;
 mod admins;
 mod authors;
+pub mod devices;
 mod published;
 
 use std::{
@@ -25,7 +26,7 @@ use innermesh_proto::{
 };
 use ipnet::IpNet;
 
-use self::{access::Access, admins::Admins, authors::Authors};
+use self::{access::Access, admins::Admins, authors::Authors, devices::Behind};
 use crate::{
     Machine, leads,
     mesh::{is_denied, resolve},
@@ -65,6 +66,8 @@ pub struct Checker {
     access: Access,
     /// Who is an admin, and by whose word.
     admins: Admins,
+    /// What devices and LANs behind gateways have, or had.
+    behind: Behind,
     /// The last place whose members were compared with each other.
     compared: Option<Position>,
 }
@@ -151,7 +154,8 @@ impl Checker {
         if let Some(words) = published::open_to_the_mesh(&view, plan.as_ref()) {
             return Err(("S25", words));
         }
-        routes(&view, machine)
+        self.behind.learn(&view);
+        routes(&view, machine, &self.behind)
     }
 
     /// A head was signed by its owner, and no older one was there before.
@@ -253,7 +257,7 @@ impl Checker {
 }
 
 /// Routes lead to members alone, by their own addresses.
-fn routes(view: &MeshView, machine: &Machine) -> Result<(), Seen> {
+fn routes(view: &MeshView, machine: &Machine, behind: &Behind) -> Result<(), Seen> {
     let plan = machine.tunnel_plan();
     if let Some(words) = machine.tunnel_overlap() {
         return Err(("S11", words));
@@ -274,8 +278,12 @@ fn routes(view: &MeshView, machine: &Machine) -> Result<(), Seen> {
             continue;
         }
         let allowed = || peer.allowed_ips.iter().map(|net| net.addr());
+        let was = |net: &IpNet| behind.has_had(net);
+        if behind.was_device(key) && peer.allowed_ips.iter().all(was) {
+            continue;
+        }
         let member = allowed().find_map(|address| members.get(&address).copied());
-        let member = member.filter(|(id, member)| leads_to(view, id, member, &peer.allowed_ips));
+        let member = member.filter(|(_, member)| leads_to(member, &peer.allowed_ips, was));
         let Some((id, member)) = member else {
             let allowed: Vec<IpAddr> = allowed().collect();
             // The plan follows the view; a member that was just removed may
@@ -299,27 +307,15 @@ fn routes(view: &MeshView, machine: &Machine) -> Result<(), Seen> {
     Ok(())
 }
 
-/// Whether a peer has a member's own addresses, and of others those of devices alone
-/// that come in by it.
+/// Whether a peer has a member's own addresses, and of others only what is `also` its.
 fn leads_to(
-    view: &MeshView,
-    id: &NodeId,
     member: &ledger::Member,
     allowed: &BTreeSet<IpNet>,
+    also: impl Fn(&IpNet) -> bool,
 ) -> bool {
-    let own = own_addresses(member);
-    let allowed = || allowed.iter().map(IpNet::addr);
-    let is_theirs = |ip: IpAddr| own.contains(&ip) || is_device_of(view, id, ip);
-    allowed().all(is_theirs) && own.iter().all(|own| allowed().any(|ip| ip == *own))
-}
-
-/// Whether an address is of a device that comes in by this gateway, as others know.
-fn is_device_of(view: &MeshView, gateway: &NodeId, address: IpAddr) -> bool {
-    let mut devices = view.ledger.devices();
-    devices.any(|(_, device)| {
-        let addresses = [IpAddr::from(device.ipv4), IpAddr::from(device.ipv6)];
-        addresses.contains(&address) && device.profile.gateways.contains_key(gateway)
-    })
+    let own = own_addresses(member).map(IpNet::from);
+    let is_own = |net: &IpNet| own.contains(net) || also(net);
+    allowed.iter().all(is_own) && own.iter().all(|net| allowed.contains(net))
 }
 
 /// Both of them.
@@ -714,7 +710,8 @@ fn unroutable(
     for (node, key) in others {
         let member = view.ledger.members.get(node)?;
         let peer = key.as_ref().and_then(|key| plan.peers.get(key));
-        let right = peer.is_some_and(|peer| leads_to(view, node, member, &peer.allowed_ips));
+        let also = |net: &IpNet| devices::is_behind(view, node, net);
+        let right = peer.is_some_and(|peer| leads_to(member, &peer.allowed_ips, also));
         if !right {
             return Some(format!("{} has no route, or a wrong one", member.name));
         }

@@ -148,6 +148,26 @@ pub enum Act {
     TakeAdmin(usize, usize),
     /// The first machine sets one of some policies.
     Policy(u32),
+    /// A machine becomes a gateway.
+    Gateway(usize),
+    /// A phone is added, which comes in by these.
+    AddPhone(Vec<usize>),
+    /// It is removed.
+    RemovePhone,
+    /// The phone uses this gateway from now on.
+    Tap(usize),
+    /// It uses another one that runs.
+    TapAnother,
+    /// A gateway brings a LAN.
+    Bring(usize),
+    /// It is asked to bring a part of that LAN.
+    BringPart(usize),
+    /// A machine stands in another LAN of that range, or no more.
+    Stands(usize, bool),
+    /// The power of the gateway fails by which the LAN is reached.
+    GatewayCrash,
+    /// By now all must use gateways that run.
+    Switched,
     /// The first machine asks for that with the root's word.
     TakeAdminByRoot(usize),
     /// A machine asks the ledger for the name `n<number>`.
@@ -219,6 +239,15 @@ impl Act {
             Self::TakeAdmin(..) => "take admin",
             Self::TakeAdminByRoot(_) => "take admin by root",
             Self::Policy(_) => "policy",
+            Self::Gateway(_) => "gateway",
+            Self::AddPhone(_) => "add phone",
+            Self::RemovePhone => "remove phone",
+            Self::Tap(_) | Self::TapAnother => "tap",
+            Self::Bring(_) => "bring",
+            Self::BringPart(_) => "bring a part",
+            Self::Stands(..) => "other LAN",
+            Self::GatewayCrash => "gateway crash",
+            Self::Switched => "switched",
             Self::Claim(..) => "claim",
             Self::ClaimInTime(..) => "claim in time",
             Self::GiveBack(..) => "give back",
@@ -310,6 +339,17 @@ impl fmt::Display for Act {
             Self::Promote(node) => write!(f, "node{node} becomes a CA node"),
             Self::Demote(node) => write!(f, "node{node} is to be no CA node any more"),
             Self::Policy(number) => write!(f, "node0 sets policy {number}"),
+            Self::Gateway(node) => write!(f, "node{node} becomes a gateway"),
+            Self::AddPhone(gateways) => write!(f, "a phone of {} is added", group(gateways)),
+            Self::RemovePhone => write!(f, "the phone is removed"),
+            Self::Tap(node) => write!(f, "the phone uses node{node}"),
+            Self::TapAnother => write!(f, "the phone uses another gateway"),
+            Self::Bring(node) => write!(f, "node{node} brings a LAN"),
+            Self::BringPart(node) => write!(f, "node{node} is to bring a part of the LAN"),
+            Self::Stands(node, true) => write!(f, "node{node} comes into a LAN of the same range"),
+            Self::Stands(node, false) => write!(f, "node{node} leaves the LAN of the same range"),
+            Self::GatewayCrash => write!(f, "the power of the LAN's gateway fails"),
+            Self::Switched => write!(f, "all must use a gateway that runs"),
             Self::GiveAdmin(by, node) => write!(f, "node{by} makes node{node} an admin"),
             Self::TakeAdmin(by, node) => {
                 write!(f, "node{by} asks that node{node} be no admin any more")

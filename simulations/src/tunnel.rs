@@ -3,8 +3,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -19,6 +20,9 @@ use innermesh_agent::{
 use innermesh_proto::filter::{FilterPlan, Interface, OverlayRoute};
 use innermesh_proto::tunnel::{Step, TunnelKey, TunnelPlan, steps};
 use ipnet::IpNet;
+use tokio::time::Instant;
+
+use crate::clock;
 
 /// The tunnel's interface on each machine.
 pub const INTERFACE: &str = "im0";
@@ -40,6 +44,8 @@ struct State {
     device: MemoryDevice,
     /// How many peers have each address.
     holders: BTreeMap<IpNet, usize>,
+    /// When each peer without an agent made its newest handshake, and from where.
+    handshakes: BTreeMap<TunnelKey, (Instant, SocketAddr)>,
     overlap: Option<String>,
     open: Option<String>,
     listen_port: u16,
@@ -69,6 +75,23 @@ impl SimTunnels {
     /// (S11).
     pub fn overlap(&self) -> Option<String> {
         self.lock().overlap.clone()
+    }
+
+    /// Somebody without an agent makes a handshake; whether they are let in.
+    pub fn shake(&self, key: TunnelKey, from: SocketAddr) -> bool {
+        let mut state = self.lock();
+        let is_peer = state.device.peers().contains_key(&key);
+        if is_peer {
+            state.handshakes.insert(key, (clock::now(), from));
+        }
+        is_peer
+    }
+
+    /// How long ago a peer made its newest handshake, where it is a peer still.
+    pub fn handshake(&self, key: &TunnelKey) -> Option<Duration> {
+        let state = self.lock();
+        let (at, _) = state.handshakes.get(key)?;
+        Some(clock::now() - *at)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -108,6 +131,13 @@ impl Tunnel for SimTunnels {
         for step in &steps {
             state.take(step);
         }
+        let State {
+            handshakes, device, ..
+        } = &mut *state;
+        handshakes.retain(|key, _| device.peers().contains_key(key));
+        if let Some(overlap) = nested(plan) {
+            state.overlap.get_or_insert(overlap);
+        }
         state.plan = Arc::new(plan.clone());
         Ok(Applied::of(&steps))
     }
@@ -115,8 +145,10 @@ impl Tunnel for SimTunnels {
     async fn observe(&self) -> Result<TunnelState, TunnelError> {
         let state = self.lock();
         let peers = state.plan.peers.iter().map(|(key, peer)| {
+            let handshake = state.handshakes.get(key);
             let peer = PeerState {
-                endpoint: peer.endpoint,
+                endpoint: handshake.map(|(_, from)| *from).or(peer.endpoint),
+                last_handshake: handshake.map(|(at, _)| clock::now() - *at),
                 ..PeerState::default()
             };
             (*key, peer)
@@ -137,8 +169,18 @@ impl Tunnel for SimTunnels {
         state.plan = Arc::default();
         state.device = MemoryDevice::default();
         state.holders.clear();
+        state.handshakes.clear();
         Ok(())
     }
+}
+
+/// Networks of two peers of which one lies within the other, where there are any but
+/// single addresses.
+fn nested(plan: &TunnelPlan) -> Option<String> {
+    let mut nets = plan.peers.values().flat_map(|peer| &peer.allowed_ips);
+    let is_wide = nets.any(|net| net.prefix_len() < net.max_prefix_len());
+    let overlap = is_wide.then(|| plan.overlap()).flatten();
+    overlap.map(|overlap| overlap.to_string())
 }
 
 /// What of a tunnel others can reach beside it.

@@ -16,7 +16,12 @@ use innermesh_agent::{
     overlay::RecordedOverlay,
     tunnel::{BackendChoice, DEFAULT_MTU},
 };
-use innermesh_proto::{filter::FilterPlan, ledger::RULES, tunnel::TunnelPlan};
+use innermesh_proto::{
+    filter::{FilterPlan, HostNetworks, Lan},
+    ledger::RULES,
+    tunnel::{TunnelKey, TunnelPlan},
+};
+use ipnet::IpNet;
 
 use crate::{
     clock::{self, SimClock},
@@ -185,6 +190,28 @@ impl Machine {
     /// aren't both filtered and routed by one plan.
     pub fn filter_plan(&self) -> Option<FilterPlan> {
         self.overlay.plan()
+    }
+
+    /// Somebody without an agent makes a handshake with it; whether they are let in.
+    pub fn shake(&self, key: TunnelKey, from: SocketAddr) -> bool {
+        self.tunnels.shake(key, from)
+    }
+
+    /// How long ago somebody made the newest handshake.
+    pub fn handshake(&self, key: &TunnelKey) -> Option<Duration> {
+        self.tunnels.handshake(key)
+    }
+
+    /// Has one of its interfaces lead to this network from now on, or none.
+    pub fn stands_in(&self, net: Option<IpNet>) {
+        let links = net.map(|net| Lan {
+            interface: "eth0".to_owned().try_into().expect("an interface"),
+            net,
+        });
+        self.overlay.set_networks(HostNetworks {
+            links: links.into_iter().collect(),
+            ..HostNetworks::default()
+        });
     }
 
     /// When its tunnel had an address that others could reach, if it ever did.

@@ -143,8 +143,8 @@ impl AccessPlan {
     }
 }
 
-/// Rules as they are looked up: first by destination, then by source, then by port.
-/// Addresses of which the same is true share what is looked up for them.
+/// Rules as they are looked up: by the addresses of one end, then of the other, then
+/// by port. Addresses of which the same is true share what is looked up for them.
 pub(super) struct Lookup<'p> {
     plan: &'p AccessPlan,
     v4: bool,
@@ -152,8 +152,31 @@ pub(super) struct Lookup<'p> {
     sets: Vec<Ranges>,
 }
 
-/// Destinations, and the rules (rising) that are about them.
-pub(super) type Destinations = Vec<(Range, Vec<usize>)>;
+/// One end of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    From,
+    To,
+}
+
+impl End {
+    pub fn other(self) -> Self {
+        match self {
+            Self::From => Self::To,
+            Self::To => Self::From,
+        }
+    }
+
+    fn sets(self, rule: &AccessRule) -> &BTreeSet<usize> {
+        match self {
+            Self::From => &rule.from,
+            Self::To => &rule.to,
+        }
+    }
+}
+
+/// Disjoint ranges of addresses, rising, and the rules (rising) that are about them.
+pub(super) type Addresses = Vec<(Range, Vec<usize>)>;
 
 impl<'p> Lookup<'p> {
     pub fn new(plan: &'p AccessPlan, v4: bool) -> Self {
@@ -165,44 +188,29 @@ impl<'p> Lookup<'p> {
         self.v4
     }
 
-    /// Disjoint ranges of destinations that a rule is about.
-    pub fn destinations(&self) -> Destinations {
-        let all = 0..self.plan.rules.len();
-        self.by_rules(all, |rule| &rule.to)
-    }
-
-    /// Disjoint ranges of sources that one of `rules` is about.
-    pub fn sources(&self, rules: &[usize]) -> Destinations {
-        self.by_rules(rules.iter().copied(), |rule| &rule.from)
-    }
-
-    fn by_rules(
-        &self,
-        rules: impl Iterator<Item = usize>,
-        end: impl Fn(&AccessRule) -> &BTreeSet<usize>,
-    ) -> Destinations {
+    /// The addresses that one of `rules` is about, at one end.
+    pub fn addresses(&self, rules: impl Iterator<Item = usize>, end: End) -> Addresses {
         // By sets, of which an address is in few, and not by rules, of which each
         // may be about all.
-        let mut of_set: Vec<Vec<usize>> = vec![Vec::new(); self.sets.len()];
+        let mut of_set: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for number in rules {
             let Some(rule) = self.plan.rules.get(number) else {
                 continue;
             };
-            for set in end(rule) {
-                if let Some(of_set) = of_set.get_mut(*set) {
-                    of_set.push(number);
-                }
+            for set in end.sets(rule) {
+                of_set.entry(*set).or_default().push(number);
             }
         }
-        let used = self.sets.iter().zip(&of_set).enumerate();
-        let used = used.filter(|(_, (_, rules))| !rules.is_empty());
-        let atoms = ranges::atoms(used.map(|(set, (ranges, _))| (set, ranges)));
+        let used = of_set.keys();
+        let used = used.filter_map(|set| Some((*set, self.sets.get(*set)?)));
+        let atoms = ranges::atoms(used);
         let rules = |sets: &[usize]| -> Vec<usize> {
-            let rules: BTreeSet<usize> = sets.iter().flat_map(|set| of_set[*set].clone()).collect();
+            let rules = sets.iter().filter_map(|set| of_set.get(set)).flatten();
+            let rules: BTreeSet<usize> = rules.copied().collect();
             rules.into_iter().collect()
         };
         let mut known: BTreeMap<Vec<usize>, Vec<usize>> = BTreeMap::new();
-        let mut found: Destinations = Vec::new();
+        let mut found: Addresses = Vec::new();
         for (range, sets) in atoms {
             let rules = known.entry(sets).or_insert_with_key(|sets| rules(sets));
             match found.last_mut() {

@@ -14,6 +14,7 @@ use super::{
 };
 pub use super::{
     nft_access::{COUNTERS, remove_former},
+    nft_changes::changes,
     nft_table::TABLE,
 };
 

@@ -73,41 +73,32 @@ pub fn atoms<'r, K: Ord + Copy + 'r>(
     all: impl Iterator<Item = (K, &'r Ranges)>,
 ) -> Vec<(Range, Vec<K>)> {
     // Where each begins, and behind which number each ends.
-    let mut begins: BTreeMap<u128, Vec<K>> = BTreeMap::new();
-    let mut ends: BTreeMap<u128, Vec<K>> = BTreeMap::new();
-    let mut points = BTreeSet::new();
+    let mut turns: Vec<(u128, K, bool)> = Vec::new();
     for (key, ranges) in all {
-        for (first, last) in ranges {
-            begins.entry(*first).or_default().push(key);
-            points.insert(*first);
-            ends.entry(*last).or_default().push(key);
-            if let Some(next) = last.checked_add(1) {
-                points.insert(next);
-            }
+        for (first, last) in ranges.iter().filter(|(first, last)| first <= last) {
+            turns.push((*first, key, true));
+            turns.extend(last.checked_add(1).map(|next| (next, key, false)));
         }
     }
-    let points: Vec<u128> = points.into_iter().collect();
+    turns.sort_unstable();
     let mut open: BTreeMap<K, usize> = BTreeMap::new();
     let mut found = Vec::new();
-    for (at, first) in points.iter().enumerate() {
-        if let Some(before) = first.checked_sub(1) {
-            for key in ends.get(&before).into_iter().flatten() {
-                if let Some(count) = open.get_mut(key) {
-                    *count -= 1;
-                    if *count == 0 {
-                        open.remove(key);
-                    }
-                }
-            }
+    let mut turns = turns.into_iter().peekable();
+    while let Some((first, key, begins)) = turns.next() {
+        let count = open.entry(key).or_default();
+        if begins {
+            *count += 1;
+        } else {
+            *count -= 1;
         }
-        for key in begins.get(first).into_iter().flatten() {
-            *open.entry(*key).or_default() += 1;
+        if *count == 0 {
+            open.remove(&key);
         }
-        if open.is_empty() {
-            continue;
+        let next = turns.peek().map(|(at, ..)| *at);
+        if next != Some(first) && !open.is_empty() {
+            let last = next.map_or(u128::MAX, |next| next - 1);
+            found.push(((first, last), open.keys().copied().collect()));
         }
-        let last = points.get(at + 1).map_or(u128::MAX, |next| next - 1);
-        found.push(((*first, last), open.keys().copied().collect()));
     }
     found
 }

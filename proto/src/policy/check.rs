@@ -8,7 +8,7 @@ use std::fmt;
 use super::{
     compile::check_width,
     directory::{Directory, Unknown},
-    error::{PolicyError, meant},
+    error::{NotKnown, PolicyError, meant},
     explain::{By, Judge},
     model::{Expect, Policy, Subject, Verdict},
 };
@@ -234,22 +234,15 @@ const NOTED_PAIRS: usize = 64;
 ///
 /// # Errors
 /// Why not, with what was meant instead.
-pub fn known(subject: &Subject, policy: &Policy, directory: &Directory) -> Result<(), String> {
-    let (is_known, what, meant) = match subject {
-        Subject::Name(name) => (
-            directory.has(name) || directory.is_internet(name),
-            "no node, device or service is called that",
-            meant(name.as_str(), directory.names()),
-        ),
-        Subject::Group(name) => (
-            policy.groups.contains_key(name),
-            "there is no such group in the policy",
-            meant(name.as_str(), policy.groups.keys().map(Label::as_str)),
-        ),
-        _ => return Ok(()),
-    };
-    if is_known {
-        return Ok(());
+pub fn known(subject: &Subject, policy: &Policy, directory: &Directory) -> Result<(), NotKnown> {
+    match subject {
+        Subject::Name(name) if !directory.has(name) && !directory.is_internet(name) => {
+            Err(NotKnown::Name(meant(name.as_str(), directory.names())))
+        }
+        Subject::Group(name) if !policy.groups.contains_key(name) => {
+            let groups = policy.groups.keys().map(Label::as_str);
+            Err(NotKnown::Group(meant(name.as_str(), groups)))
+        }
+        _ => Ok(()),
     }
-    Err(format!("{what}{meant}"))
 }

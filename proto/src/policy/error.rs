@@ -2,7 +2,9 @@
 
 #![allow(missing_docs, reason = "the names say it")]
 
-use crate::limits;
+use ipnet::IpNet;
+
+use crate::{limits, name::NameError};
 
 /// What is wrong, and where. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +39,7 @@ pub enum PolicyError {
     Word {
         line: usize,
         word: String,
-        why: String,
+        why: WordError,
     },
     #[error("line {line}: there is no group {name}{meant}")]
     NoGroup {
@@ -81,6 +83,48 @@ pub enum PolicyError {
         /// By which rule, or nothing.
         by: String,
     },
+}
+
+/// Why a word names nobody, or nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WordError {
+    #[error("it is \"{0}\" or \"{1}\"")]
+    NoChoice(&'static str, &'static str),
+    #[error("{0}")]
+    Name(#[from] NameError),
+    #[error("there is a group of that name already")]
+    Twice,
+    #[error("somebody is to be named here")]
+    Nobody,
+    #[error("a port belongs behind what is reached, in `to`")]
+    PortOfSource,
+    #[error("the bracket isn't closed")]
+    OpenBracket,
+    #[error("a colon and ports belong behind the bracket")]
+    BehindBracket,
+    #[error("an IPv6 address with ports stands in brackets: [fd00::1]:443")]
+    NoBracket,
+    #[error("more than {max} ports and ranges", max = limits::POLICY_PORTS)]
+    TooManyPorts,
+    #[error("{0} ends before it begins")]
+    Backwards(String),
+    #[error("`{0}` isn't a protocol with ports: write tcp/PORT or udp/PORT")]
+    Protocol(String),
+    #[error("`{0}` isn't a port: 1 to 65535, tcp/22, udp/53, 8000-8100, icmp or *")]
+    NoPort(String),
+    #[error("it isn't a network, such as 192.168.5.0/24")]
+    NoNetwork,
+    #[error("it is an address within {0}; write that")]
+    Within(IpNet),
+}
+
+/// Why a word that could name something doesn't.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotKnown {
+    #[error("no node, device or service is called that{0}")]
+    Name(String),
+    #[error("there is no such group in the policy{0}")]
+    Group(String),
 }
 
 /// What is said of a word that isn't known, where one like it is.

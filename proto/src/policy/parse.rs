@@ -8,7 +8,7 @@ use toml::{
 };
 
 use super::{
-    error::{PolicyError, meant},
+    error::{PolicyError, WordError, meant},
     model::{Defaults, Expect, Group, Policy, Rule, Subject, Target, Verdict},
     target::{parse_subject, parse_target},
 };
@@ -108,7 +108,7 @@ impl Reader {
             None => Err(PolicyError::Word {
                 line: self.line(value),
                 word: told(key.get_ref()),
-                why: format!("it is \"{}\" or \"{}\"", words[0], words[1]),
+                why: WordError::NoChoice(words[0], words[1]),
             }),
         }
     }
@@ -120,7 +120,7 @@ impl Reader {
             let name: Label = key.get_ref().parse().map_err(|error| PolicyError::Word {
                 line: self.line(value),
                 word: told(key.get_ref()),
-                why: format!("{error}"),
+                why: WordError::Name(error),
             })?;
             let group = Group {
                 line: self.line_at(key.span().start),
@@ -130,7 +130,7 @@ impl Reader {
                 return Err(PolicyError::Word {
                     line: self.line(value),
                     word: name.to_string(),
-                    why: "there is a group of that name already".into(),
+                    why: WordError::Twice,
                 });
             }
         }
@@ -261,7 +261,7 @@ impl Reader {
         })
     }
 
-    fn bad<'t>(&self, value: &Value<'t>, word: &str, why: String) -> PolicyError {
+    fn bad<'t>(&self, value: &Value<'t>, word: &str, why: WordError) -> PolicyError {
         PolicyError::Word {
             line: self.line(value),
             word: format!("\"{}\"", told(word)),

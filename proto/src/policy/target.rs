@@ -4,8 +4,11 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::model::{Subject, Target};
-use crate::{filter::access::Ports, limits, name::Label};
+use super::{
+    error::WordError,
+    model::{Subject, Target},
+};
+use crate::{filter::access::Ports, limits};
 
 /// The word for what exits lead to, where nothing in the mesh is called so.
 pub const INTERNET: &str = "internet";
@@ -15,23 +18,23 @@ pub const INTERNET: &str = "internet";
 ///
 /// # Errors
 /// Why it names nobody.
-pub fn parse_subject(text: &str) -> Result<Subject, String> {
+pub fn parse_subject(text: &str) -> Result<Subject, WordError> {
     match text {
         "members" => return Ok(Subject::Members),
         "devices" => return Ok(Subject::Devices),
-        "" => return Err("somebody is to be named here".into()),
+        "" => return Err(WordError::Nobody),
         _ => {}
     }
     if let Some(group) = text.strip_prefix("group:") {
-        return label(group).map(Subject::Group);
+        return Ok(Subject::Group(group.parse()?));
     }
     if text.contains('/') || text.parse::<IpAddr>().is_ok() {
         return net(text).map(Subject::Net);
     }
     if text.contains(':') {
-        return Err("a port belongs behind what is reached, in `to`".into());
+        return Err(WordError::PortOfSource);
     }
-    label(text).map(Subject::Name)
+    Ok(Subject::Name(text.parse()?))
 }
 
 /// Reads what a text names and which ports of it: `mail`, `mail:25,587`,
@@ -39,7 +42,7 @@ pub fn parse_subject(text: &str) -> Result<Subject, String> {
 ///
 /// # Errors
 /// Why it names nothing.
-pub fn parse_target(text: &str) -> Result<Target, String> {
+pub fn parse_target(text: &str) -> Result<Target, WordError> {
     let (subject, ports) = split(text)?;
     let subject = parse_subject(subject)?;
     let ports = ports.map(parse_ports).transpose()?;
@@ -47,13 +50,13 @@ pub fn parse_target(text: &str) -> Result<Target, String> {
 }
 
 /// What is named, and what stands behind its colon.
-fn split(text: &str) -> Result<(&str, Option<&str>), String> {
+fn split(text: &str) -> Result<(&str, Option<&str>), WordError> {
     if let Some(rest) = text.strip_prefix('[') {
-        let (inner, rest) = rest.split_once(']').ok_or("the bracket isn't closed")?;
+        let (inner, rest) = rest.split_once(']').ok_or(WordError::OpenBracket)?;
         return match rest.strip_prefix(':') {
             Some(ports) => Ok((inner, Some(ports))),
             None if rest.is_empty() => Ok((inner, None)),
-            None => Err("a colon and ports belong behind the bracket".into()),
+            None => Err(WordError::BehindBracket),
         };
     }
     let is_whole = |text: &str| text.parse::<IpAddr>().is_ok() || text.parse::<IpNet>().is_ok();
@@ -65,30 +68,25 @@ fn split(text: &str) -> Result<(&str, Option<&str>), String> {
         None => 0,
     };
     match text[after..].find(':') {
-        Some(at) if text[after + at + 1..].contains(':') => {
-            Err("an IPv6 address with ports stands in brackets: [fd00::1]:443".into())
-        }
+        Some(at) if text[after + at + 1..].contains(':') => Err(WordError::NoBracket),
         Some(at) => Ok((&text[..after + at], Some(&text[after + at + 1..]))),
         None => Ok((text, None)),
     }
 }
 
-fn parse_ports(text: &str) -> Result<BTreeSet<Ports>, String> {
+fn parse_ports(text: &str) -> Result<BTreeSet<Ports>, WordError> {
     let mut ports = BTreeSet::new();
     for part in text.split(',') {
         ports.extend(parse_part(part.trim())?);
         if ports.len() > limits::POLICY_PORTS {
-            return Err(format!(
-                "more than {} ports and ranges",
-                limits::POLICY_PORTS
-            ));
+            return Err(WordError::TooManyPorts);
         }
     }
     Ok(ports)
 }
 
 /// A port is TCP's and UDP's, unless one of them is named.
-fn parse_part(part: &str) -> Result<Vec<Ports>, String> {
+fn parse_part(part: &str) -> Result<Vec<Ports>, WordError> {
     match part {
         "*" => return Ok(vec![Ports::All]),
         "icmp" => return Ok(vec![Ports::Icmp]),
@@ -106,46 +104,34 @@ fn parse_part(part: &str) -> Result<Vec<Ports>, String> {
         }
     };
     if first > last {
-        return Err(format!("{range} ends before it begins"));
+        return Err(WordError::Backwards(range.to_owned()));
     }
     let (tcp, udp) = (Ports::Tcp(first, last), Ports::Udp(first, last));
     match protocol {
         None => Ok(vec![tcp, udp]),
         Some("tcp") => Ok(vec![tcp]),
         Some("udp") => Ok(vec![udp]),
-        Some(other) => Err(format!(
-            "`{other}` isn't a protocol with ports: write tcp/PORT or udp/PORT"
-        )),
+        Some(other) => Err(WordError::Protocol(other.to_owned())),
     }
 }
 
-fn port(text: &str) -> Result<u16, String> {
+fn port(text: &str) -> Result<u16, WordError> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     text.parse()
         .ok()
         .filter(|port| digits && *port > 0)
-        .ok_or_else(|| {
-            let text: String = text.chars().take(40).collect();
-            format!("`{text}` isn't a port: 1 to 65535, tcp/22, udp/53, 8000-8100, icmp or *")
-        })
+        .ok_or_else(|| WordError::NoPort(text.chars().take(40).collect()))
 }
 
-fn net(text: &str) -> Result<IpNet, String> {
+fn net(text: &str) -> Result<IpNet, WordError> {
     let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
     let net: IpNet = text
         .parse()
         .ok()
         .or_else(address)
-        .ok_or("it isn't a network, such as 192.168.5.0/24")?;
+        .ok_or(WordError::NoNetwork)?;
     if net != net.trunc() {
-        return Err(format!(
-            "it is an address within {}; write that",
-            net.trunc()
-        ));
+        return Err(WordError::Within(net.trunc()));
     }
     Ok(net)
-}
-
-fn label(text: &str) -> Result<Label, String> {
-    text.parse::<Label>().map_err(|error| error.to_string())
 }

@@ -60,6 +60,14 @@ pub(super) enum Asked {
     Admin(usize, Option<bool>),
     /// That a policy be in force.
     Policy,
+    /// That a machine be a gateway, that it bring a LAN.
+    Gateway,
+    Route,
+    /// That it bring a part of a LAN, which must be refused.
+    PartOfRoute,
+    /// To add the phone, or remove it.
+    Phone,
+    NoPhone,
 }
 
 impl Course<'_> {
@@ -192,6 +200,16 @@ impl Course<'_> {
             Act::Demote(node) => self.demote(*node),
             Act::GiveAdmin(by, node) => self.change_admin(*by, *node, true),
             Act::Policy(number) => self.set_policy(*number),
+            Act::Gateway(node) => self.gateway(*node),
+            Act::AddPhone(gateways) => self.add_phone(gateways),
+            Act::RemovePhone => self.remove_phone(),
+            Act::Tap(node) => self.tap(*node),
+            Act::TapAnother => self.tap_another(),
+            Act::Bring(node) => self.bring(*node),
+            Act::BringPart(node) => self.bring_part(*node),
+            Act::Stands(node, is_there) => self.stands(*node, *is_there),
+            Act::GatewayCrash => self.crash_gateway().await,
+            Act::Switched => self.must_have_switched(),
             Act::TakeAdmin(by, node) => self.change_admin(*by, *node, false),
             Act::TakeAdminByRoot(node) => self.take_admin_by_root(*node),
             Act::Claim(node, name) => self.claim(*node, format!("n{name}")),
@@ -471,6 +489,10 @@ impl Course<'_> {
                     self.model.given_back.insert(name);
                 }
                 Asked::Roster | Asked::Policy | Asked::RefusedClaim(..) => {}
+                Asked::Gateway | Asked::Route => {}
+                Asked::PartOfRoute => self.took_part(),
+                Asked::Phone => self.told_of_phone(true),
+                Asked::NoPhone => self.told_of_phone(false),
                 Asked::Issue(key) => {
                     self.model.issued.insert(key, true);
                 }

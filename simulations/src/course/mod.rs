@@ -5,6 +5,7 @@
 
 mod access;
 mod acts;
+mod devices;
 mod roster;
 
 use std::{
@@ -22,7 +23,7 @@ use tokio::{
     time::Instant,
 };
 
-use self::{acts::Done, roster::Copy};
+use self::{acts::Done, devices::Phone, roster::Copy};
 use crate::{
     Machine, World,
     byzantine::Byzantine,
@@ -111,6 +112,7 @@ pub struct Course<'a> {
     asking: BTreeMap<usize, Vec<AbortHandle>>,
     checker: Checker,
     model: Model,
+    phone: Phone,
     samples: Vec<Sample>,
     violation: Option<Violation>,
 }
@@ -163,6 +165,7 @@ impl<'a> Course<'a> {
             asking: BTreeMap::new(),
             checker: Checker::default(),
             model: Model::default(),
+            phone: Phone::default(),
             samples: Vec::new(),
             violation: None,
         }
@@ -390,7 +393,7 @@ impl<'a> Course<'a> {
                 .collect();
             let renewed_by = (!self.wrong_clocks).then(|| self.true_ms());
             let held = self.model.holds(&running, &self.members, renewed_by).await;
-            match held {
+            match held.and_then(|()| self.phone_settled()) {
                 Ok(()) => return Ok(()),
                 Err(wrong) if clock::now() >= until => return Err(wrong),
                 Err(_) => tokio::time::sleep(AGREED).await,
@@ -409,6 +412,7 @@ impl<'a> Course<'a> {
         self.power().await;
         self.answers();
         self.watch_copies();
+        self.watch_phone();
         let now = clock::now();
         let timely: BTreeSet<NodeId> = self
             .agents

@@ -9,6 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use innermesh_proto::filter::{FilterPlan, HostNetworks, Interface, nft::Dropped};
+use tokio::sync::Notify;
 
 use super::{
     Filtered, Overlay, OverlayError,
@@ -18,7 +19,11 @@ use super::{
 
 /// Remembers the plans that it was last given. Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub struct RecordedOverlay(Arc<Mutex<State>>);
+pub struct RecordedOverlay {
+    state: Arc<Mutex<State>>,
+    /// Hears of changes of the host's networks.
+    news: Arc<Notify>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -48,6 +53,7 @@ impl RecordedOverlay {
     /// Has the host's networks be these from now on.
     pub fn set_networks(&self, networks: HostNetworks) {
         self.lock().networks = networks;
+        self.news.notify_one();
     }
 
     /// Has the host be one without nftables from now on, or no more.
@@ -72,7 +78,7 @@ impl RecordedOverlay {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -150,7 +156,7 @@ impl Overlay for RecordedOverlay {
     }
 
     async fn changed(&self) {
-        std::future::pending().await
+        self.news.notified().await
     }
 
     async fn remove(&self) -> Result<(), OverlayError> {

@@ -61,11 +61,8 @@ impl SystemOverlay {
         self.open.get_or_try_init(open).await
     }
 
-    /// Whether both tables are as they were listed after `text` was applied.
-    async fn stands(&self, open: &Open, applied: Option<&Applied>, text: &str) -> bool {
-        let Some(applied) = applied.filter(|applied| applied.text == text) else {
-            return false;
-        };
+    /// Whether both tables are as they were listed when they were last written.
+    async fn stand(&self, open: &Open, applied: &Applied) -> bool {
         let news = open.nftables.as_ref().is_none_or(Watch::drain);
         if !news && !self.suspect.load(Ordering::Relaxed) {
             return true;
@@ -75,6 +72,17 @@ impl SystemOverlay {
         nft::list()
             .await
             .is_ok_and(|listed| listed == applied.listed)
+    }
+}
+
+/// Writes all of it, and takes away what it was before.
+async fn write_whole(plan: &FilterPlan, text: &str, listed: &str) -> Result<(), OverlayError> {
+    let former = ruleset::remove_former(listed, text);
+    match nft::apply(&format!("{text}{former}")).await {
+        // Tables of another build may have parts of the same names that can't be
+        // changed into these.
+        Err(OverlayError::Nft(_)) => nft::apply(&ruleset::render(plan, true)).await,
+        done => done,
     }
 }
 
@@ -95,22 +103,29 @@ impl Overlay for SystemOverlay {
         let open = self.open().await?;
         let mut applied = self.applied.lock().await;
         let text = ruleset::render(plan, false);
-        if self.stands(open, applied.as_ref(), &text).await {
+        let stand = match applied.as_ref() {
+            Some(applied) => self.stand(open, applied).await,
+            None => false,
+        };
+        if stand && applied.as_ref().is_some_and(|applied| applied.text == text) {
             return Ok(Filtered::Stood);
         }
         let before = applied.take();
-        let listed = match &before {
-            Some(before) => before.listed.clone(),
-            None => nft::list().await.unwrap_or_default(),
+        let changes = before
+            .as_ref()
+            .filter(|_| stand)
+            .and_then(|before| ruleset::changes(&before.text, &text));
+        let changed = match changes {
+            // Somebody may have come between: all of it tells.
+            Some(changes) => nft::apply(&changes).await.is_ok(),
+            None => false,
         };
-        let former = ruleset::remove_former(&listed, &text);
-        if let Err(error) = nft::apply(&format!("{text}{former}")).await {
-            // Tables of another build may have parts of the same names that
-            // can't be changed into these.
-            match error {
-                OverlayError::Nft(_) => nft::apply(&ruleset::render(plan, true)).await?,
-                other => return Err(other),
-            }
+        if !changed {
+            let listed = match &before {
+                Some(before) if stand => before.listed.clone(),
+                _ => nft::list().await.unwrap_or_default(),
+            };
+            write_whole(plan, &text, &listed).await?;
         }
         self.suspect.store(false, Ordering::Relaxed);
         let listed = nft::list().await?;

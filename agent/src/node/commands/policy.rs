@@ -1,6 +1,6 @@
 //! `agent policy`: who may reach what, shown, checked, set and explained.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use innermesh_proto::{
     id::NodeId,
@@ -152,11 +152,11 @@ pub async fn explain(
     let view = node.view.borrow().clone();
     let policy = view.ledger.rules_of_access();
     let directory = view.directory();
-    let named = |text: &str, why: String| invalid(format!("\"{text}\": {why}"));
-    let from = parse_subject(&request.from).map_err(|why| named(&request.from, why))?;
-    let to = parse_target(&request.to).map_err(|why| named(&request.to, why))?;
+    let named = |text: &str, why: &dyn fmt::Display| invalid(format!("\"{text}\": {why}"));
+    let from = parse_subject(&request.from).map_err(|why| named(&request.from, &why))?;
+    let to = parse_target(&request.to).map_err(|why| named(&request.to, &why))?;
     for (subject, text) in [(&from, &request.from), (&to.subject, &request.to)] {
-        policy::known(subject, &policy, &directory).map_err(|why| named(text, why))?;
+        policy::known(subject, &policy, &directory).map_err(|why| named(text, &why))?;
     }
     let mut explained = policy::explain(&policy, &directory, &from, &to, TOLD_PAIRS + 1);
     let more = explained.len() > TOLD_PAIRS;

@@ -13,7 +13,7 @@ use innermesh_proto::{
     filter::{
         FilterPlan, HostNetworks,
         access::{AccessPlan, Ports},
-        nft::{remove_former, render},
+        nft::{self, render},
     },
     id::NodeId,
     name::Label,
@@ -36,7 +36,7 @@ pub fn measure(report: &mut Report) -> Result<(), String> {
     let lab = Lab::build(1)?;
     let host = &lab.hosts[0];
     let directory = directory()?;
-    let text = text();
+    let text = text(0);
     let begun = Instant::now();
     let policy = Policy::parse(&text).map_err(|error| error.to_string())?;
     let parsed = begun.elapsed();
@@ -50,6 +50,9 @@ pub fn measure(report: &mut Report) -> Result<(), String> {
     );
     let data = json!({ "read_ms": ms(parsed), "checked_ms": ms(checked), "bytes": text.len() });
     report.add("policy of 500 rules", "set", NODES.into(), figures, data);
+    let policies: Vec<Policy> = (0..=ROUNDS)
+        .map(|round| Policy::parse(&self::text(round)).map_err(|error| error.to_string()))
+        .collect::<Result<_, _>>()?;
     for (system, number, is_gateway) in [("member", 1, false), ("gateway", 0, true)] {
         let place = Place {
             me: id(number),
@@ -58,46 +61,63 @@ pub fn measure(report: &mut Report) -> Result<(), String> {
             is_exit: false,
             served: [Ports::Udp(53, 53), Ports::Tcp(7480, 7480)].into(),
         };
-        place_of(host, system, &policy, &directory, &place, report)?;
+        place_of(host, system, &policies, &directory, &place, report)?;
     }
     Ok(())
 }
 
+/// What it takes to enforce a policy where nothing was in force, and then one after
+/// the other, each with one rule that differs.
 fn place_of(
     host: &Host,
     system: &str,
-    policy: &Policy,
+    policies: &[Policy],
     directory: &Directory,
     place: &Place,
     report: &mut Report,
 ) -> Result<(), String> {
-    let (mut compiled, mut applied) = (Vec::new(), Vec::new());
-    let (mut rules, mut lines) = (0, 0);
-    let file = host.directory.join("rules.nft");
-    for _ in 0..ROUNDS {
+    let (mut compiled, mut whole, mut changed) = (Vec::new(), Vec::new(), Vec::new());
+    let mut before = String::new();
+    let (mut rules, mut lines, mut changes) = (0, 0, 0);
+    for policy in policies {
         let begun = Instant::now();
         let access = compile(policy, directory, place);
         rules = access.rules.len();
         let text = render(&plan(directory, place, access)?, false);
+        let change = nft::changes(&before, &text);
         compiled.push(ms(begun.elapsed()));
         lines = text.lines().count();
-        let listed = host.run(&["nft", "-s", "list", "table", "inet", "innermesh"]);
-        let former = remove_former(&listed.stdout, &text);
-        fs::write(&file, format!("{text}{former}")).map_err(|error| error.to_string())?;
-        let path = file.to_string_lossy();
-        let begun = Instant::now();
-        host.run(&["nft", "-f", &path]).result()?;
-        applied.push(ms(begun.elapsed()));
+        if !before.is_empty() {
+            let change = change.ok_or("a change that isn't one")?;
+            changes = change.lines().count();
+            changed.push(apply(host, &change)?);
+        }
+        apply(host, nft::REMOVE)?;
+        whole.push(apply(host, &text)?);
+        before = text;
     }
-    let (compiled, applied) = (median(&mut compiled), median(&mut applied));
+    let compiled = median(&mut compiled);
+    let (whole, changed) = (median(&mut whole), median(&mut changed));
     let figures = format!(
-        "compiled in {compiled:.1} ms, applied in {applied:.1} ms ({rules} rules, {lines} lines)"
+        "compiled in {compiled:.1} ms, one rule changed in {changed:.1} ms ({changes} lines), all \
+         applied in {whole:.1} ms ({rules} rules, {lines} lines)"
     );
     let data = json!({
-        "compiled_ms": compiled, "applied_ms": applied, "rules": rules, "lines": lines,
+        "compiled_ms": compiled, "changed_ms": changed, "whole_ms": whole, "rules": rules,
+        "lines": lines, "changed_lines": changes,
     });
     report.add("policy of 500 rules", system, NODES.into(), figures, data);
     Ok(())
+}
+
+/// Milliseconds that `nft` takes for a transaction.
+fn apply(host: &Host, transaction: &str) -> Result<f64, String> {
+    let file = host.directory.join("rules.nft");
+    fs::write(&file, transaction).map_err(|error| error.to_string())?;
+    let path = file.to_string_lossy();
+    let begun = Instant::now();
+    host.run(&["nft", "-f", &path]).result()?;
+    Ok(ms(begun.elapsed()))
 }
 
 fn plan(directory: &Directory, place: &Place, access: AccessPlan) -> Result<FilterPlan, String> {
@@ -169,8 +189,9 @@ fn addresses(kind: u8, number: u8) -> [IpAddr; 2] {
     ]
 }
 
-/// Twenty groups, and rules from each to others, to services, ports and a network.
-fn text() -> String {
+/// Twenty groups, and rules from each to others, to services and ports; one of the
+/// rules is about another port in each round.
+fn text(round: usize) -> String {
     let mut text =
         String::from("[default]\nmembers = \"closed\"\ndevices = \"closed\"\n[groups]\n");
     for group in 0..20 {
@@ -185,7 +206,9 @@ fn text() -> String {
     }
     for rule in 0..RULES {
         let (from, to) = (rule % 20, rule * 7 % 20);
-        let (service, port) = (rule % usize::from(NODES), 1000 + rule);
+        let changes = rule == RULES / 2;
+        let port = 1000 + rule + if changes { RULES * round } else { 0 };
+        let service = rule % usize::from(NODES);
         let _ = writeln!(
             text,
             "[[allow]]\nfrom = [\"group:g{from}\"]\nto = [\"service{service}\", \"group:g{to}:tcp/{port}\"]"
