@@ -104,8 +104,13 @@ impl Schedule {
             | Act::Lose(node)
             | Act::Recover(node)
             | Act::Clone(node)
-            | Act::Upgrade(node) => vec![*node],
-            Act::Rivals(nodes, _) => nodes.clone(),
+            | Act::Upgrade(node)
+            | Act::Gateway(node)
+            | Act::Tap(node)
+            | Act::Bring(node)
+            | Act::BringPart(node)
+            | Act::Stands(node, _) => vec![*node],
+            Act::Rivals(nodes, _) | Act::AddPhone(nodes) => nodes.clone(),
             Act::Cut(from, to) => [from.clone(), to.clone()].concat(),
             Act::Lie(liar, to, _) => vec![*liar, *to],
             Act::GiveAdmin(by, node) | Act::TakeAdmin(by, node) => vec![*by, *node],
@@ -120,6 +125,10 @@ impl Schedule {
             | Act::LeaderClock(_)
             | Act::ClocksRight
             | Act::Decides
+            | Act::RemovePhone
+            | Act::TapAnother
+            | Act::GatewayCrash
+            | Act::Switched
             | Act::StartAll => Vec::new(),
         });
         if let Some(node) = named.into_iter().find(|node| *node >= schedule.nodes) {

@@ -109,6 +109,7 @@ pub(super) fn build(
         },
         known: BTreeMap::new(),
         sources: BTreeMap::new(),
+        addresses: BTreeMap::new(),
         targets: BTreeMap::new(),
     };
     for device in directory.devices.values() {
@@ -147,6 +148,8 @@ struct Builder<'p> {
     /// Sets by what is in them.
     known: BTreeMap<BTreeSet<IpNet>, usize>,
     sources: BTreeMap<&'p Subject, Option<usize>>,
+    /// All that a subject names, which most targets differ from by ports alone.
+    addresses: BTreeMap<&'p Subject, Option<usize>>,
     targets: BTreeMap<&'p Target, Vec<(BTreeSet<Ports>, usize)>>,
 }
 
@@ -272,6 +275,10 @@ impl<'p> Builder<'p> {
     }
 
     fn target(&mut self, target: &'p Target) -> Vec<(BTreeSet<Ports>, usize)> {
+        if let Some(ports) = &target.ports {
+            let set = self.addresses(&target.subject);
+            return set.map(|set| (ports.clone(), set)).into_iter().collect();
+        }
         if let Some(known) = self.targets.get(target) {
             return known.clone();
         }
@@ -281,6 +288,15 @@ impl<'p> Builder<'p> {
             .collect();
         self.targets.insert(target, sets.clone());
         sets
+    }
+
+    fn addresses(&mut self, subject: &'p Subject) -> Option<usize> {
+        if let Some(known) = self.addresses.get(subject) {
+            return *known;
+        }
+        let set = self.set(self.resolver.addresses(subject));
+        self.addresses.insert(subject, set);
+        set
     }
 
     /// The number of a set; none for one without anything.

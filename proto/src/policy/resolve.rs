@@ -66,6 +66,20 @@ impl Resolver<'_> {
         reached
     }
 
+    /// All addresses of what a subject names, services among them.
+    pub fn addresses(&self, subject: &Subject) -> BTreeSet<IpNet> {
+        let mut found = BTreeSet::new();
+        for leaf in self.leaves(subject) {
+            found.extend(self.machines(&leaf));
+            if let Subject::Name(name) = &leaf {
+                let service = self.directory.services.get(name);
+                let instances = service.into_iter().flat_map(|service| &service.instances);
+                found.extend(instances.flat_map(|instance| hosts(&instance.addresses)));
+            }
+        }
+        found
+    }
+
     /// Addresses of nodes, devices and networks.
     fn machines(&self, leaf: &Subject) -> BTreeSet<IpNet> {
         let directory = self.directory;
