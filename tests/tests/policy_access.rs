@@ -86,6 +86,26 @@ fn follows(agent: &Agent, number: u64) {
     });
 }
 
+/// Waits until a node's ruleset has this.
+fn enforces(agent: &Agent, words: &str) {
+    let command = ["nft", "list", "table", "inet", "innermesh"];
+    wait_for(&format!("{words} in the ruleset"), PATIENCE, || {
+        let listed = agent.host.run(&command).stdout;
+        ensure(listed.contains(words), listed)
+    });
+}
+
+/// Rules that no policy changes, with the numbers that they got when they were written.
+fn handles(agent: &Agent) -> String {
+    let command = ["nft", "-a", "list", "chain", "inet", "innermesh", "tunnel"];
+    agent
+        .host
+        .run(&command)
+        .result()
+        .expect("a chain")
+        .to_owned()
+}
+
 fn dropped(agent: &Agent) -> u64 {
     let status = agent.status();
     let packets = status["overlay"]["dropped"]["not_allowed"].as_u64();
@@ -212,8 +232,16 @@ fn a_changed_policy_cuts_open_connections_and_keeps_others_without_a_lost_packet
     assert_eq!(set(&alpha, &more)["number"], 2);
     follows(&beta, 2);
     changes.push(begun.elapsed());
+    enforces(&beta, "22 : \"allow_");
+    let before = handles(&beta);
     assert_eq!(set(&alpha, &allow("9001-9003"))["number"], 3);
     follows(&beta, 3);
+    enforces(&beta, "9001-9003 : \"allow_");
+    assert_eq!(
+        handles(&beta),
+        before,
+        "what hadn't changed was written again"
+    );
     changes.push(begun.elapsed());
     assert!(kept.iter_mut().all(answers));
     let (sent, received) = stream.end();

@@ -221,10 +221,10 @@ fn holds(element: &str, key: &str) -> bool {
         return element == key;
     };
     if let Ok(port) = key.parse::<u16>() {
-        return (first.parse().unwrap()..=last.parse().unwrap()).contains(&port);
+        return (first.parse::<u16>().unwrap()..=last.parse().unwrap()).contains(&port);
     }
     let key: IpAddr = key.parse().unwrap();
-    (first.parse().unwrap()..=last.parse().unwrap()).contains(&key)
+    (first.parse::<IpAddr>().unwrap()..=last.parse().unwrap()).contains(&key)
 }
 
 fn ports() -> impl Strategy<Value = Ports> {
@@ -281,6 +281,9 @@ const ADDRESSES: [&str; 12] = [
 ];
 
 proptest! {
+    // Each asks of some thousand flows.
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     #[test]
     fn what_is_written_lets_pass_and_counts_what_the_rules_say(plan in plans()) {
         let text = written(plan.clone());

@@ -189,8 +189,8 @@ fn addresses(kind: u8, number: u8) -> [IpAddr; 2] {
     ]
 }
 
-/// Twenty groups, and rules from each to others, to services and ports; one of the
-/// rules is about another port in each round.
+/// Twenty groups, and rules from each to others, to services and ports; in each round
+/// one rule more is about another port.
 fn text(round: usize) -> String {
     let mut text =
         String::from("[default]\nmembers = \"closed\"\ndevices = \"closed\"\n[groups]\n");
@@ -206,8 +206,8 @@ fn text(round: usize) -> String {
     }
     for rule in 0..RULES {
         let (from, to) = (rule % 20, rule * 7 % 20);
-        let changes = rule == RULES / 2;
-        let port = 1000 + rule + if changes { RULES * round } else { 0 };
+        let is_changed = (1..=round).any(|round| round * 23 == rule);
+        let port = 1000 + rule + if is_changed { RULES } else { 0 };
         let service = rule % usize::from(NODES);
         let _ = writeln!(
             text,
