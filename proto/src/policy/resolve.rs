@@ -66,18 +66,13 @@ impl Resolver<'_> {
         reached
     }
 
-    /// All addresses of what a subject names, services among them.
+    /// All addresses of what a target names that says which ports.
     pub fn addresses(&self, subject: &Subject) -> BTreeSet<IpNet> {
-        let mut found = BTreeSet::new();
-        for leaf in self.leaves(subject) {
-            found.extend(self.machines(&leaf));
-            if let Subject::Name(name) = &leaf {
-                let service = self.directory.services.get(name);
-                let instances = service.into_iter().flat_map(|service| &service.instances);
-                found.extend(instances.flat_map(|instance| hosts(&instance.addresses)));
-            }
-        }
-        found
+        let target = Target {
+            subject: subject.clone(),
+            ports: Some([Ports::All].into()),
+        };
+        self.target(&target).into_values().flatten().collect()
     }
 
     /// Addresses of nodes, devices and networks.
