@@ -15,6 +15,10 @@ const ASK: Duration = Duration::from_secs(2);
 /// Most nodes that are asked in one look.
 const ASKED: usize = 8;
 
+/// Keepalives between two looks, in bytes (whitepaper §6.5: 32 each): they ask for no
+/// answer, and not every device counts those that come in.
+pub(super) const KEEPALIVES: u64 = 64;
+
 /// Where packets are lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lost {
@@ -36,7 +40,7 @@ pub(super) struct BothEnds {
 /// What two looks show, between which nothing came from there. `None` where they
 /// show nothing.
 fn lost(before: BothEnds, now: BothEnds) -> Option<Lost> {
-    if now.sent <= before.sent {
+    if now.sent <= before.sent.saturating_add(KEEPALIVES) {
         return None;
     }
     if now.far.rx_bytes == before.far.rx_bytes {
@@ -119,7 +123,8 @@ mod tests {
             (look(1148, 648, 392), Some(Lost::Inbound)),
             // It heard this node and had nothing to say.
             (look(1148, 648, 300), None),
-            // Nothing was sent.
+            // Keepalives were sent, or nothing.
+            (look(1064, 500, 300), None),
             (look(1000, 500, 448), None),
         ] {
             assert_eq!(lost(first, second), expected, "{second:?}");
@@ -134,7 +139,7 @@ mod tests {
         take(Some(look(1, 1, 1)));
         take(None);
         assert_eq!(silent.lost(&key), None);
-        silent.take(&BTreeMap::from([(key, Some(look(2, 1, 1)))]));
+        silent.take(&BTreeMap::from([(key, Some(look(149, 1, 1)))]));
         assert_eq!(silent.lost(&key), Some(Lost::Outbound));
         silent.take(&BTreeMap::new());
         assert_eq!(silent.lost(&key), None);

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use innermesh_proto::{id::NodeId, tunnel::TunnelKey, view::MeshView};
 use ipnet::IpNet;
 use tokio::sync::watch;
@@ -16,8 +17,12 @@ use crate::{
     control::finding::{Finding, Severity, code},
     host::Mono,
     node::{
-        follow::blocked::{self, Lost, Silent},
-        shared::{handles::Handles, tunnel_progress::TunnelProgress},
+        follow::blocked::{self, KEEPALIVES, Lost, Silent},
+        shared::{
+            echo::{SMALL, echo},
+            handles::Handles,
+            tunnel_progress::TunnelProgress,
+        },
     },
     tunnel::Tunnel,
 };
@@ -30,6 +35,8 @@ const SILENT: Duration = Duration::from_secs(10);
 /// How long a live node may be without a connection: more than one pause of the
 /// dialer.
 const UNCONNECTED: Duration = Duration::from_secs(60);
+/// Most nodes that are pinged in one look.
+const PINGED: usize = 8;
 /// Most nodes that one finding names.
 const NAMED: usize = 5;
 
@@ -50,6 +57,8 @@ struct Seen {
     alone: Option<Mono>,
     /// Of those that nothing comes from: which way is lost.
     silent: Silent,
+    /// How many were pinged so far.
+    pinged: usize,
     /// Addresses whose handshakes with this node were never finished.
     half_open: BTreeSet<IpAddr>,
 }
@@ -75,15 +84,16 @@ impl Traffic {
         let mut unanswering = begun.map(|bytes| self.rx_bytes.saturating_add(bytes));
         if !unanswering.any(|bytes| bytes == rx_bytes) {
             self.unanswered = None;
-        } else if tx_bytes > self.tx_bytes {
+        } else if tx_bytes > self.tx_bytes.saturating_add(KEEPALIVES) {
             self.unanswered.get_or_insert(now);
         }
         (self.rx_bytes, self.tx_bytes) = (rx_bytes, tx_bytes);
     }
 
-    fn silent_for(&self, now: Mono) -> Option<Duration> {
+    /// For how long nothing came back, from `least` on.
+    fn silent_for(&self, now: Mono, least: Duration) -> Option<Duration> {
         let since = now.saturating_sub(self.unanswered?);
-        (since >= SILENT).then_some(since)
+        (since >= least).then_some(since)
     }
 }
 
@@ -110,9 +120,46 @@ impl Reach {
 
     async fn look(&self) {
         let silent = self.count().await;
+        self.ping().await;
         let answers = blocked::ask(&self.node.transport, silent).await;
         let mut seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
         seen.silent.take(&answers);
+    }
+
+    /// Pings those from which nothing seems to come, before that is told. An answer is
+    /// seen here: handshakes alone look alike whether they come about or not, and the
+    /// embedded device doesn't count the keepalives that end them.
+    async fn ping(&self) {
+        let suspected: Vec<(TunnelKey, IpAddr)> = {
+            let view = self.node.view.borrow().clone();
+            let now = self.node.host.clock.now();
+            let mut seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
+            let all = self.silent_peers(&seen, &view, now, LOOK);
+            // In turns, as some of them may be silent for long.
+            let count = all.len().min(PINGED);
+            let turn = seen.pinged;
+            seen.pinged = turn.wrapping_add(count);
+            let all = all.iter().map(|peer| (peer.key, peer.address));
+            let all: Vec<_> = all.collect();
+            let first = turn.checked_rem(all.len()).unwrap_or_default();
+            all.iter()
+                .cycle()
+                .skip(first)
+                .take(count)
+                .copied()
+                .collect()
+        };
+        let pings = suspected.into_iter().map(async |(key, address)| {
+            let answer = echo(&self.node.host, address, SMALL).await;
+            answer.ok().flatten().map(|_| key)
+        });
+        let answered = join_all(pings).await;
+        let mut seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
+        for key in answered.iter().flatten() {
+            if let Some(traffic) = seen.traffic.get_mut(key) {
+                traffic.unanswered = None;
+            }
+        }
     }
 
     /// Reads the counters; gives those that are silent, with what was sent to each.
@@ -140,7 +187,7 @@ impl Reach {
             .map(|(node, _)| (*node, before.get(node).copied().unwrap_or(now)))
             .collect();
         seen.half_open = self.node.transport.half_open().into_iter().collect();
-        self.silent_peers(&seen, &view, now)
+        self.silent_peers(&seen, &view, now, SILENT)
             .into_iter()
             .filter(|peer| connected.contains(&peer.node))
             .map(|peer| (peer.key, peer.node, peer.sent))
@@ -148,12 +195,18 @@ impl Reach {
     }
 
     /// Live nodes to which packets go, and nothing comes back.
-    fn silent_peers(&self, seen: &Seen, view: &MeshView, now: Mono) -> Vec<SilentPeer> {
+    fn silent_peers(
+        &self,
+        seen: &Seen,
+        view: &MeshView,
+        now: Mono,
+        least: Duration,
+    ) -> Vec<SilentPeer> {
         let plan = self.progress.borrow().plan.clone();
         let silent = seen
             .traffic
             .iter()
-            .filter_map(|(key, traffic)| Some((key, traffic, traffic.silent_for(now)?)));
+            .filter_map(|(key, traffic)| Some((key, traffic, traffic.silent_for(now, least)?)));
         silent
             .filter_map(|(key, traffic, since)| {
                 let nets = &plan.peers.get(key)?.allowed_ips;
@@ -165,6 +218,7 @@ impl Reach {
                     key: *key,
                     node: *node,
                     name: member.name.to_string(),
+                    address: member.ipv4.into(),
                     port: of.announcement.wireguard.as_ref()?.port,
                     since,
                     sent: traffic.tx_bytes,
@@ -203,7 +257,7 @@ impl Reach {
 
     fn silent(&self, view: &MeshView, now: Mono) -> Vec<Finding> {
         let seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
-        let silent = self.silent_peers(&seen, view, now);
+        let silent = self.silent_peers(&seen, view, now, SILENT);
         let own = self.node.config.tunnel_port;
         let all: Vec<String> = silent
             .iter()
@@ -354,6 +408,8 @@ struct SilentPeer {
     key: TunnelKey,
     node: NodeId,
     name: String,
+    /// Its overlay address.
+    address: IpAddr,
     /// Where its WireGuard listens.
     port: u16,
     since: Duration,
@@ -379,28 +435,43 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    fn silent_for(traffic: &Traffic, now: Mono) -> Option<Duration> {
+        traffic.silent_for(now, SILENT)
+    }
+
     #[test]
     fn only_packets_that_go_out_and_bring_nothing_back_for_long_are_unanswered() {
         let mut traffic = Traffic::default();
         traffic.take(s(0), 0, 0);
-        assert_eq!(traffic.silent_for(s(100)), None, "nothing was sent");
-        traffic.take(s(100), 0, 148);
-        assert_eq!(traffic.silent_for(s(109)), None, "not for long enough");
-        traffic.take(s(105), 0, 296);
-        assert_eq!(traffic.silent_for(s(110)), Some(s(10)));
-        traffic.take(s(110), 92, 296);
-        assert_eq!(traffic.silent_for(s(200)), None, "something came");
+        assert_eq!(silent_for(&traffic, s(100)), None, "nothing was sent");
+        traffic.take(s(50), 0, 32);
+        traffic.take(s(55), 0, 96);
+        assert_eq!(
+            silent_for(&traffic, s(100)),
+            None,
+            "keepalives ask for nothing"
+        );
+        traffic.take(s(100), 0, 244);
+        assert_eq!(silent_for(&traffic, s(109)), None, "not for long enough");
+        traffic.take(s(105), 0, 392);
+        assert_eq!(silent_for(&traffic, s(110)), Some(s(10)));
+        traffic.take(s(110), 92, 392);
+        assert_eq!(silent_for(&traffic, s(200)), None, "something came");
         // What the other begins is no answer, and ends with one.
-        traffic.take(s(200), 92, 400);
-        traffic.take(s(205), 92 + 148, 492);
-        traffic.take(s(210), 92 + 148 + 2 * 148, 492 + 92);
-        assert_eq!(traffic.silent_for(s(210)), Some(s(10)), "handshakes begin");
-        traffic.take(s(215), 92 + 4 * 148 + 32, 492 + 2 * 92);
-        assert_eq!(traffic.silent_for(s(300)), None, "one came about");
+        traffic.take(s(200), 92, 484);
+        traffic.take(s(205), 92 + 148, 576);
+        traffic.take(s(210), 92 + 148 + 2 * 148, 576 + 92);
+        assert_eq!(
+            silent_for(&traffic, s(210)),
+            Some(s(10)),
+            "handshakes begin"
+        );
+        traffic.take(s(215), 92 + 4 * 148 + 32, 576 + 2 * 92);
+        assert_eq!(silent_for(&traffic, s(300)), None, "one came about");
         traffic.take(s(300), 92 + 4 * 148 + 32, 1000);
         // The device was made anew: its counters begin again.
         traffic.take(s(305), 0, 148);
-        assert_eq!(traffic.silent_for(s(400)), None);
+        assert_eq!(silent_for(&traffic, s(400)), None);
     }
 
     #[test]
