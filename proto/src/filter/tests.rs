@@ -139,7 +139,7 @@ fn a_plan_is_rendered_the_same_each_time_and_with_every_counter() {
     }
     assert!(text.contains("{ \"docker0\" . 172.17.0.0/16 }"), "{text}");
     assert!(
-        text.contains("arp daddr ip { 10.77.1.1, 10.77.0.53 }"),
+        text.contains("arp daddr ip { 10.77.1.1, 10.77.0.53, 10.77.8.8 }"),
         "{text}"
     );
     // Placeholders are all filled in.
@@ -368,11 +368,12 @@ fn what_is_no_lan_and_not_marked_is_looked_up_in_the_exits_table_which_has_no_ot
         .iter()
         .map(|rule| match rule {
             RoutingRule::Overlay(_) => 0,
-            RoutingRule::Own { .. } => 1,
-            RoutingRule::Exit { .. } => 2,
+            RoutingRule::Link { .. } => 1,
+            RoutingRule::Own { .. } => 2,
+            RoutingRule::Exit { .. } => 3,
         })
         .collect();
-    assert!(order.is_sorted() && order.ends_with(&[2, 2]), "{rules:?}");
+    assert!(order.is_sorted() && order.ends_with(&[3, 3]), "{rules:?}");
     user.through = Some(through(LanAccess::Cut));
     let rules = user.rules();
     assert!(!rules.contains(&own("192.168.0.0/16", false)));
@@ -518,4 +519,133 @@ proptest! {
         one.containers.pop_last();
         prop_assert_eq!(lines(&host), lines(&one));
     }
+}
+
+#[test]
+fn s25_what_comes_by_a_link_is_for_published_ports_and_never_from_the_own_side() {
+    let mut plan = plan(&docker());
+    plan.publish = inside();
+    let text = render(&plan, false);
+    let link = "iifname { \"im0pababab\" }";
+    let early = chain(&text, "early");
+    let [first, second, third, ..] = early[..] else {
+        panic!("{early:?}");
+    };
+    assert_eq!(first, "iifname \"lo\" accept");
+    assert_eq!(second, "iifname \"im0\" goto tunnel");
+    assert_eq!(third, format!("{link} goto published"));
+    let dropped = "counter name not_published drop";
+    assert_eq!(
+        chain(&text, "published"),
+        [
+            &format!("ip saddr @never4 {dropped}")[..],
+            &format!("ip6 saddr @never6 {dropped}"),
+            "iifname . ip daddr . tcp dport @pubin4 accept",
+            "iifname . ip6 daddr . tcp dport @pubin6 accept",
+            dropped,
+        ]
+    );
+    assert_eq!(chain(&text, "entry")[0], format!("{link} goto landed"));
+    assert_eq!(chain(&text, "landed").last(), Some(&dropped));
+    assert_eq!(chain(&text, "across")[0], format!("{link} {dropped}"));
+    assert!(
+        text.contains("pubin4 { \"im0pababab\" . 10.77.8.8 . 2525 }"),
+        "{text}"
+    );
+    // Nothing here leads elsewhere.
+    assert!(!text.contains("dnat ip"), "{text}");
+}
+
+#[test]
+fn s23_a_public_node_leads_its_ports_into_the_tunnel_and_keeps_sources() {
+    let mut plan = plan(&docker());
+    plan.publish = public();
+    let text = render(&plan, false);
+    assert_eq!(
+        chain(&text, "publish"),
+        [
+            "iifname { \"eth0\", \"eth1\" } ip saddr != @never4 fib daddr type local tcp dport 25 dnat ip \
+             to 10.77.8.8:2525",
+            "iifname { \"eth0\", \"eth1\" } ip6 saddr != @never6 fib daddr type local tcp dport 25 dnat \
+             ip6 to [fd77:77:77::8]:2525",
+        ]
+    );
+    let sources = chain(&text, "sources");
+    assert!(
+        sources.contains(&"ip daddr @net4 snat ip to ip saddr"),
+        "{sources:?}"
+    );
+    assert!(!text.contains("chain inet innermesh sources\n"), "{text}");
+    let judge = chain(&text, "judge");
+    let at = |rule: &str| judge.iter().position(|it| it.contains(rule));
+    assert!(at("maxseg") < at("@pub4"), "{judge:?}");
+    let tunnel = chain(&text, "tunnel");
+    assert!(
+        tunnel.contains(&"ip saddr . tcp sport @pub4 accept"),
+        "{tunnel:?}"
+    );
+    // Without anything published there is no NAT at all.
+    plan.publish = PublishFilter::default();
+    let text = render(&plan, false);
+    assert!(
+        text.contains("delete chain inet innermesh publish"),
+        "{text}"
+    );
+    assert!(
+        text.contains("delete chain inet innermesh sources"),
+        "{text}"
+    );
+    assert!(!text.contains("@pub4"), "{text}");
+}
+
+#[test]
+fn sources_that_are_no_strangers_never_overlap_in_a_set() {
+    let nets = [
+        "192.168.0.0/16",
+        "192.168.1.0/24",
+        "10.0.0.1/8",
+        "fd00::/8",
+        "fd00:1::/32",
+    ];
+    let nets: Vec<IpNet> = nets.iter().map(|net| net.parse().unwrap()).collect();
+    let never = publish::never(nets.iter(), nets.iter());
+    for net in &never {
+        let mut others = never.iter().filter(|other| *other != net);
+        assert!(others.all(|other| !other.contains(net)), "{net}");
+    }
+    for ip in [
+        "127.0.0.1",
+        "192.168.1.7",
+        "10.9.9.9",
+        "224.0.0.1",
+        "::1",
+        "fe80::1",
+        "fd00:1::1",
+    ] {
+        let ip: IpAddr = ip.parse().unwrap();
+        assert!(never.iter().any(|net| net.contains(&ip)), "{ip}");
+    }
+    for ip in ["198.51.100.1", "100.64.0.1", "2001:db8::1"] {
+        let ip: IpAddr = ip.parse().unwrap();
+        assert!(!never.iter().any(|net| net.contains(&ip)), "{ip}");
+    }
+}
+
+#[test]
+fn a_link_s_interface_is_known_by_its_name() {
+    let tunnel = interface("im0");
+    let link = tunnel.link_to(&NodeId([0xab; 16]));
+    assert_eq!(link.as_str(), "im0pababab");
+    assert!(link.is_link_of(&tunnel) && !tunnel.is_link_of(&tunnel));
+    for other in [
+        "im0p",
+        "im0pababag",
+        "im0pabababa",
+        "im1pababab",
+        "im0xababab",
+    ] {
+        assert!(!interface(other).is_link_of(&tunnel), "{other}");
+    }
+    let long = interface("a-long-name-150");
+    assert!(long.link_to(&NodeId([1; 16])).is_link_of(&long));
 }
