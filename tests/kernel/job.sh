@@ -170,18 +170,20 @@ for to in 9.9.9.9 2620:fe::fe; do
 done
 judge "as the exit" "$(seen exit)" 'packets [1-9]'
 judge "and in no other way" "$(seen past)" 'packets 0 '
-ip -n a link set ima down
 for to in 9.9.9.9 2620:fe::fe; do
-    judge "without the tunnel $to isn't reached" "$(way "$to")" 'No route to host'
     in_ns a ping -c 1 -W 1 -I eth0 "$to" >/dev/null 2>&1
 done
 judge "nor by an interface that a program chose" "$(seen past)" 'packets 0 '
-until_true heard a 9.9.9.9 && echo "ok with the tunnel it is again"
 agent_of a exit off >/tmp/off 2>&1 || cat /tmp/off
 until_true heard a 9.9.9.9
 judge "without an exit by its own way" "$(seen past)" 'packets [1-9]'
+agent_of a exit use b >/tmp/again 2>&1 || cat /tmp/again
+until_true heard a 9.9.9.9
+in_ns s nft reset counters >/dev/null
 
 kill -9 $agent
+until_true heard a 9.9.9.9 && echo "ok the exit is used without the agent"
+judge "and nothing goes past it" "$(seen past)" 'packets 0 '
 judge "the kernel's device outlives the agent" "$(way "$b4")" 'dev ima'
 for to in "$a4" "$a6"; do
     judge "members go on reaching $to" "$(ask b "$to")" hello
@@ -191,11 +193,16 @@ done
 ip -n a link delete ima
 judge "without it nothing leaves (IPv4)" "$(way "$b4")" 'No route to host'
 judge "without it nothing leaves (IPv6)" "$(way "$b6")" 'No route to host'
+for to in 9.9.9.9 2620:fe::fe; do
+    judge "nor for the internet, to $to" "$(way "$to")" 'No route to host'
+done
 ip -n a rule delete pref 905
+ip -n a rule delete pref 908
 judge "without our rule it would" "$(way "$b4")" 'dev eth0'
 agent_of a overlay load
 judge "what was stored closes it again" "$(way "$b4")" 'No route to host'
 judge "by IPv6 too" "$(way "$b6")" 'No route to host'
+judge "and for the internet" "$(way 9.9.9.9)" 'No route to host'
 
 # Without the program nft: what is open is told, and closed once it is there.
 mv /usr/bin/nft /usr/bin/nft.away
