@@ -138,6 +138,8 @@ pub(super) fn begun(inet: &mut Table<'_>, plan: &FilterPlan, dropped: &str) {
         &apart,
     );
     inet.both("apart", "oifname . IP daddr @inN", "return");
+    // Answers by links of public nodes, which are tunnels too.
+    inet.both("apart", "oifname . IP saddr @pubownN", "return");
     // Neighbours on a link, without which there is no way to an exit either.
     for neighbours in [
         "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert }",

@@ -324,6 +324,10 @@ fn who_uses_an_exit_sends_in_no_other_way_and_hears_by_it_only_what_it_asked_for
     );
     let apart = chain(&text, "apart");
     assert!(apart.contains(&"ip daddr @closed4 return"), "{apart:?}");
+    assert!(
+        apart.contains(&"oifname . ip saddr @pubown4 return"),
+        "{apart:?}"
+    );
     assert_eq!(apart.last(), Some(&"counter name past_exit drop"));
     assert!(chain(&text, "come")[0].contains("ct mark set ct mark | 0x20000000"));
 
