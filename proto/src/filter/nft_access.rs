@@ -259,7 +259,7 @@ impl<'w> Writer<'w, '_> {
                 let own = ranges::address(own, v4);
                 for (elements, ports) in [(&mut tcp, &counted.tcp), (&mut udp, &counted.udp)] {
                     for (port, label) in ports {
-                        let counter = self.counter(*label);
+                        let counter = self.counter(label);
                         elements.push(format!("{own} . {} : \"{counter}\"", self::ports(*port)));
                     }
                 }
@@ -335,12 +335,12 @@ impl<'w> Writer<'w, '_> {
         for (protocol, all) in [("tcp", &counted.tcp), ("udp", &counted.udp)] {
             let elements: Vec<String> = all
                 .iter()
-                .map(|(range, label)| format!("{} : \"{}\"", ports(*range), self.counter(*label)))
+                .map(|(range, label)| format!("{} : \"{}\"", ports(*range), self.counter(label)))
                 .collect();
             match &all[..] {
                 [] => {}
                 [((0, 65535), label)] => {
-                    let counter = self.counter(*label);
+                    let counter = self.counter(label);
                     lines.push(format!(
                         "meta l4proto {protocol} counter name {counter} return"
                     ));

@@ -340,7 +340,7 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "publish mail --port 25 --on vps",
-                "Strangers reach the mail server by a rented server, with their own addresses",
+                "Strangers reach the mail server, seen by their own addresses",
             ),
             (
                 "publish web --port 443 --on vps --proxy-protocol",

@@ -3,7 +3,7 @@
 //! that the filter is closed before one is opened.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::Arc,
     time::Duration,
 };
@@ -194,12 +194,12 @@ impl PublishKeeper {
         // Before anything can come by one.
         self.overlay.enforce(false).await;
         for (on, (inside, private)) in wanted {
-            if !open.contains_key(&on) {
-                let tunnel = self.open_link(interface.link_to(&on), private).await?;
-                open.insert(on, Open { tunnel, private });
-            }
-            let Some(link) = open.get_mut(&on) else {
-                continue;
+            let link = match open.entry(on) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(free) => {
+                    let tunnel = self.open_link(interface.link_to(&on), private).await?;
+                    free.insert(Open { tunnel, private })
+                }
             };
             if link.private != private {
                 link.tunnel.set_private_key(private).await?;
