@@ -66,8 +66,12 @@ struct Seen {
 /// A handshake's first message, in bytes (WireGuard whitepaper §5.4.2). Packets of
 /// data have multiples of 16 (§5.4.6).
 const BEGINNING: u64 = 148;
-/// Most of them between two looks: one every five seconds (§6.4).
-const BEGINNINGS: u64 = 2;
+/// Most of them between two looks, which take up to ten seconds: one every five
+/// seconds (§6.4).
+const BEGINNINGS: u64 = 3;
+/// What a peer sends at most between two looks that hears nothing, in bytes: beginnings
+/// of handshakes, and pings to find out.
+const UNHEARING: u64 = 2048;
 
 /// One peer's counters, and since when more went out than before while no answer
 /// came in: a peer that hears nothing begins handshakes again and again.
@@ -76,18 +80,26 @@ struct Traffic {
     rx_bytes: u64,
     tx_bytes: u64,
     unanswered: Option<Mono>,
+    /// Whether the last ping went unanswered.
+    is_unheard: bool,
 }
 
 impl Traffic {
     fn take(&mut self, now: Mono, rx_bytes: u64, tx_bytes: u64) {
         let begun = (0..=BEGINNINGS).map(|count| count * BEGINNING);
         let mut unanswering = begun.map(|bytes| self.rx_bytes.saturating_add(bytes));
-        if !unanswering.any(|bytes| bytes == rx_bytes) {
-            self.unanswered = None;
+        let came = rx_bytes.checked_sub(self.rx_bytes);
+        let is_unhearing = self.is_unheard && came.is_some_and(|bytes| bytes <= UNHEARING);
+        if !is_unhearing && !unanswering.any(|bytes| bytes == rx_bytes) {
+            self.answered();
         } else if tx_bytes > self.tx_bytes.saturating_add(KEEPALIVES) {
             self.unanswered.get_or_insert(now);
         }
         (self.rx_bytes, self.tx_bytes) = (rx_bytes, tx_bytes);
+    }
+
+    fn answered(&mut self) {
+        (self.unanswered, self.is_unheard) = (None, false);
     }
 
     /// For how long nothing came back, from `least` on.
@@ -151,13 +163,15 @@ impl Reach {
         };
         let pings = suspected.into_iter().map(async |(key, address)| {
             let answer = echo(&self.node.host, address, SMALL).await;
-            answer.ok().flatten().map(|_| key)
+            (key, answer.ok().flatten().is_some())
         });
         let answered = join_all(pings).await;
         let mut seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
-        for key in answered.iter().flatten() {
-            if let Some(traffic) = seen.traffic.get_mut(key) {
-                traffic.unanswered = None;
+        for (key, is_answered) in answered {
+            match seen.traffic.get_mut(&key) {
+                Some(traffic) if is_answered => traffic.answered(),
+                Some(traffic) => traffic.is_unheard = true,
+                None => {}
             }
         }
     }
@@ -469,8 +483,14 @@ mod tests {
         traffic.take(s(215), 92 + 4 * 148 + 32, 576 + 2 * 92);
         assert_eq!(silent_for(&traffic, s(300)), None, "one came about");
         traffic.take(s(300), 92 + 4 * 148 + 32, 1000);
+        // Its own pings arrive, and the answers don't: what comes is no answer.
+        traffic.is_unheard = true;
+        traffic.take(s(310), 92 + 5 * 148 + 32 + 6 * 128, 2000);
+        assert_eq!(silent_for(&traffic, s(310)), Some(s(10)));
+        traffic.take(s(315), 92 + 5 * 148 + 32 + 6 * 128 + 4000, 2000);
+        assert_eq!(silent_for(&traffic, s(400)), None, "more than that came");
         // The device was made anew: its counters begin again.
-        traffic.take(s(305), 0, 148);
+        traffic.take(s(320), 0, 148);
         assert_eq!(silent_for(&traffic, s(400)), None);
     }
 
