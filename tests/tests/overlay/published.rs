@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use innermesh_proto::limits;
 use innermesh_tests::{
     Agent, Host, Lab,
     agent::PATIENCE,
@@ -400,6 +401,12 @@ fn a_service_that_takes_the_proxy_protocol_is_told_true_addresses() {
     let links = shell(alpha.host, "ip -o link");
     assert!(!links.contains("im0p"), "{links}");
     let at = SocketAddr::new(address(LAN[0]), 2525);
+    // Whoever keeps all of its places open, and is silent, gives one up for the next.
+    let silent: Vec<TcpStream> = (0..limits::PROXIED_PER_ADDRESS)
+        .map(|_| stranger.tcp_to(at).expect("a connection"))
+        .collect();
+    let _ = wait_for("mail beside them", PATIENCE, || mail::send(stranger, at));
+    drop(silent);
     let mut held = stranger.tcp_to(at).expect("a connection");
     let _ = alpha.cli(&["unpublish", "alpha", "--port", "2525"]).ok();
     held.set_read_timeout(Some(CUT_OFF)).expect("a socket");

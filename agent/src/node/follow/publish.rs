@@ -177,11 +177,16 @@ impl PublishKeeper {
             .filter(|on| !wanted.contains_key(on))
             .copied()
             .collect();
+        // One that can't be had doesn't keep the others from being as they should.
+        let mut done = Ok(());
         for on in gone {
             if let Some(link) = open.get(&on) {
-                link.tunnel.down().await?;
+                let closed = link.tunnel.down().await;
+                if closed.is_ok() {
+                    open.remove(&on);
+                }
+                done = done.and(closed);
             }
-            open.remove(&on);
         }
         let keep: BTreeSet<Interface> = wanted.keys().map(|on| interface.link_to(on)).collect();
         if !*is_swept {
@@ -189,27 +194,40 @@ impl PublishKeeper {
             *is_swept = true;
         }
         if wanted.is_empty() {
-            return Ok(());
+            return done;
         }
         // Before anything can come by one.
         self.overlay.enforce(false).await;
         for (on, (inside, private)) in wanted {
-            let link = match open.entry(on) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(free) => {
-                    let tunnel = self.open_link(interface.link_to(&on), private).await?;
-                    free.insert(Open { tunnel, private })
-                }
-            };
-            if link.private != private {
-                link.tunnel.set_private_key(private).await?;
-                link.private = private;
+            let link = interface.link_to(&on);
+            done = done.and(self.keep(link, open.entry(on), inside, private).await);
+        }
+        done
+    }
+
+    /// Has one link be as it should.
+    async fn keep(
+        &self,
+        interface: Interface,
+        held: Entry<'_, NodeId, Open>,
+        inside: &InsideLink,
+        private: [u8; 32],
+    ) -> Result<(), TunnelError> {
+        let link = match held {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(free) => {
+                let tunnel = self.open_link(interface, private).await?;
+                free.insert(Open { tunnel, private })
             }
-            let applied = link.tunnel.apply(&inside.plan()).await?;
-            if applied.changed() {
-                // Answers leave by an interface that is there.
-                self.overlay.enforce(true).await;
-            }
+        };
+        if link.private != private {
+            link.tunnel.set_private_key(private).await?;
+            link.private = private;
+        }
+        let applied = link.tunnel.apply(&inside.plan()).await?;
+        if applied.changed() {
+            // Answers leave by an interface that is there.
+            self.overlay.enforce(true).await;
         }
         Ok(())
     }

@@ -12,7 +12,11 @@ use std::{
 
 use innermesh_proto::{limits, view::MeshView};
 use ipnet::IpNet;
-use tokio::{io::AsyncWriteExt, sync::watch, task::AbortHandle};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::watch,
+    task::JoinHandle,
+};
 
 use super::proxy_header::header;
 use crate::{
@@ -25,6 +29,8 @@ use crate::{
 const AGAIN: Duration = Duration::from_secs(5);
 /// How long a service may take to accept.
 const CONNECT: Duration = Duration::from_secs(10);
+/// What is passed on at once, in bytes.
+const PART: usize = 16 * 1024;
 /// What a person can do about a taken port.
 const INSTEAD: &str = "publish at another port, with --port";
 
@@ -47,12 +53,27 @@ struct Leads {
 /// A port that is served.
 struct Serving {
     leads: watch::Sender<Leads>,
-    tasks: Vec<AbortHandle>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Serving {
+    /// Ends it, and waits until the port is free again.
+    async fn end(mut self) {
+        self.abort();
+        for task in std::mem::take(&mut self.tasks) {
+            // How it ended doesn't matter: what it held is gone.
+            let _ = task.await;
+        }
+    }
+
+    fn abort(&self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(AbortHandle::abort);
+        self.abort();
     }
 }
 
@@ -83,16 +104,20 @@ impl PublishProxy {
         loop {
             let view = views.borrow_and_update().clone();
             let wanted = self.wanted(&view);
-            serving.retain(|port, _| wanted.contains_key(port));
+            let ports: Vec<u16> = serving.keys().copied().collect();
+            for port in ports.iter().filter(|port| !wanted.contains_key(port)) {
+                if let Some(gone) = serving.remove(port) {
+                    gone.end().await;
+                }
+            }
             let mut trouble = BTreeMap::new();
             for (port, leads) in wanted {
                 if let Some(held) = serving.get(&port) {
-                    // A connection goes where it was led when it came, or ends.
-                    if *held.leads.borrow() != leads {
-                        serving.remove(&port);
-                    } else {
-                        continue;
-                    }
+                    held.leads.send_if_modified(|held| {
+                        let before = std::mem::replace(held, leads);
+                        before != *held
+                    });
+                    continue;
                 }
                 match self.serve(port, leads, &room) {
                     Ok(begun) => {
@@ -153,10 +178,14 @@ impl PublishProxy {
         let tasks = listeners.into_iter().map(|listener| {
             let (host, leads) = (self.host.clone(), leads.subscribe());
             let answer = move |came: Came, _: Source, place: Arc<Place>| {
-                let (host, leads) = (host.clone(), leads.borrow().clone());
+                let (host, mut leads) = (host.clone(), leads.clone());
                 async move {
-                    let _working = place.working();
-                    relay(&host, came, &leads).await;
+                    let now = leads.borrow_and_update().clone();
+                    // A connection goes where it was led when it came, or ends.
+                    tokio::select! {
+                        () = relay(&host, came, &now, &place) => {}
+                        _ = leads.changed() => {}
+                    }
                 }
             };
             let served = serve(
@@ -166,7 +195,7 @@ impl PublishProxy {
                 self.host.clock.clone(),
                 answer,
             );
-            self.host.tasks.spawn(served).abort_handle()
+            self.host.tasks.spawn(served)
         });
         let tasks = tasks.collect();
         Ok(Serving { leads, tasks })
@@ -199,7 +228,7 @@ impl Listener for Public {
 
 /// Connects to the first address that accepts, the client's own family first, and
 /// carries bytes both ways until both have ended.
-async fn relay(host: &Host, came: Came, leads: &Leads) {
+async fn relay(host: &Host, came: Came, leads: &Leads, place: &Arc<Place>) {
     let client = came.from.ip().to_canonical();
     if leads.never.iter().any(|net| net.contains(&client)) {
         tracing::debug!(%client, "nothing published is open to this source");
@@ -217,9 +246,32 @@ async fn relay(host: &Host, came: Came, leads: &Leads) {
         if service.write_all(&header).await.is_err() {
             continue;
         }
-        let mut stream = came.stream;
-        let _ = tokio::io::copy_bidirectional(&mut stream, &mut service).await;
+        let (from_client, to_client) = tokio::io::split(came.stream);
+        let (from_service, to_service) = tokio::io::split(service);
+        // One that breaks takes the other with it.
+        let _ = tokio::try_join!(
+            pass(from_client, to_service, place),
+            pass(from_service, to_client, place)
+        );
         return;
     }
     tracing::debug!(%client, "a published service doesn't answer");
+}
+
+/// Carries bytes one way until there are no more. Between them the connection is idle
+/// and gives its place to others, as anybody may keep one open.
+async fn pass(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    place: &Arc<Place>,
+) -> io::Result<()> {
+    let mut part = vec![0; PART];
+    loop {
+        let count = from.read(&mut part).await?;
+        if count == 0 {
+            return to.shutdown().await;
+        }
+        drop(place.working());
+        to.write_all(part.get(..count).unwrap_or_default()).await?;
+    }
 }
