@@ -4,6 +4,7 @@
 #![allow(missing_docs, reason = "the names say it")]
 
 mod forward;
+mod lan;
 mod near;
 mod values;
 
@@ -26,6 +27,7 @@ pub use self::values::{
 };
 use self::{
     forward::{ForwardRuleError, Forwards},
+    lan::LanError,
     values::{Address, with_port},
 };
 use crate::{
@@ -99,6 +101,8 @@ pub struct DnsConfig {
     pub manage: ManageResolver,
     /// Which names are answered.
     pub answer: AnswerScope,
+    /// Networks beside the mesh whose hosts may ask too; see [`DnsConfig::check`].
+    pub lan: Vec<IpNet>,
     /// Who is asked for the names of a zone instead; see [`DnsConfig::forwards`].
     forward: Forwards,
 }
@@ -358,6 +362,7 @@ impl DnsConfig {
         if self.answer == AnswerScope::Mesh && !self.forward.is_empty() {
             return Err(DnsConfigError::NoUse);
         }
+        lan::check(&self.lan)?;
         Ok(self.forward.check(&self.listens())?)
     }
 }
@@ -372,6 +377,8 @@ enum DnsConfigError {
     NoUse,
     #[error(transparent)]
     Rule(#[from] ForwardRuleError),
+    #[error(transparent)]
+    Lan(#[from] LanError),
 }
 
 impl PageConfig {

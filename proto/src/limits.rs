@@ -469,6 +469,10 @@ pub const DNS_CACHE_ENTRIES: usize = 8192;
 pub const DNS_CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// TCP connections to the DNS server at one time.
 pub const DNS_TCP_CONNECTIONS: usize = 128;
+/// Networks beside the mesh whose hosts may ask a node's resolver.
+pub const DNS_LANS: usize = 16;
+/// Addresses of a node at which it listens for them.
+pub const DNS_LAN_ADDRESSES: usize = 8;
 /// Of these, from one address.
 pub const DNS_TCP_PER_ADDRESS: usize = 16;
 /// Of these, from one user of this host: a resolver asks for all of its users.

@@ -250,6 +250,7 @@ impl MeshView {
                 .devices()
                 .map(|(_, device)| (device.name.clone(), device.addresses().to_vec()))
                 .collect(),
+            front: None,
         }
     }
 

@@ -11,6 +11,7 @@
 mod alias;
 mod build;
 mod character_string;
+mod lan;
 mod name;
 mod record;
 mod record_type;
@@ -30,6 +31,7 @@ pub use self::build::reverse_zones;
 pub use self::{
     alias::AliasEnd,
     character_string::{Word, words},
+    lan::LanAddresses,
     name::{DomainName, DomainNameError},
     record::{Caa, Mx, Rdata, Record, Soa, Srv},
     record_type::{RecordType, RecordTypeError},
@@ -72,6 +74,8 @@ pub struct ZoneInput {
     pub member_aliases: BTreeSet<DomainName>,
     /// Addresses of the devices without an agent. Nothing is below their names.
     pub devices: BTreeMap<Label, Vec<IpAddr>>,
+    /// Where the server that answers is reached; none at the resolver's addresses.
+    pub front: Option<Vec<IpAddr>>,
 }
 
 /// What is known of a member.

@@ -166,6 +166,7 @@ impl Machine {
             dns_listen: Vec::new(),
             dns_upstream: Vec::new(),
             dns_answer: AnswerScope::All,
+            dns_lan: Vec::new(),
             dns_forward: BTreeMap::new(),
             acme_port: innermesh_agent::acme::PORT,
             acme_listen: Vec::new(),

@@ -2,6 +2,8 @@
 
 #![allow(missing_docs, reason = "the names say it")]
 
+use std::net::IpAddr;
+
 use innermesh_host::resolver::{Method, ResolverPlan};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +26,9 @@ pub struct DnsQueryRequest {
     pub name: String,
     #[serde(rename = "type")]
     pub rtype: String,
+    /// As who has this address would ask; none as this host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<IpAddr>,
 }
 
 /// A question answered in process, for a person.
@@ -34,6 +39,8 @@ pub struct QueryReport {
     /// The type that was asked for.
     #[serde(rename = "type")]
     pub rtype: String,
+    /// What the one who asks may see.
+    pub view: DnsView,
     /// The response code, such as NOERROR or NXDOMAIN.
     pub rcode: String,
     /// Where the answer came from.
@@ -46,6 +53,18 @@ pub struct QueryReport {
     pub error: Option<String>,
     /// How long it took.
     pub elapsed_ms: u64,
+}
+
+/// What somebody who asks may see, by the address that the question came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DnsView {
+    /// The mesh's names and all others: this host, members and devices.
+    Internal,
+    /// As that, with addresses in the LAN.
+    Lan,
+    /// Nothing.
+    Stranger,
 }
 
 /// Where an answer came from.

@@ -47,6 +47,8 @@ pub mod code {
     pub const ONE_CA: &str = "one-ca";
     /// Another server has a port that the mesh's names are to be answered on.
     pub const DNS_PORT_TAKEN: &str = "dns-port-taken";
+    /// Hosts of a LAN may ask for names, and this host has no address in it.
+    pub const DNS_NO_LAN: &str = "dns-no-lan";
     /// The mesh's names aren't answered where they should be.
     pub const DNS_NOT_ANSWERED: &str = "dns-not-answered";
     /// Packets go into the tunnel to live nodes, and nothing comes back.

@@ -270,7 +270,13 @@ async fn each_request(each: &mut impl EachRequest) {
     each.visit(EabRmRequest { name }).await;
 
     let (name, rtype) = ("a b&type=x".into(), "AAAA".into());
-    each.visit(DnsQueryRequest { name, rtype }).await;
+    let source = Some([192, 168, 1, 9].into());
+    let query = DnsQueryRequest {
+        name,
+        rtype,
+        source,
+    };
+    each.visit(query).await;
     each.visit(DnsResolverRequest {}).await;
     each.visit(DnsSetupRequest {}).await;
     each.visit(DnsReleaseRequest {}).await;
@@ -481,7 +487,7 @@ async fn what_older_commands_send_is_understood() {
         ),
         (
             "GET /v1/dns/query?name=a%20b%26c&type=AAAA",
-            "Dns(Query(DnsQueryRequest { name: \"a b&c\", rtype: \"AAAA\" }))",
+            "Dns(Query(DnsQueryRequest { name: \"a b&c\", rtype: \"AAAA\", source: None }))",
         ),
         (
             "DELETE /v1/records?name=%2A.tv&type=TXT",

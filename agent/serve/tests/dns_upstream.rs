@@ -45,6 +45,7 @@ fn resolver(input: &ZoneInput, upstream: SocketAddr) -> Dns {
     );
     dns.publish(|| Served {
         zone: Arc::new(served),
+        lan: None,
         sources: Arc::new(|_: IpAddr| Source::Internal),
     });
     dns.set_upstreams(&[upstream], &[]);
@@ -64,6 +65,7 @@ fn inside() -> ZoneInput {
         ttls: Default::default(),
         member_aliases: Default::default(),
         devices: Default::default(),
+        front: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! `agent dns`.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 use innermesh_proto::zone::DomainName;
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::control::{
     Client,
-    dns::{DnsQueryRequest, DnsZoneRequest, QueryReport, ZoneText},
+    dns::{DnsQueryRequest, DnsView, DnsZoneRequest, QueryReport, ZoneText},
     node::StatusRequest,
 };
 
@@ -44,6 +44,9 @@ pub struct QueryArguments {
     /// Record type [default: A; PTR for an address].
     #[arg(value_name = "TYPE")]
     rtype: Option<String>,
+    /// Ask as who has this address would, such as a TV in the LAN.
+    #[arg(long, value_name = "ADDRESS")]
+    source: Option<IpAddr>,
     #[command(flatten)]
     output: Output,
 }
@@ -87,7 +90,13 @@ async fn query(arguments: &QueryArguments, client: &Client) -> Result<(), Failur
         }
     };
     let rtype = arguments.rtype.as_deref().unwrap_or(usual).to_owned();
-    let report = client.ask(&DnsQueryRequest { name, rtype }).await?;
+    let source = arguments.source;
+    let request = DnsQueryRequest {
+        name,
+        rtype,
+        source,
+    };
+    let report = client.ask(&request).await?;
     arguments.output.print(&report, || text(&report))?;
     if report.rcode == "NOERROR" {
         Ok(())
@@ -120,10 +129,16 @@ fn text(report: &QueryReport) -> String {
         rcode,
         origin,
         elapsed_ms,
+        view,
         ..
     } = report;
     let origin = format!("{origin:?}").to_ascii_lowercase();
-    let mut out = format!("; {rcode}, from {origin}, in {elapsed_ms} ms\n");
+    let whom = match view {
+        DnsView::Internal => "",
+        DnsView::Lan => ", to a LAN",
+        DnsView::Stranger => ", to a stranger",
+    };
+    let mut out = format!("; {rcode}{whom}, from {origin}, in {elapsed_ms} ms\n");
     if let Some(error) = &report.error {
         out.push_str(&format!("; {error}\n"));
     }
@@ -153,6 +168,7 @@ mod tests {
         let report = QueryReport {
             name: "a.in.example.org".into(),
             rtype: "A".into(),
+            view: DnsView::Internal,
             rcode: "NOERROR".into(),
             origin: Origin::Zone,
             answers: vec!["a.in.example.org. 30 IN A 10.9.0.2".into()],

@@ -279,6 +279,7 @@ pub fn agent_config(config: &Config) -> node::AgentConfig {
         dns_upstream: config.dns.upstreams(),
         manage_resolver: config.dns.manage == ManageResolver::Auto,
         dns_answer: config.dns.answer,
+        dns_lan: config.dns.lan.clone(),
         dns_forward: config.dns.forwards(),
         page_listen: config.page.listens(),
         page_port: config.page.port,

@@ -56,6 +56,7 @@ fn every_key_is_read() {
         listen = ["127.0.0.1:5353"]
         upstream = ["9.9.9.9"]
         manage = "off"
+        lan = ["192.168.1.0/24", "fd12::/64"]
         [dns.forward]
         "Corp.example." = ["10.1.1.1", "[2001:db8::1]:5353"]
         "1.10.in-addr.arpa" = ["10.1.1.2"]
@@ -85,6 +86,8 @@ fn every_key_is_read() {
     assert_eq!(config.dns.listens(), ["127.0.0.1:5353".parse().unwrap()]);
     assert_eq!(config.dns.upstreams(), ["9.9.9.9:53".parse().unwrap()]);
     assert_eq!(config.dns.manage, ManageResolver::Off);
+    let lan = ["192.168.1.0/24", "fd12::/64"].map(|net| net.parse().unwrap());
+    assert_eq!(config.dns.lan, lan);
     assert_eq!(Config::default().dns.manage, ManageResolver::Auto);
     assert_eq!(
         config.page.listens(),

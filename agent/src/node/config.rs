@@ -46,6 +46,8 @@ pub struct AgentConfig {
     pub manage_resolver: bool,
     /// Which names are answered.
     pub dns_answer: AnswerScope,
+    /// Networks beside the mesh whose hosts may ask for names.
+    pub dns_lan: Vec<IpNet>,
     /// Name servers for the names of these zones.
     pub dns_forward: BTreeMap<DomainName, Vec<SocketAddr>>,
     /// Where the install page is served; this node's overlay addresses and

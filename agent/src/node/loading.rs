@@ -188,6 +188,7 @@ impl Meanwhile {
             ttls: BTreeMap::new(),
             member_aliases: BTreeSet::new(),
             devices: BTreeMap::new(),
+            front: None,
         }));
         let first = zone.clone();
         let dns = Arc::new(Dns::new(
@@ -225,10 +226,11 @@ impl Meanwhile {
         let local = config.local_sources.clone();
         dns.publish(move || Served {
             zone,
+            lan: None,
             sources: Arc::new(MemberSources {
                 own,
-                members: BTreeSet::new(),
                 local,
+                ..MemberSources::default()
             }),
         });
         let has_interface = config.backend != BackendChoice::None;

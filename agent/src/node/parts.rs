@@ -22,6 +22,7 @@ use crate::{
             devices::DeviceWatch,
             dialer::Dialer,
             dns::{DnsKeeper, Listening},
+            dns_lan::LanKeeper,
             holds::HoldKeeper,
             host::HostFollower,
             ledger_backend::LedgerBackend,
@@ -126,6 +127,8 @@ impl Parts {
             enforced: Arc::new(Enforced::default()),
             serial,
             local_sources: node.config.local_sources.clone(),
+            lan: node.config.dns_lan.clone(),
+            in_lan: Arc::default(),
         };
         let secrets = DeviceSecrets::new(node.host.keys.clone(), tunnel_key.clone());
         let announcer = Announcer {
@@ -202,7 +205,10 @@ impl Parts {
         self.overlay.enforce(true).await;
         self.addresses.look().await;
         self.zone.publish();
+        let on_lans = keeper.on_lans(&self.node.config.dns_lan, self.addresses.sources());
+        let lans = LanKeeper::new(&self.node, on_lans, self.zone.clone());
         keeper.start();
+        self.node.host.tasks.spawn(lans.run());
         self.listen().await;
         self.follow();
         let backend = Arc::new(LedgerBackend::new(

@@ -95,17 +95,26 @@ impl Builder<'_> {
             IpAddr::V4(resolver_v4(self.input.ipv4)),
             IpAddr::V6(v6.into()),
         ];
+        let front = self.input.front.as_deref();
         for label in ["acme", "ca", "ns"] {
             if let Some(name) = self.apex.child(label.as_bytes()) {
-                self.addresses(&name, &resolver, TTL_S);
+                self.insert(&name);
+                // Nobody but members and this host gets certificates.
+                let at = front.unwrap_or(&resolver);
+                let at = if label == "acme" && front.is_some() {
+                    &[]
+                } else {
+                    at
+                };
+                self.addresses(&name, at, TTL_S);
             }
         }
         if let Some(ns) = self.apex.child(b"ns") {
             for origin in self.origins.clone() {
                 self.add(&origin, TTL_S, [Rdata::Ns(ns.clone())]);
             }
-            for address in resolver {
-                self.pointer(address, &ns);
+            for address in resolver.iter().filter(|_| front.is_none()) {
+                self.pointer(*address, &ns);
             }
         }
     }
@@ -139,6 +148,7 @@ impl Builder<'_> {
         let Some(name) = name.filter(|name| !self.names.contains_key(name)) else {
             return;
         };
+        self.insert(&name);
         self.addresses(&name, addresses, self.ttl(true));
         for &address in addresses {
             self.pointer(address, &name);

@@ -1,3 +1,4 @@
+mod lan;
 mod records;
 
 use std::net::IpAddr;
@@ -69,6 +70,7 @@ fn input() -> ZoneInput {
         ttls: BTreeMap::new(),
         member_aliases: BTreeSet::new(),
         devices: BTreeMap::new(),
+        front: None,
     }
 }
 

@@ -5,7 +5,7 @@ use hickory_server::proto::{
     rr::{RData, Record},
     serialize::binary::{BinDecodable, BinEncodable},
 };
-use innermesh_control::dns::QueryReport;
+use innermesh_control::dns::{DnsView, QueryReport};
 use innermesh_host::Mono;
 use innermesh_proto::zone::{DomainName, RecordType};
 
@@ -13,8 +13,8 @@ use super::reply::Reply;
 
 /// What a reply says.
 pub(super) fn report(
-    name: &DomainName,
-    rtype: RecordType,
+    (name, rtype): (&DomainName, RecordType),
+    view: DnsView,
     reply: Reply,
     elapsed: Mono,
 ) -> QueryReport {
@@ -22,6 +22,7 @@ pub(super) fn report(
     QueryReport {
         name: name.to_string(),
         rtype: rtype.to_string(),
+        view,
         rcode: mnemonic(reply.rcode),
         origin: reply.origin,
         answers: lines(&reply.answers),

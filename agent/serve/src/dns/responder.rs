@@ -38,7 +38,7 @@ use super::{
     upstream::Question,
     zone_answer::{ZoneAnswer, zone_answer},
 };
-use innermesh_control::dns::QueryReport;
+use innermesh_control::dns::{DnsView, QueryReport};
 use innermesh_host::{Clock, tasks::Tasks};
 
 /// Types that are transactions or metadata and no data (RFC 6895 §3.1).
@@ -68,6 +68,8 @@ type View = LazyLock<Served, Box<dyn FnOnce() -> Served + Send>>;
 /// What one view says.
 pub struct Served {
     pub zone: Arc<Zone>,
+    /// The same as a LAN sees it; none where no LAN may ask.
+    pub lan: Option<Arc<Zone>>,
     pub sources: Arc<dyn SourcePolicy>,
 }
 
@@ -107,6 +109,7 @@ impl Dns {
         let nobody = |_: IpAddr| Source::Stranger;
         let served = move || Served {
             zone: Arc::new(zone()),
+            lan: None,
             sources: Arc::new(nobody),
         };
         let resolver_v6 = u128::from(ula.network()) | 0x53;
@@ -173,19 +176,36 @@ impl Dns {
     /// Answers a question as a process of this host would be answered over a
     /// socket.
     pub async fn query(&self, name: &DomainName, rtype: RecordType) -> QueryReport {
-        let began = self.clock.now();
-        let reply = self.query_reply(name, rtype).await;
-        report(name, rtype, reply, self.clock.now().saturating_sub(began))
+        let here = Ipv4Addr::LOCALHOST.into();
+        self.query_from(here, name, rtype).await
     }
 
-    async fn query_reply(&self, name: &DomainName, rtype: RecordType) -> Reply {
+    /// As [`Dns::query`], as `source` would be answered.
+    pub async fn query_from(
+        &self,
+        source: IpAddr,
+        name: &DomainName,
+        rtype: RecordType,
+    ) -> QueryReport {
+        let began = self.clock.now();
+        let view = match self.view.load().sources.class(source.to_canonical()) {
+            Source::Internal => DnsView::Internal,
+            Source::Lan => DnsView::Lan,
+            Source::Stranger => DnsView::Stranger,
+        };
+        let reply = self.query_reply(source, name, rtype).await;
+        let elapsed = self.clock.now().saturating_sub(began);
+        report((name, rtype), view, reply, elapsed)
+    }
+
+    async fn query_reply(&self, source: IpAddr, name: &DomainName, rtype: RecordType) -> Reply {
         let form_error = || Reply::empty(ResponseCode::FormErr);
         let Ok(name) = Name::from_labels(name.labels()) else {
             return form_error();
         };
         let query = Query::query(name, rtype.0.into());
         let request = DnsRequest::from_query(query, DnsRequestOptions::default());
-        let source = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 53);
+        let source = SocketAddr::new(source, 53);
         let request = request
             .to_vec()
             .and_then(|bytes| Request::from_bytes(bytes, source, Protocol::Tcp));
@@ -230,9 +250,12 @@ impl Dns {
     pub(super) async fn respond(&self, request: &Request) -> Reply {
         let view = self.view.load_full();
         let source = request.src().ip().to_canonical();
-        if view.sources.class(source) == Source::Stranger {
-            return refusal();
-        }
+        let zone = match view.sources.class(source) {
+            Source::Internal => Some(&view.zone),
+            Source::Lan => view.lan.as_ref(),
+            Source::Stranger => None,
+        };
+        let Some(zone) = zone else { return refusal() };
         if request.metadata.op_code != OpCode::Query {
             return Reply::empty(ResponseCode::NotImp);
         }
@@ -251,18 +274,18 @@ impl Dns {
             return Reply::empty(ResponseCode::Refused);
         }
         tracing::debug!(client = %source, %name, %rtype, "a question");
-        match self.zone_reply(&view.zone, &name, query, rtype) {
+        match self.zone_reply(zone, &name, query, rtype) {
             None if self.scope.get() == Some(&AnswerScope::Mesh) => refusal(),
             None => {
                 let reply = self.other_reply(request, name.clone(), query, rtype).await;
-                self.continue_inside(request, &view.zone, reply, name, rtype)
+                self.continue_inside(request, zone, reply, name, rtype)
                     .await
             }
             Some(ZoneAnswer {
                 reply,
                 outside: Some(target),
             }) if request.metadata.recursion_desired => {
-                self.follow(request, &view.zone, reply, target, rtype).await
+                self.follow(request, zone, reply, target, rtype).await
             }
             Some(ZoneAnswer { reply, .. }) => reply,
         }

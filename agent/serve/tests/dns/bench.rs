@@ -56,6 +56,7 @@ pub fn label(s: &str) -> Label {
 pub fn internal(input: &ZoneInput) -> Served {
     Served {
         zone: Arc::new(Zone::build(input)),
+        lan: None,
         sources: Arc::new(|_: IpAddr| Source::Internal),
     }
 }
@@ -115,6 +116,7 @@ pub fn input(domain: &str) -> ZoneInput {
         ttls: Default::default(),
         member_aliases: Default::default(),
         devices: Default::default(),
+        front: None,
     }
 }
 
@@ -181,6 +183,7 @@ impl Bench {
         };
         dns.publish(|| Served {
             zone: Arc::new(zone),
+            lan: None,
             sources: Arc::new(sources),
         });
         let listen = [SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0)];

@@ -501,6 +501,10 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("dns query photos", "Look up a name of the mesh"),
             ("dns query example.org AAAA", "Any name and type"),
             ("dns query 10.77.0.3", "The name of an address"),
+            (
+                "dns query photos --source 192.168.1.20",
+                "What a host of the LAN is told",
+            ),
         ],
     ),
     (

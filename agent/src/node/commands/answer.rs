@@ -267,9 +267,7 @@ impl AgentControl {
 
     async fn dns(&self, request: DnsRequest) -> Answered {
         match request {
-            DnsRequest::Query(it) => {
-                answer(it, |it| dns::query(&self.dns, it.name, it.rtype)).await
-            }
+            DnsRequest::Query(it) => answer(it, |it| dns::query(&self.dns, it)).await,
             DnsRequest::Resolver(it) => answer(it, |_| ready(dns::resolver(&self.resolver))).await,
             DnsRequest::Setup(it) => answer(it, |_| self.resolver.setup()).await,
             DnsRequest::Release(it) => answer(it, |_| self.resolver.release()).await,

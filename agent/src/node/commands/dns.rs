@@ -3,7 +3,10 @@
 use innermesh_proto::zone::{DomainName, RecordType};
 
 use crate::{
-    control::{ControlError, dns::QueryReport},
+    control::{
+        ControlError,
+        dns::{DnsQueryRequest, QueryReport},
+    },
     dns::Dns,
     host::resolver::ResolverPlan,
     node::{
@@ -16,10 +19,14 @@ use crate::{
 ///
 /// # Errors
 /// When name or type make no sense.
-pub async fn query(dns: &Dns, name: String, rtype: String) -> Result<QueryReport, ControlError> {
-    let name: DomainName = name.parse().map_err(invalid)?;
-    let rtype: RecordType = rtype.to_ascii_uppercase().parse().map_err(invalid)?;
-    Ok(dns.query(&name, rtype).await)
+pub async fn query(dns: &Dns, request: DnsQueryRequest) -> Result<QueryReport, ControlError> {
+    let name: DomainName = request.name.parse().map_err(invalid)?;
+    let rtype = request.rtype.to_ascii_uppercase();
+    let rtype: RecordType = rtype.parse().map_err(invalid)?;
+    Ok(match request.source {
+        Some(source) => dns.query_from(source, &name, rtype).await,
+        None => dns.query(&name, rtype).await,
+    })
 }
 
 /// The zone, a record a line.

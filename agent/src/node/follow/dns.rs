@@ -3,17 +3,19 @@
 //! is free.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use ipnet::IpNet;
+
 use crate::{
     control::finding::{Finding, Severity, code},
     dns::{Dns, DnsServer, FORWARDED_PORT, OtherServer, PORT, Surroundings},
     host::{Host, Presence, holder::Kind},
-    listen::ListenError,
+    listen::{ListenError, Sources},
     node::shared::{addresses::Addresses, handles::Handles},
     tunnel::BackendChoice,
 };
@@ -37,6 +39,8 @@ struct State {
     /// By the address that was wanted; with port 0 it is another.
     servers: BTreeMap<SocketAddr, DnsServer>,
     trouble: BTreeMap<SocketAddr, ListenError>,
+    /// LANs that may ask and this host has no address in.
+    absent: Vec<IpNet>,
     has_ended: bool,
 }
 
@@ -44,7 +48,10 @@ impl Listening {
     /// Where names are answered.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let state = self.lock();
-        let servers = state.wanted.iter().filter_map(|at| state.servers.get(at));
+        let others = state.servers.keys();
+        let others = others.filter(|at| !state.wanted.contains(at));
+        let all = state.wanted.iter().chain(others);
+        let servers = all.filter_map(|at| state.servers.get(at));
         servers.flat_map(DnsServer::addresses).copied().collect()
     }
 
@@ -57,6 +64,7 @@ impl Listening {
         first
             .map(|(at, error)| finding(*at, error, forwarded.copied(), domain))
             .into_iter()
+            .chain(state.absent.iter().map(absent))
             .collect()
     }
 
@@ -125,6 +133,81 @@ fn finding(
     Finding::new(code::DNS_PORT_TAKEN, Severity::Error, text, remedy)
 }
 
+fn absent(net: &IpNet) -> Finding {
+    Finding::warning(
+        code::DNS_NO_LAN,
+        format!("hosts in {net} can't ask for names: this host has no address there"),
+        "Give this host one, or change `lan` of [dns] in the configuration",
+    )
+}
+
+/// Where hosts of LANs ask, beside what [`DnsKeeper`] listens at.
+pub(crate) struct LanListeners {
+    dns: Arc<Dns>,
+    around: Surroundings,
+    nets: Vec<IpNet>,
+    listening: Arc<Listening>,
+    /// As they were last wanted.
+    wanted: BTreeSet<SocketAddr>,
+}
+
+impl LanListeners {
+    /// Listens at these, and at no others of LANs any more. What can't be had is tried
+    /// each time.
+    pub async fn listen(&mut self, wanted: BTreeSet<SocketAddr>) {
+        let gone: Vec<SocketAddr> = self.wanted.difference(&wanted).copied().collect();
+        let ended: Vec<DnsServer> = {
+            let mut state = self.listening.lock();
+            // The configuration may have the agent listen at such an address anyway.
+            let is_ours = |at: &SocketAddr, state: &State| !state.wanted.contains(at);
+            let gone: Vec<_> = gone.iter().filter(|at| is_ours(at, &state)).collect();
+            let absent = self.nets.iter().filter(|net| {
+                let mut wanted = wanted.iter();
+                !wanted.any(|at| net.contains(&at.ip()))
+            });
+            state.absent = absent.copied().collect();
+            for at in &gone {
+                state.trouble.remove(*at);
+            }
+            gone.iter()
+                .filter_map(|at| state.servers.remove(*at))
+                .collect()
+        };
+        for server in ended {
+            server.end().await;
+        }
+        self.wanted = wanted;
+        for at in &self.wanted {
+            self.try_at(*at);
+        }
+    }
+
+    fn try_at(&self, at: SocketAddr) {
+        let has = |state: &State| {
+            state.has_ended || state.servers.contains_key(&at) || state.wanted.contains(&at)
+        };
+        if has(&self.listening.lock()) {
+            return;
+        }
+        let started = DnsServer::start(self.dns.clone(), &self.around, &[at], Presence::Present);
+        let mut state = self.listening.lock();
+        match started {
+            Ok(_) if state.has_ended => {}
+            Ok(server) => {
+                state.trouble.remove(&at);
+                tracing::info!(%at, "hosts of the LAN are answered");
+                state.servers.insert(at, server);
+            }
+            Err(error) => {
+                if !state.trouble.contains_key(&at) {
+                    tracing::warn!(%at, %error, "hosts of the LAN are not answered");
+                }
+                state.trouble.insert(at, error);
+            }
+        }
+    }
+}
+
 /// Listens where names are to be answered: where the configuration says, else
 /// on the resolver's addresses.
 pub(crate) struct DnsKeeper {
@@ -162,6 +245,20 @@ impl DnsKeeper {
 
     pub fn listening(&self) -> Arc<Listening> {
         self.listening.clone()
+    }
+
+    /// What listens on LANs as well.
+    pub fn on_lans(&self, nets: &[IpNet], sources: Arc<dyn Sources>) -> LanListeners {
+        LanListeners {
+            dns: self.dns.clone(),
+            around: Surroundings {
+                room: self.around.room.clone(),
+                ..Surroundings::of(&self.host, sources)
+            },
+            nets: nets.to_vec(),
+            listening: self.listening.clone(),
+            wanted: BTreeSet::new(),
+        }
     }
 
     /// Listens before the addresses are there, as another server would take them

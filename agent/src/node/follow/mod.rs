@@ -12,6 +12,7 @@ pub mod device_holds;
 pub mod devices;
 pub mod dialer;
 pub mod dns;
+pub mod dns_lan;
 pub mod holds;
 pub mod host;
 mod kept;

@@ -16,6 +16,7 @@ pub mod exit_setting;
 pub mod exit_use;
 pub mod handles;
 pub mod hold_set;
+pub mod in_lan;
 pub mod invites;
 pub mod issuers;
 pub mod own_key;

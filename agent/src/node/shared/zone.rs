@@ -11,7 +11,9 @@ use tokio::sync::watch;
 
 use crate::{
     dns::{Dns, MemberSources, Served},
-    node::shared::{addresses::Addresses, enforced::Enforced, zone_serial::ZoneSerial},
+    node::shared::{
+        addresses::Addresses, enforced::Enforced, in_lan::InLan, zone_serial::ZoneSerial,
+    },
 };
 
 /// Publishes the zone. Clones are the same.
@@ -24,6 +26,9 @@ pub(crate) struct ZonePublisher {
     pub serial: ZoneSerial,
     /// Networks that count as this host.
     pub local_sources: Vec<IpNet>,
+    /// LANs whose hosts may ask, and who is where in them.
+    pub lan: Vec<IpNet>,
+    pub in_lan: Arc<InLan>,
 }
 
 impl ZonePublisher {
@@ -36,13 +41,27 @@ impl ZonePublisher {
         let mut local = self.local_sources.clone();
         local.extend(self.enforced.containers());
         let serial = self.serial.next();
-        self.dns.publish(move || Served {
-            zone: Arc::new(zone_of(&view, serial)),
-            sources: Arc::new(MemberSources {
-                own,
-                members: view.member_addresses(),
-                local,
-            }),
+        let (lan, in_lan) = (self.lan.clone(), self.in_lan.clone());
+        self.dns.publish(move || {
+            let input = ZoneInput {
+                serial,
+                ..view.zone_input()
+            };
+            let overlay = [IpNet::V4(input.ipv4.trunc()), IpNet::V6(input.ula.trunc())];
+            let zone = Zone::build(&input);
+            let of_lan = (!lan.is_empty())
+                .then(|| Zone::build(&input.for_lan(&in_lan.addresses(&view), &lan)));
+            Served {
+                zone: Arc::new(zone),
+                lan: of_lan.map(Arc::new),
+                sources: Arc::new(MemberSources {
+                    own,
+                    members: view.member_addresses(),
+                    local,
+                    lan,
+                    overlay: overlay.into(),
+                }),
+            }
         });
     }
 }
