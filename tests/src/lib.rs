@@ -22,6 +22,7 @@ pub use innermesh_skip::{installed, leave_out, missing, skip};
 pub use self::{
     agent::Agent,
     lab::{Host, Lab},
+    namespace::inside,
     process::{Finished, Process},
     wait::wait_for,
 };

@@ -11,7 +11,10 @@
 //! named by what is in them, or by the addresses that they are about, so that a
 //! change leaves all others as they are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use sha2::{Digest, Sha256};
 
@@ -73,7 +76,9 @@ pub(super) fn write(inet: &mut Table<'_>, plan: &FilterPlan, verdict: &str) {
         access,
         verdict,
         written: BTreeSet::new(),
-        counted: BTreeSet::new(),
+        named: BTreeSet::new(),
+        counted: BTreeMap::new(),
+        ports: BTreeMap::new(),
     };
     for v4 in [true, false] {
         writer.family(&Lookup::new(access, v4));
@@ -124,7 +129,11 @@ struct Writer<'w, 't> {
     /// Names of the chains and sets that are written.
     written: BTreeSet<String>,
     /// Labels whose counters are written.
-    counted: BTreeSet<&'w str>,
+    named: BTreeSet<&'w str>,
+    /// What counts flows by these rules: most are about addresses of both families.
+    counted: BTreeMap<Vec<usize>, Option<Rc<Counted<'w>>>>,
+    /// Names of the chains that count by the port.
+    ports: BTreeMap<Rc<Counted<'w>>, String>,
 }
 
 /// What counts a flow between two addresses, by its port: labels of rules.
@@ -185,10 +194,10 @@ impl<'w> Writer<'w, '_> {
     ) -> String {
         let v4 = lookup.is_v4();
         let address = address(v4, first.other());
-        let mut alike: BTreeMap<Counted<'w>, Ranges> = BTreeMap::new();
+        let mut alike: BTreeMap<Rc<Counted<'w>>, Ranges> = BTreeMap::new();
         let others = lookup.addresses(rules.iter().copied(), first.other());
         for (rules, ranges) in by_rules(others) {
-            if let Some(counted) = self.counted(&rules) {
+            if let Some(counted) = self.counted(rules) {
                 alike.entry(counted).or_default().extend(ranges);
             }
         }
@@ -215,8 +224,17 @@ impl<'w> Writer<'w, '_> {
         name
     }
 
+    fn counted(&mut self, rules: Vec<usize>) -> Option<Rc<Counted<'w>>> {
+        if let Some(known) = self.counted.get(&rules) {
+            return known.clone();
+        }
+        let counted = self.first_fitting(&rules).map(Rc::new);
+        self.counted.insert(rules, counted.clone());
+        counted
+    }
+
     /// What the first rule is that fits, by the port.
-    fn counted(&self, rules: &[usize]) -> Option<Counted<'w>> {
+    fn first_fitting(&self, rules: &[usize]) -> Option<Counted<'w>> {
         let access = self.access;
         let rules = rules.iter().filter_map(|number| access.rules.get(*number));
         let rules: Vec<_> = rules.collect();
@@ -250,7 +268,12 @@ impl<'w> Writer<'w, '_> {
     }
 
     /// Lines that look up addresses together with their ports.
-    fn beside(&mut self, v4: bool, address: &str, all: &[(Counted<'w>, Ranges)]) -> Vec<String> {
+    fn beside(
+        &mut self,
+        v4: bool,
+        address: &str,
+        all: &[(Rc<Counted<'w>>, Ranges)],
+    ) -> Vec<String> {
         let mut tcp = Vec::new();
         let mut udp = Vec::new();
         let mut echo = Vec::new();
@@ -330,7 +353,10 @@ impl<'w> Writer<'w, '_> {
     }
 
     /// The name of the chain that counts by the port.
-    fn ports(&mut self, counted: &Counted<'w>) -> String {
+    fn ports(&mut self, counted: &Rc<Counted<'w>>) -> String {
+        if let Some(name) = self.ports.get(counted) {
+            return name.clone();
+        }
         let mut lines = Vec::new();
         for (protocol, all) in [("tcp", &counted.tcp), ("udp", &counted.udp)] {
             let elements: Vec<String> = all
@@ -368,13 +394,14 @@ impl<'w> Writer<'w, '_> {
         }
         let name = format!("a_p_{}", hash(&lines));
         self.chain(&name, &lines);
+        self.ports.insert(Rc::clone(counted), name.clone());
         name
     }
 
     /// The counter of what a rule lets pass.
     fn counter(&mut self, label: &'w str) -> String {
         let counter = format!("{COUNTERS}{label}");
-        if self.counted.insert(label) {
+        if self.named.insert(label) {
             self.inet
                 .line(format_args!("add counter inet {TABLE} {counter}"));
         }

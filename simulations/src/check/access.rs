@@ -1,5 +1,6 @@
 //! What the policy that a node holds forbids is in no filter plan there (S35): asked
-//! word by word of the policy, without what compiles it.
+//! word by word of the policy, without what compiles it. Of a node that is what is sent
+//! to it, and of a gateway what its devices and the networks behind it send and are sent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,6 +19,7 @@ use innermesh_proto::{
     view::MeshView,
     zone::Protocol,
 };
+use ipnet::IpNet;
 
 /// How long a filter plan may be one of an earlier view: it is made by a task of its
 /// own, which a machine that stands still delays.
@@ -65,28 +67,19 @@ fn forbidden(view: &MeshView, plan: &FilterPlan) -> Option<String> {
         state: &view.ledger,
         policy: &view.ledger.rules_of_access(),
     };
-    let services = &view.nodes.get(&view.me)?.announcement.services;
-    let services = services.values().map(|instance| instance.port);
+    let announced = view.nodes.values().map(|node| &node.announcement.services);
+    let services = announced.flat_map(|services| services.values());
+    let services = services.map(|instance| instance.port);
     let ports: BTreeSet<u16> = services.chain(PORTS).collect();
-    let flows = ports
+    let flows: Vec<Flow> = ports
         .into_iter()
         .flat_map(|port| [Flow::Tcp(port), Flow::Udp(port)])
-        .chain([Flow::Other]);
-    let devices = view.ledger.devices();
-    let members = view.ledger.members.iter();
-    let sources: Vec<IpAddr> = devices
-        .map(|(_, device)| device.ipv4.into())
-        .chain(
-            members
-                .filter(|(id, _)| **id != view.me)
-                .map(|(_, member)| member.ipv4.into()),
-        )
+        .chain([Flow::Other])
         .collect();
-    let to = IpAddr::from(own.ipv4);
-    for flow in flows {
-        for from in &sources {
-            let passes = access.passes(&plan.networks, *from, to, flow).is_some();
-            if passes && !asked.allows(*from, to, flow) {
+    for (from, to) in pairs(view, own.ipv4.into(), plan.gateway.is_some()) {
+        for flow in &flows {
+            let passes = access.passes(&plan.networks, from, to, *flow).is_some();
+            if passes && !asked.allows(from, to, *flow) {
                 return Some(format!(
                     "{from} reaches {flow} of {to}, which no rule allows"
                 ));
@@ -94,6 +87,39 @@ fn forbidden(view: &MeshView, plan: &FilterPlan) -> Option<String> {
         }
     }
     None
+}
+
+/// Who sends to whom by this node.
+fn pairs(view: &MeshView, own: IpAddr, is_gateway: bool) -> BTreeSet<(IpAddr, IpAddr)> {
+    let mut near: BTreeSet<IpAddr> = BTreeSet::new();
+    let mut all: BTreeSet<IpAddr> = view
+        .ledger
+        .members
+        .values()
+        .map(|m| m.ipv4.into())
+        .collect();
+    for (_, device) in view.ledger.devices() {
+        all.insert(device.ipv4.into());
+        if is_gateway && device.gateways().contains(&view.me) {
+            near.insert(device.ipv4.into());
+        }
+    }
+    for (net, gateways) in view.ledger.routes() {
+        all.insert(net.addr());
+        if is_gateway && gateways.contains(&view.me) {
+            near.insert(net.addr());
+        }
+    }
+    let others = all.iter().filter(|ip| **ip != own);
+    let mut pairs: BTreeSet<_> = others.map(|from| (*from, own)).collect();
+    for near in near {
+        for other in all.iter().filter(|ip| **ip != near) {
+            pairs.extend([(near, *other), (*other, near)]);
+        }
+    }
+    // What a node sends itself, it may.
+    pairs.retain(|(from, _)| *from != own);
+    pairs
 }
 
 struct Asked<'v> {
@@ -104,17 +130,27 @@ struct Asked<'v> {
 
 impl Asked<'_> {
     fn allows(&self, from: IpAddr, to: IpAddr, flow: Flow) -> bool {
-        let device = self
-            .state
-            .devices()
-            .find(|(_, one)| IpAddr::from(one.ipv4) == from);
-        let default = match device {
-            None => self.policy.default.members_open,
+        let device_at = |ip: IpAddr| {
+            let mut devices = self.state.devices();
+            devices.find(|(_, one)| IpAddr::from(one.ipv4) == ip)
+        };
+        let member_at = |ip: IpAddr| {
+            let mut members = self.state.members.iter();
+            members.find(|(_, one)| IpAddr::from(one.ipv4) == ip)
+        };
+        let default = match device_at(from) {
+            None => {
+                let open = self.policy.default.members_open;
+                open && member_at(from).is_some() && device_at(to).is_none()
+            }
             Some((_, device)) => {
                 let served = matches!(flow, Flow::Tcp(53 | 7443 | 7480) | Flow::Udp(53));
-                let is_mine = device.profile.gateways.contains_key(&self.view.me);
+                let gateways = &device.profile.gateways;
+                let is_its = member_at(to).is_some_and(|(id, _)| gateways.contains_key(id));
                 let mut services = self.state.names.iter();
-                is_mine && served
+                let is_given = |net: &IpNet| net.contains(&to);
+                is_its && served
+                    || device.profile.routes.iter().any(is_given)
                     || self.policy.default.devices_reach_services
                         && services.any(|(name, _)| self.is_service(name, to, &None, flow))
             }
@@ -180,7 +216,7 @@ impl Asked<'_> {
             && ports.is_none_or(|ports| ports.iter().any(|ports| ports.contains(flow)))
     }
 
-    /// Whether this node has the service, and a port of it is meant.
+    /// Whether the service is at that address, and a port of it is meant.
     fn is_service(
         &self,
         name: &Label,
@@ -188,20 +224,18 @@ impl Asked<'_> {
         ports: &Option<BTreeSet<Ports>>,
         flow: Flow,
     ) -> bool {
-        let me = &self.view.me;
-        let held = self.state.names.get(name);
-        let is_held = held.is_some_and(|held| held.owner == *me || held.shared.contains(me));
-        let own = self.state.members.get(me);
-        let services = self
-            .view
-            .nodes
-            .get(me)
-            .map(|node| &node.announcement.services);
-        let instance = services.and_then(|services| services.get(name));
-        let (true, Some(own), Some(instance)) = (is_held, own, instance) else {
+        let mut members = self.state.members.iter();
+        let Some((node, _)) = members.find(|(_, own)| IpAddr::from(own.ipv4) == ip) else {
             return false;
         };
-        let fits = match ports {
+        let announced = self.view.nodes.get(node);
+        let instance = announced.and_then(|node| node.announcement.services.get(name));
+        let held = self.state.names.get(name);
+        let is_held = held.is_some_and(|held| held.owner == *node || held.shared.contains(node));
+        let (true, Some(instance)) = (is_held, instance) else {
+            return false;
+        };
+        match ports {
             Some(ports) => ports.iter().any(|ports| ports.contains(flow)),
             None => match (instance.protocol, flow) {
                 (_, Flow::Echo) => true,
@@ -210,7 +244,6 @@ impl Asked<'_> {
                 }
                 _ => false,
             },
-        };
-        IpAddr::from(own.ipv4) == ip && fits
+        }
     }
 }

@@ -4,8 +4,9 @@
 use std::{
     collections::BTreeSet,
     fmt::Write,
-    fs,
+    fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::{AsRawFd, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -22,7 +23,14 @@ use innermesh_proto::{
         ServicePorts, check, compile,
     },
 };
-use innermesh_tests::{Host, Lab};
+use innermesh_tests::{Host, Lab, inside};
+use nix::sys::{
+    socket::{
+        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv,
+        setsockopt, socket, sockopt::ReceiveTimeout,
+    },
+    time::{TimeVal, TimeValLike},
+};
 use serde_json::json;
 
 use crate::figures::Report;
@@ -31,6 +39,8 @@ const NODES: u8 = 200;
 const DEVICES: u8 = 50;
 const RULES: usize = 500;
 const ROUNDS: usize = 20;
+/// The bit of NFNLGRP_NFTABLES of linux/netfilter/nfnetlink.h.
+const NFTABLES_GROUPS: u32 = 1 << 6;
 
 pub fn measure(report: &mut Report) -> Result<(), String> {
     let lab = Lab::build(1)?;
@@ -76,7 +86,8 @@ fn place_of(
     place: &Place,
     report: &mut Report,
 ) -> Result<(), String> {
-    let (mut compiled, mut whole, mut changed) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut compiled, mut whole) = (Vec::new(), Vec::new());
+    let (mut in_force, mut changed) = (Vec::new(), Vec::new());
     let mut before = String::new();
     let (mut rules, mut lines, mut changes) = (0, 0, 0);
     for policy in policies {
@@ -89,8 +100,13 @@ fn place_of(
         lines = text.lines().count();
         if !before.is_empty() {
             let change = change.ok_or("a change that isn't one")?;
-            changes = change.lines().count();
-            changed.push(apply(host, &change)?);
+            // Most rules are about others than a member.
+            if !change.is_empty() {
+                changes = change.lines().count();
+                let applied = change_rules(host, &change)?;
+                in_force.push(applied.in_force_ms);
+                changed.push(applied.ended_ms);
+            }
         }
         apply(host, nft::REMOVE)?;
         whole.push(apply(host, &text)?);
@@ -98,16 +114,42 @@ fn place_of(
     }
     let compiled = median(&mut compiled);
     let (whole, changed) = (median(&mut whole), median(&mut changed));
+    let in_force = median(&mut in_force);
     let figures = format!(
-        "compiled in {compiled:.1} ms, one rule changed in {changed:.1} ms ({changes} lines), all \
-         applied in {whole:.1} ms ({rules} rules, {lines} lines)"
+        "compiled in {compiled:.1} ms, one changed rule in force after {in_force:.1} ms, nft done \
+         after {changed:.1} ms ({changes} lines), all applied in {whole:.1} ms ({rules} rules, \
+         {lines} lines)"
     );
     let data = json!({
-        "compiled_ms": compiled, "changed_ms": changed, "whole_ms": whole, "rules": rules,
-        "lines": lines, "changed_lines": changes,
+        "compiled_ms": compiled, "in_force_ms": in_force, "changed_ms": changed, "whole_ms": whole,
+        "rules": rules, "lines": lines, "changed_lines": changes,
     });
     report.add("policy of 500 rules", system, NODES.into(), figures, data);
     Ok(())
+}
+
+/// Milliseconds since `nft` was started.
+struct Applied {
+    /// The kernel has told of it: packets are judged by the new rules.
+    in_force_ms: f64,
+    /// `nft` has ended; it waits until what was replaced is released.
+    ended_ms: f64,
+}
+
+fn change_rules(host: &Host, transaction: &str) -> Result<Applied, String> {
+    let network = host.network().map_err(|error| error.to_string())?;
+    let news = inside(network, news).map_err(|error| error.to_string())?;
+    let told = std::thread::spawn(move || {
+        recv(news.as_raw_fd(), &mut [0; 64], MsgFlags::MSG_TRUNC).map(|_| Instant::now())
+    });
+    let begun = Instant::now();
+    let ended_ms = apply(host, transaction)?;
+    let told = told.join().map_err(|_| "the thread that listens")?;
+    let told = told.map_err(|error| error.to_string())?;
+    Ok(Applied {
+        in_force_ms: ms(told.duration_since(begun)),
+        ended_ms,
+    })
 }
 
 /// Milliseconds that `nft` takes for a transaction.
@@ -118,6 +160,16 @@ fn apply(host: &Host, transaction: &str) -> Result<f64, String> {
     let begun = Instant::now();
     host.run(&["nft", "-f", &path]).result()?;
     Ok(ms(begun.elapsed()))
+}
+
+/// A socket on which the kernel tells of each transaction once it is in force.
+fn news() -> io::Result<OwnedFd> {
+    let (family, protocol) = (AddressFamily::Netlink, SockProtocol::NetlinkNetFilter);
+    let socket = socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, NFTABLES_GROUPS))?;
+    let patience = TimeVal::seconds(10);
+    setsockopt(&socket, ReceiveTimeout, &patience)?;
+    Ok(socket)
 }
 
 fn plan(directory: &Directory, place: &Place, access: AccessPlan) -> Result<FilterPlan, String> {
