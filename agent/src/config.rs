@@ -34,6 +34,7 @@ use crate::{
     dns::AnswerScope,
     page,
     services::Spec,
+    sinkhole,
     telemetry::{LogFormat, LogLevel},
     tunnel::{BackendChoice, DEFAULT_MTU},
 };
@@ -57,6 +58,8 @@ pub struct Config {
     pub dns: DnsConfig,
     /// The install page.
     pub page: PageConfig,
+    /// What strangers get on a node with the role `sinkhole`.
+    pub sinkhole: SinkholeConfig,
     /// What a CA node does.
     pub ca: CaConfig,
     /// The server that ACME clients ask.
@@ -132,6 +135,34 @@ pub struct PageConfig {
     /// Whether it is served on this host's private networks too, where a phone can
     /// get the root and nothing else.
     pub lan: bool,
+}
+
+/// `[sinkhole]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SinkholeConfig {
+    /// Where strangers are answered, at port 80 unless said otherwise; empty for this
+    /// host's addresses outside of the mesh. See [`SinkholeConfig::listens`].
+    listen: Vec<Address>,
+    /// A file with a page of HTML in place of the usual one; see
+    /// [`SinkholeConfig::page`].
+    pub page: Option<PathBuf>,
+    /// What stands in that file; not part of this one.
+    #[serde(skip)]
+    pub own_page: Option<Vec<u8>>,
+}
+
+impl SinkholeConfig {
+    /// Where to listen; empty for this host's own addresses.
+    pub fn listens(&self) -> Vec<SocketAddr> {
+        with_port(&self.listen, sinkhole::PORT)
+    }
+
+    /// What strangers are shown.
+    pub fn page(&self) -> Vec<u8> {
+        let own = self.own_page.clone();
+        own.unwrap_or_else(|| sinkhole::PAGE.as_bytes().to_vec())
+    }
 }
 
 /// `[ca]`.
@@ -229,6 +260,7 @@ impl Default for Config {
             tunnel: TunnelConfig::default(),
             dns: DnsConfig::default(),
             page: PageConfig::default(),
+            sinkhole: SinkholeConfig::default(),
             ca: CaConfig::default(),
             acme: AcmeConfig::default(),
             containers: ContainersConfig::default(),
@@ -319,6 +351,7 @@ impl Config {
             ("upstream` of `[dns]", &self.dns.upstream),
             ("listen` of `[acme]", &self.acme.listen),
             ("listen` of `[page]", &self.page.listen),
+            ("listen` of `[sinkhole]", &self.sinkhole.listen),
         ];
         for (name, list) in lists {
             if list.len() > ADDRESSES {

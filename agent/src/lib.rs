@@ -12,4 +12,4 @@ pub use innermesh_control as control;
 pub use innermesh_host::{self as host, listen, overlay, telemetry, tunnel};
 pub use innermesh_ledger as ledger;
 pub use innermesh_net::{gossip, quic, tls};
-pub use innermesh_serve::{acme, dns, page, program_certs, services};
+pub use innermesh_serve::{acme, dns, page, program_certs, services, sinkhole};

@@ -27,9 +27,48 @@ pub fn is_plausible(address: &SocketAddr, overlay: &[IpNet], loopback: bool) -> 
         && !overlay.iter().any(|net| net.contains(&ip))
 }
 
+/// Whether everybody reaches an address who reaches the internet: no private, shared
+/// or local one (RFC 1918, RFC 6598, RFC 3927, RFC 4193, RFC 4291).
+pub fn is_public(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            let [first, second, ..] = ip.octets();
+            let is_shared = first == 100 && second & 0xc0 == 64;
+            let is_local = ip.is_private() || ip.is_link_local() || ip.is_loopback() || is_shared;
+            !is_local && first != 0 && first < 224
+        }
+        IpAddr::V6(ip) => {
+            let is_local = ip.is_unique_local() || ip.is_unicast_link_local();
+            !is_local && !ip.is_loopback() && !ip.is_unspecified() && !ip.is_multicast()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_internet_reaches_public_addresses_and_no_others() {
+        for (address, public) in [
+            ("203.0.113.7", true),
+            ("2001:db8::7", true),
+            ("100.128.0.1", true),
+            ("192.168.1.1", false),
+            ("10.0.0.1", false),
+            ("100.64.0.1", false),
+            ("169.254.1.1", false),
+            ("127.0.0.1", false),
+            ("0.0.0.0", false),
+            ("255.255.255.255", false),
+            ("fd00::1", false),
+            ("fe80::1", false),
+            ("::1", false),
+            ("::ffff:10.0.0.1", false),
+        ] {
+            assert_eq!(is_public(address.parse().unwrap()), public, "{address}");
+        }
+    }
 
     #[test]
     fn nobody_is_at_addresses_of_groups_of_the_overlay_or_of_this_host() {

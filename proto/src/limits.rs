@@ -548,6 +548,16 @@ pub const PAGE_LAN_CONNECTIONS: usize = 32;
 pub const PAGE_LAN_CONNECTIONS_PER_ADDRESS: usize = 6;
 /// Addresses on LANs at which it is served.
 pub const PAGE_LAN_ADDRESSES: usize = 8;
+/// Strangers' connections to a sinkhole's page at a time.
+pub const SINKHOLE_CONNECTIONS: usize = 64;
+/// Of these, from one address.
+pub const SINKHOLE_CONNECTIONS_PER_ADDRESS: usize = 8;
+/// Addresses at which it is served.
+pub const SINKHOLE_ADDRESSES: usize = 16;
+/// Longest life of one connection to it, in milliseconds.
+pub const SINKHOLE_CONNECTION_MS: u64 = 15_000;
+/// Largest page of a user's own, in bytes.
+pub const SINKHOLE_PAGE_BYTES: usize = 64 * 1024;
 /// Largest head of a request to the install page, in bytes.
 pub const PAGE_HEAD_BYTES: usize = 8 * 1024;
 /// Header fields of such a request.

@@ -286,6 +286,16 @@ impl MeshView {
             .collect()
     }
 
+    /// Where the public world finds the sinkholes: at their public addresses.
+    pub fn sinkhole_addresses(&self) -> BTreeSet<IpAddr> {
+        let sinkholes = self.ledger.members.iter();
+        let sinkholes = sinkholes.filter(|(_, member)| member.roles.contains(&Role::Sinkhole));
+        let seen = sinkholes.filter_map(|(node, _)| self.nodes.get(node));
+        let announced = seen.flat_map(|seen| &seen.announcement.quic);
+        let announced = announced.map(|at| at.ip().to_canonical());
+        announced.filter(|ip| endpoint::is_public(*ip)).collect()
+    }
+
     /// Users' records that strangers may see, too.
     pub fn public_records(&self) -> Vec<Record> {
         let ttls = self.record_ttls();
@@ -297,7 +307,7 @@ impl MeshView {
                 let ttl_s = ttls.get(&(name.clone(), record.data.record_type()));
                 Record {
                     name: name.clone(),
-                    ttl_s: ttl_s.copied().unwrap_or(zone::TTL_S),
+                    ttl_s: ttl_s.copied().unwrap_or(zone::PUBLIC_TTL_S),
                     data: record.data.rdata(),
                 }
             })

@@ -13,6 +13,7 @@ mod build;
 mod character_string;
 mod lan;
 mod name;
+mod public;
 mod record;
 mod record_type;
 mod reverse;
@@ -33,6 +34,7 @@ pub use self::{
     character_string::{Word, words},
     lan::LanAddresses,
     name::{DomainName, DomainNameError},
+    public::{PUBLIC_TTL_S, public_zone},
     record::{Caa, Mx, Rdata, Record, Soa, Srv},
     record_type::{RecordType, RecordTypeError},
     svcb::{SvcParam, Svcb, SvcbError},

@@ -167,6 +167,8 @@ impl Machine {
             dns_upstream: Vec::new(),
             dns_answer: AnswerScope::All,
             dns_lan: Vec::new(),
+            sinkhole_listen: Vec::new(),
+            sinkhole_page: Vec::new(),
             dns_forward: BTreeMap::new(),
             acme_port: innermesh_agent::acme::PORT,
             acme_listen: Vec::new(),

@@ -2,7 +2,7 @@
 
 #![allow(missing_docs, reason = "the names say it")]
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use innermesh_host::resolver::{Method, ResolverPlan};
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,8 @@ requests! {
         changes POST "/v1/dns/resolver/setup": Setup(DnsSetupRequest) -> ResolverStatus,
         changes POST "/v1/dns/resolver/release": Release(DnsReleaseRequest) -> Done,
         looks GET "/v1/dns/zone": Zone(DnsZoneRequest) -> ZoneText,
+        looks POST "/v1/dns/public": Public(DnsPublicRequest) -> PublicZone,
+        changes POST "/v1/dns/public/verify": Verify(DnsVerifyRequest) -> PublicChecks,
     }
 }
 
@@ -113,6 +115,58 @@ pub struct ResolverStatus {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DnsZoneRequest {}
+
+/// Tells what the mesh's domain must say in the public DNS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsPublicRequest {
+    /// Where the public finds the sinkhole; where it announces to be, if empty.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What is to be imported at the registrar's DNS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublicZone {
+    /// Lines of a master file (RFC 1035 §5), without SOA and name servers.
+    pub zone: String,
+    /// The sinkhole's.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Asks other name servers whether they say that. For root, as it sends packets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsVerifyRequest {
+    /// As in [`DnsPublicRequest`].
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
+    /// Whom to ask; the servers that other names are forwarded to, if none.
+    #[serde(default)]
+    pub at: Option<SocketAddr>,
+}
+
+/// What they said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublicChecks {
+    /// Whom it was asked of.
+    pub servers: Vec<String>,
+    pub checks: Vec<PublicCheck>,
+}
+
+/// What they said of one name and type; of the wildcard by a name that nobody has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublicCheck {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub rtype: String,
+    pub expected: Vec<String>,
+    pub got: Vec<String>,
+    /// Whether that is the same.
+    pub is_expected: bool,
+    /// Why nothing was heard.
+    pub error: Option<String>,
+    /// What may be the cause where something else was heard.
+    pub hint: Option<String>,
+}
 
 /// The zone as one text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -47,6 +47,8 @@ pub mod code {
     pub const ONE_CA: &str = "one-ca";
     /// Another server has a port that the mesh's names are to be answered on.
     pub const DNS_PORT_TAKEN: &str = "dns-port-taken";
+    /// A sinkhole doesn't answer strangers everywhere.
+    pub const SINKHOLE_NOT_SERVED: &str = "sinkhole-not-served";
     /// Hosts of a LAN may ask for names, and this host has no address in it.
     pub const DNS_NO_LAN: &str = "dns-no-lan";
     /// The mesh's names aren't answered where they should be.

@@ -281,6 +281,13 @@ async fn each_request(each: &mut impl EachRequest) {
     each.visit(DnsSetupRequest {}).await;
     each.visit(DnsReleaseRequest {}).await;
     each.visit(DnsZoneRequest {}).await;
+    let addresses = vec![[203, 0, 113, 7].into()];
+    let public = DnsPublicRequest {
+        addresses: addresses.clone(),
+    };
+    each.visit(public).await;
+    let at = Some(([9, 9, 9, 9], 53).into());
+    each.visit(DnsVerifyRequest { addresses, at }).await;
 
     each_device_request(each).await;
 

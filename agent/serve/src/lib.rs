@@ -12,3 +12,4 @@ pub mod dns;
 pub mod page;
 pub mod program_certs;
 pub mod services;
+pub mod sinkhole;

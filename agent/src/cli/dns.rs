@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf};
 use innermesh_proto::zone::DomainName;
 
 use super::{
-    Context, dns_setup,
+    Context, dns_public, dns_setup,
     failure::{FAILED, Failure},
     output::Output,
     zone_file,
@@ -63,8 +63,22 @@ pub struct ZoneArguments {
     /// Write each zone to a file NAME.zone in this folder.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Print what the public DNS must say instead, to be imported at the registrar:
+    /// every name leads to the sinkhole.
+    #[arg(long, conflicts_with_all = ["zone", "out"])]
+    pub(super) public: bool,
+    /// Public address of the sinkhole [default: those that nodes with the role
+    /// sinkhole announce].
+    #[arg(long, value_name = "ADDRESS", requires = "public")]
+    pub(super) address: Vec<IpAddr>,
+    /// Ask name servers outside the mesh whether they say so.
+    #[arg(long, requires = "public")]
+    pub(super) verify: bool,
+    /// Ask this one.
+    #[arg(long, value_name = "SERVER", requires = "verify")]
+    pub(super) at: Option<IpAddr>,
     #[command(flatten)]
-    output: Output,
+    pub(super) output: Output,
 }
 
 pub async fn run(command: &Command, context: &Context) -> Result<(), Failure> {
@@ -106,6 +120,9 @@ async fn query(arguments: &QueryArguments, client: &Client) -> Result<(), Failur
 }
 
 async fn zone(arguments: &ZoneArguments, client: &Client) -> Result<(), Failure> {
+    if arguments.public {
+        return dns_public::run(arguments, client).await;
+    }
     let all = client.ask(&DnsZoneRequest {}).await?;
     if let Some(name) = &arguments.zone {
         let zone = zone_file::of(&all.zone, name).map_err(Failure::failed)?;

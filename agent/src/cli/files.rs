@@ -101,7 +101,25 @@ pub fn configuration(paths: &Paths) -> Result<Config, FilesError> {
         }
     }
     config.services = config::merge_services(services)?;
+    if let Some(file) = &config.sinkhole.page {
+        config.sinkhole.own_page = Some(denied_page(file)?);
+    }
     Ok(config)
+}
+
+/// What strangers get on a sinkhole.
+fn denied_page(file: &Path) -> Result<Vec<u8>, FilesError> {
+    let failed = |error| FilesError::Read(file.to_owned(), error);
+    let mut page = Vec::new();
+    let most = limits::SINKHOLE_PAGE_BYTES;
+    let opened = File::open(file).map_err(failed)?;
+    let bound = most as u64 + 1;
+    opened.take(bound).read_to_end(&mut page).map_err(failed)?;
+    if page.is_empty() || page.len() > most {
+        let bytes = io::Error::other(format!("it must have 1 to {most} bytes"));
+        return Err(failed(bytes));
+    }
+    Ok(page)
 }
 
 /// A configuration without services; `None` where there is no file.

@@ -19,6 +19,7 @@ mod context;
 mod demo;
 mod device;
 mod dns;
+mod dns_public;
 mod dns_setup;
 mod evict;
 mod exit;

@@ -280,6 +280,8 @@ pub fn agent_config(config: &Config) -> node::AgentConfig {
         manage_resolver: config.dns.manage == ManageResolver::Auto,
         dns_answer: config.dns.answer,
         dns_lan: config.dns.lan.clone(),
+        sinkhole_listen: config.sinkhole.listens(),
+        sinkhole_page: config.sinkhole.page(),
         dns_forward: config.dns.forwards(),
         page_listen: config.page.listens(),
         page_port: config.page.port,

@@ -64,6 +64,9 @@ fn every_key_is_read() {
         listen = ["192.0.2.1", "192.0.2.2:80"]
         port = 4000
         lan = true
+        [sinkhole]
+        listen = ["192.0.2.3"]
+        page = "/etc/innermesh/denied.html"
         [containers]
         mesh = false
         [log]
@@ -96,6 +99,9 @@ fn every_key_is_read() {
             "192.0.2.2:80".parse().unwrap()
         ]
     );
+    assert_eq!(config.sinkhole.listens(), ["192.0.2.3:80".parse().unwrap()]);
+    let own = Path::new("/etc/innermesh/denied.html");
+    assert_eq!(config.sinkhole.page.as_deref(), Some(own));
     assert!(config.page.lan && !Config::default().page.lan);
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.log.level.to_string(), "debug");

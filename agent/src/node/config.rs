@@ -46,6 +46,11 @@ pub struct AgentConfig {
     pub manage_resolver: bool,
     /// Which names are answered.
     pub dns_answer: AnswerScope,
+    /// Where strangers are told that access is denied, on a sinkhole; this host's own
+    /// addresses when empty.
+    pub sinkhole_listen: Vec<SocketAddr>,
+    /// The page that they get.
+    pub sinkhole_page: Vec<u8>,
     /// Networks beside the mesh whose hosts may ask for names.
     pub dns_lan: Vec<IpNet>,
     /// Name servers for the names of these zones.

@@ -36,6 +36,7 @@ use crate::{
             publish_proxy::PublishProxy,
             reach::Reach,
             resolver::{About, ResolverKeeper},
+            sinkhole::{SinkholeKeeper, SinkholeTrouble},
             tunnel::{TunnelKeeper, planned},
             tunnel_keys::TunnelKeyKeeper,
             view::ViewKeeper,
@@ -85,6 +86,7 @@ pub(super) struct Parts {
     membership: Arc<MembershipKeeper>,
     lists: Arc<Lists>,
     page: Arc<Page>,
+    sinkhole: Arc<SinkholeTrouble>,
     cut_off: CutOffWatch,
     requests: Arc<Requests>,
     names: Arc<NameClaimer>,
@@ -162,6 +164,7 @@ impl Parts {
             standing,
             lists: Arc::default(),
             page: Arc::default(),
+            sinkhole: Arc::default(),
             cut_off: CutOffWatch::new(&node, tunnel.clone(), progress.clone()),
             reach: Reach::new(&node, tunnel.clone(), progress.clone()),
             requests: Arc::new(Requests::new(&node)),
@@ -250,6 +253,9 @@ impl Parts {
         crl.load().await;
         let (addresses, lists) = (self.addresses.clone(), self.lists.clone());
         PageKeeper::new(node, addresses, lists, self.page.clone()).start();
+        let (enforced, trouble) = (self.zone.enforced.clone(), self.sinkhole.clone());
+        let sinkhole = SinkholeKeeper::new(node, &self.addresses, enforced, trouble);
+        node.host.tasks.spawn(sinkhole.run());
         node.host.tasks.spawn(crl.run());
     }
 
@@ -311,6 +317,7 @@ impl Parts {
             exit: self.exit.clone(),
             lists: self.lists.clone(),
             page: self.page.clone(),
+            sinkhole: self.sinkhole.clone(),
             certs: self.certs.clone(),
             acme_trouble: self.acme_trouble.clone(),
             resolver: self.resolver.clone(),

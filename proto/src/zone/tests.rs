@@ -1,4 +1,5 @@
 mod lan;
+mod public;
 mod records;
 
 use std::net::IpAddr;

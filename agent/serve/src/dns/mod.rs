@@ -7,6 +7,7 @@ mod cache;
 mod convert;
 mod forward;
 mod other_server;
+mod outside;
 mod private;
 mod question_free;
 mod received;
@@ -25,6 +26,7 @@ mod zone_answer;
 
 pub use self::{
     other_server::{FORWARDED_PORT, OtherServer, PORT},
+    outside::{OutsideAnswer, OutsideError},
     received::formerr,
     relevant::relevant,
     responder::{Dns, Served},

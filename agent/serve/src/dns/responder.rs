@@ -168,6 +168,10 @@ impl Dns {
         self.change_route(|route| route.zones = zones);
     }
 
+    pub(super) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
     /// Who is asked for other names.
     pub fn upstreams(&self) -> Vec<SocketAddr> {
         self.forwarder.servers()

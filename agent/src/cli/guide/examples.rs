@@ -512,6 +512,11 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[
             ("dns zone > mesh.zone", "Save all names as a zone file"),
             ("dns zone --out /tmp/zones", "A file for each zone"),
+            ("dns zone --public", "What to import at the registrar's DNS"),
+            (
+                "dns zone --public --verify",
+                "Whether the public DNS says so",
+            ),
         ],
     ),
     (

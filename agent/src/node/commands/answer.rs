@@ -28,9 +28,10 @@ use crate::{
     node::{
         commands::{
             acme::ExternalAccounts, admit::Approvals, ca_status, certificates, devices::DeviceDesk,
-            dns, evict::Evictions, exits::ExitDesk, folder, invite, invites, leave::LeaveDesk,
-            logs, peers, policy, publish::PublishDesk, records, recovery, roles, routes::RouteDesk,
-            seeds, services::ServiceDesk, status::StatusDesk, tunnel::TunnelProber, voters,
+            dns, dns_public, evict::Evictions, exits::ExitDesk, folder, invite, invites,
+            leave::LeaveDesk, logs, peers, policy, publish::PublishDesk, records, recovery, roles,
+            routes::RouteDesk, seeds, services::ServiceDesk, status::StatusDesk,
+            tunnel::TunnelProber, voters,
         },
         follow::{
             program_certs::CertKeeper, resolver::ResolverKeeper, tunnel_keys::TunnelKeyKeeper,
@@ -271,6 +272,15 @@ impl AgentControl {
             DnsRequest::Resolver(it) => answer(it, |_| ready(dns::resolver(&self.resolver))).await,
             DnsRequest::Setup(it) => answer(it, |_| self.resolver.setup()).await,
             DnsRequest::Release(it) => answer(it, |_| self.resolver.release()).await,
+            DnsRequest::Public(it) => {
+                let view = self.node.view.borrow().clone();
+                answer(it, |it| ready(dns_public::zone(&view, &it.addresses))).await
+            }
+            DnsRequest::Verify(it) => {
+                let view = self.node.view.borrow().clone();
+                let (host, dns) = (&self.node.host, &self.dns);
+                answer(it, |it| dns_public::verify(host, dns, &view, it)).await
+            }
             DnsRequest::Zone(it) => {
                 let zone = dns::zone(&self.dns);
                 answer(it, |_| ready(Ok(ZoneText { zone }))).await

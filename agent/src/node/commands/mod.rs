@@ -9,6 +9,7 @@ mod ca_status;
 mod certificates;
 mod devices;
 mod dns;
+mod dns_public;
 mod evict;
 mod exits;
 mod folder;

@@ -16,7 +16,7 @@ use crate::{
         commands::{alone, folder, policy, roles, spenders},
         follow::{
             dns::Listening, holds, membership::Membership, page::Page, program_certs::CertKeeper,
-            reach::Reach, resolver::ResolverKeeper,
+            reach::Reach, resolver::ResolverKeeper, sinkhole::SinkholeTrouble,
         },
         shared::{
             enforced::Enforced, exit_setting::ExitSetting, exit_use, handles::Handles,
@@ -37,6 +37,7 @@ pub(crate) struct Warnings {
     pub exit: Arc<ExitSetting>,
     pub lists: Arc<Lists>,
     pub page: Arc<Page>,
+    pub sinkhole: Arc<SinkholeTrouble>,
     pub certs: Arc<CertKeeper>,
     pub acme_trouble: watch::Sender<Option<String>>,
     pub resolver: Arc<ResolverKeeper>,
@@ -85,6 +86,7 @@ impl Warnings {
             )
         }));
         found.extend(self.page.findings());
+        found.extend(self.sinkhole.findings());
         found.extend(self.lists.findings(state, self.node.client.now_ms()));
         let failure = self.membership.failure.lock();
         let failure = failure.unwrap_or_else(|e| e.into_inner()).clone();
