@@ -63,8 +63,10 @@ pub struct ZoneArguments {
     /// Write each zone to a file NAME.zone in this folder.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Print what the public DNS must say instead, to be imported at the registrar:
-    /// every name leads to the sinkhole.
+    /// Print what to import at the registrar's DNS instead.
+    ///
+    /// There every name leads to the sinkhole, and users' public records are beside
+    /// that.
     #[arg(long, conflicts_with_all = ["zone", "out"])]
     pub(super) public: bool,
     /// Public address of the sinkhole [default: those that nodes with the role
