@@ -399,10 +399,20 @@ impl Known {
         self.expires().is_some_and(|at| now < at)
     }
 
+    /// Whether it is live, and no more than one renewal of its head is overdue: of two
+    /// nodes that serve the same, the better one.
+    pub fn is_prompt(&self, now: Duration) -> bool {
+        let until = self.heard.map(|heard| heard + self.lease() * 3 / 4);
+        until.is_some_and(|until| now < until)
+    }
+
     /// When it stops being live unless a newer head arrives.
     pub fn expires(&self) -> Option<Duration> {
-        let lease = Duration::from_millis(u64::from(self.head.lease_ms.min(MAX_LEASE_MS)));
-        Some(self.heard? + lease)
+        Some(self.heard? + self.lease())
+    }
+
+    fn lease(&self) -> Duration {
+        Duration::from_millis(u64::from(self.head.lease_ms.min(MAX_LEASE_MS)))
     }
 
     /// Whether it is new that the ledger held here reaches the node's position.

@@ -62,6 +62,8 @@ pub struct MeshView {
 pub struct NodeView {
     /// Whether it is live.
     pub live: bool,
+    /// Whether it is heard of as often as it should be.
+    pub prompt: bool,
     /// Whether the ledger held here reaches as far as the node's own: only
     /// then is it known whether others it vouches for, or it itself, were
     /// revoked (S13).
@@ -81,6 +83,7 @@ impl NodeView {
         let body = known.body.as_ref();
         Self {
             live: known.is_live(now),
+            prompt: known.is_prompt(now),
             ledger_caught_up: known.ledger_caught_up,
             announcement: body
                 .map(|body| body.announcement.clone())
@@ -113,6 +116,7 @@ impl MeshView {
             .collect();
         let own = NodeView {
             live: true,
+            prompt: true,
             ledger_caught_up: true,
             announcement: own,
             loading: false,

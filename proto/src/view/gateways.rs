@@ -15,7 +15,8 @@ use crate::{
 impl MeshView {
     /// The gateway by which this node reaches each network that gateways bring. Of
     /// several it is the live one with the smallest id, on every node: what leaves a
-    /// LAN's host comes back by one of them only.
+    /// LAN's host comes back by one of them only. One that is late to be heard of gives
+    /// way to one that isn't, before it counts as dead.
     pub fn route_gateways(&self) -> BTreeMap<IpNet, NodeId> {
         let routes = self.ledger.routes();
         let others = routes.filter(|(_, gateways)| !gateways.contains(&self.me));
@@ -39,10 +40,11 @@ impl MeshView {
             self.is_gateway(node) && compared == Some(true)
         };
         let live = |node: &&NodeId| self.nodes.get(*node).is_some_and(|view| view.live);
-        let mut serving = gateways.iter().filter(serves);
+        let prompt = |node: &&NodeId| self.nodes.get(*node).is_some_and(|view| view.prompt);
+        let serving = || gateways.iter().filter(serves);
+        let best = serving().find(prompt).or_else(|| serving().find(live));
         // One that fell silent is as good as none, and may be back.
-        let first = gateways.iter().filter(serves).find(live);
-        first.or_else(|| serving.next()).copied()
+        best.or_else(|| serving().next()).copied()
     }
 
     /// Those of the networks behind gateways that this host has no network of its

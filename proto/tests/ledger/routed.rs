@@ -87,6 +87,28 @@ fn s11_a_network_is_reached_by_the_live_gateway_with_the_smallest_id() {
 }
 
 #[test]
+fn a_gateway_that_is_late_to_be_heard_of_gives_way_before_it_counts_as_dead() {
+    let mut seen = seen();
+    let [first, second] = ordered();
+    for number in [first, second] {
+        seen.meet(&key(number), &wireguard(number));
+    }
+    assert_eq!(seen.way_home(), Some(TunnelKey([first; 32])));
+    // Two of its renewals are overdue.
+    seen.now += Duration::from_millis(3500);
+    assert!(seen.view().nodes[&node(first)].live);
+    assert_eq!(
+        seen.way_home(),
+        Some(TunnelKey([first; 32])),
+        "both are late"
+    );
+    seen.meet(&key(second), &wireguard(second));
+    assert_eq!(seen.way_home(), Some(TunnelKey([second; 32])));
+    seen.meet(&key(first), &wireguard(first));
+    assert_eq!(seen.way_home(), Some(TunnelKey([first; 32])));
+}
+
+#[test]
 fn a_gateway_of_a_network_takes_nothing_of_it_from_the_tunnel() {
     let mut seen = seen();
     let [first, second] = ordered();

@@ -9,8 +9,9 @@ use std::{
 
 use innermesh_proto::{
     crypto::{Hash, Sealed},
-    head::{self, Announcement, Body, Head},
+    head::{self, Announcement, Body, Head, HeadTable},
     id::NodeId,
+    ledger::{Role, State},
     limits,
     message::PushedHead,
 };
@@ -97,7 +98,7 @@ impl Inner {
 
     /// Renews the own head in time, and notices when others' run out.
     pub(super) async fn beat(self: Arc<Self>) {
-        let mut live = self.live();
+        let mut standing = self.standing();
         let mut last = self.host.clock.now();
         let mut pace = Pace::new(last);
         let mut tick: u64 = 0;
@@ -127,8 +128,8 @@ impl Inner {
             if now + TICK / 2 >= due {
                 self.clone().renew().await;
             }
-            if !self.are_live(&live) {
-                live = self.live();
+            if !self.stands(&standing) {
+                standing = self.standing();
                 self.changed();
             }
         }
@@ -145,19 +146,18 @@ impl Inner {
         Duration::from_millis(shortest.unwrap_or(u32::MAX).into())
     }
 
-    pub(super) fn live(&self) -> BTreeSet<NodeId> {
+    /// Who is live, and which gateways are late to be heard of.
+    pub(super) fn standing(&self) -> BTreeSet<(NodeId, bool)> {
+        let state = self.ledger.state();
         let now = self.now();
-        let shared = self.shared();
-        let live = shared.table.iter().filter(|(_, known)| known.is_live(now));
-        live.map(|(node, _)| *node).collect()
+        standing(&self.shared().table, &state, now).collect()
     }
 
-    /// Whether exactly these are live.
-    pub(super) fn are_live(&self, nodes: &BTreeSet<NodeId>) -> bool {
+    /// Whether that is still so.
+    pub(super) fn stands(&self, before: &BTreeSet<(NodeId, bool)>) -> bool {
+        let state = self.ledger.state();
         let now = self.now();
-        let shared = self.shared();
-        let live = shared.table.iter().filter(|(_, known)| known.is_live(now));
-        live.map(|(node, _)| node).eq(nodes)
+        standing(&self.shared().table, &state, now).eq(before.iter().copied())
     }
 
     /// Pushes what [`Gossip::announce`] changed.
@@ -182,4 +182,18 @@ impl Inner {
             body: None,
         });
     }
+}
+
+/// Live nodes; of others than gateways nobody cares whether they are late.
+fn standing(
+    table: &HeadTable,
+    state: &State,
+    now: Duration,
+) -> impl Iterator<Item = (NodeId, bool)> {
+    let live = table.iter().filter(move |(_, known)| known.is_live(now));
+    live.map(move |(node, known)| {
+        let member = state.members.get(node);
+        let is_gateway = member.is_some_and(|member| member.roles.contains(&Role::Gateway));
+        (*node, is_gateway && !known.is_prompt(now))
+    })
 }
