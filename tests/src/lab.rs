@@ -198,17 +198,23 @@ impl Lab {
     /// `direct` on each, with 198.51.100.1 on the first and 198.51.100.2 on
     /// the second.
     pub fn connect_directly(&self, first: &Host, second: &Host) {
+        self.cable("direct", "198.51.100", first, second);
+    }
+
+    /// As [`Lab::connect_directly`], with another name of the network cards, and
+    /// another network of 256 addresses by their first three numbers.
+    pub fn cable(&self, name: &str, network: &str, first: &Host, second: &Host) {
         first.namespace.shell(
-            r#"ip link add direct type veth peer name direct netns "$1"
-               ip address add 198.51.100.1/24 dev direct
-               ip link set direct up"#,
-            &[&second.namespace.pid().to_string()],
+            r#"ip link add "$1" type veth peer name "$1" netns "$2""#,
+            &[name, &second.namespace.pid().to_string()],
         );
-        second.namespace.shell(
-            "ip address add 198.51.100.2/24 dev direct
-             ip link set direct up",
-            &[],
-        );
+        for (host, number) in [(first, 1), (second, 2)] {
+            let address = format!("{network}.{number}/24");
+            host.namespace.shell(
+                r#"ip address add "$2" dev "$1"; ip link set "$1" up"#,
+                &[name, &address],
+            );
+        }
     }
 
     /// Makes the way to each host narrower than its cable, by a router that says

@@ -31,6 +31,8 @@ pub mod code {
     pub const PUBLISH_LINK: &str = "publish-link";
     /// A port that this node is to publish isn't served.
     pub const PUBLISH_PORT: &str = "publish-port";
+    /// A program listens at a port that this node publishes.
+    pub const PUBLISH_SHADOWS: &str = "publish-shadows";
     /// A port that this node publishes leads nowhere.
     pub const PUBLISH_NOWHERE: &str = "publish-nowhere";
     /// The tunnel's interface can't be made as planned.

@@ -77,18 +77,7 @@ fn s23_a_host_in_a_lan_sees_a_phone_s_own_address() {
     let [alpha, beta] = mesh(&lab);
     let lan = &lab.hosts[4];
     // The LAN is behind another gateway than the phone's.
-    let network = beta.host.network_path();
-    shell(
-        lan,
-        &format!(
-            "ip link add home type veth peer name home netns {network}
-             ip address add 172.29.0.1/24 dev home; ip link set home up"
-        ),
-    );
-    shell(
-        beta.host,
-        "ip address add 172.29.0.2/24 dev home; ip link set home up",
-    );
+    lab.cable("home", "172.29.0", lan, beta.host);
     let _ = alpha.cli(&["role", "add", "beta", "gateway"]).ok();
     let net = "172.29.0.0/24";
     let _ = alpha.cli(&["route", "add", net, "--gateway", "beta"]).ok();

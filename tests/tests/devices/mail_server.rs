@@ -23,21 +23,7 @@ fn s23_a_phone_sends_as_itself_and_a_stranger_is_refused() {
     let [alpha, beta] = mesh(&lab);
     let phone = Phone::behind(&lab, &lab.hosts[2], &lab.hosts[3]);
     let stranger = &lab.hosts[4];
-    let network = alpha.host.network_path();
-    let shell = |host: &Host, script: String| {
-        let _ = host.run(&["sh", "-euc", &script]).ok();
-    };
-    shell(
-        stranger,
-        format!(
-            "ip link add wide type veth peer name wide netns {network}
-             ip address add 203.0.113.1/24 dev wide; ip link set wide up"
-        ),
-    );
-    shell(
-        alpha.host,
-        "ip address add 203.0.113.2/24 dev wide; ip link set wide up".into(),
-    );
+    lab.cable("wide", "203.0.113", stranger, alpha.host);
     let overlay: [IpAddr; 2] = [alpha.overlay_ipv4("beta"), alpha.overlay_ipv6("beta")]
         .map(|ip| ip.parse().expect("an address"));
     let trusted: Vec<Net> = vec![(overlay[0], 16), (overlay[1], 48)];
