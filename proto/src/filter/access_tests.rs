@@ -124,7 +124,7 @@ impl<'t> Ruleset<'t> {
             words = rest.trim_start();
             Some(())
         };
-        for protocol in ["tcp", "udp", "icmp", "ipv6-icmp"] {
+        for protocol in ["tcp", "udp", "icmp", "icmpv6"] {
             let is_for = take(&format!("meta l4proto {protocol} ")).is_some();
             if is_for && packet.protocol != protocol {
                 return None;
@@ -294,7 +294,7 @@ proptest! {
             if from.is_ipv4() != to.is_ipv4() {
                 continue;
             }
-            let (icmp, echo) = if from.is_ipv4() { ("icmp", 0x0800) } else { ("ipv6-icmp", 0x8000) };
+            let (icmp, echo) = if from.is_ipv4() { ("icmp", 0x0800) } else { ("icmpv6", 0x8000) };
             let ports = (0..9).flat_map(|port| [("tcp", port, Flow::Tcp(port)), ("udp", port, Flow::Udp(port))]);
             let flows = ports.chain([(icmp, echo, Flow::Echo), ("sctp", 1, Flow::Other)]);
             for (protocol, port, flow) in flows {

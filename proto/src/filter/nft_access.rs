@@ -421,7 +421,7 @@ impl<'w> Writer<'w, '_> {
 }
 
 /// Protocols with type and code of an echo request: 8 and 0, in IPv6 128 and 0.
-const ECHO: [(&str, u16); 2] = [("icmp", 0x0800), ("ipv6-icmp", 0x8000)];
+const ECHO: [(&str, u16); 2] = [("icmp", 0x0800), ("icmpv6", 0x8000)];
 
 /// The addresses about which the same rules are.
 fn by_rules(addresses: Addresses) -> BTreeMap<Vec<usize>, Ranges> {
