@@ -87,6 +87,11 @@ impl SimTunnels {
         is_peer
     }
 
+    /// Somebody takes a peer out of the device, and tells nobody.
+    pub fn lose(&self, key: TunnelKey) {
+        self.lock().take(&Step::Remove(key));
+    }
+
     /// How long ago a peer made its newest handshake, where it is a peer still.
     pub fn handshake(&self, key: &TunnelKey) -> Option<Duration> {
         let state = self.lock();

@@ -200,6 +200,11 @@ impl Machine {
         self.tunnels.shake(key, from)
     }
 
+    /// Somebody takes a peer out of its tunnel's device.
+    pub fn lose_peer(&self, key: TunnelKey) {
+        self.tunnels.lose(key);
+    }
+
     /// How long ago somebody made the newest handshake.
     pub fn handshake(&self, key: &TunnelKey) -> Option<Duration> {
         self.tunnels.handshake(key)

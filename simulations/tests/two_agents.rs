@@ -165,3 +165,38 @@ async fn a_machine_whose_power_fails_comes_back_by_itself() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_is_mended_in_time_although_the_view_changes_all_the_time() {
+    /// Less than the tunnel is looked at in.
+    const BETWEEN: Duration = Duration::from_secs(3);
+    let mut world = World::new(7);
+    let (one, two) = (world.machine("one"), world.machine("two"));
+    let first = found(&one).await;
+    let second = join(&two, "one", &first).await;
+    until("a route to the other", PATIENCE, async || {
+        routed(&one) == addresses(&second)
+    })
+    .await;
+    let plan = one.tunnel_plan();
+    let key = *plan.peers.keys().next().unwrap();
+    let is_peer = || one.shake(key, (two.address, 51820).into());
+    assert!(is_peer());
+    one.lose_peer(key);
+    assert!(!is_peer());
+    for port in 8080..8085 {
+        let version = first.view().borrow().version;
+        let service = Spec::new("photos".parse().unwrap(), port);
+        second
+            .control()
+            .ask(ServiceAddRequest(service))
+            .await
+            .unwrap();
+        until("the next view", PATIENCE, async || {
+            first.view().borrow().version > version
+        })
+        .await;
+        tokio::time::sleep(BETWEEN).await;
+    }
+    assert!(is_peer(), "it was put off");
+}

@@ -1,12 +1,16 @@
 //! `agent overlay`: closes the overlay before the agent runs, and opens it for
 //! good. For the unit that runs before the network is up, and for uninstalling.
 
-use clap::Subcommand;
+use std::collections::BTreeSet;
 
-use super::{context::Context, failure::Failure, output::note};
+use clap::Subcommand;
+use innermesh_proto::filter::Interface;
+
+use super::{context::Context, failure::Failure, files::config_file, output::note};
 use crate::{
     host::disk::SystemDisk,
     overlay::{Overlay, SystemOverlay, forwarding, stored},
+    tunnel,
 };
 
 /// Close the overlay to other networks, or take that back.
@@ -14,7 +18,7 @@ use crate::{
 pub enum Command {
     /// Apply the filter and the routes that the agent had last.
     Load,
-    /// Take filter, routes and rules away.
+    /// Take filter, routes and rules away, and the links of public nodes.
     Remove,
 }
 
@@ -22,13 +26,36 @@ pub async fn run(command: &Command, context: &Context) -> Result<(), Failure> {
     let overlay = SystemOverlay::default();
     match command {
         Command::Load => load(&overlay, context).await,
-        Command::Remove => {
-            let disk = SystemDisk::new(context.paths.state.clone());
-            let forwards = forwarding::close(&overlay, &disk).await;
-            overlay.remove().await.map_err(Failure::failed)?;
-            forwards.map_err(Failure::failed)
-        }
+        Command::Remove => remove(&overlay, context).await,
     }
+}
+
+/// As much as can be: where one thing can't be taken away, the others are.
+async fn remove(overlay: &SystemOverlay, context: &Context) -> Result<(), Failure> {
+    let disk = SystemDisk::new(context.paths.state.clone());
+    let forwards = forwarding::close(overlay, &disk).await;
+    // By these strangers come, and without the filter they would reach everything.
+    let links = remove_links(&disk, context).await;
+    overlay.remove().await.map_err(Failure::failed)?;
+    forwards.map_err(Failure::failed)?;
+    links
+}
+
+/// Those that the kernel kept when the agent ended.
+async fn remove_links(disk: &SystemDisk, context: &Context) -> Result<(), Failure> {
+    let stored = stored::read(disk).await.ok().flatten();
+    let interface = match stored {
+        Some(plan) => plan.interface,
+        None => {
+            let config = config_file(&context.paths.config)
+                .map_err(Failure::failed)?
+                .unwrap_or_default();
+            let name = config.tunnel.interface.as_str().to_owned();
+            Interface::try_from(name).map_err(Failure::failed)?
+        }
+    };
+    let removed = tunnel::remove_links(&interface, &BTreeSet::new()).await;
+    removed.map_err(Failure::failed)
 }
 
 async fn load(overlay: &SystemOverlay, context: &Context) -> Result<(), Failure> {

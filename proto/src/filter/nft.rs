@@ -434,8 +434,9 @@ fn others(inet: &mut Table<'_>, plan: &FilterPlan) {
     inet.chain("begun", "filter hook output priority 1000");
     // A peer's address in a LAN behind a gateway is reached through the tunnel, and
     // is no way to keep that up.
-    if !plan.outer_ports.is_empty() {
-        let ports: Vec<String> = plan.outer_ports.iter().map(u16::to_string).collect();
+    let outer: BTreeSet<u16> = &plan.outer_ports | &plan.publish.outer_ports;
+    if !outer.is_empty() {
+        let ports: Vec<String> = outer.iter().map(u16::to_string).collect();
         let ports = ports.join(", ");
         inet.rule(
             "begin",

@@ -23,6 +23,10 @@ pub struct PublishFilter {
     pub ports: BTreeSet<PublishedPort>,
     /// Links that end here.
     pub links: BTreeSet<LinkFilter>,
+    /// UDP ports that those send from, as [`FilterPlan::outer_ports`] are the tunnel's.
+    ///
+    /// [`FilterPlan::outer_ports`]: super::FilterPlan::outer_ports
+    pub outer_ports: BTreeSet<u16>,
     /// Sources from which nothing is carried: the overlay, networks behind gateways,
     /// this host's own, and what is nobody's.
     pub never: BTreeSet<IpNet>,

@@ -63,6 +63,7 @@ fn public() -> PublishFilter {
         ports: ports.into(),
         links: BTreeSet::new(),
         never: publish::never(std::iter::empty(), std::iter::empty()),
+        ..PublishFilter::default()
     }
 }
 
@@ -217,6 +218,9 @@ fn s25_a_gateway_forwards_for_its_devices_and_its_lan_and_a_plain_node_for_none(
     let mut outer = gateway();
     outer.outer_ports = [51819, 51820].into();
     let begin = "oifname \"im0\" udp sport { 51819, 51820 } drop";
+    assert_eq!(chain(&render(&outer, false), "begin")[0], begin);
+    outer.publish.outer_ports = [40_000].into();
+    let begin = "oifname \"im0\" udp sport { 40000, 51819, 51820 } drop";
     assert_eq!(chain(&render(&outer, false), "begin")[0], begin);
 
     let plain = render(&plan(&docker()), false);

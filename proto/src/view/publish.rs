@@ -181,6 +181,7 @@ impl MeshView {
             never: self.never_public(host, !links.is_empty()),
             ports,
             links,
+            ..PublishFilter::default()
         }
     }
 

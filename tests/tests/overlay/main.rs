@@ -12,6 +12,7 @@ mod host;
 mod lan;
 mod leaving;
 mod published;
+mod published_beside;
 mod stranger;
 mod subnets;
 mod world;

@@ -30,7 +30,7 @@ use crate::{
 const CUT_OFF: Duration = Duration::from_secs(2);
 
 /// Publishes a node's port on another, as an admin.
-fn publish(admin: &Agent, name: &str, port: u16, to_port: u16, on: &str) -> Value {
+pub fn publish(admin: &Agent, name: &str, port: u16, to_port: u16, on: &str) -> Value {
     let (port, to_port) = (port.to_string(), to_port.to_string());
     admin.json(&[
         "publish",
@@ -45,7 +45,7 @@ fn publish(admin: &Agent, name: &str, port: u16, to_port: u16, on: &str) -> Valu
 }
 
 /// Waits until a port leads to a node.
-fn open(agent: &Agent, port: u16, to: &str) {
+pub fn open(agent: &Agent, port: u16, to: &str) {
     wait_for(&format!("port {port} to {to}"), PATIENCE, || {
         let rows = agent.json(&["publish", "list"]);
         let mut all = rows.as_array().into_iter().flatten();
@@ -63,7 +63,7 @@ fn ends_soon(held: &mut TcpStream) {
 }
 
 /// The interface and the addresses of the only link on a host.
-fn link(host: &Host) -> (String, [IpAddr; 2]) {
+pub fn link(host: &Host) -> (String, [IpAddr; 2]) {
     let listed = wait_for("a link", PATIENCE, || {
         let listed = shell(host, "ip -o address show scope global");
         ensure(listed.contains("im0p"), &listed).map(|()| listed)
@@ -220,18 +220,7 @@ fn s23_a_mail_server_behind_a_public_node_is_no_open_relay_and_stays_none() {
     let (alpha, beta) = pair(&lab);
     cable(&lab, stranger, beta.host, &[]);
     // A LAN behind another gateway's cable: alpha itself is in it.
-    let network = alpha.host.network_path();
-    shell(
-        lan,
-        &format!(
-            "ip link add home type veth peer name home netns {network}
-             ip address add 172.29.0.1/24 dev home; ip link set home up"
-        ),
-    );
-    shell(
-        alpha.host,
-        "ip address add 172.29.0.2/24 dev home; ip link set home up",
-    );
+    lab.cable("home", "172.29.0", lan, alpha.host);
     mail::serve(
         alpha.host,
         25,
@@ -306,18 +295,10 @@ fn s23_a_lan_behind_a_gateway_is_seen_by_its_own_addresses_and_a_stranger_never_
     brings(&alpha, &beta);
     let own = overlay_of(&alpha, "alpha");
     answers(lan, own);
-    let network = beta.host.network_path();
+    lab.cable("wide", "203.0.113", stranger, beta.host);
     shell(
         stranger,
-        &format!(
-            "ip link add wide type veth peer name wide netns {network}
-             ip address add 203.0.113.1/24 dev wide; ip link set wide up
-             ip route replace default via 203.0.113.2 dev wide"
-        ),
-    );
-    shell(
-        beta.host,
-        "ip address add 203.0.113.2/24 dev wide; ip link set wide up",
+        "ip route replace default via 203.0.113.2 dev wide",
     );
     let rule = alpha.host.directory.join("policy.toml");
     std::fs::write(

@@ -1,6 +1,7 @@
 //! What a person should know, and do something about.
 
 use std::{
+    net::Ipv6Addr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -11,7 +12,10 @@ use tokio::sync::watch;
 use crate::{
     ca::expiry,
     control::finding::{Finding, Severity, code},
-    host::state_folder,
+    host::{
+        holder::{Holder, Kind},
+        state_folder,
+    },
     node::{
         commands::{alone, folder, policy, roles, spenders},
         follow::{
@@ -69,7 +73,8 @@ impl Warnings {
         found.extend(self.tunnel.borrow().finding(now));
         found.extend(self.enforced.findings(now));
         let own_ports = self.node.config.tcp_ports();
-        found.extend(self.publishing.findings(view, &own_ports));
+        let listens = |port| self.listens(port);
+        found.extend(self.publishing.findings(view, &own_ports, listens));
         let plan = self.enforced.lock().plan.clone();
         found.extend(exit_use::findings(view, self.exit.get(), plan.as_ref()));
         found.extend(self.listening.findings(state.domain.as_str()));
@@ -102,6 +107,20 @@ impl Warnings {
             found.extend(roster_advice(state));
         }
         found
+    }
+
+    /// The program that listens at a TCP port of the addresses that strangers come to.
+    fn listens(&self, port: u16) -> Option<Holder> {
+        let net = &self.node.host.net;
+        // Mostly there is none anywhere.
+        let _ = net.holder(Kind::Tcp, (Ipv6Addr::UNSPECIFIED, port).into())?;
+        let (own, outer) = {
+            let state = self.enforced.lock();
+            let outer = state.plan.as_ref()?.publish.outer.clone();
+            (state.networks.own.clone(), outer)
+        };
+        let mut own = own.iter().filter(|own| outer.contains(&own.interface));
+        own.find_map(|own| net.holder(Kind::Tcp, (own.address, port).into()))
     }
 
     /// What is wrong with this node's key, ledger or state.

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    sync::Arc,
+    sync::{Arc, MutexGuard, PoisonError},
 };
 
 use innermesh_proto::{
@@ -46,6 +46,8 @@ pub(crate) struct OverlayKeeper {
     turn: Mutex<()>,
     exit: Arc<ExitSetting>,
     announcer: Announcer,
+    /// UDP ports that links of public nodes send from.
+    link_ports: std::sync::Mutex<BTreeSet<u16>>,
 }
 
 impl OverlayKeeper {
@@ -64,6 +66,7 @@ impl OverlayKeeper {
             turn: Mutex::default(),
             exit,
             announcer,
+            link_ports: std::sync::Mutex::default(),
             zone,
         }
     }
@@ -87,6 +90,17 @@ impl OverlayKeeper {
             }
             Err(error) => tracing::warn!(%error, "container networks aren't known"),
         }
+    }
+
+    /// From which UDP ports links of public nodes send; counts at the next
+    /// [`OverlayKeeper::enforce`].
+    pub fn set_link_ports(&self, ports: BTreeSet<u16>) {
+        *self.lock_link_ports() = ports;
+    }
+
+    fn lock_link_ports(&self) -> MutexGuard<'_, BTreeSet<u16>> {
+        let locked = self.link_ports.lock();
+        locked.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A view's plan of the tunnel, as far as this host's own networks leave it.
@@ -283,6 +297,9 @@ impl OverlayKeeper {
         let quic = self.config.listen.iter().map(|address| address.port());
         let outer = quic.chain([self.config.tunnel_port]);
         plan.outer_ports = outer.filter(|port| *port != 0).collect();
+        if !plan.publish.links.is_empty() {
+            plan.publish.outer_ports = self.lock_link_ports().clone();
+        }
         let own = self.config.tcp_ports();
         plan.publish.ports.retain(|port| !own.contains(&port.port));
         let policy = view.ledger.policy().map_or(0, |policy| policy.number);

@@ -23,7 +23,10 @@ use crate::{
     node::{
         config::AgentConfig,
         follow::overlay::OverlayKeeper,
-        shared::{handles::Handles, own_key::OwnKey, publishing::Publishing, refusals::PATIENCE},
+        shared::{
+            handles::Handles, own_key::OwnKey, pace::Pace, publishing::Publishing,
+            refusals::PATIENCE,
+        },
     },
     tunnel::{BackendChoice, Tunnel, TunnelError, TunnelSettings, public_key},
 };
@@ -89,10 +92,10 @@ impl PublishKeeper {
         let mut asked = BTreeMap::new();
         let mut last: Option<BTreeMap<NodeId, InsideLink>> = None;
         let mut due = true;
+        let mut pace = Pace::new(RECHECK, clock.now());
         loop {
             let view = views.borrow_and_update().clone();
             let links = view.inside_links();
-            let mut pause = RECHECK;
             if due || last.as_ref() != Some(&links) {
                 due = false;
                 let waits = self.ask_for_keys(&links, &mut asked).await;
@@ -106,12 +109,17 @@ impl PublishKeeper {
                     self.publishing.set_link_trouble(None);
                 }
                 let settled = done.is_ok() && !waits;
-                pause = if settled { RECHECK } else { RETRY };
+                if !settled {
+                    pace.no_later(clock.now() + RETRY);
+                }
                 last = settled.then_some(links);
             }
             tokio::select! {
                 changed = views.changed() => if changed.is_err() { return },
-                () = clock.sleep(pause) => due = true,
+                () = clock.sleep(pace.left(clock.now())) => {
+                    pace.begin(clock.now());
+                    due = true;
+                }
             }
         }
     }
@@ -177,6 +185,7 @@ impl PublishKeeper {
             .filter(|on| !wanted.contains_key(on))
             .copied()
             .collect();
+        let has_gone = !gone.is_empty();
         // One that can't be had doesn't keep the others from being as they should.
         let mut done = Ok(());
         for on in gone {
@@ -193,32 +202,48 @@ impl PublishKeeper {
             self.host.tunnels.remove_links(interface, &keep).await?;
             *is_swept = true;
         }
+        if has_gone {
+            self.note_ports(open).await;
+        }
         if wanted.is_empty() {
             return done;
         }
         // Before anything can come by one.
         self.overlay.enforce(false).await;
         for (on, (inside, private)) in wanted {
-            let link = interface.link_to(&on);
-            done = done.and(self.keep(link, open.entry(on), inside, private).await);
+            let kept = self.keep(interface.link_to(&on), open, on, inside, private);
+            done = done.and(kept.await);
         }
         done
+    }
+
+    /// Has the filter know from which ports links send.
+    async fn note_ports(&self, open: &BTreeMap<NodeId, Open>) {
+        let mut ports = BTreeSet::new();
+        for link in open.values() {
+            let port = link.tunnel.observe().await.map(|state| state.listen_port);
+            ports.extend(port.ok().filter(|port| *port != 0));
+        }
+        self.overlay.set_link_ports(ports);
     }
 
     /// Has one link be as it should.
     async fn keep(
         &self,
         interface: Interface,
-        held: Entry<'_, NodeId, Open>,
+        open: &mut BTreeMap<NodeId, Open>,
+        on: NodeId,
         inside: &InsideLink,
         private: [u8; 32],
     ) -> Result<(), TunnelError> {
-        let link = match held {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(free) => {
-                let tunnel = self.open_link(interface, private).await?;
-                free.insert(Open { tunnel, private })
-            }
+        if let Entry::Vacant(free) = open.entry(on) {
+            let tunnel = self.open_link(interface, private).await?;
+            free.insert(Open { tunnel, private });
+            self.note_ports(open).await;
+            self.overlay.enforce(false).await;
+        }
+        let Some(link) = open.get_mut(&on) else {
+            return Ok(());
         };
         if link.private != private {
             link.tunnel.set_private_key(private).await?;
@@ -226,6 +251,8 @@ impl PublishKeeper {
         }
         let applied = link.tunnel.apply(&inside.plan()).await?;
         if applied.changed() {
+            // One that was made anew has another port.
+            self.note_ports(open).await;
             // Answers leave by an interface that is there.
             self.overlay.enforce(true).await;
         }

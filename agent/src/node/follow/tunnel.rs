@@ -10,7 +10,8 @@ use crate::{
     node::{
         follow::overlay::OverlayKeeper,
         shared::{
-            device_secrets::DeviceSecrets, handles::Handles, tunnel_progress::TunnelProgress,
+            device_secrets::DeviceSecrets, handles::Handles, pace::Pace,
+            tunnel_progress::TunnelProgress,
         },
     },
     tunnel::{Applied, Tunnel},
@@ -74,17 +75,16 @@ impl TunnelKeeper {
         let mut view = views.borrow_and_update().clone();
         let mut plan = Arc::new(self.planned(&view));
         let (mut due, mut check) = (true, true);
-        let mut pause = RECHECK;
+        let mut pace = Pace::new(RECHECK, clock.now());
         loop {
             self.overlay.enforce(check).await;
             self.overlay.announce_exit();
             check = false;
             if due {
                 let applied = self.apply(&view, &plan).await;
-                pause = match &applied {
-                    Some(_) => RECHECK,
-                    None => RETRY,
-                };
+                if applied.is_none() {
+                    pace.no_later(clock.now() + RETRY);
+                }
                 if applied.is_some_and(|applied| applied.changed()) {
                     // Routes lead through an interface that is there.
                     self.overlay.enforce(true).await;
@@ -112,7 +112,10 @@ impl TunnelKeeper {
                     // It may have been of the tunnel's own addresses or routes.
                     due = true;
                 }
-                () = clock.sleep(pause) => due = true,
+                () = clock.sleep(pace.left(clock.now())) => {
+                    pace.begin(clock.now());
+                    due = true;
+                }
             }
             self.overlay.look().await;
             // The host may have come into a LAN, or left one.

@@ -20,6 +20,7 @@ pub mod in_lan;
 pub mod invites;
 pub mod issuers;
 pub mod own_key;
+pub mod pace;
 pub mod publishing;
 pub mod refusals;
 pub mod revocation_lists;

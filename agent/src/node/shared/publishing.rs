@@ -5,9 +5,12 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use innermesh_proto::view::MeshView;
+use innermesh_proto::{name::Label, view::MeshView};
 
-use crate::control::finding::{Finding, code};
+use crate::{
+    control::finding::{Finding, code},
+    host::holder::Holder,
+};
 
 /// The newest of it.
 #[derive(Default)]
@@ -50,8 +53,14 @@ impl Publishing {
         self.lock().link.clone()
     }
 
-    /// What somebody should do something about; `own_ports` are the agent's.
-    pub fn findings(&self, view: &MeshView, own_ports: &BTreeSet<u16>) -> Vec<Finding> {
+    /// What somebody should do something about; `own_ports` are the agent's, and
+    /// `listens` says which program strangers would otherwise reach at a port.
+    pub fn findings(
+        &self,
+        view: &MeshView,
+        own_ports: &BTreeSet<u16>,
+        listens: impl Fn(u16) -> Option<Holder>,
+    ) -> Vec<Finding> {
         let state = self.lock();
         let link = state.link.as_ref().map(|why| {
             Finding::error(
@@ -88,6 +97,11 @@ impl Publishing {
                          nodes that announce it on their own addresses"
                     ),
                 ));
+            } else if !publication.proxy_protocol
+                && target.is_some()
+                && let Some(holder) = listens(port)
+            {
+                found.push(shadowed(port, name, &holder));
             }
         }
         found
@@ -96,4 +110,18 @@ impl Publishing {
     fn lock(&self) -> MutexGuard<'_, Trouble> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn shadowed(port: u16, name: &Label, holder: &Holder) -> Finding {
+    Finding::warning(
+        code::PUBLISH_SHADOWS,
+        format!(
+            "{holder} listens at port {port}, and isn't reached from outside: that port is published \
+             and leads to {name}"
+        ),
+        format!(
+            "`agent unpublish {name} --port {port}` gives the port back; or publish {name} at another \
+             port, or end that program"
+        ),
+    )
 }
