@@ -3,6 +3,9 @@
 add_phone
 up phone-h
 until_true answers p "$N4" 9000
+# The link is up before anything is opened for good.
+publish 2528 9000
+until_true answers w "$h4" 2528
 publish 2527 9100
 talk stranger w "$h4" 2527
 talk phone p "$N4" 9100
