@@ -479,8 +479,18 @@ pub const DNS_TCP_PER_ADDRESS: usize = 16;
 pub const DNS_TCP_PER_USER: usize = 64;
 /// Questions of one DNS connection over TCP that are open at a time.
 pub const DNS_TCP_PENDING: usize = 32;
-/// Questions at one UDP socket that wait for other name servers.
+/// Questions at one address over UDP that wait for other name servers, or to be
+/// looked at with care.
 pub const DNS_UDP_WAITING: usize = 1024;
+/// Of these, from one address.
+pub const DNS_UDP_WAITING_PER_ADDRESS: usize = 256;
+/// Sockets of one UDP address that answers DNS, each with its own thread, where
+/// there are as many processors.
+pub const DNS_UDP_THREADS: usize = 4;
+/// Encoded answers of one view of the zone to names that are in it, in bytes.
+pub const DNS_ANSWERS_BYTES: usize = 8 * 1024 * 1024;
+/// The same for all other names below its origins, of which there is no end.
+pub const DNS_OTHER_ANSWERS_BYTES: usize = 512 * 1024;
 /// Largest DNS message that is sent over UDP, in bytes: it passes everywhere
 /// without fragments (RFC 9715 §3).
 pub const DNS_UDP_BYTES: u16 = 1232;

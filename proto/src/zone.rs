@@ -283,6 +283,11 @@ impl Zone {
         Found::Answer(self.in_node((name, node), rtype, soa, unknown))
     }
 
+    /// Whether a name is there itself, without a wildcard that stands for it.
+    pub fn has(&self, name: &DomainName) -> bool {
+        self.find(name).is_some_and(|(_, is_itself)| is_itself)
+    }
+
     /// Whether it says just that of just that name.
     pub fn holds(&self, name: &DomainName, data: &Rdata) -> bool {
         let sets = self.names.get(name).map(|node| node.sets.as_slice());

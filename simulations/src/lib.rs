@@ -20,6 +20,7 @@ pub mod panics;
 pub mod parsers;
 pub mod plot;
 pub mod profile;
+mod questions;
 pub mod random;
 pub mod run;
 pub mod saved;

@@ -2,7 +2,7 @@
 //! bytes, which panics where the reader does or believes too much. Fuzz
 //! targets and ordinary tests call these.
 
-use std::{collections::BTreeSet, fmt::Debug, net::IpAddr, path::Path};
+use std::{collections::BTreeSet, fmt::Debug, net::IpAddr, path::Path, sync::LazyLock};
 
 use futures_util::FutureExt;
 use innermesh_agent::{
@@ -54,13 +54,13 @@ use innermesh_proto::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::disk::SimDisk;
+use crate::{disk::SimDisk, questions};
 
 /// Reads any bytes.
 pub type Reader = fn(&[u8]);
 
 /// The readers and their names, which are those of the fuzz targets.
-pub const ALL: [(&str, Reader); 13] = [
+pub const ALL: [(&str, Reader); 14] = [
     ("head", head),
     ("ledger", ledger),
     ("rpc", rpc),
@@ -74,6 +74,7 @@ pub const ALL: [(&str, Reader); 13] = [
     ("upstream", upstream),
     ("packet", packet),
     ("policy", policy),
+    ("question", question),
 ];
 
 /// A client's signed request and what is in it, a signing request, the
@@ -404,6 +405,21 @@ pub fn packet(bytes: &[u8]) {
     for (is_ipv4, has_header) in [(true, true), (true, false), (false, false)] {
         if let Some(data) = echo::reply(bytes, is_ipv4, has_header) {
             assert!(bytes.ends_with(data));
+        }
+    }
+}
+
+/// A question of DNS as it came: what is answered at once, from what was encoded
+/// before, is byte for byte what the careful path says.
+pub fn question(bytes: &[u8]) {
+    static DNS: LazyLock<dns::Dns> = LazyLock::new(questions::dns);
+    let sources = [IpAddr::from([127, 0, 0, 1]), questions::STRANGER];
+    for (source, is_udp) in sources.into_iter().flat_map(|ip| [(ip, true), (ip, false)]) {
+        // Nothing is forwarded, so nothing waits.
+        let both = DNS.both_ways(bytes, source, is_udp).now_or_never();
+        let both = both.expect("nothing waits");
+        if both.prompt.is_some() {
+            assert_eq!(both.prompt, both.careful, "from {source}");
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -150,6 +151,20 @@ impl Machine {
         let until = clock::now() + long;
         self.wire.still(self.place, until);
         self.clock.still(until, asleep);
+    }
+
+    /// Has a program on it send datagrams together to one of its UDP services, from
+    /// `source`.
+    ///
+    /// # Errors
+    /// Where nobody answers there.
+    pub fn ask(
+        &self,
+        source: IpAddr,
+        to: SocketAddr,
+        datagrams: &[Vec<u8>],
+    ) -> io::Result<net::Asked> {
+        self.wire.ask(self.place, source, to, datagrams)
     }
 
     /// The configuration of its agent.

@@ -58,6 +58,31 @@ fn question() -> Vec<u8> {
     [&header[..], name, &opt].concat()
 }
 
+/// Questions that differ in what is answered, with recursion desired.
+fn questions() -> Vec<(&'static str, Vec<u8>)> {
+    let plain = |name: &[u8], rtype: u8| {
+        let header = [0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        [&header[..], name, &[0, rtype, 0, 1]].concat()
+    };
+    let mut cookie = plain(b"\x03Big\x03lAb\x08Internal\0", 1);
+    cookie[11] = 1;
+    cookie.extend([0, 0, 41, 4, 208, 0, 0, 128, 0, 0, 12, 0, 10, 0, 8]);
+    cookie.extend([1, 2, 3, 4, 5, 6, 7, 8]);
+    vec![
+        ("alias", plain(b"\x05alias\x03lab\x08internal\0", 1)),
+        (
+            "reverse",
+            plain(b"\x011\x010\x0277\x0210\x07in-addr\x04arpa\0", 12),
+        ),
+        ("missing", plain(b"\x04none\x03lab\x08internal\0", 28)),
+        (
+            "service",
+            plain(b"\x04_web\x04_tcp\x03lab\x08internal\0", 33),
+        ),
+        ("cookie", cookie),
+    ]
+}
+
 fn corpus(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fuzz/corpus")
@@ -122,6 +147,10 @@ async fn the_seeds_are_written_from_a_small_mesh() {
     let pong = [&[0x45; 20][..], &[0, 0, 1, 2, 3, 4, 5, 6], b"data"].concat();
     put("packet", "pong", &pong);
     put("packet", "question", &question());
+    put("question", "plain", &question());
+    for (name, asked) in questions() {
+        put("question", name, &asked);
+    }
     let state = first.view().borrow().ledger.clone();
     put("ledger", "snapshot", &Snapshot::of(&state).bytes);
     for content in contents(&state) {

@@ -12,8 +12,8 @@
 pub mod bucket;
 mod clock;
 mod command;
+pub mod datagrams;
 pub mod disk;
-mod dns_socket;
 pub mod duration;
 pub mod echo;
 mod file_set;
@@ -50,7 +50,7 @@ mod unit;
 
 pub use self::{
     clock::{Clock, Mono, within},
-    dns_socket::{Datagram, DnsSocket},
+    datagrams::{DatagramBatch, DatagramSender, Datagrams, Responder, Serving},
     network::{Accepted, Network, Presence, Stream, TcpListener, http_status},
     storage::{AppendFile, Disk, ReadFile},
     surroundings::Host,

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
-    dns_socket::DnsSocket,
+    datagrams::Datagrams,
     holder::{Holder, Kind},
 };
 
@@ -45,14 +45,17 @@ pub trait Network: Send + Sync {
         Err(io::ErrorKind::Unsupported.into())
     }
     /// A UDP socket to answer DNS on, on IPv6 for that alone; port 0 takes a free
-    /// one. `None` where programs have the agent's answers without one, as in a
-    /// simulation.
+    /// one.
     ///
     /// # Errors
     /// The operating system's, such as an address in use.
-    fn dns_socket(&self, address: SocketAddr, presence: Presence) -> io::Result<Option<DnsSocket>> {
+    fn dns_socket(
+        &self,
+        address: SocketAddr,
+        presence: Presence,
+    ) -> io::Result<Box<dyn Datagrams>> {
         let _ = (address, presence);
-        Ok(None)
+        Err(io::ErrorKind::Unsupported.into())
     }
     /// Takes a UDP port on all addresses of the host and gives it back.
     ///

@@ -8,9 +8,8 @@ use std::{
 use async_trait::async_trait;
 use innermesh_proto::limits;
 use socket2::{Domain, Socket, Type};
-use tokio::net::UdpSocket;
 
-use crate::{Accepted, DnsSocket, Presence, TcpListener, owner};
+use crate::{Accepted, Presence, TcpListener, datagrams::SystemDatagrams, owner};
 
 /// Receive buffer of a UDP socket that answers DNS, in bytes: room for a burst.
 const UDP_BUFFER: usize = 1 << 20;
@@ -44,13 +43,16 @@ pub(crate) fn tcp(address: SocketAddr, presence: Presence) -> io::Result<Box<dyn
     Ok(Box::new(SystemListener(listener)))
 }
 
-/// A UDP socket at `address` that answers.
-pub(crate) fn udp(address: SocketAddr, presence: Presence) -> io::Result<DnsSocket> {
-    let socket = socket(address, Type::DGRAM, presence)?;
-    // Best effort: the kernel caps it.
-    let _ = socket.set_recv_buffer_size(UDP_BUFFER);
-    socket.bind(&address.into())?;
-    DnsSocket::new(UdpSocket::from_std(socket.into())?)
+/// UDP sockets at `address` that answer.
+pub(crate) fn udp(address: SocketAddr, presence: Presence) -> io::Result<SystemDatagrams> {
+    SystemDatagrams::bind(address, |address, prepare| {
+        let socket = socket(address, Type::DGRAM, presence)?;
+        // Best effort: the kernel caps it.
+        let _ = socket.set_recv_buffer_size(UDP_BUFFER);
+        prepare(&socket)?;
+        socket.bind(&address.into())?;
+        Ok(socket)
+    })
 }
 
 /// Binds a UDP port on all addresses, of each family that the host has, and lets
@@ -98,6 +100,7 @@ impl TcpListener for SystemListener {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Datagrams;
 
     /// Documentation's (RFC 5737, RFC 3849): no interface has them.
     const NOBODYS: [&str; 2] = ["203.0.113.53:0", "[2001:db8:ffff::53]:0"];
@@ -107,7 +110,7 @@ mod tests {
         for address in NOBODYS {
             let address: SocketAddr = address.parse().unwrap();
             let early = udp(address, Presence::Awaited).unwrap();
-            let port = early.local_addr().unwrap().port();
+            let port = early.local_addr().port();
             let at = SocketAddr::new(address.ip(), port);
             let listener = tcp(at, Presence::Awaited).unwrap();
             assert_eq!(listener.local_addr().unwrap(), at);

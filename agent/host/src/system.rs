@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    Clock, DnsSocket, Host, Mono, Network, Presence, Stream, TcpListener, Tunnels,
+    Clock, Datagrams, Host, Mono, Network, Presence, Stream, TcpListener, Tunnels,
     disk::SystemDisk,
     echo,
     holder::{self, Holder, Kind},
@@ -131,8 +131,12 @@ impl Network for SystemNetwork {
         sockets::tcp(address, presence)
     }
 
-    fn dns_socket(&self, address: SocketAddr, presence: Presence) -> io::Result<Option<DnsSocket>> {
-        sockets::udp(address, presence).map(Some)
+    fn dns_socket(
+        &self,
+        address: SocketAddr,
+        presence: Presence,
+    ) -> io::Result<Box<dyn Datagrams>> {
+        Ok(Box::new(sockets::udp(address, presence)?))
     }
 
     fn try_udp_port(&self, port: u16) -> io::Result<()> {

@@ -20,7 +20,7 @@ use innermesh_proto::{
 use tokio::sync::watch;
 
 use crate::{
-    dns::{Dns, DnsServer, MemberSources, PORT, Served, Surroundings},
+    dns::{Dns, DnsServer, MemberSources, PORT, Served, SourceTable, Surroundings},
     enroll::{
         kept::Kept,
         refetch::{Lacking, RefetchProgress, Unfetched, refetch},
@@ -227,11 +227,11 @@ impl Meanwhile {
         dns.publish(move || Served {
             zone,
             lan: None,
-            sources: Arc::new(MemberSources {
+            sources: Arc::new(SourceTable::from(&MemberSources {
                 own,
                 local,
                 ..MemberSources::default()
-            }),
+            })),
         });
         let has_interface = config.backend != BackendChoice::None;
         let listen = if config.dns_listen.is_empty() && has_interface {

@@ -35,6 +35,11 @@ impl RecordType {
     pub const ANY: Self = Self(255);
     /// Who may issue certificates (RFC 8659).
     pub const CAA: Self = Self(257);
+
+    /// Whether it is one of the few that this program has a name for.
+    pub fn has_name(self) -> bool {
+        TYPE_NAMES.iter().any(|(rtype, _)| *rtype == self)
+    }
 }
 
 const TYPE_NAMES: [(RecordType, &str); 18] = [

@@ -5,6 +5,7 @@
 //! may be behind a NAT ([`nat`]), move to another address, and stand still. It
 //! has this network and nothing else: no name server but the world's hosts.
 
+mod datagrams;
 mod inbox;
 pub mod link;
 mod message;
@@ -17,6 +18,7 @@ mod tcp_table;
 mod wire;
 
 pub use self::{
+    datagrams::Asked,
     place::{HostId, address, elsewhere},
     wire::{Observer, Passing, Wire},
 };

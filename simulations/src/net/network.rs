@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use innermesh_agent::{
-    host::{Host, Network, Presence, Stream, TcpListener, http_status},
+    host::{Datagrams, Host, Network, Presence, Stream, TcpListener, http_status},
     quic::{Messages, OpenMessages, Settings, Transport, TransportError},
 };
 use ipnet::IpNet;
@@ -21,6 +21,7 @@ use quinn::{
 };
 
 use super::{
+    datagrams,
     inbox::Inbox,
     message,
     place::{EPHEMERAL, HostId},
@@ -113,6 +114,14 @@ impl Network for SimNetwork {
         presence: Presence,
     ) -> io::Result<Box<dyn TcpListener>> {
         tcp::listen(&self.wire, self.host, address, presence)
+    }
+
+    fn dns_socket(
+        &self,
+        address: SocketAddr,
+        presence: Presence,
+    ) -> io::Result<Box<dyn Datagrams>> {
+        datagrams::bind(&self.wire, self.host, address, presence)
     }
 
     async fn local_addresses(&self) -> Vec<(String, IpAddr)> {

@@ -44,7 +44,7 @@ const TRIES: usize = 3;
 const FIRST_AGAIN: Duration = Duration::from_secs(1);
 
 impl State {
-    fn has_address(&self, host: HostId, ip: IpAddr) -> bool {
+    pub(super) fn has_address(&self, host: HostId, ip: IpAddr) -> bool {
         ip.is_loopback()
             || self.hosts[host.0].addresses.contains(&ip)
             || self.tcp.overlay(host).contains(&ip)

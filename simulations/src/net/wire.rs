@@ -10,6 +10,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
+    datagrams::BoundSockets,
     inbox::{Datagram, Inbox},
     link::{Fate, Link, Links},
     message::Talk,
@@ -36,6 +37,7 @@ pub(super) struct State {
     pub(super) links: Links,
     pub(super) talk: Talk,
     pub(super) tcp: Tcp,
+    pub(super) datagrams: BoundSockets,
     pub(super) observer: Option<Observer>,
 }
 
@@ -76,6 +78,7 @@ impl Wire {
             links: Links::new(seed),
             talk: Talk::new(seed),
             tcp: Tcp::default(),
+            datagrams: BoundSockets::default(),
             observer: None,
         };
         Self {
@@ -124,6 +127,7 @@ impl Wire {
         state.bound.retain(|at, _| !addresses.contains(&at.ip()));
         let gone = state.talk.unplug(host);
         state.tcp.unplug(host);
+        state.datagrams.unplug(host);
         state.trouble();
         drop(state);
         drop(gone);

@@ -135,10 +135,28 @@ fn failed(error: ExtendedError) -> Reply {
     failed
 }
 
+/// Whether an upstream answer for `name` leads to a name of the mesh.
+pub(super) fn leads_inside(answers: &[Record], name: &DomainName, zone: &Zone) -> bool {
+    aliases(answers, name.clone(), zone).1.is_some()
+}
+
 /// An upstream answer for `name` as far as it isn't about the mesh's names,
 /// and the first of those that it leads to.
 fn until_inside(
     answers: Vec<Record>,
+    name: DomainName,
+    zone: &Zone,
+) -> (Vec<Record>, Option<DomainName>) {
+    match aliases(&answers, name, zone) {
+        (aliases, Some(inside)) => (aliases, Some(inside)),
+        (_, None) => (answers, None),
+    }
+}
+
+/// The aliases of an answer that follow each other from `name` on, as far as one
+/// that leads to a name of the mesh, and that name.
+fn aliases(
+    answers: &[Record],
     mut name: DomainName,
     zone: &Zone,
 ) -> (Vec<Record>, Option<DomainName>) {
@@ -157,5 +175,5 @@ fn until_inside(
         }
         name = to;
     }
-    (answers, None)
+    (aliases, None)
 }

@@ -3,11 +3,7 @@
 
 #![allow(missing_docs, reason = "the names say it")]
 
-use std::{
-    collections::{BTreeMap, btree_map},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use hickory_server::proto::{
     op::ResponseCode,
@@ -15,11 +11,16 @@ use hickory_server::proto::{
     serialize::binary::BinEncodable,
 };
 use innermesh_proto::{
+    crypto::Hash,
     limits,
     zone::{DomainName, RecordType},
 };
 
-use super::reply::ExtendedError;
+use super::{
+    lru::Lru,
+    prompt::{Template, upstream_flags},
+    reply::ExtendedError,
+};
 use innermesh_host::Mono;
 
 /// Longest time for which an answer is taken as fresh.
@@ -50,6 +51,16 @@ pub(super) struct Key {
     pub checking_disabled: bool,
 }
 
+impl Key {
+    /// As bytes: the name's, the type's, and one for the two bits.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::from(self.name.clone());
+        bytes.extend(self.rtype.0.to_be_bytes());
+        bytes.push(upstream_flags(self.dnssec_ok, self.checking_disabled));
+        bytes
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct UpstreamAnswer {
     /// NOERROR, NXDOMAIN, or what was wrong.
@@ -76,44 +87,54 @@ pub(super) enum Cached {
     Nothing,
 }
 
+/// An answer as it is sent, whole for as long as the mesh's names are below
+/// the same origins.
+#[derive(Debug)]
+pub(super) struct EncodedAnswer {
+    pub template: Template,
+    /// Hash of the origins.
+    pub origins: Hash,
+}
+
 /// The cache; the entry unused for longest makes room.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Cache {
-    entries: BTreeMap<Key, Entry>,
-    /// Entries by when they were last used.
-    order: BTreeMap<u64, Key>,
-    uses: u64,
+    entries: Lru<Entry>,
     bytes: usize,
 }
 
+#[derive(Debug)]
 struct Entry {
     heard: Arc<UpstreamAnswer>,
+    encoded: Option<EncodedAnswer>,
     stored: Mono,
     fresh_for: Duration,
     stale_for: Duration,
     recheck_at: Mono,
     bytes: usize,
-    used: u64,
+}
+
+impl Entry {
+    /// Seconds since it was stored, while it is fresh.
+    fn fresh_age_s(&self, now: Mono) -> Option<u32> {
+        let age = now.saturating_sub(self.stored);
+        (age < self.fresh_for).then(|| u32::try_from(age.as_secs()).unwrap_or(u32::MAX))
+    }
 }
 
 impl Cache {
     /// Looks a question up.
     pub fn get(&mut self, key: &Key, now: Mono) -> Cached {
-        let Some(entry) = self.entries.get_mut(key) else {
+        let key = key.bytes();
+        let Some(entry) = self.entries.get(&key) else {
             return Cached::Nothing;
         };
-        let age = now.saturating_sub(entry.stored);
-        if age >= entry.fresh_for + entry.stale_for {
-            self.remove(key);
+        if now.saturating_sub(entry.stored) >= entry.fresh_for + entry.stale_for {
+            self.remove(&key);
             return Cached::Nothing;
         }
-        self.order.remove(&entry.used);
-        self.uses += 1;
-        entry.used = self.uses;
-        self.order.insert(self.uses, key.clone());
         let mut heard = (*entry.heard).clone();
-        if age < entry.fresh_for {
-            let age_s = u32::try_from(age.as_secs()).unwrap_or(u32::MAX);
+        if let Some(age_s) = entry.fresh_age_s(now) {
             heard.set_ttls(|ttl_s| ttl_s.saturating_sub(age_s));
             return Cached::Fresh(heard);
         }
@@ -126,19 +147,53 @@ impl Cache {
         }
     }
 
+    /// A fresh answer as it came, and its age in seconds.
+    pub fn fresh(&mut self, key: &[u8], now: Mono) -> Option<(Arc<UpstreamAnswer>, u32)> {
+        let entry = self.entries.get(key)?;
+        let age_s = entry.fresh_age_s(now)?;
+        Some((entry.heard.clone(), age_s))
+    }
+
+    /// A fresh answer that is encoded, and its age in seconds.
+    pub fn encoded(&mut self, key: &[u8], now: Mono) -> Option<(&EncodedAnswer, u32)> {
+        let entry = self.entries.get(key)?;
+        let age_s = entry.fresh_age_s(now)?;
+        Some((entry.encoded.as_ref()?, age_s))
+    }
+
+    /// Keeps how an answer is encoded, if it is still the answer.
+    pub fn keep_encoded(
+        &mut self,
+        key: &[u8],
+        heard: &Arc<UpstreamAnswer>,
+        encoded: EncodedAnswer,
+    ) {
+        let entry = self.entries.peek(key);
+        let Some(entry) = entry.filter(|entry| Arc::ptr_eq(&entry.heard, heard)) else {
+            return;
+        };
+        let size = |encoded: &EncodedAnswer| encoded.template.size();
+        let before = entry.encoded.as_ref().map_or(0, size);
+        let now = size(&encoded);
+        entry.encoded = Some(encoded);
+        entry.bytes = entry.bytes - before + now;
+        self.bytes = self.bytes - before + now;
+        self.make_room();
+    }
+
     /// Keeps an answer, unless it says that it may not be kept.
-    pub fn put(&mut self, key: Key, heard: UpstreamAnswer, now: Mono) {
+    pub fn put(&mut self, key: &Key, heard: UpstreamAnswer, now: Mono) {
         let fresh_for = heard.fresh_for();
         if fresh_for.is_zero() {
-            self.remove(&key);
+            self.remove(&key.bytes());
         } else {
             self.insert(key, heard, now, fresh_for, STALE_AT_MOST);
         }
     }
 
     /// Remembers that upstream failed, so that it isn't asked at once again.
-    pub fn put_failure(&mut self, key: Key, failure: UpstreamAnswer, now: Mono) {
-        match self.entries.get_mut(&key) {
+    pub fn put_failure(&mut self, key: &Key, failure: UpstreamAnswer, now: Mono) {
+        match self.entries.peek(&key.bytes()) {
             Some(entry) if !entry.stale_for.is_zero() => entry.recheck_at = now + RECHECK,
             _ => self.insert(key, failure, now, FAILURE, Duration::ZERO),
         }
@@ -150,12 +205,12 @@ impl Cache {
 
     /// Forgets failures, so that everything is asked again.
     pub fn clear_failures(&mut self) {
-        let failed: Vec<Key> = self
+        let failed: Vec<Box<[u8]>> = self
             .entries
-            .iter_mut()
+            .values()
             .filter_map(|(key, entry)| {
                 entry.recheck_at = Mono::ZERO;
-                entry.stale_for.is_zero().then(|| key.clone())
+                entry.stale_for.is_zero().then(|| key.into())
             })
             .collect();
         for key in failed {
@@ -165,42 +220,41 @@ impl Cache {
 
     fn insert(
         &mut self,
-        key: Key,
+        key: &Key,
         heard: UpstreamAnswer,
         now: Mono,
         fresh_for: Duration,
         stale_for: Duration,
     ) {
-        self.remove(&key);
         let bytes = heard.size();
-        self.uses += 1;
+        let entry = Entry {
+            heard: Arc::new(heard),
+            encoded: None,
+            stored: now,
+            fresh_for,
+            stale_for,
+            recheck_at: Mono::ZERO,
+            bytes,
+        };
+        if let Some(before) = self.entries.insert(&key.bytes(), entry) {
+            self.bytes -= before.bytes;
+        }
         self.bytes += bytes;
-        self.order.insert(self.uses, key.clone());
-        self.entries.insert(
-            key,
-            Entry {
-                heard: Arc::new(heard),
-                stored: now,
-                fresh_for,
-                stale_for,
-                recheck_at: Mono::ZERO,
-                bytes,
-                used: self.uses,
-            },
-        );
+        self.make_room();
+    }
+
+    fn make_room(&mut self) {
         while self.entries.len() > limits::DNS_CACHE_ENTRIES || self.bytes > limits::DNS_CACHE_BYTES
         {
-            let Some((_, oldest)) = self.order.first_key_value() else {
-                break;
-            };
-            self.remove(&oldest.clone());
+            match self.entries.remove_oldest() {
+                Some(entry) => self.bytes -= entry.bytes,
+                None => return,
+            }
         }
     }
 
-    fn remove(&mut self, key: &Key) {
-        if let btree_map::Entry::Occupied(entry) = self.entries.entry(key.clone()) {
-            let entry = entry.remove();
-            self.order.remove(&entry.used);
+    fn remove(&mut self, key: &[u8]) {
+        if let Some(entry) = self.entries.remove(key) {
             self.bytes -= entry.bytes;
         }
     }
@@ -284,7 +338,7 @@ mod tests {
     #[test]
     fn an_answer_ages_and_then_is_stale_and_then_gone() {
         let mut cache = Cache::default();
-        cache.put(key(1), heard(100), S);
+        cache.put(&key(1), heard(100), S);
         let Cached::Fresh(fresh) = cache.get(&key(1), 41 * S) else {
             panic!("not fresh")
         };
@@ -304,9 +358,9 @@ mod tests {
     #[test]
     fn after_a_failure_a_stale_answer_is_not_asked_for_again_for_a_while() {
         let mut cache = Cache::default();
-        cache.put(key(1), heard(1), Mono::ZERO);
+        cache.put(&key(1), heard(1), Mono::ZERO);
         cache.put_failure(
-            key(1),
+            &key(1),
             UpstreamAnswer::failure(ExtendedError::stale(ResponseCode::NoError)),
             10 * S,
         );
@@ -324,11 +378,11 @@ mod tests {
     fn a_failure_is_kept_briefly_and_never_served_stale() {
         let mut cache = Cache::default();
         let failure = UpstreamAnswer::failure(ExtendedError::stale(ResponseCode::NoError));
-        cache.put_failure(key(1), failure.clone(), Mono::ZERO);
+        cache.put_failure(&key(1), failure.clone(), Mono::ZERO);
         assert_eq!(cache.get(&key(1), S), Cached::Fresh(failure.clone()));
         assert_eq!(cache.get(&key(1), 2 * S), Cached::Nothing);
-        cache.put_failure(key(1), failure, Mono::ZERO);
-        cache.put(key(2), heard(9), Mono::ZERO);
+        cache.put_failure(&key(1), failure, Mono::ZERO);
+        cache.put(&key(2), heard(9), Mono::ZERO);
         cache.clear_failures();
         assert_eq!(cache.get(&key(1), S), Cached::Nothing);
         assert!(matches!(cache.get(&key(2), S), Cached::Fresh(_)));
@@ -342,12 +396,12 @@ mod tests {
             answers: Vec::new(),
             ..heard(0)
         };
-        cache.put(key(1), none.clone(), Mono::ZERO);
+        cache.put(&key(1), none.clone(), Mono::ZERO);
         assert_eq!(cache.get(&key(1), Mono::ZERO), Cached::Nothing);
         let soa = SOA::new(Name::root(), Name::root(), 1, 1, 1, 1, 20);
         let authorities = vec![Record::from_rdata(Name::root(), 90, RData::SOA(soa))];
         cache.put(
-            key(1),
+            &key(1),
             UpstreamAnswer {
                 authorities,
                 ..none
@@ -361,7 +415,7 @@ mod tests {
     #[test]
     fn an_answer_with_ttl_zero_is_not_kept() {
         let mut cache = Cache::default();
-        cache.put(key(1), heard(0), Mono::ZERO);
+        cache.put(&key(1), heard(0), Mono::ZERO);
         assert_eq!(cache.get(&key(1), Mono::ZERO), Cached::Nothing);
     }
 
@@ -370,11 +424,10 @@ mod tests {
         let mut cache = Cache::default();
         for n in 0..=limits::DNS_CACHE_ENTRIES {
             assert!(n == 0 || matches!(cache.get(&key(0), S), Cached::Fresh(_)));
-            cache.put(key(n), heard(100), S);
+            cache.put(&key(n), heard(100), S);
         }
         assert!(cache.entries.len() <= limits::DNS_CACHE_ENTRIES);
         assert!(cache.bytes <= limits::DNS_CACHE_BYTES);
-        assert_eq!(cache.entries.len(), cache.order.len());
         assert!(matches!(cache.get(&key(0), S), Cached::Fresh(_)));
         assert_eq!(cache.get(&key(1), S), Cached::Nothing);
         let big = UpstreamAnswer {
@@ -382,13 +435,10 @@ mod tests {
             ..heard(9)
         };
         for n in 0..100 {
-            cache.put(key(n), big.clone(), S);
+            cache.put(&key(n), big.clone(), S);
         }
         assert!(cache.bytes <= limits::DNS_CACHE_BYTES);
         cache.clear();
-        assert_eq!(
-            (cache.entries.len(), cache.order.len(), cache.bytes),
-            (0, 0, 0)
-        );
+        assert_eq!((cache.entries.len(), cache.bytes), (0, 0));
     }
 }

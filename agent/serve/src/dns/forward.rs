@@ -13,13 +13,15 @@ use std::{
 
 use arc_swap::ArcSwap;
 use hickory_server::proto::op::{Message, ResponseCode};
-use innermesh_proto::{limits, zone::DomainName};
+use innermesh_proto::{crypto::Hash, limits, zone::DomainName};
 use ipnet::IpNet;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::{
-    cache::{Cache, Cached, Key, UpstreamAnswer},
+    cache::{Cache, Cached, EncodedAnswer, Key, UpstreamAnswer},
+    places::Places,
     private,
+    prompt::Template,
     reply::ExtendedError,
     upstream::{Question, Upstream, UpstreamError},
 };
@@ -42,9 +44,8 @@ struct Inner {
     cache: Mutex<Cache>,
     /// What is being asked right now.
     asking: Mutex<BTreeMap<Key, watch::Receiver<Option<UpstreamAnswer>>>>,
-    permits: Arc<Semaphore>,
-    /// How many of them each client has begun.
-    shares: Mutex<BTreeMap<IpAddr, usize>>,
+    /// For those, each of the client that began it.
+    places: Places,
 }
 
 /// Whom to ask.
@@ -97,8 +98,7 @@ impl Forwarder {
             overlay,
             cache: Mutex::default(),
             asking: Mutex::default(),
-            permits: Arc::new(Semaphore::new(limits::DNS_FORWARDS)),
-            shares: Mutex::default(),
+            places: Places::new(limits::DNS_FORWARDS, limits::DNS_FORWARDS_PER_ADDRESS),
         }))
     }
 
@@ -188,6 +188,30 @@ impl Forwarder {
         }
     }
 
+    /// What `read` makes of an answer that is fresh and encoded for these origins,
+    /// and of its age in seconds.
+    pub fn encoded<T>(
+        &self,
+        key: &[u8],
+        origins: &Hash,
+        read: impl FnOnce(&Template, u32) -> T,
+    ) -> Option<T> {
+        let now = self.0.clock.now();
+        let mut cache = lock(&self.0.cache);
+        let (encoded, age_s) = cache.encoded(key, now)?;
+        (encoded.origins == *origins).then(|| read(&encoded.template, age_s))
+    }
+
+    /// A fresh answer as it came, and its age in seconds.
+    pub fn fresh(&self, key: &[u8]) -> Option<(Arc<UpstreamAnswer>, u32)> {
+        lock(&self.0.cache).fresh(key, self.0.clock.now())
+    }
+
+    /// Keeps how an answer is encoded.
+    pub fn keep_encoded(&self, key: &[u8], heard: &Arc<UpstreamAnswer>, encoded: EncodedAnswer) {
+        lock(&self.0.cache).keep_encoded(key, heard, encoded);
+    }
+
     /// Joins the asking of this question, or starts it.
     async fn ask(&self, source: IpAddr, key: Key, question: Question) -> UpstreamAnswer {
         let lost = || {
@@ -200,9 +224,7 @@ impl Forwarder {
             match asking.get(&key) {
                 Some(answer) => answer.clone(),
                 None => {
-                    let permit = self.0.permits.clone().try_acquire_owned().ok();
-                    let share = Share::take(&self.0, source);
-                    let (Some(permit), Some(share)) = (permit, share) else {
+                    let Some(place) = self.0.places.take(source) else {
                         return UpstreamAnswer::failure(ExtendedError::busy());
                     };
                     let (tell, answer) = watch::channel(None);
@@ -217,7 +239,7 @@ impl Forwarder {
                         let heard = done.inner.ask_upstream(&done.key, &question).await;
                         drop(done);
                         tell.send_replace(Some(heard));
-                        drop((permit, share));
+                        drop(place);
                     });
                     answer
                 }
@@ -243,7 +265,7 @@ impl Inner {
                 let heard = self.hear(message);
                 // An answer from servers that were replaced meanwhile isn't kept.
                 if is_current() {
-                    lock(&self.cache).put(key.clone(), heard.clone(), self.clock.now());
+                    lock(&self.cache).put(key, heard.clone(), self.clock.now());
                 }
                 heard
             }
@@ -253,7 +275,7 @@ impl Inner {
                     other => ExtendedError::upstream_failed(&other.to_string()),
                 });
                 if is_current() {
-                    lock(&self.cache).put_failure(key.clone(), failure.clone(), self.clock.now());
+                    lock(&self.cache).put_failure(key, failure.clone(), self.clock.now());
                 }
                 failure
             }
@@ -294,37 +316,6 @@ struct Asking {
 impl Drop for Asking {
     fn drop(&mut self) {
         lock(&self.inner.asking).remove(&self.key);
-    }
-}
-
-/// One question of a client that is being forwarded.
-struct Share {
-    inner: Arc<Inner>,
-    source: IpAddr,
-}
-
-impl Share {
-    /// `None` where the client has as many as it may.
-    fn take(inner: &Arc<Inner>, source: IpAddr) -> Option<Self> {
-        let mut shares = lock(&inner.shares);
-        let taken = shares.get(&source).copied().unwrap_or(0);
-        if taken >= limits::DNS_FORWARDS_PER_ADDRESS {
-            return None;
-        }
-        shares.insert(source, taken + 1);
-        drop(shares);
-        let inner = inner.clone();
-        Some(Self { inner, source })
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        let mut shares = lock(&self.inner.shares);
-        match shares.get_mut(&self.source) {
-            Some(taken) if *taken > 1 => *taken -= 1,
-            _ => drop(shares.remove(&self.source)),
-        }
     }
 }
 

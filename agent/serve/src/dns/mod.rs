@@ -4,11 +4,15 @@
 
 mod alias;
 mod cache;
+mod compare;
 mod convert;
 mod forward;
+mod lru;
 mod other_server;
 mod outside;
+mod places;
 mod private;
+mod prompt;
 mod question_free;
 mod received;
 mod relevant;
@@ -25,6 +29,7 @@ mod upstream;
 mod zone_answer;
 
 pub use self::{
+    compare::BothWays,
     other_server::{FORWARDED_PORT, OtherServer, PORT},
     outside::{OutsideAnswer, OutsideError},
     received::formerr,
@@ -32,5 +37,5 @@ pub use self::{
     responder::{Dns, Served},
     scope::AnswerScope,
     server::{DnsServer, Surroundings},
-    source::{MemberSources, Source, SourcePolicy},
+    source::{MemberSources, Source, SourcePolicy, SourceTable},
 };

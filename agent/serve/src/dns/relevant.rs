@@ -74,8 +74,17 @@ pub(super) fn keep(message: &mut Message, question: &Question) -> bool {
     let asked = question.query.name();
     for record in message.answers.iter_mut().chain(&mut message.authorities) {
         unmix(&mut record.name, asked);
-        if let RData::CNAME(to) = &mut record.data {
-            unmix(&mut to.0, asked);
+        match &mut record.data {
+            RData::CNAME(to) => unmix(&mut to.0, asked),
+            RData::NS(to) => unmix_end(&mut to.0, asked),
+            RData::PTR(to) => unmix_end(&mut to.0, asked),
+            RData::MX(mx) => unmix_end(&mut mx.exchange, asked),
+            RData::SRV(srv) => unmix_end(&mut srv.target, asked),
+            RData::SOA(soa) => {
+                unmix_end(&mut soa.mname, asked);
+                unmix_end(&mut soa.rname, asked);
+            }
+            _ => {}
         }
     }
     received == 0 || !message.answers.is_empty()
@@ -89,6 +98,19 @@ fn unmix(name: &mut Name, asked: &Name) {
     } else {
         name.to_lowercase()
     };
+}
+
+/// As [`unmix`], of a name in the data, as far as its end is that of the question:
+/// what is before that is as the server has it.
+fn unmix_end(name: &mut Name, asked: &Name) {
+    let mut labels: Vec<Vec<u8>> = name.iter().map(<[u8]>::to_vec).collect();
+    let ends = labels.iter_mut().rev().zip(asked.iter().rev());
+    for (label, of_asked) in ends.take_while(|(label, end)| label.eq_ignore_ascii_case(end)) {
+        label.copy_from_slice(&of_asked.to_ascii_lowercase());
+    }
+    if let Ok(unmixed) = Name::from_labels(labels.iter().map(Vec::as_slice)) {
+        *name = unmixed;
+    }
 }
 
 /// The name that was asked for and those that its aliases lead to, in order.
@@ -221,6 +243,24 @@ mod tests {
     fn soa(owner: &str) -> Record {
         let soa = SOA::new(name(owner), name(owner), 1, 1, 1, 1, 20);
         Record::from_rdata(name(owner), 60, RData::SOA(soa))
+    }
+
+    #[test]
+    fn names_in_the_data_have_no_case_of_the_question() {
+        // Read as it stands: other ways fold it.
+        let mixed = |text| Name::from_ascii(text).unwrap();
+        let asked = mixed("X.eXaMple.oRg.");
+        for (text, unmixed) in [
+            ("Ns.eXaMple.oRg.", "Ns.example.org."),
+            ("X.eXaMple.oRg.", "x.example.org."),
+            ("Mail.Other.oRg.", "Mail.Other.org."),
+            ("Mail.Other.NET.", "Mail.Other.NET."),
+            (".", "."),
+        ] {
+            let mut name = mixed(text);
+            unmix_end(&mut name, &asked);
+            assert_eq!(name.to_string(), unmixed);
+        }
     }
 
     fn other(owner: &str, code: u16, data: &[u8]) -> Record {

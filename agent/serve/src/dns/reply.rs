@@ -22,6 +22,7 @@ pub(super) struct ExtendedError {
     text: String,
 }
 
+const HEADER: usize = 12;
 /// The option's code (RFC 8914 §2).
 const EDE_OPTION: u16 = 15;
 
@@ -183,6 +184,7 @@ impl Reply {
     /// (RFC 2181 §9), then all, with the bit that makes the client ask again
     /// over TCP. `None` when not even that fits.
     pub fn encode(&mut self, request: &MessageRequest, protocol: Protocol) -> Option<Vec<u8>> {
+        self.name_alike(&request.queries);
         let limit = match protocol {
             Protocol::Udp => {
                 let theirs = request.edns.as_ref().map_or(512, Edns::max_payload);
@@ -221,17 +223,74 @@ impl Reply {
             &mut encoder,
         )
         .ok()?;
-        (header.metadata.truncation == self.truncated).then_some(bytes)
+        if header.metadata.truncation != self.truncated {
+            return None;
+        }
+        let question = request.queries.as_bytes();
+        bytes
+            .get_mut(HEADER..HEADER + question.len())?
+            .copy_from_slice(question);
+        Some(bytes)
+    }
+
+    /// Has records of the name that was asked for named as it is written in
+    /// [`Questions`], so that all point there.
+    fn name_alike(&mut self, queries: &Queries) {
+        let [query] = queries.queries() else { return };
+        let name = query.original().name();
+        let lower = name.to_lowercase();
+        let sections = [
+            &mut self.answers,
+            &mut self.authorities,
+            &mut self.additionals,
+        ];
+        for record in sections.into_iter().flatten() {
+            if record.name.eq_ignore_root(name) {
+                record.name = lower.clone();
+            }
+        }
     }
 }
 
-/// The questions of a request, octet for octet: clients that mix the case of
-/// their question against forgery compare it.
+/// The questions of a request. A name is written in lower case until all else is,
+/// and names behind it point to it or to its end: so they are the same names,
+/// whatever case it was asked in. Then the question is put there octet for octet:
+/// clients that mix its case against forgery compare it.
 struct Questions<'a>(&'a Queries);
 
 impl EmitAndCount for Questions<'_> {
     fn emit(&mut self, encoder: &mut BinEncoder<'_>) -> Result<usize, ProtoError> {
-        encoder.emit_vec(self.0.as_bytes())?;
+        let bytes = self.0.as_bytes();
+        let start = encoder.offset();
+        match labels(self.0) {
+            None => encoder.emit_vec(bytes)?,
+            Some(labels) => {
+                encoder.emit_vec(&bytes.to_ascii_lowercase())?;
+                let end = start + bytes.len() - 5;
+                for label in labels {
+                    encoder.store_label_pointer(start + label, end);
+                }
+            }
+        }
         Ok(self.0.len())
+    }
+}
+
+/// Where the labels of the one question's name begin; `None` where there are
+/// others, or the name isn't written out.
+fn labels(queries: &Queries) -> Option<Vec<usize>> {
+    let bytes = queries.as_bytes();
+    let [_] = queries.queries() else { return None };
+    let mut labels = Vec::new();
+    let mut at = 0;
+    loop {
+        match *bytes.get(at)? {
+            0 => return (bytes.len() == at + 5).then_some(labels),
+            length @ 1..=63 => {
+                labels.push(at);
+                at += 1 + usize::from(length);
+            }
+            _ => return None,
+        }
     }
 }

@@ -5,13 +5,14 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::Deref,
     sync::{
         Arc, LazyLock, Mutex, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use hickory_server::{
     net::xfer::Protocol,
     proto::{
@@ -21,15 +22,18 @@ use hickory_server::{
     server::Request,
 };
 use innermesh_proto::{
+    crypto::Hash,
     id::resolver_v4,
     zone::{self, DomainName, RecordType, Zone},
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    cache::Key,
+    alias::leads_inside,
+    cache::{Key, UpstreamAnswer},
     convert,
     forward::Forwarder,
+    prompt::{Answers, turning},
     reply::Reply,
     report::report,
     scope::AnswerScope,
@@ -38,7 +42,7 @@ use super::{
     upstream::Question,
     zone_answer::{ZoneAnswer, zone_answer},
 };
-use innermesh_control::dns::{DnsView, QueryReport};
+use innermesh_control::dns::{DnsView, Origin, QueryReport};
 use innermesh_host::{Clock, tasks::Tasks};
 
 /// Types that are transactions or metadata and no data (RFC 6895 §3.1).
@@ -47,12 +51,12 @@ const OPT: u16 = 41;
 
 /// The DNS service: what it says follows from the newest published view.
 pub struct Dns {
-    view: ArcSwap<View>,
+    view: ArcSwap<LazyView>,
     forwarder: Forwarder,
     route: Mutex<Route>,
     resolver: [IpAddr; 2],
     clock: Arc<dyn Clock>,
-    turn: AtomicUsize,
+    pub(super) turn: AtomicUsize,
     behind: OnceLock<Behind>,
     scope: OnceLock<AnswerScope>,
 }
@@ -63,7 +67,58 @@ type Behind = Box<dyn Fn() -> bool + Send + Sync>;
 /// What is answered, and to whom. Made when the first question needs it: views
 /// change more often than anybody asks, and a large mesh's zone takes
 /// milliseconds.
-type View = LazyLock<Served, Box<dyn FnOnce() -> Served + Send>>;
+type LazyView = LazyLock<View, Box<dyn FnOnce() -> View + Send>>;
+
+/// What one view says, and how that is encoded.
+pub(super) struct View {
+    sources: Arc<dyn SourcePolicy>,
+    internal: ZoneView,
+    lan: Option<ZoneView>,
+}
+
+/// A zone as some clients see it.
+pub(super) struct ZoneView {
+    pub zone: Arc<Zone>,
+    pub answers: Answers,
+    /// Hash of the origins: what is below none of them is upstream's to answer.
+    pub origins: Hash,
+}
+
+impl View {
+    /// The zone as `source` may see it.
+    pub fn of(&self, source: IpAddr) -> Option<&ZoneView> {
+        match self.sources.class(source.to_canonical()) {
+            Source::Internal => Some(&self.internal),
+            Source::Lan => self.lan.as_ref(),
+            Source::Stranger => None,
+        }
+    }
+}
+
+impl From<Served> for View {
+    fn from(served: Served) -> Self {
+        Self {
+            sources: served.sources,
+            internal: served.zone.into(),
+            lan: served.lan.map(ZoneView::from),
+        }
+    }
+}
+
+impl From<Arc<Zone>> for ZoneView {
+    fn from(zone: Arc<Zone>) -> Self {
+        let mut origins = Vec::new();
+        for origin in zone.origins() {
+            origins.extend(Vec::from(origin.clone()));
+            origins.push(0);
+        }
+        Self {
+            zone,
+            answers: Answers::default(),
+            origins: Hash::of(&origins),
+        }
+    }
+}
 
 /// What one view says.
 pub struct Served {
@@ -114,7 +169,7 @@ impl Dns {
         };
         let resolver_v6 = u128::from(ula.network()) | 0x53;
         Self {
-            view: ArcSwap::from_pointee(View::new(Box::new(served))),
+            view: ArcSwap::from_pointee(lazy(served)),
             forwarder: Forwarder::new(clock.clone(), tasks, vec![IpNet::V4(ipv4), IpNet::V6(ula)]),
             route: Mutex::default(),
             resolver: [resolver_v4(ipv4).into(), IpAddr::V6(resolver_v6.into())],
@@ -138,12 +193,17 @@ impl Dns {
 
     /// Answers from this view from now on; it is made when it is needed.
     pub fn publish(&self, view: impl FnOnce() -> Served + Send + 'static) {
-        self.view.store(Arc::new(View::new(Box::new(view))));
+        self.view.store(Arc::new(lazy(view)));
     }
 
     /// The zone that is being served.
     pub fn zone(&self) -> Arc<Zone> {
-        self.view.load().zone.clone()
+        self.view.load().internal.zone.clone()
+    }
+
+    /// What is being served now.
+    pub(super) fn view(&self) -> impl Deref<Target = View> {
+        Viewed(self.view.load())
     }
 
     /// Whether a source is this host, a member or counts as such.
@@ -254,12 +314,9 @@ impl Dns {
     pub(super) async fn respond(&self, request: &Request) -> Reply {
         let view = self.view.load_full();
         let source = request.src().ip().to_canonical();
-        let zone = match view.sources.class(source) {
-            Source::Internal => Some(&view.zone),
-            Source::Lan => view.lan.as_ref(),
-            Source::Stranger => None,
+        let Some(ZoneView { zone, .. }) = view.of(source) else {
+            return refusal();
         };
-        let Some(zone) = zone else { return refusal() };
         if request.metadata.op_code != OpCode::Query {
             return Reply::empty(ResponseCode::NotImp);
         }
@@ -274,12 +331,12 @@ impl Dns {
         let Some(name) = convert::domain_name(query.name()) else {
             return Reply::empty(ResponseCode::FormErr);
         };
-        if query.query_class() != DNSClass::IN || META_TYPES.contains(&rtype.0) || rtype.0 == OPT {
+        if query.query_class() != DNSClass::IN || is_refused_type(rtype) {
             return Reply::empty(ResponseCode::Refused);
         }
         tracing::debug!(client = %source, %name, %rtype, "a question");
         match self.zone_reply(zone, &name, query, rtype) {
-            None if self.scope.get() == Some(&AnswerScope::Mesh) => refusal(),
+            None if self.scope() == AnswerScope::Mesh => refusal(),
             None => {
                 let reply = self.other_reply(request, name.clone(), query, rtype).await;
                 self.continue_inside(request, zone, reply, name, rtype)
@@ -303,8 +360,7 @@ impl Dns {
         query: &Query,
         rtype: RecordType,
     ) -> Option<ZoneAnswer> {
-        let is_behind = || self.behind.get().is_some_and(|behind| behind());
-        let mut answer = zone_answer(zone, name, query, rtype, is_behind)?;
+        let mut answer = zone_answer(zone, name, query, rtype, || self.is_behind())?;
         self.rotate(&mut answer.reply.answers, rtype);
         Some(answer)
     }
@@ -360,28 +416,81 @@ impl Dns {
         };
         let source = request.src().ip().to_canonical();
         let (heard, origin) = self.forwarder.forward(source, key, question).await;
-        let mut reply = Reply::empty(heard.rcode);
+        let is_authentic_asked = dnssec_ok || request.metadata.authentic_data;
+        let mut reply = from_upstream(heard, origin);
         // Who didn't ask for it isn't told (RFC 6840 §5.8).
-        reply.authentic = heard.authentic && (dnssec_ok || request.metadata.authentic_data);
-        reply.answers = heard.answers;
-        reply.authorities = heard.authorities;
-        reply.error = heard.error;
-        reply.origin = origin;
+        reply.authentic &= is_authentic_asked;
         reply
+    }
+
+    /// What is said to a name that isn't the mesh's where all of it came from
+    /// upstream; `None` where that failed, or leads to a name of the mesh.
+    pub(super) fn whole_from_upstream(
+        zone: &Zone,
+        name: &DomainName,
+        rtype: RecordType,
+        heard: UpstreamAnswer,
+    ) -> Option<Reply> {
+        let reply = from_upstream(heard, Origin::Cache);
+        let is_whole = reply.error.is_none()
+            && (rtype == RecordType::CNAME || !leads_inside(&reply.answers, name, zone));
+        is_whole.then_some(reply)
+    }
+
+    pub(super) fn is_behind(&self) -> bool {
+        self.behind.get().is_some_and(|behind| behind())
+    }
+
+    pub(super) fn scope(&self) -> AnswerScope {
+        self.scope.get().copied().unwrap_or_default()
+    }
+
+    pub(super) fn forwarder(&self) -> &Forwarder {
+        &self.forwarder
     }
 
     /// Puts another record first each time: clients that take the first one
     /// then share the instances of a service. Aliases stay in front.
     fn rotate(&self, answers: &mut [Record], rtype: RecordType) {
-        let is_data = |record: &Record| u16::from(record.record_type()) == rtype.0;
-        let first = answers.iter().position(is_data).unwrap_or(answers.len());
-        let Some(records) = answers.get_mut(first..) else {
-            return;
-        };
-        if let turns @ 1.. = records.len() {
-            records.rotate_left(self.turn.fetch_add(1, Ordering::Relaxed) % turns);
+        let records = turning(answers, rtype.0);
+        if let turns @ 2.. = records.len() {
+            records.rotate_left(self.next_turn() % turns);
         }
     }
+
+    pub(super) fn next_turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// A view that is made when it is needed.
+fn lazy(view: impl FnOnce() -> Served + Send + 'static) -> LazyView {
+    LazyView::new(Box::new(|| view().into()))
+}
+
+struct Viewed(Guard<Arc<LazyView>>);
+
+impl Deref for Viewed {
+    type Target = View;
+
+    fn deref(&self) -> &View {
+        &self.0
+    }
+}
+
+/// Whether a type is one that nobody has data of.
+pub(super) fn is_refused_type(rtype: RecordType) -> bool {
+    META_TYPES.contains(&rtype.0) || rtype.0 == OPT
+}
+
+fn from_upstream(heard: UpstreamAnswer, origin: Origin) -> Reply {
+    let mut reply = Reply::empty(heard.rcode);
+    reply.authentic = heard.authentic;
+    reply.answers = heard.answers;
+    reply.authorities = heard.authorities;
+    reply.error = heard.error;
+    reply.origin = origin;
+    reply
 }
 
 /// What is said to whom nothing is answered.

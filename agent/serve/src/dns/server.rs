@@ -1,5 +1,5 @@
 //! The sockets of the DNS service. None is hickory's: its TCP takes no cap, and
-//! its UDP can't choose where replies leave from.
+//! its UDP makes a task for each question.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::{responder::Dns, tcp::Tcp, udp};
 use innermesh_host::{
-    Clock, DnsSocket, Host, Network, Presence,
+    Clock, Datagrams, Host, Network, Presence, Serving,
     holder::Kind,
     listen::{self, ListenError, Room, Shares, Sources},
     tasks::Tasks,
@@ -21,6 +21,7 @@ const INSTEAD: &str = "set `dns.listen` in the config to another address or port
 pub struct DnsServer {
     dns: Arc<Dns>,
     addresses: Vec<SocketAddr>,
+    answering: Vec<Box<dyn Serving>>,
     serving: Vec<JoinHandle<()>>,
 }
 
@@ -51,16 +52,23 @@ impl DnsServer {
             };
             serving.push(host.tasks.spawn(tcp.serve(listener, host.room.clone())));
         }
-        for socket in sockets.into_iter().flatten() {
-            let answering = udp::serve(dns.clone(), host.clock.clone(), socket);
-            serving.push(host.tasks.spawn(answering));
-        }
-        dns.listens(&addresses);
-        Ok(Self {
-            dns,
+        let mut server = Self {
+            dns: dns.clone(),
             addresses,
+            answering: Vec::new(),
             serving,
-        })
+        };
+        dns.listens(&server.addresses);
+        for socket in sockets {
+            let address = socket.local_addr();
+            let (udp, careful) = udp::both(&dns, socket.sender());
+            let answering = socket.serve(Arc::new(udp)).map_err(|error| {
+                ListenError::new(&*host.net, Kind::Udp, address, error, INSTEAD)
+            })?;
+            server.answering.push(answering);
+            server.serving.push(host.tasks.spawn(careful.serve()));
+        }
+        Ok(server)
     }
 
     /// Ends, and waits until its addresses are free again.
@@ -69,6 +77,9 @@ impl DnsServer {
         for serving in std::mem::take(&mut self.serving) {
             // How it ended doesn't matter: what it held is gone.
             let _ = serving.await;
+        }
+        for answering in std::mem::take(&mut self.answering) {
+            answering.end().await;
         }
     }
 
@@ -128,7 +139,7 @@ impl Surroundings {
     }
 }
 
-type Bound = (Option<DnsSocket>, listen::Tcp);
+type Bound = (Box<dyn Datagrams>, listen::Tcp);
 
 /// Binds UDP and TCP to one address; where any port will do, to the same one.
 fn bind(host: &Surroundings, wanted: SocketAddr, presence: Presence) -> Result<Bound, ListenError> {
@@ -151,10 +162,7 @@ fn bind_once(
 ) -> Result<Bound, ListenError> {
     let failed = |error| ListenError::new(&*host.net, Kind::Udp, wanted, error, INSTEAD);
     let udp = host.net.dns_socket(wanted, presence).map_err(failed)?;
-    let address = match &udp {
-        Some(socket) => socket.local_addr().map_err(failed)?,
-        None => wanted,
-    };
+    let address = udp.local_addr();
     let sources = host.sources.clone();
     let tcp = listen::Tcp::bind(&*host.net, address, presence, sources, INSTEAD)?;
     Ok((udp, tcp))

@@ -1,8 +1,14 @@
 //! DNS over TCP (RFC 7766): questions of one connection are answered as soon as
 //! each answer is there, so that a slow name keeps no other waiting (§6.2.1.1).
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
+use bytes::BufMut;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use hickory_server::net::xfer::Protocol;
 use innermesh_host::{
@@ -10,13 +16,17 @@ use innermesh_host::{
     listen::{self, Place, Room},
 };
 use innermesh_proto::limits;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{received::Received, responder::Dns};
+use super::{prompt::Prompt, received::Received, responder::Dns};
 
 /// How long a connection may be idle, and how long one message may take
 /// (RFC 7766 §6.2.3: some seconds).
 const IDLE: Duration = Duration::from_secs(10);
+/// Bytes that are read at once.
+const CHUNK: usize = 8 * 1024;
+/// Bytes of replies that are written at once, and a little more.
+const REPLIES: usize = 32 * 1024;
 
 #[derive(Clone)]
 pub(super) struct Tcp {
@@ -51,32 +61,80 @@ impl Tcp {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let mut messages = Messages::default();
         let mut pending = FuturesUnordered::new();
+        let mut replies = Vec::new();
         let mut is_open = true;
         while is_open || !pending.is_empty() {
             let may_read = is_open && pending.len() < limits::DNS_TCP_PENDING;
             tokio::select! {
-                message = messages.next(&mut reader), if may_read => match message? {
-                    None => is_open = false,
-                    Some(message) => pending.push(self.answer(message, source, place)),
-                },
-                Some(answer) = pending.next() => {
-                    let Some(answer): Option<Vec<u8>> = answer else { return Ok(()) };
-                    let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
-                    let framed = [&length.to_be_bytes()[..], &answer].concat();
-                    tokio::select! {
-                        written = writer.write_all(&framed) => written?,
-                        () = self.clock.sleep(IDLE) => return Err(io::ErrorKind::TimedOut.into()),
-                    }
+                more = messages.read(&mut reader), if may_read => is_open = more?,
+                Some(reply) = pending.next() => {
+                    let Some(reply): Option<Vec<u8>> = reply else { return Ok(()) };
+                    frame(&mut replies, |out| out.extend_from_slice(&reply))?;
                 }
                 () = self.clock.sleep(IDLE), if pending.is_empty() => {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
             }
+            while pending.len() < limits::DNS_TCP_PENDING && messages.has_next() {
+                let working = place.working();
+                let rest = self.answer_promptly(&mut messages, source.ip(), &mut replies)?;
+                pending.extend(rest.map(|message| self.answer(message, source, place)));
+                self.write(&mut writer, &mut replies).await?;
+                drop(working);
+            }
+            self.write(&mut writer, &mut replies).await?;
+        }
+        if messages.is_empty() {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
+    }
+
+    /// Answers what has come, up to so many bytes, or up to a message that it can't
+    /// answer, which is given back.
+    fn answer_promptly(
+        &self,
+        messages: &mut Messages,
+        source: IpAddr,
+        replies: &mut Vec<u8>,
+    ) -> io::Result<Option<Vec<u8>>> {
+        let view = self.dns.view();
+        while replies.len() < REPLIES
+            && let Some(message) = messages.next()
+        {
+            let mut prompt = Prompt::Careful;
+            let before = replies.len();
+            frame(replies, |out| {
+                let protocol = Protocol::Tcp;
+                prompt = self
+                    .dns
+                    .answer_promptly(&view, message, source, protocol, out);
+            })?;
+            if prompt == Prompt::Careful {
+                replies.truncate(before);
+                return Ok(Some(message.to_vec()));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn write(
+        &self,
+        writer: &mut (impl AsyncWrite + Unpin),
+        replies: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        if !replies.is_empty() {
+            tokio::select! {
+                written = writer.write_all(replies) => written?,
+                () = self.clock.sleep(IDLE) => return Err(io::ErrorKind::TimedOut.into()),
+            }
+            replies.clear();
         }
         Ok(())
     }
 
-    /// The answer to a message; none to what ends the connection.
+    /// The answer to a message with care; none to what ends the connection.
     async fn answer(
         &self,
         message: Vec<u8>,
@@ -95,38 +153,62 @@ impl Tcp {
     }
 }
 
+/// Writes a message behind its length.
+fn frame(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+    let start = out.len();
+    out.extend_from_slice(&[0, 0]);
+    write(out);
+    let length = u16::try_from(out.len() - start - 2).map_err(io::Error::other)?;
+    if let Some(place) = out.get_mut(start..start + 2) {
+        place.copy_from_slice(&length.to_be_bytes());
+    }
+    Ok(())
+}
+
 /// What has come of messages, each behind its length. Nothing is lost where
 /// reading is given up half-way.
 #[derive(Default)]
-struct Messages(Vec<u8>);
+struct Messages {
+    bytes: Vec<u8>,
+    /// How many of them were taken.
+    taken: usize,
+}
 
 impl Messages {
-    /// The next one; `None` where the client has closed.
-    async fn next(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
-        let mut chunk = [0; 2048];
-        loop {
-            if let Some(message) = self.take() {
-                return Ok(Some(message));
-            }
-            match stream.read(&mut chunk).await? {
-                0 if self.0.is_empty() => return Ok(None),
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                length => self
-                    .0
-                    .extend_from_slice(chunk.get(..length).unwrap_or_default()),
+    /// Waits until the next one is whole; `false` where the client has closed.
+    async fn read(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> io::Result<bool> {
+        self.bytes.drain(..self.taken);
+        self.taken = 0;
+        while !self.has_next() {
+            self.bytes.reserve(CHUNK);
+            let mut more = (&mut self.bytes).limit(CHUNK);
+            if stream.read_buf(&mut more).await? == 0 {
+                return Ok(false);
             }
         }
+        Ok(true)
     }
 
-    fn take(&mut self) -> Option<Vec<u8>> {
-        let length = u16::from_be_bytes(*self.0.first_chunk::<2>()?);
-        let end = 2 + usize::from(length);
-        if self.0.len() < end {
-            return None;
-        }
-        let rest = self.0.split_off(end);
-        let mut message = std::mem::replace(&mut self.0, rest);
-        message.drain(..2);
+    /// Whether the next one is whole.
+    fn has_next(&self) -> bool {
+        self.end().is_some_and(|end| end <= self.bytes.len())
+    }
+
+    /// The next one that is whole.
+    fn next(&mut self) -> Option<&[u8]> {
+        let (start, end) = (self.taken + 2, self.end()?);
+        let message = self.bytes.get(start..end)?;
+        self.taken = end;
         Some(message)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.taken == self.bytes.len()
+    }
+
+    /// Where the next one ends.
+    fn end(&self) -> Option<usize> {
+        let length = self.bytes.get(self.taken..)?.first_chunk::<2>()?;
+        Some(self.taken + 2 + usize::from(u16::from_be_bytes(*length)))
     }
 }

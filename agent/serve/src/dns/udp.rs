@@ -1,65 +1,131 @@
-//! DNS over UDP: replies leave from the address that was asked (RFC 2181 §4.1).
-//! What the zone answers is answered at once; what waits for others keeps
-//! nobody's turn.
+//! DNS over UDP. What is there already is answered by the thread that received
+//! the question, with all that came with it; what waits for others, or isn't of
+//! the usual form, keeps nobody's turn.
 
 use std::{
-    future::{Future, poll_fn},
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    task::Poll,
-    time::Duration,
 };
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use hickory_server::net::xfer::Protocol;
-use innermesh_host::{Clock, Datagram, DnsSocket};
+use hickory_server::{net::xfer::Protocol, server::Request};
+use innermesh_host::{
+    DatagramBatch, DatagramSender, Responder,
+    datagrams::{Arrival, DatagramSlot},
+};
 use innermesh_proto::limits;
+use tokio::sync::mpsc;
 
-use super::{received::Received, responder::Dns};
+use super::{
+    places::{Places, Taking},
+    prompt::Prompt,
+    received::Received,
+    responder::{Dns, View},
+};
 
-/// Longest question, in bytes: names and options together have far less.
-const QUESTION: usize = 4096;
+/// Answers what came, and hands on what waits.
+pub(super) struct UdpResponder {
+    dns: Arc<Dns>,
+    places: Places,
+    waiting: mpsc::UnboundedSender<WaitingQuestion>,
+}
 
-/// Answers on a socket for as long as it is polled.
-pub(super) async fn serve(dns: Arc<Dns>, clock: Arc<dyn Clock>, socket: DnsSocket) {
-    let mut buffer = vec![0; QUESTION];
-    let mut waiting = FuturesUnordered::new();
-    loop {
-        let received = tokio::select! {
-            received = socket.receive(&mut buffer) => received,
-            Some(()) = waiting.next() => continue,
-        };
-        let datagram = match received {
-            Ok(datagram) => datagram,
-            Err(error) => {
-                tracing::warn!(%error, "can't receive DNS over UDP; trying again");
-                clock
-                    .sleep(Duration::from_millis(limits::ACCEPT_PAUSE_MS))
-                    .await;
-                continue;
-            }
-        };
-        let question = buffer.get(..datagram.length).unwrap_or_default().to_vec();
-        let mut answering = Box::pin(answer(&dns, &socket, question, datagram));
-        let waits = poll_fn(|context| Poll::Ready(answering.as_mut().poll(context).is_pending()));
-        // Over the limit nobody is told: whoever asked asks again.
-        if waits.await && waiting.len() < limits::DNS_UDP_WAITING {
-            waiting.push(answering);
+/// A question that is answered with care.
+struct WaitingQuestion {
+    request: Box<Request>,
+    from: Arrival,
+    _place: Taking,
+}
+
+/// Answers with care for as long as it is polled.
+pub(super) struct CarefulResponder {
+    dns: Arc<Dns>,
+    sender: Arc<dyn DatagramSender>,
+    waiting: mpsc::UnboundedReceiver<WaitingQuestion>,
+}
+
+/// The two sides of the service at one address.
+pub(super) fn both(
+    dns: &Arc<Dns>,
+    sender: Arc<dyn DatagramSender>,
+) -> (UdpResponder, CarefulResponder) {
+    // Each that waits has a place, so there are no more than these.
+    let (waiting, taken) = mpsc::unbounded_channel();
+    let udp = UdpResponder {
+        dns: dns.clone(),
+        places: Places::new(limits::DNS_UDP_WAITING, limits::DNS_UDP_WAITING_PER_ADDRESS),
+        waiting,
+    };
+    let careful = CarefulResponder {
+        dns: dns.clone(),
+        sender,
+        waiting: taken,
+    };
+    (udp, careful)
+}
+
+impl Responder for UdpResponder {
+    fn respond(&self, batch: &mut DatagramBatch) {
+        let view = self.dns.view();
+        for slot in batch.received() {
+            self.answer(&view, slot);
         }
     }
 }
 
-async fn answer(dns: &Dns, socket: &DnsSocket, question: Vec<u8>, from: Datagram) {
-    if !can_be_answered(from.source) {
-        return;
+impl UdpResponder {
+    fn answer(&self, view: &View, slot: &mut DatagramSlot) {
+        let from = slot.from();
+        if !can_be_answered(from.source) {
+            return;
+        }
+        let source = from.source.ip();
+        let (message, reply) = slot.parts();
+        let prompt = self
+            .dns
+            .answer_promptly(view, message, source, Protocol::Udp, reply);
+        if prompt == Prompt::Answered {
+            return;
+        }
+        match Received::read(message, from.source, Protocol::Udp) {
+            Received::Nothing => {}
+            Received::Malformed(error) => *reply = error,
+            Received::Question(request) => {
+                // Over the limit nobody is told: whoever asked asks again.
+                if let Some(place) = self.places.take(source.to_canonical()) {
+                    let waiting = WaitingQuestion {
+                        request,
+                        from,
+                        _place: place,
+                    };
+                    // It fails when the service ends.
+                    let _ = self.waiting.send(waiting);
+                }
+            }
+        }
     }
-    let reply = match Received::read(&question, from.source, Protocol::Udp) {
-        Received::Nothing => return,
-        Received::Malformed(reply) => Some(reply),
-        Received::Question(request) => dns.respond(&request).await.encode(&request, Protocol::Udp),
-    };
+}
+
+impl CarefulResponder {
+    pub async fn serve(mut self) {
+        let mut answering = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                next = self.waiting.recv() => match next {
+                    Some(next) => answering.push(answer(&self.dns, &*self.sender, next)),
+                    None => return,
+                },
+                Some(()) = answering.next() => {}
+            }
+        }
+    }
+}
+
+async fn answer(dns: &Dns, sender: &dyn DatagramSender, waiting: WaitingQuestion) {
+    let WaitingQuestion { request, from, .. } = &waiting;
+    let reply = dns.respond(request).await.encode(request, Protocol::Udp);
     let Some(reply) = reply else { return };
-    if let Err(error) = socket.send(&reply, from.source, from.destination).await {
+    if let Err(error) = sender.send(&reply, from.source, from.destination) {
         // A client that is gone is no fault of ours.
         tracing::debug!(source = %from.source, %error, "a reply over UDP was not sent");
     }

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 
 use crate::{
-    dns::{Dns, MemberSources, Served},
+    dns::{Dns, MemberSources, Served, SourceTable},
     node::shared::{
         addresses::Addresses, enforced::Enforced, in_lan::InLan, zone_serial::ZoneSerial,
     },
@@ -54,13 +54,13 @@ impl ZonePublisher {
             Served {
                 zone: Arc::new(zone),
                 lan: of_lan.map(Arc::new),
-                sources: Arc::new(MemberSources {
+                sources: Arc::new(SourceTable::from(&MemberSources {
                     own,
                     members: view.member_addresses(),
                     local,
                     lan,
                     overlay: overlay.into(),
-                }),
+                })),
             }
         });
     }

@@ -3,6 +3,7 @@
 
 mod change;
 mod death;
+mod dns;
 mod figures;
 mod folder;
 mod generous;
@@ -141,6 +142,15 @@ enum What {
     },
     /// A policy of 500 rules, compiled and applied
     Policy,
+    /// DNS beside Knot, NSD, dnsmasq and Unbound
+    Dns {
+        /// How often each is asked
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// For how many seconds each time
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+    },
     /// The hostile member's own program
     #[command(hide = true)]
     HostileMember {
@@ -193,6 +203,7 @@ fn main() -> ExitCode {
         What::Generous { sites, joins } => generous::measure(sites, joins, &mut report),
         What::Upgrade { old, agents } => upgrade::measure(&old, agents, &mut report),
         What::Policy => policy::measure(&mut report),
+        What::Dns { rounds, seconds } => dns::measure(rounds, seconds, &mut report),
         What::HostileMember {
             what,
             seconds,
@@ -209,6 +220,7 @@ fn main() -> ExitCode {
             .and_then(|()| roster::kills(50, &mut report))
             .and_then(|()| roster::changes(&mut report))
             .and_then(|()| policy::measure(&mut report))
+            .and_then(|()| dns::measure(5, 5, &mut report))
             .and_then(|()| hostile::measure(10.0, hostile::member::ALL, &mut report)),
     };
     report.table();

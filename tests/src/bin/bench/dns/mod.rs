@@ -1,0 +1,244 @@
+//! DNS beside Knot, NSD, dnsmasq and Unbound, all on one host, in turn, in the
+//! same run: how many questions each answers in a second of its own processor
+//! time, and how soon when nothing else is asked.
+
+mod servers;
+mod zone;
+
+use std::{
+    fs,
+    net::UdpSocket,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use innermesh_tests::{Host, Lab};
+use serde_json::json;
+
+use self::servers::{Server, Servers};
+use crate::figures::Report;
+
+/// Questions under way, and clients' sockets.
+const OPEN: &str = "400";
+const CLIENTS: &str = "8";
+/// Services of the zone that is asked for.
+const SERVICES: usize = 200;
+/// Questions one by one.
+const QUIET: usize = 3000;
+
+pub fn measure(rounds: usize, seconds: u64, report: &mut Report) -> Result<(), String> {
+    zone::measure(report);
+    let lab = Lab::build(1)?;
+    let host = &lab.hosts[0];
+    let mut servers = Servers::start(&lab, SERVICES)?;
+    let (own, outside) = (servers.own_names.clone(), servers.outside_names.clone());
+    let udp = ["-m", "udp"];
+    let tcp = ["-m", "tcp"];
+    let mut rows = vec![
+        Row::new("zone by UDP", udp, &own, &["innermesh", "knot", "nsd"]),
+        Row::new("zone by TCP", tcp, &own, &["innermesh", "knot", "nsd"]),
+        Row::new(
+            "forwarded, cached, by UDP",
+            udp,
+            &outside,
+            &["innermesh", "dnsmasq", "unbound"],
+        ),
+        Row::new(
+            "forwarded, cached, by TCP",
+            tcp,
+            &outside,
+            &["innermesh", "unbound"],
+        ),
+    ];
+    for row in &mut rows {
+        for _ in 0..rounds {
+            for (name, figures) in &mut row.figures {
+                let server = servers.named(name)?;
+                figures.push(row.load.run(host, server, seconds)?);
+            }
+        }
+        row.tell(report);
+    }
+    for (what, names, asked) in [
+        ("one by one, zone", &own, &["innermesh", "knot", "nsd"][..]),
+        (
+            "one by one, cached",
+            &outside,
+            &["innermesh", "dnsmasq", "unbound"],
+        ),
+    ] {
+        let names = fs::read_to_string(names).map_err(|e| e.to_string())?;
+        for name in asked {
+            quiet(host, what, servers.named(name)?, &names, report)?;
+        }
+    }
+    for name in ["innermesh", "knot", "nsd", "dnsmasq", "unbound"] {
+        let mib = servers.named(name)?.resident_kib() as f64 / 1024.0;
+        report.add(
+            "memory after all that",
+            name,
+            1,
+            format!("{mib:.1} MiB resident"),
+            json!({ "rss_mib": mib }),
+        );
+    }
+    Ok(())
+}
+
+/// One kind of questions, and what each server made of it.
+struct Row {
+    load: Load,
+    figures: Vec<(String, Vec<f64>)>,
+}
+
+struct Load {
+    what: String,
+    transport: [&'static str; 2],
+    names: PathBuf,
+}
+
+impl Row {
+    fn new(what: &str, transport: [&'static str; 2], names: &Path, servers: &[&str]) -> Self {
+        Self {
+            load: Load {
+                what: what.into(),
+                transport,
+                names: names.into(),
+            },
+            figures: servers
+                .iter()
+                .map(|s| (s.to_string(), Vec::new()))
+                .collect(),
+        }
+    }
+
+    fn tell(&self, report: &mut Report) {
+        for (name, figures) in &self.figures {
+            let mut sorted = figures.clone();
+            sorted.sort_by(f64::total_cmp);
+            let (Some(least), Some(most)) = (sorted.first(), sorted.last()) else {
+                continue;
+            };
+            let median = sorted[sorted.len() / 2];
+            report.add(
+                &self.load.what,
+                name,
+                1,
+                format!(
+                    "{:.0}k questions per CPU second, {:.0}k to {:.0}k in {} rounds",
+                    median / 1e3,
+                    least / 1e3,
+                    most / 1e3,
+                    sorted.len()
+                ),
+                json!({ "per_cpu_second": median, "all": figures }),
+            );
+        }
+    }
+}
+
+impl Load {
+    /// Has dnsperf ask for some seconds; gives questions for each second of the
+    /// server's processor time.
+    fn run(&self, host: &Host, server: &mut Server, seconds: u64) -> Result<f64, String> {
+        let _ = fs::remove_file(host.directory.join("dnsperf.log"));
+        let (ip, port) = (server.at.ip().to_string(), server.at.port().to_string());
+        let (names, long) = (self.names.display().to_string(), seconds.to_string());
+        let [m, transport] = self.transport;
+        let words = [
+            "dnsperf",
+            "-s",
+            &ip,
+            "-p",
+            &port,
+            m,
+            transport,
+            "-d",
+            &names,
+            "-l",
+            &long,
+            "-q",
+            OPEN,
+            "-c",
+            CLIENTS,
+            "-O",
+            "suppress=timeout",
+        ];
+        let before = server.cpu_s()?;
+        let mut dnsperf = host.start("dnsperf", &words, &[]);
+        dnsperf.wait(Duration::from_secs(seconds + 60));
+        let cpu = server.cpu_s()? - before;
+        let text = dnsperf.log();
+        let count = |line: &str| {
+            let found = text.lines().find_map(|l| l.trim().strip_prefix(line));
+            found?.split_whitespace().next()?.parse::<f64>().ok()
+        };
+        let (sent, completed) = (count("Queries sent:"), count("Queries completed:"));
+        let (Some(sent), Some(completed)) = (sent, completed) else {
+            return Err(format!("dnsperf of {}: {text}", server.name));
+        };
+        if completed < sent * 0.99 || text.contains("SERVFAIL") || text.contains("REFUSED") {
+            return Err(format!("{} lost or failed too many: {text}", server.name));
+        }
+        println!(
+            "  {}, {}: {:.0}k",
+            self.what,
+            server.name,
+            completed / cpu / 1e3
+        );
+        Ok(completed / cpu)
+    }
+}
+
+/// Asks one question after the other; tells how soon each was answered.
+fn quiet(
+    host: &Host,
+    what: &str,
+    server: &Server,
+    names: &str,
+    report: &mut Report,
+) -> Result<(), String> {
+    let socket = host.udp_to(server.at).map_err(|e| e.to_string())?;
+    socket
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .map_err(|e| e.to_string())?;
+    let mut times = Vec::new();
+    for (id, line) in (0..QUIET).zip(names.lines().cycle()) {
+        let name = line.split_whitespace().next().unwrap_or_default();
+        times.push(ask(&socket, id as u16, name).map_err(|e| format!("{}: {e}", server.name))?);
+    }
+    times.sort();
+    let us = |share: usize| times[times.len() * share / 100].as_secs_f64() * 1e6;
+    report.add(
+        what,
+        &server.name,
+        1,
+        format!("p50 {:.0} µs, p99 {:.0} µs", us(50), us(99)),
+        json!({ "p50_us": us(50), "p99_us": us(99) }),
+    );
+    Ok(())
+}
+
+fn ask(socket: &UdpSocket, id: u16, name: &str) -> std::io::Result<Duration> {
+    let mut question = id.to_be_bytes().to_vec();
+    question.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    for label in name.trim_end_matches('.').split('.') {
+        question.push(label.len() as u8);
+        question.extend(label.as_bytes());
+    }
+    question.extend([0, 0, 1, 0, 1]);
+    let began = Instant::now();
+    socket.send(&question)?;
+    let mut reply = [0; 1500];
+    socket.recv(&mut reply)?;
+    Ok(began.elapsed())
+}
+
+/// The processor time of a process, in seconds.
+fn cpu_s(id: u32) -> Result<f64, String> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).map_err(|e| e.to_string())?;
+    let (_, rest) = stat.rsplit_once(')').ok_or("an odd /proc/PID/stat")?;
+    let field = |n: usize| rest.split_whitespace().nth(n)?.parse::<f64>().ok();
+    let ticks = field(11).zip(field(12)).map(|(user, system)| user + system);
+    Ok(ticks.ok_or("an odd /proc/PID/stat")? / 100.0)
+}
