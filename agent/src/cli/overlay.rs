@@ -18,7 +18,7 @@ use crate::{
 pub enum Command {
     /// Apply the filter and the routes that the agent had last.
     Load,
-    /// Take filter, routes and rules away, and the links of public nodes.
+    /// Take filter, routes, rules and links of public nodes away.
     Remove,
 }
 

@@ -376,7 +376,10 @@ fn users_records_are_in_every_members_zone_and_strangers_see_the_public_ones() {
     }
     let public = view.public_records();
     assert_eq!(public.len(), 1);
-    assert_eq!(public[0].to_string(), "www.lab.internal. 30 IN A 192.0.2.9");
+    assert_eq!(
+        public[0].to_string(),
+        "www.lab.internal. 300 IN A 192.0.2.9"
+    );
 }
 
 /// An admin `9` besides the founder, and a hold of it on member one.

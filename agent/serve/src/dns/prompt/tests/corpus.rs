@@ -48,7 +48,7 @@ pub fn input() -> ZoneInput {
     let crowd = |prefix: &str, count: usize| {
         let at = |n| format!("{prefix}{n}");
         let one = |n| instance("a", &at(n), Protocol::Tcp, true);
-        service((1..=count).map(one).collect(), count % 2 == 0)
+        service((1..=count).map(one).collect(), count.is_multiple_of(2))
     };
     let mut cedar = node(&["10.77.0.3", "fd00:1:2::c"], false);
     cedar.own_services.insert(
