@@ -104,7 +104,7 @@ pub struct DnsConfig {
     pub manage: ManageResolver,
     /// Which names are answered.
     pub answer: AnswerScope,
-    /// Networks beside the mesh whose hosts may ask too; see [`DnsConfig::check`].
+    /// Networks beside the mesh whose hosts may ask too.
     pub lan: Vec<IpNet>,
     /// Who is asked for the names of a zone instead; see [`DnsConfig::forwards`].
     forward: Forwards,
