@@ -1,6 +1,6 @@
 //! Every request, with fields that are hard to write.
 
-use innermesh_host::{UnixTime, identity::FileIdentity};
+use innermesh_host::identity::FileIdentity;
 use innermesh_proto::{
     certificate::Serial, filter::LanAccess, limits, name::Label, zone::Protocol,
 };
