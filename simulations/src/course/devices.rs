@@ -1,10 +1,6 @@
 //! A phone, which has no agent and comes in by gateways, and a LAN that they bring.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use innermesh_agent::{
     control::{
@@ -25,6 +21,7 @@ use tokio::time::Instant;
 use super::{
     Course,
     acts::{Asked, Done},
+    phone::Known,
 };
 use crate::{check::devices, clock, mesh, violation::Seen};
 
@@ -44,35 +41,6 @@ const RETRY: Duration = Duration::from_secs(5);
 const BEHIND: Duration = Duration::from_secs(2);
 /// How often somebody asks again who isn't told yes.
 const TRIES: usize = 20;
-
-/// The phone, and what is known of it.
-#[derive(Default)]
-pub(super) struct Phone {
-    /// Whether anything of this was done.
-    is_used: bool,
-    /// The gateway that it uses.
-    at: Option<usize>,
-    /// Whether it begins anew, as its user asked it to.
-    wants: bool,
-    tried: Option<Instant>,
-    known: Known,
-    /// Gateways that bring the LAN.
-    bring: BTreeSet<usize>,
-    /// Machines that stand in a LAN of the same range.
-    strangers: BTreeSet<usize>,
-    /// What isn't as it should be on each machine, and since when.
-    late: BTreeMap<(usize, &'static str), (String, Instant)>,
-}
-
-/// What people were told of it.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Known {
-    /// Nothing, or nothing sure.
-    #[default]
-    Unsure,
-    Added,
-    Removed,
-}
 
 fn lan() -> IpNet {
     LAN.parse().expect("a network")

@@ -6,6 +6,7 @@
 mod access;
 mod acts;
 mod devices;
+mod phone;
 mod roster;
 
 use std::{
@@ -23,7 +24,7 @@ use tokio::{
     time::Instant,
 };
 
-use self::{acts::Done, devices::Phone, roster::Copy};
+use self::{acts::Done, phone::Phone, roster::Copy};
 use crate::{
     Machine, World,
     byzantine::Byzantine,
