@@ -60,7 +60,10 @@ goes_on "what all of them allow has gone on" kept
 goes_on "by IPv6 too" kept6
 touch /tmp/enough
 wait $flood
-all_came() { [ "$(datagrams n sent)" -eq "$(datagrams h got)" ] && [ "$(datagrams n sent)" -gt 100 ]; }
+all_came() {
+    echo "$(datagrams n sent) left and $(datagrams h got) came"
+    [ "$(datagrams n sent)" -eq "$(datagrams h got)" ] && [ "$(datagrams n sent)" -gt 100 ]
+}
 within 300 all_came && ok "not one of $(datagrams n sent) datagrams was lost in $(seconds $(($(now) - first))) of changes"
 policy ''
 within 300 answers g "$H4" 9002 && ok "without a policy all is as before"
