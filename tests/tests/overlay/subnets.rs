@@ -216,6 +216,7 @@ fn s23_members_and_a_lan_reach_each_other_with_true_addresses_and_all_is_put_bac
     ];
     let is_beside = beside.iter().any(|at| endpoints.contains(at));
     assert!(is_beside, "{endpoints}");
+    assert!(!endpoints.contains("198.51.100."), "{endpoints}");
 
     // What is open is cut as well.
     let _echo = echo_server(lan);
