@@ -37,6 +37,9 @@ use super::{
 /// How long a thread waits for room to send before it gives replies up, in
 /// milliseconds: clients ask again.
 const ROOM_MS: u16 = 100;
+/// Full batches after which a thread looks whether it is to end: whoever floods it must
+/// not keep it from that.
+const FULL_BATCHES: usize = 16;
 
 /// Sockets at one address.
 #[derive(Debug)]
@@ -177,7 +180,7 @@ impl AnsweringSocket {
         while self.waits(end) {
             let buffers = buffers.get_or_insert_with(|| BatchBuffers::new(self));
             // While all places fill there is more: no need to look.
-            loop {
+            for _ in 0..FULL_BATCHES {
                 match self.receive(buffers) {
                     Ok(0) => break,
                     Ok(received) => {

@@ -53,6 +53,12 @@ impl Places {
         Some(Taking { places, address })
     }
 
+    /// How many are taken.
+    #[cfg(test)]
+    pub fn all(&self) -> usize {
+        self.taken().all
+    }
+
     fn taken(&self) -> MutexGuard<'_, Taken> {
         // Nothing in here panics half-way.
         self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)

@@ -494,7 +494,7 @@ fn from_upstream(heard: UpstreamAnswer, origin: Origin) -> Reply {
 }
 
 /// What is said to whom nothing is answered.
-fn refusal() -> Reply {
+pub(super) fn refusal() -> Reply {
     let mut refused = Reply::empty(ResponseCode::Refused);
     refused.recursion_available = false;
     refused

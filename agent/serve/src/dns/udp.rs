@@ -20,7 +20,7 @@ use super::{
     places::{Places, Taking},
     prompt::Prompt,
     received::Received,
-    responder::{Dns, View},
+    responder::{Dns, View, refusal},
 };
 
 /// Answers what came, and hands on what waits.
@@ -74,6 +74,12 @@ impl Responder for UdpResponder {
 }
 
 impl UdpResponder {
+    /// How many questions have a place.
+    #[cfg(test)]
+    pub fn waiting(&self) -> usize {
+        self.places.all()
+    }
+
     fn answer(&self, view: &View, slot: &mut DatagramSlot) {
         let from = slot.from();
         if !can_be_answered(from.source) {
@@ -90,6 +96,12 @@ impl UdpResponder {
         match Received::read(message, from.source, Protocol::Udp) {
             Received::Nothing => {}
             Received::Malformed(error) => *reply = error,
+            // Strangers take no places, however oddly they ask.
+            Received::Question(request) if view.of(source).is_none() => {
+                *reply = refusal()
+                    .encode(&request, Protocol::Udp)
+                    .unwrap_or_default();
+            }
             Received::Question(request) => {
                 // Over the limit nobody is told: whoever asked asks again.
                 if let Some(place) = self.places.take(source.to_canonical()) {

@@ -1,4 +1,5 @@
 mod corpus;
+mod strangers;
 mod upstream;
 mod zone;
 
