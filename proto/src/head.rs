@@ -129,6 +129,9 @@ pub struct Announcement {
     pub device_holds: BTreeSet<DeviceId>,
     /// By which address families it leads to the internet, where it is an exit.
     pub exit: Option<ExitWays>,
+    /// The latest serial of a zone that it transfers to secondaries: whoever does that
+    /// after it goes on from there.
+    pub zone_serial: Option<u32>,
 }
 
 /// Address families that an exit has a default route for.
@@ -180,6 +183,7 @@ mod kind {
     pub const ENDPOINT: u16 = 10;
     pub const DEVICE_HOLD: u16 = 11;
     pub const EXIT: u16 = 12;
+    pub const ZONE_SERIAL: u16 = 13;
 }
 
 impl Announcement {
@@ -235,6 +239,11 @@ impl Announcement {
             self.exit
                 .iter()
                 .map(|ways| item(kind::EXIT, codec::encode(ways))),
+        );
+        items.extend(
+            self.zone_serial
+                .iter()
+                .map(|serial| item(kind::ZONE_SERIAL, codec::encode(serial))),
         );
         codec::encode(&items)
     }
@@ -296,6 +305,7 @@ impl Announcement {
                 self.device_holds.insert(device);
             }
             kind::EXIT => self.exit = Some(codec::decode(&item.data, 8).ok()?),
+            kind::ZONE_SERIAL => self.zone_serial = Some(codec::decode(&item.data, 8).ok()?),
             _ => {}
         }
         Some(())
@@ -716,6 +726,18 @@ mod tests {
         };
         let read = Announcement::decode(&announcement.encode());
         assert_eq!(read, Some(announcement));
+    }
+
+    #[test]
+    fn a_node_that_has_secondaries_says_which_serial_they_were_given() {
+        for zone_serial in [None, Some(0), Some(u32::MAX)] {
+            let announcement = Announcement {
+                zone_serial,
+                ..Announcement::default()
+            };
+            let read = Announcement::decode(&announcement.encode());
+            assert_eq!(read, Some(announcement));
+        }
     }
 
     #[test]

@@ -494,6 +494,20 @@ pub const DNS_OTHER_ANSWERS_BYTES: usize = 512 * 1024;
 /// Largest DNS message that is sent over UDP, in bytes: it passes everywhere
 /// without fragments (RFC 9715 §3).
 pub const DNS_UDP_BYTES: u16 = 1232;
+/// Secondary name servers of one node.
+pub const SECONDARIES: usize = 32;
+/// Addresses of one of them.
+pub const SECONDARY_ADDRESSES: usize = 4;
+/// Zones that one of them is limited to.
+pub const SECONDARY_ZONES: usize = 64;
+/// Zone transfers at one time.
+pub const TRANSFERS: usize = 32;
+/// Of these, to one address: a secondary fetches its zones beside each other.
+pub const TRANSFERS_PER_ADDRESS: usize = 8;
+/// Changes that a zone's journal keeps.
+pub const TRANSFER_JOURNAL_CHANGES: usize = 512;
+/// Bytes that it may have where the zone itself is smaller.
+pub const TRANSFER_JOURNAL_BYTES: usize = 256 * 1024;
 /// Checks of services that run at the same time.
 pub const SERVICE_PROBES: usize = 16;
 /// Nodes that one service may be shared with by its description.

@@ -12,6 +12,7 @@ mod alias;
 mod build;
 mod character_string;
 mod lan;
+mod listing;
 mod name;
 mod public;
 mod record;
@@ -40,10 +41,7 @@ pub use self::{
     svcb::{SvcParam, Svcb, SvcbError},
 };
 use self::{alias::Found, reverse::ReversePrefix};
-use crate::{
-    crypto::Hash,
-    name::{Label, MeshDomain},
-};
+use crate::name::{Label, MeshDomain};
 
 /// Seconds for which an answer may be kept while all is well. Short, because
 /// the mesh learns of a change within a second and clients should too.
@@ -317,31 +315,6 @@ impl Zone {
         self.origins.iter().map(|soa| &soa.name)
     }
 
-    /// All records as lines of a master file (RFC 1035 §5): zone by zone, each
-    /// with its SOA first and then in canonical order (RFC 4034 §6.1).
-    pub fn records(&self) -> impl Iterator<Item = String> {
-        self.sorted().into_iter().map(|record| record.to_string())
-    }
-
-    /// Hash of all that the zone says, but for the SOA's serial: equal on two
-    /// nodes exactly when they answer alike.
-    pub fn hash(&self) -> Hash {
-        let mut text = String::new();
-        for record in self.sorted() {
-            if !matches!(record.data, Rdata::Soa(_)) {
-                text.push_str(&record.to_string());
-                text.push('\n');
-            }
-        }
-        for (name, node) in &self.names {
-            if node.loading {
-                text.push_str(&format!("loading {name}\n"));
-            }
-        }
-        text.push_str(if self.loading { "loading" } else { "complete" });
-        Hash::of(text.as_bytes())
-    }
-
     /// What is at a place of the reverse tree: an address's pointer, or a name
     /// without data above some address's (RFC 4592 §2.2.2).
     fn below(&self, prefix: &ReversePrefix) -> Option<&Node> {
@@ -430,39 +403,6 @@ impl Zone {
             }
         }
         records
-    }
-
-    fn sorted(&self) -> Vec<Record> {
-        let mut all = Vec::new();
-        for (zone, soa) in self.origins.iter().enumerate() {
-            let mut names: Vec<_> = self
-                .entries()
-                .filter(|(name, _)| {
-                    self.origins.iter().position(|o| name.is_within(&o.name)) == Some(zone)
-                })
-                .collect();
-            names.sort_by_cached_key(|(name, _)| {
-                name.canonical_key()
-                    .into_iter()
-                    .map(<[u8]>::to_vec)
-                    .collect::<Vec<_>>()
-            });
-            all.push(soa.clone());
-            for (name, node) in names {
-                for set in &node.sets {
-                    for data in &set.data {
-                        if set.rtype != RecordType::SOA {
-                            all.push(Record {
-                                name: name.clone().into_owned(),
-                                ttl_s: set.ttl_s,
-                                data: data.clone(),
-                            });
-                        }
-                    }
-                }
-            }
-        }
-        all
     }
 }
 

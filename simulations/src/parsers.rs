@@ -60,7 +60,7 @@ use crate::{disk::SimDisk, questions};
 pub type Reader = fn(&[u8]);
 
 /// The readers and their names, which are those of the fuzz targets.
-pub const ALL: [(&str, Reader); 14] = [
+pub const ALL: [(&str, Reader); 15] = [
     ("head", head),
     ("ledger", ledger),
     ("rpc", rpc),
@@ -75,6 +75,7 @@ pub const ALL: [(&str, Reader); 14] = [
     ("packet", packet),
     ("policy", policy),
     ("question", question),
+    ("transfer", transfer),
 ];
 
 /// A client's signed request and what is in it, a signing request, the
@@ -405,6 +406,20 @@ pub fn packet(bytes: &[u8]) {
     for (is_ipv4, has_header) in [(true, true), (true, false), (false, false)] {
         if let Some(data) = echo::reply(bytes, is_ipv4, has_header) {
             assert!(bytes.ends_with(data));
+        }
+    }
+}
+
+/// A request for a zone's transfer and the answer to a NOTIFY, signed or not; and the
+/// key of a secondary as a person gives it.
+pub fn transfer(bytes: &[u8]) {
+    dns::read_transfer_message(bytes);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let name = "ns2.lab.internal".parse().expect("a name");
+        if let Ok(key) = dns::SharedKey::parse(text, name, dns::Algorithm::Sha256) {
+            let again = key.secret_text();
+            let again = dns::SharedKey::parse(&again, key.name.clone(), key.algorithm);
+            assert_eq!(again, Ok(key));
         }
     }
 }

@@ -83,6 +83,10 @@ fn questions() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// A key as tsig-keygen prints it. The messages beside it are dig's.
+const KEY: &str = "key \"ns2.lab.internal\" {\n\talgorithm hmac-sha256;\n\tsecret \
+                   \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\";\n};\n";
+
 fn corpus(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fuzz/corpus")
@@ -151,6 +155,7 @@ async fn the_seeds_are_written_from_a_small_mesh() {
     for (name, asked) in questions() {
         put("question", name, &asked);
     }
+    put("transfer", "key", KEY.as_bytes());
     let state = first.view().borrow().ledger.clone();
     put("ledger", "snapshot", &Snapshot::of(&state).bytes);
     for content in contents(&state) {

@@ -271,6 +271,12 @@ fn a_mail_server_with_true_addresses() {
 }
 
 #[test]
+fn another_name_server_copies_the_zones() {
+    let Some(lab) = Lab::new(2) else { return };
+    Walk::new(&lab, &["birch", "cedar"]).walk("../docs/secondaries.md");
+}
+
+#[test]
 fn who_may_reach_what() {
     let Some(lab) = Lab::new(3) else { return };
     Walk::new(&lab, &["birch", "cedar", "maple"]).walk("../docs/policy.md");

@@ -22,6 +22,7 @@ use super::{
     renewals::RenewalsRequest,
     request::{Received, Reply, Request},
     routes::RoutesRequest,
+    secondaries::SecondariesRequest,
     services::ServicesRequest,
 };
 
@@ -117,6 +118,7 @@ subjects! {
     Ca(CaRequest),
     Acme(AcmeRequest),
     Dns(DnsRequest),
+    Secondaries(SecondariesRequest),
     Log(LogsRequest),
     Devices(DevicesRequest),
 }

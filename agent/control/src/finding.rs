@@ -53,6 +53,10 @@ pub mod code {
     pub const SINKHOLE_NOT_SERVED: &str = "sinkhole-not-served";
     /// Hosts of a LAN may ask for names, and this host has no address in it.
     pub const DNS_NO_LAN: &str = "dns-no-lan";
+    /// A secondary doesn't ask for a zone.
+    pub const SECONDARY_SILENT: &str = "secondary-silent";
+    /// A file that should describe a secondary doesn't.
+    pub const SECONDARY_FILE: &str = "secondary-file";
     /// The mesh's names aren't answered where they should be.
     pub const DNS_NOT_ANSWERED: &str = "dns-not-answered";
     /// Packets go into the tunnel to live nodes, and nothing comes back.

@@ -31,6 +31,7 @@ pub mod records;
 pub mod renewals;
 mod request;
 pub mod routes;
+pub mod secondaries;
 pub mod server;
 pub mod services;
 pub mod socket;

@@ -73,6 +73,11 @@ pub trait Network: Send + Sync {
     }
     /// Global unicast addresses of the host's interfaces that are up.
     async fn local_addresses(&self) -> Vec<(String, IpAddr)>;
+    /// The address of this host from which packets go to `to`.
+    fn source_towards(&self, to: IpAddr) -> Option<IpAddr> {
+        let _ = to;
+        None
+    }
     /// A local address or route, other than a default route, that overlaps
     /// `net` on another interface than `except`; as text for a person.
     async fn clash(&self, net: IpNet, except: &str) -> Option<String>;

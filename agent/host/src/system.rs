@@ -123,6 +123,18 @@ impl Network for SystemNetwork {
         Arc::new(quinn::TokioRuntime)
     }
 
+    fn source_towards(&self, to: IpAddr) -> Option<IpAddr> {
+        let any: SocketAddr = if to.is_ipv4() {
+            ([0u8; 4], 0).into()
+        } else {
+            ([0u16; 8], 0).into()
+        };
+        // Nothing is sent: the kernel says which way it would go.
+        let socket = std::net::UdpSocket::bind(any).ok()?;
+        socket.connect((to, 53)).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    }
+
     fn listen_tcp(
         &self,
         address: SocketAddr,

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf};
 use innermesh_proto::zone::DomainName;
 
 use super::{
-    Context, dns_public, dns_setup,
+    Context, dns_public, dns_secondary, dns_setup,
     failure::{FAILED, Failure},
     output::Output,
     zone_file,
@@ -20,6 +20,9 @@ use crate::control::{
 pub enum Command {
     Query(QueryArguments),
     Zone(ZoneArguments),
+    /// Let other name servers copy the mesh's zones.
+    #[command(subcommand)]
+    Secondary(dns_secondary::Command),
     Setup(dns_setup::SetupArguments),
     Restore(dns_setup::RestoreArguments),
     /// Apply what the agent left to innermesh-resolver.service.
@@ -90,6 +93,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<(), Failure> {
         Command::Restore(arguments) => dns_setup::restore(arguments, context).await,
         Command::ApplyLeft => dns_setup::apply_left().await,
         Command::Release => dns_setup::release(context).await,
+        Command::Secondary(command) => dns_secondary::run(command, &client).await,
         Command::Query(arguments) => query(arguments, &client).await,
         Command::Zone(arguments) => zone(arguments, &client).await,
     }

@@ -20,6 +20,7 @@ mod demo;
 mod device;
 mod dns;
 mod dns_public;
+mod dns_secondary;
 mod dns_setup;
 mod evict;
 mod exit;

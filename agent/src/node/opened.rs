@@ -42,6 +42,7 @@ use crate::{
             hold_set::HoldSet,
             invites::Invites,
             own_key::OwnKey,
+            secondaries::Secondaries,
             zone::zone_of,
             zone_serial::ZoneSerial,
         },
@@ -66,6 +67,7 @@ pub(super) struct Opened {
     pub invites: Arc<Invites>,
     pub certs: ProgramCerts,
     pub serial: ZoneSerial,
+    pub secondaries: Arc<Secondaries>,
     /// The newest ledger stamp, for TLS.
     pub stamp_ms: Arc<AtomicU64>,
 }
@@ -118,6 +120,7 @@ pub(super) async fn open(
         endpoint: announce::endpoint(&config),
         device_holds: device_holds.own(),
         exit: None,
+        zone_serial: None,
     };
     let gossip = open_gossip(&host, &key, &ledger, &nudge, &transport, announcement).await?;
     ledger_follow::start(&host, me, ledger.clone(), transport.clone(), nudge.clone());
@@ -133,6 +136,7 @@ pub(super) async fn open(
     holds.note(&view.held);
     let serial = ZoneSerial::load(&host).await;
     let dns = open_dns(&host, &config, &ledger, (&view, serial.next()));
+    let secondaries = Secondaries::load(&host, dns.transfers().clone()).await;
     let node = Handles {
         config: Arc::new(config),
         host,
@@ -157,6 +161,7 @@ pub(super) async fn open(
         invites,
         certs,
         serial,
+        secondaries,
         stamp_ms,
     })
 }

@@ -12,7 +12,7 @@ use crate::{
     node::{
         commands::{
             AgentControl, Approvals, DeviceDesk, Evictions, ExitDesk, ExternalAccounts, LeaveDesk,
-            PublishDesk, RouteDesk, ServiceDesk, StatusDesk, TunnelProber, Warnings,
+            PublishDesk, RouteDesk, SecondaryDesk, ServiceDesk, StatusDesk, TunnelProber, Warnings,
         },
         follow::{
             acme::AcmeKeeper,
@@ -36,6 +36,7 @@ use crate::{
             publish_proxy::PublishProxy,
             reach::Reach,
             resolver::{About, ResolverKeeper},
+            secondaries::SecondaryKeeper,
             sinkhole::{SinkholeKeeper, SinkholeTrouble},
             tunnel::{TunnelKeeper, planned},
             tunnel_keys::TunnelKeyKeeper,
@@ -119,6 +120,7 @@ impl Parts {
             invites,
             certs,
             serial,
+            secondaries,
             stamp_ms,
         } = opened;
         let addresses = Addresses::new(&node, dns.clone());
@@ -131,6 +133,8 @@ impl Parts {
             local_sources: node.config.local_sources.clone(),
             lan: node.config.dns_lan.clone(),
             in_lan: Arc::default(),
+            secondaries,
+            news: Arc::new(Notify::new()),
         };
         let secrets = DeviceSecrets::new(node.host.keys.clone(), tunnel_key.clone());
         let announcer = Announcer {
@@ -142,6 +146,7 @@ impl Parts {
             devices: Arc::default(),
             device_holds,
             exit_ways: watch::Sender::default(),
+            zone_serial: watch::Sender::default(),
         };
         let exit = Arc::new(ExitSetting::default());
         let progress = watch::Sender::default();
@@ -208,10 +213,14 @@ impl Parts {
         self.overlay.enforce(true).await;
         self.addresses.look().await;
         self.zone.publish();
-        let on_lans = keeper.on_lans(&self.node.config.dns_lan, self.addresses.sources());
+        let on_lans = keeper.on_lans(self.addresses.sources());
+        let beside = keeper.for_secondaries(self.addresses.sources());
+        let (zone, announcer) = (self.zone.clone(), self.announcer.clone());
+        let secondaries = SecondaryKeeper::new(&self.node, zone, announcer, beside);
         let lans = LanKeeper::new(&self.node, on_lans, self.zone.clone());
         keeper.start();
         self.node.host.tasks.spawn(lans.run());
+        self.node.host.tasks.spawn(secondaries.run());
         self.listen().await;
         self.follow();
         let backend = Arc::new(LedgerBackend::new(
@@ -318,6 +327,7 @@ impl Parts {
             lists: self.lists.clone(),
             page: self.page.clone(),
             sinkhole: self.sinkhole.clone(),
+            secondaries: self.zone.secondaries.clone(),
             certs: self.certs.clone(),
             acme_trouble: self.acme_trouble.clone(),
             resolver: self.resolver.clone(),
@@ -353,6 +363,12 @@ impl Parts {
             publish: PublishDesk {
                 node: node.clone(),
                 publishing: self.publishing.clone(),
+            },
+            secondaries: SecondaryDesk {
+                node: node.clone(),
+                dns: self.dns.clone(),
+                listening: listening.clone(),
+                secondaries: self.zone.secondaries.clone(),
             },
             exits: ExitDesk {
                 node: node.clone(),

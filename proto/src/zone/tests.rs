@@ -115,6 +115,34 @@ fn a_node_has_its_addresses_in_any_case() {
 }
 
 #[test]
+fn each_zone_has_the_records_that_are_printed() {
+    let zone = Zone::build(&input());
+    let mut listed: Vec<String> = zone
+        .zones()
+        .into_iter()
+        .flat_map(|(soa, records)| records.into_iter().chain([soa.clone()]))
+        .map(|record| record.to_string())
+        .collect();
+    let mut printed: Vec<String> = zone.records().collect();
+    listed.sort();
+    printed.sort();
+    assert_eq!(listed, printed);
+    assert_eq!(zone.zones().len(), 3);
+}
+
+#[test]
+fn one_zone_can_have_another_serial() {
+    let mut zone = Zone::build(&input());
+    assert!(zone.is_complete());
+    zone.set_serial(&name("77.10.in-addr.arpa"), 9);
+    let serial = |origin: &str| ask(&zone, origin, RecordType::SOA);
+    assert!(serial("lab.internal").contains(" 7 60 "));
+    assert!(serial("77.10.in-addr.arpa").contains(" 9 60 "));
+    let missing = zone.lookup(&name("9.9.77.10.in-addr.arpa"), RecordType::PTR);
+    assert!(matches!(missing, Answer::NxDomain(soa) if soa.to_string().contains(" 9 60 ")));
+}
+
+#[test]
 fn a_device_has_its_addresses_and_their_names_and_nothing_below() {
     let mut input = input();
     let addresses = ["10.77.9.9", "fd00:1:2::99"].map(|address| address.parse().unwrap());

@@ -8,7 +8,7 @@ use innermesh_proto::{
 use crate::{
     acme::*, all::AnyRequest, ca::*, certificates::*, der::Der, devices::*, dns::*, exits::*,
     log::*, members::*, node::*, policy::*, publish::*, records::*, renewals::*, request::Request,
-    routes::*, services::*, spec::Spec,
+    routes::*, secondaries::*, services::*, spec::Spec,
 };
 
 /// Something to do with each request.
@@ -256,6 +256,18 @@ pub(super) async fn each_request(each: &mut impl EachRequest) {
     each.visit(public).await;
     let at = Some(([9, 9, 9, 9], 53).into());
     each.visit(DnsVerifyRequest { addresses, at }).await;
+    let name = || label("ns2");
+    each.visit(SecondaryAddRequest {
+        name: name(),
+        addresses: vec!["[fd00::53]:5300".parse().unwrap()],
+        zones: vec!["77.10.in-addr.arpa".to_owned()],
+        listen: Some("[fd00::1]:53".parse().unwrap()),
+        key: Some(KeyText("key \"a&b\" {}".to_owned())),
+        algorithm: Some("hmac-sha512".to_owned()),
+    })
+    .await;
+    each.visit(SecondaryListRequest {}).await;
+    each.visit(SecondaryRmRequest { name: name() }).await;
 
     each_device_request(each).await;
 

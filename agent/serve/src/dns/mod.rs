@@ -24,6 +24,7 @@ mod server;
 mod source;
 mod special;
 mod tcp;
+mod transfer;
 mod udp;
 mod upstream;
 mod zone_answer;
@@ -38,4 +39,8 @@ pub use self::{
     scope::AnswerScope,
     server::{DnsServer, Surroundings},
     source::{MemberSources, Source, SourcePolicy, SourceTable},
+    transfer::{
+        Algorithm, Fetched, FileError, KeyError, NoticeState, Secondary, SharedKey, Transfers,
+        UnknownAlgorithm, ZoneContent, ZoneReport, is_later, next_serial, read_transfer_message,
+    },
 };

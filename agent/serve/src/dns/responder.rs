@@ -39,6 +39,7 @@ use super::{
     scope::AnswerScope,
     source::{Source, SourcePolicy},
     special::{Special, special},
+    transfer::Transfers,
     upstream::Question,
     zone_answer::{ZoneAnswer, zone_answer},
 };
@@ -59,6 +60,7 @@ pub struct Dns {
     pub(super) turn: AtomicUsize,
     behind: OnceLock<Behind>,
     scope: OnceLock<AnswerScope>,
+    transfers: Arc<Transfers>,
 }
 
 /// Whether names may be in force that aren't known here.
@@ -173,6 +175,7 @@ impl Dns {
             forwarder: Forwarder::new(clock.clone(), tasks, vec![IpNet::V4(ipv4), IpNet::V6(ula)]),
             route: Mutex::default(),
             resolver: [resolver_v4(ipv4).into(), IpAddr::V6(resolver_v6.into())],
+            transfers: Transfers::new(clock.clone()),
             clock,
             turn: AtomicUsize::new(0),
             behind: OnceLock::new(),
@@ -199,6 +202,11 @@ impl Dns {
     /// The zone that is being served.
     pub fn zone(&self) -> Arc<Zone> {
         self.view.load().internal.zone.clone()
+    }
+
+    /// Who may copy the zone, and the copies.
+    pub fn transfers(&self) -> &Arc<Transfers> {
+        &self.transfers
     }
 
     /// What is being served now.

@@ -61,6 +61,7 @@ impl DnsServer {
         dns.listens(&server.addresses);
         for socket in sockets {
             let address = socket.local_addr();
+            dns.transfers().listens(address, socket.sender());
             let (udp, careful) = udp::both(&dns, socket.sender());
             let answering = socket.serve(Arc::new(udp)).map_err(|error| {
                 ListenError::new(&*host.net, Kind::Udp, address, error, INSTEAD)
@@ -89,6 +90,8 @@ impl DnsServer {
     }
 
     fn abort(&self) {
+        // A sender that is left would keep its socket open.
+        self.dns.transfers().listens_no_more(&self.addresses);
         for serving in &self.serving {
             serving.abort();
         }

@@ -18,7 +18,7 @@ use innermesh_host::{
 use innermesh_proto::limits;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{prompt::Prompt, received::Received, responder::Dns};
+use super::{prompt::Prompt, received::Received, responder::Dns, transfer::Answer};
 
 /// How long a connection may be idle, and how long one message may take
 /// (RFC 7766 §6.2.3: some seconds).
@@ -78,8 +78,14 @@ impl Tcp {
             while pending.len() < limits::DNS_TCP_PENDING && messages.has_next() {
                 let working = place.working();
                 let rest = self.answer_promptly(&mut messages, source.ip(), &mut replies)?;
-                pending.extend(rest.map(|message| self.answer(message, source, place)));
                 self.write(&mut writer, &mut replies).await?;
+                if let Some(message) = rest {
+                    let transfers = self.dns.transfers();
+                    match transfers.answer(&message, source, Protocol::Tcp) {
+                        Some(answer) => self.transfer(answer, &mut writer).await?,
+                        None => pending.push(self.answer(message, source, place)),
+                    }
+                }
                 drop(working);
             }
             self.write(&mut writer, &mut replies).await?;
@@ -117,6 +123,35 @@ impl Tcp {
             }
         }
         Ok(None)
+    }
+
+    /// Writes what a secondary gets, a message after the other.
+    async fn transfer(
+        &self,
+        answer: Answer,
+        writer: &mut (impl AsyncWrite + Unpin),
+    ) -> io::Result<()> {
+        let mut out = Vec::new();
+        let mut transfer = match answer {
+            Answer::Message(message) => {
+                frame(&mut out, |out| out.extend_from_slice(&message))?;
+                return self.write(writer, &mut out).await;
+            }
+            Answer::Transfer(transfer) => transfer,
+        };
+        let mut has_more = Ok(true);
+        while let Ok(true) = has_more {
+            frame(&mut out, |out| has_more = transfer.next(out))?;
+            if has_more.is_ok() {
+                tokio::select! {
+                    written = self.write(writer, &mut out) => written?,
+                    () = transfer.removed() => return Err(io::ErrorKind::ConnectionAborted.into()),
+                }
+            }
+        }
+        has_more.map_err(io::Error::other)?;
+        transfer.finished();
+        Ok(())
     }
 
     async fn write(

@@ -21,6 +21,7 @@ use super::{
     prompt::Prompt,
     received::Received,
     responder::{Dns, View, refusal},
+    transfer::Answer,
 };
 
 /// Answers what came, and hands on what waits.
@@ -91,6 +92,12 @@ impl UdpResponder {
             .dns
             .answer_promptly(view, message, source, Protocol::Udp, reply);
         if prompt == Prompt::Answered {
+            return;
+        }
+        let transfers = self.dns.transfers();
+        if let Some(Answer::Message(answer)) = transfers.answer(message, from.source, Protocol::Udp)
+        {
+            *reply = answer;
             return;
         }
         match Received::read(message, from.source, Protocol::Udp) {

@@ -520,6 +520,31 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "dns secondary add",
+        &[
+            (
+                "dns secondary add ns2 --address 192.0.2.53",
+                "Let a BIND, Knot or NSD copy all zones",
+            ),
+            (
+                "dns secondary add ns2 --address 192.0.2.53 --print knot",
+                "Print only the lines for Knot's configuration",
+            ),
+            (
+                "dns secondary add ns2 --address 192.0.2.53 --key ns2.key",
+                "With the key that it has already from another node",
+            ),
+        ],
+    ),
+    (
+        "dns secondary list",
+        &[("dns secondary list", "See what each has, and when it asked")],
+    ),
+    (
+        "dns secondary rm",
+        &[("dns secondary rm ns2", "Give it nothing more, at once")],
+    ),
+    (
         "dns setup",
         &[("dns setup", "Have all programs here find the mesh's names")],
     ),

@@ -22,6 +22,7 @@ use crate::{
         records::RecordsRequest,
         renewals::RenewalsRequest,
         routes::RoutesRequest,
+        secondaries::SecondariesRequest,
         services::ServicesRequest,
     },
     dns::Dns,
@@ -30,8 +31,8 @@ use crate::{
             acme::ExternalAccounts, admit::Approvals, ca_status, certificates, devices::DeviceDesk,
             dns, dns_public, evict::Evictions, exits::ExitDesk, folder, invite, invites,
             leave::LeaveDesk, logs, peers, policy, publish::PublishDesk, records, recovery, roles,
-            routes::RouteDesk, seeds, services::ServiceDesk, status::StatusDesk,
-            tunnel::TunnelProber, voters,
+            routes::RouteDesk, secondaries::SecondaryDesk, seeds, services::ServiceDesk,
+            status::StatusDesk, tunnel::TunnelProber, voters,
         },
         follow::{
             program_certs::CertKeeper, resolver::ResolverKeeper, tunnel_keys::TunnelKeyKeeper,
@@ -52,6 +53,7 @@ pub(crate) struct AgentControl {
     pub devices: DeviceDesk,
     pub routes: RouteDesk,
     pub publish: PublishDesk,
+    pub secondaries: SecondaryDesk,
     pub exits: ExitDesk,
     pub prober: TunnelProber,
     pub invites: Arc<Invites>,
@@ -85,6 +87,7 @@ impl Control for AgentControl {
             AnyRequest::Ca(request) => self.ca(request).await,
             AnyRequest::Acme(request) => self.acme(request).await,
             AnyRequest::Dns(request) => self.dns(request).await,
+            AnyRequest::Secondaries(request) => self.secondaries(request).await,
             AnyRequest::Log(request) => self.log(request).await,
             AnyRequest::Devices(request) => self.devices(request).await,
         }
@@ -256,6 +259,17 @@ impl AgentControl {
         match request {
             AcmeRequest::Add(it) => answer(it, |it| self.external_accounts.add(it.name)).await,
             AcmeRequest::Rm(it) => answer(it, |it| done(self.external_accounts.rm(it.name))).await,
+        }
+    }
+
+    async fn secondaries(&self, request: SecondariesRequest) -> Answered {
+        let desk = &self.secondaries;
+        match request {
+            SecondariesRequest::List(it) => answer(it, |_| ready(Ok(desk.list()))).await,
+            SecondariesRequest::Add(it) => answer(it, |it| desk.add(it)).await,
+            SecondariesRequest::Rm(it) => {
+                answer(it, |it| done(async move { desk.rm(&it.name).await })).await
+            }
         }
     }
 

@@ -24,6 +24,7 @@ mod records;
 pub mod recovery;
 mod roles;
 mod routes;
+mod secondaries;
 mod seeds;
 mod services;
 mod spenders;
@@ -35,5 +36,6 @@ mod warnings;
 pub(crate) use self::{
     acme::ExternalAccounts, admit::Approvals, answer::AgentControl, devices::DeviceDesk,
     evict::Evictions, exits::ExitDesk, leave::LeaveDesk, publish::PublishDesk, routes::RouteDesk,
-    services::ServiceDesk, status::StatusDesk, tunnel::TunnelProber, warnings::Warnings,
+    secondaries::SecondaryDesk, services::ServiceDesk, status::StatusDesk, tunnel::TunnelProber,
+    warnings::Warnings,
 };

@@ -24,7 +24,8 @@ use crate::{
         },
         shared::{
             enforced::Enforced, exit_setting::ExitSetting, exit_use, handles::Handles,
-            publishing::Publishing, revocation_lists::Lists, tunnel_progress::TunnelProgress,
+            publishing::Publishing, revocation_lists::Lists, secondaries::Secondaries,
+            tunnel_progress::TunnelProgress,
         },
     },
     services::Registry,
@@ -42,6 +43,7 @@ pub(crate) struct Warnings {
     pub lists: Arc<Lists>,
     pub page: Arc<Page>,
     pub sinkhole: Arc<SinkholeTrouble>,
+    pub secondaries: Arc<Secondaries>,
     pub certs: Arc<CertKeeper>,
     pub acme_trouble: watch::Sender<Option<String>>,
     pub resolver: Arc<ResolverKeeper>,
@@ -92,6 +94,7 @@ impl Warnings {
         }));
         found.extend(self.page.findings());
         found.extend(self.sinkhole.findings());
+        found.extend(self.secondaries.findings(now));
         found.extend(self.lists.findings(state, self.node.client.now_ms()));
         let failure = self.membership.failure.lock();
         let failure = failure.unwrap_or_else(|e| e.into_inner()).clone();

@@ -41,10 +41,39 @@ struct State {
     trouble: BTreeMap<SocketAddr, ListenError>,
     /// LANs that may ask and this host has no address in.
     absent: Vec<IpNet>,
+    /// What else is wanted, and for whom.
+    beside: BTreeMap<Beside, BTreeSet<SocketAddr>>,
     has_ended: bool,
 }
 
+/// Who asks at other addresses than the mesh's resolver's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Beside {
+    Lans,
+    Secondaries,
+}
+
+impl State {
+    /// Whether the agent listens at `at`, there alone or at all addresses.
+    fn covers(&self, at: &SocketAddr) -> bool {
+        self.servers.keys().any(|server| {
+            let is_all = server.ip().is_unspecified() && server.is_ipv4() == at.is_ipv4();
+            server == at || is_all && server.port() == at.port()
+        })
+    }
+
+    /// Whether somebody wants it to listen there.
+    fn wants(&self, at: &SocketAddr) -> bool {
+        self.wanted.contains(at) || self.beside.values().any(|all| all.contains(at))
+    }
+}
+
 impl Listening {
+    /// Whether names are answered at an address.
+    pub fn covers(&self, at: SocketAddr) -> bool {
+        self.lock().covers(&at)
+    }
+
     /// Where names are answered.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let state = self.lock();
@@ -141,51 +170,51 @@ fn absent(net: &IpNet) -> Finding {
     )
 }
 
-/// Where hosts of LANs ask, beside what [`DnsKeeper`] listens at.
-pub(crate) struct LanListeners {
+/// Where others ask, beside what [`DnsKeeper`] listens at.
+pub(crate) struct BesideListeners {
     dns: Arc<Dns>,
     around: Surroundings,
-    nets: Vec<IpNet>,
+    who: Beside,
     listening: Arc<Listening>,
-    /// As they were last wanted.
-    wanted: BTreeSet<SocketAddr>,
 }
 
-impl LanListeners {
-    /// Listens at these, and at no others of LANs any more. What can't be had is tried
-    /// each time.
-    pub async fn listen(&mut self, wanted: BTreeSet<SocketAddr>) {
-        let gone: Vec<SocketAddr> = self.wanted.difference(&wanted).copied().collect();
+impl BesideListeners {
+    /// Listens at these, and for these who ask at no others any more; whether it
+    /// listens at all of them. What can't be had is tried each time.
+    pub async fn listen(&mut self, wanted: BTreeSet<SocketAddr>) -> bool {
         let ended: Vec<DnsServer> = {
             let mut state = self.listening.lock();
-            // The configuration may have the agent listen at such an address anyway.
-            let is_ours = |at: &SocketAddr, state: &State| !state.wanted.contains(at);
-            let gone: Vec<_> = gone.iter().filter(|at| is_ours(at, &state)).collect();
-            let absent = self.nets.iter().filter(|net| {
-                let mut wanted = wanted.iter();
-                !wanted.any(|at| net.contains(&at.ip()))
-            });
-            state.absent = absent.copied().collect();
+            let before = state.beside.insert(self.who, wanted.clone());
+            let gone = before.unwrap_or_default();
+            let gone: Vec<SocketAddr> = gone.difference(&wanted).copied().collect();
+            // Others may want it to listen there.
+            let gone = gone.iter().filter(|at| !state.wants(at));
+            let gone: Vec<SocketAddr> = gone.copied().collect();
             for at in &gone {
-                state.trouble.remove(*at);
+                state.trouble.remove(at);
             }
             gone.iter()
-                .filter_map(|at| state.servers.remove(*at))
+                .filter_map(|at| state.servers.remove(at))
                 .collect()
         };
         for server in ended {
             server.end().await;
         }
-        self.wanted = wanted;
-        for at in &self.wanted {
+        for at in &wanted {
             self.try_at(*at);
         }
+        let state = self.listening.lock();
+        wanted.iter().all(|at| state.covers(at))
+    }
+
+    /// Tells in which LANs this host has no address, of those that may ask.
+    pub fn set_absent(&self, absent: Vec<IpNet>) {
+        self.listening.lock().absent = absent;
     }
 
     fn try_at(&self, at: SocketAddr) {
-        let has = |state: &State| {
-            state.has_ended || state.servers.contains_key(&at) || state.wanted.contains(&at)
-        };
+        let has =
+            |state: &State| state.has_ended || state.covers(&at) || state.wanted.contains(&at);
         if has(&self.listening.lock()) {
             return;
         }
@@ -195,12 +224,12 @@ impl LanListeners {
             Ok(_) if state.has_ended => {}
             Ok(server) => {
                 state.trouble.remove(&at);
-                tracing::info!(%at, "hosts of the LAN are answered");
+                tracing::info!(%at, who = ?self.who, "names are answered there too");
                 state.servers.insert(at, server);
             }
             Err(error) => {
                 if !state.trouble.contains_key(&at) {
-                    tracing::warn!(%at, %error, "hosts of the LAN are not answered");
+                    tracing::warn!(%at, who = ?self.who, %error, "names are not answered there");
                 }
                 state.trouble.insert(at, error);
             }
@@ -248,16 +277,24 @@ impl DnsKeeper {
     }
 
     /// What listens on LANs as well.
-    pub fn on_lans(&self, nets: &[IpNet], sources: Arc<dyn Sources>) -> LanListeners {
-        LanListeners {
+    pub fn on_lans(&self, sources: Arc<dyn Sources>) -> BesideListeners {
+        self.beside(Beside::Lans, sources)
+    }
+
+    /// What listens where secondaries ask as well.
+    pub fn for_secondaries(&self, sources: Arc<dyn Sources>) -> BesideListeners {
+        self.beside(Beside::Secondaries, sources)
+    }
+
+    fn beside(&self, who: Beside, sources: Arc<dyn Sources>) -> BesideListeners {
+        BesideListeners {
             dns: self.dns.clone(),
             around: Surroundings {
                 room: self.around.room.clone(),
                 ..Surroundings::of(&self.host, sources)
             },
-            nets: nets.to_vec(),
+            who,
             listening: self.listening.clone(),
-            wanted: BTreeSet::new(),
         }
     }
 

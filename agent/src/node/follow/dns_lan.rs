@@ -17,7 +17,7 @@ use crate::{
     dns::PORT,
     host::{Host, Mono, within},
     node::{
-        follow::dns::LanListeners,
+        follow::dns::BesideListeners,
         shared::{
             handles::Handles,
             in_lan::{InLan, Seen},
@@ -45,7 +45,7 @@ pub(crate) struct LanKeeper {
     nets: Vec<IpNet>,
     view: watch::Sender<Arc<MeshView>>,
     transport: Transport,
-    listeners: LanListeners,
+    listeners: BesideListeners,
     in_lan: Arc<InLan>,
     zone: ZonePublisher,
     own: BTreeSet<IpAddr>,
@@ -61,7 +61,7 @@ struct Tried {
 }
 
 impl LanKeeper {
-    pub fn new(node: &Handles, listeners: LanListeners, zone: ZonePublisher) -> Self {
+    pub fn new(node: &Handles, listeners: BesideListeners, zone: ZonePublisher) -> Self {
         Self {
             host: node.host.clone(),
             me: node.me,
@@ -136,7 +136,13 @@ impl LanKeeper {
             self.own = own;
         }
         let at = self.own.iter().map(|ip| SocketAddr::new(*ip, PORT));
-        self.listeners.listen(at.collect()).await;
+        let at: BTreeSet<SocketAddr> = at.collect();
+        let absent = self.nets.iter().filter(|net| {
+            let mut own = self.own.iter();
+            !own.any(|ip| net.contains(ip))
+        });
+        self.listeners.set_absent(absent.copied().collect());
+        let _ = self.listeners.listen(at).await;
     }
 
     /// Where each node may be in these LANs: at the address that it is connected by,

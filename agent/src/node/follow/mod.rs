@@ -29,6 +29,7 @@ pub mod publish;
 pub mod publish_proxy;
 pub mod reach;
 pub mod resolver;
+pub mod secondaries;
 pub mod sinkhole;
 pub mod tunnel;
 pub mod tunnel_keys;

@@ -41,6 +41,8 @@ pub(crate) struct Announcer {
     pub device_holds: Arc<DeviceHolds>,
     /// Where this node leads as an exit.
     pub exit_ways: watch::Sender<Option<ExitWays>>,
+    /// The latest serial that secondaries were given here.
+    pub zone_serial: watch::Sender<Option<u32>>,
 }
 
 impl Announcer {
@@ -67,6 +69,7 @@ impl Announcer {
             devices: own.devices.clone(),
             device_holds: self.device_holds.own(),
             exit: *self.exit_ways.borrow(),
+            zone_serial: *self.zone_serial.borrow(),
         };
         let has_news = next != *own;
         let now = self.gossip.now();

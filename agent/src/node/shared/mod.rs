@@ -24,6 +24,7 @@ pub mod pace;
 pub mod publishing;
 pub mod refusals;
 pub mod revocation_lists;
+pub mod secondaries;
 pub mod told;
 pub mod tunnel_counters;
 pub mod tunnel_progress;

@@ -77,6 +77,20 @@ impl ZoneSerial {
         (state.last & u64::from(u32::MAX)) as u32
     }
 
+    /// The last that was given.
+    pub fn last(&self) -> u32 {
+        (self.lock().last & u64::from(u32::MAX)) as u32
+    }
+
+    /// Goes on after another serial that this node gave.
+    pub fn raise(&self, given: u32) {
+        let mut state = self.lock();
+        let ahead = u64::from(given.wrapping_sub((state.last & u64::from(u32::MAX)) as u32));
+        if ahead < HALF {
+            state.last = state.last.saturating_add(ahead);
+        }
+    }
+
     async fn reserve(&self, end: u64) {
         let disk = &self.0.host.disk;
         let written = disk

@@ -1,0 +1,120 @@
+//! What secondaries have, and how soon.
+
+use std::{fs, time::Instant};
+
+use innermesh_tests::{Agent, Host, Lab, agent::PATIENCE, installed, wait::ensure, wait_for};
+
+use crate::servers::{Bind, Knot, Nsd, SERVERS, SOON, Secondary, add, lines, services};
+
+#[test]
+fn bind_knot_and_nsd_copy_five_thousand_records_and_follow_each_change_at_once() {
+    if !installed(&SERVERS) {
+        return;
+    }
+    let Some(lab) = Lab::new(6) else { return };
+    let mut alpha = Agent::new(&lab.hosts[0], "alpha");
+    let mut beta = Agent::new(&lab.hosts[1], "beta");
+    let mut gamma = Agent::new(&lab.hosts[2], "gamma");
+    services(&beta, 0, 900);
+    services(&gamma, 900, 900);
+    alpha.init();
+    beta.join(&alpha);
+    gamma.join(&alpha);
+    alpha.wait_nodes(3);
+    let zone = || alpha.cli(&["dns", "zone", "--zone", "lab.internal"]).ok();
+    wait_for("5,000 records", PATIENCE, || {
+        let lines = zone().lines().count();
+        ensure(lines >= 5_000, format!("{lines} records"))
+    });
+    let mut secondaries: Vec<Secondary> = [Bind, Knot, Nsd]
+        .into_iter()
+        .zip(&lab.hosts[3..])
+        .map(|(server, host)| Secondary::new(server, host))
+        .collect();
+    for secondary in &mut secondaries {
+        let name = secondary.server.name();
+        let added = add(&alpha, name, &secondary.address(), &[]);
+        secondary.run(&lines(&added, secondary.server));
+    }
+    for secondary in &secondaries {
+        secondary.wait(
+            &["beta.lab.internal"],
+            &alpha.overlay_ipv4("beta"),
+            PATIENCE,
+        );
+        let own = alpha.overlay_ipv4("alpha");
+        secondary.wait(&["-x", &own], "alpha.lab.internal.", PATIENCE);
+    }
+    // A change is there in a moment, and nothing but the change was sent.
+    for round in 0..3 {
+        let (name, value) = (format!("r{round}.lab.internal"), format!("192.0.2.{round}"));
+        let _ = alpha
+            .cli(&["record", "add", &format!("r{round}"), "A", &value])
+            .ok();
+        let began = Instant::now();
+        for secondary in &secondaries {
+            secondary.wait(&[&name], &value, SOON);
+            let after = began.elapsed();
+            eprintln!("{:?} has change {round} after {after:?}", secondary.server);
+        }
+    }
+    let log = alpha.log();
+    let zones = log.matches("zone=lab.internal. ").count();
+    let whole = log
+        .lines()
+        .filter(|line| line.contains("zone=lab.internal. "));
+    let whole = whole.filter(|line| line.contains("kind=\"AXFR\"")).count();
+    assert!(whole == 3 && zones >= 3 + 9, "{whole} whole of {zones}");
+    // What they have is what the agent prints.
+    let knot = &secondaries[1];
+    let file = knot.host.directory.join("knot");
+    let text = fs::read_to_string(file.join("conf")).expect("its lines");
+    let mut lines = text.lines().map(str::trim);
+    let secret = lines.find_map(|line| line.strip_prefix("secret: "));
+    let secret = secret.expect("a secret");
+    let key = format!("hmac-sha256:knot.lab.internal:{secret}");
+    wait_for("what is printed", PATIENCE, || {
+        let (copied, printed) = (sorted(&kdig(knot.host, &alpha, &key)), sorted(&zone()));
+        let differ = copied
+            .iter()
+            .zip(&printed)
+            .find(|(one, other)| one != other);
+        let told = format!("{} and {}: {differ:?}", copied.len(), printed.len());
+        ensure(copied == printed, told)
+    });
+    let _ = alpha.cli(&["record", "rm", "r0", "A"]).ok();
+    for secondary in &secondaries {
+        wait_for("its end", SOON, || {
+            let told = secondary.dig(&["r0.lab.internal"]);
+            ensure(told.is_empty(), told)
+        });
+    }
+}
+
+/// The records of the mesh's domain by a transfer with that key.
+fn kdig(host: &Host, agent: &Agent, key: &str) -> String {
+    let at = format!("@{}", agent.host.ipv4);
+    let words = [
+        "kdig",
+        &at,
+        "-y",
+        key,
+        "lab.internal",
+        "AXFR",
+        "+noall",
+        "+answer",
+        "+onesoa",
+    ];
+    host.run(&words).ok()
+}
+
+/// Owner, type and data of each record, but for the SOA.
+fn sorted(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = text
+        .lines()
+        .filter(|line| !line.starts_with(';') && !line.is_empty() && !line.contains("SOA"))
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    lines.sort();
+    lines
+}
