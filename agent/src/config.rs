@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, reason = "the names say it")]
 
+mod docker;
 mod forward;
 mod lan;
 mod near;
@@ -21,6 +22,7 @@ use innermesh_proto::{limits, zone::DomainName};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use self::docker::DockerConfig;
 pub use self::values::{
     InterfaceName, InterfaceNameError, LeaderTerm, LeaderTermError, TunnelEndpoint, TunnelPort,
     WIREGUARD_PORT,
@@ -66,6 +68,8 @@ pub struct Config {
     pub acme: AcmeConfig,
     /// Containers on this host.
     pub containers: ContainersConfig,
+    /// Services by labels of containers.
+    pub docker: DockerConfig,
     /// What the agent writes about itself.
     pub log: LogConfig,
     /// The services that stand in `services.d`; not part of this file.
@@ -264,6 +268,7 @@ impl Default for Config {
             ca: CaConfig::default(),
             acme: AcmeConfig::default(),
             containers: ContainersConfig::default(),
+            docker: DockerConfig::default(),
             log: LogConfig::default(),
             services: Vec::new(),
         }
@@ -362,6 +367,7 @@ impl Config {
             }
         }
         self.dns.check().map_err(|error| error.to_string())?;
+        self.docker.check().map_err(|error| error.to_string())?;
         match self
             .advertise
             .iter()

@@ -172,7 +172,7 @@ fn an_agent_lives_and_ends_as_it_is_told() {
     assert!(agent.ok("invite --json").contains("\"token\":\""));
     second_agent_is_refused(&agent);
     certificates_are_written(&agent);
-    services_are_read_again(&agent);
+    services_follow_their_files(&agent);
     strangers_may_look_only(&agent);
 
     let ended = agent.end(nix::sys::signal::Signal::SIGTERM);
@@ -186,6 +186,9 @@ fn an_agent_lives_and_ends_as_it_is_told() {
     assert_eq!(code(&agent.cli("status")), 3, "a socket without an agent");
     agent.start();
     assert!(agent.ok("service list").contains("web"), "it was kept");
+    // A file that is wrong keeps no agent from its start.
+    assert!(agent.ok("status --json").contains("bad.toml"));
+    assert!(agent.ok("service list").contains("docs"));
 
     fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).unwrap();
     let ended = agent.end(nix::sys::signal::Signal::SIGINT);
@@ -238,17 +241,46 @@ fn certificates_are_written(agent: &Agent) {
     assert_eq!(code(&elsewhere), 1, "{}", stderr(&elsewhere));
 }
 
-fn services_are_read_again(agent: &Agent) {
+/// Waits until what a command prints has a part, or has it no more.
+fn until(agent: &Agent, line: &str, part: &str, has: bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let said = agent.ok(line);
+        if said.contains(part) == has {
+            return;
+        }
+        assert!(Instant::now() < end, "{part}: {said}");
+    }
+}
+
+fn services_follow_their_files(agent: &Agent) {
+    const KEPT: &str = "the service wiki stays as it was before";
     let folder = agent.folder.path().join("services.d");
+    let put = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
     fs::create_dir(&folder).unwrap();
-    fs::write(folder.join("wiki.toml"), "name = 'wiki'\nport = 8080\n").unwrap();
+    put("wiki.toml", "name = 'wiki'\nport = 8080\n");
+    until(agent, "service list", "8080/tcp", true);
+    put(".wiki.toml", "an editor's own");
+    put("wiki.toml~", "an editor's own");
+    put("wiki.toml", "name = 'wiki'\nprt = 8081\n");
+    until(agent, "status --json", KEPT, true);
+    assert!(agent.ok("service list").contains("8080/tcp"));
+    let checked = agent.cli("config check");
+    assert_eq!(code(&checked), 1);
+    put("wiki.new", "name = 'wiki'\nport = 8081\n");
+    fs::rename(folder.join("wiki.new"), folder.join("wiki.toml")).unwrap();
+    until(agent, "service list", "8081/tcp", true);
+    until(agent, "status --json", "service-file", false);
+    fs::remove_file(folder.join("wiki.toml")).unwrap();
+    until(agent, "service list", "wiki", false);
+    // By hand still, as it was before.
+    put("docs.toml", "name = 'docs'\nport = 8082\n");
     let id = agent.process.as_ref().unwrap().id().cast_signed();
     let id = nix::unistd::Pid::from_raw(id);
     nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGHUP).unwrap();
-    let until = Instant::now() + Duration::from_secs(60);
-    while !agent.ok("service list").contains("wiki") {
-        assert!(Instant::now() < until, "{}", agent.ok("service list"));
-    }
+    until(agent, "service list", "8082/tcp", true);
+    put("bad.toml", "name =");
+    until(agent, "status --json", "bad.toml", true);
 }
 
 /// Needs root, to be somebody else.

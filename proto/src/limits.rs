@@ -510,6 +510,14 @@ pub const TRANSFER_JOURNAL_CHANGES: usize = 512;
 pub const TRANSFER_JOURNAL_BYTES: usize = 256 * 1024;
 /// Checks of services that run at the same time.
 pub const SERVICE_PROBES: usize = 16;
+/// Containers whose labels count as services.
+pub const DOCKER_CONTAINERS: usize = 256;
+/// Longest list of containers that is taken from Docker, in bytes.
+pub const DOCKER_LIST_BYTES: usize = 8 * 1024 * 1024;
+/// Longest answer of Docker's about one container or image, in bytes.
+pub const DOCKER_ANSWER_BYTES: usize = 1024 * 1024;
+/// Longest event of Docker's, in bytes: it has all labels of its container.
+pub const DOCKER_EVENT_BYTES: usize = 256 * 1024;
 /// Nodes that one service may be shared with by its description.
 pub const SERVICE_SHARES: usize = 64;
 /// Connections to the control socket at a time.

@@ -2,7 +2,13 @@
 //! bytes, which panics where the reader does or believes too much. Fuzz
 //! targets and ordinary tests call these.
 
-use std::{collections::BTreeSet, fmt::Debug, net::IpAddr, path::Path, sync::LazyLock};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    net::IpAddr,
+    path::Path,
+    sync::LazyLock,
+};
 
 use futures_util::FutureExt;
 use innermesh_agent::{
@@ -14,6 +20,7 @@ use innermesh_agent::{
         order::Identifier,
     },
     ca::csr::Csr,
+    cli::daemon_json::{self, Merged},
     config::{self, Config},
     dns,
     enroll::{kept::Kept, token::Token},
@@ -22,6 +29,7 @@ use innermesh_agent::{
     ledger::{file, raft, start::Start},
     node::parse_holds,
     overlay,
+    services::{Spec, docker},
 };
 use innermesh_proto::{
     admission::{AdmissionAnswer, AdmissionQuery, Code, News},
@@ -60,7 +68,7 @@ use crate::{disk::SimDisk, questions};
 pub type Reader = fn(&[u8]);
 
 /// The readers and their names, which are those of the fuzz targets.
-pub const ALL: [(&str, Reader); 15] = [
+pub const ALL: [(&str, Reader); 16] = [
     ("head", head),
     ("ledger", ledger),
     ("rpc", rpc),
@@ -76,7 +84,38 @@ pub const ALL: [(&str, Reader); 15] = [
     ("policy", policy),
     ("question", question),
     ("transfer", transfer),
+    ("docker", docker),
 ];
+
+/// What Docker answers and tells, the service that labels make, and Docker's own
+/// configuration.
+pub fn docker(bytes: &[u8]) {
+    let own: [IpAddr; 2] = [[10, 77, 0, 1].into(), [0xfd77, 0, 0, 0, 0, 0, 0, 1].into()];
+    let _ = docker::listed(bytes);
+    let image = docker::image_labels(bytes).unwrap_or_default();
+    if let Ok(read) = docker::inspected(bytes) {
+        assert!(read.name.len() <= 64 && read.labels.len() <= 16);
+        for image in [&BTreeMap::new(), &image] {
+            if let Ok(Some(service)) = docker::service(&read, image, &own) {
+                let spec = service.spec;
+                assert!(spec.address.is_none_or(|ip| own.contains(&ip)));
+                assert_eq!(Spec::from_toml(spec.to_toml().as_bytes()), Ok(spec));
+            }
+        }
+    }
+    // Where a stream is cut makes no difference.
+    if let Ok(whole) = docker::Lines::default().take(bytes) {
+        let mut lines = docker::Lines::default();
+        let pieces = bytes
+            .chunks(7)
+            .flat_map(|piece| lines.take(piece).expect("as a whole"));
+        assert_eq!(pieces.collect::<Vec<_>>(), whole);
+    }
+    if let Ok(Merged::Changed(text)) = daemon_json::merge(bytes, own[0], true) {
+        let again = daemon_json::merge(text.as_bytes(), own[0], false);
+        assert!(matches!(again, Ok(Merged::Same)), "{text}");
+    }
+}
 
 /// A client's signed request and what is in it, a signing request, the
 /// certificate that answers a challenge, and the name of a certificate.

@@ -195,6 +195,7 @@ impl Machine {
             page_lan: false,
             ca_term: Duration::from_secs(6 * 3600),
             known_rules: self.rules,
+            docker_socket: None,
             services: Vec::new(),
         }
     }

@@ -246,11 +246,46 @@ async fn the_seeds_are_written_from_a_small_mesh() {
         "counters",
         br#"{"nftables": [{"counter": {"name": "leak", "table": "innermesh", "packets": 7}}]}"#,
     );
+    for (name, text) in docker() {
+        put("docker", name, text.as_bytes());
+    }
     let rule = "allow=[{from=[\"devices\"],to=[\"members:*\"]}]\n";
     put("policy", "rule", rule.as_bytes());
     for (name, revoked) in [("empty", 0), ("three", 3)] {
         put("revocations", name, &revocation_list(revoked));
     }
+}
+
+/// What Docker says of a container with labels, and its own configuration.
+fn docker() -> [(&'static str, String); 5] {
+    let id = "e90e34656806f4b1f6d9d7a6f0b1a4f2b1b6a6d5c4b3a29180706050403020ff";
+    let event = |action: &str| {
+        format!(
+            r#"{{"Type":"container","Action":"{action}","Actor":{{"ID":"{id}","Attributes":{{"innermesh.name":"photos"}}}},"timeNano":1}}"#
+        ) + "\n"
+    };
+    let state = r#""State":{"Running":true,"Paused":false,"Restarting":false,"StartedAt":"2026-11-29T20:00:01.5Z","Health":{"Status":"healthy"}}"#;
+    let labels = r#""Labels":{"innermesh.name":"photos","innermesh.port":"80","innermesh.proto":"tcp","innermesh.check":"http://localhost:8080/health"}"#;
+    let ports = r#""Ports":{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"8080"},{"HostIp":"::","HostPort":"8080"}],"90/udp":null}"#;
+    let inspect = format!(
+        r#"{{"Id":"{id}","Name":"/web","Image":"sha256:{id}",{state},"Config":{{{labels}}},"HostConfig":{{"NetworkMode":"default"}},"NetworkSettings":{{{ports}}}}}"#
+    );
+    [
+        ("inspect", inspect),
+        (
+            "list",
+            format!(r#"[{{"Id":"{id}","Labels":{{"innermesh.name":"photos"}}}}]"#),
+        ),
+        (
+            "image",
+            r#"{"Config":{"Labels":{"innermesh.name":"photos"}}}"#.to_owned(),
+        ),
+        ("events", event("health_status: healthy") + &event("die")),
+        (
+            "daemon",
+            "{\n  \"log-driver\": \"journald\",\n  \"dns\": [\"9.9.9.9\"]\n}\n".to_owned(),
+        ),
+    ]
 }
 
 /// An alias that leads to a signed address, proof that nothing stands nearer, and

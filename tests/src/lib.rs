@@ -4,6 +4,7 @@
 pub mod acme;
 pub mod agent;
 pub mod dns;
+pub mod docker;
 pub mod lab;
 pub mod mail;
 pub mod mesh;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use innermesh_tests::{Agent, Lab, agent, agent::PATIENCE, wait_for};
+use innermesh_tests::{Agent, Lab, agent, agent::PATIENCE, docker::Docker, wait_for};
 
 /// One thing that a runbook does.
 #[derive(Debug, PartialEq)]
@@ -79,6 +79,8 @@ struct Walk<'lab> {
     hosts: usize,
     passphrase: String,
     typed: usize,
+    /// On the first machine.
+    docker: Option<Docker<'lab>>,
 }
 
 impl<'lab> Walk<'lab> {
@@ -92,6 +94,7 @@ impl<'lab> Walk<'lab> {
             hosts: 1,
             passphrase: told["passphrase"].as_str().expect("one").to_owned(),
             typed: 0,
+            docker: None,
         };
         for name in &names[1..] {
             walk.join(name, names[0]);
@@ -157,6 +160,11 @@ impl<'lab> Walk<'lab> {
         match line {
             "systemctl stop innermesh" => return agent.stop(),
             "systemctl start innermesh" => return agent.start(),
+            "systemctl restart docker" => {
+                let docker = self.docker.as_mut().expect("a Docker");
+                docker.stop();
+                return docker.launch();
+            }
             _ => {}
         }
         let agent = &self.agents[machine];
@@ -171,7 +179,17 @@ impl<'lab> Walk<'lab> {
             .replace("/var/lib/innermesh", &state.to_string_lossy());
         let program = agent::program().display();
         let dir = agent.dir.display();
-        let script = format!("agent() {{ {program} --dir {dir} \"$@\"; }}\n{line}");
+        let mut script = format!("agent() {{ {program} --dir {dir} \"$@\"; }}\n");
+        let mut line = line;
+        if let Some(docker) = &self.docker {
+            script += &format!(
+                "docker() {{ command docker -H {} \"$@\"; }}\n",
+                docker.url()
+            );
+            let write = format!("docker --write {}", docker.daemon_json().display());
+            line = line.replace("docker --write", &write);
+        }
+        script += &line;
         // What others do meanwhile may take a moment.
         wait_for(&format!("{machine}# {line}"), PATIENCE, || {
             let environment = [("INNERMESH_ROOT_PASSPHRASE", self.passphrase.as_str())];
@@ -283,9 +301,22 @@ fn who_may_reach_what() {
 }
 
 #[test]
-fn services_in_docker() {
+fn names_and_services_in_docker() {
     let Some(lab) = Lab::new(1) else { return };
-    Walk::new(&lab, &["birch"]).walk("docker.md");
+    let Some(docker) = Docker::start(&lab.hosts[0]) else {
+        return;
+    };
+    docker.import("busybox", &[]);
+    let server = "CMD [\"/bin/busybox\", \"httpd\", \"-f\", \"-p\", \"80\", \"-h\", \"/www\"]";
+    docker.import("nginx", &[server]);
+    let mut walk = Walk::new(&lab, &["birch"]);
+    let birch = walk.agents.get_mut("birch").expect("a machine");
+    let config = Docker::agent_config(birch.host);
+    fs::write(birch.dir.join("config.toml"), config).expect("a file");
+    birch.stop();
+    birch.start();
+    walk.docker = Some(docker);
+    walk.walk("../docs/docker.md");
 }
 
 #[test]

@@ -103,6 +103,10 @@ pub mod code {
     pub const TURNED_AWAY: &str = "turned-away";
     /// The membership certificate could not be renewed.
     pub const MEMBERSHIP_NOT_RENEWED: &str = "membership-not-renewed";
+    /// The labels of a container make no service.
+    pub const CONTAINER_LABEL: &str = "container-label";
+    /// Docker doesn't tell which containers there are.
+    pub const DOCKER_UNREACHED: &str = "docker-unreached";
     /// A file that should describe a service doesn't.
     pub const SERVICE_FILE: &str = "service-file";
     /// A file that should describe a renewal doesn't.

@@ -168,6 +168,9 @@ pub struct OverlayStatus {
 pub struct DnsStatus {
     /// `IP:port`; null where nothing listens.
     pub address: Option<SocketAddr>,
+    /// All of them, that one first.
+    #[serde(default)]
+    pub addresses: Vec<SocketAddr>,
     /// How this host's own programs come there.
     #[serde(default)]
     pub resolver: Option<ResolverStatus>,

@@ -105,6 +105,7 @@ pub fn sample_status() -> Status {
         uptime_s: 7,
         dns: DnsStatus {
             address: "10.9.0.53:53".parse().ok(),
+            addresses: "10.9.0.53:53".parse().into_iter().collect(),
             resolver: Some(ResolverStatus {
                 managed: true,
                 method: Some(Method::Resolved),

@@ -17,6 +17,7 @@ pub mod disk;
 pub mod duration;
 pub mod echo;
 mod file_set;
+pub mod folder_watch;
 pub mod holder;
 pub mod identity;
 pub mod key_files;

@@ -5,6 +5,7 @@ use std::{
     collections::BTreeSet,
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    path::Path,
     sync::Arc,
 };
 
@@ -93,6 +94,13 @@ pub trait Network: Send + Sync {
     /// # Errors
     /// Why it could not be opened.
     async fn connect(&self, address: SocketAddr) -> io::Result<Box<dyn Stream>>;
+    /// Opens a connection to a Unix socket of another program.
+    ///
+    /// # Errors
+    /// Why it could not be opened.
+    async fn connect_unix(&self, _path: &Path) -> io::Result<Box<dyn Stream>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Opens a TCP connection and closes it.
     ///
     /// # Errors

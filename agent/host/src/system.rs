@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use innermesh_proto::filter::Interface;
 use ipnet::IpNet;
 use tokio::{
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
     time::{Instant, timeout},
 };
 
@@ -190,6 +190,10 @@ impl Network for SystemNetwork {
         Ok(Box::new(
             timeout(PROBE, TcpStream::connect(address)).await??,
         ))
+    }
+
+    async fn connect_unix(&self, path: &Path) -> io::Result<Box<dyn Stream>> {
+        Ok(Box::new(timeout(PROBE, UnixStream::connect(path)).await??))
     }
 
     async fn probe_tcp(&self, address: SocketAddr) -> io::Result<()> {

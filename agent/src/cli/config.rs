@@ -27,7 +27,7 @@ pub enum Command {
 /// Check the configuration without starting the agent.
 ///
 /// Without FILE that is config.toml with the services in services.d. Ends with 1
-/// when the agent would not start with it.
+/// when the agent would not start with it, or would leave a service out.
 #[derive(Debug, clap::Args)]
 pub struct CheckArguments {
     /// Another file [default: the agent's own config.toml].

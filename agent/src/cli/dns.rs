@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf};
 use innermesh_proto::zone::DomainName;
 
 use super::{
-    Context, dns_public, dns_secondary, dns_setup,
+    Context, dns_docker, dns_public, dns_secondary, dns_setup,
     failure::{FAILED, Failure},
     output::Output,
     zone_file,
@@ -25,6 +25,7 @@ pub enum Command {
     Secondary(dns_secondary::Command),
     Setup(dns_setup::SetupArguments),
     Restore(dns_setup::RestoreArguments),
+    Docker(dns_docker::DockerArguments),
     /// Apply what the agent left to innermesh-resolver.service.
     #[command(hide = true)]
     ApplyLeft,
@@ -91,6 +92,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<(), Failure> {
     match command {
         Command::Setup(arguments) => dns_setup::setup(arguments, context).await,
         Command::Restore(arguments) => dns_setup::restore(arguments, context).await,
+        Command::Docker(arguments) => dns_docker::run(arguments, &client).await,
         Command::ApplyLeft => dns_setup::apply_left().await,
         Command::Release => dns_setup::release(context).await,
         Command::Secondary(command) => dns_secondary::run(command, &client).await,

@@ -1,20 +1,24 @@
 //! Reads the configuration, and makes sure of the state folder.
 
 use std::{
-    fs::{self, DirBuilder, File, Metadata},
-    io::{self, Read},
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    collections::BTreeMap,
+    fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use innermesh_proto::limits;
 use nix::{
     fcntl::{AT_FDCWD, AtFlags},
-    unistd::{AccessFlags, faccessat},
+    unistd::{AccessFlags, Gid, Uid, faccessat, fchown},
 };
 
 use super::paths::Paths;
-use crate::config::{self, Config, ConfigError};
+use crate::{
+    config::{self, Config, ConfigError},
+    services::Spec,
+};
 
 /// Why the configuration or the state folder can't be used. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +29,9 @@ pub enum FilesError {
     /// A file or folder can't be read.
     #[error("{0} can't be read: {1}")]
     Read(PathBuf, io::Error),
+    /// A file can't be written. It is as it was.
+    #[error("{0} can't be written: {1}")]
+    Write(PathBuf, io::Error),
     /// The state folder can't be made.
     #[error("{0} can't be made: {1}; run this as root, or give a --dir of your own")]
     Make(PathBuf, io::Error),
@@ -92,15 +99,36 @@ pub fn may_use(path: &Path) -> Result<(), FilesError> {
 
 /// The configuration with its services; the default where there is no file.
 pub fn configuration(paths: &Paths) -> Result<Config, FilesError> {
-    let mut config = config_file(&paths.config)?.unwrap_or_default();
-    let mut services = Vec::new();
-    for file in service_files(&paths.services)? {
-        if let Some(bytes) = read(&file)? {
-            let service = config::parse_service(&bytes, &file)?;
-            services.push((file, service));
-        }
+    let mut config = without_services(paths)?;
+    let mut all = Vec::new();
+    for (file, service) in services(&paths.services)? {
+        all.push((file, service?));
     }
-    config.services = config::merge_services(services)?;
+    config.services = config::merge_services(all)?;
+    Ok(config)
+}
+
+/// What each file of `services.d` describes; nothing where there is no such folder.
+pub fn services(folder: &Path) -> Result<ReadServices, FilesError> {
+    let mut all = BTreeMap::new();
+    for file in service_files(folder)? {
+        let service = match read(&file) {
+            // It is gone by now, or a link that leads nowhere.
+            Ok(None) => continue,
+            Ok(Some(bytes)) => config::parse_service(&bytes, &file).map_err(FilesError::from),
+            Err(error) => Err(error),
+        };
+        all.insert(file, service);
+    }
+    Ok(all)
+}
+
+/// The files of `services.d`, with the reason where one can't be used.
+type ReadServices = BTreeMap<PathBuf, Result<Spec, FilesError>>;
+
+/// The configuration without its services; the default where there is no file.
+pub fn without_services(paths: &Paths) -> Result<Config, FilesError> {
+    let mut config = config_file(&paths.config)?.unwrap_or_default();
     if let Some(file) = &config.sinkhole.page {
         config.sinkhole.own_page = Some(denied_page(file)?);
     }
@@ -173,7 +201,8 @@ fn is_ours(path: &Path, there: &Metadata) -> Result<(), FilesError> {
     }
 }
 
-/// The files of a folder whose names end in `.toml`, in order.
+/// The files of a folder whose names end in `.toml`, in order; hidden ones are
+/// editors' own.
 fn service_files(folder: &Path) -> Result<Vec<PathBuf>, FilesError> {
     let failed = |e| FilesError::Read(folder.to_owned(), e);
     let entries = match fs::read_dir(folder) {
@@ -184,7 +213,10 @@ fn service_files(folder: &Path) -> Result<Vec<PathBuf>, FilesError> {
     let mut files = Vec::new();
     for entry in entries {
         let path = entry.map_err(failed)?.path();
-        if path.extension().is_some_and(|e| e == "toml") {
+        let is_hidden = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !is_hidden && path.extension().is_some_and(|e| e == "toml") {
             files.push(path);
         }
     }
@@ -192,8 +224,52 @@ fn service_files(folder: &Path) -> Result<Vec<PathBuf>, FilesError> {
     Ok(files)
 }
 
+/// Replaces the content of a file that another program reads, in one step; it keeps
+/// its mode and owner. Makes file and folder where there are none. A link stays one.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FilesError> {
+    let failed = |e| FilesError::Write(path.to_owned(), e);
+    let file = match fs::canonicalize(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => path.to_owned(),
+        Err(e) => return Err(failed(e)),
+    };
+    let folder = match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(folder).map_err(failed)?;
+    let mut beside = std::ffi::OsString::from(".");
+    beside.push(file.file_name().unwrap_or_default());
+    beside.push(format!(".{}", std::process::id()));
+    let beside = folder.join(beside);
+    let written = put_beside(&beside, fs::metadata(&file).ok(), bytes)
+        .and_then(|()| fs::rename(&beside, &file))
+        .and_then(|()| File::open(folder)?.sync_all());
+    written.map_err(|error| {
+        let _ = fs::remove_file(&beside);
+        failed(error)
+    })
+}
+
+fn put_beside(beside: &Path, old: Option<Metadata>, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(beside)?;
+    file.write_all(bytes)?;
+    if let Some(old) = &old {
+        let (user, group) = (Uid::from_raw(old.uid()), Gid::from_raw(old.gid()));
+        fchown(&file, Some(user), Some(group))?;
+    }
+    let mode = old.map_or(0o644, |old| old.mode() & 0o777);
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.sync_all()
+}
+
 /// A file; `None` when it isn't there.
-fn read(path: &Path) -> Result<Option<Vec<u8>>, FilesError> {
+pub fn read(path: &Path) -> Result<Option<Vec<u8>>, FilesError> {
     let failed = |e| FilesError::Read(path.to_owned(), e);
     let file = match File::open(path) {
         Ok(file) => file,

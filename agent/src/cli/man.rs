@@ -14,7 +14,7 @@ what the agent would run with.
 .TP
 .I /etc/innermesh/services.d/*.toml
 Services of this machine, one in each file: name, port, and perhaps protocol,
-check, address and share.
+check, address and share. A file counts as soon as it is saved.
 .TP
 .I /var/lib/innermesh
 The state: keys, the ledger, known peers. Mode 0700.

@@ -17,6 +17,7 @@ use super::{
     notify::{self, Notifier},
     output,
     paths::Paths,
+    services_folder::ServicesFolder,
 };
 use crate::{
     config::{Config, ManageResolver},
@@ -32,7 +33,7 @@ use crate::{
 
 /// Run the agent in the foreground, as systemd does.
 ///
-/// SIGTERM and SIGINT end it, SIGHUP has it read services.d again.
+/// SIGTERM and SIGINT end it, files of services.d count as soon as they change.
 #[derive(Debug, Default, clap::Args)]
 pub struct Arguments {
     /// Print the configuration with all defaults and exit.
@@ -47,8 +48,10 @@ pub async fn run(arguments: &Arguments, context: &mut Context) -> Result<(), Fai
     if arguments.print_config {
         return show(&context.paths);
     }
-    let config = files::configuration(&context.paths).map_err(Failure::failed)?;
+    let mut config = files::without_services(&context.paths).map_err(Failure::failed)?;
     context.log(&config.log)?;
+    let folder = ServicesFolder::open(&context.paths.services).map_err(Failure::failed)?;
+    config.services = folder.services();
     if let Err(error) = system::protect_memory() {
         tracing::warn!(%error, "a crash of this process could write its keys to a core file");
     }
@@ -71,6 +74,7 @@ pub async fn run(arguments: &Arguments, context: &mut Context) -> Result<(), Fai
     let Some(agent) = build(&config, &context.paths, &host, &notifier, &mut signals).await? else {
         return Ok(());
     };
+    folder.report(&agent);
     let socket = match Socket::bind(&context.paths.socket).await {
         Ok(socket) => socket,
         Err(error) => {
@@ -86,7 +90,7 @@ pub async fn run(arguments: &Arguments, context: &mut Context) -> Result<(), Fai
     tracing::info!(socket = %context.paths.socket.display(), "the agent runs");
 
     tokio::select! {
-        () = until_told(&mut signals, &notifier, &context.paths, &config, &agent) => {}
+        () = until_told(&mut signals, &notifier, (&context.paths, &config), &agent, folder) => {}
         () = agent.left() => {}
     }
 
@@ -172,9 +176,9 @@ fn watchdog() -> tokio::time::Interval {
 async fn until_told(
     signals: &mut Signals,
     notifier: &Notifier,
-    paths: &Paths,
-    config: &Config,
+    (paths, config): (&Paths, &Config),
     agent: &Agent,
+    mut folder: ServicesFolder,
 ) {
     let interval = notify::watchdog_interval();
     let mut watchdog = watchdog();
@@ -183,8 +187,12 @@ async fn until_told(
         tokio::select! {
             told = signals.next() => match told {
                 Told::End => return,
-                Told::Reload => reload(paths, config, agent).await,
+                Told::Reload => {
+                    folder.take_over(agent).await;
+                    tell_what_stays(paths, config);
+                }
             },
+            () = folder.changed() => folder.take_over(agent).await,
             _ = watchdog.tick(), if interval.is_some() => {
                 // An agent that can't say how it is isn't well.
                 let patience = interval.unwrap_or_default();
@@ -198,23 +206,16 @@ async fn until_told(
     }
 }
 
-/// Takes over what can change while the agent runs: the services.
-async fn reload(paths: &Paths, running: &Config, agent: &Agent) {
-    let mut config = match files::configuration(paths) {
-        Ok(config) => config,
-        Err(error) => {
-            tracing::error!(%error, "the configuration is wrong; nothing was changed");
-            return;
+/// Says what of the configuration isn't read while the agent runs.
+fn tell_what_stays(paths: &Paths, running: &Config) {
+    match files::without_services(paths) {
+        Ok(mut config) => {
+            config.services.clone_from(&running.services);
+            if config != *running {
+                tracing::warn!("only services.d is read again; restart the agent for the rest");
+            }
         }
-    };
-    let services = std::mem::replace(&mut config.services, running.services.clone());
-    if config != *running {
-        tracing::warn!("only services.d is read again; restart the agent for the other changes");
-    }
-    let count = services.len();
-    match agent.configure_services(services).await {
-        Ok(()) => tracing::info!(count, "services.d was read again"),
-        Err(error) => tracing::error!(%error, "services.d was not taken over"),
+        Err(error) => tracing::error!(%error, "the configuration is wrong; nothing was changed"),
     }
 }
 
@@ -292,6 +293,7 @@ pub fn agent_config(config: &Config) -> node::AgentConfig {
         acme_listen: config.acme.listens(),
         containers_reach_mesh: config.containers.mesh,
         local_sources: config.local_sources.clone(),
+        docker_socket: config.docker.socket.clone(),
         services: config.services.clone(),
     }
 }

@@ -23,6 +23,15 @@ fn a_leaders_term_is_a_minute_to_a_month() {
 }
 
 #[test]
+fn docker_s_socket_is_a_path_that_a_socket_can_have() {
+    let long = format!("/{}", "x".repeat(107));
+    for bad in ["docker.sock", "", &long, "tcp://127.0.0.1:2375"] {
+        let told = refusal(&format!("[docker]\nsocket = '{bad}'"));
+        assert!(told.contains("/var/run/docker.sock"), "{told}");
+    }
+}
+
+#[test]
 fn an_empty_file_is_the_default() {
     let config = parse("").unwrap();
     assert_eq!(config, Config::default());
@@ -69,6 +78,8 @@ fn every_key_is_read() {
         page = "/etc/innermesh/denied.html"
         [containers]
         mesh = false
+        [docker]
+        socket = "/var/run/docker.sock"
         [log]
         format = "json"
         level = "debug"
@@ -76,6 +87,11 @@ fn every_key_is_read() {
     )
     .unwrap();
     assert!(!config.containers.mesh && Config::default().containers.mesh);
+    assert_eq!(
+        config.docker.socket.as_deref().unwrap(),
+        Path::new("/var/run/docker.sock")
+    );
+    assert_eq!(Config::default().docker.socket, None);
     assert_eq!(config.listen(), ["192.0.2.1:1000".parse().unwrap()]);
     assert_eq!(
         config.advertised(),

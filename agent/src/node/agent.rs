@@ -23,7 +23,7 @@ use crate::{
         },
         shared::handles::{FolderLock, Handles},
     },
-    services::Spec,
+    services::{FileProblem, Spec},
     tunnel::Tunnel,
 };
 
@@ -109,6 +109,12 @@ impl Agent {
     /// What a person or a script can ask and tell.
     pub fn control(&self) -> Arc<dyn Control> {
         self.running.control.clone()
+    }
+
+    /// Has these be the files of the configuration that aren't in force as they are.
+    pub fn set_file_problems(&self, problems: Vec<FileProblem>) {
+        let services = &self.running.control.services.services;
+        services.set_file_problems(problems);
     }
 
     /// Takes the services of the configuration, all of them, in place of those that

@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -73,6 +74,8 @@ pub struct AgentConfig {
     pub local_sources: Vec<IpNet>,
     /// Whether this host's containers reach other nodes, as this node.
     pub containers_reach_mesh: bool,
+    /// Docker's socket, whose labelled containers are services; none without.
+    pub docker_socket: Option<PathBuf>,
     /// Services from the configuration.
     pub services: Vec<Spec>,
 }

@@ -48,7 +48,7 @@ use crate::{
         },
     },
     quic::{Settings, Transport},
-    services::Registry,
+    services::{DockerWatch, Registry},
     tls::{MeshTls, TlsError},
     tunnel::{Tunnel, TunnelError, TunnelSettings},
 };
@@ -59,6 +59,7 @@ pub(super) struct Opened {
     pub lock: FolderLock,
     pub nudge: Nudge,
     pub services: Registry,
+    pub docker: Option<DockerWatch>,
     pub dns: Arc<Dns>,
     pub tunnel: Arc<dyn Tunnel>,
     pub tunnel_key: Arc<OwnKey>,
@@ -106,6 +107,7 @@ pub(super) async fn open(
     ledger.set_known_rules(config.known_rules);
     ledger.connect(Arc::new(transport.clone()));
     let services = open_services(&host, &config, member).await?;
+    let docker = open_docker(&host, &config, &services).await;
     let nudge = Nudge::default();
     let announcement = Announcement {
         version: VERSION.into(),
@@ -153,6 +155,7 @@ pub(super) async fn open(
         lock,
         nudge,
         services,
+        docker,
         dns,
         tunnel,
         tunnel_key,
@@ -271,6 +274,18 @@ async fn open_services(
     let services = Registry::load(host.clone(), config.services.clone()).await?;
     services.set_local_addresses(vec![IpAddr::V4(member.ipv4), IpAddr::V6(member.ipv6)]);
     Ok(services)
+}
+
+/// Before anything is announced, so that what ran before goes on.
+async fn open_docker(
+    host: &Host,
+    config: &AgentConfig,
+    services: &Registry,
+) -> Option<DockerWatch> {
+    let socket = config.docker_socket.clone()?;
+    let mut docker = DockerWatch::new(host, socket, services.clone());
+    docker.look_first().await;
+    Some(docker)
 }
 
 async fn open_gossip(

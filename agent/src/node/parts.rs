@@ -59,7 +59,7 @@ use crate::{
             zone::ZonePublisher,
         },
     },
-    services::Registry,
+    services::{DockerWatch, Registry},
     tunnel::Tunnel,
 };
 
@@ -69,6 +69,7 @@ pub(super) struct Parts {
     lock: FolderLock,
     nudge: Nudge,
     services: Registry,
+    docker: Option<DockerWatch>,
     dns: Arc<Dns>,
     tunnel: Arc<dyn Tunnel>,
     stamp_ms: Arc<AtomicU64>,
@@ -112,6 +113,7 @@ impl Parts {
             lock,
             nudge,
             services,
+            docker,
             dns,
             tunnel,
             tunnel_key,
@@ -187,6 +189,7 @@ impl Parts {
             lock,
             nudge,
             services,
+            docker,
             dns,
             tunnel,
             stamp_ms,
@@ -199,7 +202,7 @@ impl Parts {
     }
 
     /// Brings up what follows the view, then answers peers.
-    pub async fn start(self) -> Result<RunningAgent, BuildError> {
+    pub async fn start(mut self) -> Result<RunningAgent, BuildError> {
         let keeper = DnsKeeper::new(&self.node, self.dns.clone(), &self.addresses);
         let listening = keeper.listening();
         self.exit.load(&*self.node.host.disk).await;
@@ -239,6 +242,9 @@ impl Parts {
         tasks.spawn(self.certs.clone().run());
         let services = self.services.clone();
         tasks.spawn(async move { services.run().await });
+        if let Some(docker) = self.docker.take() {
+            tasks.spawn(docker.run());
+        }
         let accounts = ExternalAccounts { acme, backend };
         let control = self.control(&listening, accounts);
         Ok(RunningAgent {
@@ -318,6 +324,7 @@ impl Parts {
         let warnings = Warnings {
             node: node.clone(),
             services: self.services.clone(),
+            names: self.names.clone(),
             membership: self.standing.clone(),
             tunnel: self.progress.clone(),
             listening: listening.clone(),

@@ -74,7 +74,7 @@ RULES"
         8080 + u16::from(self.number)
     }
 
-    fn run(&self, words: &[&str]) -> Finished {
+    pub fn run(&self, words: &[&str]) -> Finished {
         let name = format!("c{}", self.number);
         self.host
             .run(&[&["ip", "netns", "exec", &name], words].concat())
@@ -95,7 +95,7 @@ RULES"
         ensure(!said.is_empty(), "nothing was said").map(|()| said)
     }
 
-    fn digs(&self, server: IpAddr) -> Result<String, String> {
+    pub fn digs(&self, server: IpAddr) -> Result<String, String> {
         let server = format!("@{server}");
         let dig = ["dig", "+short", "+tries=1", "+time=3", &server];
         let words = [&dig[..], &["beta.lab.internal"]].concat();

@@ -1,11 +1,6 @@
 //! Docker itself, with its own rules on the host.
 
-use std::{path::PathBuf, time::Duration};
-
-use innermesh_tests::{
-    Finished, Host, Lab, Process, agent::PATIENCE, installed, skip, wait::ensure, wait_for,
-};
-use nix::sys::signal::Signal;
+use innermesh_tests::{Host, Lab, agent::PATIENCE, docker::Docker, wait::ensure, wait_for};
 
 use crate::{
     containers::Container,
@@ -17,98 +12,8 @@ use crate::{
     },
 };
 
-/// A dockerd in the network of one host. Its containers end with it.
-struct Docker<'lab> {
-    host: &'lab Host,
-    folder: PathBuf,
-    daemon: Process,
-}
-
-impl<'lab> Docker<'lab> {
-    /// `None` where this machine can't have one, after saying why.
-    fn start(host: &'lab Host) -> Option<Self> {
-        if !installed(&["dockerd", "docker", "iptables", "busybox"]) {
-            return None;
-        }
-        let folder = host.directory.join("docker");
-        let network = format!("--net={}", host.network_path());
-        let script = r#"
-            mkdir -p "$0/data" "$0/exec" "$0/image/bin" "$0/image/www"
-            cp "$(command -v busybox)" "$0/image/bin/busybox"
-            echo hello >"$0/image/www/index.html"
-            mount -t tmpfs none /run
-            mkdir -p /run/docker /run/netns
-            exec dockerd --data-root "$0/data" --exec-root "$0/exec" --pidfile "$0/dockerd.pid" \
-                -H "unix://$0/docker.sock" --bip 172.31.1.1/24"#;
-        // The host of the laboratory has a /sys of its own without control
-        // groups, so that only its network is entered.
-        let words = [
-            "nsenter",
-            &network,
-            "unshare",
-            "-m",
-            "--propagation",
-            "private",
-            "sh",
-            "-euc",
-            script,
-            &folder.to_string_lossy(),
-        ];
-        let log = host.directory.join("dockerd.log");
-        let daemon = Process::start("dockerd", None, &words, &[], &log).expect("nsenter");
-        let mut docker = Self {
-            host,
-            folder,
-            daemon,
-        };
-        wait_for("dockerd", PATIENCE, || {
-            if docker.daemon.ended().is_some() {
-                return Ok(());
-            }
-            docker.run(&["info"]).result().map(drop)
-        });
-        if docker.daemon.ended().is_some() {
-            skip(format!("dockerd doesn't run here: {}", docker.daemon.log()));
-            return None;
-        }
-        let image = docker.folder.join("image");
-        let import = format!(
-            "tar -C {} -c . | docker -H unix://{}/docker.sock import - box",
-            image.display(),
-            docker.folder.display()
-        );
-        shell(host, &import);
-        Some(docker)
-    }
-
-    fn run(&self, arguments: &[&str]) -> Finished {
-        let socket = format!("unix://{}/docker.sock", self.folder.display());
-        self.host
-            .run(&[&["docker", "-H", &socket], arguments].concat())
-    }
-
-    /// What a container of its own says before it ends.
-    fn in_container(&self, options: &[&str], command: &[&str]) -> Result<String, String> {
-        let words = [&["run", "--rm"], options, &["box", "/bin/busybox"], command].concat();
-        self.run(&words).result()
-    }
-}
-
-impl Drop for Docker<'_> {
-    fn drop(&mut self) {
-        let all = self.run(&["ps", "-aq"]).stdout;
-        for id in all.split_whitespace() {
-            let _ = self.run(&["rm", "-f", id]);
-        }
-        self.daemon.signal(Signal::SIGTERM);
-        if !std::thread::panicking() {
-            let _ = self.daemon.wait(Duration::from_secs(30));
-        }
-    }
-}
-
 /// The status of one HTTP request, 0 where nothing came.
-fn http(host: &Host, ip: std::net::IpAddr) -> String {
+pub fn http(host: &Host, ip: std::net::IpAddr) -> String {
     let url = if ip.is_ipv4() {
         format!("http://{ip}:8080/")
     } else {

@@ -4,6 +4,8 @@
 mod containers;
 mod dhcp;
 mod docker;
+mod docker_labels;
+mod docker_names;
 mod exits;
 mod firewalls;
 mod forwarding;

@@ -111,6 +111,7 @@ fn the_field_names_of_status_are_those_that_scripts_read() {
             "uptime_s": 7,
             "dns": {
                 "address": "10.9.0.53:53",
+                "addresses": ["10.9.0.53:53"],
                 "resolver": {
                     "managed": true, "method": "resolved", "works": true, "error": null,
                     "why": "nsswitch.conf has `resolve` before `dns`",

@@ -55,6 +55,12 @@ impl Health {
         self.decided = true;
     }
 
+    /// Takes what somebody else decided who has seen several results already.
+    pub fn set(&mut self, result: Result<(), impl Display>, now_ms: u64) {
+        self.failures = FAILURES;
+        self.take(result, now_ms);
+    }
+
     /// Whether it counts as healthy.
     pub fn is_healthy(&self) -> bool {
         self.healthy
@@ -112,6 +118,20 @@ mod tests {
         let mut health = Health::new(true, 0);
         health.take(Err("é".repeat(1000)), 1);
         assert_eq!(health.last_error().unwrap().chars().count(), ERROR_CHARS);
+    }
+
+    #[test]
+    fn what_was_decided_elsewhere_counts_at_once() {
+        let mut health = after(&[true]);
+        health.set(Err("Docker says so"), 9);
+        assert!(!health.is_healthy());
+        assert_eq!(
+            (health.last_error(), health.since_ms()),
+            (Some("Docker says so"), 9)
+        );
+        health.set(Ok::<(), &str>(()), 10);
+        assert!(health.is_healthy());
+        assert_eq!((health.last_error(), health.since_ms()), (None, 10));
     }
 
     #[test]

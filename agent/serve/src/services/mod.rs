@@ -6,6 +6,8 @@
 //! [`Instance`]: innermesh_proto::head::Instance
 
 mod check;
+pub mod docker;
+mod files;
 mod health;
 mod in_force;
 mod registry;
@@ -13,7 +15,9 @@ mod registry;
 mod tests;
 
 pub use self::{
-    in_force::ServiceStatus,
+    docker::DockerWatch,
+    files::{FileProblem, ServiceFiles},
+    in_force::{Origin, ServiceStatus},
     registry::{Registry, ServiceError},
 };
 pub use innermesh_control::{

@@ -20,7 +20,9 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     check::{self, CheckFailure},
-    in_force::{InForce, Probe, Service, ServiceStatus},
+    docker::Containers,
+    files::FileProblem,
+    in_force::{InForce, Origin, Probe, Service, ServiceStatus},
 };
 
 /// Between the end of one check and the start of the next; each is moved by up
@@ -48,7 +50,17 @@ struct Shared {
     writing: tokio::sync::Mutex<()>,
     /// Something is due earlier than it was.
     wake: Notify,
+    told: Mutex<Told>,
     instances: watch::Sender<BTreeMap<Label, Instance>>,
+}
+
+/// What others found that describe services.
+#[derive(Default)]
+struct Told {
+    /// Of containers.
+    containers: Vec<Finding>,
+    /// Of the files of the configuration.
+    files: Vec<FileProblem>,
 }
 
 /// Why the services were not changed.
@@ -63,6 +75,9 @@ pub enum ServiceError {
     /// It stands in the configuration. Nothing was changed.
     #[error("the service {0} stands in the configuration; change it there")]
     Configured(Label),
+    /// Labels of a container describe it. Nothing was changed.
+    #[error("the service {0} is described by the labels of a container; change them, or stop it")]
+    Container(Label),
     /// No such service. Nothing was changed.
     #[error("this node has no service {0}; `agent service list` shows those it has")]
     Unknown(Label),
@@ -95,7 +110,7 @@ impl Registry {
             if state.services.contains_key(&spec.name) {
                 return Err(ServiceError::Twice(spec.name));
             }
-            state.put(spec, true, clock.now(), clock.wall_ms());
+            state.put(spec, Origin::Configured, clock.now(), clock.wall_ms());
         }
         let folder = Path::new(FOLDER);
         let files = host.disk.list(folder).await;
@@ -107,7 +122,7 @@ impl Registry {
             };
             match stored(&name, &bytes) {
                 Ok(spec) if !state.services.contains_key(&name) => {
-                    state.put(spec, false, clock.now(), clock.wall_ms());
+                    state.put(spec, Origin::Added, clock.now(), clock.wall_ms());
                 }
                 Ok(_) => {
                     tracing::info!(service = %name, "the configuration stands before what was added")
@@ -128,6 +143,7 @@ impl Registry {
                 state: Mutex::new(state),
                 writing: tokio::sync::Mutex::new(()),
                 wake: Notify::new(),
+                told: Mutex::default(),
                 instances,
             }),
         })
@@ -143,15 +159,17 @@ impl Registry {
         let _writing = self.inner.writing.lock().await;
         {
             let state = self.state();
-            match state.services.get(&spec.name) {
-                Some(service) if service.configured => {
-                    return Err(ServiceError::Configured(spec.name));
+            let there = state.services.get(&spec.name);
+            match there.map(|service| service.origin) {
+                Some(Origin::Configured) => return Err(ServiceError::Configured(spec.name)),
+                Some(Origin::Added) if there.is_some_and(|it| it.spec == spec) => return Ok(()),
+                Some(Origin::Added) => {}
+                // It gives way to the person's.
+                Some(Origin::Container) | None => {
+                    if state.described() >= limits::NAMES_PER_NODE {
+                        return Err(ServiceError::TooMany);
+                    }
                 }
-                Some(service) if service.spec == spec => return Ok(()),
-                None if state.services.len() >= limits::NAMES_PER_NODE => {
-                    return Err(ServiceError::TooMany);
-                }
-                _ => {}
             }
         }
         let file = file_of(&spec.name);
@@ -165,8 +183,8 @@ impl Registry {
         let mut state = self.state();
         state.damaged.remove(&file);
         let clock = &self.inner.host.clock;
-        state.put(spec, false, clock.now(), clock.wall_ms());
-        self.announce(&state);
+        state.put(spec, Origin::Added, clock.now(), clock.wall_ms());
+        self.fill_in(&mut state);
         drop(state);
         self.inner.wake.notify_one();
         Ok(())
@@ -190,7 +208,7 @@ impl Registry {
         let kept = state
             .services
             .values()
-            .filter(|service| !service.configured);
+            .filter(|service| service.origin == Origin::Added);
         if kept
             .filter(|service| !names.contains(&service.spec.name))
             .count()
@@ -201,21 +219,51 @@ impl Registry {
         }
         state
             .services
-            .retain(|name, service| !service.configured || names.contains(name));
+            .retain(|name, service| service.origin != Origin::Configured || names.contains(name));
         for spec in configured {
-            let unchanged = state
-                .services
-                .get(&spec.name)
-                .is_some_and(|service| service.configured && service.spec == spec);
+            let is_same =
+                |service: &Service| service.origin == Origin::Configured && service.spec == spec;
+            let unchanged = state.services.get(&spec.name).is_some_and(is_same);
             if !unchanged {
                 let clock = &self.inner.host.clock;
-                state.put(spec, true, clock.now(), clock.wall_ms());
+                state.put(spec, Origin::Configured, clock.now(), clock.wall_ms());
             }
         }
-        self.announce(&state);
+        self.fill_in(&mut state);
         drop(state);
         self.inner.wake.notify_one();
         Ok(())
+    }
+
+    /// Has exactly these services be those of containers, in place of those that
+    /// were before; whether they differ. They give way to what a person described.
+    pub fn set_containers(&self, containers: Containers) -> bool {
+        let Containers { services, findings } = containers;
+        self.told().containers = findings;
+        let mut state = self.state();
+        if state.containers == services {
+            return false;
+        }
+        state.containers = services;
+        self.fill_in(&mut state);
+        drop(state);
+        self.inner.wake.notify_one();
+        true
+    }
+
+    /// Has these be the files of the configuration that aren't in force as they are.
+    pub fn set_file_problems(&self, problems: Vec<FileProblem>) {
+        self.told().files = problems;
+    }
+
+    /// Names of services that labels of containers describe, and of which container.
+    pub fn container_names(&self) -> BTreeMap<Label, String> {
+        let state = self.state();
+        let of = state.services.values();
+        of.filter(|service| service.origin == Origin::Container)
+            .filter_map(|service| state.containers.get(&service.spec.name))
+            .map(|wanted| (wanted.spec.name.clone(), wanted.container.clone()))
+            .collect()
     }
 
     /// Removes a service for good; returns what it was.
@@ -224,19 +272,19 @@ impl Registry {
     /// [`ServiceError`]; the services in force are as they were.
     pub async fn rm(&self, name: &Label) -> Result<Spec, ServiceError> {
         let _writing = self.inner.writing.lock().await;
-        match self.state().services.get(name) {
+        let origin = self.state().services.get(name).map(|it| it.origin);
+        match origin {
             None => return Err(ServiceError::Unknown(name.clone())),
-            Some(service) if service.configured => {
-                return Err(ServiceError::Configured(name.clone()));
-            }
-            Some(_) => {}
+            Some(Origin::Configured) => return Err(ServiceError::Configured(name.clone())),
+            Some(Origin::Container) => return Err(ServiceError::Container(name.clone())),
+            Some(Origin::Added) => {}
         }
         let file = file_of(name);
         let removed = self.inner.host.disk.remove(&file).await;
         removed.map_err(|error| disk_error(&file, error))?;
         let mut state = self.state();
         let service = state.services.remove(name);
-        self.announce(&state);
+        self.fill_in(&mut state);
         service
             .map(|service| service.spec)
             .ok_or_else(|| ServiceError::Unknown(name.clone()))
@@ -266,10 +314,13 @@ impl Registry {
         self.inner.instances.subscribe()
     }
 
-    /// What a person should mend: files that are no descriptions of services.
+    /// What a person should mend: files that are no descriptions of services, and
+    /// labels that make none.
     pub fn findings(&self) -> Vec<Finding> {
         let root = self.inner.host.disk.root();
+        let mut found = self.told().findings();
         let state = self.state();
+        found.extend(state.left_out().map(|(wanted, why)| wanted.finding(&why)));
         let told = state.damaged.iter().map(|(file, error)| {
             let file = root.join(file);
             Finding::warning(
@@ -278,7 +329,8 @@ impl Registry {
                 "Mend or remove the file",
             )
         });
-        told.collect()
+        found.extend(told);
+        found
     }
 
     /// Says where services without an address of their own are checked: at
@@ -286,6 +338,11 @@ impl Registry {
     /// and with none, it is 127.0.0.1.
     pub fn set_local_addresses(&self, addresses: Vec<IpAddr>) {
         self.state().local = addresses;
+    }
+
+    /// As they were last set.
+    pub fn local_addresses(&self) -> Vec<IpAddr> {
+        self.state().local.clone()
     }
 
     /// Checks the services for as long as it is polled.
@@ -347,6 +404,14 @@ impl Registry {
         }
     }
 
+    /// Announces what was changed, with the services of containers where there is
+    /// room for them.
+    fn fill_in(&self, state: &mut InForce) {
+        let clock = &self.inner.host.clock;
+        state.fill_in(clock.now(), clock.wall_ms());
+        self.announce(state);
+    }
+
     fn announce(&self, state: &InForce) {
         let instances = state.instances();
         self.inner.instances.send_if_modified(|announced| {
@@ -357,11 +422,24 @@ impl Registry {
     }
 
     /// Never held across an await.
+    fn told(&self) -> MutexGuard<'_, Told> {
+        let told = self.inner.told.lock();
+        told.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Never held across an await.
     fn state(&self) -> MutexGuard<'_, InForce> {
         self.inner
             .state
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Told {
+    fn findings(&self) -> Vec<Finding> {
+        let files = self.files.iter().map(FileProblem::finding);
+        files.chain(self.containers.iter().cloned()).collect()
     }
 }
 

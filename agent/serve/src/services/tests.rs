@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Registry, ServiceError, Spec};
+use super::{Origin, Registry, ServiceError, Spec};
 use innermesh_control::finding::Finding;
 use innermesh_host::{
     AppendFile, Clock, Disk, Host, Mono, Network, ReadFile, Stream, Tunnels,
@@ -272,7 +272,7 @@ async fn a_service_of_the_configuration_can_not_be_changed_from_outside_it() {
     let host = world.host();
     let registry = Registry::load(host, vec![spec("web", 80)]).await.unwrap();
     assert_eq!(ports(&registry), [("web".to_owned(), 80)].into());
-    assert!(registry.list()[0].configured);
+    assert_eq!(registry.list()[0].origin, Origin::Configured);
     let error = registry.add(spec("web", 82)).await.unwrap_err();
     assert!(matches!(error, ServiceError::Configured(_)));
     let error = registry.rm(&label("web")).await.unwrap_err();
@@ -459,11 +459,16 @@ enum Answer {
 const SLOW: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
-struct World {
+pub(super) struct World {
     disk: Arc<Mutex<Files>>,
     network: Arc<Mutex<Net>>,
     began: Instant,
+    /// What answers on every Unix socket.
+    pub unix: Arc<Mutex<Option<Unix>>>,
 }
+
+/// Takes a connection.
+pub(super) type Unix = Box<dyn Fn(tokio::io::DuplexStream) + Send>;
 
 #[derive(Default)]
 struct Files {
@@ -481,15 +486,16 @@ struct Net {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             disk: Arc::default(),
             network: Arc::default(),
             began: Instant::now(),
+            unix: Arc::default(),
         }
     }
 
-    fn host(&self) -> Host {
+    pub(super) fn host(&self) -> Host {
         let this = Arc::new(self.clone());
         Host {
             clock: this.clone(),
@@ -504,7 +510,7 @@ impl World {
         }
     }
 
-    async fn registry(&self) -> Registry {
+    pub(super) async fn registry(&self) -> Registry {
         Registry::load(self.host(), Vec::new()).await.unwrap()
     }
 
@@ -621,6 +627,15 @@ impl Network for World {
 
     async fn connect(&self, _: SocketAddr) -> io::Result<Box<dyn Stream>> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    async fn connect_unix(&self, _: &Path) -> io::Result<Box<dyn Stream>> {
+        let (near, far) = tokio::io::duplex(4096);
+        match &*self.unix.lock().unwrap() {
+            Some(unix) => unix(far),
+            None => return Err(io::ErrorKind::NotFound.into()),
+        }
+        Ok(Box::new(near))
     }
 
     async fn probe_tcp(&self, address: SocketAddr) -> io::Result<()> {

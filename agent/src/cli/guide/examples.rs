@@ -550,6 +550,19 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ),
     ("dns restore", &[("dns restore", "Take that back")]),
     (
+        "dns docker",
+        &[
+            (
+                "dns docker",
+                "Show what has containers find the mesh's names",
+            ),
+            (
+                "dns docker --write",
+                "Write it to Docker's own /etc/docker/daemon.json",
+            ),
+        ],
+    ),
+    (
         "log level",
         &[
             ("log level", "See how much is logged"),

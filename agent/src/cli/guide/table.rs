@@ -356,6 +356,9 @@ pub const MISTAKES: &[Mistake] = &[
     of("dns disable", "dns restore", "what was set for programs here is taken back by"),
     of("dns reset", "dns restore", "what was set for programs here is taken back by"),
     of("dns undo", "dns restore", "what was set for programs here is taken back by"),
+    of("dns containers", "dns docker", "containers find the mesh's names by"),
+    of("dns docker --daemon", "dns docker --write", "Docker's daemon.json is written by"),
+    of("docker", "dns docker", "containers find the mesh's names by"),
     of("dns status", "status", "whether programs here find the mesh's names is shown by"),
     of("dns NAME", "dns query NAME", "a name is looked up by"),
     // config
@@ -391,7 +394,7 @@ pub const MISTAKES: &[Mistake] = &[
     of("start", "$ systemctl start innermesh", "the agent is a service"),
     of("stop", "$ systemctl stop innermesh", "the agent is a service"),
     of("restart", "$ systemctl restart innermesh", "the agent is a service"),
-    of("reload", "$ systemctl reload innermesh", "the agent is a service, which reads services.d again by"),
+    of("reload", "$ systemctl restart innermesh", "files of services.d count as soon as they are saved; the rest is read by"),
     of("enable", "$ systemctl enable --now innermesh", "the agent is a service"),
     of("disable", "$ systemctl disable --now innermesh", "the agent is a service"),
     of("logs", "$ journalctl -u innermesh", "systemd keeps the agent's log"),

@@ -42,6 +42,7 @@ impl StatusDesk {
         // Before the warnings, which tell what it found.
         let overlay = self.overlay.status().await;
         let findings = self.warnings.all(&view).await;
+        let answers_at = self.listening.addresses();
         Status {
             mesh: state.mesh.to_string(),
             domain: state.domain.to_string(),
@@ -56,7 +57,8 @@ impl StatusDesk {
                 .saturating_sub(self.started)
                 .as_secs(),
             dns: DnsStatus {
-                address: self.listening.addresses().first().copied(),
+                address: answers_at.first().copied(),
+                addresses: answers_at,
                 resolver: Some(self.warnings.resolver.status()),
             },
             ledger: LedgerStatus {

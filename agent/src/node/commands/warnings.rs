@@ -19,8 +19,9 @@ use crate::{
     node::{
         commands::{alone, folder, policy, roles, spenders},
         follow::{
-            dns::Listening, holds, membership::Membership, page::Page, program_certs::CertKeeper,
-            reach::Reach, resolver::ResolverKeeper, sinkhole::SinkholeTrouble,
+            dns::Listening, holds, membership::Membership, names::NameClaimer, page::Page,
+            program_certs::CertKeeper, reach::Reach, resolver::ResolverKeeper,
+            sinkhole::SinkholeTrouble,
         },
         shared::{
             enforced::Enforced, exit_setting::ExitSetting, exit_use, handles::Handles,
@@ -31,9 +32,13 @@ use crate::{
     services::Registry,
 };
 
+/// Names of containers that are told one by one.
+const NAMELESS_TOLD: usize = 10;
+
 pub(crate) struct Warnings {
     pub node: Handles,
     pub services: Registry,
+    pub names: Arc<NameClaimer>,
     pub membership: Arc<Membership>,
     pub tunnel: watch::Sender<TunnelProgress>,
     pub listening: Arc<Listening>,
@@ -84,6 +89,7 @@ impl Warnings {
         found.extend(alone::findings(state));
         found.extend(self.reach.findings(view));
         found.extend(self.services.findings());
+        found.extend(self.nameless_containers());
         let trouble = self.acme_trouble.borrow().clone();
         found.extend(trouble.map(|why| {
             Finding::error(
@@ -110,6 +116,21 @@ impl Warnings {
             found.extend(roster_advice(state));
         }
         found
+    }
+
+    /// Containers whose service hasn't the name that their labels say.
+    fn nameless_containers(&self) -> Vec<Finding> {
+        let pending = self.names.pending();
+        let containers = self.services.container_names().into_iter();
+        let nameless = containers.filter_map(|(name, container)| {
+            let why = pending.get(&name)?;
+            Some(Finding::warning(
+                code::CONTAINER_LABEL,
+                format!("the name {name} of the container {container} isn't granted: {why}"),
+                "It is asked for again by itself; or give the container another innermesh.name",
+            ))
+        });
+        nameless.take(NAMELESS_TOLD).collect()
     }
 
     /// The program that listens at a TCP port of the addresses that strangers come to.

@@ -2,7 +2,7 @@
 //! and, while they aren't granted, why not.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::{Arc, Mutex},
     time::Duration,
@@ -21,7 +21,7 @@ use crate::{
         client::{Client, RequestError},
     },
     node::shared::handles::Handles,
-    services::{Registry, Spec},
+    services::{Origin, Registry, ServiceStatus, Spec},
 };
 
 /// How long one claim may take: longer than a roster does to find another
@@ -101,6 +101,12 @@ impl PendingNames {
             Ok(()) => pending.remove(name),
             Err(why) => pending.insert(name.clone(), why.to_string()),
         };
+    }
+
+    /// Forgets services that are no more.
+    fn keep(&self, names: &BTreeSet<Label>) {
+        let mut pending = self.pending.lock().unwrap_or_else(|e| e.into_inner());
+        pending.retain(|name, _| names.contains(name));
     }
 
     /// Forgets a service that was taken away, or has its name.
@@ -251,9 +257,16 @@ impl NameClaimer {
     /// Asks again for names that aren't granted, for as long as the agent runs.
     pub async fn run(self: Arc<Self>) {
         let mut states = self.ledger.subscribe();
+        let mut announced = self.services.subscribe();
+        let mut only_containers = false;
         loop {
             states.mark_unchanged();
-            for status in self.services.list() {
+            let names: BTreeSet<Label> = announced.borrow_and_update().keys().cloned().collect();
+            self.names.keep(&names);
+            let services = self.services.list().into_iter();
+            // Whoever adds another one asks for its name.
+            let asked = |it: &ServiceStatus| !only_containers || it.origin == Origin::Container;
+            for status in services.filter(asked) {
                 let shared = status
                     .spec
                     .share
@@ -268,9 +281,17 @@ impl NameClaimer {
                 }
             }
             let clock = self.host.clock.clone();
+            only_containers = false;
             tokio::select! {
                 // A name may have become free.
                 changed = states.changed() => if changed.is_err() { return },
+                // A container started; one whose health changes is no news.
+                there = announced.wait_for(|now| !now.keys().eq(names.iter())) => {
+                    if there.is_err() {
+                        return;
+                    }
+                    only_containers = true;
+                }
                 () = clock.sleep(RETRY) => {}
             }
         }
