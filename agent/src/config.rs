@@ -30,10 +30,10 @@ pub use self::values::{
 use self::{
     forward::{ForwardRuleError, Forwards},
     lan::LanError,
-    values::{Address, with_port},
+    values::{Address, Upstream, with_port},
 };
 use crate::{
-    dns::AnswerScope,
+    dns::{AnswerScope, NameServer, TLS_PORT, TlsChoice},
     page,
     services::Spec,
     sinkhole,
@@ -103,7 +103,11 @@ pub struct DnsConfig {
     listen: Vec<Address>,
     /// Who is asked for other names; empty for the host's name servers. See
     /// [`DnsConfig::upstreams`].
-    upstream: Vec<Address>,
+    upstream: Vec<Upstream>,
+    /// Whether DNS is answered over TLS, at port 853 of the same addresses.
+    pub tls: TlsChoice,
+    /// The port of the same addresses at which it is answered over HTTPS.
+    pub https: Option<u16>,
     /// Whether the agent sets this host's own resolver.
     pub manage: ManageResolver,
     /// Which names are answered.
@@ -353,7 +357,6 @@ impl Config {
         let lists = [
             ("advertise", &self.advertise),
             ("listen` of `[dns]", &self.dns.listen),
-            ("upstream` of `[dns]", &self.dns.upstream),
             ("listen` of `[acme]", &self.acme.listen),
             ("listen` of `[page]", &self.page.listen),
             ("listen` of `[sinkhole]", &self.sinkhole.listen),
@@ -368,6 +371,12 @@ impl Config {
         }
         self.dns.check().map_err(|error| error.to_string())?;
         self.docker.check().map_err(|error| error.to_string())?;
+        if self.dns.https == Some(self.acme.port) {
+            return Err(format!(
+                "`https` of [dns] and `port` of [acme] are both {}; choose two",
+                self.acme.port
+            ));
+        }
         match self
             .advertise
             .iter()
@@ -388,12 +397,13 @@ impl DnsConfig {
     }
 
     /// Who to ask; empty for the host's name servers.
-    pub fn upstreams(&self) -> Vec<SocketAddr> {
-        with_port(&self.upstream, DNS_PORT)
+    pub fn upstreams(&self) -> Vec<NameServer> {
+        let all = self.upstream.iter();
+        all.map(|upstream| upstream.server.clone()).collect()
     }
 
     /// Who to ask for the names of a zone.
-    pub fn forwards(&self) -> BTreeMap<DomainName, Vec<SocketAddr>> {
+    pub fn forwards(&self) -> BTreeMap<DomainName, Vec<NameServer>> {
         self.forward.servers()
     }
 
@@ -401,8 +411,17 @@ impl DnsConfig {
         if self.answer == AnswerScope::Mesh && !self.forward.is_empty() {
             return Err(DnsConfigError::NoUse);
         }
+        if self.upstream.len() > limits::DNS_UPSTREAMS {
+            return Err(DnsConfigError::Upstreams(self.upstream.len()));
+        }
+        let listens = self.listens();
+        let taken = listens.iter().map(SocketAddr::port);
+        let mut taken = taken.chain([0, DNS_PORT, TLS_PORT]);
+        if let Some(port) = self.https.filter(|https| taken.any(|port| port == *https)) {
+            return Err(DnsConfigError::Https(port));
+        }
         lan::check(&self.lan)?;
-        Ok(self.forward.check(&self.listens())?)
+        Ok(self.forward.check(&listens)?)
     }
 }
 
@@ -414,6 +433,12 @@ enum DnsConfigError {
          then; remove one of the two"
     )]
     NoUse,
+    #[error("`upstream` of `[dns]` has {0} entries; at most {most} are used", most = limits::DNS_UPSTREAMS)]
+    Upstreams(usize),
+    #[error(
+        "`https` of [dns] is {0}, a port that has another use; give a TCP port such as 443 or 8443"
+    )]
+    Https(u16),
     #[error(transparent)]
     Rule(#[from] ForwardRuleError),
     #[error(transparent)]

@@ -477,6 +477,24 @@ pub const DNS_LAN_ADDRESSES: usize = 8;
 pub const DNS_TCP_PER_ADDRESS: usize = 16;
 /// Of these, from one user of this host: a resolver asks for all of its users.
 pub const DNS_TCP_PER_USER: usize = 64;
+/// TLS handshakes that one address may begin at once, and in an hour: a client keeps
+/// its connection, a script makes one for each question.
+pub const DNS_HANDSHAKES_PER_ADDRESS: u64 = 64;
+/// See [`DNS_HANDSHAKES_PER_ADDRESS`].
+pub const DNS_HANDSHAKES_PER_ADDRESS_PER_HOUR: u64 = 20 * 3600;
+/// The same of all together that are neither programs of this host nor members.
+pub const DNS_HANDSHAKES_OF_OTHERS: u64 = 256;
+/// See [`DNS_HANDSHAKES_OF_OTHERS`].
+pub const DNS_HANDSHAKES_OF_OTHERS_PER_HOUR: u64 = 50 * 3600;
+/// Addresses that are remembered for it.
+pub const DNS_HANDSHAKE_SOURCES: usize = 1024;
+/// TLS sessions that clients of one DNS server can resume.
+pub const DNS_TLS_SESSIONS: usize = 256;
+/// Requests of one connection over HTTP/2 that are open at a time (RFC 9113 §6.5.2:
+/// no fewer than 100).
+pub const DNS_HTTP_STREAMS: u32 = 100;
+/// What the bodies of one such connection have together while they are read, in bytes.
+pub const DNS_HTTP_BODY_BYTES: usize = 128 * 1024;
 /// Questions of one DNS connection over TCP that are open at a time.
 pub const DNS_TCP_PENDING: usize = 32;
 /// Questions at one address over UDP that wait for other name servers, or to be

@@ -68,7 +68,7 @@ use crate::{disk::SimDisk, questions};
 pub type Reader = fn(&[u8]);
 
 /// The readers and their names, which are those of the fuzz targets.
-pub const ALL: [(&str, Reader); 16] = [
+pub const ALL: [(&str, Reader); 18] = [
     ("head", head),
     ("ledger", ledger),
     ("rpc", rpc),
@@ -85,6 +85,8 @@ pub const ALL: [(&str, Reader); 16] = [
     ("question", question),
     ("transfer", transfer),
     ("docker", docker),
+    ("https", https),
+    ("name_server", name_server),
 ];
 
 /// What Docker answers and tells, the service that labels make, and Docker's own
@@ -475,6 +477,36 @@ pub fn question(bytes: &[u8]) {
         if both.prompt.is_some() {
             assert_eq!(both.prompt, both.careful, "from {source}");
         }
+    }
+}
+
+/// A request of DNS over HTTPS: method, path, query and content type, each a line.
+pub fn https(bytes: &[u8]) {
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let mut text = || lines.next().and_then(|line| std::str::from_utf8(line).ok());
+    let (Some(method), Some(path), query) = (text(), text(), text()) else {
+        return;
+    };
+    let content_type = lines.next();
+    match dns::DnsRequest::read(method, path, query, content_type) {
+        Ok(dns::DnsRequest::Message(message)) => {
+            assert!(message.len() <= bytes.len());
+            let text = data_encoding::BASE64URL_NOPAD.encode(&message);
+            let query = format!("dns={text}");
+            let again = dns::DnsRequest::read("GET", path, Some(&query), None);
+            assert_eq!(again, Ok(dns::DnsRequest::Message(message)));
+        }
+        Ok(dns::DnsRequest::InBody) => assert_eq!(method, "POST"),
+        Err(error) => assert!((400..500).contains(&error.status())),
+    }
+}
+
+/// A name server as a person writes it: what is read says the same again.
+pub fn name_server(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(server) = text.parse::<dns::NameServer>()
+    {
+        assert_eq!(server.to_string().parse(), Ok(server), "{text}");
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use innermesh_agent::{
-    dns::AnswerScope,
+    dns::{AnswerScope, TlsChoice},
     host::{Host, resolver::Unmanaged, tasks::Tasks},
     node::AgentConfig,
     overlay::RecordedOverlay,
@@ -180,6 +180,8 @@ impl Machine {
             backend: BackendChoice::Auto,
             dns_listen: Vec::new(),
             dns_upstream: Vec::new(),
+            dns_tls: TlsChoice::Auto,
+            dns_https: Some(8443),
             dns_answer: AnswerScope::All,
             dns_lan: Vec::new(),
             sinkhole_listen: Vec::new(),

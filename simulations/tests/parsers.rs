@@ -87,6 +87,34 @@ fn questions() -> Vec<(&'static str, Vec<u8>)> {
 const KEY: &str = "key \"ns2.lab.internal\" {\n\talgorithm hmac-sha256;\n\tsecret \
                    \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\";\n};\n";
 
+/// What is text: heads of requests, and name servers.
+fn texts() -> [(&'static str, &'static str, &'static str); 6] {
+    [
+        (
+            "https",
+            "get",
+            "GET\n/dns-query\ndns=AAABAAABAAAAAAAAA3d3dwdleGFtcGxlA2NvbQAAAQAB",
+        ),
+        (
+            "https",
+            "post",
+            "POST\n/dns-query\n\napplication/dns-message",
+        ),
+        ("name_server", "address", "[2620:fe::fe]:5353"),
+        ("name_server", "tls", "tls://9.9.9.9:8853#dns.quad9.net"),
+        (
+            "name_server",
+            "https",
+            "https://9.9.9.9/dns-query#dns.quad9.net",
+        ),
+        (
+            "name_server",
+            "pinned",
+            "tls://192.0.2.1?pin=qQRtgLwPkHm9A0IqPzDCLLdqG8Pf5oy4zFKOr0SzAgU=",
+        ),
+    ]
+}
+
 fn corpus(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fuzz/corpus")
@@ -156,6 +184,9 @@ async fn the_seeds_are_written_from_a_small_mesh() {
         put("question", name, &asked);
     }
     put("transfer", "key", KEY.as_bytes());
+    for (target, name, text) in texts() {
+        put(target, name, text.as_bytes());
+    }
     let state = first.view().borrow().ledger.clone();
     put("ledger", "snapshot", &Snapshot::of(&state).bytes);
     for content in contents(&state) {

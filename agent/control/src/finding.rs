@@ -57,6 +57,8 @@ pub mod code {
     pub const SECONDARY_SILENT: &str = "secondary-silent";
     /// A file that should describe a secondary doesn't.
     pub const SECONDARY_FILE: &str = "secondary-file";
+    /// DNS over TLS or HTTPS isn't answered where it should be.
+    pub const DNS_NOT_ENCRYPTED: &str = "dns-not-encrypted";
     /// The mesh's names aren't answered where they should be.
     pub const DNS_NOT_ANSWERED: &str = "dns-not-answered";
     /// Packets go into the tunnel to live nodes, and nothing comes back.

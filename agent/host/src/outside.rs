@@ -8,6 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use rustls::pki_types::CertificateDer;
 
 use super::{command, disk::blocking, file_set, identity::FileIdentity};
 pub use super::{
@@ -47,6 +48,10 @@ pub trait Outside: Send + Sync {
     /// # Errors
     /// [`SetError::Foreign`] when it is there with other content.
     async fn share(&self, file: &Path, content: &[u8]) -> Result<(), SetError>;
+    /// The certificates that this host trusts. Reads files.
+    fn roots(&self) -> Vec<CertificateDer<'static>> {
+        Vec::new()
+    }
     /// Runs a command to its end.
     ///
     /// # Errors
@@ -82,6 +87,14 @@ impl Outside for SystemOutside {
     async fn share(&self, file: &Path, content: &[u8]) -> Result<(), SetError> {
         let (file, content) = (file.to_owned(), content.to_vec());
         off_thread(move || share(&file, &content)).await
+    }
+
+    fn roots(&self) -> Vec<CertificateDer<'static>> {
+        let loaded = rustls_native_certs::load_native_certs();
+        for error in &loaded.errors {
+            tracing::warn!(%error, "some roots of this host can't be read");
+        }
+        loaded.certs
     }
 
     async fn run(&self, command: &UserCommand) -> Result<(), CommandError> {

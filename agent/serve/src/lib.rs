@@ -13,3 +13,4 @@ pub mod page;
 pub mod program_certs;
 pub mod services;
 pub mod sinkhole;
+mod streams;

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use innermesh_control::dns::QueryReport;
 use innermesh_host::{Clock, Mono, tasks::Tasks};
 use innermesh_proto::zone::{DomainName, Rdata, RecordType, Zone, ZoneInput};
-use innermesh_serve::dns::{AnswerScope, Dns, Served, Source};
+use innermesh_serve::dns::{AnswerScope, Dns, NameServer, Served, Source};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, UdpSocket},
@@ -260,8 +260,9 @@ async fn a_member_s_alias_leads_to_no_address_of_a_local_network() {
     );
 }
 
-fn zone(name: &str, servers: &[SocketAddr]) -> (DomainName, Vec<SocketAddr>) {
-    (name.parse().unwrap(), servers.to_vec())
+fn zone(name: &str, servers: &[SocketAddr]) -> (DomainName, Vec<NameServer>) {
+    let servers = servers.iter().map(NameServer::from);
+    (name.parse().unwrap(), servers.collect())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -278,6 +278,8 @@ pub fn agent_config(config: &Config) -> node::AgentConfig {
         backend: config.tunnel.backend,
         dns_listen: config.dns.listens(),
         dns_upstream: config.dns.upstreams(),
+        dns_tls: config.dns.tls,
+        dns_https: config.dns.https,
         manage_resolver: config.dns.manage == ManageResolver::Auto,
         dns_answer: config.dns.answer,
         dns_lan: config.dns.lan.clone(),

@@ -5,10 +5,9 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use innermesh_proto::{limits, zone::DomainName};
 use serde::{Deserialize, Serialize};
 
-use super::values::{Address, with_port};
+use super::values::Upstream;
+use crate::dns::NameServer;
 
-/// The port of name servers.
-const PORT: u16 = 53;
 /// Nothing below these is ever looked up elsewhere (RFC 6761, RFC 7686, RFC 9462,
 /// RFC 9476).
 const NOT_FORWARDED: [&str; 6] = [
@@ -79,14 +78,15 @@ impl From<ZoneName> for String {
 /// The rules, by zone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct Forwards(BTreeMap<ZoneName, Vec<Address>>);
+pub(super) struct Forwards(BTreeMap<ZoneName, Vec<Upstream>>);
 
 impl Forwards {
     /// Who is asked for the names of each zone.
-    pub fn servers(&self) -> BTreeMap<DomainName, Vec<SocketAddr>> {
+    pub fn servers(&self) -> BTreeMap<DomainName, Vec<NameServer>> {
+        let all = |servers: &[Upstream]| servers.iter().map(|of| of.server.clone()).collect();
         let rules = self.0.iter();
         rules
-            .map(|(zone, servers)| (zone.0.clone(), with_port(servers, PORT)))
+            .map(|(zone, servers)| (zone.0.clone(), all(servers)))
             .collect()
     }
 
@@ -108,13 +108,13 @@ impl Forwards {
             if servers.is_empty() || servers.len() > limits::DNS_UPSTREAMS {
                 return Err(ForwardRuleError::Servers(zone(), servers.len()));
             }
-            for server in with_port(servers, PORT) {
-                let ip = server.ip();
-                if ip.is_unspecified() || ip.is_multicast() || server.port() == 0 {
-                    return Err(ForwardRuleError::Nobody(zone(), server));
+            for Upstream { server, .. } in servers {
+                let ip = server.address.ip();
+                if ip.is_unspecified() || ip.is_multicast() {
+                    return Err(ForwardRuleError::Nobody(zone(), server.clone().into()));
                 }
-                if own.contains(&server) {
-                    return Err(ForwardRuleError::Own(zone(), server));
+                if own.contains(&server.address) {
+                    return Err(ForwardRuleError::Own(zone(), server.clone().into()));
                 }
             }
         }
@@ -132,10 +132,10 @@ pub enum ForwardRuleError {
     #[error(
         "`{0}` of [dns.forward] has {1}, which nobody can ask; give the address of a name server"
     )]
-    Nobody(String, SocketAddr),
+    Nobody(String, Box<NameServer>),
     #[error(
         "`{0}` of [dns.forward] has {1}, where this agent listens itself; give the address of \
          another name server"
     )]
-    Own(String, SocketAddr),
+    Own(String, Box<NameServer>),
 }

@@ -64,6 +64,8 @@ fn every_key_is_read() {
         [dns]
         listen = ["127.0.0.1:5353"]
         upstream = ["9.9.9.9"]
+        tls = "on"
+        https = 8443
         manage = "off"
         lan = ["192.168.1.0/24", "fd12::/64"]
         [dns.forward]
@@ -105,6 +107,12 @@ fn every_key_is_read() {
     assert_eq!(config.dns.listens(), ["127.0.0.1:5353".parse().unwrap()]);
     assert_eq!(config.dns.upstreams(), ["9.9.9.9:53".parse().unwrap()]);
     assert_eq!(config.dns.manage, ManageResolver::Off);
+    assert_eq!(
+        (config.dns.tls, config.dns.https),
+        (TlsChoice::On, Some(8443))
+    );
+    let usual = DnsConfig::default();
+    assert_eq!((usual.tls, usual.https), (TlsChoice::Auto, None));
     let lan = ["192.168.1.0/24", "fd12::/64"].map(|net| net.parse().unwrap());
     assert_eq!(config.dns.lan, lan);
     assert_eq!(Config::default().dns.manage, ManageResolver::Auto);
@@ -124,7 +132,7 @@ fn every_key_is_read() {
     assert_eq!(Config::default().log.level.to_string(), "info");
     assert_eq!(config.dns.answer, AnswerScope::All);
     let name = |name: &str| name.parse::<DomainName>().unwrap();
-    let servers = |all: &[&str]| -> Vec<SocketAddr> {
+    let servers = |all: &[&str]| -> Vec<NameServer> {
         all.iter().map(|server| server.parse().unwrap()).collect()
     };
     assert_eq!(
@@ -252,12 +260,22 @@ fn values_that_can_not_work_are_refused_with_the_reason() {
         ),
         ("advertise = [\"0.0.0.0\"]", "nobody can reach"),
         ("advertise = [\"a.example\"]", "is not an address"),
-        ("[dns]\nupstream = [\"1.1.1.1:99999\"]", "is not an address"),
+        (
+            "[dns]\nupstream = [\"1.1.1.1:99999\"]",
+            "is not a name server",
+        ),
+        (
+            "[dns]\nupstream = [\"tls://dns.quad9.net\"]",
+            "give the address",
+        ),
+        ("[dns]\nhttps = 853", "another use"),
+        ("[dns]\nhttps = 7443", "choose two"),
+        ("[dns]\ntls = \"yes\"", "unknown variant"),
         ("[dns]\nanswer = \"some\"", "`some`"),
         ("[dns.forward]\n\"corp.example\" = []", "has 0 name servers"),
         (
             "[dns.forward]\n\"corp.example\" = [\"ns.corp.example\"]",
-            "is not an address",
+            "give the address",
         ),
         (
             "[dns.forward]\n\"corp.example\" = [\"0.0.0.0\"]",
@@ -265,7 +283,7 @@ fn values_that_can_not_work_are_refused_with_the_reason() {
         ),
         (
             "[dns.forward]\n\"corp.example\" = [\"10.1.1.1:0\"]",
-            "nobody can ask",
+            "is not a name server",
         ),
         ("[dns.forward]\n\".\" = [\"10.1.1.1\"]", "set `upstream`"),
         (

@@ -10,7 +10,10 @@ use std::{
 use innermesh_proto::tunnel::{HostPort, HostPortError};
 use serde::{Deserialize, Serialize};
 
-use crate::host::duration::Span;
+use crate::{
+    dns::{NameServer, NameServerError},
+    host::duration::Span,
+};
 
 /// An address, with a port or without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +70,29 @@ impl TryFrom<String> for Address {
 impl From<Address> for String {
     fn from(address: Address) -> Self {
         address.to_string()
+    }
+}
+
+/// A name server elsewhere, and how the file has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(super) struct Upstream {
+    text: String,
+    pub server: NameServer,
+}
+
+impl TryFrom<String> for Upstream {
+    type Error = NameServerError;
+
+    fn try_from(text: String) -> Result<Self, NameServerError> {
+        let server = text.parse()?;
+        Ok(Self { text, server })
+    }
+}
+
+impl From<Upstream> for String {
+    fn from(upstream: Upstream) -> Self {
+        upstream.text
     }
 }
 

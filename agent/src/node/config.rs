@@ -17,7 +17,12 @@ use innermesh_proto::{
 };
 use ipnet::IpNet;
 
-use crate::{config::TunnelEndpoint, dns::AnswerScope, services::Spec, tunnel::BackendChoice};
+use crate::{
+    config::TunnelEndpoint,
+    dns::{AnswerScope, NameServer, TLS_PORT, TlsChoice},
+    services::Spec,
+    tunnel::BackendChoice,
+};
 
 /// What an agent is told besides what its state folder holds.
 #[derive(Clone, Debug)]
@@ -42,7 +47,11 @@ pub struct AgentConfig {
     /// Where DNS is answered; the resolver addresses when empty.
     pub dns_listen: Vec<SocketAddr>,
     /// Name servers for other names; the host's own when empty.
-    pub dns_upstream: Vec<SocketAddr>,
+    pub dns_upstream: Vec<NameServer>,
+    /// Whether DNS is answered over TLS, at port 853 of the same addresses.
+    pub dns_tls: TlsChoice,
+    /// The port of the same addresses at which it is answered over HTTPS.
+    pub dns_https: Option<u16>,
     /// Whether the host's own resolver is set and kept.
     pub manage_resolver: bool,
     /// Which names are answered.
@@ -55,7 +64,7 @@ pub struct AgentConfig {
     /// Networks beside the mesh whose hosts may ask for names.
     pub dns_lan: Vec<IpNet>,
     /// Name servers for the names of these zones.
-    pub dns_forward: BTreeMap<DomainName, Vec<SocketAddr>>,
+    pub dns_forward: BTreeMap<DomainName, Vec<NameServer>>,
     /// Where the install page is served; this node's overlay addresses and
     /// loopback when empty.
     pub page_listen: Vec<SocketAddr>,
@@ -98,7 +107,7 @@ pub enum ForwardError {
     )]
     Loop {
         zone: DomainName,
-        server: SocketAddr,
+        server: Box<NameServer>,
     },
 }
 
@@ -107,7 +116,12 @@ impl AgentConfig {
     pub fn tcp_ports(&self) -> BTreeSet<u16> {
         let listen = [&self.dns_listen, &self.acme_listen, &self.page_listen];
         let listen = listen.into_iter().flatten().map(SocketAddr::port);
-        listen.chain([self.page_port, self.acme_port]).collect()
+        let encrypted = (self.dns_tls != TlsChoice::Off).then_some(TLS_PORT);
+        listen
+            .chain([self.page_port, self.acme_port])
+            .chain(encrypted)
+            .chain(self.dns_https)
+            .collect()
     }
 
     /// Whether the rules of forwarding leave the names of a mesh alone.
@@ -131,10 +145,13 @@ impl AgentConfig {
             IpAddr::V6(state.mesh.resolver_v6()),
         ];
         for (zone, servers) in &self.dns_forward {
-            if let Some(server) = servers.iter().find(|server| own.contains(&server.ip())) {
+            if let Some(server) = servers
+                .iter()
+                .find(|server| own.contains(&server.address.ip()))
+            {
                 return Err(ForwardError::Loop {
                     zone: zone.clone(),
-                    server: *server,
+                    server: server.clone().into(),
                 });
             }
         }

@@ -20,7 +20,10 @@ use innermesh_proto::{
 use tokio::sync::watch;
 
 use crate::{
-    dns::{Dns, DnsServer, MemberSources, PORT, Served, SourceTable, Surroundings},
+    dns::{
+        Dns, DnsServer, MemberSources, NameServer, PORT, Served, SourceTable, Surroundings,
+        UpstreamTrust,
+    },
     enroll::{
         kept::Kept,
         refetch::{Lacking, RefetchProgress, Unfetched, refetch},
@@ -199,6 +202,11 @@ impl Meanwhile {
             genesis.mesh.ula(),
         ));
         dns.answers(config.dns_answer);
+        let (outside, clock) = (host.outside.clone(), host.clock.clone());
+        dns.trusts(UpstreamTrust {
+            roots: Arc::new(move || outside.roots()),
+            wall_ms: Arc::new(move || clock.wall_ms()),
+        });
         dns.set_forwards(config.dns_forward.clone());
         let resolvers = [
             IpAddr::V4(resolver_v4(genesis.ipv4)),
@@ -208,7 +216,8 @@ impl Meanwhile {
         let mut own: BTreeSet<IpAddr> = local.into_iter().map(|(_, ip)| ip).collect();
         own.extend(resolvers);
         let upstream = if config.dns_upstream.is_empty() {
-            host.net.upstream_resolvers().await
+            let own = host.net.upstream_resolvers().await;
+            own.into_iter().map(NameServer::from).collect()
         } else {
             config.dns_upstream.clone()
         };

@@ -15,6 +15,7 @@ use innermesh_proto::{
     rpc::method,
     view::MeshView,
 };
+use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
 use super::{
@@ -23,7 +24,7 @@ use super::{
     loading::{self, Loading},
 };
 use crate::{
-    dns::Dns,
+    dns::{Dns, UpstreamTrust},
     gossip::Gossip,
     host::{Host, key_files as keys, keys::NodeKey, state_folder},
     ledger::{
@@ -305,6 +306,22 @@ async fn open_gossip(
     started.map_err(|error| BuildError::Io(folder(host), error))
 }
 
+/// Name servers elsewhere are vouched for by this host's roots and by the mesh's, which
+/// can do so for its own names and addresses only. A clock that stands in 1970 after a
+/// start must not keep the names from it that set it.
+fn upstream_trust(host: &Host, ledger: &Ledger) -> UpstreamTrust {
+    let (outside, root) = (host.outside.clone(), ledger.state().root.der().to_vec());
+    let (clock, ledger) = (host.clock.clone(), ledger.clone());
+    UpstreamTrust {
+        roots: Arc::new(move || {
+            let mut roots = outside.roots();
+            roots.push(CertificateDer::from(root.clone()));
+            roots
+        }),
+        wall_ms: Arc::new(move || clock.wall_ms().max(ledger.state().stamp_ms)),
+    }
+}
+
 fn open_dns(
     host: &Host,
     config: &AgentConfig,
@@ -321,6 +338,7 @@ fn open_dns(
         state.mesh.ula(),
     ));
     dns.answers(config.dns_answer);
+    dns.trusts(upstream_trust(host, ledger));
     dns.set_forwards(config.dns_forward.clone());
     let followed = ledger.clone();
     dns.unsure_while(move || followed.behind().is_some());

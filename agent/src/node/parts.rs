@@ -6,7 +6,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{agent::RunningAgent, build_error::BuildError, opened::Opened};
 use crate::{
-    dns::Dns,
+    dns::{Dns, EncryptedDns},
     host::Mono,
     ledger::follow::Nudge,
     node::{
@@ -22,6 +22,7 @@ use crate::{
             devices::DeviceWatch,
             dialer::Dialer,
             dns::{DnsKeeper, Listening},
+            dns_encrypted::{EncryptedKeeper, EncryptedTrouble},
             dns_lan::LanKeeper,
             holds::HoldKeeper,
             host::HostFollower,
@@ -30,6 +31,7 @@ use crate::{
             names::NameClaimer,
             narrow::NarrowWays,
             overlay::OverlayKeeper,
+            own_certificate::OwnCertificate,
             page::{Page, PageKeeper},
             program_certs::CertKeeper,
             publish::PublishKeeper,
@@ -98,6 +100,7 @@ pub(super) struct Parts {
     tunnel_keys: Arc<TunnelKeyKeeper>,
     certs: Arc<CertKeeper>,
     acme_trouble: watch::Sender<Option<String>>,
+    encrypted_dns: Arc<EncryptedTrouble>,
     resolver: Arc<ResolverKeeper>,
     /// What may have changed the host's resolver.
     news: Arc<Notify>,
@@ -182,6 +185,7 @@ impl Parts {
             tunnel_keys: Arc::new(tunnel_keys),
             certs: Arc::new(CertKeeper::new(&node, certs)),
             acme_trouble: watch::Sender::default(),
+            encrypted_dns: Arc::default(),
             resolver: Arc::new(resolver_keeper(&node, &dns, news.clone())),
             news,
             left: watch::Sender::new(false),
@@ -221,9 +225,22 @@ impl Parts {
         let (zone, announcer) = (self.zone.clone(), self.announcer.clone());
         let secondaries = SecondaryKeeper::new(&self.node, zone, announcer, beside);
         let lans = LanKeeper::new(&self.node, on_lans, self.zone.clone());
+        let own = OwnCertificate::new(&self.node);
+        let shown = own.shown();
+        let encrypted = EncryptedKeeper::new(
+            &self.node.host,
+            &self.node.config,
+            EncryptedDns::new(self.dns.clone(), shown.clone()),
+            keeper.around(),
+            listening.clone(),
+            (shown.clone(), self.encrypted_dns.clone()),
+        );
         keeper.start();
-        self.node.host.tasks.spawn(lans.run());
-        self.node.host.tasks.spawn(secondaries.run());
+        let tasks = &self.node.host.tasks;
+        tasks.spawn(lans.run());
+        tasks.spawn(own.keep());
+        tasks.spawn(encrypted.run());
+        tasks.spawn(secondaries.run());
         self.listen().await;
         self.follow();
         let backend = Arc::new(LedgerBackend::new(
@@ -232,7 +249,7 @@ impl Parts {
             self.addresses.clone(),
         ));
         let trouble = self.acme_trouble.clone();
-        let acme = AcmeKeeper::new(&self.node, self.addresses.clone(), trouble)
+        let acme = AcmeKeeper::new(&self.node, self.addresses.clone(), shown, trouble)
             .start(backend.clone())
             .await
             .map_err(|error| {
@@ -337,6 +354,7 @@ impl Parts {
             secondaries: self.zone.secondaries.clone(),
             certs: self.certs.clone(),
             acme_trouble: self.acme_trouble.clone(),
+            encrypted_dns: self.encrypted_dns.clone(),
             resolver: self.resolver.clone(),
             reach: self.reach.clone(),
         };

@@ -37,7 +37,8 @@ pub struct LeafPlan {
     pub ips: BTreeSet<IpAddr>,
     /// The subject's key: SubjectPublicKeyInfo in DER.
     pub spki: Vec<u8>,
-    /// The common name, of a member only; none leaves the subject empty.
+    /// The common name: a member's id, or one of the names; none leaves the subject
+    /// empty.
     pub common_name: Option<String>,
     /// Days from `stamp_ms` to the end, unless the issuer ends earlier.
     pub days: u32,
@@ -133,8 +134,11 @@ fn check_plan(plan: &LeafPlan, issuer: &Certificate) -> Result<(), CertificateEr
             plan.common_name == Some(key.node_id().to_string())
         }
         // Name constraints don't reach a common name beside alternative names,
-        // and some clients still take it for a host's.
-        LeafKind::Service => plan.common_name.is_none(),
+        // and some clients still take it for a host's: it may be one of those only.
+        LeafKind::Service => {
+            let name = plan.common_name.as_ref();
+            name.is_none_or(|name| plan.dns.contains(name))
+        }
     };
     if !named {
         return Err(CertificateError::CommonName);

@@ -10,13 +10,14 @@
 //! | 3 | addresses among the names that are kept of a certificate; DNS records with a TTL of their own, HTTPS and SVCB records, and one record taken away |
 //! | 4 | devices without an agent; networks that gateways bring; the policy, whose text is read by exactly one version of its reader |
 //! | 5 | ports of public nodes that lead to services inside; the role `exit`, and the name `internet` that nobody gets from then on |
+//! | 6 | certificates for the resolver's addresses and for `ns`, where every agent answers DNS |
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::codec::{self, CodecError};
 
 /// The newest rules that this build knows.
-pub const RULES: u32 = 5;
+pub const RULES: u32 = 6;
 
 /// Encodes what says by which rules it is: those of rules 0 as builds before
 /// there were others did.

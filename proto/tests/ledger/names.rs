@@ -1,5 +1,6 @@
 use innermesh_proto::{
     crypto::Sign,
+    id::resolver_v4,
     ledger::{Content, Outcome, Refusal, request::Share},
     limits,
 };
@@ -145,6 +146,7 @@ fn a_certificate_names_what_its_owner_holds_and_nothing_else() {
     };
     let ((v4, v6), (other, _)) = (address(&*one), address(&*two));
     let padded = format!("0{v4}");
+    let resolvers = resolvers(&mesh);
     for good in [
         &["one.lab.internal"][..],
         &["photos.lab.internal", "anything.one.lab.internal"],
@@ -153,6 +155,7 @@ fn a_certificate_names_what_its_owner_holds_and_nothing_else() {
         &["*.one.lab.internal"],
         // Every agent shows a certificate for it.
         &["acme.lab.internal"],
+        &["ns.lab.internal", &resolvers[0], &resolvers[1]],
         &[&v4, &v6],
     ] {
         let outcome = mesh.ask(&*one, certify(good, 90));
@@ -170,6 +173,8 @@ fn a_certificate_names_what_its_owner_holds_and_nothing_else() {
         "*.x.photos.lab.internal",
         "x.acme.lab.internal",
         "*.acme.lab.internal",
+        "x.ns.lab.internal",
+        "*.ns.lab.internal",
         "a.b.one.lab.internal",
         "lab.internal",
         "free.lab.internal",
@@ -190,6 +195,30 @@ fn a_certificate_names_what_its_owner_holds_and_nothing_else() {
         let request = mesh.request(&*one, &with);
         mesh.assert_refused(request, Refusal::NotCertifiable(bad.into()));
     }
+}
+
+/// Where every agent answers DNS.
+fn resolvers(mesh: &Mesh) -> [String; 2] {
+    let state = mesh.state();
+    [
+        resolver_v4(state.ipv4).to_string(),
+        state.mesh.resolver_v6().to_string(),
+    ]
+}
+
+#[test]
+fn certificates_for_the_resolver_are_had_from_rules_6_on() {
+    let mut mesh = Mesh::with_rules(5);
+    let founder = mesh.founder.clone();
+    let [v4, v6] = resolvers(&mesh);
+    let all = ["ns.lab.internal", &v4, &v6];
+    for name in all {
+        let request = mesh.request(&*founder, &certify(&[name], 90));
+        mesh.assert_refused(request, Refusal::NotCertifiable(name.into()));
+    }
+    mesh.ask(&*founder, Content::Rules(6));
+    let outcome = mesh.ask(&*founder, certify(&all, 90));
+    assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
 }
 
 #[test]

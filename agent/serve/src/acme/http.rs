@@ -1,29 +1,22 @@
 //! HTTP/1.1 and HTTP/2 in front of [`Acme`]. What one connection has under way
 //! is bounded: in time, in requests, and in what their bodies have together.
 
-use std::{
-    convert::Infallible,
-    future::Future,
-    pin::{Pin, pin},
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use axum::http::{Method, Request, Response, Version, header};
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
     body::{Body as _, Incoming},
-    rt::Executor,
     server::conn::{http1, http2},
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use innermesh_proto::limits;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Acme, Answer, BODY_BYTES, problem::Problem};
+use crate::streams::Streams;
 use innermesh_host::{
     Clock, Stream,
     listen::{Class, Place, Source, Who},
@@ -181,46 +174,6 @@ impl Requests {
             Some(Ok(body)) => Ok((body.to_bytes().to_vec(), room)),
             Some(Err(_)) => Err(too_long()),
             None => Err(Problem::malformed("the request didn't arrive in time").with_status(408)),
-        }
-    }
-}
-
-type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// Where a connection of HTTP/2 puts the requests that it has under way. They
-/// end with it.
-#[derive(Clone)]
-struct Streams(mpsc::UnboundedSender<Work>);
-
-struct UnderWay(mpsc::UnboundedReceiver<Work>);
-
-impl Streams {
-    /// The connection sees to it that there are no more than it allows.
-    fn new() -> (Self, UnderWay) {
-        let (streams, under_way) = mpsc::unbounded_channel();
-        (Self(streams), UnderWay(under_way))
-    }
-}
-
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
-    fn execute(&self, work: F) {
-        // Nobody is there any more once the connection has ended.
-        let _ = self.0.send(Box::pin(work));
-    }
-}
-
-impl UnderWay {
-    /// Runs what comes, until the connection is gone.
-    async fn run(mut self) {
-        let mut running = FuturesUnordered::new();
-        loop {
-            tokio::select! {
-                work = self.0.recv() => match work {
-                    Some(work) => running.push(work),
-                    None => return,
-                },
-                Some(()) = running.next() => {}
-            }
         }
     }
 }

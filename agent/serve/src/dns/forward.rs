@@ -6,8 +6,8 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -19,11 +19,12 @@ use tokio::sync::watch;
 
 use super::{
     cache::{Cache, Cached, EncodedAnswer, Key, UpstreamAnswer},
+    name_server::NameServer,
     places::Places,
     private,
     prompt::Template,
     reply::ExtendedError,
-    upstream::{Question, Upstream, UpstreamError},
+    upstream::{Question, Surroundings, Upstream, UpstreamError, UpstreamTrust},
 };
 use innermesh_control::dns::Origin;
 use innermesh_host::{Clock, tasks::Tasks};
@@ -39,6 +40,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     tasks: Tasks,
     routes: ArcSwap<Routes>,
+    /// Who vouches for servers that are asked in encrypted form.
+    trust: OnceLock<UpstreamTrust>,
     /// Addresses that no answer from outside may have.
     overlay: Vec<IpNet>,
     cache: Mutex<Cache>,
@@ -52,31 +55,14 @@ struct Inner {
 #[derive(Default)]
 struct Routes {
     /// For all other names.
-    usual: Arc<Servers>,
+    usual: Arc<Upstream>,
     /// For the names of a zone.
-    zones: BTreeMap<DomainName, Arc<Servers>>,
-}
-
-/// Servers that know the same, and which of them answered last.
-#[derive(Default)]
-struct Servers {
-    addresses: Vec<SocketAddr>,
-    upstream: Upstream,
-}
-
-impl Servers {
-    fn new(addresses: Vec<SocketAddr>) -> Arc<Self> {
-        let addresses = addresses.into_iter().take(limits::DNS_UPSTREAMS).collect();
-        Arc::new(Self {
-            addresses,
-            upstream: Upstream::default(),
-        })
-    }
+    zones: BTreeMap<DomainName, Arc<Upstream>>,
 }
 
 impl Routes {
     /// The zone that is nearest above a name decides.
-    fn of(&self, name: &DomainName) -> &Arc<Servers> {
+    fn of(&self, name: &DomainName) -> &Arc<Upstream> {
         self.zone_of(name)
             .and_then(|zone| self.zones.get(zone))
             .unwrap_or(&self.usual)
@@ -95,6 +81,7 @@ impl Forwarder {
             clock,
             tasks,
             routes: ArcSwap::default(),
+            trust: OnceLock::new(),
             overlay,
             cache: Mutex::default(),
             asking: Mutex::default(),
@@ -108,16 +95,16 @@ impl Forwarder {
     /// than nothing.
     pub fn set_servers(
         &self,
-        servers: Vec<SocketAddr>,
-        zones: BTreeMap<DomainName, Vec<SocketAddr>>,
+        servers: Vec<NameServer>,
+        zones: BTreeMap<DomainName, Vec<NameServer>>,
     ) {
         let before = self.0.routes.load_full();
-        let same = |then: &Arc<Servers>, now: Vec<SocketAddr>| {
-            let now = Servers::new(now);
-            if then.addresses == now.addresses {
+        let same = |then: &Arc<Upstream>, mut now: Vec<NameServer>| {
+            now.truncate(limits::DNS_UPSTREAMS);
+            if then.servers().eq(&now) {
                 then.clone()
             } else {
-                now
+                Arc::new(self.upstream(now))
             }
         };
         let routes = Routes {
@@ -139,7 +126,8 @@ impl Forwarder {
         if is_same {
             return;
         }
-        let lost = routes.usual.addresses.is_empty() || before.usual.addresses.is_empty();
+        let has_none = |upstream: &Upstream| upstream.servers().next().is_none();
+        let lost = has_none(&routes.usual) || has_none(&before.usual);
         let rules = routes.zones.keys().eq(before.zones.keys());
         self.0.routes.store(Arc::new(routes));
         let mut cache = lock(&self.0.cache);
@@ -150,8 +138,24 @@ impl Forwarder {
         }
     }
 
-    pub fn servers(&self) -> Vec<SocketAddr> {
-        self.0.routes.load().usual.addresses.clone()
+    pub fn servers(&self) -> Vec<NameServer> {
+        self.0.routes.load().usual.servers().cloned().collect()
+    }
+
+    /// Servers that know the same.
+    pub fn upstream(&self, servers: Vec<NameServer>) -> Upstream {
+        let around = Surroundings {
+            clock: self.0.clock.clone(),
+            tasks: self.0.tasks.clone(),
+            trust: self.0.trust.get().cloned().unwrap_or_else(nobody),
+        };
+        Upstream::new(servers, &around)
+    }
+
+    /// Believes these about servers that are set from now on; only the first call
+    /// counts.
+    pub fn trust(&self, trust: UpstreamTrust) {
+        let _ = self.0.trust.set(trust);
     }
 
     /// Whether a rule says who is asked for a name.
@@ -254,13 +258,9 @@ impl Forwarder {
 
 impl Inner {
     async fn ask_upstream(&self, key: &Key, question: &Question) -> UpstreamAnswer {
-        let servers = self.routes.load().of(&key.name).clone();
-        let is_current = || Arc::ptr_eq(&servers, self.routes.load().of(&key.name));
-        let Servers {
-            addresses,
-            upstream,
-        } = &*servers;
-        match upstream.ask(&*self.clock, addresses, question).await {
+        let upstream = self.routes.load().of(&key.name).clone();
+        let is_current = || Arc::ptr_eq(&upstream, self.routes.load().of(&key.name));
+        match upstream.ask(&*self.clock, question).await {
             Ok(message) => {
                 let heard = self.hear(message);
                 // An answer from servers that were replaced meanwhile isn't kept.
@@ -307,6 +307,14 @@ impl Inner {
     }
 }
 
+/// Nobody vouches for anything.
+fn nobody() -> UpstreamTrust {
+    UpstreamTrust {
+        roots: Arc::new(Vec::new),
+        wall_ms: Arc::new(|| 0),
+    }
+}
+
 /// Takes a question off the list of those being asked, come what may.
 struct Asking {
     inner: Arc<Inner>,
@@ -326,11 +334,34 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
+    use innermesh_host::Mono;
+
     use super::*;
+
+    struct NoClock;
+
+    #[async_trait::async_trait]
+    impl Clock for NoClock {
+        fn now(&self) -> Mono {
+            Duration::ZERO
+        }
+        fn wall_ms(&self) -> u64 {
+            0
+        }
+        async fn sleep(&self, _: Duration) {}
+    }
 
     #[test]
     fn the_nearest_zone_above_a_name_says_whom_to_ask() {
-        let servers = |last: u8| Servers::new(vec![SocketAddr::from(([192, 0, 2, last], 53))]);
+        let around = Surroundings {
+            clock: Arc::new(NoClock),
+            tasks: Tasks::default(),
+            trust: nobody(),
+        };
+        let server = |last: u8| NameServer::from(SocketAddr::from(([192, 0, 2, last], 53)));
+        let servers = |last: u8| Arc::new(Upstream::new(vec![server(last)], &around));
         let zone = |zone: &str, last| (zone.parse().unwrap(), servers(last));
         let routes = Routes {
             usual: servers(1),
@@ -356,7 +387,7 @@ mod tests {
             ("1.8.b.d.0.1.0.0.2.ip6.arpa", 5),
         ] {
             let found = routes.of(&name.parse().unwrap());
-            assert_eq!(found.addresses, servers(last).addresses, "{name}");
+            assert!(found.servers().eq([&server(last)]), "{name}");
         }
     }
 }

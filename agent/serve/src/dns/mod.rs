@@ -4,15 +4,22 @@
 
 mod alias;
 mod cache;
+mod careful;
 mod compare;
 mod convert;
+mod encrypted;
 mod forward;
+mod handshakes;
+mod https;
 mod lru;
+mod name_server;
 mod other_server;
 mod outside;
+mod padding;
 mod places;
 mod private;
 mod prompt;
+mod query;
 mod question_free;
 mod received;
 mod relevant;
@@ -27,10 +34,14 @@ mod tcp;
 mod transfer;
 mod udp;
 mod upstream;
+mod wire;
 mod zone_answer;
 
 pub use self::{
     compare::BothWays,
+    encrypted::{EncryptedDns, EncryptedServer, Encryption, TLS_PORT, TlsChoice},
+    https::{DnsRequest, RequestError},
+    name_server::{Identity, NameServer, NameServerError, Transport},
     other_server::{FORWARDED_PORT, OtherServer, PORT},
     outside::{OutsideAnswer, OutsideError},
     received::formerr,
@@ -43,4 +54,5 @@ pub use self::{
         Algorithm, Fetched, FileError, KeyError, NoticeState, Secondary, SharedKey, Transfers,
         UnknownAlgorithm, ZoneContent, ZoneReport, is_later, next_serial, read_transfer_message,
     },
+    upstream::UpstreamTrust,
 };

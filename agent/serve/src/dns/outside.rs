@@ -1,8 +1,6 @@
 //! What other name servers say of a name, also of one that is the mesh's: nothing that
 //! is known here takes part.
 
-use std::net::SocketAddr;
-
 use hickory_server::proto::{
     op::Query,
     rr::{Name, RData, Record},
@@ -12,8 +10,9 @@ use innermesh_proto::zone::{DomainName, Rdata, RecordType};
 
 use super::{
     convert,
+    name_server::NameServer,
     responder::Dns,
-    upstream::{Question, Upstream, UpstreamError},
+    upstream::{Question, UpstreamError},
 };
 
 /// Why nothing was heard.
@@ -37,7 +36,7 @@ impl Dns {
     /// Why none of them has an answer.
     pub async fn outside(
         &self,
-        servers: &[SocketAddr],
+        servers: &[NameServer],
         name: &DomainName,
         rtype: RecordType,
         expected: &[Rdata],
@@ -52,8 +51,8 @@ impl Dns {
             dnssec_ok: false,
             checking_disabled: false,
         };
-        let upstream = Upstream::default();
-        let heard = upstream.ask(self.clock(), servers, &question).await;
+        let upstream = self.forwarder().upstream(servers.to_vec());
+        let heard = upstream.ask(self.clock(), &question).await;
         let message = heard.map_err(OutsideError)?;
         let answers = message.answers.into_iter();
         let found: Vec<RData> = answers

@@ -6,14 +6,14 @@ use std::net::SocketAddr;
 use hickory_server::{net::xfer::Protocol, server::Request};
 use innermesh_proto::limits;
 
-const HEADER: usize = 12;
+use super::wire::{self, HEADER};
+
 /// The highest bit of the third byte: a response.
 const QR: u8 = 0x80;
 /// In the same byte, what a response repeats: the operation, and whether
 /// recursion is desired.
 const REPEATED: u8 = 0x79;
 const FORMERR: u8 = 1;
-const OPT: u16 = 41;
 
 /// What came in.
 pub(super) enum Received {
@@ -52,44 +52,13 @@ pub fn formerr(bytes: &[u8]) -> Option<Vec<u8>> {
 fn form_error(header: &[u8; HEADER], bytes: &[u8]) -> Vec<u8> {
     let [id, low, flags, ..] = *header;
     let mut reply = vec![id, low, QR | flags & REPEATED, FORMERR];
-    let has_opt = has_opt(bytes).unwrap_or(false);
+    let has_opt = wire::opt(bytes).is_some();
     reply.extend([0, 0, 0, 0, 0, 0, 0, u8::from(has_opt)]);
     if has_opt {
         let [high, low] = limits::DNS_UDP_BYTES.to_be_bytes();
-        reply.extend([0, 0, OPT as u8, high, low, 0, 0, 0, 0, 0, 0]);
+        reply.extend([0, 0, wire::OPT as u8, high, low, 0, 0, 0, 0, 0, 0]);
     }
     reply
-}
-
-/// Whether a message has an OPT record, as far as it can be read.
-fn has_opt(bytes: &[u8]) -> Option<bool> {
-    let (header, mut rest) = bytes.split_first_chunk::<HEADER>()?;
-    let (counts, _) = header.get(4..)?.as_chunks::<2>();
-    let mut counts = counts.iter().map(|count| u16::from_be_bytes(*count));
-    for _ in 0..counts.next()? {
-        rest = after_name(rest)?.get(4..)?;
-    }
-    for _ in 0..counts.map(u32::from).sum::<u32>() {
-        rest = after_name(rest)?;
-        let (fixed, data) = rest.split_first_chunk::<10>()?;
-        if u16::from_be_bytes([fixed[0], fixed[1]]) == OPT {
-            return Some(true);
-        }
-        rest = data.get(usize::from(u16::from_be_bytes([fixed[8], fixed[9]]))..)?;
-    }
-    Some(false)
-}
-
-fn after_name(mut bytes: &[u8]) -> Option<&[u8]> {
-    loop {
-        let (length, rest) = bytes.split_first()?;
-        match length {
-            0 => return Some(rest),
-            // A pointer ends a name (RFC 1035 §4.1.4).
-            0xc0.. => return rest.get(1..),
-            length => bytes = rest.get(usize::from(*length)..)?,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     ops::Deref,
     sync::{
         Arc, LazyLock, Mutex, OnceLock, PoisonError,
@@ -14,10 +14,9 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 use hickory_server::{
-    net::xfer::Protocol,
     proto::{
-        op::{DnsRequest, DnsRequestOptions, OpCode, Query, ResponseCode},
-        rr::{DNSClass, Name, Record},
+        op::{OpCode, Query, ResponseCode},
+        rr::{DNSClass, Record},
     },
     server::Request,
 };
@@ -33,17 +32,17 @@ use super::{
     cache::{Key, UpstreamAnswer},
     convert,
     forward::Forwarder,
+    name_server::NameServer,
     prompt::{Answers, turning},
     reply::Reply,
-    report::report,
     scope::AnswerScope,
     source::{Source, SourcePolicy},
     special::{Special, special},
     transfer::Transfers,
-    upstream::Question,
+    upstream::{Question, UpstreamTrust},
     zone_answer::{ZoneAnswer, zone_answer},
 };
-use innermesh_control::dns::{DnsView, Origin, QueryReport};
+use innermesh_control::dns::Origin;
 use innermesh_host::{Clock, tasks::Tasks};
 
 /// Types that are transactions or metadata and no data (RFC 6895 §3.1).
@@ -134,19 +133,22 @@ pub struct Served {
 #[derive(Default)]
 struct Route {
     /// The servers as given.
-    servers: Vec<SocketAddr>,
+    servers: Vec<NameServer>,
     /// Those for the names of a zone, as given.
-    zones: BTreeMap<DomainName, Vec<SocketAddr>>,
+    zones: BTreeMap<DomainName, Vec<NameServer>>,
     own: Vec<IpAddr>,
     /// Where this service listens.
     listening: Vec<SocketAddr>,
+    /// Where it does so in encrypted form.
+    encrypted: Vec<SocketAddr>,
 }
 
 impl Route {
     fn leads_here(&self, server: &SocketAddr) -> bool {
         let ip = server.ip().to_canonical();
         let this_host = ip.is_loopback() || self.own.contains(&ip);
-        self.listening.iter().any(|our| {
+        let mut all = self.listening.iter().chain(&self.encrypted);
+        all.any(|our| {
             let reached = our.ip() == ip || (our.ip().is_unspecified() && this_host);
             reached && our.port() == server.port()
         })
@@ -216,15 +218,18 @@ impl Dns {
 
     /// Whether a source is this host, a member or counts as such.
     pub fn is_internal(&self, source: IpAddr) -> bool {
-        self.view.load().sources.class(source) == Source::Internal
+        self.class(source) == Source::Internal
     }
 
     /// Forwards other names to these servers from now on, but never to this
     /// service itself. `own` are the host's addresses: a service that listens
     /// on all of them is reached by each.
-    pub fn set_upstreams(&self, servers: &[SocketAddr], own: &[IpAddr]) {
+    pub fn set_upstreams<'s, S>(&self, servers: &'s [S], own: &[IpAddr])
+    where
+        NameServer: From<&'s S>,
+    {
         self.change_route(|route| {
-            route.servers = servers.to_vec();
+            route.servers = servers.iter().map(NameServer::from).collect();
             route.own = own.to_vec();
         });
     }
@@ -232,8 +237,14 @@ impl Dns {
     /// Forwards the names of these zones to servers of their own from now on, of
     /// nested ones by the nearest above a name. With none left that isn't this
     /// service itself, they fail: others don't know them.
-    pub fn set_forwards(&self, zones: BTreeMap<DomainName, Vec<SocketAddr>>) {
+    pub fn set_forwards(&self, zones: BTreeMap<DomainName, Vec<NameServer>>) {
         self.change_route(|route| route.zones = zones);
+    }
+
+    /// Who vouches for servers that are asked in encrypted form. To be called before
+    /// there are any; only the first call counts.
+    pub fn trusts(&self, trust: UpstreamTrust) {
+        self.forwarder.trust(trust);
     }
 
     pub(super) fn clock(&self) -> &dyn Clock {
@@ -241,50 +252,8 @@ impl Dns {
     }
 
     /// Who is asked for other names.
-    pub fn upstreams(&self) -> Vec<SocketAddr> {
+    pub fn upstreams(&self) -> Vec<NameServer> {
         self.forwarder.servers()
-    }
-
-    /// Answers a question as a process of this host would be answered over a
-    /// socket.
-    pub async fn query(&self, name: &DomainName, rtype: RecordType) -> QueryReport {
-        let here = Ipv4Addr::LOCALHOST.into();
-        self.query_from(here, name, rtype).await
-    }
-
-    /// As [`Dns::query`], as `source` would be answered.
-    pub async fn query_from(
-        &self,
-        source: IpAddr,
-        name: &DomainName,
-        rtype: RecordType,
-    ) -> QueryReport {
-        let began = self.clock.now();
-        let view = match self.view.load().sources.class(source.to_canonical()) {
-            Source::Internal => DnsView::Internal,
-            Source::Lan => DnsView::Lan,
-            Source::Stranger => DnsView::Stranger,
-        };
-        let reply = self.query_reply(source, name, rtype).await;
-        let elapsed = self.clock.now().saturating_sub(began);
-        report((name, rtype), view, reply, elapsed)
-    }
-
-    async fn query_reply(&self, source: IpAddr, name: &DomainName, rtype: RecordType) -> Reply {
-        let form_error = || Reply::empty(ResponseCode::FormErr);
-        let Ok(name) = Name::from_labels(name.labels()) else {
-            return form_error();
-        };
-        let query = Query::query(name, rtype.0.into());
-        let request = DnsRequest::from_query(query, DnsRequestOptions::default());
-        let source = SocketAddr::new(source, 53);
-        let request = request
-            .to_vec()
-            .and_then(|bytes| Request::from_bytes(bytes, source, Protocol::Tcp));
-        match request {
-            Ok(request) => self.respond(&request).await,
-            Err(_) => form_error(),
-        }
     }
 
     /// Where this service listens now.
@@ -303,14 +272,30 @@ impl Dns {
         self.change_route(|route| route.listening.retain(|our| !addresses.contains(our)));
     }
 
+    /// Tells that it listens there in encrypted form.
+    pub(super) fn listens_encrypted(&self, address: SocketAddr) {
+        self.change_route(|route| route.encrypted.push(address));
+    }
+
+    /// Tells that it no longer does.
+    pub(super) fn listens_encrypted_no_more(&self, address: SocketAddr) {
+        self.change_route(|route| route.encrypted.retain(|our| *our != address));
+    }
+
+    /// What an address is to this service.
+    pub(super) fn class(&self, source: IpAddr) -> Source {
+        self.view.load().sources.class(source)
+    }
+
     fn change_route(&self, change: impl FnOnce(&mut Route)) {
         let mut route = self.route.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut route);
-        let others = |servers: &[SocketAddr]| {
+        let others = |servers: &[NameServer]| {
             let others = servers.iter().filter(|server| {
-                !self.resolver.contains(&server.ip().to_canonical()) && !route.leads_here(server)
+                let address = server.address;
+                !self.resolver.contains(&address.ip().to_canonical()) && !route.leads_here(&address)
             });
-            others.copied().collect()
+            others.cloned().collect()
         };
         let zones = route.zones.iter();
         let zones = zones.map(|(zone, servers)| (zone.clone(), others(servers)));

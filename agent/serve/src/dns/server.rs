@@ -49,6 +49,7 @@ impl DnsServer {
             let tcp = Tcp {
                 dns: dns.clone(),
                 clock: host.clock.clone(),
+                is_encrypted: false,
             };
             serving.push(host.tasks.spawn(tcp.serve(listener, host.room.clone())));
         }

@@ -1,7 +1,9 @@
-//! DNS over TCP (RFC 7766): questions of one connection are answered as soon as
-//! each answer is there, so that a slow name keeps no other waiting (§6.2.1.1).
+//! DNS over TCP (RFC 7766) and over TLS (RFC 7858), which differ by what is below:
+//! questions of one connection are answered as soon as each answer is there, so that
+//! a slow name keeps no other waiting (§6.2.1.1).
 
 use std::{
+    future::Future,
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -18,11 +20,11 @@ use innermesh_host::{
 use innermesh_proto::limits;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{prompt::Prompt, received::Received, responder::Dns, transfer::Answer};
+use super::{padding, prompt::Prompt, responder::Dns, transfer::Answer};
 
 /// How long a connection may be idle, and how long one message may take
 /// (RFC 7766 §6.2.3: some seconds).
-const IDLE: Duration = Duration::from_secs(10);
+pub(super) const IDLE: Duration = Duration::from_secs(10);
 /// Bytes that are read at once.
 const CHUNK: usize = 8 * 1024;
 /// Bytes of replies that are written at once, and a little more.
@@ -32,6 +34,9 @@ const REPLIES: usize = 32 * 1024;
 pub(super) struct Tcp {
     pub dns: Arc<Dns>,
     pub clock: Arc<dyn Clock>,
+    /// Whether nobody between can read it: then answers are padded for who asks for
+    /// that.
+    pub is_encrypted: bool,
 }
 
 impl Tcp {
@@ -52,9 +57,9 @@ impl Tcp {
     /// Answers until the client has closed and has all its answers, is idle, or
     /// sends what is no question. With [`limits::DNS_TCP_PENDING`] questions open
     /// no more are read.
-    async fn converse(
+    pub async fn converse(
         &self,
-        stream: Box<dyn Stream>,
+        stream: impl Stream,
         source: SocketAddr,
         place: &Arc<Place>,
     ) -> io::Result<()> {
@@ -90,11 +95,11 @@ impl Tcp {
             }
             self.write(&mut writer, &mut replies).await?;
         }
-        if messages.is_empty() {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::UnexpectedEof.into())
+        if !messages.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        // TLS says that this is the end.
+        self.in_time(writer.shutdown()).await
     }
 
     /// Answers what has come, up to so many bytes, or up to a message that it can't
@@ -111,11 +116,15 @@ impl Tcp {
         {
             let mut prompt = Prompt::Careful;
             let before = replies.len();
+            let pads = self.pads(message);
             frame(replies, |out| {
-                let protocol = Protocol::Tcp;
+                let (protocol, begin) = (Protocol::Tcp, out.len());
                 prompt = self
                     .dns
                     .answer_promptly(&view, message, source, protocol, out);
+                if pads && prompt == Prompt::Answered {
+                    padding::pad(out, begin, padding::RESPONSE_BLOCK);
+                }
             })?;
             if prompt == Prompt::Careful {
                 replies.truncate(before);
@@ -160,13 +169,21 @@ impl Tcp {
         replies: &mut Vec<u8>,
     ) -> io::Result<()> {
         if !replies.is_empty() {
-            tokio::select! {
-                written = writer.write_all(replies) => written?,
-                () = self.clock.sleep(IDLE) => return Err(io::ErrorKind::TimedOut.into()),
-            }
+            let written = async {
+                writer.write_all(replies).await?;
+                writer.flush().await
+            };
+            self.in_time(written).await?;
             replies.clear();
         }
         Ok(())
+    }
+
+    async fn in_time(&self, work: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+        tokio::select! {
+            done = work => done,
+            () = self.clock.sleep(IDLE) => Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 
     /// The answer to a message with care; none to what ends the connection.
@@ -177,19 +194,20 @@ impl Tcp {
         place: &Arc<Place>,
     ) -> Option<Vec<u8>> {
         let _working = place.working();
-        match Received::read(&message, source, Protocol::Tcp) {
-            Received::Nothing => None,
-            Received::Malformed(reply) => Some(reply),
-            Received::Question(request) => {
-                let mut reply = self.dns.respond(&request).await;
-                reply.encode(&request, Protocol::Tcp)
-            }
+        let mut reply = self.dns.answer_with_care(&message, source).await?;
+        if self.pads(&message) {
+            padding::pad(&mut reply, 0, padding::RESPONSE_BLOCK);
         }
+        Some(reply)
+    }
+
+    fn pads(&self, message: &[u8]) -> bool {
+        self.is_encrypted && padding::is_wanted(message)
     }
 }
 
 /// Writes a message behind its length.
-fn frame(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+pub(super) fn frame(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
     let start = out.len();
     out.extend_from_slice(&[0, 0]);
     write(out);
@@ -203,7 +221,7 @@ fn frame(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> 
 /// What has come of messages, each behind its length. Nothing is lost where
 /// reading is given up half-way.
 #[derive(Default)]
-struct Messages {
+pub(super) struct Messages {
     bytes: Vec<u8>,
     /// How many of them were taken.
     taken: usize,
@@ -211,7 +229,7 @@ struct Messages {
 
 impl Messages {
     /// Waits until the next one is whole; `false` where the client has closed.
-    async fn read(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> io::Result<bool> {
+    pub async fn read(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> io::Result<bool> {
         self.bytes.drain(..self.taken);
         self.taken = 0;
         while !self.has_next() {
@@ -225,12 +243,12 @@ impl Messages {
     }
 
     /// Whether the next one is whole.
-    fn has_next(&self) -> bool {
+    pub fn has_next(&self) -> bool {
         self.end().is_some_and(|end| end <= self.bytes.len())
     }
 
     /// The next one that is whole.
-    fn next(&mut self) -> Option<&[u8]> {
+    pub fn next(&mut self) -> Option<&[u8]> {
         let (start, end) = (self.taken + 2, self.end()?);
         let message = self.bytes.get(start..end)?;
         self.taken = end;

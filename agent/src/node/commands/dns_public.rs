@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
 };
 
 use innermesh_proto::{
@@ -17,7 +17,7 @@ use crate::{
         ControlError,
         dns::{DnsVerifyRequest, PublicCheck, PublicChecks, PublicZone},
     },
-    dns::Dns,
+    dns::{Dns, NameServer},
     host::Host,
     node::shared::refusals::{invalid, refused},
 };
@@ -91,8 +91,8 @@ pub async fn verify(
     request: DnsVerifyRequest,
 ) -> Result<PublicChecks, ControlError> {
     let (_, records) = records(view, &request.addresses)?;
-    let servers: Vec<SocketAddr> = match request.at {
-        Some(server) => vec![server],
+    let servers: Vec<NameServer> = match request.at {
+        Some(server) => vec![server.into()],
         None => dns.upstreams(),
     };
     if servers.is_empty() {

@@ -19,9 +19,9 @@ use crate::{
     node::{
         commands::{alone, folder, policy, roles, spenders},
         follow::{
-            dns::Listening, holds, membership::Membership, names::NameClaimer, page::Page,
-            program_certs::CertKeeper, reach::Reach, resolver::ResolverKeeper,
-            sinkhole::SinkholeTrouble,
+            dns::Listening, dns_encrypted::EncryptedTrouble, holds, membership::Membership,
+            names::NameClaimer, page::Page, program_certs::CertKeeper, reach::Reach,
+            resolver::ResolverKeeper, sinkhole::SinkholeTrouble,
         },
         shared::{
             enforced::Enforced, exit_setting::ExitSetting, exit_use, handles::Handles,
@@ -51,6 +51,7 @@ pub(crate) struct Warnings {
     pub secondaries: Arc<Secondaries>,
     pub certs: Arc<CertKeeper>,
     pub acme_trouble: watch::Sender<Option<String>>,
+    pub encrypted_dns: Arc<EncryptedTrouble>,
     pub resolver: Arc<ResolverKeeper>,
     pub reach: Arc<Reach>,
 }
@@ -85,6 +86,7 @@ impl Warnings {
         let plan = self.enforced.lock().plan.clone();
         found.extend(exit_use::findings(view, self.exit.get(), plan.as_ref()));
         found.extend(self.listening.findings(state.domain.as_str()));
+        found.extend(self.encrypted_dns.findings(&self.node.config));
         found.extend(self.resolver.finding());
         found.extend(alone::findings(state));
         found.extend(self.reach.findings(view));

@@ -12,7 +12,10 @@ use innermesh_proto::{
     view::MeshView,
 };
 
-use crate::node::config::AgentConfig;
+use crate::{
+    dns::{TLS_PORT, TlsChoice},
+    node::config::AgentConfig,
+};
 
 /// Where names are asked for.
 const DNS_PORT: u16 = 53;
@@ -40,8 +43,10 @@ impl AccessCompiler {
         };
         let page = listed(&config.page_listen, config.page_port);
         let acme = listed(&config.acme_listen, config.acme_port);
-        let ports = page.union(&acme).chain([&DNS_PORT]);
-        let tcp = ports.map(|port| Ports::Tcp(*port, *port));
+        let tls = (config.dns_tls != TlsChoice::Off).then_some(TLS_PORT);
+        let dns = [DNS_PORT].into_iter().chain(tls).chain(config.dns_https);
+        let ports = page.union(&acme).copied().chain(dns);
+        let tcp = ports.map(|port| Ports::Tcp(port, port));
         Self {
             served: tcp.chain([Ports::Udp(DNS_PORT, DNS_PORT)]).collect(),
             last: Mutex::default(),

@@ -276,6 +276,14 @@ impl DnsKeeper {
         self.listening.clone()
     }
 
+    /// What servers of encrypted DNS need: connections to all have the same places.
+    pub fn around(&self) -> Surroundings {
+        Surroundings {
+            room: self.around.room.clone(),
+            ..Surroundings::of(&self.host, self.around.sources.clone())
+        }
+    }
+
     /// What listens on LANs as well.
     pub fn on_lans(&self, sources: Arc<dyn Sources>) -> BesideListeners {
         self.beside(Beside::Lans, sources)

@@ -6,7 +6,7 @@ use innermesh_proto::view::MeshView;
 use tokio::sync::watch;
 
 use crate::{
-    dns::Dns,
+    dns::{Dns, NameServer},
     gossip::Gossip,
     host::Host,
     ledger::{Builds, Ledger},
@@ -62,7 +62,8 @@ impl HostFollower {
             let endpoints = endpoints(&self.config, &self.host, &self.transport).await;
             self.announcer.announce_at(endpoints);
             let upstream = if self.config.dns_upstream.is_empty() {
-                self.host.net.upstream_resolvers().await
+                let own = self.host.net.upstream_resolvers().await;
+                own.into_iter().map(NameServer::from).collect()
             } else {
                 self.config.dns_upstream.clone()
             };

@@ -82,8 +82,9 @@ impl Mesh for LedgerBackend {
     fn may_have(&self, identifier: &Identifier) -> bool {
         let state = self.ledger.state();
         let name = identifier.name();
-        // That one is the agent's own.
-        name != format!("acme.{}", state.domain) && state.may_certify(self.me, &name)
+        // Those are the agent's own.
+        let is_own = ["acme", "ns"].map(|label| format!("{label}.{}", state.domain));
+        !is_own.contains(&name) && state.may_certify(self.me, &name)
     }
 
     fn addresses(&self, name: &str) -> Vec<IpAddr> {

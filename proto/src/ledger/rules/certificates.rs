@@ -6,7 +6,7 @@ use super::asking::AskingMember;
 use crate::{
     certificate::{LeafKind, LeafPlan, Serial},
     crypto::Hash,
-    id::NodeId,
+    id::{NodeId, resolver_v4},
     ledger::{
         effect::Effect,
         refusal::Refusal,
@@ -19,6 +19,11 @@ use crate::{
 
 /// Every agent answers ACME at this name, and shows a certificate for it.
 const ACME: &str = "acme";
+/// From rules 6 on the same for DNS over TLS and HTTPS, at the resolver's addresses.
+const NS: &str = "ns";
+const RESOLVER_SINCE: u32 = 6;
+/// Longest common name (RFC 5280 Appendix A.1, ub-common-name).
+const COMMON_NAME_BYTES: usize = 64;
 
 pub(super) fn rule_certify(
     state: &State,
@@ -41,6 +46,7 @@ pub(super) fn rule_certify(
         return Err(Refusal::KeyRevoked);
     }
     let names = certify.names.iter();
+    let ns = format!("{NS}.{}", state.domain);
     let plan = LeafPlan {
         kind: LeafKind::Service,
         dns: names
@@ -50,7 +56,9 @@ pub(super) fn rule_certify(
             .collect(),
         ips: names.filter_map(|name| address(name)).collect(),
         spki: certify.spki.clone(),
-        common_name: None,
+        // Clients such as kdig 3.2 take no certificate with an empty subject.
+        common_name: Some(ns)
+            .filter(|ns| ns.len() <= COMMON_NAME_BYTES && certify.names.contains(ns)),
         days: certify.days,
         stamp_ms: state.stamp_ms,
     };
@@ -74,10 +82,17 @@ impl State {
 
 /// Whether `node` may have a certificate for `name`: its own name and
 /// addresses, services that it owns or that are shared with it, what is below
-/// these, and the one at which every agent answers ACME.
+/// these, and where every agent answers ACME and DNS.
 fn may_certify(state: &State, node: NodeId, member: &Member, name: &str) -> bool {
+    let is_resolver_certified = state.rules >= RESOLVER_SINCE;
     if let Some(ip) = address(name) {
-        return ip == member.ipv4 || ip == member.ipv6;
+        let resolvers = [
+            IpAddr::V4(resolver_v4(state.ipv4)),
+            IpAddr::V6(state.mesh.resolver_v6()),
+        ];
+        return ip == member.ipv4
+            || ip == member.ipv6
+            || is_resolver_certified && resolvers.contains(&ip);
     }
     let Some(relative) = name
         .strip_suffix(state.domain.as_str())
@@ -94,7 +109,9 @@ fn may_certify(state: &State, node: NodeId, member: &Member, name: &str) -> bool
     };
     let plain = |label: &str| label.parse::<Label>().is_ok_and(|l| l.as_str() == label);
     match labels[..] {
-        [label] if plain(label) => label == ACME || own(label),
+        [label] if plain(label) => {
+            label == ACME || label == NS && is_resolver_certified || own(label)
+        }
         [sub, label] => plain(label) && own(label) && (sub == "*" || plain(sub)),
         _ => false,
     }

@@ -1,6 +1,6 @@
 //! A question in the form that nearly all have: one name of class IN, at most an
-//! OPT record without options or with a cookie, and nothing else. All others are
-//! for the careful path.
+//! OPT record with no other options than a cookie and padding, and nothing else. All
+//! others are for the careful path.
 
 use hickory_server::net::xfer::Protocol;
 use innermesh_proto::{
@@ -8,7 +8,11 @@ use innermesh_proto::{
     zone::{DomainName, RecordType},
 };
 
-pub(super) const HEADER: usize = 12;
+use super::super::{
+    padding::PADDING,
+    wire::{self, HEADER},
+};
+
 /// Longest name with its type and flags, in bytes.
 const KEY: usize = 254 + 3;
 
@@ -22,7 +26,7 @@ pub(super) const DO: u8 = 0x80;
 
 const OPT: [u8; 3] = [0, 0, 41];
 const CLASS_IN: [u8; 2] = [0, 1];
-const COOKIE: [u8; 2] = [0, 10];
+const COOKIE: u16 = 10;
 
 /// Such a question.
 #[derive(Clone, Debug)]
@@ -163,14 +167,17 @@ impl PlainEdns {
     }
 }
 
-/// Whether that is no option, or one cookie, which is not answered (RFC 7873 §5.2).
+/// Whether those are a cookie and padding at most, which are not answered here
+/// (RFC 7873 §5.2, RFC 7830 §4).
 fn is_plain(options: &[u8]) -> bool {
-    match options.split_first_chunk::<4>() {
-        None => options.is_empty(),
-        Some((&[c0, c1, l0, l1], cookie)) => {
-            [c0, c1] == COOKIE
-                && usize::from(u16::from_be_bytes([l0, l1])) == cookie.len()
-                && (cookie.len() == 8 || (16..=40).contains(&cookie.len()))
+    let (mut cookies, mut paddings, mut length) = (0, 0, 0);
+    for (code, value) in wire::options(options) {
+        length += 4 + value.len();
+        match code {
+            COOKIE if value.len() == 8 || (16..=40).contains(&value.len()) => cookies += 1,
+            PADDING => paddings += 1,
+            _ => return false,
         }
     }
+    length == options.len() && cookies <= 1 && paddings <= 1
 }

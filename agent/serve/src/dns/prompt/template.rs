@@ -11,8 +11,11 @@ use innermesh_proto::limits;
 use std::net::SocketAddr;
 
 use super::{
-    super::reply::Reply,
-    plain::{AD, CD, DO, HEADER, Plain, RD},
+    super::{
+        reply::Reply,
+        wire::{HEADER, RecordSpan, records},
+    },
+    plain::{AD, CD, DO, Plain, RD},
 };
 
 const QR: u8 = 0x80;
@@ -235,7 +238,8 @@ fn encode(reply: &mut Reply, request: &Request) -> Option<Vec<u8>> {
 fn same_length(message: &[u8], count: usize) -> Option<usize> {
     let all: Vec<RecordSpan> = records(message).collect::<Option<_>>()?;
     let last = all.get(all.len().checked_sub(count)?..)?;
-    let (first, length) = (last.first()?.start, last.first()?.length(message)?);
+    let length = |place: &RecordSpan| place.data.end - place.start;
+    let (first, long) = (last.first()?.start, length(last.first()?));
     let is_address = last.iter().all(|place| {
         let record = message
             .get(place.start..)
@@ -243,50 +247,7 @@ fn same_length(message: &[u8], count: usize) -> Option<usize> {
         record.is_some_and(|[high, low, t0, t1]| {
             let to = usize::from(u16::from_be_bytes([high & 0x3f, *low]));
             *high >= 0xc0 && to < first && matches!([*t0, *t1], [0, 1 | 28])
-        }) && place.length(message) == Some(length)
+        }) && length(place) == long
     });
-    (is_address && first + length * count == message.len()).then_some(first)
-}
-
-/// Where a record stands in a message.
-struct RecordSpan {
-    start: usize,
-    ttl: usize,
-}
-
-impl RecordSpan {
-    /// Of a record whose name is a pointer.
-    fn length(&self, message: &[u8]) -> Option<usize> {
-        let data = message.get(self.ttl + 4..)?.first_chunk::<2>()?;
-        Some(self.ttl - self.start + 6 + usize::from(u16::from_be_bytes(*data)))
-    }
-}
-
-/// The records behind the one question of a message; `None` as the last where it
-/// isn't whole.
-fn records(message: &[u8]) -> impl Iterator<Item = Option<RecordSpan>> {
-    let count = |at| {
-        let bytes = message.get(at..)?.first_chunk::<2>()?;
-        Some(usize::from(u16::from_be_bytes(*bytes)))
-    };
-    let counts = [count(6), count(8), count(10)].into_iter().flatten().sum();
-    let mut at = after_name(message, HEADER).map(|end| end + 4);
-    std::iter::repeat_with(move || {
-        let start = at?;
-        let ttl = after_name(message, start)? + 4;
-        let place = RecordSpan { start, ttl };
-        at = Some(start + place.length(message)?);
-        Some(place)
-    })
-    .take(counts)
-}
-
-fn after_name(message: &[u8], mut at: usize) -> Option<usize> {
-    loop {
-        match *message.get(at)? {
-            0 => return Some(at + 1),
-            0xc0.. => return Some(at + 2),
-            length => at += 1 + usize::from(length),
-        }
-    }
+    (is_address && first + long * count == message.len()).then_some(first)
 }

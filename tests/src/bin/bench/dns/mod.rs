@@ -1,5 +1,5 @@
 //! DNS beside Knot, NSD, dnsmasq and Unbound, all on one host, in turn, in the
-//! same run: how many questions each answers in a second of its own processor
+//! same run, by UDP, TCP, TLS and HTTPS: how many questions each answers in a second of its own processor
 //! time, and how soon when nothing else is asked.
 
 mod servers;
@@ -21,6 +21,7 @@ use crate::figures::Report;
 /// Questions under way, and clients' sockets.
 const OPEN: &str = "400";
 const CLIENTS: &str = "8";
+const ONE_BY_ONE: &str = "32";
 /// Services of the zone that is asked for.
 const SERVICES: usize = 200;
 /// Questions one by one.
@@ -46,6 +47,18 @@ pub fn measure(rounds: usize, seconds: u64, report: &mut Report) -> Result<(), S
         Row::new(
             "forwarded, cached, by TCP",
             tcp,
+            &outside,
+            &["innermesh", "unbound"],
+        ),
+        Row::new(
+            "forwarded, cached, by TLS",
+            ["-m", "dot"],
+            &outside,
+            &["innermesh", "unbound"],
+        ),
+        Row::new(
+            "forwarded, cached, by HTTPS",
+            ["-m", "doh"],
             &outside,
             &["innermesh", "unbound"],
         ),
@@ -142,9 +155,19 @@ impl Load {
     /// server's processor time.
     fn run(&self, host: &Host, server: &mut Server, seconds: u64) -> Result<f64, String> {
         let _ = fs::remove_file(host.directory.join("dnsperf.log"));
-        let (ip, port) = (server.at.ip().to_string(), server.at.port().to_string());
-        let (names, long) = (self.names.display().to_string(), seconds.to_string());
         let [m, transport] = self.transport;
+        let (ip, port) = (
+            server.at.ip().to_string(),
+            server.port(transport).to_string(),
+        );
+        let (names, long) = (self.names.display().to_string(), seconds.to_string());
+        // Answers to several requests of one connection that come together are too much
+        // for dnsperf 2.10: over HTTPS each client has a thread and one question open.
+        let (open, clients, threads) = match transport {
+            "doh" => (ONE_BY_ONE, ONE_BY_ONE, ONE_BY_ONE),
+            _ => (OPEN, CLIENTS, "1"),
+        };
+        let uri = format!("doh-uri=https://{ip}:{port}/dns-query");
         let words = [
             "dnsperf",
             "-s",
@@ -158,11 +181,15 @@ impl Load {
             "-l",
             &long,
             "-q",
-            OPEN,
+            open,
             "-c",
-            CLIENTS,
+            clients,
+            "-T",
+            threads,
             "-O",
             "suppress=timeout",
+            "-O",
+            &uri,
         ];
         let before = server.cpu_s()?;
         let mut dnsperf = host.start("dnsperf", &words, &[]);

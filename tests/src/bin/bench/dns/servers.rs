@@ -16,6 +16,11 @@ const KNOT: u16 = 5301;
 const NSD: u16 = 5302;
 const DNSMASQ: u16 = 5303;
 const UNBOUND: u16 = 5304;
+/// Its ports of DNS over TLS and HTTPS.
+const UNBOUND_TLS: u16 = 5305;
+const UNBOUND_HTTPS: u16 = 5306;
+const TLS: u16 = 853;
+const HTTPS: u16 = 8443;
 /// Names outside of the mesh.
 const OUTSIDE: usize = 1000;
 
@@ -34,10 +39,21 @@ pub struct Servers<'lab> {
 pub struct Server {
     pub name: String,
     pub at: SocketAddr,
+    /// Ports of DNS over TLS and HTTPS, of those that have them.
+    encrypted: Option<[u16; 2]>,
     pid: u32,
 }
 
 impl Server {
+    /// The port by a transport of dnsperf's.
+    pub fn port(&self, transport: &str) -> u16 {
+        match (transport, self.encrypted) {
+            ("dot", Some([tls, _])) => tls,
+            ("doh", Some([_, https])) => https,
+            _ => self.at.port(),
+        }
+    }
+
     pub fn cpu_s(&self) -> Result<f64, String> {
         cpu_s(self.pid)
     }
@@ -53,7 +69,9 @@ impl Server {
 impl<'lab> Servers<'lab> {
     pub fn start(lab: &'lab Lab, services: usize) -> Result<Self, String> {
         let host = &lab.hosts[0];
-        let config = format!("[dns]\nupstream = [\"127.0.0.1:{KNOT}\"]\nmanage = \"off\"\n");
+        let config = format!(
+            "[dns]\nupstream = [\"127.0.0.1:{KNOT}\"]\nmanage = \"off\"\nhttps = {HTTPS}\n"
+        );
         let mut agent = Agent::with_config(host, "node0", &config);
         let _ = agent.init();
         for n in 0..services {
@@ -75,8 +93,15 @@ impl<'lab> Servers<'lab> {
         let mut all = vec![Server {
             name: "innermesh".into(),
             at: agent.dns(),
+            encrypted: Some([TLS, HTTPS]),
             pid,
         }];
+        for port in [TLS, HTTPS] {
+            let at = SocketAddr::new(agent.dns().ip(), port);
+            wait_for("encrypted DNS", Duration::from_secs(60), || {
+                host.tcp_to(at).map(drop).map_err(|e| e.to_string())
+            });
+        }
         let mut others = Vec::new();
         for (name, port, words) in [
             ("knot", KNOT, knot(host, &domain, &zone, &outside)?),
@@ -96,6 +121,7 @@ impl<'lab> Servers<'lab> {
             all.push(Server {
                 name: name.into(),
                 at,
+                encrypted: (name == "unbound").then_some([UNBOUND_TLS, UNBOUND_HTTPS]),
                 pid: worker(process.id()),
             });
             others.push(process);
@@ -236,8 +262,17 @@ fn dnsmasq() -> Vec<String> {
 
 fn unbound(host: &Host) -> Result<Vec<String>, String> {
     let run = host.directory.display();
+    // A key of the same kind as the agent's.
+    let openssl = format!(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 \
+         -subj /CN=unbound -keyout {run}/unbound.key -out {run}/unbound.crt"
+    );
+    host.run(&["sh", "-euc", &openssl]).result()?;
     let text = format!(
-        "server:\n  interface: 127.0.0.1@{UNBOUND}\n  do-daemonize: no\n  username: \"\"\n  \
+        "server:\n  interface: 127.0.0.1@{UNBOUND}\n  interface: 127.0.0.1@{UNBOUND_TLS}\n  \
+         interface: 127.0.0.1@{UNBOUND_HTTPS}\n  tls-port: {UNBOUND_TLS}\n  \
+         https-port: {UNBOUND_HTTPS}\n  tls-service-key: \"{run}/unbound.key\"\n  \
+         tls-service-pem: \"{run}/unbound.crt\"\n  do-daemonize: no\n  username: \"\"\n  \
          chroot: \"\"\n  directory: \"{run}\"\n  pidfile: \"\"\n  use-syslog: no\n  num-threads: 1\n  \
          module-config: \"iterator\"\n  do-not-query-localhost: no\n  msg-cache-size: 64m\n  \
          rrset-cache-size: 64m\n  access-control: 127.0.0.0/8 allow\nremote-control:\n  \

@@ -1,7 +1,11 @@
-//! Asks other name servers: UDP, and TCP where an answer was cut; the next
-//! server beside one that is slow, so that a dead one costs little.
+//! Asks other name servers: by UDP, and TCP where an answer was cut, or by a connection
+//! that is kept; the next server beside one that is slow, so that a dead one costs
+//! little.
 
 #![allow(missing_docs, reason = "the names say it")]
+
+mod kept;
+mod tls;
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +32,15 @@ use hickory_server::{
 };
 use innermesh_proto::limits;
 
-use super::{question_free::Provider, relevant};
+pub(super) use self::kept::Surroundings;
+use self::kept::{Kept, KeptError};
+pub use self::tls::UpstreamTrust;
+use super::{
+    name_server::{NameServer, Transport},
+    padding,
+    question_free::Provider,
+    relevant,
+};
 use innermesh_host::{Clock, Mono};
 
 /// How long all servers together have. A stub resolver asks again after 5 s.
@@ -64,7 +76,7 @@ pub(super) enum UpstreamError {
     /// The last to fail, and how.
     #[error("{server}: {why}")]
     Failed {
-        server: SocketAddr,
+        server: NameServer,
         why: ExchangeError,
     },
 }
@@ -75,6 +87,8 @@ pub(super) enum ExchangeError {
     /// It wasn't reached, or didn't answer.
     #[error(transparent)]
     Net(#[from] NetError),
+    #[error(transparent)]
+    Kept(#[from] KeptError),
     #[error("it answered another question")]
     OtherQuestion,
     #[error("it answered {0}")]
@@ -88,9 +102,10 @@ pub(super) enum ExchangeError {
     Circle,
 }
 
-/// Asks, and remembers who answered.
+/// Servers that know the same, and which of them answered last.
 #[derive(Default)]
 pub(super) struct Upstream {
+    servers: Vec<Asking>,
     provider: Provider,
     /// Place in the list of the server that answered last.
     preferred: AtomicUsize,
@@ -98,6 +113,13 @@ pub(super) struct Upstream {
     folding: Ways,
     /// Servers that know no EDNS, and until when that counts.
     plain: Ways,
+}
+
+/// One of the servers.
+struct Asking {
+    server: NameServer,
+    /// The connection to it; none where it is asked by UDP.
+    kept: Option<Kept>,
 }
 
 /// What is known of servers, and until when.
@@ -131,17 +153,36 @@ struct Way {
 }
 
 impl Upstream {
-    /// Asks `servers` until one of them gives a usable answer.
+    /// Of these servers. Nothing is sent before something is asked.
+    pub fn new(servers: Vec<NameServer>, around: &Surroundings) -> Self {
+        let servers = servers.into_iter().map(|server| Asking {
+            kept: match server.transport {
+                Transport::Udp => None,
+                _ => Some(Kept::new(server.clone(), around)),
+            },
+            server,
+        });
+        Self {
+            servers: servers.collect(),
+            ..Self::default()
+        }
+    }
+
+    pub fn servers(&self) -> impl Iterator<Item = &NameServer> {
+        self.servers.iter().map(|asking| &asking.server)
+    }
+
+    /// Asks the servers until one of them gives a usable answer.
     pub async fn ask(
         &self,
         clock: &dyn Clock,
-        servers: &[SocketAddr],
         question: &Question,
     ) -> Result<Message, UpstreamError> {
+        let servers = &self.servers;
         let first = self.preferred.load(Ordering::Relaxed) % servers.len().max(1);
         let mut waiting = (0..servers.len())
             .map(|n| (first + n) % servers.len())
-            .filter_map(|place| Some((place, *servers.get(place)?)));
+            .filter_map(|place| Some((place, servers.get(place)?)));
         let mut asked = FuturesUnordered::new();
         let mut names = Vec::new();
         let mut error = UpstreamError::NoServer;
@@ -149,7 +190,7 @@ impl Upstream {
         tokio::pin!(deadline);
         loop {
             if let Some((place, server)) = waiting.next() {
-                names.push(server.to_string());
+                names.push(server.server.to_string());
                 asked.push(
                     async move { (place, server, self.exchange(clock, server, question).await) },
                 );
@@ -163,7 +204,10 @@ impl Upstream {
                         self.preferred.store(place, Ordering::Relaxed);
                         return Ok(message);
                     }
-                    Err(why) => error = UpstreamError::Failed { server, why },
+                    Err(why) => {
+                        let server = server.server.clone();
+                        error = UpstreamError::Failed { server, why };
+                    }
                 },
                 () = clock.sleep(HEAD_START) => {}
                 () = &mut deadline => return Err(UpstreamError::Silent { servers: names.join(", ") }),
@@ -175,17 +219,18 @@ impl Upstream {
     async fn exchange(
         &self,
         clock: &dyn Clock,
-        server: SocketAddr,
+        server: &Asking,
         question: &Question,
     ) -> Result<Message, ExchangeError> {
-        let is_plain = !question.dnssec_ok && self.plain.has(server, clock.now());
+        let address = server.server.address;
+        let is_plain = !question.dnssec_ok && self.plain.has(address, clock.now());
         let response = match self.answer(clock, server, question, !is_plain).await? {
             response if is_plain || understands_edns(&response) => response,
             // A server from before EDNS (RFC 6891 §7).
             _ => {
                 let response = self.answer(clock, server, question, false).await?;
                 if understands_edns(&response) {
-                    self.plain.note(server, clock.now() + PLAIN);
+                    self.plain.note(address, clock.now() + PLAIN);
                 }
                 response
             }
@@ -216,17 +261,22 @@ impl Upstream {
         Ok(message)
     }
 
-    /// An answer by UDP, or where that was cut, by TCP.
+    /// An answer by the connection that is kept; else by UDP, or where that was cut, by
+    /// TCP.
     async fn answer(
         &self,
         clock: &dyn Clock,
-        server: SocketAddr,
+        server: &Asking,
         question: &Question,
         edns: bool,
-    ) -> Result<DnsResponse, NetError> {
+    ) -> Result<DnsResponse, ExchangeError> {
+        if let Some(kept) = &server.kept {
+            return by_connection(kept, server, question, edns).await;
+        }
+        let server = server.server.address;
         let response = self.checked(clock, server, question, edns).await?;
         if response.truncation {
-            return self.tcp(server, question, edns, DEADLINE).await;
+            return Ok(self.tcp(server, question, edns, DEADLINE).await?);
         }
         Ok(response)
     }
@@ -289,6 +339,21 @@ impl Upstream {
         let way = Way { edns, mixed: false };
         exchange.send(request(question, way)).first_answer().await
     }
+}
+
+async fn by_connection(
+    kept: &Kept,
+    server: &Asking,
+    question: &Question,
+    edns: bool,
+) -> Result<DnsResponse, ExchangeError> {
+    let way = Way { edns, mixed: false };
+    let mut message = request(question, way).to_vec().map_err(NetError::from)?;
+    if server.server.transport.identity().is_some() {
+        padding::pad(&mut message, 0, padding::QUERY_BLOCK);
+    }
+    let answer = kept.ask(message).await?;
+    DnsResponse::from_buffer(answer).map_err(|_| KeptError::NoMessage.into())
 }
 
 /// Whether an answer to a question with EDNS was one to the question.
