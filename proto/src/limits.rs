@@ -459,7 +459,7 @@ pub const RPC_BODY_BYTES: usize = RPC_BYTES - 4096;
 pub const DNS_UPSTREAMS: usize = 8;
 /// Zones whose names are forwarded to name servers of their own.
 pub const DNS_FORWARD_ZONES: usize = 64;
-/// Questions being forwarded at one time; beyond it the answer is SERVFAIL.
+/// Questions being forwarded at one time; those beyond it wait for their turn.
 pub const DNS_FORWARDS: usize = 512;
 /// Of these, begun by one address: a member has two.
 pub const DNS_FORWARDS_PER_ADDRESS: usize = 128;
@@ -499,9 +499,9 @@ pub const DNS_HTTP_BODY_BYTES: usize = 128 * 1024;
 pub const DNS_TCP_PENDING: usize = 32;
 /// Questions at one address over UDP that wait for other name servers, or to be
 /// looked at with care.
-pub const DNS_UDP_WAITING: usize = 1024;
+pub const DNS_UDP_WAITING: usize = 2048;
 /// Of these, from one address.
-pub const DNS_UDP_WAITING_PER_ADDRESS: usize = 256;
+pub const DNS_UDP_WAITING_PER_ADDRESS: usize = 512;
 /// Sockets of one UDP address that answers DNS, each with its own thread, where
 /// there are as many processors.
 pub const DNS_UDP_THREADS: usize = 4;

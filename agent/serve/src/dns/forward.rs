@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use super::{
     cache::{Cache, Cached, EncodedAnswer, Key, UpstreamAnswer},
     name_server::NameServer,
-    places::Places,
+    places::{Places, Taking},
     private,
     prompt::Template,
     reply::ExtendedError,
@@ -32,6 +32,8 @@ use innermesh_host::{Clock, tasks::Tasks};
 /// How long a client waits for upstream while there is a stale answer
 /// (RFC 8767 §5).
 const CLIENT_PATIENCE: Duration = Duration::from_millis(1800);
+/// How long a question waits for a place among those that are asked.
+const PLACE_PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
 pub(super) struct Forwarder(Arc<Inner>);
@@ -223,36 +225,48 @@ impl Forwarder {
                 "forwarding failed; ask again",
             ))
         };
-        let mut answer = {
-            let mut asking = lock(&self.0.asking);
-            match asking.get(&key) {
-                Some(answer) => answer.clone(),
-                None => {
-                    let Some(place) = self.0.places.take(source) else {
-                        return UpstreamAnswer::failure(ExtendedError::busy());
-                    };
-                    let (tell, answer) = watch::channel(None);
-                    asking.insert(key.clone(), answer.clone());
-                    // A task of its own, so that a client that goes away
-                    // doesn't take the answer from the others.
-                    let done = Asking {
-                        inner: self.0.clone(),
-                        key,
-                    };
-                    self.0.tasks.spawn(async move {
-                        let heard = done.inner.ask_upstream(&done.key, &question).await;
-                        drop(done);
-                        tell.send_replace(Some(heard));
-                        drop(place);
-                    });
-                    answer
+        let joined = lock(&self.0.asking).get(&key).cloned();
+        let mut answer = match joined {
+            Some(answer) => answer,
+            None => tokio::select! {
+                place = self.0.places.wait(source) => self.begin(key, question, place),
+                () = self.0.clock.sleep(PLACE_PATIENCE) => {
+                    return UpstreamAnswer::failure(ExtendedError::busy());
                 }
-            }
+            },
         };
         match answer.wait_for(Option::is_some).await {
             Ok(heard) => heard.clone().unwrap_or_else(lost),
             Err(_) => lost(),
         }
+    }
+
+    /// Starts the asking of this question, if nobody did meanwhile.
+    fn begin(
+        &self,
+        key: Key,
+        question: Question,
+        place: Taking,
+    ) -> watch::Receiver<Option<UpstreamAnswer>> {
+        let mut asking = lock(&self.0.asking);
+        if let Some(answer) = asking.get(&key) {
+            return answer.clone();
+        }
+        let (tell, answer) = watch::channel(None);
+        asking.insert(key.clone(), answer.clone());
+        // A task of its own, so that a client that goes away doesn't take the
+        // answer from the others.
+        let done = Asking {
+            inner: self.0.clone(),
+            key,
+        };
+        self.0.tasks.spawn(async move {
+            let heard = done.inner.ask_upstream(&done.key, &question).await;
+            drop(done);
+            tell.send_replace(Some(heard));
+            drop(place);
+        });
+        answer
     }
 }
 

@@ -24,6 +24,9 @@ const CLIENTS: &str = "8";
 const ONE_BY_ONE: &str = "32";
 /// Services of the zone that is asked for.
 const SERVICES: usize = 200;
+/// What is measured with new names in each round.
+const UNCACHED: &str = "forwarded, uncached, by UDP";
+const NEW_NAMES: usize = 400_000;
 /// Questions one by one.
 const QUIET: usize = 3000;
 
@@ -63,10 +66,20 @@ pub fn measure(rounds: usize, seconds: u64, report: &mut Report) -> Result<(), S
             &["innermesh", "unbound"],
         ),
     ];
+    let uncached = host.directory.join("uncached.names");
+    rows.push(Row::new(
+        UNCACHED,
+        udp,
+        &uncached,
+        &["innermesh", "dnsmasq", "unbound"],
+    ));
     for row in &mut rows {
-        for _ in 0..rounds {
+        for round in 0..rounds {
             for (name, figures) in &mut row.figures {
                 let server = servers.named(name)?;
+                if row.load.what == UNCACHED {
+                    write_new_names(&uncached, &format!("{name}{round}"))?;
+                }
                 figures.push(row.load.run(host, server, seconds)?);
             }
         }
@@ -96,6 +109,14 @@ pub fn measure(rounds: usize, seconds: u64, report: &mut Report) -> Result<(), S
         );
     }
     Ok(())
+}
+
+/// Names that nobody asked for yet, more than are asked for in a round.
+fn write_new_names(path: &Path, label: &str) -> Result<(), String> {
+    let names: String = (0..NEW_NAMES)
+        .map(|n| format!("{label}x{n}.new.example.net A\n"))
+        .collect();
+    fs::write(path, names).map_err(|e| e.to_string())
 }
 
 /// One kind of questions, and what each server made of it.

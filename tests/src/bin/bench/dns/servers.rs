@@ -177,7 +177,7 @@ fn write_names(host: &Host, name: &str, zone: &str) -> Result<PathBuf, String> {
     for line in zone.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         if let [owner, .., rtype @ ("A" | "AAAA"), _] = *words
-            && !owner.starts_with('*')
+            && !owner.contains('*')
         {
             names.push_str(&format!("{owner} {rtype}\n"));
         }
@@ -191,7 +191,8 @@ fn write_outside(host: &Host) -> Result<PathBuf, String> {
     let mut zone = String::from(
         "example.net. 3600 IN SOA ns.example.net. h.example.net. 1 3600 900 604800 300\n\
          example.net. 3600 IN NS ns.example.net.\n\
-         ns.example.net. 3600 IN A 192.0.2.53\n",
+         ns.example.net. 3600 IN A 192.0.2.53\n\
+         *.new.example.net. 3600 IN A 198.19.0.1\n",
     );
     for n in 0..OUTSIDE {
         let (high, low) = (n / 250, n % 250 + 1);
