@@ -62,7 +62,7 @@ fn where_nothing_is_looked_at_no_rule_about_access_is_written() {
     assert!(text.contains("add chain inet innermesh access\n"));
     for word in [
         "jump access",
-        "dev4",
+        "@dev4",
         "not_allowed drop",
         "innermesh access ",
     ] {
@@ -321,7 +321,20 @@ proptest! {
                 let rest = words.next().unwrap_or_default();
                 match (&*verb, &*kind) {
                     ("add", "rule") => chains.get_mut(&name).unwrap().push(rest),
-                    ("add", "element") => drop(chains.insert(format!("set {name}"), vec![rest])),
+                    ("add" | "delete", "element") => {
+                        let all = rest.trim_matches(['{', '}', ' ']).split(", ");
+                        let set = chains.entry(format!("set {name}")).or_default();
+                        for element in all {
+                            set.retain(|held| held != element);
+                            if verb == "add" {
+                                set.push(element.to_owned());
+                            }
+                        }
+                        set.sort();
+                        if set.is_empty() {
+                            chains.remove(&format!("set {name}"));
+                        }
+                    }
                     ("add", "chain") => drop(chains.entry(name).or_default()),
                     ("flush", "chain") => chains.get_mut(&name).unwrap().clear(),
                     ("delete", "chain") => drop(chains.remove(&name)),
@@ -332,6 +345,19 @@ proptest! {
             chains
         };
         prop_assert_eq!(chains(&format!("{before}{changes}")), chains(&now), "{}", changes);
+    }
+}
+
+#[test]
+fn the_first_policy_and_its_end_leave_all_sets_as_they_are() {
+    let open = written(AccessPlan::open());
+    let closed = written(access(&[("rule_a", &[0, 1], &[2], Ports::Tcp(80, 90))]));
+    for (before, now) in [(&open, &closed), (&closed, &open)] {
+        let changes = changes(before, now).unwrap();
+        assert!(!changes.contains("flush set"), "{changes}");
+        for set in ["net4", "own4", "in4", "lan4", "near4", "routes4"] {
+            assert!(!changes.contains(&format!(" {set} {{")), "{changes}");
+        }
     }
 }
 

@@ -45,13 +45,14 @@ const NAME_BYTES: usize = 12;
 pub(super) fn write(inet: &mut Table<'_>, plan: &FilterPlan, verdict: &str) {
     inet.line(format_args!("add chain inet {TABLE} {CHAIN}"));
     let access = &plan.access;
-    if access.looks_at_nothing() {
-        return;
-    }
+    // Always there, so that the first policy changes a table that stays.
     for (v4, suffix, kind) in [(true, "4", "ipv4_addr"), (false, "6", "ipv6_addr")] {
         let devices = ranges::of(&access.devices, v4);
         let devices = devices.iter().map(|range| element(*range, v4));
         inet.set(&format!("dev{suffix}"), kind, "flags interval;", devices);
+    }
+    if access.looks_at_nothing() {
+        return;
     }
     let errors = "destination-unreachable, time-exceeded, parameter-problem";
     inet.rule(CHAIN, &format!("icmp type {{ {errors} }} return"));

@@ -140,12 +140,42 @@ impl<'t> Parts<'t> {
             if !is_same_kind {
                 return None;
             }
-            for declaration in now {
-                line(transaction, declaration);
+            match said {
+                Some(said) => change_elements(*part, said, now, transaction),
+                None => now.iter().for_each(|said| line(transaction, said)),
             }
         }
         Some(())
     }
+}
+
+/// Has a set hold what it holds now. What it held before stays in it: while a kernel
+/// takes over a set that is filled anew, some find nothing in it for a moment, and a
+/// packet that passes just then would be lost.
+fn change_elements(set: Part<'_>, before: &[&str], now: &[&str], transaction: &mut String) {
+    let (before, now) = (elements(before), elements(now));
+    let Part { family, name, .. } = set;
+    for (verb, elements) in [
+        ("delete", before.difference(&now)),
+        ("add", now.difference(&before)),
+    ] {
+        let elements: Vec<&str> = elements.copied().collect();
+        if !elements.is_empty() {
+            let elements = elements.join(", ");
+            let change = format!("{verb} element {family} {TABLE} {name} {{ {elements} }}");
+            line(transaction, &change);
+        }
+    }
+}
+
+/// What the lines about a set put into it.
+fn elements<'t>(lines: &[&'t str]) -> BTreeSet<&'t str> {
+    let listed = lines.iter().filter(|line| line.starts_with("add element "));
+    let listed = listed.filter_map(|line| {
+        let (_, elements) = line.split_once(" { ")?;
+        elements.strip_suffix(" }")
+    });
+    listed.flat_map(|elements| elements.split(", ")).collect()
 }
 
 #[cfg(test)]
@@ -161,7 +191,7 @@ add counter inet innermesh allow_a
 add counter inet innermesh allow_b
 add set inet innermesh own4 { type ipv4_addr;  }
 flush set inet innermesh own4
-add element inet innermesh own4 { 10.77.1.1 }
+add element inet innermesh own4 { 10.77.1.1, 10.77.1.7 }
 add chain inet innermesh access
 add chain inet innermesh a_p_1
 add rule inet innermesh a_p_1 counter name allow_a return
@@ -176,16 +206,15 @@ add rule inet innermesh access ct original ip daddr vmap { 10.77.1.1 : goto a4_t
         let text = BEFORE
             .replace("a_p_1", "a_p_2")
             .replace("allow_a", "allow_c")
-            .replace("{ 10.77.1.1 }", "{ 10.77.1.1, 10.77.1.9 }");
+            .replace("{ 10.77.1.1, 10.77.1.7 }", "{ 10.77.1.1, 10.77.1.9 }");
         let changes = changes(BEFORE, &text).unwrap();
         let lines: Vec<&str> = changes.lines().collect();
         assert_eq!(
             lines,
             [
                 "add counter inet innermesh allow_c",
-                "add set inet innermesh own4 { type ipv4_addr;  }",
-                "flush set inet innermesh own4",
-                "add element inet innermesh own4 { 10.77.1.1, 10.77.1.9 }",
+                "delete element inet innermesh own4 { 10.77.1.7 }",
+                "add element inet innermesh own4 { 10.77.1.9 }",
                 "add chain inet innermesh a_p_2",
                 "flush chain inet innermesh a4_to_1",
                 "flush chain inet innermesh a_p_1",
@@ -221,7 +250,37 @@ add rule inet innermesh access ct original ip daddr vmap { 10.77.1.1 : goto a4_t
         assert_eq!(changes(BEFORE, BEFORE).as_deref(), Some(""));
     }
 
+    fn filled(elements: &BTreeSet<u8>) -> String {
+        let elements: Vec<String> = elements.iter().map(|n| format!("10.77.1.{n}")).collect();
+        let all = format!("add element inet innermesh own4 {{ {} }}\n", elements.join(", "));
+        let all = if elements.is_empty() { "" } else { &*all };
+        BEFORE.replace("add element inet innermesh own4 { 10.77.1.1, 10.77.1.7 }\n", all)
+    }
+
     proptest! {
+        #[test]
+        fn what_a_set_holds_before_and_after_is_never_taken_out(
+            before in prop::collection::btree_set(0_u8..20, 0..20),
+            now in prop::collection::btree_set(0_u8..20, 0..20),
+        ) {
+            let changes = changes(&filled(&before), &filled(&now)).unwrap();
+            let mut held = before.clone();
+            for line in changes.lines() {
+                let (words, elements) = line.split_once(" { ").unwrap();
+                for element in elements.strip_suffix(" }").unwrap().split(", ") {
+                    let n = element.strip_prefix("10.77.1.").unwrap().parse().unwrap();
+                    match words {
+                        "delete element inet innermesh own4" => {
+                            prop_assert!(held.remove(&n) && !now.contains(&n));
+                        }
+                        "add element inet innermesh own4" => prop_assert!(held.insert(n)),
+                        _ => prop_assert!(false, "{line}"),
+                    }
+                }
+            }
+            prop_assert_eq!(held, now);
+        }
+
         #[test]
         fn no_text_has_it_panic(before in "\\PC{0,80}", text in "\\PC{0,80}") {
             let _ = changes(&before, &text);
