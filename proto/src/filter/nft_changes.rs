@@ -252,9 +252,15 @@ add rule inet innermesh access ct original ip daddr vmap { 10.77.1.1 : goto a4_t
 
     fn filled(elements: &BTreeSet<u8>) -> String {
         let elements: Vec<String> = elements.iter().map(|n| format!("10.77.1.{n}")).collect();
-        let all = format!("add element inet innermesh own4 {{ {} }}\n", elements.join(", "));
+        let all = format!(
+            "add element inet innermesh own4 {{ {} }}\n",
+            elements.join(", ")
+        );
         let all = if elements.is_empty() { "" } else { &*all };
-        BEFORE.replace("add element inet innermesh own4 { 10.77.1.1, 10.77.1.7 }\n", all)
+        BEFORE.replace(
+            "add element inet innermesh own4 { 10.77.1.1, 10.77.1.7 }\n",
+            all,
+        )
     }
 
     proptest! {

@@ -198,16 +198,28 @@ mod tests {
         }
         drop(first);
         let given = [0, 1, 2, 3, 4].map(|n| waiting[n].as_mut().now_or_never());
-        assert_eq!(given.each_ref().map(Option::is_some), [true, false, false, false, false]);
+        assert_eq!(
+            given.each_ref().map(Option::is_some),
+            [true, false, false, false, false]
+        );
         drop(second);
         let then = [1, 2, 3, 4].map(|n| waiting[n].as_mut().now_or_never());
-        assert_eq!(then.each_ref().map(Option::is_some), [false, false, true, false]);
+        assert_eq!(
+            then.each_ref().map(Option::is_some),
+            [false, false, true, false]
+        );
         // One that is given up leaves its turn to the next.
         drop(waiting.remove(1));
         drop(then);
-        assert!(waiting[3].as_mut().now_or_never().is_some(), "the last address");
+        assert!(
+            waiting[3].as_mut().now_or_never().is_some(),
+            "the last address"
+        );
         drop(given);
-        assert!(waiting[1].as_mut().now_or_never().is_some(), "and its second again");
+        assert!(
+            waiting[1].as_mut().now_or_never().is_some(),
+            "and its second again"
+        );
         drop(waiting);
         assert_eq!(places.taken().all, 0);
         assert!(places.taken().waiting.is_empty());

@@ -19,12 +19,7 @@ use std::{
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use hickory_server::{
-    net::{
-        DnsHandle, NetError,
-        tcp::TcpClientStream,
-        udp::UdpClientStream,
-        xfer::{DnsRequestSender, FirstAnswer},
-    },
+    net::{DnsHandle, NetError, tcp::TcpClientStream, xfer::FirstAnswer},
     proto::{
         op::{DnsRequest, DnsRequestOptions, DnsResponse, Message, Query, ResponseCode},
         rr::RecordType,
@@ -36,9 +31,10 @@ pub(super) use self::kept::Surroundings;
 use self::kept::{Kept, KeptError};
 pub use self::tls::UpstreamTrust;
 use super::{
+    exchange::Exchanges,
     name_server::{NameServer, Transport},
     padding,
-    question_free::Provider,
+    provider::Provider,
     relevant,
 };
 use innermesh_host::{Clock, Mono};
@@ -106,6 +102,7 @@ pub(super) enum ExchangeError {
 #[derive(Default)]
 pub(super) struct Upstream {
     servers: Vec<Asking>,
+    exchanges: Exchanges,
     provider: Provider,
     /// Place in the list of the server that answered last.
     preferred: AtomicUsize,
@@ -294,37 +291,32 @@ impl Upstream {
     ) -> Result<DnsResponse, NetError> {
         let mixed = !self.folding.has(server, clock.now());
         let way = Way { edns, mixed };
-        match self.udp(server, question, way).await {
+        match self.udp(clock, server, question, way).await {
             Err(NetError::QueryCaseMismatch) => {}
             other => return other,
         }
         if let Ok(response) = self.tcp(server, question, edns, CHECK).await {
             return Ok(response);
         }
-        match self.udp(server, question, way).await {
+        match self.udp(clock, server, question, way).await {
             Err(NetError::QueryCaseMismatch) => {}
             other => return other,
         }
         tracing::debug!(%server, "the name server changes the case of names");
         self.folding.note(server, clock.now() + FOLDS);
         let way = Way { edns, mixed: false };
-        self.udp(server, question, way).await
+        self.udp(clock, server, question, way).await
     }
 
     async fn udp(
         &self,
+        clock: &dyn Clock,
         server: SocketAddr,
         question: &Question,
         way: Way,
     ) -> Result<DnsResponse, NetError> {
-        // A new socket, and so a new random port, for each question (RFC 5452 §9.2).
-        let mut stream = UdpClientStream::builder(server, self.provider.clone())
-            .with_timeout(Some(DEADLINE))
-            .build();
-        stream
-            .send_message(request(question, way))
-            .first_answer()
-            .await
+        let request = request(question, way);
+        self.exchanges.ask(clock, server, &request, DEADLINE).await
     }
 
     async fn tcp(

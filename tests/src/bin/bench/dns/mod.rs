@@ -9,6 +9,7 @@ use std::{
     fs,
     net::UdpSocket,
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -27,11 +28,23 @@ const SERVICES: usize = 200;
 /// What is measured with new names in each round.
 const UNCACHED: &str = "forwarded, uncached, by UDP";
 const NEW_NAMES: usize = 400_000;
+/// Processors.
+const SERVERS: &str = "1";
+const ASKING: &str = "0";
+const ALL: &str = "0,1";
 /// Questions one by one.
 const QUIET: usize = 3000;
 
 pub fn measure(rounds: usize, seconds: u64, report: &mut Report) -> Result<(), String> {
     zone::measure(report);
+    // All servers on one processor, and so with one worker; who asks on another.
+    run_on(SERVERS)?;
+    let measured = measure_servers(rounds, seconds, report);
+    run_on(ALL)?;
+    measured
+}
+
+fn measure_servers(rounds: usize, seconds: u64, report: &mut Report) -> Result<(), String> {
     let lab = Lab::build(1)?;
     let host = &lab.hosts[0];
     let mut servers = Servers::start(&lab, SERVICES)?;
@@ -73,6 +86,9 @@ pub fn measure(rounds: usize, seconds: u64, report: &mut Report) -> Result<(), S
         &uncached,
         &["innermesh", "dnsmasq", "unbound"],
     ));
+    for name in ["innermesh", "dnsmasq", "unbound"] {
+        ask_each(host, servers.named(name)?, &outside)?;
+    }
     for row in &mut rows {
         for round in 0..rounds {
             for (name, figures) in &mut row.figures {
@@ -117,6 +133,20 @@ fn write_new_names(path: &Path, label: &str) -> Result<(), String> {
         .map(|n| format!("{label}x{n}.new.example.net A\n"))
         .collect();
     fs::write(path, names).map_err(|e| e.to_string())
+}
+
+/// Has this program and what it starts run on some processors.
+fn run_on(processors: &str) -> Result<(), String> {
+    let id = std::process::id().to_string();
+    let words = ["-a", "-p", "-c", processors, &id];
+    let taskset = Command::new("taskset").args(words).output();
+    match taskset.map_err(|e| e.to_string())? {
+        done if done.status.success() => Ok(()),
+        failed => Err(format!(
+            "taskset: {}",
+            String::from_utf8_lossy(&failed.stderr)
+        )),
+    }
 }
 
 /// One kind of questions, and what each server made of it.
@@ -190,6 +220,9 @@ impl Load {
         };
         let uri = format!("doh-uri=https://{ip}:{port}/dns-query");
         let words = [
+            "taskset",
+            "-c",
+            ASKING,
             "dnsperf",
             "-s",
             &ip,
@@ -238,6 +271,24 @@ impl Load {
     }
 }
 
+/// Asks for each name once, so that it is kept.
+fn ask_each(host: &Host, server: &Server, names: &Path) -> Result<(), String> {
+    let socket = socket_to(host, server)?;
+    let names = fs::read_to_string(names).map_err(|e| e.to_string())?;
+    for (id, name) in (0..).zip(names.lines().filter_map(|l| l.split_whitespace().next())) {
+        ask(&socket, id, name).map_err(|e| format!("{}: {e}", server.name))?;
+    }
+    Ok(())
+}
+
+fn socket_to(host: &Host, server: &Server) -> Result<UdpSocket, String> {
+    let socket = host.udp_to(server.at).map_err(|e| e.to_string())?;
+    socket
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .map_err(|e| e.to_string())?;
+    Ok(socket)
+}
+
 /// Asks one question after the other; tells how soon each was answered.
 fn quiet(
     host: &Host,
@@ -246,10 +297,7 @@ fn quiet(
     names: &str,
     report: &mut Report,
 ) -> Result<(), String> {
-    let socket = host.udp_to(server.at).map_err(|e| e.to_string())?;
-    socket
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .map_err(|e| e.to_string())?;
+    let socket = socket_to(host, server)?;
     let mut times = Vec::new();
     for (id, line) in (0..QUIET).zip(names.lines().cycle()) {
         let name = line.split_whitespace().next().unwrap_or_default();

@@ -12,6 +12,7 @@ use innermesh_tests::{Agent, Host, Lab, Process, wait_for};
 
 use super::cpu_s;
 
+const INNERMESH: u16 = 5300;
 const KNOT: u16 = 5301;
 const NSD: u16 = 5302;
 const DNSMASQ: u16 = 5303;
@@ -70,13 +71,16 @@ impl<'lab> Servers<'lab> {
     pub fn start(lab: &'lab Lab, services: usize) -> Result<Self, String> {
         let host = &lab.hosts[0];
         let config = format!(
-            "[dns]\nupstream = [\"127.0.0.1:{KNOT}\"]\nmanage = \"off\"\nhttps = {HTTPS}\n"
+            "[dns]\nlisten = [\"127.0.0.1:{INNERMESH}\"]\nupstream = [\"127.0.0.1:{KNOT}\"]\nmanage = \"off\"\nhttps = {HTTPS}\n"
         );
         let mut agent = Agent::with_config(host, "node0", &config);
         let _ = agent.init();
         for n in 0..services {
             let port = (8000 + n).to_string();
-            let _ = agent.waits(&["service", "add", &format!("s{n}"), "--port", &port]);
+            let name = format!("s{n}");
+            agent
+                .cli(&["service", "add", &name, "--port", &port])
+                .result()?;
         }
         let domain = agent.status()["domain"]
             .as_str()
