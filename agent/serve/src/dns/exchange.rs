@@ -3,13 +3,13 @@
 //! can foresee (RFC 5452 §9.2), without a socket being made for each.
 
 use std::{
+    collections::VecDeque,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use aws_lc_rs::rand;
 use hickory_server::{
     net::NetError,
     proto::op::{DnsRequest, DnsResponse},
@@ -23,6 +23,8 @@ const RESEND: Duration = Duration::from_millis(333);
 /// For how long, and for how many questions, a socket is used.
 const LIFETIME: Duration = Duration::from_secs(10);
 const QUESTIONS: u16 = 64;
+/// Sockets to one server among which the next port is, before any is used again.
+const ROTATING: usize = 16;
 /// Sockets that wait to be used again.
 const IDLE: usize = 128;
 /// Longest answer, in bytes: more than is asked for.
@@ -36,7 +38,7 @@ const NOT_UNDERSTOOD: [u8; 2] = [1, 4];
 /// Sockets of earlier questions.
 #[derive(Debug, Default)]
 pub(super) struct Exchanges {
-    idle: Mutex<Vec<AskingSocket>>,
+    idle: Mutex<VecDeque<AskingSocket>>,
 }
 
 #[derive(Debug)]
@@ -122,29 +124,28 @@ impl Exchanges {
         answer
     }
 
-    /// One of those to a server, at random; those that are too old go.
+    /// The one to a server that waits for longest, if there are so many that nobody can
+    /// tell which port is next; those that are too old go.
     fn take(&self, server: SocketAddr, now: Mono) -> Option<AskingSocket> {
         let mut idle = self.idle();
         idle.retain(|socket| now < socket.opened + LIFETIME);
-        let fits = |socket: &AskingSocket| socket.server == server;
-        let fitting = idle.iter().filter(|socket| fits(socket)).count();
-        let mut random = [0; 2];
-        // Without randomness there is no socket that nobody can foresee.
-        rand::fill(&mut random).ok()?;
-        let nth = usize::from(u16::from_be_bytes(random)) % fitting.max(1);
-        let mut places = (0..).zip(&*idle).filter(|(_, socket)| fits(socket));
-        let (place, _) = places.nth(nth)?;
-        Some(idle.swap_remove(place))
+        let fitting = (0..)
+            .zip(&*idle)
+            .filter(|(_, socket)| socket.server == server);
+        let mut places = fitting.map(|(place, _)| place);
+        let first = places.next()?;
+        places.nth(ROTATING - 2)?;
+        idle.remove(first)
     }
 
     fn put_back(&self, socket: AskingSocket) {
         let mut idle = self.idle();
         if socket.asked < QUESTIONS && idle.len() < IDLE {
-            idle.push(socket);
+            idle.push_back(socket);
         }
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<AskingSocket>> {
+    fn idle(&self) -> MutexGuard<'_, VecDeque<AskingSocket>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -368,16 +369,22 @@ mod tests {
         };
         let exchanges = Exchanges::default();
         let second = Mono::ZERO + Duration::from_secs(1);
+        for _ in 1..ROTATING {
+            exchanges.put_back(open(second));
+        }
         exchanges.put_back(open(Mono::ZERO));
-        exchanges.put_back(open(second));
         assert!(exchanges.take(other, second).is_none());
-        let mut last = exchanges.take(server, Mono::ZERO + LIFETIME).unwrap();
-        assert_eq!(last.opened, second, "the first is too old");
+        assert!(exchanges.take(server, second).is_some());
+        assert!(exchanges.take(server, second).is_none(), "they are too few");
+        exchanges.put_back(open(second));
+        let end = Mono::ZERO + LIFETIME;
+        assert!(exchanges.take(server, end).is_none(), "one is too old");
+        let mut last = open(second);
         last.asked = QUESTIONS;
         exchanges.put_back(last);
         assert!(
-            exchanges.take(server, second).is_none(),
-            "it had its questions"
+            exchanges.take(server, end).is_none(),
+            "one had its questions"
         );
         for _ in 0..=IDLE {
             exchanges.put_back(open(second));

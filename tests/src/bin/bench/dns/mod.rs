@@ -21,6 +21,8 @@ use crate::figures::Report;
 
 /// Questions under way, and clients' sockets.
 const OPEN: &str = "400";
+/// Those that are forwarded: dnsmasq loses some of more.
+const FEW_OPEN: &str = "100";
 const CLIENTS: &str = "8";
 const ONE_BY_ONE: &str = "32";
 /// Services of the zone that is asked for.
@@ -159,6 +161,7 @@ struct Load {
     what: String,
     transport: [&'static str; 2],
     names: PathBuf,
+    open: &'static str,
 }
 
 impl Row {
@@ -168,6 +171,7 @@ impl Row {
                 what: what.into(),
                 transport,
                 names: names.into(),
+                open: if what == UNCACHED { FEW_OPEN } else { OPEN },
             },
             figures: servers
                 .iter()
@@ -216,7 +220,7 @@ impl Load {
         // for dnsperf 2.10: over HTTPS each client has a thread and one question open.
         let (open, clients, threads) = match transport {
             "doh" => (ONE_BY_ONE, ONE_BY_ONE, ONE_BY_ONE),
-            _ => (OPEN, CLIENTS, "1"),
+            _ => (self.open, CLIENTS, "1"),
         };
         let uri = format!("doh-uri=https://{ip}:{port}/dns-query");
         let words = [
