@@ -49,7 +49,7 @@ pub struct AddArguments {
     /// What to call it.
     #[arg(value_name = "NAME")]
     name: Label,
-    /// Its address, to which changes are told and from which it asks.
+    /// Its address: changes are told there, and it asks from there.
     #[arg(long, value_name = "ADDRESS[:PORT]", required = true, value_parser = address)]
     address: Vec<SocketAddr>,
     /// Zone that it may have [default: all].

@@ -1,6 +1,6 @@
 //! Primaries that start again, and others in their place.
 
-use std::fs;
+use std::{fs, time::Instant};
 
 use innermesh_tests::{Agent, Lab, agent::PATIENCE, installed, wait::ensure, wait_for};
 use serde_json::Value;
@@ -44,8 +44,10 @@ fn secondaries_and_primary_go_on_where_they_were_after_a_restart_of_either() {
     }
     assert!(!alpha.log().contains("kind=\"IXFR\""));
     let _ = alpha.cli(&["record", "add", "one", "A", "192.0.2.91"]).ok();
+    let began = Instant::now();
     for secondary in &secondaries {
         secondary.wait(&["one.lab.internal"], "192.0.2.91", SOON);
+        eprintln!("{:?} has it after {:?}", secondary.server, began.elapsed());
     }
     // What changes while it is off is there once it is back.
     for secondary in &mut secondaries {

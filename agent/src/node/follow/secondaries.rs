@@ -20,7 +20,7 @@ use crate::{
 /// How long what comes in bursts is gathered, before the first of it is given a
 /// serial and between two.
 const GATHER: Duration = Duration::from_millis(20);
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(400);
 /// How long a zone may lack what isn't known yet, after a start or when a service is
 /// new. Then what is known counts: a service's node may be away for good.
 const INCOMPLETE: Duration = Duration::from_secs(10);

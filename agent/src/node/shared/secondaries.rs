@@ -214,14 +214,15 @@ impl Secondaries {
         let mut numbered = Vec::new();
         for content in changed {
             let hash = content.hash().to_string();
+            // It says the same as before the last stop, and so does its serial.
             let before = given.get(&content.origin);
-            let serial = match before {
-                Some(before) if is_first && before.hash == hash => before.serial,
-                before => {
-                    let others = announced.iter().copied().chain(floor);
-                    next_serial(before.map(|before| before.serial), others, now_s)
-                }
-            };
+            let same = before.filter(|before| is_first && before.hash == hash);
+            let same = same.map(|before| before.serial);
+            let same = same.filter(|same| floor.is_none_or(|floor| !is_later(floor, *same)));
+            let serial = same.unwrap_or_else(|| {
+                let others = announced.iter().copied().chain(floor);
+                next_serial(before.map(|before| before.serial), others, now_s)
+            });
             given.insert(content.origin.clone(), Given { serial, hash });
             numbered.push((content, serial));
         }
