@@ -123,6 +123,9 @@ fn requests_are_where_older_commands_and_scripts_ask_them() {
 /v1/dns/resolver GET looks
 /v1/dns/resolver/release POST changes
 /v1/dns/resolver/setup POST changes
+/v1/dns/secondaries GET looks
+/v1/dns/secondaries POST changes
+/v1/dns/secondaries/rm POST changes
 /v1/dns/zone GET looks
 /v1/evictions POST changes
 /v1/evictions/{node} DELETE changes
