@@ -7,6 +7,7 @@ mod docker;
 mod forward;
 mod lan;
 mod near;
+mod sinkhole_dns;
 mod values;
 
 #[cfg(test)]
@@ -33,7 +34,7 @@ use self::{
     values::{Address, Upstream, with_port},
 };
 use crate::{
-    dns::{AnswerScope, NameServer, TLS_PORT, TlsChoice},
+    dns::{AnswerScope, FallThroughRule, NameServer, TLS_PORT, TlsChoice},
     page,
     services::Spec,
     sinkhole,
@@ -114,6 +115,9 @@ pub struct DnsConfig {
     pub answer: AnswerScope,
     /// Networks beside the mesh whose hosts may ask too.
     pub lan: Vec<IpNet>,
+    /// Names of the mesh's domain that are asked of the public DNS where the mesh has
+    /// none.
+    pub fall_through: Vec<FallThroughRule>,
     /// Who is asked for the names of a zone instead; see [`DnsConfig::forwards`].
     forward: Forwards,
 }
@@ -152,6 +156,9 @@ pub struct SinkholeConfig {
     /// Where strangers are answered, at port 80 unless said otherwise; empty for this
     /// host's addresses outside of the mesh. See [`SinkholeConfig::listens`].
     listen: Vec<Address>,
+    /// Where strangers' questions for the mesh's domain are answered, at port 53 unless
+    /// said otherwise; empty for nowhere. See [`SinkholeConfig::dns_listens`].
+    dns: Vec<Address>,
     /// A file with a page of HTML in place of the usual one; see
     /// [`SinkholeConfig::page`].
     pub page: Option<PathBuf>,
@@ -164,6 +171,11 @@ impl SinkholeConfig {
     /// Where to listen; empty for this host's own addresses.
     pub fn listens(&self) -> Vec<SocketAddr> {
         with_port(&self.listen, sinkhole::PORT)
+    }
+
+    /// Where strangers' DNS is answered.
+    pub fn dns_listens(&self) -> Vec<SocketAddr> {
+        with_port(&self.dns, DNS_PORT)
     }
 
     /// What strangers are shown.
@@ -360,6 +372,7 @@ impl Config {
             ("listen` of `[acme]", &self.acme.listen),
             ("listen` of `[page]", &self.page.listen),
             ("listen` of `[sinkhole]", &self.sinkhole.listen),
+            ("dns` of `[sinkhole]", &self.sinkhole.dns),
         ];
         for (name, list) in lists {
             if list.len() > ADDRESSES {
@@ -377,6 +390,8 @@ impl Config {
                 self.acme.port
             ));
         }
+        sinkhole_dns::check(&self.dns.listens(), &self.sinkhole.dns_listens())
+            .map_err(|error| error.to_string())?;
         match self
             .advertise
             .iter()
@@ -420,6 +435,12 @@ impl DnsConfig {
         if let Some(port) = self.https.filter(|https| taken.any(|port| port == *https)) {
             return Err(DnsConfigError::Https(port));
         }
+        if self.answer == AnswerScope::Mesh && !self.fall_through.is_empty() {
+            return Err(DnsConfigError::FallThroughNoUse);
+        }
+        if self.fall_through.len() > limits::DNS_FALL_THROUGH {
+            return Err(DnsConfigError::FallThroughs(self.fall_through.len()));
+        }
         lan::check(&self.lan)?;
         Ok(self.forward.check(&listens)?)
     }
@@ -439,6 +460,16 @@ enum DnsConfigError {
         "`https` of [dns] is {0}, a port that has another use; give a TCP port such as 443 or 8443"
     )]
     Https(u16),
+    #[error(
+        "`fall_through` of [dns] has no use where `answer` of [dns] is \"mesh\": nobody is asked \
+         for other names then; remove one of the two"
+    )]
+    FallThroughNoUse,
+    #[error(
+        "`fall_through` of [dns] has {0} rules; at most {most} are used",
+        most = limits::DNS_FALL_THROUGH
+    )]
+    FallThroughs(usize),
     #[error(transparent)]
     Rule(#[from] ForwardRuleError),
     #[error(transparent)]

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     codec,
     crypto::{Hash, PublicKey, Purpose, SealError, Sealed, Sign, Verify},
+    endpoint,
     hold::Hold,
     id::{MeshId, NodeId},
     ledger::{
@@ -132,6 +133,9 @@ pub struct Announcement {
     /// The latest serial of a zone that it transfers to secondaries: whoever does that
     /// after it goes on from there.
     pub zone_serial: Option<u32>,
+    /// Public addresses at which it answers strangers' DNS, where it is a sinkhole; at
+    /// most [`limits::SINKHOLE_NAME_SERVER_ADDRESSES`].
+    pub name_server: BTreeSet<IpAddr>,
 }
 
 /// Address families that an exit has a default route for.
@@ -184,6 +188,7 @@ mod kind {
     pub const DEVICE_HOLD: u16 = 11;
     pub const EXIT: u16 = 12;
     pub const ZONE_SERIAL: u16 = 13;
+    pub const NAME_SERVER: u16 = 14;
 }
 
 impl Announcement {
@@ -245,6 +250,9 @@ impl Announcement {
                 .iter()
                 .map(|serial| item(kind::ZONE_SERIAL, codec::encode(serial))),
         );
+        if !self.name_server.is_empty() {
+            items.push(item(kind::NAME_SERVER, codec::encode(&self.name_server)));
+        }
         codec::encode(&items)
     }
 
@@ -306,6 +314,12 @@ impl Announcement {
             }
             kind::EXIT => self.exit = Some(codec::decode(&item.data, 8).ok()?),
             kind::ZONE_SERIAL => self.zone_serial = Some(codec::decode(&item.data, 8).ok()?),
+            kind::NAME_SERVER => {
+                let all: BTreeSet<IpAddr> = codec::decode(&item.data, 256).ok()?;
+                let public = all.into_iter().filter(|ip| endpoint::is_public(*ip));
+                let most = limits::SINKHOLE_NAME_SERVER_ADDRESSES;
+                self.name_server = public.take(most).collect();
+            }
             _ => {}
         }
         Some(())

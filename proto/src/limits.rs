@@ -606,6 +606,20 @@ pub const SINKHOLE_CONNECTIONS_PER_ADDRESS: usize = 8;
 pub const SINKHOLE_ADDRESSES: usize = 16;
 /// Longest life of one connection to it, in milliseconds.
 pub const SINKHOLE_CONNECTION_MS: u64 = 15_000;
+/// Name servers that a delegated domain has.
+pub const SINKHOLE_NAME_SERVERS: usize = 4;
+/// Addresses of each.
+pub const SINKHOLE_NAME_SERVER_ADDRESSES: usize = 4;
+/// Strangers' connections to a sinkhole for DNS at a time.
+pub const SINKHOLE_DNS_CONNECTIONS: usize = 128;
+/// Of these, from one address.
+pub const SINKHOLE_DNS_CONNECTIONS_PER_ADDRESS: usize = 8;
+/// Answers of one kind a second to one network of strangers over UDP.
+pub const SINKHOLE_DNS_RATE: u32 = 20;
+/// Such networks, with a kind of answer each, that are counted at a time.
+pub const SINKHOLE_DNS_COUNTED: usize = 16 * 1024;
+/// Rules for names of the mesh's domain that the public DNS is asked for.
+pub const DNS_FALL_THROUGH: usize = 64;
 /// Largest page of a user's own, in bytes.
 pub const SINKHOLE_PAGE_BYTES: usize = 64 * 1024;
 /// Largest head of a request to the install page, in bytes.

@@ -7,6 +7,7 @@ mod devices;
 mod exits;
 mod gateways;
 mod publish;
+mod stranger;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,8 +33,8 @@ use crate::{
     name::Label,
     tunnel::{TunnelKey, TunnelPeer, TunnelPlan},
     zone::{
-        self, DomainName, InstanceRecord, NodeRecords, Record, RecordType, ServiceRecords,
-        ServiceState, ZoneInput,
+        self, DomainName, InstanceRecord, NodeRecords, RecordType, ServiceRecords, ServiceState,
+        ZoneInput,
     },
 };
 
@@ -288,35 +289,6 @@ impl MeshView {
             .filter(|(_, all)| all.iter().any(by_member))
             .map(|(name, _)| name.clone())
             .collect()
-    }
-
-    /// Where the public world finds the sinkholes: at their public addresses.
-    pub fn sinkhole_addresses(&self) -> BTreeSet<IpAddr> {
-        let sinkholes = self.ledger.members.iter();
-        let sinkholes = sinkholes.filter(|(_, member)| member.roles.contains(&Role::Sinkhole));
-        let seen = sinkholes.filter_map(|(node, _)| self.nodes.get(node));
-        let announced = seen.flat_map(|seen| &seen.announcement.quic);
-        let announced = announced.map(|at| at.ip().to_canonical());
-        announced.filter(|ip| endpoint::is_public(*ip)).collect()
-    }
-
-    /// Users' records that strangers may see, too.
-    pub fn public_records(&self) -> Vec<Record> {
-        let ttls = self.record_ttls();
-        let all = self.ledger.records.iter();
-        all.flat_map(|(name, all)| {
-            let served = |record: &&UserRecord| record.public && self.is_served(record);
-            let public = all.iter().filter(served);
-            public.map(|record| {
-                let ttl_s = ttls.get(&(name.clone(), record.data.record_type()));
-                Record {
-                    name: name.clone(),
-                    ttl_s: ttl_s.copied().unwrap_or(zone::PUBLIC_TTL_S),
-                    data: record.data.rdata(),
-                }
-            })
-        })
-        .collect()
     }
 
     fn is_served(&self, record: &UserRecord) -> bool {

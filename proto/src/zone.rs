@@ -18,6 +18,7 @@ mod public;
 mod record;
 mod record_type;
 mod reverse;
+mod stranger;
 mod svcb;
 
 use std::{
@@ -38,6 +39,9 @@ pub use self::{
     public::{PUBLIC_TTL_S, public_zone},
     record::{Caa, Mx, Rdata, Record, Soa, Srv},
     record_type::{RecordType, RecordTypeError},
+    stranger::{
+        CHALLENGES, StrangerAnswer, StrangerInput, StrangerZone, is_challenge, is_challenge_value,
+    },
     svcb::{SvcParam, Svcb, SvcbError},
 };
 use self::{alias::Found, reverse::ReversePrefix};

@@ -8,6 +8,7 @@ mod admins;
 mod authors;
 pub mod devices;
 mod published;
+mod strangers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -153,6 +154,9 @@ impl Checker {
         }
         if let Some(words) = published::open_to_the_mesh(&view, plan.as_ref()) {
             return Err(("S25", words));
+        }
+        if let Some(words) = strangers::learn(&view) {
+            return Err(("S34", words));
         }
         self.behind.learn(&view);
         routes(&view, machine, &self.behind)

@@ -68,7 +68,7 @@ use crate::{disk::SimDisk, questions};
 pub type Reader = fn(&[u8]);
 
 /// The readers and their names, which are those of the fuzz targets.
-pub const ALL: [(&str, Reader); 18] = [
+pub const ALL: [(&str, Reader); 19] = [
     ("head", head),
     ("ledger", ledger),
     ("rpc", rpc),
@@ -83,6 +83,7 @@ pub const ALL: [(&str, Reader); 18] = [
     ("packet", packet),
     ("policy", policy),
     ("question", question),
+    ("stranger", stranger),
     ("transfer", transfer),
     ("docker", docker),
     ("https", https),
@@ -507,6 +508,22 @@ pub fn name_server(bytes: &[u8]) {
         && let Ok(server) = text.parse::<dns::NameServer>()
     {
         assert_eq!(server.to_string().parse(), Ok(server), "{text}");
+    }
+}
+
+/// A stranger's question to a sinkhole: the answer repeats its id, is a whole message, and
+/// over UDP no longer than every client takes.
+pub fn stranger(bytes: &[u8]) {
+    static DNS: LazyLock<dns::PublicDns> = LazyLock::new(questions::public);
+    for is_udp in [true, false] {
+        let mut reply = Vec::new();
+        DNS.respond(bytes, questions::STRANGER, is_udp, &mut reply);
+        if !reply.is_empty() {
+            assert_eq!(reply.get(..2), bytes.get(..2));
+            assert!(reply.len() >= 12 && reply[2] & 0x80 != 0, "{reply:?}");
+            assert!(!is_udp || reply.len() <= usize::from(limits::DNS_UDP_BYTES));
+            assert_eq!(reply[3] & 0x80, 0, "no recursion");
+        }
     }
 }
 

@@ -4,13 +4,15 @@
 use std::{net::IpAddr, sync::Arc};
 
 use innermesh_agent::{
-    dns::{AnswerScope, Dns, Served, Source},
-    host::tasks::Tasks,
+    dns::{AnswerScope, Dns, PublicDns, Served, Source},
+    host::{keys::SystemKeys, tasks::Tasks},
 };
 use innermesh_proto::{
+    crypto::Hash,
     name::Label,
     zone::{
-        InstanceRecord, NodeRecords, Protocol, Rdata, ServiceRecords, ServiceState, Zone, ZoneInput,
+        DomainName, InstanceRecord, NodeRecords, Protocol, Rdata, Record, ServiceRecords,
+        ServiceState, StrangerInput, StrangerZone, Zone, ZoneInput,
     },
 };
 
@@ -38,6 +40,29 @@ pub(crate) fn dns() -> Dns {
             }
         }),
     });
+    dns
+}
+
+/// A sinkhole's, towards strangers.
+pub(crate) fn public() -> PublicDns {
+    let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+    let name = |text: &str| text.parse::<DomainName>().expect("a name");
+    let record = |at: &str, data| Record {
+        name: name(at),
+        ttl_s: 300,
+        data,
+    };
+    let dns = PublicDns::new(Arc::new(SimClock::new(START_MS)), &SystemKeys);
+    dns.publish(StrangerZone::build(StrangerInput {
+        apex: name("lab.internal"),
+        name_servers: vec![[ip("192.0.2.7"), ip("2001:db8::7")].into()],
+        sinkhole: [ip("192.0.2.7"), ip("2001:db8::7")].into(),
+        published: vec![
+            record("alias.lab.internal", Rdata::Cname(name("web.lab.internal"))),
+            record("big.lab.internal", Rdata::Txt(vec![vec![b'x'; 255]; 5])),
+        ],
+        secret: Hash([1; 32]),
+    }));
     dns
 }
 

@@ -186,6 +186,8 @@ impl Machine {
             dns_lan: Vec::new(),
             sinkhole_listen: Vec::new(),
             sinkhole_page: Vec::new(),
+            sinkhole_dns: Vec::new(),
+            dns_fall_through: Vec::new(),
             dns_forward: BTreeMap::new(),
             acme_port: innermesh_agent::acme::PORT,
             acme_listen: Vec::new(),

@@ -182,6 +182,7 @@ async fn the_seeds_are_written_from_a_small_mesh() {
     put("question", "plain", &question());
     for (name, asked) in questions() {
         put("question", name, &asked);
+        put("stranger", name, &asked);
     }
     put("transfer", "key", KEY.as_bytes());
     for (target, name, text) in texts() {

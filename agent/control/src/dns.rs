@@ -19,6 +19,9 @@ requests! {
         looks GET "/v1/dns/zone": Zone(DnsZoneRequest) -> ZoneText,
         looks POST "/v1/dns/public": Public(DnsPublicRequest) -> PublicZone,
         changes POST "/v1/dns/public/verify": Verify(DnsVerifyRequest) -> PublicChecks,
+        looks GET "/v1/dns/delegation": Delegation(DnsDelegationRequest) -> Delegation,
+        changes POST "/v1/dns/delegation/verify":
+            VerifyDelegation(DnsVerifyDelegationRequest) -> PublicChecks,
     }
 }
 
@@ -144,6 +147,40 @@ pub struct DnsVerifyRequest {
     pub at: Option<SocketAddr>,
 }
 
+/// Tells what the registrar must be given so that the sinkholes are the name servers of
+/// the mesh's domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsDelegationRequest {}
+
+/// Name servers and their addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delegation {
+    /// Lines of a master file: NS records, and glue.
+    pub zone: String,
+    pub name_servers: Vec<NameServerRow>,
+    /// The serial that all of them must have.
+    pub serial: u32,
+}
+
+/// One sinkhole that answers strangers' DNS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameServerRow {
+    pub name: String,
+    pub node: String,
+    pub addresses: Vec<IpAddr>,
+    pub live: bool,
+}
+
+/// Asks whether the domain is delegated so, and each of them whether it answers. For
+/// root, as it sends packets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsVerifyDelegationRequest {
+    /// Who is asked for the zone above; the servers that other names are forwarded to,
+    /// if none.
+    #[serde(default)]
+    pub at: Option<SocketAddr>,
+}
+
 /// What they said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublicChecks {
@@ -166,6 +203,9 @@ pub struct PublicCheck {
     pub error: Option<String>,
     /// What may be the cause where something else was heard.
     pub hint: Option<String>,
+    /// Who said it, where it is one of several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
 }
 
 /// The zone as one text.

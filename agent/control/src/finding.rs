@@ -51,6 +51,8 @@ pub mod code {
     pub const DNS_PORT_TAKEN: &str = "dns-port-taken";
     /// A sinkhole doesn't answer strangers everywhere.
     pub const SINKHOLE_NOT_SERVED: &str = "sinkhole-not-served";
+    /// A sinkhole doesn't answer strangers' DNS everywhere.
+    pub const SINKHOLE_DNS_NOT_SERVED: &str = "sinkhole-dns-not-served";
     /// Hosts of a LAN may ask for names, and this host has no address in it.
     pub const DNS_NO_LAN: &str = "dns-no-lan";
     /// A secondary doesn't ask for a zone.

@@ -63,6 +63,21 @@ pub struct RecordRow {
     /// Whether this node answers it: a node or a service of that name comes first.
     #[serde(default = "answered")]
     pub answered: bool,
+    /// What each sinkhole was seen to answer, where it was asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sinkholes: Vec<SinkholeRow>,
+}
+
+/// One sinkhole that answers strangers' DNS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkholeRow {
+    pub node: String,
+    pub addresses: Vec<std::net::IpAddr>,
+    pub live: bool,
+    /// Whether it answered strangers with the record.
+    pub serves: bool,
+    /// What was heard instead.
+    pub error: Option<String>,
 }
 
 /// What an agent has that says nothing of it.

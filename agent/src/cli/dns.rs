@@ -73,6 +73,12 @@ pub struct ZoneArguments {
     /// that.
     #[arg(long, conflicts_with_all = ["zone", "out"])]
     pub(super) public: bool,
+    /// Print the name servers to set at the registrar instead.
+    ///
+    /// They are the sinkholes that answer strangers' DNS: those with `dns` of
+    /// [sinkhole] in their configuration.
+    #[arg(long, requires = "public", conflicts_with = "address")]
+    pub(super) delegated: bool,
     /// Public address of the sinkhole [default: those that nodes with the role
     /// sinkhole announce].
     #[arg(long, value_name = "ADDRESS", requires = "public")]

@@ -6,22 +6,39 @@ use super::{
 };
 use crate::control::{
     Client,
-    dns::{DnsPublicRequest, DnsVerifyRequest, PublicChecks},
+    dns::{
+        DnsDelegationRequest, DnsPublicRequest, DnsVerifyDelegationRequest, DnsVerifyRequest,
+        PublicChecks,
+    },
 };
 
 /// The port of name servers.
 const PORT: u16 = 53;
 
 pub async fn run(arguments: &ZoneArguments, client: &Client) -> Result<(), Failure> {
+    let at = arguments.at.map(|ip| (ip, PORT).into());
+    if arguments.delegated {
+        if !arguments.verify {
+            let delegation = client.ask(&DnsDelegationRequest {}).await?;
+            return arguments
+                .output
+                .print(&delegation, || delegation.zone.clone());
+        }
+        let checks = client.ask(&DnsVerifyDelegationRequest { at }).await?;
+        return tell(arguments, &checks);
+    }
     let addresses = arguments.address.clone();
     if !arguments.verify {
         let public = client.ask(&DnsPublicRequest { addresses }).await?;
         return arguments.output.print(&public, || public.zone.clone());
     }
-    let at = arguments.at.map(|ip| (ip, PORT).into());
     let request = DnsVerifyRequest { addresses, at };
     let checks = client.ask(&request).await?;
-    arguments.output.print(&checks, || text(&checks))?;
+    tell(arguments, &checks)
+}
+
+fn tell(arguments: &ZoneArguments, checks: &PublicChecks) -> Result<(), Failure> {
+    arguments.output.print(checks, || text(checks))?;
     if checks.checks.iter().all(|check| check.is_expected) {
         Ok(())
     } else {
@@ -34,8 +51,10 @@ fn text(checks: &PublicChecks) -> String {
     for check in &checks.checks {
         let (name, rtype) = (&check.name, &check.rtype);
         let expected = check.expected.join(", ");
+        let at = check.at.as_ref();
+        let at = at.map(|at| format!(" at {at}")).unwrap_or_default();
         if check.is_expected {
-            out.push_str(&format!("ok     {name} {rtype} {expected}\n"));
+            out.push_str(&format!("ok     {name} {rtype} {expected}{at}\n"));
             continue;
         }
         let got = match &check.error {
@@ -44,7 +63,7 @@ fn text(checks: &PublicChecks) -> String {
             None => check.got.join(", "),
         };
         out.push_str(&format!(
-            "WRONG  {name} {rtype}: {got}; it must be {expected}\n"
+            "WRONG  {name} {rtype}{at}: {got}; it must be {expected}\n"
         ));
         if let Some(hint) = &check.hint {
             out.push_str(&format!("       {hint}\n"));
@@ -68,6 +87,7 @@ mod tests {
             is_expected,
             error: None,
             hint: hint.map(str::to_owned),
+            at: None,
         };
         let checks = PublicChecks {
             servers: vec!["9.9.9.9:53".into()],

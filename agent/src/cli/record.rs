@@ -8,14 +8,14 @@ use innermesh_proto::{
 };
 
 use super::{
-    failure::Failure,
+    failure::{Failure, TIMED_OUT},
     output::{Detail, Output, well, yes_no},
     show::{Cell, Column, Screen, Table},
 };
 use crate::control::{
     Client,
     node::StatusRequest,
-    records::{RecordAddRequest, RecordListRequest, RecordRmRequest, RecordRow},
+    records::{RecordAddRequest, RecordListRequest, RecordRmRequest, RecordRow, SinkholeRow},
 };
 use crate::host::duration::Span;
 
@@ -37,6 +37,10 @@ pub enum Command {
 /// A node's records lead to its own addresses and names, to names that their
 /// owners share with it, and to what its invite granted with --addresses. An
 /// admin's lead anywhere.
+///
+/// A TXT record of _acme-challenge.NAME with --public is there once the sinkholes
+/// that answer strangers' DNS were seen to answer with it; where one that is there
+/// doesn't within 15 s, the command ends with exit code 4.
 #[derive(Debug, clap::Args)]
 pub struct AddArguments {
     /// Full name, name in the mesh's domain, or @ for the domain.
@@ -207,15 +211,34 @@ async fn add(arguments: AddArguments, client: &Client) -> Result<(), Failure> {
         let RecordRow {
             name, rtype, value, ..
         } = &row;
-        if row.answered {
+        let told = if row.answered {
             format!("{name} {rtype} {value} is answered on every machine{whom}\n")
         } else {
             format!(
                 "{name} {rtype} {value} is kept and not answered: a service, a node or an alias of \
                  that name comes first; see `agent dns query {name}`\n"
             )
+        };
+        told + &sinkholes(&row.sinkholes)
+    })?;
+    let is_late = |sinkhole: &SinkholeRow| sinkhole.live && !sinkhole.serves;
+    if row.sinkholes.iter().any(is_late) {
+        Err(Failure::silent(TIMED_OUT))
+    } else {
+        Ok(())
+    }
+}
+
+/// What each was seen to answer.
+fn sinkholes(rows: &[SinkholeRow]) -> String {
+    let line = |row: &SinkholeRow| {
+        let node = &row.node;
+        match &row.error {
+            None => format!("{node} serves it to strangers\n"),
+            Some(why) => format!("{node} wasn't seen to serve it to strangers: {why}\n"),
         }
-    })
+    };
+    rows.iter().map(line).collect()
 }
 
 async fn rm(arguments: RmArguments, client: &Client) -> Result<(), Failure> {
@@ -376,6 +399,7 @@ mod tests {
             public: false,
             owner: "raspberry-pi-in-the-garage-02".into(),
             answered: true,
+            sinkholes: Vec::new(),
         };
         let key = format!(
             "\"v=DKIM1; k=rsa; p={}\"",
@@ -396,6 +420,22 @@ mod tests {
             "{text}"
         );
         assert!(text.find(" A ") < text.find(" AAAA "), "{text}");
+    }
+
+    #[test]
+    fn each_sinkhole_is_told_of_as_it_was_seen() {
+        let row = |node: &str, error: Option<&str>| SinkholeRow {
+            node: node.into(),
+            addresses: Vec::new(),
+            live: true,
+            serves: error.is_none(),
+            error: error.map(str::to_owned),
+        };
+        let rows = [row("vps", None), row("vps2", Some("no answer"))];
+        assert_eq!(
+            sinkholes(&rows),
+            "vps serves it to strangers\nvps2 wasn't seen to serve it to strangers: no answer\n"
+        );
     }
 
     #[test]

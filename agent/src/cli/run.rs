@@ -285,6 +285,8 @@ pub fn agent_config(config: &Config) -> node::AgentConfig {
         dns_lan: config.dns.lan.clone(),
         sinkhole_listen: config.sinkhole.listens(),
         sinkhole_page: config.sinkhole.page(),
+        sinkhole_dns: config.sinkhole.dns_listens(),
+        dns_fall_through: config.dns.fall_through.clone(),
         dns_forward: config.dns.forwards(),
         page_listen: config.page.listens(),
         page_port: config.page.port,

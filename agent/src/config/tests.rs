@@ -68,6 +68,7 @@ fn every_key_is_read() {
         https = 8443
         manage = "off"
         lan = ["192.168.1.0/24", "fd12::/64"]
+        fall_through = ["www", "@ MX"]
         [dns.forward]
         "Corp.example." = ["10.1.1.1", "[2001:db8::1]:5353"]
         "1.10.in-addr.arpa" = ["10.1.1.2"]
@@ -77,6 +78,7 @@ fn every_key_is_read() {
         lan = true
         [sinkhole]
         listen = ["192.0.2.3"]
+        dns = ["192.0.2.3", "[2001:db8::3]:5353"]
         page = "/etc/innermesh/denied.html"
         [containers]
         mesh = false
@@ -124,6 +126,15 @@ fn every_key_is_read() {
         ]
     );
     assert_eq!(config.sinkhole.listens(), ["192.0.2.3:80".parse().unwrap()]);
+    let dns = ["192.0.2.3:53", "[2001:db8::3]:5353"].map(|at| at.parse().unwrap());
+    assert_eq!(config.sinkhole.dns_listens(), dns);
+    let rules: Vec<String> = config
+        .dns
+        .fall_through
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(rules, ["www", "@ MX"]);
     let own = Path::new("/etc/innermesh/denied.html");
     assert_eq!(config.sinkhole.page.as_deref(), Some(own));
     assert!(config.page.lan && !Config::default().page.lan);
@@ -150,6 +161,26 @@ fn every_key_is_read() {
         Ok(config),
         "what is printed can be read"
     );
+}
+
+#[test]
+fn strangers_and_members_ask_at_different_sockets() {
+    let refused = |inside: &str, outside: &str| {
+        let text = format!("[dns]\nlisten = [\"{inside}\"]\n[sinkhole]\ndns = [\"{outside}\"]\n");
+        let parsed = Config::parse(&text, Path::new("config.toml"));
+        parsed.err().map(|error| error.message)
+    };
+    for (inside, outside) in [
+        ("0.0.0.0", "203.0.113.7"),
+        ("203.0.113.7", "203.0.113.7"),
+        ("127.0.0.1", "0.0.0.0"),
+        ("127.0.0.1:5353", "127.0.0.1"),
+    ] {
+        let why = refused(inside, outside).unwrap();
+        assert!(why.contains("`dns` of [sinkhole]"), "{why}");
+    }
+    assert_eq!(refused("127.0.0.1", "203.0.113.7"), None);
+    assert_eq!(refused("0.0.0.0:5353", "203.0.113.7"), None);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use ipnet::IpNet;
 
 use crate::{
     config::TunnelEndpoint,
-    dns::{AnswerScope, NameServer, TLS_PORT, TlsChoice},
+    dns::{AnswerScope, FallThroughRule, NameServer, TLS_PORT, TlsChoice},
     services::Spec,
     tunnel::BackendChoice,
 };
@@ -61,6 +61,10 @@ pub struct AgentConfig {
     pub sinkhole_listen: Vec<SocketAddr>,
     /// The page that they get.
     pub sinkhole_page: Vec<u8>,
+    /// Where strangers' DNS is answered, on a sinkhole; nowhere when empty.
+    pub sinkhole_dns: Vec<SocketAddr>,
+    /// Names of the mesh's domain that the public DNS is asked for.
+    pub dns_fall_through: Vec<FallThroughRule>,
     /// Networks beside the mesh whose hosts may ask for names.
     pub dns_lan: Vec<IpNet>,
     /// Name servers for the names of these zones.

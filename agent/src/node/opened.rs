@@ -2,7 +2,7 @@
 //! services, gossip and DNS.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     path::Path,
     sync::{Arc, atomic::AtomicU64},
@@ -24,7 +24,7 @@ use super::{
     loading::{self, Loading},
 };
 use crate::{
-    dns::{Dns, UpstreamTrust},
+    dns::{Dns, FallThrough, UpstreamTrust},
     gossip::Gossip,
     host::{Host, key_files as keys, keys::NodeKey, state_folder},
     ledger::{
@@ -124,6 +124,7 @@ pub(super) async fn open(
         device_holds: device_holds.own(),
         exit: None,
         zone_serial: None,
+        name_server: BTreeSet::new(),
     };
     let gossip = open_gossip(&host, &key, &ledger, &nudge, &transport, announcement).await?;
     ledger_follow::start(&host, me, ledger.clone(), transport.clone(), nudge.clone());
@@ -339,6 +340,11 @@ fn open_dns(
     ));
     dns.answers(config.dns_answer);
     dns.trusts(upstream_trust(host, ledger));
+    dns.answers_cookies(&*host.keys);
+    if let Ok(apex) = state.domain.as_str().parse() {
+        let rules = config.dns_fall_through.clone();
+        dns.falls_through(FallThrough::new(apex, rules));
+    }
     dns.set_forwards(config.dns_forward.clone());
     let followed = ledger.clone();
     dns.unsure_while(move || followed.behind().is_some());

@@ -40,6 +40,7 @@ use crate::{
             resolver::{About, ResolverKeeper},
             secondaries::SecondaryKeeper,
             sinkhole::{SinkholeKeeper, SinkholeTrouble},
+            sinkhole_dns::SinkholeDnsKeeper,
             tunnel::{TunnelKeeper, planned},
             tunnel_keys::TunnelKeyKeeper,
             view::ViewKeeper,
@@ -152,6 +153,7 @@ impl Parts {
             device_holds,
             exit_ways: watch::Sender::default(),
             zone_serial: watch::Sender::default(),
+            name_server: watch::Sender::default(),
         };
         let exit = Arc::new(ExitSetting::default());
         let progress = watch::Sender::default();
@@ -286,8 +288,11 @@ impl Parts {
         let (addresses, lists) = (self.addresses.clone(), self.lists.clone());
         PageKeeper::new(node, addresses, lists, self.page.clone()).start();
         let (enforced, trouble) = (self.zone.enforced.clone(), self.sinkhole.clone());
-        let sinkhole = SinkholeKeeper::new(node, &self.addresses, enforced, trouble);
+        let sinkhole = SinkholeKeeper::new(node, &self.addresses, enforced, trouble.clone());
         node.host.tasks.spawn(sinkhole.run());
+        let announcer = self.announcer.clone();
+        let dns = SinkholeDnsKeeper::new(node, &self.addresses, announcer, trouble);
+        node.host.tasks.spawn(dns.run());
         node.host.tasks.spawn(crl.run());
     }
 

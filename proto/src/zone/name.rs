@@ -79,9 +79,21 @@ impl DomainName {
         Self(wire.into())
     }
 
+    /// In wire form, without the root's zero octet.
+    pub fn wire(&self) -> &[u8] {
+        &self.0
+    }
+
     /// Whether it is the root.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The name above it; none above the root.
+    pub fn parent(&self) -> Option<Self> {
+        let (length, rest) = self.0.split_first()?;
+        let above = rest.get(usize::from(*length)..)?;
+        Some(Self(above.into()))
     }
 
     /// Whether this is `other` or below it.

@@ -6,7 +6,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::{Caa, DomainName, Rdata, Record, RecordType};
+use super::{Caa, DomainName, Rdata, Record, RecordType, stranger::Sets};
 
 /// Seconds for which it may be kept: it changes when the sinkhole moves.
 pub const PUBLIC_TTL_S: u32 = 300;
@@ -22,38 +22,21 @@ pub fn public_zone(
     sinkhole: &BTreeSet<IpAddr>,
     published: Vec<Record>,
 ) -> Vec<Record> {
-    let mut names: BTreeMap<DomainName, BTreeSet<RecordType>> = BTreeMap::new();
-    names.insert(apex.clone(), BTreeSet::new());
-    names.extend(apex.child(b"*").map(|name| (name, BTreeSet::new())));
-    for record in &published {
-        for above in record.name.ancestors_below(Some(apex)) {
-            names.entry(above).or_default();
-        }
-        let types = names.entry(record.name.clone()).or_default();
-        types.insert(record.data.record_type());
-    }
+    let (names, others) = public_sets(apex, sinkhole, published);
+    let wildcard = apex.child(b"*").map(|name| (name, others));
+    // A wildcard that users published says more.
+    let wildcard = wildcard.filter(|(name, _)| !names.contains_key(name));
     let mut records = Vec::new();
-    for (name, types) in &names {
-        let leads = [RecordType::A, RecordType::AAAA, RecordType::CNAME];
-        // Nobody looks for a host at `_dmarc` or `_acme-challenge`.
-        let is_host = name.labels().all(|label| !label.starts_with(b"_"));
-        if is_host && leads.iter().all(|rtype| !types.contains(rtype)) {
-            records.extend(sinkhole.iter().map(|ip| of(name, Rdata::address(*ip))));
+    for (name, sets) in names.into_iter().chain(wildcard) {
+        for (ttl_s, data) in sets.into_values() {
+            let name = &name;
+            records.extend(data.into_iter().map(|data| Record {
+                name: name.clone(),
+                ttl_s,
+                data,
+            }));
         }
     }
-    let at_apex = names.get(apex);
-    let has = |rtype| at_apex.is_some_and(|types| types.contains(&rtype));
-    if !has(RecordType::CAA) && !has(RecordType::CNAME) {
-        for tag in ["issue", "issuewild"] {
-            let nobody = Caa {
-                flags: 0,
-                tag: tag.to_owned(),
-                value: b";".to_vec(),
-            };
-            records.push(of(apex, Rdata::Caa(nobody)));
-        }
-    }
-    records.extend(published);
     records.sort_by(|a, b| {
         let key = |record: &Record| (record.name != *apex, record.name.clone());
         (key(a), &a.data).cmp(&(key(b), &b.data))
@@ -61,10 +44,57 @@ pub fn public_zone(
     records
 }
 
-fn of(name: &DomainName, data: Rdata) -> Record {
-    Record {
-        name: name.clone(),
-        ttl_s: PUBLIC_TTL_S,
-        data,
+/// What names say that have something of their own, and what all others do.
+pub(super) fn public_sets(
+    apex: &DomainName,
+    sinkhole: &BTreeSet<IpAddr>,
+    published: Vec<Record>,
+) -> (BTreeMap<DomainName, Sets>, Sets) {
+    let mut names: BTreeMap<DomainName, Sets> = BTreeMap::new();
+    names.insert(apex.clone(), Sets::new());
+    for record in published {
+        for above in record.name.ancestors_below(Some(apex)) {
+            names.entry(above).or_default();
+        }
+        let sets = names.entry(record.name).or_default();
+        add(sets, record.ttl_s, record.data);
+    }
+    let mut others = Sets::new();
+    for ip in sinkhole {
+        add(&mut others, PUBLIC_TTL_S, Rdata::address(*ip));
+    }
+    let leads = [RecordType::A, RecordType::AAAA, RecordType::CNAME];
+    for (name, sets) in &mut names {
+        // Nobody looks for a host at `_dmarc` or `_acme-challenge`.
+        let is_host = name.labels().all(|label| !label.starts_with(b"_"));
+        if is_host && leads.iter().all(|rtype| !sets.contains_key(rtype)) {
+            sets.extend(others.clone());
+        }
+    }
+    let at_apex = names.entry(apex.clone()).or_default();
+    if ![RecordType::CAA, RecordType::CNAME]
+        .iter()
+        .any(|rtype| at_apex.contains_key(rtype))
+    {
+        for tag in ["issue", "issuewild"] {
+            let nobody = Caa {
+                flags: 0,
+                tag: tag.to_owned(),
+                value: b";".to_vec(),
+            };
+            add(at_apex, PUBLIC_TTL_S, Rdata::Caa(nobody));
+        }
+    }
+    (names, others)
+}
+
+/// Records of one name and type may all be kept alike (RFC 2181 §5.2).
+fn add(sets: &mut Sets, ttl_s: u32, data: Rdata) {
+    let set = sets
+        .entry(data.record_type())
+        .or_insert((ttl_s, Vec::new()));
+    set.0 = set.0.min(ttl_s);
+    if let Err(place) = set.1.binary_search(&data) {
+        set.1.insert(place, data);
     }
 }

@@ -1,6 +1,7 @@
 mod lan;
 mod public;
 mod records;
+mod stranger;
 
 use std::net::IpAddr;
 

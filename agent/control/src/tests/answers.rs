@@ -247,6 +247,7 @@ fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
         public: false,
         owner: "alpha".into(),
         answered: true,
+        sinkholes: Vec::new(),
     };
     assert_eq!(
         serde_json::to_value(record).unwrap(),

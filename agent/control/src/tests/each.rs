@@ -268,6 +268,8 @@ pub(super) async fn each_request(each: &mut impl EachRequest) {
     .await;
     each.visit(SecondaryListRequest {}).await;
     each.visit(SecondaryRmRequest { name: name() }).await;
+    each.visit(DnsDelegationRequest {}).await;
+    each.visit(DnsVerifyDelegationRequest { at }).await;
 
     each_device_request(each).await;
 

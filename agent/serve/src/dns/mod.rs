@@ -3,12 +3,15 @@
 //! made elsewhere ([`innermesh_proto::zone`]); nothing here knows how.
 
 mod alias;
+mod ask;
 mod cache;
 mod careful;
 mod compare;
 mod convert;
+mod cookies;
 mod encrypted;
 mod exchange;
+mod fall_through;
 mod forward;
 mod handshakes;
 mod https;
@@ -20,8 +23,9 @@ mod padding;
 mod places;
 mod private;
 mod prompt;
-mod query;
 mod provider;
+mod public;
+mod query;
 mod received;
 mod relevant;
 mod reply;
@@ -39,12 +43,15 @@ mod wire;
 mod zone_answer;
 
 pub use self::{
+    ask::{AskError, Heard},
     compare::BothWays,
     encrypted::{EncryptedDns, EncryptedServer, Encryption, TLS_PORT, TlsChoice},
+    fall_through::{FallThrough, FallThroughError, FallThroughRule},
     https::{DnsRequest, RequestError},
     name_server::{Identity, NameServer, NameServerError, Transport},
     other_server::{FORWARDED_PORT, OtherServer, PORT},
     outside::{OutsideAnswer, OutsideError},
+    public::{PublicDns, PublicServer, PublicSurroundings},
     received::formerr,
     relevant::relevant,
     responder::{Dns, Served},

@@ -49,7 +49,7 @@ pub fn formerr(bytes: &[u8]) -> Option<Vec<u8>> {
 
 /// FORMERR without the question, which may be what is malformed; with an OPT
 /// record where there is one (RFC 6891 §6.1.1).
-fn form_error(header: &[u8; HEADER], bytes: &[u8]) -> Vec<u8> {
+pub(super) fn form_error(header: &[u8; HEADER], bytes: &[u8]) -> Vec<u8> {
     let [id, low, flags, ..] = *header;
     let mut reply = vec![id, low, QR | flags & REPEATED, FORMERR];
     let has_opt = wire::opt(bytes).is_some();

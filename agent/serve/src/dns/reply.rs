@@ -15,6 +15,8 @@ use hickory_server::{
 use innermesh_control::dns::Origin;
 use innermesh_proto::limits;
 
+use super::cookies::WholeCookie;
+
 /// Why an answer isn't what was hoped for (RFC 8914), in words for a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ExtendedError {
@@ -25,6 +27,8 @@ pub(super) struct ExtendedError {
 const HEADER: usize = 12;
 /// The option's code (RFC 8914 §2).
 const EDE_OPTION: u16 = 15;
+/// RFC 7873 §4.
+const COOKIE_OPTION: u16 = 10;
 
 impl ExtendedError {
     /// The zone can't tell yet (code 14, Not Ready).
@@ -132,6 +136,8 @@ pub(super) struct Reply {
     pub additionals: Vec<Record>,
     pub error: Option<ExtendedError>,
     pub origin: Origin,
+    /// Goes back to a client that sent one.
+    pub cookie: Option<WholeCookie>,
 }
 
 impl Reply {
@@ -148,6 +154,7 @@ impl Reply {
             additionals: Vec::new(),
             error: None,
             origin: Origin::Rule,
+            cookie: None,
         }
     }
 
@@ -173,6 +180,10 @@ impl Reply {
         let mut edns = Edns::new();
         edns.set_max_payload(limits::DNS_UDP_BYTES);
         edns.set_dnssec_ok(request.flags().dnssec_ok);
+        if let Some(cookie) = self.cookie {
+            let cookie = EdnsOption::Unknown(COOKIE_OPTION, cookie.to_vec());
+            edns.options_mut().insert(cookie);
+        }
         if let Some(error) = &self.error {
             edns.options_mut().insert(error.option());
         }

@@ -30,10 +30,12 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::{
     alias::leads_inside,
     cache::{Key, UpstreamAnswer},
-    convert,
+    convert, cookies,
+    fall_through::FallThrough,
     forward::Forwarder,
     name_server::NameServer,
     prompt::{Answers, turning},
+    public::Cookies,
     reply::Reply,
     scope::AnswerScope,
     source::{Source, SourcePolicy},
@@ -60,6 +62,8 @@ pub struct Dns {
     behind: OnceLock<Behind>,
     scope: OnceLock<AnswerScope>,
     transfers: Arc<Transfers>,
+    fall_through: OnceLock<FallThrough>,
+    pub(super) cookies: OnceLock<Cookies>,
 }
 
 /// Whether names may be in force that aren't known here.
@@ -182,12 +186,20 @@ impl Dns {
             turn: AtomicUsize::new(0),
             behind: OnceLock::new(),
             scope: OnceLock::new(),
+            fall_through: OnceLock::new(),
+            cookies: OnceLock::new(),
         }
     }
 
     /// Answers these names and refuses the others; only the first call counts.
     pub fn answers(&self, scope: AnswerScope) {
         let _ = self.scope.set(scope);
+    }
+
+    /// Asks the public DNS for names that the zone lacks and these rules list; only the
+    /// first call counts.
+    pub fn falls_through(&self, rules: FallThrough) {
+        let _ = self.fall_through.set(rules);
     }
 
     /// Has names that the zone lacks answered with SERVFAIL while `behind` says
@@ -305,6 +317,12 @@ impl Dns {
 
     /// The reply to a request.
     pub(super) async fn respond(&self, request: &Request) -> Reply {
+        let mut reply = self.reply(request).await;
+        reply.cookie = self.cookie_of(request);
+        reply
+    }
+
+    async fn reply(&self, request: &Request) -> Reply {
         let view = self.view.load_full();
         let source = request.src().ip().to_canonical();
         let Some(ZoneView { zone, .. }) = view.of(source) else {
@@ -315,6 +333,9 @@ impl Dns {
         }
         if request.edns.as_ref().is_some_and(|edns| edns.version() > 0) {
             return Reply::empty(ResponseCode::BADVERS);
+        }
+        if cookies::is_malformed(request) {
+            return Reply::empty(ResponseCode::FormErr);
         }
         let [question] = request.queries.queries() else {
             return Reply::empty(ResponseCode::FormErr);
@@ -335,6 +356,11 @@ impl Dns {
                 self.continue_inside(request, zone, reply, name, rtype)
                     .await
             }
+            Some(ZoneAnswer { reply, .. }) if self.leaves(request, (&name, rtype), &reply) => {
+                let reply = self.forwarded(request, name.clone(), query, rtype).await;
+                self.continue_inside(request, zone, reply, name, rtype)
+                    .await
+            }
             Some(ZoneAnswer {
                 reply,
                 outside: Some(target),
@@ -343,6 +369,29 @@ impl Dns {
             }
             Some(ZoneAnswer { reply, .. }) => reply,
         }
+    }
+
+    /// Whether a name of the mesh's domain is left to the public DNS.
+    fn leaves(
+        &self,
+        request: &Request,
+        (name, rtype): (&DomainName, RecordType),
+        reply: &Reply,
+    ) -> bool {
+        request.metadata.recursion_desired
+            && self.lists(name, rtype)
+            && self
+                .fall_through
+                .get()
+                .is_some_and(|rules| rules.leaves(name, reply))
+    }
+
+    /// Whether a rule lists a name for the public DNS: what is said depends on more than
+    /// the zone.
+    pub(super) fn lists(&self, name: &DomainName, rtype: RecordType) -> bool {
+        self.fall_through
+            .get()
+            .is_some_and(|rules| rules.lists(name, rtype))
     }
 
     /// What the zone says; `None` for a name that isn't the mesh's.
@@ -391,6 +440,17 @@ impl Dns {
             reply.answers = vec![Record::from_rdata(query.name().clone(), 3600, minimal)];
             return reply;
         }
+        self.forwarded(request, name, query, rtype).await
+    }
+
+    /// What upstream says of a name.
+    async fn forwarded(
+        &self,
+        request: &Request,
+        name: DomainName,
+        query: &Query,
+        rtype: RecordType,
+    ) -> Reply {
         let dnssec_ok = request
             .edns
             .as_ref()

@@ -105,9 +105,9 @@ impl UdpResponder {
             Received::Malformed(error) => *reply = error,
             // Strangers take no places, however oddly they ask.
             Received::Question(request) if view.of(source).is_none() => {
-                *reply = refusal()
-                    .encode(&request, Protocol::Udp)
-                    .unwrap_or_default();
+                let mut refused = refusal();
+                refused.cookie = self.dns.cookie_of(&request);
+                *reply = refused.encode(&request, Protocol::Udp).unwrap_or_default();
             }
             Received::Question(request) => {
                 // Over the limit nobody is told: whoever asked asks again.
@@ -151,7 +151,7 @@ async fn answer(dns: &Dns, sender: &dyn DatagramSender, waiting: WaitingQuestion
 }
 
 /// Whether a source is one that a reply could reach.
-fn can_be_answered(source: SocketAddr) -> bool {
+pub(super) fn can_be_answered(source: SocketAddr) -> bool {
     let ip = source.ip().to_canonical();
     let is_broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
     source.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast

@@ -205,6 +205,10 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
                 "record add tv A 192.168.1.20 --ttl 1h",
                 "A name that others may keep for an hour",
             ),
+            (
+                "record add _acme-challenge.photos TXT VALUE --public",
+                "A public CA's challenge for a name of this node",
+            ),
         ],
     ),
     (
@@ -516,6 +520,14 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             (
                 "dns zone --public --verify",
                 "Whether the public DNS says so",
+            ),
+            (
+                "dns zone --public --delegated",
+                "Name servers to set at the registrar",
+            ),
+            (
+                "dns zone --public --delegated --verify",
+                "Whether they are set, and all answer alike",
             ),
         ],
     ),

@@ -29,10 +29,10 @@ use crate::{
     node::{
         commands::{
             acme::ExternalAccounts, admit::Approvals, ca_status, certificates, devices::DeviceDesk,
-            dns, dns_public, evict::Evictions, exits::ExitDesk, folder, invite, invites,
-            leave::LeaveDesk, logs, peers, policy, publish::PublishDesk, records, recovery, roles,
-            routes::RouteDesk, secondaries::SecondaryDesk, seeds, services::ServiceDesk,
-            status::StatusDesk, tunnel::TunnelProber, voters,
+            dns, dns_delegation, dns_public, evict::Evictions, exits::ExitDesk, folder, invite,
+            invites, leave::LeaveDesk, logs, peers, policy, publish::PublishDesk, records,
+            recovery, roles, routes::RouteDesk, secondaries::SecondaryDesk, seeds,
+            services::ServiceDesk, status::StatusDesk, tunnel::TunnelProber, voters,
         },
         follow::{
             program_certs::CertKeeper, resolver::ResolverKeeper, tunnel_keys::TunnelKeyKeeper,
@@ -196,7 +196,7 @@ impl AgentControl {
             RecordsRequest::List(it) => {
                 answer(it, |_| ready(Ok(records::list(node, &self.dns)))).await
             }
-            RecordsRequest::Add(it) => answer(it, |it| records::add(node, it)).await,
+            RecordsRequest::Add(it) => answer(it, |it| records::add(node, &self.dns, it)).await,
             RecordsRequest::Rm(it) => {
                 answer(it, async |it| done(records::rm(node, it)).await).await
             }
@@ -294,6 +294,15 @@ impl AgentControl {
                 let view = self.node.view.borrow().clone();
                 let (host, dns) = (&self.node.host, &self.dns);
                 answer(it, |it| dns_public::verify(host, dns, &view, it)).await
+            }
+            DnsRequest::Delegation(it) => {
+                let view = self.node.view.borrow().clone();
+                answer(it, |_| ready(dns_delegation::delegation(&view))).await
+            }
+            DnsRequest::VerifyDelegation(it) => {
+                let view = self.node.view.borrow().clone();
+                let (host, dns) = (&self.node.host, &self.dns);
+                answer(it, |it| dns_delegation::verify(host, dns, &view, it)).await
             }
             DnsRequest::Zone(it) => {
                 let zone = dns::zone(&self.dns);

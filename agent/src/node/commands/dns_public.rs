@@ -63,16 +63,7 @@ fn records(
         ));
     }
     let apex = apex(view)?;
-    // Nobody outside reaches what lies inside, or is to know that it is there.
-    let published = view.public_records().into_iter().filter(|record| {
-        let address = match &record.data {
-            Rdata::A(ip) => IpAddr::from(*ip),
-            Rdata::Aaaa(ip) => IpAddr::from(*ip),
-            _ => return true,
-        };
-        endpoint::is_public(address)
-    });
-    let records = public_zone(&apex, &sinkhole, published.collect());
+    let records = public_zone(&apex, &sinkhole, view.published());
     Ok((sinkhole, records))
 }
 
@@ -128,6 +119,7 @@ pub async fn verify(
             got,
             is_expected,
             error,
+            at: None,
         });
     }
     Ok(PublicChecks {

@@ -13,6 +13,7 @@ use innermesh_proto::{
     zone::{DomainName, RecordType, TTL_S},
 };
 
+use super::challenges;
 use crate::control::{
     ControlError,
     records::{RecordAddRequest, RecordRmRequest, RecordRow},
@@ -42,17 +43,22 @@ pub fn list(node: &Handles, dns: &Dns) -> Vec<RecordRow> {
             ttl_s: record.ttl_s.unwrap_or(TTL_S),
             public: record.public,
             owner: state.name_of(record.owner),
+            sinkholes: Vec::new(),
         })
     });
     rows.collect()
 }
 
 /// Adds one; answers once this node answers it, unless something else of that
-/// name comes first.
+/// name comes first, and a challenge once the sinkholes that are live serve it.
 ///
 /// # Errors
 /// What is wrong with it, or why the mesh refuses it.
-pub async fn add(node: &Handles, record: RecordAddRequest) -> Result<RecordRow, ControlError> {
+pub async fn add(
+    node: &Handles,
+    dns: &Dns,
+    record: RecordAddRequest,
+) -> Result<RecordRow, ControlError> {
     let rtype: RecordType = record.rtype.parse().map_err(invalid)?;
     let add = AddRecord {
         name: record.name.parse::<DomainName>().map_err(invalid)?,
@@ -64,6 +70,10 @@ pub async fn add(node: &Handles, record: RecordAddRequest) -> Result<RecordRow, 
     if content.since_rules() > node.ledger.state().rules {
         return Err(too_new());
     }
+    let is_challenge = challenges::is_public_challenge(&add);
+    if is_challenge {
+        challenges::check(&node.ledger.state(), &add)?;
+    }
     let row = RecordRow {
         name: add.name.to_string(),
         rtype: rtype.to_string(),
@@ -72,6 +82,7 @@ pub async fn add(node: &Handles, record: RecordAddRequest) -> Result<RecordRow, 
         public: add.public,
         owner: String::new(),
         answered: false,
+        sinkholes: Vec::new(),
     };
     let AddRecord { name, data, .. } = add;
     decide(&node.client, &content).await?;
@@ -87,7 +98,13 @@ pub async fn add(node: &Handles, record: RecordAddRequest) -> Result<RecordRow, 
     let seen = views.wait_for(is_seen);
     let _ = within(&*node.host.clock, FOLLOWS, seen).await;
     let view = node.view.borrow().clone();
+    let sinkholes = if is_challenge {
+        challenges::await_sinkholes(&node.host, dns, &view, (&name, &data)).await
+    } else {
+        Vec::new()
+    };
     Ok(RecordRow {
+        sinkholes,
         owner,
         answered: zone_of(&view, 0).holds(&name, &data.rdata()),
         ..row

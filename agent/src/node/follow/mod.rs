@@ -33,6 +33,7 @@ pub mod reach;
 pub mod resolver;
 pub mod secondaries;
 pub mod sinkhole;
+pub(super) mod sinkhole_dns;
 pub mod tunnel;
 pub mod tunnel_keys;
 pub mod view;

@@ -22,22 +22,38 @@ use crate::{
 /// How often this host's addresses are looked at, and what couldn't be had is tried.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Why it isn't served where it should be.
+/// Why strangers aren't answered where they should be.
 #[derive(Default)]
-pub(crate) struct SinkholeTrouble(Mutex<BTreeMap<SocketAddr, ListenError>>);
+pub(crate) struct SinkholeTrouble {
+    page: Mutex<BTreeMap<SocketAddr, ListenError>>,
+    dns: Mutex<BTreeMap<SocketAddr, ListenError>>,
+}
 
 impl SinkholeTrouble {
     /// What a person should know of it.
     pub fn findings(&self) -> Vec<Finding> {
-        let trouble = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = trouble.values().next().map(|why| {
+        let trouble = self.page.lock().unwrap_or_else(PoisonError::into_inner);
+        let page = trouble.values().next().map(|why| {
             Finding::warning(
                 code::SINKHOLE_NOT_SERVED,
                 format!("strangers aren't told everywhere that access is denied: {why}"),
                 "It is tried again by itself once that is mended",
             )
         });
-        first.into_iter().collect()
+        let trouble = self.dns.lock().unwrap_or_else(PoisonError::into_inner);
+        let dns = trouble.values().next().map(|why| {
+            Finding::warning(
+                code::SINKHOLE_DNS_NOT_SERVED,
+                format!("strangers' questions for names aren't answered everywhere: {why}"),
+                "It is tried again by itself once that is mended",
+            )
+        });
+        page.into_iter().chain(dns).collect()
+    }
+
+    /// Tells where DNS can't be answered now.
+    pub fn set_dns(&self, trouble: BTreeMap<SocketAddr, ListenError>) {
+        *self.dns.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 }
 
@@ -163,7 +179,7 @@ impl SinkholeKeeper {
         }
         let mut known = self
             .trouble
-            .0
+            .page
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         *known = trouble;

@@ -1,6 +1,7 @@
 //! What this node says of itself in gossip.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
@@ -43,6 +44,8 @@ pub(crate) struct Announcer {
     pub exit_ways: watch::Sender<Option<ExitWays>>,
     /// The latest serial that secondaries were given here.
     pub zone_serial: watch::Sender<Option<u32>>,
+    /// Public addresses at which it answers strangers' DNS.
+    pub name_server: watch::Sender<BTreeSet<IpAddr>>,
 }
 
 impl Announcer {
@@ -70,6 +73,7 @@ impl Announcer {
             device_holds: self.device_holds.own(),
             exit: *self.exit_ways.borrow(),
             zone_serial: *self.zone_serial.borrow(),
+            name_server: self.name_server.borrow().clone(),
         };
         let has_news = next != *own;
         let now = self.gossip.now();

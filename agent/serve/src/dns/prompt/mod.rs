@@ -49,9 +49,12 @@ impl Dns {
         protocol: Protocol,
         out: &mut Vec<u8>,
     ) -> Prompt {
-        let Some(question) = Plain::read(message) else {
+        let Some(mut question) = Plain::read(message) else {
             return Prompt::Careful;
         };
+        if let Some(cookie) = question.cookie {
+            question.answered_cookie = self.cookie_for(cookie, source);
+        }
         if is_refused_type(question.rtype) {
             return Prompt::Careful;
         }
@@ -139,6 +142,9 @@ impl Dns {
         };
         if !view.zone.is_ours(&name) {
             return self.encoded_from_upstream(view, &name, question, protocol, out);
+        }
+        if self.lists(&name, question.rtype) {
+            return Prompt::Careful;
         }
         let Some(answer) = from_zone(view, &name, question) else {
             return Prompt::Careful;

@@ -9,6 +9,7 @@ use innermesh_proto::{
 };
 
 use super::super::{
+    cookies::WholeCookie,
     padding::PADDING,
     wire::{self, HEADER},
 };
@@ -40,6 +41,10 @@ pub(in crate::dns) struct Plain<'q> {
     pub question: &'q [u8],
     pub rtype: RecordType,
     pub edns: Option<PlainEdns>,
+    /// A client's, of 8 or of 16 to 40 octets.
+    pub cookie: Option<&'q [u8]>,
+    /// What goes back for it.
+    pub answered_cookie: Option<WholeCookie>,
     key: [u8; KEY],
     /// Bytes of the name in `key`.
     name: usize,
@@ -69,9 +74,12 @@ impl<'q> Plain<'q> {
             return None;
         }
         key.get_mut(name..name + 2)?.copy_from_slice(rtype);
-        let edns = match (opts, body.get(name + 5..)?) {
-            (0, []) => None,
-            (1, opt) => Some(PlainEdns::read(opt)?),
+        let (edns, cookie) = match (opts, body.get(name + 5..)?) {
+            (0, []) => (None, None),
+            (1, opt) => {
+                let (edns, cookie) = PlainEdns::read(opt)?;
+                (Some(edns), cookie)
+            }
             _ => return None,
         };
         let dnssec_ok = edns.is_some_and(|edns| edns.dnssec_ok);
@@ -84,6 +92,8 @@ impl<'q> Plain<'q> {
             question,
             rtype: RecordType(u16::from_be_bytes(*rtype)),
             edns,
+            cookie,
+            answered_cookie: None,
             key,
             name,
         })
@@ -108,6 +118,12 @@ impl<'q> Plain<'q> {
     pub fn name(&self) -> Option<DomainName> {
         let wire = self.key.get(..self.name)?;
         DomainName::try_from(wire.to_vec()).ok()
+    }
+
+    /// Bytes of the OPT record of its reply.
+    pub fn opt(&self) -> usize {
+        let cookie = self.answered_cookie.map_or(0, |cookie| 4 + cookie.len());
+        if self.edns.is_some() { 11 + cookie } else { 0 }
     }
 
     /// Longest reply, in bytes.
@@ -150,34 +166,39 @@ fn lower_name(body: &[u8], key: &mut [u8; KEY]) -> Option<usize> {
 }
 
 impl PlainEdns {
-    /// Reads an OPT record and nothing behind it.
-    fn read(record: &[u8]) -> Option<Self> {
+    /// Reads an OPT record and nothing behind it; with the one option that it may have.
+    fn read(record: &[u8]) -> Option<(Self, Option<&[u8]>)> {
         let (fixed, options) = record.split_first_chunk::<11>()?;
         let [root, t0, t1, size0, size1, 0, 0, flags, 0, len0, len1] = *fixed else {
             return None;
         };
         let is_whole = usize::from(u16::from_be_bytes([len0, len1])) == options.len();
-        if [root, t0, t1] != OPT || flags & !DO != 0 || !is_whole || !is_plain(options) {
+        if [root, t0, t1] != OPT || flags & !DO != 0 || !is_whole {
             return None;
         }
-        Some(Self {
+        let edns = Self {
             payload: u16::from_be_bytes([size0, size1]),
             dnssec_ok: flags & DO != 0,
-        })
+        };
+        Some((edns, cookie(options)?))
     }
 }
 
-/// Whether those are a cookie and padding at most, which are not answered here
-/// (RFC 7873 §5.2, RFC 7830 §4).
-fn is_plain(options: &[u8]) -> bool {
-    let (mut cookies, mut paddings, mut length) = (0, 0, 0);
+/// The cookie, where beside it is padding at most (RFC 7873 §5.2, RFC 7830 §4); none for
+/// others, and what isn't whole.
+fn cookie(options: &[u8]) -> Option<Option<&[u8]>> {
+    let (mut cookie, mut paddings, mut length) = (None, 0, 0);
     for (code, value) in wire::options(options) {
         length += 4 + value.len();
         match code {
-            COOKIE if value.len() == 8 || (16..=40).contains(&value.len()) => cookies += 1,
+            COOKIE if value.len() == 8 || (16..=40).contains(&value.len()) => {
+                if cookie.replace(value).is_some() {
+                    return None;
+                }
+            }
             PADDING => paddings += 1,
-            _ => return false,
+            _ => return None,
         }
     }
-    length == options.len() && cookies <= 1 && paddings <= 1
+    (length == options.len() && paddings <= 1).then_some(cookie)
 }

@@ -20,6 +20,7 @@ use super::{
 
 const QR: u8 = 0x80;
 const OPT: u8 = 41;
+const COOKIE: u8 = 10;
 /// Longest answer that is kept encoded, in bytes.
 const LONGEST: usize = 4096;
 /// Most orders of its records that an answer is kept in.
@@ -118,8 +119,7 @@ impl Template {
         protocol: Protocol,
         out: &mut Vec<u8>,
     ) -> bool {
-        let opt = if question.edns.is_some() { 11 } else { 0 };
-        if self.message.len() + opt > question.limit(protocol) {
+        if self.message.len() + question.opt() > question.limit(protocol) {
             return false;
         }
         let begin = out.len();
@@ -202,7 +202,15 @@ fn write_opt(question: &Plain<'_>, out: &mut Vec<u8>) {
     if let Some(edns) = question.edns {
         let [size0, size1] = limits::DNS_UDP_BYTES.to_be_bytes();
         let flags = if edns.dnssec_ok { DO } else { 0 };
-        out.extend_from_slice(&[0, 0, OPT, size0, size1, 0, 0, flags, 0, 0, 0]);
+        out.extend_from_slice(&[0, 0, OPT, size0, size1, 0, 0, flags, 0, 0]);
+        match question.answered_cookie {
+            None => out.push(0),
+            Some(cookie) => {
+                let length = cookie.len() as u8;
+                out.extend_from_slice(&[4 + length, 0, COOKIE, 0, length]);
+                out.extend_from_slice(&cookie);
+            }
+        }
     }
 }
 
