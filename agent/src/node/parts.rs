@@ -291,8 +291,9 @@ impl Parts {
         let sinkhole = SinkholeKeeper::new(node, &self.addresses, enforced, trouble.clone());
         node.host.tasks.spawn(sinkhole.run());
         let announcer = self.announcer.clone();
-        let dns = SinkholeDnsKeeper::new(node, &self.addresses, announcer, trouble);
-        node.host.tasks.spawn(dns.run());
+        if let Some(dns) = SinkholeDnsKeeper::new(node, &self.addresses, announcer, trouble) {
+            node.host.tasks.spawn(dns.run());
+        }
         node.host.tasks.spawn(crl.run());
     }
 

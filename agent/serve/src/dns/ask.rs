@@ -133,7 +133,7 @@ fn record(record: &Record) -> Option<HeardRecord> {
     Some(HeardRecord {
         name: convert::domain_name(&record.name)?,
         rtype: RecordType(record.record_type().into()),
-        data: data,
+        data,
         target,
     })
 }

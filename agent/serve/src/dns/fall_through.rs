@@ -136,13 +136,12 @@ impl FallThrough {
     /// mesh hasn't the name at all, or the name is the domain itself, which it always
     /// has, without this type.
     pub(super) fn leaves(&self, name: &DomainName, reply: &Reply) -> bool {
-        let is_negative = reply.answers.is_empty()
+        reply.answers.is_empty()
             && match reply.rcode {
                 ResponseCode::NXDomain => true,
                 ResponseCode::NoError => *name == self.apex,
                 _ => false,
-            };
-        is_negative
+            }
     }
 }
 

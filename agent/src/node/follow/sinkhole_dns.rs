@@ -42,15 +42,17 @@ pub(crate) struct SinkholeDnsKeeper {
 }
 
 impl SinkholeDnsKeeper {
+    /// None where the configuration doesn't have it listen.
     pub fn new(
         node: &Handles,
         addresses: &Addresses,
         announcer: Announcer,
         trouble: Arc<SinkholeTrouble>,
-    ) -> Self {
+    ) -> Option<Self> {
         let host = node.host.clone();
-        Self {
-            listen: node.config.sinkhole_dns.iter().copied().collect(),
+        let listen: BTreeSet<SocketAddr> = node.config.sinkhole_dns.iter().copied().collect();
+        (!listen.is_empty()).then(|| Self {
+            listen,
             dns: Arc::new(PublicDns::new(host.clock.clone(), &*host.keys)),
             around: PublicSurroundings::of(&host, addresses.sources()),
             host,
@@ -59,14 +61,11 @@ impl SinkholeDnsKeeper {
             trouble,
             servers: BTreeMap::new(),
             said: None,
-        }
+        })
     }
 
-    /// Ends at once where the configuration doesn't have it listen.
+    /// For as long as the agent runs.
     pub async fn run(mut self) {
-        if self.listen.is_empty() {
-            return;
-        }
         let mut views = self.view.subscribe();
         loop {
             let view = views.borrow_and_update().clone();

@@ -19,6 +19,7 @@ mod restart;
 mod roster;
 mod serf;
 mod steady;
+mod strangers;
 mod upgrade;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -151,6 +152,12 @@ enum What {
         #[arg(long, default_value_t = 5)]
         seconds: u64,
     },
+    /// Whether a sinkhole's answers show strangers which names exist inside
+    Strangers {
+        /// How many names of each kind
+        #[arg(long, default_value_t = 10_000)]
+        names: usize,
+    },
     /// The hostile member's own program
     #[command(hide = true)]
     HostileMember {
@@ -204,6 +211,7 @@ fn main() -> ExitCode {
         What::Upgrade { old, agents } => upgrade::measure(&old, agents, &mut report),
         What::Policy => policy::measure(&mut report),
         What::Dns { rounds, seconds } => dns::measure(rounds, seconds, &mut report),
+        What::Strangers { names } => strangers::measure(names, &mut report),
         What::HostileMember {
             what,
             seconds,
@@ -221,6 +229,7 @@ fn main() -> ExitCode {
             .and_then(|()| roster::changes(&mut report))
             .and_then(|()| policy::measure(&mut report))
             .and_then(|()| dns::measure(5, 5, &mut report))
+            .and_then(|()| strangers::measure(10_000, &mut report))
             .and_then(|()| hostile::measure(10.0, hostile::member::ALL, &mut report)),
     };
     report.table();

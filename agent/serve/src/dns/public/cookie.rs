@@ -45,7 +45,7 @@ impl Cookies {
     /// Looks at a cookie option of 8, or of 16 to 40 octets.
     pub fn look(&self, cookie: &[u8], source: IpAddr, wall_ms: u64) -> CookieSeen {
         // RFC 9018 §4.3: the time wraps.
-        let now_s = (wall_ms / 1000 & u64::from(u32::MAX)) as u32;
+        let now_s = ((wall_ms / 1000) & u64::from(u32::MAX)) as u32;
         let Some((client, server)) = cookie.split_first_chunk::<CLIENT>() else {
             return CookieSeen::None;
         };

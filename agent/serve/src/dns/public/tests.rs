@@ -18,7 +18,10 @@ use innermesh_proto::{
     zone::{Rdata, Record, StrangerInput, StrangerZone},
 };
 
-use super::*;
+use super::{
+    message::{NOTIMP, REFUSED, SERVFAIL},
+    *,
+};
 
 const STRANGER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 66));
 const CHALLENGE: &[u8] = b"Aq0zYx8wv7ut6sr5qp4on3ml2kj1ih0gf9ed8cb7a_-";
@@ -288,7 +291,7 @@ fn a_challenge_that_stands_has_the_size_of_those_that_don_t() {
     let value = String::from_utf8(CHALLENGE.to_vec()).unwrap();
     assert_eq!((real.len(), none.len()), (2, 2));
     assert!(real.iter().any(|line| line.contains(&value)), "{real:?}");
-    let message = |name| question(name, 16, None);
+    let message = |name: &str| question(name, 16, None);
     let size = |name: &str| tell(&dns, &message(name), true).len();
     assert_eq!(
         size("_acme-challenge.gamma.in.example.org"),

@@ -1,3 +1,4 @@
+mod cookies;
 mod corpus;
 mod strangers;
 mod upstream;
