@@ -242,7 +242,9 @@ fn unbound_is_asked_by_tls_and_https_and_never_in_the_clear() {
     alpha.wait_answer(&["www.example.com"], &["203.0.113.8"]);
     // This one by the host's roots.
     alpha.wait_answer(&["www.example.edu"], &["203.0.113.10"]);
-    let wrong = alpha.json(&["dns", "query", "www.example.net"]);
+    let failed = alpha.cli(&["dns", "query", "www.example.net", "--json"]);
+    assert_eq!(failed.code, 1, "{failed}");
+    let wrong: serde_json::Value = serde_json::from_str(&failed.stdout).expect("JSON");
     assert_eq!(wrong["rcode"], "SERVFAIL", "{wrong}");
     let error = wrong["error"].as_str().unwrap_or_default();
     assert!(error.contains("not valid for name"), "{wrong}");

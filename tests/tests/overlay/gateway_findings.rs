@@ -92,7 +92,7 @@ fn a_policy_that_drops_what_is_forwarded_is_told_before_anything_is_lost() {
     // As Docker sets it.
     shell(
         beta.host,
-        "iptables -P FORWARD DROP; iptables -N DOCKER-USER; iptables -I FORWARD -j DOCKER-USER",
+        "iptables -N DOCKER-USER; iptables -I FORWARD -j DOCKER-USER; iptables -P FORWARD DROP",
     );
     let told = finding(&beta, "forward-policy");
     let text = told["text"].as_str().expect("a text");

@@ -110,7 +110,6 @@ fn kdig(host: &Host, agent: &Agent, key: &str) -> String {
         "AXFR",
         "+noall",
         "+answer",
-        "+onesoa",
     ];
     host.run(&words).ok()
 }
