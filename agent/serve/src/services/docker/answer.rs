@@ -77,7 +77,7 @@ fn is_hash(text: &str) -> bool {
 /// Containers of a list, in its order.
 ///
 /// # Errors
-/// [`AnswerError`].
+/// `AnswerError`.
 pub fn listed(bytes: &[u8]) -> Result<Vec<ContainerId>, AnswerError> {
     #[derive(Deserialize)]
     struct Row {
@@ -100,7 +100,7 @@ pub struct Event {
 /// An event, in a line of the stream; `None` for one that isn't of a container.
 ///
 /// # Errors
-/// [`AnswerError`].
+/// `AnswerError`.
 pub fn event(line: &[u8]) -> Result<Option<Event>, AnswerError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -248,7 +248,7 @@ struct HostPort {
 /// What an inspection says.
 ///
 /// # Errors
-/// [`AnswerError`].
+/// `AnswerError`.
 pub fn inspected(bytes: &[u8]) -> Result<Inspected, AnswerError> {
     let read: Inspect = serde_json::from_slice(bytes)?;
     let name = read.name.trim_start_matches('/').chars();
@@ -274,7 +274,7 @@ pub fn inspected(bytes: &[u8]) -> Result<Inspected, AnswerError> {
 /// Our labels of an image.
 ///
 /// # Errors
-/// [`AnswerError`].
+/// `AnswerError`.
 pub fn image_labels(bytes: &[u8]) -> Result<BTreeMap<String, String>, AnswerError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]

@@ -236,7 +236,7 @@ impl Lines {
     /// Takes a piece; gives the events of the lines that end in it.
     ///
     /// # Errors
-    /// [`AnswerError`], also for a line longer than [`limits::DOCKER_EVENT_BYTES`].
+    /// `AnswerError`, also for a line longer than [`limits::DOCKER_EVENT_BYTES`].
     pub fn take(&mut self, piece: &[u8]) -> Result<Vec<Event>, AnswerError> {
         let mut events = Vec::new();
         let mut pieces = piece.split(|byte| *byte == b'\n').peekable();

@@ -72,7 +72,7 @@ pub enum LabelError {
 /// labels of its image, `own` this node's addresses in the mesh.
 ///
 /// # Errors
-/// [`LabelError`].
+/// `LabelError`.
 pub fn service(
     read: &Inspected,
     image: &BTreeMap<String, String>,
