@@ -102,14 +102,18 @@ pub struct RmArguments {
     output: Output,
 }
 
+/// Not where a name server is asked.
+#[derive(Debug, thiserror::Error)]
+#[error("an IP address is expected, with or without a port")]
+struct NoAddress;
+
 /// An address, at port 53 where none is given.
-fn address(text: &str) -> Result<SocketAddr, String> {
+fn address(text: &str) -> Result<SocketAddr, NoAddress> {
     let parsed = text.parse::<SocketAddr>();
     parsed.or_else(|_| {
         let ip = text.trim_start_matches('[').trim_end_matches(']');
-        let ip = ip.parse::<IpAddr>();
-        ip.map(|ip| SocketAddr::new(ip, PORT))
-            .map_err(|_| "an IP address is expected, with or without a port".to_owned())
+        let ip = ip.parse::<IpAddr>().map_err(|_| NoAddress)?;
+        Ok(SocketAddr::new(ip, PORT))
     })
 }
 

@@ -54,7 +54,7 @@ impl Transfers {
     }
 
     /// These may copy the zones from now on, and no others: transfers to those end at
-    /// once. Who is new or otherwise than before is told of all zones.
+    /// once. A secondary that is new or has changed is notified of all zones.
     pub fn grant(&self, secondaries: Vec<Secondary>) {
         let before = self.grants.borrow().clone();
         let mut fresh = Vec::new();
