@@ -33,6 +33,7 @@ fn which_way_wireguard_is_blocked_is_told_by_what_both_ends_counted() {
     let Some(lab) = Lab::new(2) else { return };
     let [alpha, beta] = lab.mesh();
     let at_beta = alpha.overlay_ipv4("beta");
+    let at_alpha = beta.overlay_ipv4("alpha");
     assert_eq!(found(&alpha, "wireguard-blocked"), None);
     for (hook, condition, part) in [
         (
@@ -51,8 +52,10 @@ fn which_way_wireguard_is_blocked_is_told_by_what_both_ends_counted() {
         });
         block(beta.host, hook, condition);
         wait_for(part, PATIENCE, || {
-            // Packets that are to go there.
+            // Packets that are to go there. Those from there may arrive, and are no
+            // answers.
             let _ = alpha.pings(&at_beta);
+            let _ = beta.pings(&at_alpha);
             let told = found(&alpha, "wireguard-blocked");
             ensure(
                 told.as_ref().is_some_and(|told| told.contains(part)),

@@ -83,6 +83,7 @@ pub(super) struct Parts {
     secrets: Arc<DeviceSecrets>,
     progress: watch::Sender<TunnelProgress>,
     reach: Arc<Reach>,
+    counters: TunnelCounters,
     overlay: Arc<OverlayKeeper>,
     publish: Arc<PublishKeeper>,
     publishing: Arc<Publishing>,
@@ -157,6 +158,7 @@ impl Parts {
         };
         let exit = Arc::new(ExitSetting::default());
         let progress = watch::Sender::default();
+        let counters = TunnelCounters::new(tunnel.clone(), progress.clone());
         let standing = Arc::new(Membership::default());
         let membership = MembershipKeeper::new(&node, stamp_ms.clone(), standing.clone());
         let tunnel_keys = TunnelKeyKeeper::new(&node, tunnel.clone(), announcer.clone());
@@ -178,7 +180,8 @@ impl Parts {
             page: Arc::default(),
             sinkhole: Arc::default(),
             cut_off: CutOffWatch::new(&node, tunnel.clone(), progress.clone()),
-            reach: Reach::new(&node, tunnel.clone(), progress.clone()),
+            reach: Reach::new(&node, tunnel.clone(), progress.clone(), counters.clone()),
+            counters,
             requests: Arc::new(Requests::new(&node)),
             names: Arc::new(NameClaimer::new(&node, services.clone())),
             holds: Arc::new(HoldKeeper::new(&node, announcer.clone())),
@@ -308,7 +311,7 @@ impl Parts {
             cut_off,
             self.requests.clone(),
             self.invites.clone(),
-            TunnelCounters::new(self.tunnel.clone(), self.progress.clone()),
+            self.counters.clone(),
         );
         node.transport.serve(Arc::new(handler));
         let tasks = &node.host.tasks;

@@ -21,6 +21,7 @@ use crate::{
         shared::{
             echo::{SMALL, echo},
             handles::Handles,
+            tunnel_counters::TunnelCounters,
             tunnel_progress::TunnelProgress,
         },
     },
@@ -45,6 +46,7 @@ pub(crate) struct Reach {
     node: Handles,
     tunnel: Arc<dyn Tunnel>,
     progress: watch::Sender<TunnelProgress>,
+    counters: TunnelCounters,
     seen: Mutex<Seen>,
 }
 
@@ -80,7 +82,8 @@ struct Traffic {
     rx_bytes: u64,
     tx_bytes: u64,
     unanswered: Option<Mono>,
-    /// Whether the last ping went unanswered.
+    /// Whether the last ping went unanswered, or the other end asked what was sent as
+    /// it hears nothing.
     is_unheard: bool,
 }
 
@@ -114,11 +117,13 @@ impl Reach {
         node: &Handles,
         tunnel: Arc<dyn Tunnel>,
         progress: watch::Sender<TunnelProgress>,
+        counters: TunnelCounters,
     ) -> Arc<Self> {
         Arc::new(Self {
             node: node.clone(),
             tunnel,
             progress,
+            counters,
             seen: Mutex::default(),
         })
     }
@@ -185,6 +190,12 @@ impl Reach {
         let mut seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(state) = state {
             seen.traffic.retain(|key, _| state.peers.contains_key(key));
+            // Its own pings, by which it found that out, are no answers.
+            for key in self.counters.take_asked() {
+                if let Some(traffic) = seen.traffic.get_mut(&key) {
+                    traffic.is_unheard = true;
+                }
+            }
             for (key, peer) in &state.peers {
                 let traffic = seen.traffic.entry(*key).or_default();
                 traffic.take(now, peer.rx_bytes, peer.tx_bytes);
