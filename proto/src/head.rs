@@ -30,7 +30,7 @@ use crate::{
     name::Label,
     service_address::is_service_address,
     tunnel::{HostPort, TunnelKey},
-    zone::Protocol,
+    zone::{Protocol, ServiceType},
 };
 
 /// What a node signs about itself, whole: a member that passes it on can't
@@ -136,6 +136,8 @@ pub struct Announcement {
     /// Public addresses at which it answers strangers' DNS, where it is a sinkhole; at
     /// most [`limits::SINKHOLE_NAME_SERVER_ADDRESSES`].
     pub name_server: BTreeSet<IpAddr>,
+    /// What its services speak, where their ports don't say it.
+    pub types: BTreeMap<Label, ServiceType>,
 }
 
 /// Address families that an exit has a default route for.
@@ -189,9 +191,16 @@ mod kind {
     pub const EXIT: u16 = 12;
     pub const ZONE_SERIAL: u16 = 13;
     pub const NAME_SERVER: u16 = 14;
+    pub const TYPES: u16 = 15;
 }
 
 impl Announcement {
+    /// What one of its services speaks, where that is known.
+    pub fn service_type(&self, name: &Label, instance: &Instance) -> Option<ServiceType> {
+        let said = self.types.get(name).cloned();
+        said.or_else(|| ServiceType::of_port(instance.protocol, instance.port))
+    }
+
     /// As a body.
     pub fn encode(&self) -> Vec<u8> {
         let item = |kind, data| Item { kind, data };
@@ -252,6 +261,10 @@ impl Announcement {
         );
         if !self.name_server.is_empty() {
             items.push(item(kind::NAME_SERVER, codec::encode(&self.name_server)));
+        }
+        // One item for all: a body has so many.
+        if !self.types.is_empty() {
+            items.push(item(kind::TYPES, codec::encode(&self.types)));
         }
         codec::encode(&items)
     }
@@ -320,6 +333,7 @@ impl Announcement {
                 let most = limits::SINKHOLE_NAME_SERVER_ADDRESSES;
                 self.name_server = public.take(most).collect();
             }
+            kind::TYPES => self.types = codec::decode(&item.data, limit).ok()?,
             _ => {}
         }
         Some(())
@@ -752,6 +766,35 @@ mod tests {
             let read = Announcement::decode(&announcement.encode());
             assert_eq!(read, Some(announcement));
         }
+    }
+
+    #[test]
+    fn what_a_service_speaks_is_said_or_follows_from_its_port() {
+        let label = |text: &str| text.parse::<Label>().unwrap();
+        let instance = |port| Instance {
+            port,
+            protocol: Protocol::Tcp,
+            address: None,
+            healthy: true,
+        };
+        let announcement = Announcement {
+            services: [(label("a"), instance(443)), (label("b"), instance(8443))].into(),
+            types: [(label("b"), "https".parse().unwrap())].into(),
+            ..Announcement::default()
+        };
+        let read = Announcement::decode(&announcement.encode()).unwrap();
+        assert_eq!(read, announcement);
+        for (name, port, spoken) in [("a", 443, true), ("b", 8443, true), ("c", 8443, false)] {
+            let said = read.service_type(&label(name), &instance(port));
+            assert_eq!(said.is_some_and(|it| it.is_https()), spoken, "{name}");
+        }
+        let bad: BTreeMap<Label, String> = [(label("b"), "not a type".to_owned())].into();
+        let items = vec![Item {
+            kind: kind::TYPES,
+            data: codec::encode(&bad),
+        }];
+        let read = Announcement::decode(&codec::encode(&items));
+        assert_eq!(read, Some(Announcement::default()));
     }
 
     #[test]

@@ -256,6 +256,7 @@ impl MeshView {
                 .map(|(_, device)| (device.name.clone(), device.addresses().to_vec()))
                 .collect(),
             front: None,
+            withheld: BTreeSet::new(),
         }
     }
 
@@ -359,6 +360,7 @@ impl MeshView {
             },
             port: instance.port,
             protocol: instance.protocol,
+            service_type: view.announcement.service_type(name, instance),
             live: view.live,
             healthy: instance.healthy,
         })

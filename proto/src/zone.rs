@@ -11,6 +11,7 @@
 mod alias;
 mod build;
 mod character_string;
+mod digest;
 mod lan;
 mod listing;
 mod name;
@@ -18,6 +19,7 @@ mod public;
 mod record;
 mod record_type;
 mod reverse;
+mod service_type;
 mod stranger;
 mod svcb;
 
@@ -34,11 +36,13 @@ pub use self::build::reverse_zones;
 pub use self::{
     alias::AliasEnd,
     character_string::{Word, words},
+    digest::{DigestError, Sshfp, Tlsa},
     lan::LanAddresses,
     name::{DomainName, DomainNameError},
     public::{PUBLIC_TTL_S, public_zone},
     record::{Caa, Mx, Rdata, Record, Soa, Srv},
     record_type::{RecordType, RecordTypeError},
+    service_type::{ServiceType, ServiceTypeError},
     stranger::{
         CHALLENGES, StrangerAnswer, StrangerInput, StrangerZone, is_challenge, is_challenge_value,
     },
@@ -80,6 +84,8 @@ pub struct ZoneInput {
     pub devices: BTreeMap<Label, Vec<IpAddr>>,
     /// Where the server that answers is reached; none at the resolver's addresses.
     pub front: Option<Vec<IpAddr>>,
+    /// What users wrote and isn't told here: nothing else takes its place.
+    pub withheld: BTreeSet<(DomainName, RecordType)>,
 }
 
 /// What is known of a member.
@@ -124,6 +130,8 @@ pub struct InstanceRecord {
     pub port: u16,
     /// Its transport.
     pub protocol: Protocol,
+    /// What it speaks, where that is known.
+    pub service_type: Option<ServiceType>,
     /// Whether its node is alive, as far as is known here.
     pub live: bool,
     /// Whether its check passes.
@@ -280,7 +288,7 @@ impl Zone {
         let unknown = if exact {
             node.loading
         } else {
-            self.loading && !address
+            (self.loading || node.loading) && !address
         };
         Found::Answer(self.in_node((name, node), rtype, soa, unknown))
     }

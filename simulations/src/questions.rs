@@ -79,6 +79,7 @@ fn input() -> ZoneInput {
         addresses: vec![IpAddr::from([10, 77, 1, last])],
         port: 80,
         protocol: Protocol::Tcp,
+        service_type: "https".parse().ok(),
         live: true,
         healthy: true,
     };
@@ -105,6 +106,7 @@ fn input() -> ZoneInput {
         serial: 7,
         loading: false,
         front: None,
+        withheld: Default::default(),
         nodes: [(label("a"), node)].into(),
         services: [(label("web"), service(3)), (label("big"), service(60))].into(),
         records: records

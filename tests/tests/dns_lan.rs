@@ -79,8 +79,9 @@ fn a_host_of_the_lan_gets_what_is_in_the_lan_and_nothing_of_the_overlay() {
     beta.join(&alpha);
     gamma.join(&alpha);
     alpha.wait_nodes(3);
-    let _ = beta.cli(&["service", "add", "web", "--port", "80"]).ok();
-    let _ = gamma.cli(&["service", "add", "far", "--port", "80"]).ok();
+    let web = ["service", "add", "web", "--port", "8443", "--type", "https"];
+    let _ = beta.cli(&web).ok();
+    let _ = gamma.cli(&["service", "add", "far", "--port", "443"]).ok();
     let _ = alpha.cli(&["service", "add", "near", "--port", "80"]).ok();
     alpha.wait_answer(&["far.lab.internal"], &[&alpha.overlay_ipv4("gamma")]);
     alpha.wait_answer(&["web.lab.internal"], &[&alpha.overlay_ipv4("beta")]);
@@ -98,6 +99,15 @@ fn a_host_of_the_lan_gets_what_is_in_the_lan_and_nothing_of_the_overlay() {
     let far = dig(tv, server, &["far.lab.internal"]);
     assert!(far.contains("status: NOERROR"), "{far}");
     assert!(!far.contains("ANSWER SECTION"), "{far}");
+    // What is found by what it speaks has an address there.
+    let found = dig(tv, server, &["_https._tcp.lab.internal", "PTR"]);
+    assert!(found.contains("web._https._tcp.lab.internal."), "{found}");
+    assert!(!found.contains("far._https"), "{found}");
+    let https = |name: &str| dig(tv, server, &[name, "HTTPS"]);
+    let told = https("web.lab.internal");
+    assert!(told.contains("1 . alpn=\"h2\" port=8443"), "{told}");
+    let told = https("far.lab.internal");
+    assert!(!told.contains("ANSWER SECTION"), "{told}");
     for rtype in ["A", "AAAA", "SRV", "ANY"] {
         for name in [
             "web",

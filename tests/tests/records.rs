@@ -142,6 +142,9 @@ fn records_of_newer_types_and_with_a_ttl_are_served_and_go_one_by_one() {
     let _ = run(&["record", "add", "site", "A", "192.0.2.9", "--ttl", "1h"]);
     let _ = run(&["record", "add", "site", "A", "192.0.2.10", "--ttl=3600"]);
     let _ = run(&["record", "add", "_dns.ns2", "SVCB", "1", "site", "alpn=dot"]);
+    let digest = "ab".repeat(32);
+    let _ = run(&["record", "add", "alpha", "SSHFP", "4", "2", &digest]);
+    let _ = run(&["record", "add", "_443._tcp.site", "TLSA", "3 1 1", &digest]);
     let text = r#""one" "two \"x\"" \195\188"#;
     let _ = run(&["record", "add", "site", "TXT", text]);
     for agent in [&alpha, &beta] {
@@ -153,6 +156,12 @@ fn records_of_newer_types_and_with_a_ttl_are_served_and_go_one_by_one() {
         agent.wait_answer(
             &["site.lab.internal", "TXT"],
             &[r#""one" "two \"x\"" "\195\188""#],
+        );
+        let dug = format!("{} {}", "AB".repeat(28), "AB".repeat(4));
+        agent.wait_answer(&["alpha.lab.internal", "SSHFP"], &[&format!("4 2 {dug}")]);
+        agent.wait_answer(
+            &["_443._tcp.site.lab.internal", "TLSA"],
+            &[&format!("3 1 1 {dug}")],
         );
         let answer = agent.json(&["dns", "query", "site", "A"]).to_string();
         assert!(answer.contains(" 3600 "), "{answer}");
@@ -197,6 +206,8 @@ fn records_of_newer_types_and_with_a_ttl_are_served_and_go_one_by_one() {
     for (words, phrase) in [
         (&["site", "A", "192.0.2.9", "--ttl", "8d"][..], "a week"),
         (&["site", "HTTPS", "1 . colour=red"], "no parameter"),
+        (&["site", "SSHFP", "4 2 abcd"], "SHA-256 has 32 octets"),
+        (&["site", "TLSA", "3 1 1 xy"], "not hexadecimal"),
         (
             &["site", "HTTPS", "1 . ipv4hint=127.0.0.1"],
             "another machine",

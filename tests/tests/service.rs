@@ -17,7 +17,8 @@ fn a_service_is_found_everywhere_and_answers_https_by_its_name() {
     let Some(lab) = Lab::new(3) else { return };
     let [alpha, beta, gamma] = lab.mesh();
 
-    let _ = beta.cli(&["service", "add", "web", "--port", "8443"]).ok();
+    let web = ["service", "add", "web", "--port", "8443", "--type", "https"];
+    let _ = beta.cli(&web).ok();
     let address = beta.overlay_ipv4("beta");
     for agent in [&alpha, &beta, &gamma] {
         agent.wait_answer(&["web.beta.lab.internal", "A"], &[&address]);
@@ -30,7 +31,32 @@ fn a_service_is_found_everywhere_and_answers_https_by_its_name() {
                 _ => Err(answer),
             }
         });
+        let https = ["1 . alpn=\"h2\" port=8443"];
+        agent.wait_answer(&["web.lab.internal", "HTTPS"], &https);
+        agent.wait_answer(&["web.beta.lab.internal", "HTTPS"], &https);
+        let found = "web._https._tcp.lab.internal.";
+        agent.wait_answer(&["_https._tcp.lab.internal", "PTR"], &[found]);
+        agent.wait_answer(&[found, "SRV"], &["0 0 8443 web.lab.internal."]);
+        agent.wait_answer(&[found, "TXT"], &["\"\""]);
     }
+    let listed = alpha.json(&["service", "list"]);
+    assert_eq!(listed[0]["type"], "https", "{listed}");
+    // What a person writes there stands in its place.
+    let own = [
+        "record",
+        "add",
+        "web",
+        "HTTPS",
+        "1 . alpn=http/1.1 port=8443",
+    ];
+    let _ = beta.cli(&own).ok();
+    let written = ["1 . alpn=\"http/1.1\" port=8443"];
+    gamma.wait_answer(&["web.lab.internal", "HTTPS"], &written);
+    let _ = beta.cli(&["record", "rm", "web", "HTTPS"]).ok();
+    gamma.wait_answer(
+        &["web.lab.internal", "HTTPS"],
+        &["1 . alpn=\"h2\" port=8443"],
+    );
 
     let out = beta.host.directory.join("certificate");
     let out = out.to_string_lossy();
@@ -87,6 +113,8 @@ fn a_service_is_found_everywhere_and_answers_https_by_its_name() {
     for agent in [&alpha, &beta, &gamma] {
         agent.wait_answer(&["web.lab.internal", "A"], &[]);
         agent.wait_answer(&["_web._tcp.lab.internal", "SRV"], &[]);
+        agent.wait_answer(&["web.lab.internal", "HTTPS"], &[]);
+        agent.wait_answer(&["_https._tcp.lab.internal", "PTR"], &[]);
     }
 }
 

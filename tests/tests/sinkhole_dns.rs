@@ -142,6 +142,13 @@ fn strangers_are_told_the_same_of_every_name_by_both_sinkholes_and_members_the_t
     role(&alpha, "alpha");
     role(&alpha, "beta");
     wait_both(stranger, [&at_a, &at_b]);
+    let _ = gamma
+        .cli(&["service", "add", "photo", "--port", "443"])
+        .ok();
+    for agent in [&alpha, &beta] {
+        let found = ["photo._https._tcp.lab.internal."];
+        agent.wait_answer(&["_https._tcp.lab.internal", "PTR"], &found);
+    }
 
     let whole = wait_told(stranger, &at_a, &["gamma.lab.internal"], &["NOERROR"]);
     assert!(whole.contains("flags: qr aa rd;"), "{whole}");
@@ -178,7 +185,20 @@ fn strangers_are_told_the_same_of_every_name_by_both_sinkholes_and_members_the_t
     }
 
     // What exists inside, and what doesn't: of one length each, so that all else is equal.
-    let names = ["gamma", "nobdy", "alpha", "xx.gamma", "xx.nobdy"];
+    let names = [
+        "gamma",
+        "nobdy",
+        "alpha",
+        "photo",
+        "xx.gamma",
+        "xx.nobdy",
+        "_https._tcp",
+        "_nobdy._tcp",
+        "photo._https._tcp",
+        "nobdy._https._tcp",
+        "_services._dns-sd._udp",
+        "_nothings._dns-sd._udp",
+    ];
     let asked = [a, b].map(|host| {
         let six = Stranger::new(stranger, host.ipv6.into());
         let four = Stranger::new(stranger, host.ipv4.into());

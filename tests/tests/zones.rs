@@ -59,6 +59,12 @@ fn each_zone_is_printed_alone_or_written_to_a_file_that_named_would_load() {
         &["site", "TXT", r#""one" "two \"x\"" \195\188"#],
         &["@", "CAA", "0", "issue", "ca.example.org"],
         &["@", "MX", "0", "."],
+        &[
+            "site",
+            "SSHFP",
+            "1 1 000102030405060708090a0b0c0d0e0f10111213",
+        ],
+        &["_443._tcp.site", "TLSA", "3 1 0 3003020107"],
         &["www", "CNAME", "site.example.org."],
     ] {
         let _ = alpha.cli(&[&["record", "add"], record].concat()).ok();

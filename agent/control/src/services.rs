@@ -4,7 +4,10 @@
 
 use std::net::IpAddr;
 
-use innermesh_proto::{name::Label, zone::Protocol};
+use innermesh_proto::{
+    name::Label,
+    zone::{Protocol, ServiceType},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -80,6 +83,9 @@ pub struct ServiceRow {
     pub node: String,
     pub port: u16,
     pub proto: Protocol,
+    /// What it speaks, such as https; null where nothing says it.
+    #[serde(default, rename = "type")]
+    pub service_type: Option<ServiceType>,
     /// Whether its node is live and its check passes, where it has one.
     pub healthy: bool,
     /// Whether anything checks it.

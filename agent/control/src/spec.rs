@@ -8,7 +8,7 @@ use innermesh_proto::{
     limits,
     name::{Label, NameError},
     service_address::is_service_address,
-    zone::Protocol,
+    zone::{Protocol, ServiceType},
 };
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,10 @@ pub struct Spec {
     /// Its transport; TCP where nothing is said.
     #[serde(default = "tcp")]
     pub protocol: Protocol,
+    /// What it speaks, such as `https`; what its check and its port say where nothing is
+    /// said.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub service_type: Option<ServiceType>,
     /// How its health is checked; without a check it counts as healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<Check>,
@@ -86,6 +90,7 @@ impl Spec {
             name,
             port,
             protocol: Protocol::Tcp,
+            service_type: None,
             check: None,
             address: None,
             share: BTreeSet::new(),
@@ -141,6 +146,24 @@ impl Spec {
         Ok(())
     }
 
+    /// What it speaks, where its port doesn't say that to everybody.
+    pub fn announced_type(&self) -> Option<ServiceType> {
+        let said = self.service_type.clone().or_else(|| self.checked_type());
+        said.filter(|said| ServiceType::of_port(self.protocol, self.port).as_ref() != Some(said))
+    }
+
+    /// What a check by HTTP of its own port says.
+    fn checked_type(&self) -> Option<ServiceType> {
+        let Some(Check::Http(http)) = &self.check else {
+            return None;
+        };
+        let hosts = http.literals();
+        let is_own = |ip: &IpAddr| ip.is_loopback() || self.address == Some(*ip);
+        let is_here = hosts.is_empty() || hosts.iter().any(is_own);
+        let is_its = self.protocol == Protocol::Tcp && http.port == self.port && is_here;
+        is_its.then(ServiceType::http)
+    }
+
     /// What the node announces of it.
     pub fn instance(&self, healthy: bool) -> Instance {
         Instance {
@@ -166,8 +189,31 @@ mod tests {
         spec.check = Some("http://localhost:8080/health".parse().unwrap());
         spec.address = Some("192.0.2.7".parse().unwrap());
         spec.share = ["cedar".parse().unwrap()].into();
+        spec.service_type = "https".parse().ok();
         spec.wildcard = true;
         assert_eq!(Spec::from_toml(spec.to_toml().as_bytes()), Ok(spec));
+    }
+
+    #[test]
+    fn what_it_speaks_is_announced_where_the_port_does_not_say_it() {
+        let announced = |port: u16, check: &str, said: &str| {
+            let mut spec = Spec::new("a".parse().unwrap(), port);
+            spec.check = check.parse().ok();
+            spec.service_type = said.parse().ok();
+            spec.announced_type().map(String::from)
+        };
+        let is = |said: &str| Some(said.to_owned());
+        assert_eq!(announced(443, "", ""), None);
+        assert_eq!(announced(443, "", "https"), None);
+        assert_eq!(announced(443, "", "openvpn"), is("openvpn"));
+        assert_eq!(announced(8443, "tcp", "https"), is("https"));
+        // What answers the check is what is served, unless that is somewhere else.
+        assert_eq!(announced(8080, "http://localhost:8080/", ""), is("http"));
+        assert_eq!(announced(8080, "http://a.example:8080/", ""), is("http"));
+        assert_eq!(announced(8443, "http://localhost:8080/", ""), None);
+        assert_eq!(announced(8080, "http://192.0.2.9:8080/", ""), None);
+        assert_eq!(announced(80, "http://localhost/", ""), None);
+        assert_eq!(announced(8080, "http://localhost:8080/", "ipp"), is("ipp"));
     }
 
     #[test]
@@ -190,6 +236,10 @@ mod tests {
             (
                 "name = 'a'\nport = 80\naddress = '127.0.0.1'",
                 "be able to reach",
+            ),
+            (
+                "name = 'a'\nport = 80\ntype = '_http._tcp'",
+                "is not what a service speaks",
             ),
             ("\u{0}", ""),
         ] {

@@ -66,6 +66,7 @@ fn inside() -> ZoneInput {
         member_aliases: Default::default(),
         devices: Default::default(),
         front: None,
+        withheld: Default::default(),
     }
 }
 

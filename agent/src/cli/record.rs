@@ -46,16 +46,18 @@ pub struct AddArguments {
     /// Full name, name in the mesh's domain, or @ for the domain.
     #[arg(value_name = "NAME")]
     name: String,
-    /// A, AAAA, CNAME, TXT, SRV, MX, CAA, HTTPS or SVCB.
+    /// A, AAAA, CNAME, TXT, SRV, MX, CAA, HTTPS, SVCB, SSHFP or TLSA.
     #[arg(value_name = "TYPE", value_parser = record_type)]
     rtype: RecordType,
     /// Value of the record, as in a zone file.
     ///
     /// An address, a name, a text, `PRIORITY WEIGHT PORT HOST`, `PREFERENCE
     /// HOST`, `FLAGS TAG VALUE` or `PRIORITY HOST alpn=h2`, where the host `.` is
-    /// the name itself. A host without a dot is one of the mesh. A text is one
-    /// string, or several in quotes of their own: '"one" "two"'; \" and \195 are
-    /// escapes. What `record list` shows can be given here.
+    /// the name itself; SSHFP as `ssh-keygen -r` prints it, `ALGORITHM TYPE DIGEST`,
+    /// and TLSA `USAGE SELECTOR MATCHING DATA`, both in hexadecimal. A host without a
+    /// dot is one of the mesh. A text is one string, or several in quotes of their
+    /// own: '"one" "two"'; \" and \195 are escapes. What `record list` shows can be
+    /// given here.
     #[arg(value_name = "VALUE", required = true, num_args = 1.., allow_hyphen_values = true)]
     value: Vec<String>,
     /// How long others may keep it, such as 300 or 1h [default: 30].
@@ -477,9 +479,10 @@ mod tests {
     #[test]
     fn types_that_nobody_can_add_are_told_with_those_that_one_can() {
         let error = record_type("NS").unwrap_err().to_string();
-        assert!(error.contains("A, AAAA, CNAME, TXT, SRV, MX, CAA, HTTPS and SVCB"));
+        assert!(error.contains("A, AAAA, CNAME, TXT, SRV, MX, CAA, HTTPS, SVCB, SSHFP and TLSA"));
         assert!(record_type("nonsense").is_err());
         assert_eq!(record_type("caa"), Ok(RecordType::CAA));
         assert_eq!(record_type("https"), Ok(RecordType::HTTPS));
+        assert_eq!(record_type("tlsa"), Ok(RecordType::TLSA));
     }
 }

@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use innermesh_proto::{name::Label, zone::Protocol};
+use innermesh_proto::{
+    name::Label,
+    zone::{Protocol, ServiceType},
+};
 use serde::Serialize;
 
 use super::{
@@ -45,6 +48,14 @@ pub struct AddArguments {
     /// Its transport: tcp or udp.
     #[arg(long, default_value_t = Protocol::Tcp)]
     proto: Protocol,
+    /// What it speaks, such as https [default: by check or port].
+    ///
+    /// A name from IANA's registry of services. By it the service is found with
+    /// DNS-SD, and a web site with https gets an HTTPS record, by which browsers
+    /// come to its port. A port such as 443 says it by itself, and a check of that
+    /// port by http:// says http.
+    #[arg(long = "type", value_name = "TYPE")]
+    service_type: Option<ServiceType>,
     /// Check that it works: `tcp`, or a URL.
     ///
     /// Such as http://localhost:8080/health.
@@ -100,6 +111,7 @@ pub async fn run(command: Command, client: &Client) -> Result<(), Failure> {
 async fn add(arguments: AddArguments, client: &Client) -> Result<(), Failure> {
     let mut service = Spec::new(arguments.name, arguments.port);
     service.protocol = arguments.proto;
+    service.service_type = arguments.service_type;
     service.check = arguments.check;
     service.address = arguments.address;
     service.share = arguments.share.into_iter().collect();
@@ -181,6 +193,7 @@ fn draw(screen: &mut Screen, services: &[ServiceRow]) {
         Column::whole("PORT"),
         Column::whole("HEALTHY"),
         Column::whole("GRANTED"),
+        Column::extra("TYPE"),
         Column::extra("CHECK"),
     ]);
     for service in services {
@@ -190,6 +203,7 @@ fn draw(screen: &mut Screen, services: &[ServiceRow]) {
             Cell::new(format!("{}/{}", service.port, service.proto)),
             health(service.healthy, service.checked),
             well(service.granted),
+            Cell::or_dash(service.service_type.as_ref()),
             Cell::or_dash(service.check.as_ref()),
         ]);
     }
@@ -215,6 +229,7 @@ mod tests {
             node: "raspberry-pi-in-the-garage-02".into(),
             port: 65535,
             proto: Protocol::Tcp,
+            service_type: "pdl-datastream".parse().ok(),
             healthy: last_error.is_none(),
             checked: true,
             check: Some("http://localhost:8123/api/health?of=everything".into()),

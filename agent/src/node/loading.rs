@@ -192,6 +192,7 @@ impl Meanwhile {
             member_aliases: BTreeSet::new(),
             devices: BTreeMap::new(),
             front: None,
+            withheld: BTreeSet::new(),
         }));
         let first = zone.clone();
         let dns = Arc::new(Dns::new(

@@ -125,6 +125,7 @@ pub(super) async fn open(
         exit: None,
         zone_serial: None,
         name_server: BTreeSet::new(),
+        types: services.types(),
     };
     let gossip = open_gossip(&host, &key, &ledger, &nudge, &transport, announcement).await?;
     ledger_follow::start(&host, me, ledger.clone(), transport.clone(), nudge.clone());

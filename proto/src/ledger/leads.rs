@@ -104,7 +104,10 @@ impl State {
         match record.data {
             RecordData::A(ip) if self.is_overlay(ip.into()) => false,
             RecordData::Aaaa(ip) if self.is_overlay(ip.into()) => false,
-            RecordData::Txt(_) | RecordData::Caa(_) => true,
+            RecordData::Txt(_)
+            | RecordData::Caa(_)
+            | RecordData::Sshfp(_)
+            | RecordData::Tlsa(_) => true,
             RecordData::Svcb(ref svcb) | RecordData::Https(ref svcb)
                 if svcb.hints().any(|ip| self.is_overlay(ip)) =>
             {
@@ -145,7 +148,10 @@ impl State {
                     .try_for_each(|ip| self.check_address(node, ip))?;
                 self.check_target(node, &svcb.target)
             }
-            RecordData::Txt(_) | RecordData::Caa(_) => Ok(()),
+            RecordData::Txt(_)
+            | RecordData::Caa(_)
+            | RecordData::Sshfp(_)
+            | RecordData::Tlsa(_) => Ok(()),
         }
     }
 

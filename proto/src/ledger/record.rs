@@ -16,7 +16,10 @@ use crate::{
     id::NodeId,
     limits,
     service_address::is_service_address,
-    zone::{Caa, DomainName, Mx, Rdata, RecordType, Srv, Svcb, SvcbError, words},
+    zone::{
+        Caa, DigestError, DomainName, Mx, Rdata, RecordType, Srv, Sshfp, Svcb, SvcbError, Tlsa,
+        words,
+    },
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,13 +102,19 @@ pub enum RecordData {
     Svcb(Svcb),
     /// How a web site is reached; from rules 3 on.
     Https(Svcb),
+    /// The digest of an SSH host key; from rules 7 on.
+    Sshfp(Sshfp),
+    /// What a TLS server must show; from rules 7 on.
+    Tlsa(Tlsa),
 }
 
 /// Not the data of such a record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordDataError {
     /// A type that users can't add.
-    #[error("{0} records can't be added; A, AAAA, CNAME, TXT, SRV, MX, CAA, HTTPS and SVCB can")]
+    #[error(
+        "{0} records can't be added; A, AAAA, CNAME, TXT, SRV, MX, CAA, HTTPS, SVCB, SSHFP and TLSA can"
+    )]
     Type(RecordType),
     /// The text doesn't say what the type needs.
     #[error("\"{text}\" is no {rtype} record; it needs {needs}")]
@@ -122,6 +131,9 @@ pub enum RecordDataError {
     /// What no client could use.
     #[error("a record of type {rtype} can't say that: {why}")]
     Svcb { rtype: RecordType, why: SvcbError },
+    /// As [`RecordDataError::Svcb`].
+    #[error("a record of type {rtype} can't say that: {why}")]
+    Digest { rtype: RecordType, why: DigestError },
 }
 
 impl RecordData {
@@ -142,6 +154,7 @@ impl RecordData {
         let needs = needs(rtype)?;
         let parts: Vec<&str> = text.split_whitespace().collect();
         let svcb = || Svcb::parse(text).map_err(|why| RecordDataError::Svcb { rtype, why });
+        let digest = |why| RecordDataError::Digest { rtype, why };
         let data = match (rtype, &parts[..]) {
             (RecordType::TXT, _) => strings(text).map(Self::Txt),
             (RecordType::A, [address]) => address.parse().ok().map(Self::A),
@@ -154,6 +167,8 @@ impl RecordData {
             (RecordType::CAA, _) => read_caa(text),
             (RecordType::SVCB, _) => Some(Self::Svcb(svcb()?)),
             (RecordType::HTTPS, _) => Some(Self::Https(svcb()?)),
+            (RecordType::SSHFP, _) => Some(Self::Sshfp(Sshfp::parse(text).map_err(digest)?)),
+            (RecordType::TLSA, _) => Some(Self::Tlsa(Tlsa::parse(text).map_err(digest)?)),
             _ => None,
         };
         let data = data.ok_or_else(|| RecordDataError::Text {
@@ -205,6 +220,16 @@ impl RecordData {
                 svcb.check()
                     .map_err(|why| RecordDataError::Svcb { rtype, why })
             }
+            Self::Sshfp(sshfp) => {
+                let rtype = RecordType::SSHFP;
+                let checked = sshfp.check();
+                checked.map_err(|why| RecordDataError::Digest { rtype, why })
+            }
+            Self::Tlsa(tlsa) => {
+                let rtype = RecordType::TLSA;
+                let checked = tlsa.check();
+                checked.map_err(|why| RecordDataError::Digest { rtype, why })
+            }
             _ => Ok(()),
         }
     }
@@ -213,6 +238,7 @@ impl RecordData {
     pub fn since_rules(&self) -> u32 {
         match self {
             Self::Svcb(_) | Self::Https(_) => 3,
+            Self::Sshfp(_) | Self::Tlsa(_) => 7,
             _ => 0,
         }
     }
@@ -233,6 +259,8 @@ impl RecordData {
             Self::Caa(caa) => Rdata::Caa(caa.clone()),
             Self::Svcb(svcb) => Rdata::Svcb(svcb.clone()),
             Self::Https(svcb) => Rdata::Https(svcb.clone()),
+            Self::Sshfp(sshfp) => Rdata::Sshfp(sshfp.clone()),
+            Self::Tlsa(tlsa) => Rdata::Tlsa(tlsa.clone()),
         }
     }
 }
@@ -257,6 +285,8 @@ fn needs(rtype: RecordType) -> Result<&'static str, RecordDataError> {
         RecordType::SVCB | RecordType::HTTPS => {
             "a priority, a host or a dot for the name itself, and parameters such as alpn=h2"
         }
+        RecordType::SSHFP => "a key algorithm, a digest type and the digest",
+        RecordType::TLSA => "a certificate usage, a selector, a matching type and the data",
         other => return Err(RecordDataError::Type(other)),
     })
 }
@@ -350,6 +380,8 @@ mod tests {
             ("HTTPS", "1 . alpn=h2,h3 port=8443"),
             ("HTTPS", "0 other.example.org."),
             ("SVCB", "2 dot.example.org. key667=\"two words\""),
+            ("SSHFP", "4 1 000102030405060708090a0b0c0d0e0f10111213"),
+            ("TLSA", "3 1 0 3003020107"),
         ] {
             let rtype = rtype.parse().unwrap();
             let data = RecordData::parse(rtype, text).unwrap();
@@ -397,6 +429,8 @@ mod tests {
             ("HTTPS", "1 . ipv6hint=::1"),
             ("HTTPS", "alpn=h2"),
             ("NS", "ns.example.org"),
+            ("SSHFP", "4 2 abcd"),
+            ("TLSA", "3 1 1 abcd"),
         ] {
             assert!(
                 RecordData::parse(rtype.parse().unwrap(), text).is_err(),

@@ -1,6 +1,6 @@
 //! How users' records are encoded. A record without a TTL of its own is encoded
 //! as it was before there were such; one with it counts from rules 3 on, and is
-//! no record to a build that doesn't know those.
+//! no record to a build that doesn't know those. The same goes for newer types.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::record::{AddRecord, RecordData, UserRecord};
 use crate::{
     id::NodeId,
-    zone::{Caa, DomainName, Mx, Srv, Svcb},
+    zone::{Caa, DomainName, Mx, Srv, Sshfp, Svcb, Tlsa},
 };
 
 /// [`AddRecord`], encoded.
@@ -29,7 +29,7 @@ pub(super) struct UserRecordForm {
     since: u64,
 }
 
-/// [`RecordData`] with its variants' numbers, and one more.
+/// [`RecordData`], and one with a TTL, whose variant came before SSHFP's.
 #[derive(Serialize, Deserialize)]
 enum DataForm {
     A(Ipv4Addr),
@@ -42,6 +42,8 @@ enum DataForm {
     Svcb(Svcb),
     Https(Svcb),
     Timed(u32, RecordData),
+    Sshfp(Sshfp),
+    Tlsa(Tlsa),
 }
 
 impl DataForm {
@@ -59,6 +61,8 @@ impl DataForm {
             RecordData::Caa(caa) => Self::Caa(caa),
             RecordData::Svcb(svcb) => Self::Svcb(svcb),
             RecordData::Https(svcb) => Self::Https(svcb),
+            RecordData::Sshfp(sshfp) => Self::Sshfp(sshfp),
+            RecordData::Tlsa(tlsa) => Self::Tlsa(tlsa),
         }
     }
 
@@ -73,6 +77,8 @@ impl DataForm {
             Self::Caa(caa) => RecordData::Caa(caa),
             Self::Svcb(svcb) => RecordData::Svcb(svcb),
             Self::Https(svcb) => RecordData::Https(svcb),
+            Self::Sshfp(sshfp) => RecordData::Sshfp(sshfp),
+            Self::Tlsa(tlsa) => RecordData::Tlsa(tlsa),
             Self::Timed(ttl_s, data) => return (data, Some(ttl_s)),
         };
         (data, None)
@@ -149,6 +155,41 @@ mod tests {
         Caa(Caa),
     }
 
+    /// As builds knew it that know rules 3 to 6.
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Middle {
+        name: DomainName,
+        data: DataMiddle,
+        public: bool,
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    enum DataMiddle {
+        A(Ipv4Addr),
+        Aaaa(Ipv6Addr),
+        Cname(DomainName),
+        Txt(Vec<Vec<u8>>),
+        Srv(Srv),
+        Mx(Mx),
+        Caa(Caa),
+        Svcb(Svcb),
+        Https(Svcb),
+        Timed(u32, TimedMiddle),
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    enum TimedMiddle {
+        A(Ipv4Addr),
+        Aaaa(Ipv6Addr),
+        Cname(DomainName),
+        Txt(Vec<Vec<u8>>),
+        Srv(Srv),
+        Mx(Mx),
+        Caa(Caa),
+        Svcb(Svcb),
+        Https(Svcb),
+    }
+
     fn add(data: RecordData, ttl_s: Option<u32>) -> AddRecord {
         AddRecord {
             name: "x.lab.internal".parse().unwrap(),
@@ -184,7 +225,17 @@ mod tests {
             add(RecordData::Https(svcb), Some(0)),
         ] {
             assert_eq!(read::<Before>(&newer), None);
+            assert!(read::<Middle>(&newer).is_some(), "{newer:?}");
             assert_eq!(read::<AddRecord>(&newer), Some(newer));
+        }
+        let sshfp = Sshfp::parse(&format!("4 2 {}", "ab".repeat(32))).unwrap();
+        let tlsa = Tlsa::parse(&format!("3 1 1 {}", "ab".repeat(32))).unwrap();
+        for data in [RecordData::Sshfp(sshfp), RecordData::Tlsa(tlsa)] {
+            for newest in [add(data.clone(), None), add(data, Some(60))] {
+                assert_eq!(read::<Before>(&newest), None);
+                assert_eq!(read::<Middle>(&newest), None);
+                assert_eq!(read::<AddRecord>(&newest), Some(newest));
+            }
         }
     }
 }

@@ -248,7 +248,7 @@ impl Content {
             Self::GiveRole(change) | Self::TakeRole(change) => change.role.since_rules().max(2),
             Self::Withdraw(withdraw) => of_roles(&withdraw.role).max(2),
             Self::RevokeInvite(_) => 2,
-            Self::RemoveRecord(_) => 3,
+            Self::RemoveRecord(remove) => remove.data.since_rules().max(3),
             Self::AddDevice(_)
             | Self::ChangeDevice(_)
             | Self::RemoveDevice(_)
@@ -256,7 +256,7 @@ impl Content {
             | Self::RemoveRoute(_)
             | Self::Policy(_) => 4,
             Self::Publish(_) | Self::Unpublish(_) | Self::PublishKey(_) => 5,
-            Self::AddRecord(add) if add.ttl_s.is_some() => 3,
+            Self::AddRecord(add) if add.ttl_s.is_some() => add.data.since_rules().max(3),
             Self::AddRecord(add) => add.data.since_rules(),
             _ => 0,
         }

@@ -11,13 +11,14 @@
 //! | 4 | devices without an agent; networks that gateways bring; the policy, whose text is read by exactly one version of its reader |
 //! | 5 | ports of public nodes that lead to services inside; the role `exit`, and the name `internet` that nobody gets from then on |
 //! | 6 | certificates for the resolver's addresses and for `ns`, where every agent answers DNS |
+//! | 7 | SSHFP and TLSA records of users |
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::codec::{self, CodecError};
 
 /// The newest rules that this build knows.
-pub const RULES: u32 = 6;
+pub const RULES: u32 = 7;
 
 /// Encodes what says by which rules it is: those of rules 0 as builds before
 /// there were others did.

@@ -1,5 +1,7 @@
 //! How the zone's records follow from what is known.
 
+mod discovery;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -184,8 +186,11 @@ impl Builder<'_> {
             let (chosen, ttl_s) = self.choose(&instances);
             self.insert(&wildcard).loading |= unknown;
             self.addresses(&wildcard, &addresses_of(&chosen), ttl_s);
+            self.https((&wildcard, label), &chosen, ttl_s);
         }
+        self.browse(label, &instances);
         if unknown {
+            self.unknown_discovery();
             for protocol in [Protocol::Tcp, Protocol::Udp] {
                 if let Some(name) = srv_name(&self.apex, label, protocol) {
                     self.insert(&name).loading = true;
@@ -227,6 +232,7 @@ impl Builder<'_> {
             let (chosen, ttl_s) = self.choose(instances);
             self.insert(&name);
             self.addresses(&name, &addresses_of(&chosen), ttl_s);
+            self.https((&name, service), &chosen, ttl_s);
         }
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let spoken: Vec<InstanceRecord> = instances

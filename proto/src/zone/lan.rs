@@ -64,8 +64,15 @@ impl ZoneInput {
             Rdata::Svcb(data) | Rdata::Https(data) => data.hints().any(|ip| is_overlay(&ip)),
             _ => false,
         };
-        for records in self.records.values_mut() {
-            records.retain(|data| !leads_in(data));
+        let withheld = &mut self.withheld;
+        for (name, records) in &mut self.records {
+            records.retain(|data| {
+                let is_told = !leads_in(data);
+                if !is_told {
+                    withheld.insert((name.clone(), data.record_type()));
+                }
+                is_told
+            });
         }
         self.front = Some(lan.own.iter().copied().filter(within).collect());
         self

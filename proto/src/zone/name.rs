@@ -30,6 +30,11 @@ impl DomainName {
         Some(Self(wire.into()))
     }
 
+    /// The root.
+    pub fn root() -> Self {
+        Self(Box::default())
+    }
+
     /// The labels, leftmost first.
     pub fn labels(&self) -> impl Iterator<Item = &[u8]> {
         suffixes(&self.0).filter_map(|wire| {
@@ -183,7 +188,7 @@ impl FromStr for DomainName {
     /// qualified. Escapes are those of master files (RFC 1035 §5.1).
     fn from_str(s: &str) -> Result<Self, DomainNameError> {
         if s == "." {
-            return Ok(Self(Box::default()));
+            return Ok(Self::root());
         }
         labels(s.as_bytes())
             .and_then(|labels| Self::from_labels(labels.iter().map(Vec::as_slice)))

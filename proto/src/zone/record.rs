@@ -9,7 +9,13 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{character_string::Quoted, name::DomainName, record_type::RecordType, svcb::Svcb};
+use super::{
+    character_string::Quoted,
+    digest::{Sshfp, Tlsa},
+    name::DomainName,
+    record_type::RecordType,
+    svcb::Svcb,
+};
 
 /// The data of one record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +42,10 @@ pub enum Rdata {
     Svcb(Svcb),
     /// How a web site is reached.
     Https(Svcb),
+    /// The digest of an SSH host key.
+    Sshfp(Sshfp),
+    /// What a TLS server must show.
+    Tlsa(Tlsa),
     /// Start of authority.
     Soa(Soa),
     /// The minimal answer to ANY: CPU "RFC8482", no OS (RFC 8482 §4.2).
@@ -113,6 +123,8 @@ impl Rdata {
             Self::Srv(_) => RecordType::SRV,
             Self::Svcb(_) => RecordType::SVCB,
             Self::Https(_) => RecordType::HTTPS,
+            Self::Sshfp(_) => RecordType::SSHFP,
+            Self::Tlsa(_) => RecordType::TLSA,
             Self::Soa(_) => RecordType::SOA,
             Self::Hinfo => RecordType::HINFO,
         }
@@ -145,6 +157,8 @@ impl fmt::Display for Rdata {
             Self::Caa(caa) => caa.fmt(f),
             Self::Srv(srv) => srv.fmt(f),
             Self::Svcb(svcb) | Self::Https(svcb) => svcb.fmt(f),
+            Self::Sshfp(sshfp) => sshfp.fmt(f),
+            Self::Tlsa(tlsa) => tlsa.fmt(f),
             Self::Soa(soa) => write!(
                 f,
                 "{} {} {} {} {} {} {}",

@@ -27,6 +27,10 @@ impl RecordType {
     pub const AAAA: Self = Self(28);
     /// The place of a service (RFC 2782).
     pub const SRV: Self = Self(33);
+    /// The digest of an SSH host key (RFC 4255).
+    pub const SSHFP: Self = Self(44);
+    /// What a TLS server must show (RFC 6698).
+    pub const TLSA: Self = Self(52);
     /// How a service is reached (RFC 9460).
     pub const SVCB: Self = Self(64);
     /// As SVCB, of web sites (RFC 9460).
@@ -42,7 +46,7 @@ impl RecordType {
     }
 }
 
-const TYPE_NAMES: [(RecordType, &str); 18] = [
+const TYPE_NAMES: [(RecordType, &str); 19] = [
     (RecordType::A, "A"),
     (RecordType::NS, "NS"),
     (RecordType::CNAME, "CNAME"),
@@ -54,9 +58,10 @@ const TYPE_NAMES: [(RecordType, &str); 18] = [
     (RecordType::AAAA, "AAAA"),
     (RecordType::SRV, "SRV"),
     (RecordType(43), "DS"),
+    (RecordType::SSHFP, "SSHFP"),
     (RecordType(46), "RRSIG"),
     (RecordType(48), "DNSKEY"),
-    (RecordType(52), "TLSA"),
+    (RecordType::TLSA, "TLSA"),
     (RecordType::SVCB, "SVCB"),
     (RecordType::HTTPS, "HTTPS"),
     (RecordType::ANY, "ANY"),

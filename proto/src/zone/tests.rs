@@ -1,3 +1,4 @@
+mod discovery;
 mod lan;
 mod public;
 mod records;
@@ -35,6 +36,7 @@ fn instance(node: &str, address: &str, port: u16, good: bool) -> InstanceRecord 
         addresses: vec![ip(address)],
         port,
         protocol: Protocol::Tcp,
+        service_type: None,
         live: good,
         healthy: good,
     }
@@ -73,6 +75,7 @@ fn input() -> ZoneInput {
         member_aliases: BTreeSet::new(),
         devices: BTreeMap::new(),
         front: None,
+        withheld: BTreeSet::new(),
     }
 }
 
@@ -636,13 +639,14 @@ fn any_label() -> impl Strategy<Value = Label> {
 }
 
 prop_compose! {
-    fn any_instances()(list in prop::collection::vec((any_label(), 0u8..4, any::<bool>(), any::<bool>(), any::<bool>()), 0..4))
+    fn any_instances()(list in prop::collection::vec((any_label(), 0u8..4, any::<bool>(), any::<bool>(), any::<bool>(), 0usize..4), 0..4))
         -> Vec<InstanceRecord> {
-        list.into_iter().map(|(node, host, live, healthy, tcp)| InstanceRecord {
+        list.into_iter().map(|(node, host, live, healthy, tcp, spoken)| InstanceRecord {
             node,
             addresses: vec![IpAddr::from([10, 77, 1, host])],
             port: 80,
             protocol: if tcp { Protocol::Tcp } else { Protocol::Udp },
+            service_type: ["https", "http", "b"].get(spoken).map(|it| it.parse().unwrap()),
             live,
             healthy,
         }).collect()

@@ -1,5 +1,5 @@
 //! What rules 3 brought to users' records: TTLs, HTTPS and SVCB, and one record
-//! taken away.
+//! taken away; and rules 7: SSHFP and TLSA.
 
 use innermesh_proto::{
     ledger::{
@@ -8,7 +8,7 @@ use innermesh_proto::{
         request::{AddRecord, RemoveRecord},
     },
     limits,
-    zone::{DomainName, RecordType},
+    zone::{DomainName, RecordType, Sshfp},
 };
 
 use crate::mesh::{Mesh, key, label};
@@ -73,6 +73,60 @@ fn under_earlier_rules_they_are_requests_of_an_unknown_kind() {
         assert_eq!(refused, Refusal::NotUnderstood);
     }
     assert_eq!(held(&mesh, "tv").len(), 1);
+}
+
+#[test]
+fn digests_of_keys_are_records_from_rules_7_on() {
+    let digest = "ab".repeat(32);
+    let (sshfp, tlsa) = (format!("4 2 {digest}"), format!("3 1 1 {digest}"));
+    let all = || {
+        [
+            add("one", "SSHFP", &sshfp, None),
+            add("_25._tcp.photos", "TLSA", &tlsa, None),
+            add("one", "SSHFP", &sshfp, Some(60)),
+            remove("one", "SSHFP", &sshfp),
+        ]
+    };
+    let mut mesh = mesh_with(6);
+    for content in all() {
+        assert_eq!(content.since_rules(), 7);
+        let refused = refusal(mesh.ask(&*key(1), content));
+        assert_eq!(refused, Refusal::NotUnderstood);
+    }
+    assert_eq!(
+        (held(&mesh, "one"), held(&mesh, "_25._tcp.photos")),
+        (vec![], vec![])
+    );
+    let mut mesh = mesh_with(7);
+    for (content, count) in all().into_iter().zip([1, 1, 1, 0]) {
+        // A machine's own name may say which keys it has, and says nothing of where it is.
+        done(mesh.ask(&*key(1), content));
+        assert_eq!(held(&mesh, "one").len(), count);
+        assert!(mesh.state().agrees_with_itself());
+        let state = mesh.state();
+        let read = State::decode(&state.encode(), state.rules).unwrap();
+        assert_eq!(read.records, state.records);
+    }
+    let others = add("two", "SSHFP", &sshfp, None);
+    assert!(matches!(
+        refusal(mesh.ask(&*key(1), others)),
+        Refusal::NotYourName(_)
+    ));
+    // Whoever writes a request by itself is held to the same.
+    let short = Content::AddRecord(AddRecord {
+        name: "one.lab.internal".parse().unwrap(),
+        data: RecordData::Sshfp(Sshfp {
+            algorithm: 4,
+            digest_type: 2,
+            digest: vec![1],
+        }),
+        ttl_s: None,
+        public: false,
+    });
+    assert!(matches!(
+        refusal(mesh.ask(&*key(1), short)),
+        Refusal::Record(_)
+    ));
 }
 
 #[test]

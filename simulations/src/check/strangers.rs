@@ -1,7 +1,7 @@
 //! What strangers are told by a sinkhole says nothing of the inside (S34): a name that is
 //! in force inside is told of as one that nobody has.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, collections::BTreeSet, net::IpAddr};
 
 use innermesh_proto::{
     ledger::record::UserRecord,
@@ -14,10 +14,11 @@ use super::CLOSELY;
 /// A day.
 const TODAY: u64 = 20_000;
 /// Types that are asked for: those that the mesh has records of, and one that it hasn't.
-const TYPES: [RecordType; 10] = [
+const TYPES: [RecordType; 11] = [
     RecordType::A,
     RecordType::AAAA,
     RecordType::TXT,
+    RecordType::PTR,
     RecordType::SRV,
     RecordType::MX,
     RecordType::CNAME,
@@ -67,7 +68,8 @@ pub fn learn(view: &MeshView) -> Option<String> {
     inner_address(view, &zone, &nobody)
 }
 
-/// Names of members, services and devices, and of what users added for the mesh alone.
+/// Names of members, services and devices, by which services are found, and of what users
+/// added for the mesh alone.
 fn inner_names(view: &MeshView, apex: &DomainName) -> Vec<DomainName> {
     let ledger = &view.ledger;
     let members = ledger.members.values().map(|member| member.name.clone());
@@ -77,8 +79,30 @@ fn inner_names(view: &MeshView, apex: &DomainName) -> Vec<DomainName> {
     let names = labels.filter_map(|label| apex.child(label.as_str().as_bytes()));
     let records = ledger.records.iter().map(|(name, _)| name.clone());
     names
+        .chain(found_by(view, apex))
         .chain(records.filter(|name| !is_challenge(name)))
         .collect()
+}
+
+/// The names of DNS-SD.
+fn found_by(view: &MeshView, apex: &DomainName) -> BTreeSet<DomainName> {
+    let services = view
+        .nodes
+        .values()
+        .flat_map(|node| &node.announcement.services);
+    let mut names = BTreeSet::new();
+    for (label, instance) in services {
+        for spoken in ["http", "https"] {
+            let mut name = apex.child(format!("_{}", instance.protocol).as_bytes());
+            for part in [&format!("_{spoken}"), label.as_str()] {
+                name = name.and_then(|name| name.child(part.as_bytes()));
+                names.extend(name.clone());
+            }
+        }
+    }
+    let browse = apex.child(b"_udp").and_then(|name| name.child(b"_dns-sd"));
+    names.extend(browse.and_then(|name| name.child(b"_services")));
+    names
 }
 
 /// Whether a user published something at a name, or below it.

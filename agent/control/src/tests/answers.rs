@@ -208,6 +208,7 @@ fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
         node: "alpha".into(),
         port: 8080,
         proto: Protocol::Tcp,
+        service_type: "https".parse().ok(),
         healthy: false,
         checked: true,
         check: Some("tcp".into()),
@@ -217,7 +218,7 @@ fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
     assert_eq!(
         serde_json::to_value(service).unwrap(),
         json!({
-            "name": "photos", "node": "alpha", "port": 8080, "proto": "tcp", "healthy": false, "checked": true,
+            "name": "photos", "node": "alpha", "port": 8080, "proto": "tcp", "type": "https", "healthy": false, "checked": true,
             "check": "tcp", "granted": true, "last_error": "connection refused",
         })
     );

@@ -27,6 +27,7 @@ fn photos() -> Spec {
         name: label("photos"),
         port: 8080,
         protocol: Protocol::Udp,
+        service_type: "https".parse().ok(),
         check: Some("http://127.0.0.1:8080/health".parse().unwrap()),
         address: Some("192.0.2.7".parse().unwrap()),
         share: [label("beta")].into(),

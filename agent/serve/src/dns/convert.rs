@@ -42,6 +42,8 @@ pub(super) fn rdata(data: &Rdata) -> RData {
         )),
         Rdata::Svcb(svcb) => wire(RecordType::SVCB, svcb.to_wire()),
         Rdata::Https(svcb) => wire(RecordType::HTTPS, svcb.to_wire()),
+        Rdata::Sshfp(sshfp) => wire(RecordType::SSHFP, sshfp.to_wire()),
+        Rdata::Tlsa(tlsa) => wire(RecordType::TLSA, tlsa.to_wire()),
         Rdata::Soa(soa) => RData::SOA(SOA::new(
             hickory_name(&soa.primary),
             hickory_name(&soa.mailbox),

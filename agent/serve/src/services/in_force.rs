@@ -13,7 +13,7 @@ use innermesh_control::{
     spec::{Spec, SpecError},
 };
 use innermesh_host::Mono;
-use innermesh_proto::{head::Instance, limits, name::Label};
+use innermesh_proto::{head::Instance, limits, name::Label, zone::ServiceType};
 
 use super::{docker::ContainerService, health::Health};
 
@@ -215,6 +215,14 @@ impl InForce {
                     service.spec.instance(service.health.is_healthy()),
                 )
             })
+            .collect()
+    }
+
+    /// What they speak, where that is to be announced.
+    pub fn types(&self) -> BTreeMap<Label, ServiceType> {
+        let services = self.services.iter();
+        services
+            .filter_map(|(name, service)| Some((name.clone(), service.spec.announced_type()?)))
             .collect()
     }
 

@@ -15,7 +15,7 @@ use innermesh_control::{
     spec::{Spec, SpecError},
 };
 use innermesh_host::{Host, Mono};
-use innermesh_proto::{head::Instance, limits, name::Label};
+use innermesh_proto::{head::Instance, limits, name::Label, zone::ServiceType};
 use tokio::sync::{Notify, watch};
 
 use super::{
@@ -52,6 +52,8 @@ struct Shared {
     wake: Notify,
     told: Mutex<Told>,
     instances: watch::Sender<BTreeMap<Label, Instance>>,
+    /// What of their types is announced beside that.
+    types: Mutex<BTreeMap<Label, ServiceType>>,
 }
 
 /// What others found that describe services.
@@ -137,6 +139,7 @@ impl Registry {
             return Err(ServiceError::TooMany);
         }
         let (instances, _) = watch::channel(state.instances());
+        let types = Mutex::new(state.types());
         Ok(Self {
             inner: Arc::new(Shared {
                 host,
@@ -145,6 +148,7 @@ impl Registry {
                 wake: Notify::new(),
                 told: Mutex::default(),
                 instances,
+                types,
             }),
         })
     }
@@ -304,6 +308,11 @@ impl Registry {
         self.inner.instances.borrow().clone()
     }
 
+    /// What they speak, where their ports don't say it.
+    pub fn types(&self) -> BTreeMap<Label, ServiceType> {
+        self.announced_types().clone()
+    }
+
     /// Services that nothing checks.
     pub fn unchecked(&self) -> BTreeSet<Label> {
         self.state().unchecked()
@@ -413,12 +422,19 @@ impl Registry {
     }
 
     fn announce(&self, state: &InForce) {
-        let instances = state.instances();
+        let (instances, types) = (state.instances(), state.types());
+        let is_retyped = std::mem::replace(&mut *self.announced_types(), types.clone()) != types;
         self.inner.instances.send_if_modified(|announced| {
-            let changed = *announced != instances;
+            let changed = is_retyped || *announced != instances;
             *announced = instances;
             changed
         });
+    }
+
+    /// Never held across an await.
+    fn announced_types(&self) -> MutexGuard<'_, BTreeMap<Label, ServiceType>> {
+        let types = self.inner.types.lock();
+        types.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Never held across an await.

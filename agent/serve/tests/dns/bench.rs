@@ -67,6 +67,7 @@ pub fn instance(node: &str, address: &str, port: u16) -> InstanceRecord {
         addresses: vec![address.parse().unwrap()],
         port,
         protocol: Protocol::Tcp,
+        service_type: None,
         live: true,
         healthy: true,
     }
@@ -117,6 +118,7 @@ pub fn input(domain: &str) -> ZoneInput {
         member_aliases: Default::default(),
         devices: Default::default(),
         front: None,
+        withheld: Default::default(),
     }
 }
 

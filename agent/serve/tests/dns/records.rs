@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use crate::bench::{Bench, input};
 
-const RECORDS: [(&str, &str, &str); 12] = [
+const RECORDS: [(&str, &str, &str); 14] = [
     ("printer", "A", "192.0.2.9"),
     ("printer", "AAAA", "2001:db8::9"),
     ("tv", "CNAME", "printer.lab.internal."),
@@ -33,6 +33,12 @@ const RECORDS: [(&str, &str, &str); 12] = [
         "1 printer.lab.internal. alpn=h2 dohpath=/dns-query{?dns}",
     ),
     ("*.wild", "TXT", "\"w\""),
+    (
+        "site",
+        "SSHFP",
+        "1 1 000102030405060708090a0b0c0d0e0f10111213",
+    ),
+    ("_443._tcp.site", "TLSA", "3 1 0 3003020107"),
 ];
 
 fn with_records() -> ZoneInput {
@@ -70,6 +76,11 @@ async fn records_are_answered_as_they_were_given() {
             "\"one\" \"two \\\"x\\\"\" \"\\195\\188\"",
         ),
         ("x.y.wild.lab.internal TXT", "\"w\""),
+        (
+            "site.lab.internal SSHFP",
+            "1 1 000102030405060708090A0B0C0D0E0F10111213",
+        ),
+        ("_443._tcp.site.lab.internal TLSA", "3 1 0 3003020107"),
     ] {
         assert_eq!(bench.short(question).await, [expected], "{question}");
     }

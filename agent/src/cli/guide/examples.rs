@@ -169,7 +169,11 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
                 "A web server, which leaves the answers while it fails",
             ),
             (
-                "service add printer --port 631 --address 192.168.1.9",
+                "service add photos --port 8443 --type https",
+                "A web site that browsers find at this port by its name",
+            ),
+            (
+                "service add printer --port 631 --type ipp --address 192.168.1.9",
                 "A printer that has no agent",
             ),
             (

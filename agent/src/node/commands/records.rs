@@ -158,7 +158,7 @@ fn one(state: &State, remove: RemoveRecord) -> Result<Content, ControlError> {
 /// What only newer rules of the ledger have.
 fn too_new() -> ControlError {
     refused(
-        "not all nodes know this yet: HTTPS and SVCB records, --ttl, and removing one of several \
-         values; update the agents, CA nodes first",
+        "not all nodes know this yet: HTTPS, SVCB, SSHFP and TLSA records, --ttl, and removing one \
+         of several values; update the agents, CA nodes first",
     )
 }

@@ -121,6 +121,7 @@ impl ServiceDesk {
                     node: member.name.to_string(),
                     port: instance.port,
                     proto: instance.protocol,
+                    service_type: seen.announcement.service_type(name, instance),
                     healthy: seen.live && instance.healthy,
                     checked: !seen.announcement.unchecked.contains(name),
                     check: status

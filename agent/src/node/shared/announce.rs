@@ -74,6 +74,7 @@ impl Announcer {
             exit: *self.exit_ways.borrow(),
             zone_serial: *self.zone_serial.borrow(),
             name_server: self.name_server.borrow().clone(),
+            types: self.services.types(),
         };
         let has_news = next != *own;
         let now = self.gossip.now();

@@ -140,6 +140,11 @@ fn says_where(data: &RecordData) -> bool {
         RecordData::Svcb(svcb) | RecordData::Https(svcb) => {
             svcb.priority == 0 || svcb.target.is_root() && svcb.hints().next().is_some()
         }
-        RecordData::Txt(_) | RecordData::Srv(_) | RecordData::Mx(_) | RecordData::Caa(_) => false,
+        RecordData::Txt(_)
+        | RecordData::Srv(_)
+        | RecordData::Mx(_)
+        | RecordData::Caa(_)
+        | RecordData::Sshfp(_)
+        | RecordData::Tlsa(_) => false,
     }
 }

@@ -151,6 +151,8 @@ fn rdata(data: &Rdata) -> Vec<u8> {
             [numbers.concat(), whole(&srv.target)].concat()
         }
         Rdata::Svcb(svcb) | Rdata::Https(svcb) => svcb.to_wire(),
+        Rdata::Sshfp(sshfp) => sshfp.to_wire(),
+        Rdata::Tlsa(tlsa) => tlsa.to_wire(),
         Rdata::Soa(soa) => {
             let numbers = [
                 soa.serial,
@@ -182,7 +184,7 @@ fn prefixed(string: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use hickory_server::proto::{op::Message, rr::Record as WireRecord};
-    use innermesh_proto::zone::{Mx, Srv, Svcb};
+    use innermesh_proto::zone::{Mx, Srv, Sshfp, Svcb, Tlsa};
 
     use super::*;
     use crate::dns::convert;
@@ -248,6 +250,14 @@ mod tests {
             record(
                 "h.lab.internal",
                 Rdata::Https(Svcb::parse("1 . alpn=h2 port=8443").unwrap()),
+            ),
+            record(
+                "h.lab.internal",
+                Rdata::Sshfp(Sshfp::parse(&format!("4 2 {}", "ab".repeat(32))).unwrap()),
+            ),
+            record(
+                "_443._tcp.h.lab.internal",
+                Rdata::Tlsa(Tlsa::parse(&format!("3 1 1 {}", "cd".repeat(32))).unwrap()),
             ),
             record(
                 "lab.internal",

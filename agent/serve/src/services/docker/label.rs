@@ -9,7 +9,7 @@ use innermesh_control::{
 use innermesh_proto::{
     name::{Label, NameError},
     near::nearest,
-    zone::Protocol,
+    zone::{Protocol, ServiceTypeError},
 };
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
     answer::{Binding, DockerHealth, Inspected, NetworkMode, PREFIX, RunState},
 };
 
-const KNOWN: [&str; 4] = ["name", "port", "proto", "check"];
+const KNOWN: [&str; 5] = ["name", "port", "proto", "type", "check"];
 /// Longest part of a label that is shown, in characters.
 const SHOWN: usize = 64;
 
@@ -40,6 +40,8 @@ pub enum LabelError {
     Port(String),
     #[error("innermesh.proto is \"{0}\"; it can be tcp or udp")]
     Protocol(String),
+    #[error("innermesh.type: {0}")]
+    Type(#[from] ServiceTypeError),
     #[error("innermesh.check: {0}")]
     Check(#[from] CheckError),
     #[error(transparent)]
@@ -128,6 +130,8 @@ fn described(name: &str, labels: &BTreeMap<String, String>) -> Result<Spec, Labe
         let read = protocol.parse();
         spec.protocol = read.map_err(|_| LabelError::Protocol(shown(protocol)))?;
     }
+    let service_type = labels.get("type").map(|said| said.parse());
+    spec.service_type = service_type.transpose()?;
     let check = labels.get("check").map(|check| check.parse::<Check>());
     spec.check = check.transpose()?;
     Ok(spec)
@@ -260,6 +264,9 @@ mod tests {
             ("127.0.0.1", "60"),
         ];
         assert_eq!(container(&WEB).at("8080/tcp", &several).spec().port, 90);
+        let spoken = [&WEB[..], &[("type", "HTTPS")]].concat();
+        let spoken = container(&spoken).at("8080/tcp", &ANY).spec();
+        assert_eq!(spoken.service_type, "https".parse().ok());
         let udp = [&WEB[..], &[("proto", "udp")]].concat();
         let udp = container(&udp).at("8080/udp", &ANY).spec();
         assert_eq!((udp.port, udp.protocol), (80, Protocol::Udp));
@@ -300,6 +307,10 @@ mod tests {
             (
                 &[("name", "a"), ("port", "1"), ("check", "ping")],
                 "is not a check",
+            ),
+            (
+                &[("name", "a"), ("port", "1"), ("type", "http/2")],
+                "innermesh.type: \"http/2\" is not",
             ),
         ] {
             let error = container(labels).refusal();

@@ -95,6 +95,7 @@ fn input() -> ZoneInput {
             addresses: vec![ipv4(n % NODES), ipv6(n % NODES)],
             port: 80,
             protocol: Protocol::Tcp,
+            service_type: None,
             live: true,
             healthy: true,
         };
@@ -112,6 +113,7 @@ fn input() -> ZoneInput {
         serial: 1,
         loading: false,
         front: None,
+        withheld: Default::default(),
         nodes: (0..NODES).map(node).collect(),
         services: (0..SERVICES).map(service).collect(),
         records: Default::default(),

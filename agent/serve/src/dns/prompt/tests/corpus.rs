@@ -7,7 +7,7 @@ use innermesh_proto::{
     name::Label,
     zone::{
         DomainName, InstanceRecord, NodeRecords, Protocol, Rdata, RecordType, ServiceRecords,
-        ServiceState, ZoneInput,
+        ServiceState, ServiceType, ZoneInput,
     },
 };
 
@@ -21,6 +21,11 @@ fn instance(node: &str, address: &str, protocol: Protocol, live: bool) -> Instan
         addresses: vec![address.parse().unwrap()],
         port: 80,
         protocol,
+        service_type: if address.ends_with('2') {
+            "https".parse().ok()
+        } else {
+            ServiceType::of_port(protocol, 80)
+        },
         live,
         healthy: true,
     }
@@ -67,6 +72,7 @@ pub fn input() -> ZoneInput {
         serial: 7,
         loading: false,
         front: None,
+        withheld: Default::default(),
         nodes: [
             (label("a"), node(&["10.77.0.1", "fd00:1:2::a"], true)),
             (label("b"), node(&["10.77.0.2"], true)),
