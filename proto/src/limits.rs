@@ -226,6 +226,18 @@ pub const MAKERS: usize = 16;
 pub const HOLDS: usize = 3;
 /// Decided holds of one admin that are remembered.
 pub const HOLDS_DECIDED: usize = 64;
+/// Questions that the query log has at a time.
+pub const QUERY_LOG_ENTRIES: usize = 8192;
+/// As [`QUERY_LOG_ENTRIES`], in bytes.
+pub const QUERY_LOG_BYTES: usize = 2 * 1024 * 1024;
+/// Questions of it in one answer over the control socket.
+pub const QUERY_LOG_PAGE: usize = 1024;
+/// Names and clients that it counts at a time.
+pub const QUERY_LOG_NAMES: usize = 2048;
+/// See [`QUERY_LOG_NAMES`].
+pub const QUERY_LOG_CLIENTS: usize = 1024;
+/// What an explained answer tells of that isn't in it.
+pub const QUERY_LEFT_OUT: usize = 64;
 /// Users' DNS records in all.
 pub const RECORDS: usize = 4096;
 /// Users' DNS records at one name.

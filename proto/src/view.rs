@@ -5,6 +5,7 @@
 mod access;
 mod devices;
 mod exits;
+mod explain;
 mod gateways;
 mod publish;
 mod stranger;
@@ -18,7 +19,13 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-pub use self::{devices::DeviceHome, publish::InsideLink};
+pub use self::{
+    devices::DeviceHome,
+    explain::{
+        AnswerExplanation, Candidate, Condition, LanView, LeftOut, LeftOutReason, RecordOwner,
+    },
+    publish::InsideLink,
+};
 use crate::{
     endpoint::{self, is_plausible},
     filter::{FilterPlan, HostNetworks, Interface},

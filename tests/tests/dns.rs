@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use innermesh_tests::{Lab, agent::PATIENCE, dns, wait_for};
+use innermesh_tests::{Lab, agent::PATIENCE, dns, wait::ensure, wait_for};
 
 #[test]
 fn a_stranger_is_told_nothing_and_gets_no_recursion() {
@@ -88,4 +88,55 @@ fn other_names_are_forwarded_and_can_not_point_into_the_overlay() {
     ]);
     assert!(missing.stdout.contains("status: NXDOMAIN"), "{missing}");
     assert_eq!(upstream.asked(), before);
+}
+
+#[test]
+fn questions_are_kept_for_as_long_as_somebody_follows_them() {
+    let Some(lab) = Lab::new(1) else { return };
+    let [alpha] = lab.mesh();
+    let wait_on = |is_on: bool| {
+        wait_for("the query log to be on or off", PATIENCE, || {
+            let log = alpha.json(&["dns", "log"]);
+            ensure(log["is_on"] == is_on, log)
+        });
+    };
+    wait_on(false);
+    let own = alpha.overlay_ipv4("alpha");
+    alpha.wait_answer(&["alpha.lab.internal", "A"], &[&own]);
+    assert_eq!(alpha.json(&["dns", "log"])["total"], 0);
+
+    let follower = alpha.start_cli(&["dns", "log", "--follow", "--json"]);
+    wait_on(true);
+    for question in [
+        &["alpha.lab.internal", "A"][..],
+        &["alpha.lab.internal", "A", "+tcp"],
+        &["nobody.lab.internal", "AAAA"],
+    ] {
+        let _ = alpha.dig(question);
+    }
+    let said = |entry: &serde_json::Value| {
+        let word = |field: &str| entry[field].as_str().unwrap_or("-").to_owned();
+        ["name", "type", "transport", "rcode", "origin"]
+            .map(word)
+            .join(" ")
+    };
+    let expected = [
+        "alpha.lab.internal. A udp NOERROR zone",
+        "alpha.lab.internal. A connection NOERROR zone",
+        "nobody.lab.internal. AAAA udp NXDOMAIN zone",
+    ];
+    wait_for("what was asked", PATIENCE, || {
+        let log = follower.log();
+        let lines = log.lines().filter(|line| line.starts_with('{'));
+        let entries = lines.filter_map(|line| serde_json::from_str(line).ok());
+        let all: Vec<String> = entries.map(|entry| said(&entry)).collect();
+        let has = |line: &&str| all.iter().any(|it| it == line);
+        ensure(expected.iter().all(has), &log)
+    });
+    let words = alpha.cli(&["dns", "log"]).ok();
+    assert!(words.contains("  alpha.lab.internal. A"), "{words}");
+    drop(follower);
+    wait_on(false);
+    let words = alpha.cli(&["dns", "log"]).ok();
+    assert!(words.contains("no questions are kept"), "{words}");
 }

@@ -149,6 +149,16 @@ fn an_instance_whose_check_fails_leaves_the_answer_while_another_is_healthy() {
     for agent in [&alpha, &beta, &gamma] {
         agent.wait_answer(&["api.lab.internal", "A"], &[&two]);
     }
+    // Which instance answers, and why the other one doesn't.
+    let told = alpha.json(&["dns", "query", "api", "A"]);
+    assert_eq!(told["route"]["kind"], "zone", "{told}");
+    assert_eq!(told["sources"][0]["service"], "api", "{told}");
+    assert_eq!(told["sources"][0]["nodes"][0], "gamma", "{told}");
+    assert_eq!(told["left_out"][0]["node"], "beta", "{told}");
+    assert_eq!(told["left_out"][0]["reason"], "unhealthy", "{told}");
+    let words = alpha.cli(&["dns", "query", "api", "A"]).ok();
+    let left_out = "; not answered: service api on beta: its check fails";
+    assert!(words.contains(left_out), "{words}");
     // The last one stays, healthy or not: an answer is better than none.
     healthy[1].store(false, Ordering::Relaxed);
     wait_for("the status to tell both unhealthy", PATIENCE, || {

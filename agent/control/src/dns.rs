@@ -16,6 +16,8 @@ requests! {
         looks GET "/v1/dns/resolver": Resolver(DnsResolverRequest) -> ResolverPlan,
         changes POST "/v1/dns/resolver/setup": Setup(DnsSetupRequest) -> ResolverStatus,
         changes POST "/v1/dns/resolver/release": Release(DnsReleaseRequest) -> Done,
+        changes GET "/v1/dns/log": Log(DnsLogRequest) -> QueryLog,
+        changes POST "/v1/dns/log": FollowLog(DnsLogFollowRequest) -> QueryLog,
         looks GET "/v1/dns/zone": Zone(DnsZoneRequest) -> ZoneText,
         looks POST "/v1/dns/public": Public(DnsPublicRequest) -> PublicZone,
         changes POST "/v1/dns/public/verify": Verify(DnsVerifyRequest) -> PublicChecks,
@@ -58,6 +60,72 @@ pub struct QueryReport {
     pub error: Option<String>,
     /// How long it took.
     pub elapsed_ms: u64,
+    /// Who is to know the name.
+    #[serde(default)]
+    pub route: QueryRoute,
+    /// Whose the answers are, as far as they are the mesh's.
+    #[serde(default)]
+    pub sources: Vec<RecordSource>,
+    /// What could be among the answers, and isn't.
+    #[serde(default)]
+    pub left_out: Vec<LeftOutRow>,
+}
+
+/// Who is to know a name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueryRoute {
+    pub kind: RouteKind,
+    /// The mesh's zone, or that of the rule; null where it is about all names.
+    pub zone: Option<String>,
+    /// Name servers that are asked for it.
+    pub servers: Vec<String>,
+}
+
+/// By what it is decided who is to know a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RouteKind {
+    /// Nobody: it isn't answered to who asks.
+    #[default]
+    None,
+    /// It is in a zone of the mesh.
+    Zone,
+    /// It has a meaning of its own, such as localhost.
+    Special,
+    /// A rule below `[dns.forward]`.
+    Forward,
+    /// A rule of `fall_through`.
+    FallThrough,
+    /// All other names.
+    Upstream,
+}
+
+/// Whose record it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordSource {
+    /// As it stands in the answers.
+    pub record: String,
+    /// mesh, node, device, service or user.
+    pub kind: String,
+    /// The node, the nodes of the service's instances, or who added it.
+    pub nodes: Vec<String>,
+    /// The service.
+    pub service: Option<String>,
+    /// That in words.
+    pub text: String,
+}
+
+/// What could be among the answers, and isn't.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOutRow {
+    /// A node, an instance of a service, or a record.
+    pub what: String,
+    pub node: Option<String>,
+    pub service: Option<String>,
+    /// Why, for scripts, such as not-live or unhealthy.
+    pub reason: String,
+    /// That in words.
+    pub text: String,
 }
 
 /// What somebody who asks may see, by the address that the question came from.
@@ -84,6 +152,79 @@ pub enum Origin {
     Stale,
     /// An upstream name server, just now.
     Upstream,
+}
+
+/// The questions that are kept now. For root, as they say who looks at what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsLogRequest {}
+
+/// Waits some seconds for questions and their answers, which are kept for as long as
+/// somebody asks this again and again, and not at other times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsLogFollowRequest {
+    /// Number of the first one that isn't known yet; none for those from now on.
+    #[serde(default)]
+    pub from: Option<u64>,
+}
+
+/// Questions and their answers, and who asks most.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueryLog {
+    /// Whether questions are kept now.
+    pub is_on: bool,
+    /// Since when, in milliseconds since 1970.
+    pub since_ms: Option<u64>,
+    /// Number of the next one.
+    pub next: u64,
+    /// How many were answered since then.
+    pub total: u64,
+    /// Oldest first. What doesn't fit is left out: numbers are missing then.
+    pub entries: Vec<LoggedQuery>,
+    /// Names and types that are asked for most.
+    pub names: Vec<QueryTop>,
+    /// Who asks most.
+    pub clients: Vec<QueryTop>,
+    /// By how much counts of names and clients may be too low.
+    pub too_low_by: u64,
+    /// Answers by response code.
+    pub rcodes: Vec<QueryTop>,
+    /// Answers by where they came from.
+    pub origins: Vec<QueryTop>,
+}
+
+/// A question and its answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoggedQuery {
+    pub number: u64,
+    /// Milliseconds since 1970.
+    pub at_ms: u64,
+    pub client: IpAddr,
+    pub transport: LogTransport,
+    pub name: String,
+    #[serde(rename = "type")]
+    pub rtype: String,
+    pub rcode: String,
+    pub view: DnsView,
+    /// Null for what was refused.
+    pub origin: Option<Origin>,
+    /// Microseconds until the answer; 0 where it was there already.
+    pub elapsed_us: u64,
+}
+
+/// How a question came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogTransport {
+    Udp,
+    /// TCP, TLS or HTTPS.
+    Connection,
+}
+
+/// How often something was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueryTop {
+    pub what: String,
+    pub count: u64,
 }
 
 /// What the host's own resolver has to know.

@@ -5,14 +5,17 @@ use std::{net::IpAddr, path::PathBuf};
 use innermesh_proto::zone::DomainName;
 
 use super::{
-    Context, dns_docker, dns_public, dns_secondary, dns_setup,
+    Context, dns_docker, dns_log, dns_public, dns_secondary, dns_setup,
     failure::{FAILED, Failure},
     output::Output,
     zone_file,
 };
 use crate::control::{
     Client,
-    dns::{DnsQueryRequest, DnsView, DnsZoneRequest, QueryReport, ZoneText},
+    dns::{
+        DnsQueryRequest, DnsView, DnsZoneRequest, LeftOutRow, QueryReport, QueryRoute, RouteKind,
+        ZoneText,
+    },
     node::StatusRequest,
 };
 
@@ -23,6 +26,7 @@ pub enum Command {
     /// Let other name servers copy the mesh's zones.
     #[command(subcommand)]
     Secondary(dns_secondary::Command),
+    Log(dns_log::LogArguments),
     Setup(dns_setup::SetupArguments),
     Restore(dns_setup::RestoreArguments),
     Docker(dns_docker::DockerArguments),
@@ -34,7 +38,10 @@ pub enum Command {
     Release,
 }
 
-/// Query the agent's resolver.
+/// Query the agent's resolver, and explain the answer.
+///
+/// It says who is to know the name, whose each record is, and what isn't answered
+/// and why, such as an instance of a service whose check fails.
 ///
 /// Ends with exit code 1 where the answer is an error such as NXDOMAIN or
 /// SERVFAIL; that there is nothing of this type is none.
@@ -102,6 +109,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<(), Failure> {
         Command::ApplyLeft => dns_setup::apply_left().await,
         Command::Release => dns_setup::release(context).await,
         Command::Secondary(command) => dns_secondary::run(command, &client).await,
+        Command::Log(arguments) => dns_log::run(arguments, &client).await,
         Command::Query(arguments) => query(arguments, &client).await,
         Command::Zone(arguments) => zone(arguments, &client).await,
     }
@@ -173,6 +181,7 @@ fn text(report: &QueryReport) -> String {
     if let Some(error) = &report.error {
         out.push_str(&format!("; {error}\n"));
     }
+    out.push_str(&route(&report.route));
     for (title, records) in [
         ("", &report.answers),
         ("; authority\n", &report.authorities),
@@ -183,16 +192,45 @@ fn text(report: &QueryReport) -> String {
         }
         for record in records {
             out.push_str(record.trim_end());
+            let source = report.sources.iter().find(|it| it.record == *record);
+            if let Some(source) = source.filter(|_| title.is_empty()) {
+                out.push_str(&format!(" ; {}", source.text));
+            }
             out.push('\n');
         }
     }
+    for left_out in &report.left_out {
+        let LeftOutRow { what, text, .. } = left_out;
+        out.push_str(&format!("; not answered: {what}: {text}\n"));
+    }
     out
+}
+
+/// Who is to know the name, as a comment of a zone file.
+fn route(route: &QueryRoute) -> String {
+    let servers = match &route.servers[..] {
+        [] => "nobody".to_owned(),
+        servers => servers.join(", "),
+    };
+    let zone = route.zone.as_deref().unwrap_or(".");
+    match route.kind {
+        RouteKind::None => String::new(),
+        RouteKind::Zone => format!("; in the mesh's zone {zone}\n"),
+        RouteKind::Special => "; it has a meaning of its own, and nobody is asked\n".to_owned(),
+        RouteKind::Forward => {
+            format!("; names of {zone} are asked of {servers} by [dns.forward]\n")
+        }
+        RouteKind::FallThrough => {
+            format!("; {zone} hasn't it, and fall_through has it asked of {servers}\n")
+        }
+        RouteKind::Upstream => format!("; asked of {servers}\n"),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::dns::Origin;
+    use crate::control::dns::{Origin, RecordSource};
 
     #[test]
     fn an_answer_is_shown_as_lines_of_a_zone_file() {
@@ -207,10 +245,50 @@ mod tests {
             additionals: vec![],
             error: None,
             elapsed_ms: 0,
+            route: QueryRoute {
+                kind: RouteKind::Zone,
+                zone: Some("in.example.org.".into()),
+                servers: vec![],
+            },
+            sources: vec![RecordSource {
+                record: "a.in.example.org. 30 IN A 10.9.0.2".into(),
+                kind: "service".into(),
+                nodes: vec!["birch".into()],
+                service: Some("a".into()),
+                text: "service a on birch".into(),
+            }],
+            left_out: vec![LeftOutRow {
+                what: "service a on cedar".into(),
+                node: Some("cedar".into()),
+                service: Some("a".into()),
+                reason: "unhealthy".into(),
+                text: "its check fails".into(),
+            }],
         };
         assert_eq!(
             text(&report),
-            "; NOERROR, from zone, in 0 ms\na.in.example.org. 30 IN A 10.9.0.2\n"
+            "; NOERROR, from zone, in 0 ms\n\
+             ; in the mesh's zone in.example.org.\n\
+             a.in.example.org. 30 IN A 10.9.0.2 ; service a on birch\n\
+             ; not answered: service a on cedar: its check fails\n"
+        );
+    }
+
+    #[test]
+    fn who_is_to_know_a_name_is_told_by_what_decides_it() {
+        let of = |kind, zone: Option<&str>, servers: &[&str]| {
+            route(&QueryRoute {
+                kind,
+                zone: zone.map(str::to_owned),
+                servers: servers.iter().map(ToString::to_string).collect(),
+            })
+        };
+        assert_eq!(of(RouteKind::None, None, &[]), "");
+        assert_eq!(of(RouteKind::Upstream, None, &[]), "; asked of nobody\n");
+        let forward = of(RouteKind::Forward, Some("corp.example."), &["10.0.0.1:53"]);
+        assert_eq!(
+            forward,
+            "; names of corp.example. are asked of 10.0.0.1:53 by [dns.forward]\n"
         );
     }
 }

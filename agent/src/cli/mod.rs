@@ -21,6 +21,7 @@ mod demo;
 mod device;
 mod dns;
 mod dns_docker;
+mod dns_log;
 mod dns_public;
 mod dns_secondary;
 mod dns_setup;

@@ -370,6 +370,7 @@ impl Parts {
         AgentControl {
             node: node.clone(),
             dns: self.dns.clone(),
+            in_lan: self.zone.in_lan.clone(),
             status: StatusDesk {
                 node: node.clone(),
                 started: self.started,

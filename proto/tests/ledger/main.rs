@@ -9,6 +9,7 @@ mod devices;
 mod evict;
 mod exit;
 mod exit_view;
+mod explained;
 mod genesis;
 mod join;
 mod keys;

@@ -250,6 +250,8 @@ pub(super) async fn each_request(each: &mut impl EachRequest) {
     each.visit(DnsSetupRequest {}).await;
     each.visit(DnsReleaseRequest {}).await;
     each.visit(DnsZoneRequest {}).await;
+    each.visit(DnsLogRequest {}).await;
+    each.visit(DnsLogFollowRequest { from: Some(7) }).await;
     let addresses = vec![[203, 0, 113, 7].into()];
     let public = DnsPublicRequest {
         addresses: addresses.clone(),

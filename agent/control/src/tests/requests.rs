@@ -119,6 +119,8 @@ fn requests_are_where_older_commands_and_scripts_ask_them() {
 /v1/devices/{name} GET changes
 /v1/dns/delegation GET looks
 /v1/dns/delegation/verify POST changes
+/v1/dns/log GET changes
+/v1/dns/log POST changes
 /v1/dns/public POST looks
 /v1/dns/public/verify POST changes
 /v1/dns/query GET looks

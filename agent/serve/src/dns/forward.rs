@@ -160,6 +160,13 @@ impl Forwarder {
         let _ = self.0.trust.set(trust);
     }
 
+    /// Who is asked for a name, and the zone of the rule that says so.
+    pub fn route(&self, name: &DomainName) -> (Option<DomainName>, Vec<NameServer>) {
+        let routes = self.0.routes.load();
+        let servers = routes.of(name).servers().cloned().collect();
+        (routes.zone_of(name).cloned(), servers)
+    }
+
     /// Whether a rule says who is asked for a name.
     pub fn has_rule(&self, name: &DomainName) -> bool {
         self.0.routes.load().zone_of(name).is_some()

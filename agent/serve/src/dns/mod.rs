@@ -15,6 +15,7 @@ mod fall_through;
 mod forward;
 mod handshakes;
 mod https;
+mod logged;
 mod lru;
 mod name_server;
 mod other_server;
@@ -26,6 +27,7 @@ mod prompt;
 mod provider;
 mod public;
 mod query;
+mod query_log;
 mod received;
 mod relevant;
 mod reply;
@@ -52,6 +54,8 @@ pub use self::{
     other_server::{FORWARDED_PORT, OtherServer, PORT},
     outside::{OutsideAnswer, OutsideError},
     public::{PublicDns, PublicServer, PublicSurroundings},
+    query::Asked,
+    query_log::QueryLogger,
     received::formerr,
     relevant::relevant,
     responder::{Dns, Served},

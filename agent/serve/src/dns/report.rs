@@ -5,7 +5,7 @@ use hickory_server::proto::{
     rr::{RData, Record},
     serialize::binary::{BinDecodable, BinEncodable},
 };
-use innermesh_control::dns::{DnsView, QueryReport};
+use innermesh_control::dns::{DnsView, QueryReport, QueryRoute};
 use innermesh_host::Mono;
 use innermesh_proto::zone::{DomainName, RecordType};
 
@@ -30,11 +30,14 @@ pub(super) fn report(
         additionals: lines(&reply.additionals),
         error: reply.error.map(|error| error.text().to_string()),
         elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+        route: QueryRoute::default(),
+        sources: Vec::new(),
+        left_out: Vec::new(),
     }
 }
 
 /// What is served as the bytes that the zone has is read first.
-fn line(record: &Record) -> String {
+pub(super) fn line(record: &Record) -> String {
     let read = match &record.data {
         RData::Unknown { .. } => record.to_bytes().ok(),
         _ => None,
@@ -46,7 +49,7 @@ fn line(record: &Record) -> String {
 }
 
 /// A response code as dig and everybody else write it.
-fn mnemonic(rcode: ResponseCode) -> String {
+pub(super) fn mnemonic(rcode: ResponseCode) -> String {
     match rcode {
         ResponseCode::NoError => "NOERROR".into(),
         ResponseCode::FormErr => "FORMERR".into(),

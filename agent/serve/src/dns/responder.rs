@@ -36,6 +36,7 @@ use super::{
     name_server::NameServer,
     prompt::{Answers, turning},
     public::Cookies,
+    query_log::QueryLogger,
     reply::Reply,
     scope::AnswerScope,
     source::{Source, SourcePolicy},
@@ -64,6 +65,7 @@ pub struct Dns {
     transfers: Arc<Transfers>,
     fall_through: OnceLock<FallThrough>,
     pub(super) cookies: OnceLock<Cookies>,
+    log: QueryLogger,
 }
 
 /// Whether names may be in force that aren't known here.
@@ -178,6 +180,7 @@ impl Dns {
         let resolver_v6 = u128::from(ula.network()) | 0x53;
         Self {
             view: ArcSwap::from_pointee(lazy(served)),
+            log: QueryLogger::new(clock.clone(), tasks.clone()),
             forwarder: Forwarder::new(clock.clone(), tasks, vec![IpNet::V4(ipv4), IpNet::V6(ula)]),
             route: Mutex::default(),
             resolver: [resolver_v4(ipv4).into(), IpAddr::V6(resolver_v6.into())],
@@ -216,6 +219,11 @@ impl Dns {
     /// The zone that is being served.
     pub fn zone(&self) -> Arc<Zone> {
         self.view.load().internal.zone.clone()
+    }
+
+    /// What is asked, for who follows it.
+    pub fn log(&self) -> &QueryLogger {
+        &self.log
     }
 
     /// Who may copy the zone, and the copies.
@@ -317,8 +325,13 @@ impl Dns {
 
     /// The reply to a request.
     pub(super) async fn respond(&self, request: &Request) -> Reply {
+        let began = self.log.is_on().then(|| self.clock.now());
         let mut reply = self.reply(request).await;
         reply.cookie = self.cookie_of(request);
+        if let Some(began) = began {
+            let elapsed = self.clock.now().saturating_sub(began);
+            self.log_reply(request, &reply, elapsed);
+        }
         reply
     }
 

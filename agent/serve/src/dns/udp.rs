@@ -5,6 +5,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -107,6 +108,9 @@ impl UdpResponder {
             Received::Question(request) if view.of(source).is_none() => {
                 let mut refused = refusal();
                 refused.cookie = self.dns.cookie_of(&request);
+                if self.dns.log().is_on() {
+                    self.dns.log_reply(&request, &refused, Duration::ZERO);
+                }
                 *reply = refused.encode(&request, Protocol::Udp).unwrap_or_default();
             }
             Received::Question(request) => {

@@ -516,6 +516,20 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "dns log",
+        &[
+            (
+                "dns log --follow",
+                "See each question to this node and its answer",
+            ),
+            ("dns log", "Who asks most for what, while somebody follows"),
+            (
+                "dns log --follow --json | jq -r 'select(.rcode == \"SERVFAIL\").name'",
+                "Names that fail, for a script",
+            ),
+        ],
+    ),
+    (
         "dns zone",
         &[
             ("dns zone > mesh.zone", "Save all names as a zone file"),

@@ -37,7 +37,7 @@ use crate::{
         follow::{
             program_certs::CertKeeper, resolver::ResolverKeeper, tunnel_keys::TunnelKeyKeeper,
         },
-        shared::{handles::Handles, invites::Invites},
+        shared::{handles::Handles, in_lan::InLan, invites::Invites},
     },
 };
 
@@ -64,6 +64,7 @@ pub(crate) struct AgentControl {
     pub tunnel_keys: Arc<TunnelKeyKeeper>,
     pub external_accounts: ExternalAccounts,
     pub resolver: Arc<ResolverKeeper>,
+    pub in_lan: Arc<InLan>,
 }
 
 #[async_trait]
@@ -282,7 +283,13 @@ impl AgentControl {
 
     async fn dns(&self, request: DnsRequest) -> Answered {
         match request {
-            DnsRequest::Query(it) => answer(it, |it| dns::query(&self.dns, it)).await,
+            DnsRequest::Query(it) => {
+                answer(it, |it| dns::query(&self.node, &self.dns, &self.in_lan, it)).await
+            }
+            DnsRequest::Log(it) => answer(it, |_| ready(Ok(self.dns.log().read()))).await,
+            DnsRequest::FollowLog(it) => {
+                answer(it, async |it| Ok(self.dns.log().follow(it.from).await)).await
+            }
             DnsRequest::Resolver(it) => answer(it, |_| ready(dns::resolver(&self.resolver))).await,
             DnsRequest::Setup(it) => answer(it, |_| self.resolver.setup()).await,
             DnsRequest::Release(it) => answer(it, |_| self.resolver.release()).await,

@@ -16,12 +16,12 @@ use hickory_server::{
 };
 use innermesh_proto::zone::DomainName;
 
+use self::answers::ZoneTemplate;
 pub(super) use self::{
     answers::Answers,
-    plain::upstream_flags,
+    plain::{Plain, upstream_flags},
     template::{Template, turning},
 };
-use self::{answers::ZoneTemplate, plain::Plain};
 use super::{
     cache::EncodedAnswer,
     responder::{Dns, View, ZoneView, is_refused_type},
@@ -42,6 +42,23 @@ impl Dns {
     /// Appends the answer to a message of `source` to `out`, if it is there
     /// already.
     pub(super) fn answer_promptly(
+        &self,
+        view: &View,
+        message: &[u8],
+        source: IpAddr,
+        protocol: Protocol,
+        out: &mut Vec<u8>,
+    ) -> Prompt {
+        let begin = out.len();
+        let prompt = self.answer_at_once(view, message, source, protocol, out);
+        if self.log().is_on() && prompt == Prompt::Answered {
+            let reply = out.get(begin..).unwrap_or_default();
+            self.log_prompt(view, message, source, protocol, reply);
+        }
+        prompt
+    }
+
+    fn answer_at_once(
         &self,
         view: &View,
         message: &[u8],

@@ -1,5 +1,6 @@
 mod cookies;
 mod corpus;
+mod logged;
 mod strangers;
 mod upstream;
 mod zone;
