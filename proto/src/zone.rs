@@ -364,14 +364,21 @@ impl Zone {
         soa: &'z Record,
         unknown: bool,
     ) -> Answer<'z> {
-        if rtype == RecordType::ANY && !(node.sets.is_empty() && unknown) {
+        // One set is answer enough (RFC 8482 §4): one that stands for all, or the alias,
+        // beside which nothing else may be.
+        let alias = node.sets.iter().find(|set| set.rtype == RecordType::CNAME);
+        if rtype == RecordType::ANY && alias.is_none() && !node.sets.is_empty() {
             return Answer::Records {
                 ttl_s: TTL_S,
                 data: &[Rdata::Hinfo],
                 additional: Vec::new(),
             };
         }
-        match node.sets.iter().find(|set| set.rtype == rtype) {
+        let set = match rtype {
+            RecordType::ANY => alias,
+            _ => node.sets.iter().find(|set| set.rtype == rtype),
+        };
+        match set {
             Some(set) => Answer::Records {
                 ttl_s: set.ttl_s,
                 data: &set.data,
@@ -383,14 +390,18 @@ impl Zone {
     }
 
     /// Addresses of the hosts that the records of a name lead to (RFC 2782,
-    /// RFC 1035 §3.3.11, RFC 9460 §4.1).
+    /// RFC 1035 §3.3.11), and what SVCB or HTTPS says of those (RFC 9460 §4.1).
     fn additional(&self, name: &DomainName, data: &[Rdata]) -> Vec<Record> {
         let mut targets: Vec<&DomainName> = Vec::new();
+        let mut svcb = None;
         for rdata in data {
             let target = match rdata {
                 Rdata::Srv(Srv { target, .. }) | Rdata::Ns(target) => target,
                 Rdata::Mx(mx) => &mx.exchange,
-                Rdata::Https(svcb) | Rdata::Svcb(svcb) => svcb.host(name),
+                Rdata::Https(found) | Rdata::Svcb(found) => {
+                    svcb = Some(rdata.record_type());
+                    found.host(name)
+                }
                 _ => continue,
             };
             if !targets.contains(&target) {
@@ -399,19 +410,18 @@ impl Zone {
         }
         let mut records = Vec::new();
         for target in targets {
-            for set in self
-                .names
-                .get(target)
-                .map(|node| &*node.sets)
-                .unwrap_or_default()
-            {
-                if matches!(set.rtype, RecordType::A | RecordType::AAAA) {
-                    records.extend(set.data.iter().map(|data| Record {
-                        name: target.clone(),
-                        ttl_s: set.ttl_s,
-                        data: data.clone(),
-                    }));
-                }
+            let node = self.names.get(target);
+            let is_wanted = |set: &&RrSet| {
+                let is_address = matches!(set.rtype, RecordType::A | RecordType::AAAA);
+                is_address || svcb == Some(set.rtype) && target != name
+            };
+            let sets = node.into_iter().flat_map(|node| &node.sets);
+            for set in sets.filter(is_wanted) {
+                records.extend(set.data.iter().map(|data| Record {
+                    name: target.clone(),
+                    ttl_s: set.ttl_s,
+                    data: data.clone(),
+                }));
             }
         }
         records

@@ -568,6 +568,24 @@ fn any_gets_the_minimal_answer() {
 }
 
 #[test]
+fn any_of_an_alias_is_the_alias_and_of_a_name_between_others_nothing() {
+    let mut aliased = input();
+    let target = name("a.lab.internal");
+    aliased
+        .records
+        .insert(name("other.lab.internal"), vec![Rdata::Cname(target)]);
+    let zone = Zone::build(&aliased);
+    assert_eq!(
+        ask(&zone, "other.lab.internal", RecordType::ANY),
+        "30: a.lab.internal."
+    );
+    assert_eq!(
+        ask(&zone, "_tcp.lab.internal", RecordType::ANY),
+        "nodata lab.internal."
+    );
+}
+
+#[test]
 fn records_are_a_master_file_in_canonical_order() {
     let lines: Vec<String> = Zone::build(&input()).records().collect();
     assert!(lines[0].starts_with("lab.internal. 5 IN SOA ns.lab.internal. "));

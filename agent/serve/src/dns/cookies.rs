@@ -1,5 +1,6 @@
 //! Cookies in answers to members (RFC 7873): they get one where they send one, and
-//! nothing depends on it, as they are limited in other ways.
+//! nothing depends on it, as they are limited in other ways. Strangers get none: their
+//! refusal isn't longer than what they sent.
 
 use hickory_server::{
     proto::rr::rdata::opt::{EdnsCode, EdnsOption},
@@ -34,13 +35,18 @@ impl Dns {
 
     /// As [`Dns::cookie_for`], of a whole request.
     pub(super) fn cookie_of(&self, request: &Request) -> Option<WholeCookie> {
-        self.cookie_for(option(request)?, request.src().ip())
+        let cookie = option(request).filter(|cookie| is_whole(cookie))?;
+        self.cookie_for(cookie, request.src().ip())
     }
 }
 
 /// Whether a request has a cookie that can be none (RFC 7873 §5.2.2).
 pub(super) fn is_malformed(request: &MessageRequest) -> bool {
-    option(request).is_some_and(|cookie| cookie.len() != 8 && !(16..=40).contains(&cookie.len()))
+    option(request).is_some_and(|cookie| !is_whole(cookie))
+}
+
+fn is_whole(cookie: &[u8]) -> bool {
+    cookie.len() == 8 || (16..=40).contains(&cookie.len())
 }
 
 fn option(request: &MessageRequest) -> Option<&[u8]> {

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use hickory_server::{net::xfer::Protocol, server::Request};
+use hickory_server::{net::xfer::Protocol, proto::op::OpCode, server::Request};
 use innermesh_proto::limits;
 
 use super::wire::{self, HEADER};
@@ -31,8 +31,29 @@ impl Received {
             return Self::Nothing;
         };
         match Request::from_bytes(bytes.to_vec(), source, protocol) {
-            Ok(request) => Self::Question(Box::new(request)),
-            Err(_) => Self::Malformed(form_error(header, bytes)),
+            Ok(request) if is_askable(&request, bytes) => Self::Question(Box::new(request)),
+            _ => Self::Malformed(form_error(header, bytes)),
+        }
+    }
+}
+
+/// Whether it has one question at most (RFC 9619 §4), whose name is written out: before
+/// it is only the header, to which nothing may point (RFC 1035 §4.1.4).
+fn is_askable(request: &Request, bytes: &[u8]) -> bool {
+    match request.queries.len() {
+        0 => true,
+        1 => is_written_out(bytes),
+        _ => request.metadata.op_code != OpCode::Query,
+    }
+}
+
+fn is_written_out(bytes: &[u8]) -> bool {
+    let mut at = HEADER;
+    loop {
+        match bytes.get(at) {
+            Some(0) => return true,
+            Some(length @ 1..=63) => at += 1 + usize::from(*length),
+            _ => return false,
         }
     }
 }
@@ -111,6 +132,22 @@ mod tests {
         assert_eq!(reply(&cut).len(), 12 + 11);
         let without = message([2, 0, 0, 0], &[NAME, question]);
         assert_eq!(reply(&without), [7, 9, 0x81, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn two_questions_and_a_name_that_points_into_the_header_are_malformed() {
+        let question: &[u8] = &[0, 1, 0, 1];
+        let two = message([2, 0, 0, 0], &[NAME, question, NAME, question]);
+        assert_eq!(reply(&two), [7, 9, 0x81, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+        for at in [0, 1, 11, 12] {
+            for before in [&[][..], &[1, b'a']] {
+                let name = [before, &[0xc0, at]].concat();
+                let pointing = message([1, 0, 0, 0], &[&name, question]);
+                assert_eq!(reply(&pointing)[3], FORMERR, "{name:?}");
+            }
+        }
+        let none = message([0, 0, 0, 0], &[]);
+        assert!(matches!(read(&none), Received::Question(_)));
     }
 
     #[test]

@@ -327,7 +327,9 @@ impl Dns {
     pub(super) async fn respond(&self, request: &Request) -> Reply {
         let began = self.log.is_on().then(|| self.clock.now());
         let mut reply = self.reply(request).await;
-        reply.cookie = self.cookie_of(request);
+        if self.view().of(request.src().ip()).is_some() {
+            reply.cookie = self.cookie_of(request);
+        }
         if let Some(began) = began {
             let elapsed = self.clock.now().saturating_sub(began);
             self.log_reply(request, &reply, elapsed);

@@ -107,7 +107,6 @@ impl UdpResponder {
             // Strangers take no places, however oddly they ask.
             Received::Question(request) if view.of(source).is_none() => {
                 let mut refused = refusal();
-                refused.cookie = self.dns.cookie_of(&request);
                 if self.dns.log().is_on() {
                     self.dns.log_reply(&request, &refused, Duration::ZERO);
                 }

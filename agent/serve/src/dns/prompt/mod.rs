@@ -69,9 +69,6 @@ impl Dns {
         let Some(mut question) = Plain::read(message) else {
             return Prompt::Careful;
         };
-        if let Some(cookie) = question.cookie {
-            question.answered_cookie = self.cookie_for(cookie, source);
-        }
         if is_refused_type(question.rtype) {
             return Prompt::Careful;
         }
@@ -79,6 +76,9 @@ impl Dns {
             template::refuse(&question, out);
             return Prompt::Answered;
         };
+        if let Some(cookie) = question.cookie {
+            question.answered_cookie = self.cookie_for(cookie, source);
+        }
         if tracing::enabled!(tracing::Level::DEBUG)
             && let Some(name) = question.name()
         {
