@@ -505,10 +505,13 @@ pub const DNS_TLS_SESSIONS: usize = 256;
 /// Requests of one connection over HTTP/2 that are open at a time (RFC 9113 §6.5.2:
 /// no fewer than 100).
 pub const DNS_HTTP_STREAMS: u32 = 100;
-/// What the bodies of one such connection have together while they are read, in bytes.
-pub const DNS_HTTP_BODY_BYTES: usize = 128 * 1024;
+/// What the questions of one such connection have together until they are answered, in
+/// bytes.
+pub const DNS_HTTP_PENDING_BYTES: usize = 128 * 1024;
 /// Questions of one DNS connection over TCP that are open at a time.
 pub const DNS_TCP_PENDING: usize = 32;
+/// With so many bytes of questions open together no more are read from it.
+pub const DNS_TCP_PENDING_BYTES: usize = 128 * 1024;
 /// Questions at one address over UDP that wait for other name servers, or to be
 /// looked at with care.
 pub const DNS_UDP_WAITING: usize = 2048;

@@ -84,6 +84,43 @@ async fn a_connection_has_so_many_questions_open_and_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_has_so_many_bytes_of_questions_open_and_no_more() {
+    const LONG: usize = 60_000;
+    let bench = Bench::start(&input("lab.internal"));
+    let (silent, upstream) = silent().await;
+    bench.dns.set_upstreams(&[upstream], &[]);
+    let mut stream = TcpStream::connect(bench.address()).await.unwrap();
+    // Each with as much behind it that says nothing.
+    let long = |number| {
+        let mut message = question(1, &outside(number));
+        message.resize(LONG + 2, 0);
+        message[..2].copy_from_slice(&u16::try_from(LONG).unwrap().to_be_bytes());
+        message
+    };
+    let most = limits::DNS_TCP_PENDING_BYTES.div_ceil(LONG);
+    let (mut reader, mut writer) = stream.split();
+    let all: Vec<u8> = (0..most).flat_map(long).collect();
+    let all = [all, question(2, INSIDE)].concat();
+    let written = async {
+        writer.write_all(&all).await.unwrap();
+        let mut buffer = [0; 512];
+        for _ in 0..most {
+            silent.recv(&mut buffer).await.unwrap();
+        }
+    };
+    // The last is read when one of them is answered, and not before.
+    let first = async {
+        let mut length = [0; 2];
+        reader.read_exact(&mut length).await.unwrap();
+        let mut message = vec![0; u16::from_be_bytes(length).into()];
+        reader.read_exact(&mut message).await.unwrap();
+        message[1]
+    };
+    let ((), first) = tokio::join!(written, first);
+    assert_eq!(first, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_has_said_all_gets_the_answers_that_it_waits_for() {
     let bench = Bench::start(&input("lab.internal"));
     let (_silent, upstream) = silent().await;

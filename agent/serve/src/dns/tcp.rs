@@ -55,8 +55,8 @@ impl Tcp {
     }
 
     /// Answers until the client has closed and has all its answers, is idle, or
-    /// sends what is no question. With [`limits::DNS_TCP_PENDING`] questions open
-    /// no more are read.
+    /// sends what is no question. With [`limits::DNS_TCP_PENDING`] questions open, or
+    /// [`limits::DNS_TCP_PENDING_BYTES`] of them, no more are read.
     pub async fn converse(
         &self,
         stream: impl Stream,
@@ -66,13 +66,18 @@ impl Tcp {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let mut messages = Messages::default();
         let mut pending = FuturesUnordered::new();
+        let mut pending_bytes = 0;
+        let has_room = |questions: usize, bytes: usize| {
+            questions < limits::DNS_TCP_PENDING && bytes < limits::DNS_TCP_PENDING_BYTES
+        };
         let mut replies = Vec::new();
         let mut is_open = true;
         while is_open || !pending.is_empty() {
-            let may_read = is_open && pending.len() < limits::DNS_TCP_PENDING;
+            let may_read = is_open && has_room(pending.len(), pending_bytes);
             tokio::select! {
                 more = messages.read(&mut reader), if may_read => is_open = more?,
-                Some(reply) = pending.next() => {
+                Some((length, reply)) = pending.next() => {
+                    pending_bytes -= length;
                     let Some(reply): Option<Vec<u8>> = reply else { return Ok(()) };
                     frame(&mut replies, |out| out.extend_from_slice(&reply))?;
                 }
@@ -80,7 +85,7 @@ impl Tcp {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
             }
-            while pending.len() < limits::DNS_TCP_PENDING && messages.has_next() {
+            while has_room(pending.len(), pending_bytes) && messages.has_next() {
                 let working = place.working();
                 let rest = self.answer_promptly(&mut messages, source.ip(), &mut replies)?;
                 self.write(&mut writer, &mut replies).await?;
@@ -88,7 +93,12 @@ impl Tcp {
                     let transfers = self.dns.transfers();
                     match transfers.answer(&message, source, Protocol::Tcp) {
                         Some(answer) => self.transfer(answer, &mut writer).await?,
-                        None => pending.push(self.answer(message, source, place)),
+                        None => {
+                            let length = message.len();
+                            pending_bytes += length;
+                            let answer = self.answer(message, source, place);
+                            pending.push(async move { (length, answer.await) });
+                        }
                     }
                 }
                 drop(working);

@@ -149,6 +149,8 @@ impl Http {
 }
 
 const MESSAGE: &str = "application/dns-message";
+/// Bytes of a message that is far longer than its question.
+const LONG: usize = 60_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_https_get_and_post_are_answered_with_the_time_that_a_cache_may_keep_it() {
@@ -205,6 +207,48 @@ async fn over_https_get_and_post_are_answered_with_the_time_that_a_cache_may_kee
             .0,
         200
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_over_https_have_so_much_room_until_they_are_answered() {
+    let bench = Bench::start(&input("lab.internal"));
+    let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    bench
+        .dns
+        .set_upstreams(&[silent.local_addr().unwrap()], &[]);
+    let certified = Certified::new();
+    let server = certified.serve(&bench, Encryption::Https);
+    let mut http = Http::connect(&certified, server.address()).await;
+    let most = limits::DNS_HTTP_PENDING_BYTES / LONG;
+    let slow: Vec<_> = (0..=most)
+        .map(|n| {
+            let name = [&[2, b'n', b'0' + n as u8][..], b"\x07outside\x03org\0"].concat();
+            let mut asked = question(0, &name, OPT);
+            // What stands behind it says nothing.
+            asked.resize(LONG, 0);
+            let mut http = Http(http.0.clone());
+            tokio::spawn(async move { http.ask("POST", "/dns-query", Some(MESSAGE), &asked).await })
+        })
+        .collect();
+    let mut names = std::collections::BTreeSet::new();
+    let mut buffer = [0; 512];
+    while names.len() < most {
+        let length = silent.recv(&mut buffer).await.unwrap();
+        names.insert(buffer[13..length.min(15)].to_ascii_lowercase());
+    }
+    // One that is short has room beside them.
+    let asked = question(0, INSIDE, OPT);
+    let (status, _, _) = http.ask("POST", "/dns-query", Some(MESSAGE), &asked).await;
+    assert_eq!(status, 200);
+    while let Ok(length) = silent.try_recv(&mut buffer) {
+        names.insert(buffer[13..length.min(15)].to_ascii_lowercase());
+    }
+    assert_eq!(names.len(), most);
+    // The last has its turn.
+    for slow in slow {
+        let (status, _, reply) = slow.await.unwrap();
+        assert_eq!((status, reply[3] & 0xf), (200, 2));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

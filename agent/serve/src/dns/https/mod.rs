@@ -24,7 +24,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub(super) use self::request::MESSAGE;
 pub use self::request::{DnsRequest, RequestError};
@@ -52,7 +52,7 @@ pub(super) async fn converse(
         clock: clock.clone(),
         source,
         place,
-        bodies: Arc::new(Semaphore::new(limits::DNS_HTTP_BODY_BYTES)),
+        room: Arc::new(Semaphore::new(limits::DNS_HTTP_PENDING_BYTES)),
         asked: Arc::default(),
     };
     let asked = requests.asked.clone();
@@ -127,8 +127,8 @@ struct Requests {
     clock: Arc<dyn Clock>,
     source: SocketAddr,
     place: Arc<Place>,
-    /// Bytes that bodies may have that are being read.
-    bodies: Arc<Semaphore>,
+    /// Bytes that questions may have until they are answered.
+    room: Arc<Semaphore>,
     asked: Arc<Asked>,
 }
 
@@ -145,12 +145,12 @@ impl Requests {
             content_type.map(|value| value.as_bytes()),
         );
         let message = match asked {
-            Ok(DnsRequest::Message(message)) => Ok(message),
+            Ok(DnsRequest::Message(message)) => self.with_room(message).await,
             Ok(DnsRequest::InBody) => self.read(body).await,
             Err(error) => Err(error),
         };
         let reply = match message {
-            Ok(message) => self.reply(&message).await.ok_or(RequestError::NoMessage),
+            Ok((message, _room)) => self.reply(&message).await.ok_or(RequestError::NoMessage),
             Err(error) => Err(error),
         };
         Ok(match reply {
@@ -159,7 +159,21 @@ impl Requests {
         })
     }
 
-    async fn read(&self, body: Incoming) -> Result<Vec<u8>, RequestError> {
+    /// Waits until there is room for what came in the head.
+    async fn with_room(
+        &self,
+        message: Vec<u8>,
+    ) -> Result<(Vec<u8>, Option<SemaphorePermit<'_>>), RequestError> {
+        let share = u32::try_from(message.len()).unwrap_or(u32::MAX);
+        let room = within(&*self.clock, IDLE, self.room.acquire_many(share)).await;
+        let room = room.ok_or(RequestError::TooSlow)?;
+        Ok((message, room.ok()))
+    }
+
+    async fn read(
+        &self,
+        body: Incoming,
+    ) -> Result<(Vec<u8>, Option<SemaphorePermit<'_>>), RequestError> {
         // Where nothing tells its length it may have all that is allowed.
         let most = body.size_hint().upper();
         let most = usize::try_from(most.unwrap_or(BODY_BYTES as u64)).unwrap_or(usize::MAX);
@@ -168,14 +182,17 @@ impl Requests {
         }
         let share = u32::try_from(most).unwrap_or(u32::MAX);
         let read = async {
-            let _room = self.bodies.acquire_many(share).await;
-            Limited::new(body, BODY_BYTES).collect().await
+            let room = self.room.acquire_many(share).await;
+            (Limited::new(body, BODY_BYTES).collect().await, room.ok())
         };
-        match within(&*self.clock, IDLE, read).await {
-            Some(Ok(body)) => Ok(body.to_bytes().to_vec()),
-            Some(Err(_)) => Err(RequestError::TooLong),
-            None => Err(RequestError::TooSlow),
-        }
+        let (body, mut room) = within(&*self.clock, IDLE, read)
+            .await
+            .ok_or(RequestError::TooSlow)?;
+        let body = body.map_err(|_| RequestError::TooLong)?.to_bytes().to_vec();
+        // What it might have had, and hasn't, is for others.
+        let left = most.saturating_sub(body.len());
+        drop(room.as_mut().and_then(|room| room.split(left)));
+        Ok((body, room))
     }
 
     /// The answer to a message; `None` to what is no question.
