@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::{
     dns::{Dns, ZoneContent},
-    host::{Host, Mono},
+    host::{Host, Mono, bucket::Bucket},
     node::{
         follow::dns::BesideListeners,
         shared::{
@@ -17,10 +17,13 @@ use crate::{
     },
 };
 
-/// How long what comes in bursts is gathered, before the first of it is given a
-/// serial and between two.
+/// How long what comes in bursts is gathered before it is given a serial.
 const GATHER: Duration = Duration::from_millis(20);
-const PAUSE: Duration = Duration::from_millis(400);
+/// How many serials there may be at once, and in an hour: each has every secondary told
+/// of it, ask, and be given it. One change after another waits for nothing; what changes
+/// all the time is told of every 400 ms.
+const SERIALS: u64 = 4;
+const SERIALS_PER_HOUR: u64 = 9_000;
 /// How long a zone may lack what isn't known yet, after a start or when a service is
 /// new. Then what is known counts: a service's node may be away for good.
 const INCOMPLETE: Duration = Duration::from_secs(10);
@@ -38,6 +41,7 @@ pub(crate) struct SecondaryKeeper {
     listeners: BesideListeners,
     /// Since when the zone lacks something.
     incomplete: Option<Mono>,
+    serials: Bucket,
     /// Whether this is the first zone since there are secondaries here.
     had_secondaries: bool,
 }
@@ -60,6 +64,7 @@ impl SecondaryKeeper {
             secondaries,
             listeners,
             incomplete: None,
+            serials: Bucket::default(),
         }
     }
 
@@ -82,7 +87,8 @@ impl SecondaryKeeper {
             }
             let is_done = self.take_in().await;
             self.announce();
-            clock.sleep(PAUSE).await;
+            let wait = self.serials.wait(1, SERIALS, SERIALS_PER_HOUR, clock.now());
+            clock.sleep(wait).await;
             tokio::select! {
                 () = self.zone.news.notified() => {}
                 () = self.secondaries.changed.notified() => {}
@@ -110,6 +116,7 @@ impl SecondaryKeeper {
         if changed.is_empty() {
             return true;
         }
+        self.serials.take(1, SERIALS_PER_HOUR, now);
         // What this node said before it had secondaries counts too.
         let floor = (!self.had_secondaries).then(|| self.zone.serial.last());
         let announced = self.announced();
