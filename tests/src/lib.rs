@@ -1,6 +1,7 @@
 //! A laboratory for end-to-end tests and benchmarks: hosts that are network
 //! namespaces of this machine, and real agents on them.
 
+pub mod abuse;
 pub mod acme;
 pub mod agent;
 pub mod dns;

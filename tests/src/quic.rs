@@ -1,4 +1,4 @@
-//! Strangers over QUIC: no certificate of their own, and none that they check.
+//! Strangers over QUIC and TLS: no certificate of their own, and none that they check.
 
 use std::sync::Arc;
 
@@ -8,6 +8,19 @@ use std::sync::Arc;
 /// Never: what it is made from is there.
 #[must_use]
 pub fn stranger() -> quinn::ClientConfig {
+    let tls = believing_anybody(&[b"innermesh/1"]);
+    let quic =
+        quinn::crypto::rustls::QuicClientConfig::try_from(tls).expect("a QUIC configuration");
+    quinn::ClientConfig::new(Arc::new(quic))
+}
+
+/// TLS 1.3 with no certificate of its own and none that is checked, for the first of
+/// these protocols that the server speaks.
+///
+/// # Panics
+/// Never: what it is made from is there.
+#[must_use]
+pub fn believing_anybody(protocols: &[&[u8]]) -> rustls::ClientConfig {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut tls = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -15,10 +28,8 @@ pub fn stranger() -> quinn::ClientConfig {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
         .with_no_client_auth();
-    tls.alpn_protocols = vec![b"innermesh/1".to_vec()];
-    let quic =
-        quinn::crypto::rustls::QuicClientConfig::try_from(tls).expect("a QUIC configuration");
-    quinn::ClientConfig::new(Arc::new(quic))
+    tls.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    tls
 }
 
 #[derive(Debug)]

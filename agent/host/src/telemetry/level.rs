@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
 /// What of libraries is logged, unless a filter says otherwise.
-const QUIET: &str = "quinn=warn,quinn_proto=warn,hickory_server=warn,chitchat=warn";
+/// What h2 warns of is what a client does, which may do it without end.
+const QUIET: &str = "quinn=warn,quinn_proto=warn,hickory_server=warn,chitchat=warn,h2=error";
 /// The embedded device tells of its own end as of an error. What fails while the agent
 /// runs is told by who drives it.
 const SILENT: &str = "gotatun=off";

@@ -1,6 +1,7 @@
 //! Measures agents in network namespaces of this machine, and beside them, in
 //! the same run, what a person would compare them with: Serf and pebble.
 
+mod abuse;
 mod change;
 mod death;
 mod dns;
@@ -152,6 +153,12 @@ enum What {
         #[arg(long, default_value_t = 5)]
         seconds: u64,
     },
+    /// How soon members are answered while strangers flood the name server
+    Abuse {
+        /// For how many seconds
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+    },
     /// Whether a sinkhole's answers show strangers which names exist inside
     Strangers {
         /// How many names of each kind
@@ -211,6 +218,7 @@ fn main() -> ExitCode {
         What::Upgrade { old, agents } => upgrade::measure(&old, agents, &mut report),
         What::Policy => policy::measure(&mut report),
         What::Dns { rounds, seconds } => dns::measure(rounds, seconds, &mut report),
+        What::Abuse { seconds } => abuse::measure(seconds, &mut report),
         What::Strangers { names } => strangers::measure(names, &mut report),
         What::HostileMember {
             what,
@@ -229,6 +237,7 @@ fn main() -> ExitCode {
             .and_then(|()| roster::changes(&mut report))
             .and_then(|()| policy::measure(&mut report))
             .and_then(|()| dns::measure(5, 5, &mut report))
+            .and_then(|()| abuse::measure(20, &mut report))
             .and_then(|()| strangers::measure(10_000, &mut report))
             .and_then(|()| hostile::measure(10.0, hostile::member::ALL, &mut report)),
     };
