@@ -118,8 +118,8 @@ fn clock(ms: u64) -> String {
 
 fn draw(screen: &mut Screen, log: &QueryLog) {
     if !log.is_on {
-        return screen.say(
-            "no questions are kept; `agent dns log --follow` keeps them for as long as it runs\n",
+        return screen.paragraph(
+            "no questions are kept; `agent dns log --follow` keeps them for as long as it runs",
         );
     }
     let since = log.since_ms.map(clock).unwrap_or_default();
@@ -133,8 +133,9 @@ fn draw(screen: &mut Screen, log: &QueryLog) {
     tops(screen, "CLIENT", &log.clients);
     if log.too_low_by > 0 {
         let by = log.too_low_by;
-        screen.say(&format!(
-            "there are more names or clients than are counted: counts may be too low by {by}\n"
+        screen.say("\n");
+        screen.paragraph(&format!(
+            "there are more names or clients than are counted: counts may be too low by {by}"
         ));
     }
     screen.say("\n");
@@ -157,7 +158,7 @@ fn tops(screen: &mut Screen, title: &'static str, tops: &[QueryTop]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cli::show::fits, control::dns::DnsView};
+    use crate::{cli::show::plain, control::dns::DnsView};
 
     fn entry(number: u64) -> LoggedQuery {
         LoggedQuery {
@@ -205,14 +206,14 @@ mod tests {
             rcodes: vec![top("NOERROR", 20)],
             origins: vec![top("upstream", 20)],
         };
-        let text = fits(|screen| draw(screen, &log));
+        let text = plain(|screen| draw(screen, &log));
         assert!(
             text.contains("20 questions since 00:00:00.000Z: 20 NOERROR, 20 upstream"),
             "{text}"
         );
         assert!(text.find("photos") < text.find("CLIENT"), "{text}");
         assert_eq!(text.matches(" upstream 13 ms").count(), SHOWN, "{text}");
-        let off = fits(|screen| draw(screen, &QueryLog::default()));
+        let off = plain(|screen| draw(screen, &QueryLog::default()));
         assert!(off.contains("no questions are kept"), "{off}");
     }
 }
