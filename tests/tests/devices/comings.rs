@@ -59,11 +59,13 @@ fn a_phone_behind_a_nat_has_names_and_is_seen_by_its_own_address_on_the_gateway(
         assert_eq!(seen_by(&phone, gateway), *own);
     }
 
-    let peers = alpha.json(&["peers"]);
-    let mut rows = peers.as_array().into_iter().flatten();
-    let of_phone = rows
-        .find(|row| row["name"] == "phone")
-        .expect("the phone's");
+    // It is looked for once a second.
+    let of_phone = wait_for("the phone among the peers", PATIENCE, || {
+        let peers = alpha.json(&["peers"]);
+        let mut rows = peers.as_array().into_iter().flatten();
+        let row = rows.find(|row| row["name"] == "phone");
+        row.cloned().ok_or(peers)
+    });
     assert_eq!(of_phone["device"], true);
     assert_eq!(of_phone["addresses"][0], own[0].to_string());
     assert_eq!(of_phone["psk"], true);
@@ -283,6 +285,11 @@ fn a_second_gateway_takes_a_device_in_with_the_same_key_and_addresses() {
     let (first, second) = (alpha.overlay_ipv4("alpha"), alpha.overlay_ipv4("beta"));
     wait_for("the first tunnel", PATIENCE, || pings(&phone, &first));
     at(&beta, "alpha");
+    // Beta has waited for the device for longer than handshakes that are told apart.
+    wait_for("beta to have run for a while", PATIENCE, || {
+        let status = beta.status();
+        ensure(status["uptime_s"].as_u64() > Some(10), status)
+    });
 
     alpha.kill();
     let _ = phone.down("phone").ok();
@@ -292,6 +299,9 @@ fn a_second_gateway_takes_a_device_in_with_the_same_key_and_addresses() {
     let took = tapped.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?} after the tap");
     at(&beta, "beta");
+    let seen = row(&beta, "phone").expect("its row");
+    let ago = seen["seen_s"].as_u64().map(Duration::from_secs);
+    assert!(ago <= Some(tapped.elapsed()), "{seen}");
 }
 
 #[test]

@@ -29,8 +29,9 @@ use nix::errno::Errno;
 use wireguard_control::InterfaceName;
 
 use super::{
-    Device, PeerState, Reading, TunnelError, TunnelSettings, device, socket, socket::Socket,
-    udp::Sockets,
+    Device, PeerState, Reading, TunnelError, TunnelSettings, device, socket,
+    socket::Socket,
+    udp::{NOWHERE, Sockets},
 };
 
 /// How often, and after which pause, a port is bound again that the device
@@ -174,11 +175,12 @@ impl Device for Embedded {
 fn seen(found: &PeerStats) -> (TunnelKey, (InstalledPeer, PeerState)) {
     let (peer, stats) = (&found.peer, &found.stats);
     let nets = peer.allowed_ips.iter();
+    let endpoint = peer.endpoint.filter(|endpoint| *endpoint != NOWHERE);
     let installed = InstalledPeer {
         allowed_ips: nets
             .filter_map(|net| IpNet::new(net.ip(), net.prefix()).ok())
             .collect(),
-        endpoint: peer.endpoint,
+        endpoint,
         keepalive_s: peer.keepalive.filter(|seconds| *seconds > 0),
         preshared_key: peer
             .preshared_key
@@ -187,10 +189,11 @@ fn seen(found: &PeerStats) -> (TunnelKey, (InstalledPeer, PeerState)) {
         alive: stats.last_handshake.is_some_and(device::is_session),
     };
     let state = PeerState {
-        endpoint: peer.endpoint,
+        endpoint,
         last_handshake: stats.last_handshake,
         rx_bytes: stats.rx_bytes as u64,
-        tx_bytes: stats.tx_bytes as u64,
+        // What goes nowhere isn't sent.
+        tx_bytes: endpoint.map_or(0, |_| stats.tx_bytes as u64),
     };
     let key = TunnelKey(peer.public_key.to_bytes());
     (key, (installed, state))
@@ -198,7 +201,7 @@ fn seen(found: &PeerStats) -> (TunnelKey, (InstalledPeer, PeerState)) {
 
 fn added(key: x25519::PublicKey, planned: TunnelPeer) -> Peer {
     let mut peer = Peer::new(key).with_allowed_ips(networks(planned.allowed_ips));
-    peer.endpoint = planned.endpoint;
+    peer.endpoint = Some(planned.endpoint.unwrap_or(NOWHERE));
     peer.keepalive = planned.keepalive_s;
     peer.preshared_key = planned.preshared_key.map(|secret| secret.0);
     peer
