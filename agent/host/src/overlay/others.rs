@@ -76,6 +76,9 @@ impl fmt::Display for Owner {
     }
 }
 
+/// The name of firewalld's table.
+const FIREWALLD: &str = "firewalld";
+
 /// What others dropped, of two readings of our counters: the second may be
 /// later than the first, so that no packet on its way counts as dropped.
 pub fn missing(
@@ -212,7 +215,8 @@ impl Ruleset {
                 Passage::Out => names(|chain| &chain.outward),
                 Passage::Through => names(|chain| &chain.inward) && names(|chain| &chain.outward),
             };
-            if named {
+            // Who gives the tunnel a zone of firewalld decides all ways by that.
+            if named || (id.table == FIREWALLD && self.firewalld_names(id, tunnel)) {
                 meant = true;
                 continue;
             }
@@ -237,6 +241,14 @@ impl Ruleset {
             });
         }
         found.into_iter().take(limits::OTHER_FILTERS).collect()
+    }
+
+    /// Whether firewalld's table of this family names the tunnel's interface.
+    fn firewalld_names(&self, of: &ChainId, tunnel: &Interface) -> bool {
+        let same = |id: &ChainId| (&id.family, &id.table) == (&of.family, &of.table);
+        let chains = self.0.iter().filter(|(id, _)| same(id));
+        let mut names = chains.flat_map(|(_, chain)| chain.inward.iter().chain(&chain.outward));
+        names.any(|name| is_named(name, tunnel))
     }
 
     /// Chains that drop what is forwarded by their policy, without a word of the
@@ -340,7 +352,7 @@ fn is_named(name: &str, tunnel: &Interface) -> bool {
 
 fn other(id: &ChainId, passage: Passage, is_ufw: bool, docker: bool, tunnel: &Interface) -> Other {
     let of_iptables = id.table == "filter" && id.name.chars().all(|c| c.is_ascii_uppercase());
-    if id.table == "firewalld" {
+    if id.table == FIREWALLD {
         return Other {
             owner: Owner::Firewalld,
             command: Some(format!(

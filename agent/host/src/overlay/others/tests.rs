@@ -124,6 +124,25 @@ fn docker_ufw_and_firewalld_are_opened_by_their_own_commands() {
 }
 
 #[test]
+fn a_zone_of_firewalld_is_meant_for_every_way_whatever_was_lost_while_it_was_reloaded() {
+    let mut said = vec![
+        base("inet", "firewalld", "filter_INPUT", "input", "accept"),
+        base("inet", "firewalld", "filter_OUTPUT", "output", "accept"),
+        rule(
+            "inet",
+            "firewalld",
+            "filter_OUTPUT",
+            r#"{"reject": {"type": "icmpx", "expr": "admin-prohibited"}}"#,
+        ),
+    ];
+    assert_eq!(droppers(Passage::Out, true, &ruleset(&said)).len(), 1);
+    said.push(rule("inet", "firewalld", "filter_INPUT", COMES_BY));
+    for v4 in [true, false] {
+        assert_eq!(droppers(Passage::Out, v4, &ruleset(&said)), []);
+    }
+}
+
+#[test]
 fn a_filter_that_names_the_tunnel_is_meant_so() {
     let mut said = vec![
         base("inet", "mine", "in", "input", "accept"),
