@@ -6,14 +6,15 @@
 use std::{
     future::Future,
     io::{self, IoSlice, IoSliceMut},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
-    os::{
-        fd::{AsFd, AsRawFd},
-        unix::net::UnixStream,
-    },
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6},
+    os::fd::{AsFd, AsRawFd},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
+    time::Duration,
 };
 
 use innermesh_proto::limits;
@@ -37,9 +38,6 @@ use super::{
 /// How long a thread waits for room to send before it gives replies up, in
 /// milliseconds: clients ask again.
 const ROOM_MS: u16 = 100;
-/// Full batches after which a thread looks whether it is to end: whoever floods it must
-/// not keep it from that.
-const FULL_BATCHES: usize = 16;
 
 /// Sockets at one address.
 #[derive(Debug)]
@@ -54,6 +52,8 @@ struct AnsweringSocket {
     /// Whether it is bound to all addresses of the host.
     is_any: bool,
     is_ipv4: bool,
+    /// Whether its thread is to end.
+    is_closing: AtomicBool,
 }
 
 impl SystemDatagrams {
@@ -95,15 +95,14 @@ impl Datagrams for SystemDatagrams {
 
     fn serve(self: Box<Self>, responder: Arc<dyn Responder>) -> io::Result<Box<dyn Serving>> {
         let (closed, closing) = mpsc::channel(1);
-        let mut ends = Vec::new();
+        let mut ends = Ends::default();
         for socket in self.sockets {
-            let (ours, theirs) = UnixStream::pair()?;
-            ends.push(ours);
+            ends.0.push(socket.clone());
             let (responder, closed) = (responder.clone(), closed.clone());
             thread::Builder::new()
                 .name("dns-udp".into())
                 .spawn(move || {
-                    socket.answer(&*responder, &theirs);
+                    socket.answer(&*responder);
                     drop(socket);
                     drop(closed);
                 })?;
@@ -112,10 +111,22 @@ impl Datagrams for SystemDatagrams {
     }
 }
 
-/// The threads of one address: each ends when its stream does.
+/// The threads of one address.
 struct AnsweringThreads {
-    ends: Vec<UnixStream>,
+    ends: Ends,
     closing: mpsc::Receiver<()>,
+}
+
+/// Has the threads of these sockets end when it is dropped.
+#[derive(Default)]
+struct Ends(Vec<Arc<AnsweringSocket>>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        for socket in &self.0 {
+            socket.close();
+        }
+    }
 }
 
 impl Serving for AnsweringThreads {
@@ -166,59 +177,39 @@ impl AnsweringSocket {
         } else if is_any {
             setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
         }
+        // Its thread waits in the call that receives.
+        socket.set_nonblocking(false)?;
         Ok(Self {
             socket,
             is_any,
             is_ipv4: address.is_ipv4(),
+            is_closing: AtomicBool::new(false),
         })
     }
 
-    /// Answers what comes until `end` is closed at its other side.
-    fn answer(&self, responder: &dyn Responder, end: &UnixStream) {
-        // Many addresses are seldom asked.
-        let mut buffers = None;
-        while self.waits(end) {
-            let buffers = buffers.get_or_insert_with(|| BatchBuffers::new(self));
-            // While all places fill there is more: no need to look.
-            for _ in 0..FULL_BATCHES {
-                match self.receive(buffers) {
-                    Ok(0) => break,
-                    Ok(received) => {
-                        responder.respond(&mut buffers.batch);
-                        self.reply(buffers);
-                        if received < BATCH {
-                            break;
-                        }
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "can't receive DNS over UDP; trying again");
-                        let pause = u16::try_from(limits::ACCEPT_PAUSE_MS).unwrap_or(u16::MAX);
-                        let mut end = [PollFd::new(end.as_fd(), PollFlags::POLLIN)];
-                        // How it ends doesn't matter: it is looked at again.
-                        let _ = poll(&mut end, PollTimeout::from(pause));
-                        break;
-                    }
-                }
-            }
-        }
+    /// Has its thread end.
+    fn close(&self) {
+        self.is_closing.store(true, Ordering::Relaxed);
+        // It says that there is no connection, and wakes whoever waits for datagrams.
+        let _ = self.socket.shutdown(Shutdown::Read);
     }
 
-    /// Waits until something has come; `false` where it is to end.
-    fn waits(&self, end: &UnixStream) -> bool {
-        loop {
-            let mut watched = [
-                PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
-                PollFd::new(end.as_fd(), PollFlags::POLLIN),
-            ];
-            match poll(&mut watched, PollTimeout::NONE) {
+    /// Answers what comes until it is closed.
+    fn answer(&self, responder: &dyn Responder) {
+        // Many addresses are seldom asked, and need no room until then.
+        let mut first = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        while poll(&mut first, PollTimeout::NONE) == Err(Errno::EINTR) {}
+        let mut buffers = BatchBuffers::new(self);
+        while !self.is_closing.load(Ordering::Relaxed) {
+            match self.receive(&mut buffers) {
+                Ok(0) => {}
                 Ok(_) => {
-                    let [_, end] = &watched;
-                    return !end.any().unwrap_or(true);
+                    responder.respond(&mut buffers.batch);
+                    self.reply(&mut buffers);
                 }
-                Err(Errno::EINTR) => {}
                 Err(error) => {
-                    tracing::error!(%error, "can't wait for DNS over UDP; it ends here");
-                    return false;
+                    tracing::warn!(%error, "can't receive DNS over UDP; trying again");
+                    thread::park_timeout(Duration::from_millis(limits::ACCEPT_PAUSE_MS));
                 }
             }
         }
@@ -234,7 +225,7 @@ impl AnsweringSocket {
         MultiHeaders::preallocate(BATCH, control)
     }
 
-    /// Takes in what has come; says how much.
+    /// Waits until something has come, and takes in what is there; says how much.
     fn receive(&self, buffers: &mut BatchBuffers) -> io::Result<usize> {
         let BatchBuffers {
             batch, incoming, ..
@@ -247,7 +238,7 @@ impl AnsweringSocket {
                 .iter_mut()
                 .map(|slot| [IoSliceMut::new(&mut slot.bytes)])
                 .collect();
-            let flags = MsgFlags::MSG_DONTWAIT;
+            let flags = MsgFlags::MSG_WAITFORONE;
             let messages = recvmmsg(
                 self.socket.as_raw_fd(),
                 incoming,
