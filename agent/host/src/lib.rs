@@ -18,6 +18,7 @@ pub mod duration;
 pub mod echo;
 mod file_set;
 pub mod folder_watch;
+mod fragments;
 pub mod holder;
 pub mod identity;
 pub mod key_files;

@@ -31,6 +31,8 @@ use nix::{
 use socket2::Socket;
 use tokio::sync::mpsc;
 
+use crate::fragments;
+
 use super::{
     Arrival, BATCH, DatagramBatch, DatagramSender, DatagramSlot, Datagrams, Responder, Serving,
 };
@@ -172,6 +174,9 @@ impl DatagramSender for FirstSocket {
 impl AnsweringSocket {
     fn new(socket: Socket, address: SocketAddr) -> io::Result<Self> {
         let is_any = address.ip().is_unspecified();
+        if address.is_ipv4() {
+            fragments::never_cut(&socket);
+        }
         if is_any && address.is_ipv4() {
             setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
         } else if is_any {

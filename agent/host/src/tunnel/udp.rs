@@ -19,12 +19,9 @@ use gotatun::{
         socket::{UdpSocket, UdpSocketFactory},
     },
 };
-use nix::{
-    libc, setsockopt_impl, sockopt_impl,
-    sys::socket::{SetSockOpt, setsockopt, sockopt},
-};
+use nix::sys::socket::{SetSockOpt, setsockopt, sockopt};
 
-use crate::mark;
+use crate::{fragments, mark};
 
 /// The endpoint of a peer of which none is known, an address that nobody has (RFC 6666).
 /// The device goes on with the clock of those peers alone that have an endpoint: a
@@ -36,13 +33,6 @@ pub(super) const NOWHERE: SocketAddr =
 /// Of each direction, in bytes: what comes in while a burst is decrypted.
 const BUFFER: usize = 7 << 20;
 
-sockopt_impl!(
-    IpMtuDiscover,
-    SetOnly,
-    libc::IPPROTO_IP,
-    libc::IP_MTU_DISCOVER,
-    libc::c_int
-);
 /// Binds the device's port.
 #[derive(Default)]
 pub(super) struct Sockets(UdpSocketFactory);
@@ -57,7 +47,7 @@ impl UdpTransportFactory for Sockets {
     ) -> io::Result<(Sender, UdpSocket)> {
         let (send, receive) = self.0.bind(params).await?;
         enlarge(&send);
-        let_be_cut(&send);
+        fragments::let_be_cut(&send);
         mark::past_exit(&send);
         Ok((Sender(send), receive))
     }
@@ -111,14 +101,6 @@ fn enlarge(socket: &impl AsFd) {
     if setsockopt(socket, sockopt::SndBufForce, &BUFFER).is_err() {
         best_effort(socket, sockopt::SndBuf, &BUFFER);
     }
-}
-
-/// A hop that is narrower than the tunnel's packets and says nothing would
-/// swallow all that fill one: over IPv4 routers cut them. Over IPv6 only the
-/// sender may, and Linux does so only once it knows of the hop (`IPV6_MTU` is
-/// looked at for packets that the route's own MTU has cut already).
-fn let_be_cut(socket: &impl AsFd) {
-    best_effort(socket, IpMtuDiscover, &libc::IP_PMTUDISC_DONT);
 }
 
 fn best_effort<O: SetSockOpt>(socket: &impl AsFd, option: O, value: &O::Val) {

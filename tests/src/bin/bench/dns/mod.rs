@@ -40,9 +40,10 @@ const QUIET: usize = 3000;
 pub fn measure(rounds: usize, seconds: u64, report: &mut Report) -> Result<(), String> {
     zone::measure(report);
     // All servers on one processor, and so with one worker; who asks on another.
-    run_on(SERVERS)?;
+    let own = std::process::id();
+    run_on(SERVERS, own)?;
     let measured = measure_servers(rounds, seconds, report);
-    run_on(ALL)?;
+    run_on(ALL, own)?;
     measured
 }
 
@@ -50,6 +51,10 @@ fn measure_servers(rounds: usize, seconds: u64, report: &mut Report) -> Result<(
     let lab = Lab::build(1)?;
     let host = &lab.hosts[0];
     let mut servers = Servers::start(&lab, SERVICES)?;
+    // Some choose the processors of their threads themselves.
+    for pid in servers.pids() {
+        run_on(SERVERS, pid)?;
+    }
     let (own, outside) = (servers.own_names.clone(), servers.outside_names.clone());
     let udp = ["-m", "udp"];
     let tcp = ["-m", "tcp"];
@@ -137,9 +142,10 @@ fn write_new_names(path: &Path, label: &str) -> Result<(), String> {
     fs::write(path, names).map_err(|e| e.to_string())
 }
 
-/// Has this program and what it starts run on some processors.
-fn run_on(processors: &str) -> Result<(), String> {
-    let id = std::process::id().to_string();
+/// Has all threads of a process, and what it starts from then on, run on some
+/// processors.
+fn run_on(processors: &str, pid: u32) -> Result<(), String> {
+    let id = pid.to_string();
     let words = ["-a", "-p", "-c", processors, &id];
     let taskset = Command::new("taskset").args(words).output();
     match taskset.map_err(|e| e.to_string())? {

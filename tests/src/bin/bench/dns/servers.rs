@@ -139,6 +139,11 @@ impl<'lab> Servers<'lab> {
         })
     }
 
+    /// The processes that answer.
+    pub fn pids(&self) -> impl Iterator<Item = u32> + '_ {
+        self.all.iter().map(|server| server.pid)
+    }
+
     pub fn named(&mut self, name: &str) -> Result<&mut Server, String> {
         // They run for as long as these are held.
         let _ = (&self.agent, &self.others);
