@@ -13,7 +13,7 @@ use innermesh_proto::zone::{DomainName, RecordType, Zone};
 use super::{
     convert, private,
     reply::{ExtendedError, Reply},
-    responder::Dns,
+    service::Dns,
     zone_answer::{Outside, ZoneAnswer},
 };
 

@@ -22,7 +22,7 @@ use innermesh_proto::{
     zone::{DomainName, RecordType},
 };
 
-use super::{convert, provider::Provider, responder::Dns};
+use super::{convert, provider::Provider, service::Dns};
 
 /// How long one server has.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use hickory_server::net::xfer::Protocol;
 
-use super::{received::Received, responder::Dns};
+use super::{received::Received, service::Dns};
 
 impl Dns {
     /// The answer to a message that came over a connection; none to what is no

@@ -7,7 +7,7 @@ use std::{
 
 use hickory_server::net::xfer::Protocol;
 
-use super::{prompt::Prompt, received::Received, responder::Dns};
+use super::{prompt::Prompt, received::Received, service::Dns};
 
 /// Two answers to one message; `None` for no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-use super::{handshakes::Handshakes, https, responder::Dns, server::Surroundings, tcp::Tcp};
+use super::{handshakes::Handshakes, https, server::Surroundings, service::Dns, tcp::Tcp};
 use innermesh_host::{
     Clock, Presence, Stream,
     listen::{self, ListenError, Place, Source},

@@ -7,12 +7,8 @@ use innermesh_control::dns::{DnsView, Origin};
 use innermesh_proto::zone::RecordType;
 
 use super::{
-    convert,
-    prompt::Plain,
-    query_log::LogEntry,
-    reply::Reply,
-    responder::{Dns, View},
-    source::Source,
+    convert, prompt::Plain, query_log::LogEntry, reply::Reply, service::Dns, source::Source,
+    view::View,
 };
 
 /// In the fourth byte of a header.

@@ -35,12 +35,14 @@ mod report;
 mod responder;
 mod scope;
 mod server;
+mod service;
 mod source;
 mod special;
 mod tcp;
 mod transfer;
 mod udp;
 mod upstream;
+mod view;
 mod wire;
 mod zone_answer;
 
@@ -58,13 +60,14 @@ pub use self::{
     query_log::QueryLogger,
     received::formerr,
     relevant::relevant,
-    responder::{Dns, Served},
     scope::AnswerScope,
     server::{DnsServer, Surroundings},
+    service::Dns,
     source::{MemberSources, Source, SourcePolicy, SourceTable},
     transfer::{
         Algorithm, Fetched, FileError, KeyError, NoticeState, Secondary, SharedKey, Transfers,
         UnknownAlgorithm, ZoneContent, ZoneReport, is_later, next_serial, read_transfer_message,
     },
     upstream::UpstreamTrust,
+    view::Served,
 };

@@ -11,7 +11,7 @@ use innermesh_proto::zone::{DomainName, Rdata, RecordType};
 use super::{
     convert,
     name_server::NameServer,
-    responder::Dns,
+    service::Dns,
     upstream::{Question, UpstreamError},
 };
 

@@ -17,8 +17,8 @@ use super::{
     convert,
     reply::Reply,
     report::{line, report},
-    responder::Dns,
     scope::AnswerScope,
+    service::Dns,
     special::special,
 };
 

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::Arc};
 use innermesh_proto::limits;
 use tokio::task::JoinHandle;
 
-use super::{responder::Dns, tcp::Tcp, udp};
+use super::{service::Dns, tcp::Tcp, udp};
 use innermesh_host::{
     Clock, Datagrams, Host, Network, Presence, Serving,
     holder::Kind,

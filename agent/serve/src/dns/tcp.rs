@@ -20,7 +20,7 @@ use innermesh_host::{
 use innermesh_proto::limits;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{padding, prompt::Prompt, responder::Dns, transfer::Answer};
+use super::{padding, prompt::Prompt, service::Dns, transfer::Answer};
 
 /// How long a connection may be idle, and how long one message may take
 /// (RFC 7766 §6.2.3: some seconds).

@@ -21,8 +21,10 @@ use super::{
     places::{Places, Taking},
     prompt::Prompt,
     received::Received,
-    responder::{Dns, View, refusal},
+    responder::refusal,
+    service::Dns,
     transfer::Answer,
+    view::View,
 };
 
 /// Answers what came, and hands on what waits.

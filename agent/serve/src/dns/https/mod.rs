@@ -28,7 +28,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub(super) use self::request::MESSAGE;
 pub use self::request::{DnsRequest, RequestError};
-use super::{padding, prompt::Prompt, responder::Dns, tcp::IDLE};
+use super::{padding, prompt::Prompt, service::Dns, tcp::IDLE};
 use crate::streams::Streams;
 use innermesh_host::{Clock, Stream, listen::Place, within};
 use innermesh_proto::limits;

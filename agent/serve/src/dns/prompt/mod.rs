@@ -1,7 +1,7 @@
 //! Answers without waiting and without encoding: what nearly every question gets.
 //! A question of the usual form is answered from what was encoded before, whatever
 //! transport it came by; for each other one the careful path says what is right
-//! ([`super::responder::Dns`]), and what this one says is what that says, byte for
+//! ([`super::responder`]), and what this one says is what that says, byte for
 //! byte.
 
 mod answers;
@@ -24,8 +24,10 @@ pub(super) use self::{
 };
 use super::{
     cache::EncodedAnswer,
-    responder::{Dns, View, ZoneView, is_refused_type},
+    responder::is_refused_type,
     scope::AnswerScope,
+    service::Dns,
+    view::{View, ZoneView},
     zone_answer::{ZoneAnswer, zone_answer},
 };
 

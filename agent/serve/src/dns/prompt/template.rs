@@ -214,7 +214,7 @@ fn write_opt(question: &Plain<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// The records that take turns: see [`super::super::responder::Dns`].
+/// The records that take turns: see [`super::super::responder`].
 pub(in crate::dns) fn turning(answers: &mut [Record], rtype: u16) -> &mut [Record] {
     let is_data = |record: &Record| u16::from(record.record_type()) == rtype;
     let first = answers.iter().position(is_data).unwrap_or(answers.len());

@@ -12,7 +12,7 @@ use super::{
     corpus::{Form, input, usual},
     dns, served,
 };
-use crate::dns::{BothWays, responder::Dns};
+use crate::dns::{BothWays, service::Dns};
 
 /// Answers of an upstream: an alias and two addresses with TTLs of their own, below
 /// the name as it was asked, validated; and for other names other things.

@@ -10,10 +10,7 @@ use super::{
     corpus::{Form, TYPES, input, names, odd, usual},
     dns, served,
 };
-use crate::dns::{
-    AnswerScope, BothWays,
-    responder::{Dns, is_refused_type},
-};
+use crate::dns::{AnswerScope, BothWays, responder::is_refused_type, service::Dns};
 use innermesh_proto::zone::RecordType;
 
 /// Asks both ways; what is answered at once is what care says.
