@@ -21,6 +21,7 @@ pub mod hold;
 pub mod id;
 pub mod ledger;
 pub mod limits;
+pub mod links;
 pub mod map;
 pub mod message;
 pub mod name;

@@ -737,3 +737,24 @@ pub const ACCESS_RULES: usize = 16_384;
 pub const ACCESS_ADDRESSES: usize = 262_144;
 /// Longest name of a rule's counter.
 pub const ACCESS_LABEL_BYTES: usize = 40;
+/// Rings on each of which a node has a neighbour each way.
+pub const LINK_RINGS: usize = 4;
+/// A mesh of so many members has a link between any two.
+pub const LINKS_ALL: usize = 12;
+/// Links of one node.
+pub const LINKS: usize = 20;
+/// Links that one node may name: nodes behind NATs lean on it.
+pub const LINKS_NAMED: usize = 64;
+/// Largest item of a body that names links, in bytes.
+pub const LINKS_ITEM_BYTES: usize = 16 + LINKS_NAMED * (8 + 9 + 9);
+/// Largest packet of a link, in bytes.
+pub const LINK_PACKET_BYTES: usize = 128;
+/// Packets of one peer that are answered at once.
+pub const LINK_ANSWERS: u32 = 40;
+/// As [`LINK_ANSWERS`], in a second beyond those.
+pub const LINK_ANSWERS_PER_S: u32 = 10;
+/// Dials for links under way at once.
+pub const LINK_DIALS: usize = 8;
+/// Changes of one owner that a node pushes on in a minute; beyond that they travel by
+/// repair.
+pub const PUSHES_PER_MINUTE: u32 = 20;

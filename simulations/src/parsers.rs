@@ -47,6 +47,7 @@ use innermesh_proto::{
         Batch, Content, Grant, RULES, Recovery, SignedGenesis, SignedRecovery, Snapshot, State,
     },
     limits,
+    links::Beat,
     message::{
         Batches, BodyQuery, CutOff, CutOffQuery, Decided, Endorse, GivenInvites, HeadsQuery,
         IssuerKeys, JoinHello, JoinQuery, Joined, LedgerQuery, Propose, Push, RaftProgress,
@@ -152,7 +153,7 @@ fn canonical<T: Serialize + DeserializeOwned + Debug>(bytes: &[u8], limit: usize
     Some(value)
 }
 
-/// A signed head, as bytes and as gossip's text, and a body.
+/// A signed head, as bytes and as gossip's text, a body, and a packet of a link.
 pub fn head(bytes: &[u8]) {
     if let Some(sealed) = canonical::<Sealed>(bytes, limits::HEAD_BYTES + 128) {
         let _ = sealed.peek::<Head>(limits::HEAD_BYTES);
@@ -165,6 +166,9 @@ pub fn head(bytes: &[u8]) {
     if let Some(body) = Announcement::decode(bytes) {
         assert!(bytes.len() <= limits::BODY_BYTES);
         assert_eq!(Announcement::decode(&body.encode()), Some(body));
+    }
+    if let Ok(beat) = Beat::decode(bytes) {
+        assert_eq!(Beat::decode(&beat.encode()), Ok(beat));
     }
 }
 

@@ -126,6 +126,7 @@ pub(super) async fn open(
         zone_serial: None,
         name_server: BTreeSet::new(),
         types: services.types(),
+        links: None,
     };
     let gossip = open_gossip(&host, &key, &ledger, &nudge, &transport, announcement).await?;
     ledger_follow::start(&host, me, ledger.clone(), transport.clone(), nudge.clone());

@@ -12,6 +12,7 @@ use crate::{
     hold::Hold,
     ledger::device::{DeviceId, DeviceSeen},
     limits,
+    links::NamedLinks,
     name::Label,
     service_address::is_service_address,
     tunnel::{HostPort, TunnelKey},
@@ -55,6 +56,9 @@ pub struct Announcement {
     pub name_server: BTreeSet<IpAddr>,
     /// What its services speak, where their ports don't say it.
     pub types: BTreeMap<Label, ServiceType>,
+    /// The links that it has with its neighbours; `None` where its build knows leases
+    /// alone.
+    pub links: Option<NamedLinks>,
 }
 
 /// Address families that an exit has a default route for.
@@ -109,6 +113,7 @@ mod kind {
     pub const ZONE_SERIAL: u16 = 13;
     pub const NAME_SERVER: u16 = 14;
     pub const TYPES: u16 = 15;
+    pub const LINKS: u16 = 16;
 }
 
 impl Announcement {
@@ -183,6 +188,11 @@ impl Announcement {
         if !self.types.is_empty() {
             items.push(item(kind::TYPES, codec::encode(&self.types)));
         }
+        items.extend(
+            self.links
+                .iter()
+                .map(|links| item(kind::LINKS, links.encode())),
+        );
         codec::encode(&items)
     }
 
@@ -251,6 +261,7 @@ impl Announcement {
                 self.name_server = public.take(most).collect();
             }
             kind::TYPES => self.types = codec::decode(&item.data, limit).ok()?,
+            kind::LINKS => self.links = Some(NamedLinks::decode(&item.data)?),
             _ => {}
         }
         Some(())
@@ -324,6 +335,42 @@ mod tests {
         }];
         let read = Announcement::decode(&codec::encode(&items));
         assert_eq!(read, Some(Announcement::default()));
+    }
+
+    #[test]
+    fn a_node_names_its_links_and_one_of_an_older_build_has_no_word_of_them() {
+        let links = NamedLinks {
+            behind_nat: true,
+            links: BTreeMap::from([(7, (1, 2)), (u64::MAX, (3, 4))]),
+        };
+        for links in [None, Some(NamedLinks::default()), Some(links)] {
+            let announcement = Announcement {
+                version: "1".into(),
+                links,
+                ..Announcement::default()
+            };
+            let read = Announcement::decode(&announcement.encode());
+            assert_eq!(read, Some(announcement));
+        }
+        let many = Announcement {
+            version: "1".into(),
+            links: Some(NamedLinks {
+                behind_nat: false,
+                links: (0..9999).map(|peer| (peer, (1, 1))).collect(),
+            }),
+            ..Announcement::default()
+        };
+        assert_eq!(Announcement::decode(&many.encode()), None);
+        // What fits a body and is too many counts as none, and the rest stands.
+        let many = Announcement {
+            links: many.links.map(|mut links| {
+                links.links.retain(|peer, _| *peer < 65);
+                links
+            }),
+            ..many
+        };
+        let read = Announcement::decode(&many.encode()).unwrap();
+        assert_eq!((read.version.as_str(), read.links), ("1", None));
     }
 
     #[test]

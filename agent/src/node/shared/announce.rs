@@ -75,6 +75,7 @@ impl Announcer {
             zone_serial: *self.zone_serial.borrow(),
             name_server: self.name_server.borrow().clone(),
             types: self.services.types(),
+            links: own.links.clone(),
         };
         let has_news = next != *own;
         let now = self.gossip.now();
