@@ -51,13 +51,14 @@ fn bind_knot_and_nsd_copy_five_thousand_records_and_follow_each_change_at_once()
         let own = alpha.overlay_ipv4("alpha");
         secondary.wait(&["-x", &own], "alpha.lab.internal.", PATIENCE);
     }
+    let watched = Watched::new(&alpha, &secondaries);
     // A change is there in a moment, and nothing but the change was sent.
     for round in 0..3 {
         let (name, value) = (format!("r{round}.lab.internal"), format!("192.0.2.{round}"));
         let _ = alpha
             .cli(&["record", "add", &format!("r{round}"), "A", &value])
             .ok();
-        let after = until_all_have(&alpha, &secondaries, &name, &value);
+        let after = watched.until_all_have(&name, &value);
         eprintln!("change {round} is there after {after:?}");
     }
     // So are several, one right after the other.
@@ -68,7 +69,7 @@ fn bind_knot_and_nsd_copy_five_thousand_records_and_follow_each_change_at_once()
     }
     for round in changes {
         let (name, value) = (format!("r{round}.lab.internal"), format!("192.0.2.{round}"));
-        let after = until_all_have(&alpha, &secondaries, &name, &value);
+        let after = watched.until_all_have(&name, &value);
         eprintln!("of three in a row {round} is there after {after:?} more");
     }
     // NSD 4.6 fetches all of a zone again that changes while it loads a change.
@@ -111,52 +112,50 @@ fn bind_knot_and_nsd_copy_five_thousand_records_and_follow_each_change_at_once()
     }
 }
 
-/// Waits until the agent and all secondaries have an address of a name; gives when each
-/// had it.
-fn until_all_have(
-    agent: &Agent,
-    secondaries: &[Secondary],
-    name: &str,
-    address: &str,
-) -> BTreeMap<String, Duration> {
-    let began = Instant::now();
-    let place = |secondary: &Secondary| {
-        let name = secondary.server.name().to_owned();
-        (name, SocketAddr::from((secondary.host.ipv4, 53)))
-    };
-    let own = ("the agent".to_owned(), agent.dns());
-    let places = secondaries.iter().map(place).chain([own]);
-    let mut asked: Vec<(String, UdpSocket)> = places
-        .map(|(who, at)| {
+/// The agent and its secondaries, to be asked without starting a process.
+struct Watched(Vec<(String, UdpSocket)>);
+
+impl Watched {
+    fn new(agent: &Agent, secondaries: &[Secondary]) -> Self {
+        let place = |secondary: &Secondary| {
+            let name = secondary.server.name().to_owned();
+            (name, SocketAddr::from((secondary.host.ipv4, 53)))
+        };
+        let own = ("the agent".to_owned(), agent.dns());
+        let places = secondaries.iter().map(place).chain([own]);
+        let sockets = places.map(|(who, at)| {
             let socket = agent.host.udp_to(at).expect("a socket");
             let patience = Some(Duration::from_millis(20));
             socket.set_read_timeout(patience).expect("a timeout");
             (who, socket)
-        })
-        .collect();
-    let address: Ipv4Addr = address.parse().expect("an address");
-    let mut after = BTreeMap::new();
-    let has_it = |socket: &UdpSocket| {
-        let _ = socket.send(&dns::query(7, name));
-        let mut reply = [0; 1500];
-        let length = socket.recv(&mut reply).ok()?;
-        let answer = dns::parse(&reply[..length])?;
-        answer.addresses.contains(&address).then_some(())
-    };
-    while !asked.is_empty() {
-        asked.retain(|(who, socket)| {
-            let has_it = has_it(socket).is_some();
-            if has_it {
-                after.insert(who.clone(), began.elapsed());
-            }
-            !has_it
         });
-        let left: Vec<&String> = asked.iter().map(|(who, _)| who).collect();
-        assert!(began.elapsed() < SOON, "{name} isn't at {left:?}");
-        // They have other work as well.
-        thread::sleep(Duration::from_millis(2));
+        Self(sockets.collect())
     }
-    after
+
+    /// Waits until all have an address of a name; gives how long after now each had it.
+    fn until_all_have(&self, name: &str, address: &str) -> BTreeMap<&str, Duration> {
+        let began = Instant::now();
+        let address: Ipv4Addr = address.parse().expect("an address");
+        let has_it = |socket: &UdpSocket| {
+            let _ = socket.send(&dns::query(7, name));
+            let mut reply = [0; 1500];
+            let length = socket.recv(&mut reply).ok()?;
+            let answer = dns::parse(&reply[..length])?;
+            answer.addresses.contains(&address).then_some(())
+        };
+        let mut after = BTreeMap::new();
+        while after.len() < self.0.len() {
+            for (who, socket) in &self.0 {
+                if !after.contains_key(who.as_str()) && has_it(socket).is_some() {
+                    after.insert(who.as_str(), began.elapsed());
+                }
+            }
+            assert!(began.elapsed() < SOON, "{name} is at {after:?} alone");
+            // They have other work as well.
+            thread::sleep(Duration::from_millis(2));
+        }
+        after
+    }
 }
 
 /// The records of the mesh's domain by a transfer with that key.
