@@ -46,7 +46,7 @@ pub struct AddArguments {
     /// Full name, name in the mesh's domain, or @ for the domain.
     #[arg(value_name = "NAME")]
     name: String,
-    /// A, AAAA, CNAME, TXT, SRV, MX, CAA, HTTPS, SVCB, SSHFP or TLSA.
+    /// A, AAAA, CNAME, TXT, SRV, MX, CAA, HTTPS, SVCB, SSHFP, TLSA.
     #[arg(value_name = "TYPE", value_parser = record_type)]
     rtype: RecordType,
     /// Value of the record, as in a zone file.
