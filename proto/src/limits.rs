@@ -505,8 +505,8 @@ pub const DNS_TLS_SESSIONS: usize = 256;
 /// Requests of one connection over HTTP/2 that are open at a time (RFC 9113 §6.5.2:
 /// no fewer than 100).
 pub const DNS_HTTP_STREAMS: u32 = 100;
-/// What the questions of one such connection have together until they are answered, in
-/// bytes.
+/// What the questions of one such connection that are longer than [`DNS_UDP_BYTES`] have
+/// together until they are answered, in bytes.
 pub const DNS_HTTP_PENDING_BYTES: usize = 128 * 1024;
 /// Questions of one DNS connection over TCP that are open at a time.
 pub const DNS_TCP_PENDING: usize = 32;

@@ -236,7 +236,7 @@ async fn questions_over_https_have_so_much_room_until_they_are_answered() {
         let length = silent.recv(&mut buffer).await.unwrap();
         names.insert(buffer[13..length.min(15)].to_ascii_lowercase());
     }
-    // One that is short has room beside them.
+    // One that is short has room beside them, and doesn't wait behind the last.
     let asked = question(0, INSIDE, OPT);
     let (status, _, _) = http.ask("POST", "/dns-query", Some(MESSAGE), &asked).await;
     assert_eq!(status, 200);

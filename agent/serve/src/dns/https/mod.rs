@@ -164,10 +164,18 @@ impl Requests {
         &self,
         message: Vec<u8>,
     ) -> Result<(Vec<u8>, Option<SemaphorePermit<'_>>), RequestError> {
-        let share = u32::try_from(message.len()).unwrap_or(u32::MAX);
-        let room = within(&*self.clock, IDLE, self.room.acquire_many(share)).await;
-        let room = room.ok_or(RequestError::TooSlow)?;
-        Ok((message, room.ok()))
+        let room = within(&*self.clock, IDLE, self.room_for(message.len())).await;
+        Ok((message, room.ok_or(RequestError::TooSlow)?))
+    }
+
+    /// Room for so many bytes. Questions of the usual length need none, and wait behind
+    /// no other.
+    async fn room_for(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
+        if bytes <= usize::from(limits::DNS_UDP_BYTES) {
+            return None;
+        }
+        let share = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.room.acquire_many(share).await.ok()
     }
 
     async fn read(
@@ -180,10 +188,9 @@ impl Requests {
         if most > BODY_BYTES {
             return Err(RequestError::TooLong);
         }
-        let share = u32::try_from(most).unwrap_or(u32::MAX);
         let read = async {
-            let room = self.room.acquire_many(share).await;
-            (Limited::new(body, BODY_BYTES).collect().await, room.ok())
+            let room = self.room_for(most).await;
+            (Limited::new(body, most).collect().await, room)
         };
         let (body, mut room) = within(&*self.clock, IDLE, read)
             .await
