@@ -162,7 +162,7 @@ impl QueryLogger {
     }
 
     /// Entries from `from` on, once there are any: switches the log on, and has it stay
-    /// on for [`GRACE`] behind this. Those from now on where none is given.
+    /// on for ten seconds behind this. Those from now on where none is given.
     pub async fn follow(&self, from: Option<u64>) -> QueryLog {
         let _following = Following::begin(&self.0);
         let next = self.0.state().next;
