@@ -20,8 +20,8 @@ use crate::{
 /// How long what comes in bursts is gathered before it is given a serial.
 const GATHER: Duration = Duration::from_millis(20);
 /// How many serials there may be at once, and in an hour: each has every secondary told
-/// of it, ask, and be given it. One change after another waits for nothing; what changes
-/// all the time is told of every 400 ms.
+/// of it, ask, and be given it. One change after another waits for nothing; a zone that
+/// changes all the time has one every 400 ms.
 const SERIALS: u64 = 4;
 const SERIALS_PER_HOUR: u64 = 9_000;
 /// How long a zone may lack what isn't known yet, after a start or when a service is
