@@ -100,7 +100,6 @@ impl Builder<'_> {
         let front = self.input.front.as_deref();
         for label in ["acme", "ca", "ns"] {
             if let Some(name) = self.apex.child(label.as_bytes()) {
-                self.insert(&name);
                 // Nobody but members and this host gets certificates.
                 let at = front.unwrap_or(&resolver);
                 let at = if label == "acme" && front.is_some() {
@@ -129,9 +128,9 @@ impl Builder<'_> {
             return;
         }
         let ttl_s = self.ttl(node.live);
-        self.insert(&name);
         self.addresses(&name, &node.addresses, ttl_s);
-        if let Some(wildcard) = name.child(b"*") {
+        let wildcard = name.child(b"*").filter(|_| !node.addresses.is_empty());
+        if let Some(wildcard) = wildcard {
             self.addresses(&wildcard, &node.addresses, ttl_s);
         }
         for &address in &node.addresses {
@@ -139,7 +138,8 @@ impl Builder<'_> {
         }
         for (service, instances) in &node.own_services {
             if !instances.is_empty() {
-                self.instances(&name, service, instances);
+                let instances: Vec<&InstanceRecord> = instances.iter().collect();
+                self.instances(&name, service, &instances);
             }
         }
     }
@@ -150,7 +150,6 @@ impl Builder<'_> {
         let Some(name) = name.filter(|name| !self.names.contains_key(name)) else {
             return;
         };
-        self.insert(&name);
         self.addresses(&name, addresses, self.ttl(true));
         for &address in addresses {
             self.pointer(address, &name);
@@ -170,11 +169,10 @@ impl Builder<'_> {
         }
         // Only a member's instances count; whether a node is one may not be
         // known yet while the view loads.
-        let instances: Vec<InstanceRecord> = service
+        let instances: Vec<&InstanceRecord> = service
             .instances
             .iter()
             .filter(|instance| self.input.nodes.contains_key(&instance.node))
-            .cloned()
             .collect();
         let unknown = service.state == ServiceState::Loading
             || (self.input.loading && instances.len() < service.instances.len());
@@ -227,19 +225,21 @@ impl Builder<'_> {
     }
 
     /// `<service>.<parent>` and its SRV records.
-    fn instances(&mut self, parent: &DomainName, service: &Label, instances: &[InstanceRecord]) {
+    fn instances(&mut self, parent: &DomainName, service: &Label, instances: &[&InstanceRecord]) {
         if let Some(name) = parent.child(service.as_str().as_bytes()) {
             let (chosen, ttl_s) = self.choose(instances);
-            self.insert(&name);
             self.addresses(&name, &addresses_of(&chosen), ttl_s);
             self.https((&name, service), &chosen, ttl_s);
         }
         for protocol in [Protocol::Tcp, Protocol::Udp] {
-            let spoken: Vec<InstanceRecord> = instances
+            let spoken: Vec<&InstanceRecord> = instances
                 .iter()
+                .copied()
                 .filter(|i| i.protocol == protocol)
-                .cloned()
                 .collect();
+            if spoken.is_empty() {
+                continue;
+            }
             let (chosen, ttl_s) = self.choose(&spoken);
             if let Some(name) = srv_name(parent, service, protocol) {
                 let data: Vec<Rdata> = chosen
@@ -283,10 +283,11 @@ impl Builder<'_> {
 
     /// The instances to answer with, and for how long the answer may be kept:
     /// a dead or unhealthy one is left out only while there is a better one.
-    fn choose<'i>(&self, instances: &'i [InstanceRecord]) -> (Vec<&'i InstanceRecord>, u32) {
-        let good: Vec<_> = instances.iter().filter(|i| i.live && i.healthy).collect();
+    fn choose<'i>(&self, instances: &[&'i InstanceRecord]) -> (Vec<&'i InstanceRecord>, u32) {
+        let all = instances.iter().copied();
+        let good: Vec<_> = all.filter(|i| i.live && i.healthy).collect();
         if good.is_empty() {
-            (instances.iter().collect(), LOW_TTL_S)
+            (instances.to_vec(), LOW_TTL_S)
         } else {
             (good, self.ttl(true))
         }
@@ -310,8 +311,12 @@ impl Builder<'_> {
         }
     }
 
+    /// The name is there also where it has no address.
     fn addresses(&mut self, name: &DomainName, addresses: &[IpAddr], ttl_s: u32) {
-        self.add(name, ttl_s, addresses.iter().copied().map(Rdata::address));
+        let sets = &mut self.insert(name).sets;
+        for address in addresses {
+            add_to(sets, ttl_s, Rdata::address(*address));
+        }
     }
 
     fn pointer(&mut self, address: IpAddr, name: &DomainName) {
@@ -334,18 +339,28 @@ impl Builder<'_> {
         }
     }
 
-    /// The entry of a name, made with all names between it and its origin.
     fn insert(&mut self, name: &DomainName) -> &mut Node {
-        if !self.names.contains_key(name) {
-            let origin = self.origins.iter().find(|origin| name.is_within(origin));
-            for ancestor in name.ancestors_below(origin) {
-                if self.names.contains_key(&ancestor) {
-                    break;
-                }
-                self.names.insert(ancestor, Node::default());
+        self.names.entry(name.clone()).or_default()
+    }
+
+    /// Adds the names between those that are there and their origin.
+    fn insert_ancestors(&mut self) {
+        let mut missing: BTreeSet<&[u8]> = BTreeSet::new();
+        for name in self.names.keys() {
+            let mut above = name.lineage().skip(1).peekable();
+            let is_new = above
+                .peek()
+                .is_some_and(|above| !self.names.contains_key(*above) && !missing.contains(*above));
+            if is_new {
+                let origin = self.origins.iter().find(|origin| name.is_within(origin));
+                let shortest = origin.map_or(usize::MAX, |origin| origin.wire().len());
+                missing.extend(above.take_while(|above| above.len() >= shortest));
             }
         }
-        self.names.entry(name.clone()).or_default()
+        let missing: Vec<Vec<u8>> = missing.into_iter().map(Into::into).collect();
+        for name in missing.into_iter().flat_map(DomainName::try_from) {
+            self.names.entry(name).or_default();
+        }
     }
 
     fn finish(mut self) -> Zone {
@@ -353,6 +368,7 @@ impl Builder<'_> {
         for soa in &origins {
             self.add(&soa.name, soa.ttl_s, [soa.data.clone()]);
         }
+        self.insert_ancestors();
         Zone {
             origins,
             names: self.names,

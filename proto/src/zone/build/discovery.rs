@@ -18,21 +18,21 @@ impl Builder<'_> {
         chosen: &[&InstanceRecord],
         ttl_s: u32,
     ) {
-        if self.is_written(name, RecordType::HTTPS) {
-            return;
-        }
         let is_https = |instance: &InstanceRecord| {
             let spoken = instance.service_type.as_ref();
             instance.protocol == Protocol::Tcp && spoken.is_some_and(ServiceType::is_https)
         };
         let spoken: Vec<&InstanceRecord> = chosen.iter().copied().filter(|i| is_https(i)).collect();
+        if spoken.is_empty() || self.is_written(name, RecordType::HTTPS) {
+            return;
+        }
         let ends = self.ends(&DomainName::root(), service, chosen, &spoken);
         let data = ends.map(|(target, port)| Rdata::Https(Svcb::of_web(target, port)));
         self.add(name, ttl_s, data);
     }
 
     /// Has a granted service found by what it speaks (RFC 6763 §4, §5, §9).
-    pub(super) fn browse(&mut self, service: &Label, instances: &[InstanceRecord]) {
+    pub(super) fn browse(&mut self, service: &Label, instances: &[&InstanceRecord]) {
         let (chosen, ttl_s) = self.choose(instances);
         let mut by_type: BTreeMap<(&ServiceType, Protocol), Vec<&InstanceRecord>> = BTreeMap::new();
         for instance in chosen.iter().copied() {
