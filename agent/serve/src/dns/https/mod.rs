@@ -5,31 +5,31 @@ mod request;
 mod ttl;
 
 use std::{
-    convert::Infallible,
+    future::poll_fn,
     net::SocketAddr,
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::{Duration, UNIX_EPOCH},
 };
 
-use axum::http::{Request, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use bytes::Bytes;
-use hickory_server::net::xfer::Protocol;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{
-    body::{Body as _, Incoming},
-    server::conn::http2,
-    service::service_fn,
+use futures_util::{
+    future::BoxFuture,
+    stream::{FuturesUnordered, StreamExt as _},
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use h2::{
+    RecvStream,
+    server::{Builder, Connection, SendResponse},
+};
+use hickory_server::net::xfer::Protocol;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub(super) use self::request::MESSAGE;
 pub use self::request::{DnsRequest, RequestError};
 use super::{padding, prompt::Prompt, service::Dns, tcp::IDLE};
-use crate::streams::Streams;
 use innermesh_host::{Clock, Stream, listen::Place, within};
 use innermesh_proto::limits;
 
@@ -43,10 +43,20 @@ const WINDOW: u32 = 64 * 1024;
 pub(super) async fn converse(
     dns: Arc<Dns>,
     clock: Arc<dyn Clock>,
-    stream: impl Stream + 'static,
+    stream: impl Stream,
     source: SocketAddr,
     place: Arc<Place>,
 ) {
+    let handshake = Builder::new()
+        .max_concurrent_streams(limits::DNS_HTTP_STREAMS)
+        .max_header_list_size(HEAD_BYTES)
+        .initial_window_size(WINDOW)
+        .initial_connection_window_size(2 * WINDOW)
+        .handshake(stream);
+    // A client that went away is no news.
+    let Some(Ok(connection)) = within(&*clock, IDLE, handshake).await else {
+        return;
+    };
     let requests = Requests {
         dns,
         clock: clock.clone(),
@@ -56,31 +66,131 @@ pub(super) async fn converse(
         asked: Arc::default(),
     };
     let asked = requests.asked.clone();
-    let service = service_fn(move |request| requests.clone().answer(request));
-    let (streams, under_way) = Streams::new();
-    let connection = http2::Builder::new(streams)
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits::DNS_HTTP_STREAMS)
-        .max_header_list_size(HEAD_BYTES)
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(2 * WINDOW)
-        .max_send_buf_size(WINDOW as usize)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    let mut under_way = pin!(under_way.run());
-    tokio::select! {
-        // A client that went away is no news.
-        _ = connection.as_mut() => return,
-        () = under_way.as_mut() => return,
-        () = asked.until_idle(&*clock) => connection.as_mut().graceful_shutdown(),
-    }
-    let last = async {
-        tokio::select! {
-            _ = connection => {}
-            () = under_way => {}
-        }
+    let mut conversation = Conversation {
+        connection,
+        requests,
+        under_way: FuturesUnordered::new(),
+        date: Date::default(),
     };
-    within(&*clock, IDLE, last).await;
+    tokio::select! {
+        () = conversation.run() => return,
+        () = asked.until_idle(&*clock) => {}
+    }
+    conversation.connection.graceful_shutdown();
+    within(&*clock, IDLE, conversation.run()).await;
+}
+
+/// A connection, and what is asked on it.
+struct Conversation<S> {
+    connection: Connection<S, Bytes>,
+    requests: Requests,
+    /// What isn't answered at once.
+    under_way: FuturesUnordered<BoxFuture<'static, ()>>,
+    date: Date,
+}
+
+impl<S: Stream> Conversation<S> {
+    /// Until the connection has ended. Can be called again where it was dropped.
+    async fn run(&mut self) {
+        loop {
+            // Streams that their client resets are no longer open, and still under way.
+            let has_room = self.under_way.len() < limits::DNS_HTTP_STREAMS as usize;
+            let next = poll_fn(|cx| match has_room {
+                true => self.connection.poll_accept(cx),
+                false => self.connection.poll_closed(cx).map(|_| None),
+            });
+            tokio::select! {
+                next = next => match next {
+                    Some(Ok((request, stream))) => self.answer(request, stream),
+                    Some(Err(_)) | None => return,
+                },
+                Some(()) = self.under_way.next() => {}
+            }
+        }
+    }
+
+    /// At once, where the answer is there.
+    fn answer(&mut self, request: Request<RecvStream>, stream: SendResponse<Bytes>) {
+        let date = self.date.at(self.requests.clock.wall_ms());
+        let (parts, body) = request.into_parts();
+        let content_type = parts.headers.get(header::CONTENT_TYPE);
+        let asked = DnsRequest::read(
+            parts.method.as_str(),
+            parts.uri.path(),
+            parts.uri.query(),
+            content_type.map(HeaderValue::as_bytes),
+        );
+        let open = Open::begin(&self.requests.asked);
+        let reply = match asked {
+            Ok(DnsRequest::Message(message)) => match self.requests.promptly(&message) {
+                Some(reply) => Ok(reply),
+                None => return self.answer_later(Asking::Message(message), stream, (date, open)),
+            },
+            Ok(DnsRequest::InBody) => {
+                let length = content_length(&parts.headers, &body);
+                return self.answer_later(Asking::InBody(body, length), stream, (date, open));
+            }
+            Err(error) => Err(error),
+        };
+        send(stream, reply, date);
+    }
+
+    fn answer_later(
+        &self,
+        asking: Asking,
+        mut stream: SendResponse<Bytes>,
+        (date, open): (HeaderValue, Open),
+    ) {
+        let requests = self.requests.clone();
+        self.under_way.push(Box::pin(async move {
+            let _open = open;
+            let _working = requests.place.working();
+            let reply = tokio::select! {
+                reply = requests.answer(asking) => reply,
+                _ = poll_fn(|cx| stream.poll_reset(cx)) => return,
+            };
+            send(stream, reply, date);
+        }));
+    }
+}
+
+/// What is answered later.
+enum Asking {
+    Message(Vec<u8>),
+    /// With the bytes that it may have at most.
+    InBody(RecvStream, u64),
+}
+
+/// Where nothing tells the length of a body it may have all that is allowed.
+fn content_length(headers: &HeaderMap, body: &RecvStream) -> u64 {
+    if body.is_end_stream() {
+        return 0;
+    }
+    let length = headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
+    length.unwrap_or(BODY_BYTES as u64)
+}
+
+/// The time of answers as HTTP has it (RFC 9110 §6.6.1), made once a second.
+#[derive(Default)]
+struct Date {
+    second: u64,
+    text: Option<HeaderValue>,
+}
+
+impl Date {
+    fn at(&mut self, wall_ms: u64) -> HeaderValue {
+        let second = wall_ms / 1000;
+        if let Some(text) = self.text.as_ref().filter(|_| self.second == second) {
+            return text.clone();
+        }
+        let time = UNIX_EPOCH + Duration::from_secs(second);
+        let text = HeaderValue::try_from(httpdate::fmt_http_date(time));
+        // Of letters, digits and spaces.
+        let text = text.unwrap_or_else(|_| HeaderValue::from_static(""));
+        self.second = second;
+        self.text.insert(text).clone()
+    }
 }
 
 /// What was asked on a connection.
@@ -133,30 +243,33 @@ struct Requests {
 }
 
 impl Requests {
-    async fn answer(self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-        let _open = Open::begin(&self.asked);
+    /// The answer to a message that is answered without waiting.
+    fn promptly(&self, message: &[u8]) -> Option<Vec<u8>> {
+        if message.len() > usize::from(limits::DNS_UDP_BYTES) {
+            return None;
+        }
         let _working = self.place.working();
-        let (parts, body) = request.into_parts();
-        let content_type = parts.headers.get(header::CONTENT_TYPE);
-        let asked = DnsRequest::read(
-            parts.method.as_str(),
-            parts.uri.path(),
-            parts.uri.query(),
-            content_type.map(|value| value.as_bytes()),
-        );
-        let message = match asked {
-            Ok(DnsRequest::Message(message)) => self.with_room(message).await,
-            Ok(DnsRequest::InBody) => self.read(body).await,
-            Err(error) => Err(error),
+        let view = self.dns.view();
+        let (source, protocol) = (self.source.ip(), Protocol::Tcp);
+        let mut reply = Vec::new();
+        let prompt = self
+            .dns
+            .answer_promptly(&view, message, source, protocol, &mut reply);
+        (prompt == Prompt::Answered).then(|| padded(message, reply))
+    }
+
+    async fn answer(&self, asking: Asking) -> Result<Vec<u8>, RequestError> {
+        let (message, _room) = match asking {
+            Asking::Message(message) => self.with_room(message).await?,
+            Asking::InBody(body, length) => self.read(body, length).await?,
         };
-        let reply = match message {
-            Ok((message, _room)) => self.reply(&message).await.ok_or(RequestError::NoMessage),
-            Err(error) => Err(error),
-        };
-        Ok(match reply {
-            Ok(reply) => answered(reply),
-            Err(error) => refused(error),
-        })
+        if let Some(reply) = self.promptly(&message) {
+            return Ok(reply);
+        }
+        let reply = self.dns.answer_with_care(&message, self.source).await;
+        reply
+            .map(|reply| padded(&message, reply))
+            .ok_or(RequestError::NoMessage)
     }
 
     /// Waits until there is room for what came in the head.
@@ -180,63 +293,84 @@ impl Requests {
 
     async fn read(
         &self,
-        body: Incoming,
+        mut body: RecvStream,
+        most: u64,
     ) -> Result<(Vec<u8>, Option<SemaphorePermit<'_>>), RequestError> {
-        // Where nothing tells its length it may have all that is allowed.
-        let most = body.size_hint().upper();
-        let most = usize::try_from(most.unwrap_or(BODY_BYTES as u64)).unwrap_or(usize::MAX);
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
         if most > BODY_BYTES {
             return Err(RequestError::TooLong);
         }
         let read = async {
             let room = self.room_for(most).await;
-            (Limited::new(body, most).collect().await, room)
+            (whole(&mut body, most).await, room)
         };
         let (body, mut room) = within(&*self.clock, IDLE, read)
             .await
             .ok_or(RequestError::TooSlow)?;
-        let body = body.map_err(|_| RequestError::TooLong)?.to_bytes().to_vec();
+        let body = body?;
         // What it might have had, and hasn't, is for others.
         let left = most.saturating_sub(body.len());
         drop(room.as_mut().and_then(|room| room.split(left)));
         Ok((body, room))
     }
+}
 
-    /// The answer to a message; `None` to what is no question.
-    async fn reply(&self, message: &[u8]) -> Option<Vec<u8>> {
-        let mut reply = Vec::new();
-        let source = self.source.ip();
-        let prompt = {
-            let view = self.dns.view();
-            self.dns
-                .answer_promptly(&view, message, source, Protocol::Tcp, &mut reply)
-        };
-        if prompt == Prompt::Careful {
-            reply = self.dns.answer_with_care(message, self.source).await?;
+async fn whole(body: &mut RecvStream, most: usize) -> Result<Vec<u8>, RequestError> {
+    let mut message = Vec::new();
+    while let Some(data) = body.data().await {
+        let data = data.map_err(|_| RequestError::NoMessage)?;
+        if message.len() + data.len() > most {
+            return Err(RequestError::TooLong);
         }
-        if padding::is_wanted(message) {
-            padding::pad(&mut reply, 0, padding::RESPONSE_BLOCK);
-        }
-        Some(reply)
+        message.extend_from_slice(&data);
+        // The client is gone.
+        let released = body.flow_control().release_capacity(data.len());
+        released.map_err(|_| RequestError::NoMessage)?;
+    }
+    Ok(message)
+}
+
+fn padded(message: &[u8], mut reply: Vec<u8>) -> Vec<u8> {
+    if padding::is_wanted(message) {
+        padding::pad(&mut reply, 0, padding::RESPONSE_BLOCK);
+    }
+    reply
+}
+
+/// Who doesn't listen any more gets nothing.
+fn send(mut stream: SendResponse<Bytes>, reply: Result<Vec<u8>, RequestError>, date: HeaderValue) {
+    let (mut head, body) = match reply {
+        Ok(reply) => answered(reply),
+        Err(error) => refused(error),
+    };
+    let headers = head.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, body.len().into());
+    headers.insert(header::DATE, date);
+    if let Ok(mut stream) = stream.send_response(head, false) {
+        let _ = stream.send_data(body, true);
     }
 }
 
-fn answered(reply: Vec<u8>) -> Response<Full<Bytes>> {
-    let max_age = format!("max-age={}", ttl::fresh_s(&reply));
-    let response = Response::builder()
-        .header(header::CONTENT_TYPE, MESSAGE)
-        .header(header::CACHE_CONTROL, max_age);
-    response.body(Full::new(reply.into())).unwrap_or_default()
+fn answered(reply: Vec<u8>) -> (Response<()>, Bytes) {
+    let mut head = Response::new(());
+    let headers = head.headers_mut();
+    let content_type = HeaderValue::from_static(MESSAGE);
+    headers.insert(header::CONTENT_TYPE, content_type);
+    let max_age = HeaderValue::try_from(format!("max-age={}", ttl::fresh_s(&reply)));
+    if let Ok(max_age) = max_age {
+        headers.insert(header::CACHE_CONTROL, max_age);
+    }
+    (head, reply.into())
 }
 
-fn refused(error: RequestError) -> Response<Full<Bytes>> {
-    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
-    let mut response = Response::builder()
-        .status(status)
-        .header(header::CONTENT_TYPE, "text/plain; charset=utf-8");
+fn refused(error: RequestError) -> (Response<()>, Bytes) {
+    let mut head = Response::new(());
+    *head.status_mut() = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let headers = head.headers_mut();
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
+    headers.insert(header::CONTENT_TYPE, text);
     if error == RequestError::Method {
-        response = response.header(header::ALLOW, "GET, POST");
+        headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST"));
     }
-    let text = format!("{error}\n");
-    response.body(Full::new(text.into())).unwrap_or_default()
+    (head, format!("{error}\n").into())
 }
