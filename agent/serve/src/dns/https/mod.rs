@@ -11,6 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -94,15 +95,16 @@ impl<S: Stream> Conversation<S> {
     async fn run(&mut self) {
         loop {
             // Streams that their client resets are no longer open, and still under way.
-            let has_room = self.under_way.len() < limits::DNS_HTTP_STREAMS as usize;
-            let next = poll_fn(|cx| match has_room {
-                true => self.connection.poll_accept(cx),
-                false => self.connection.poll_closed(cx).map(|_| None),
-            });
+            let most = limits::DNS_HTTP_STREAMS as usize;
+            let room = most.saturating_sub(self.under_way.len());
             tokio::select! {
-                next = next => match next {
-                    Some(Ok((request, stream))) => self.answer(request, stream),
-                    Some(Err(_)) | None => return,
+                asked = poll_fn(|cx| poll_asked(&mut self.connection, room, cx)) => match asked {
+                    Some(asked) => {
+                        for (request, stream) in asked {
+                            self.answer(request, stream);
+                        }
+                    }
+                    None => return,
                 },
                 Some(()) = self.under_way.next() => {}
             }
@@ -154,6 +156,31 @@ impl<S: Stream> Conversation<S> {
     }
 }
 
+/// What came since, at most so many: answers that are ready together are written together.
+/// `None` once the connection has ended.
+fn poll_asked<S: Stream>(
+    connection: &mut Connection<S, Bytes>,
+    room: usize,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Vec<Asked>>> {
+    let mut asked = Vec::new();
+    while asked.len() < room {
+        match connection.poll_accept(cx) {
+            Poll::Ready(Some(Ok(one))) => asked.push(one),
+            Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(None),
+            Poll::Pending if asked.is_empty() => return Poll::Pending,
+            Poll::Pending => break,
+        }
+    }
+    if room == 0 {
+        return connection.poll_closed(cx).map(|_| None);
+    }
+    Poll::Ready(Some(asked))
+}
+
+/// A request, and where it is answered.
+type Asked = (Request<RecvStream>, SendResponse<Bytes>);
+
 /// What is answered later.
 enum Asking {
     Message(Vec<u8>),
@@ -193,14 +220,14 @@ impl Date {
     }
 }
 
-/// What was asked on a connection.
+/// How much was asked on a connection.
 #[derive(Default)]
-struct Asked {
+struct Count {
     begun: AtomicUsize,
     ended: AtomicUsize,
 }
 
-impl Asked {
+impl Count {
     /// Waits until nothing is under way, and nothing was for [`IDLE`] at least.
     async fn until_idle(&self, clock: &dyn Clock) {
         loop {
@@ -215,10 +242,10 @@ impl Asked {
 }
 
 /// One that is under way, for as long as this value lives.
-struct Open(Arc<Asked>);
+struct Open(Arc<Count>);
 
 impl Open {
-    fn begin(asked: &Arc<Asked>) -> Self {
+    fn begin(asked: &Arc<Count>) -> Self {
         asked.begun.fetch_add(1, Ordering::Relaxed);
         Self(asked.clone())
     }
@@ -239,7 +266,7 @@ struct Requests {
     place: Arc<Place>,
     /// Bytes that questions may have until they are answered.
     room: Arc<Semaphore>,
-    asked: Arc<Asked>,
+    asked: Arc<Count>,
 }
 
 impl Requests {

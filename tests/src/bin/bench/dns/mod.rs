@@ -2,13 +2,14 @@
 //! same run, by UDP, TCP, TLS and HTTPS: how many questions each answers in a second of its own processor
 //! time, and how soon when nothing else is asked.
 
+mod load;
 mod servers;
 mod zone;
 
 use std::{
     fs,
     net::UdpSocket,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
@@ -16,15 +17,16 @@ use std::{
 use innermesh_tests::{Host, Lab};
 use serde_json::json;
 
-use self::servers::{Server, Servers};
+use self::{
+    load::Load,
+    servers::{Server, Servers},
+};
 use crate::figures::Report;
 
-/// Questions under way, and clients' sockets.
+/// Questions under way.
 const OPEN: &str = "400";
 /// Those that are forwarded: dnsmasq loses some of more.
 const FEW_OPEN: &str = "100";
-const CLIENTS: &str = "8";
-const ONE_BY_ONE: &str = "32";
 /// Services of the zone that is asked for.
 const SERVICES: usize = 200;
 /// What is measured with new names in each round.
@@ -163,13 +165,6 @@ struct Row {
     figures: Vec<(String, Vec<f64>)>,
 }
 
-struct Load {
-    what: String,
-    transport: [&'static str; 2],
-    names: PathBuf,
-    open: &'static str,
-}
-
 impl Row {
     fn new(what: &str, transport: [&'static str; 2], names: &Path, servers: &[&str]) -> Self {
         Self {
@@ -208,76 +203,6 @@ impl Row {
                 json!({ "per_cpu_second": median, "all": figures }),
             );
         }
-    }
-}
-
-impl Load {
-    /// Has dnsperf ask for some seconds; gives questions for each second of the
-    /// server's processor time.
-    fn run(&self, host: &Host, server: &mut Server, seconds: u64) -> Result<f64, String> {
-        let _ = fs::remove_file(host.directory.join("dnsperf.log"));
-        let [m, transport] = self.transport;
-        let (ip, port) = (
-            server.at.ip().to_string(),
-            server.port(transport).to_string(),
-        );
-        let (names, long) = (self.names.display().to_string(), seconds.to_string());
-        // Answers to several requests of one connection that come together are too much
-        // for dnsperf 2.10: over HTTPS each client has a thread and one question open.
-        let (open, clients, threads) = match transport {
-            "doh" => (ONE_BY_ONE, ONE_BY_ONE, ONE_BY_ONE),
-            _ => (self.open, CLIENTS, "1"),
-        };
-        let uri = format!("doh-uri=https://{ip}:{port}/dns-query");
-        let words = [
-            "taskset",
-            "-c",
-            ASKING,
-            "dnsperf",
-            "-s",
-            &ip,
-            "-p",
-            &port,
-            m,
-            transport,
-            "-d",
-            &names,
-            "-l",
-            &long,
-            "-q",
-            open,
-            "-c",
-            clients,
-            "-T",
-            threads,
-            "-O",
-            "suppress=timeout",
-            "-O",
-            &uri,
-        ];
-        let before = server.cpu_s()?;
-        let mut dnsperf = host.start("dnsperf", &words, &[]);
-        dnsperf.wait(Duration::from_secs(seconds + 60));
-        let cpu = server.cpu_s()? - before;
-        let text = dnsperf.log();
-        let count = |line: &str| {
-            let found = text.lines().find_map(|l| l.trim().strip_prefix(line));
-            found?.split_whitespace().next()?.parse::<f64>().ok()
-        };
-        let (sent, completed) = (count("Queries sent:"), count("Queries completed:"));
-        let (Some(sent), Some(completed)) = (sent, completed) else {
-            return Err(format!("dnsperf of {}: {text}", server.name));
-        };
-        if completed < sent * 0.99 || text.contains("SERVFAIL") || text.contains("REFUSED") {
-            return Err(format!("{} lost or failed too many: {text}", server.name));
-        }
-        println!(
-            "  {}, {}: {:.0}k",
-            self.what,
-            server.name,
-            completed / cpu / 1e3
-        );
-        Ok(completed / cpu)
     }
 }
 
@@ -326,13 +251,7 @@ fn quiet(
 }
 
 fn ask(socket: &UdpSocket, id: u16, name: &str) -> std::io::Result<Duration> {
-    let mut question = id.to_be_bytes().to_vec();
-    question.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-    for label in name.trim_end_matches('.').split('.') {
-        question.push(label.len() as u8);
-        question.extend(label.as_bytes());
-    }
-    question.extend([0, 0, 1, 0, 1]);
+    let question = load::question(id, name);
     let began = Instant::now();
     socket.send(&question)?;
     let mut reply = [0; 1500];
