@@ -749,6 +749,10 @@ pub const LINKS_NAMED: usize = 64;
 pub const LINKS_ITEM_BYTES: usize = 16 + LINKS_NAMED * (8 + 9 + 9);
 /// Largest packet of a link, in bytes.
 pub const LINK_PACKET_BYTES: usize = 128;
+/// Packets of links that are read of one peer at once: more than it has reason to send.
+pub const LINK_PACKETS: u32 = 80;
+/// As [`LINK_PACKETS`], in a second beyond those.
+pub const LINK_PACKETS_PER_S: u64 = 30;
 /// Packets of one peer that are answered at once.
 pub const LINK_ANSWERS: u32 = 40;
 /// As [`LINK_ANSWERS`], in a second beyond those.

@@ -86,12 +86,31 @@ pub struct NodeView {
     pub since: Option<Duration>,
 }
 
-impl NodeView {
-    fn of(known: &Known, path: Option<SocketAddr>, now: Duration) -> Self {
-        let body = known.body.as_ref();
+/// How a node stands by what is heard of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub live: bool,
+    /// Whether it is live and nothing is overdue: of two that serve the same, the
+    /// better one.
+    pub prompt: bool,
+}
+
+impl Standing {
+    /// By the lease of its newest head.
+    pub fn by_lease(known: &Known, now: Duration) -> Self {
         Self {
             live: known.is_live(now),
             prompt: known.is_prompt(now),
+        }
+    }
+}
+
+impl NodeView {
+    fn of(known: &Known, path: Option<SocketAddr>, standing: Standing) -> Self {
+        let body = known.body.as_ref();
+        Self {
+            live: standing.live,
+            prompt: standing.prompt,
             ledger_caught_up: known.ledger_caught_up,
             announcement: body
                 .map(|body| body.announcement.clone())
@@ -108,19 +127,23 @@ const KEEPALIVE_S: u16 = 25;
 
 impl MeshView {
     /// What is known of each member: `heads` by gossip, `own` what `me`
-    /// announces and since when, `paths` where QUIC reaches each peer, `now` monotonic time.
+    /// announces and since when, `paths` where QUIC reaches each peer, `standing` how
+    /// each stands now.
     pub fn nodes(
         me: NodeId,
         ledger: &State,
         heads: &HeadTable,
         (own, own_since): (Arc<Announcement>, Option<Duration>),
         paths: &BTreeMap<NodeId, SocketAddr>,
-        now: Duration,
+        standing: impl Fn(&NodeId, &Known) -> Standing,
     ) -> BTreeMap<NodeId, NodeView> {
         let mut nodes: BTreeMap<NodeId, NodeView> = heads
             .iter()
             .filter(|(node, _)| **node != me && ledger.members.contains_key(node))
-            .map(|(node, known)| (*node, NodeView::of(known, paths.get(node).copied(), now)))
+            .map(|(node, known)| {
+                let path = paths.get(node).copied();
+                (*node, NodeView::of(known, path, standing(node, known)))
+            })
             .collect();
         let own = NodeView {
             live: true,

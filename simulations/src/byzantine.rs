@@ -4,6 +4,7 @@
 #![allow(missing_docs, reason = "the names say it")]
 
 mod claims;
+mod neighbour;
 mod spam;
 mod thief;
 
@@ -26,7 +27,7 @@ use innermesh_proto::{
     crypto::{Hash, PublicKey, Purpose, Sealed},
     head::{Head, WireGuard},
     id::NodeId,
-    ledger::{Author, Content, Entry, Position, Request, RequestId, State, request::Evict},
+    ledger::{Author, Content, Entry, Position, Request, RequestId, State},
     limits,
     message::{Batches, Endorse, LedgerQuery, Push, PushedHead},
     rpc::method,
@@ -35,6 +36,7 @@ use innermesh_proto::{
 use serde::{Deserialize, Serialize};
 
 pub use self::claims::Asked;
+use self::neighbour::LyingLinks;
 use crate::{Machine, stand_in::Place};
 
 /// How long a liar waits for an answer.
@@ -78,6 +80,10 @@ pub enum Lie {
     EndlessSnapshot,
     /// A hold on every other member.
     HoldsOnAll,
+    /// Links with all with whom it ever had one, long after they died.
+    NamesTheDead,
+    /// No link with this member any more, although it answers there.
+    DropsLinks,
     /// No lie: what a later version may say, kinds and methods that this one
     /// doesn't know.
     Newer,
@@ -135,6 +141,8 @@ impl Lie {
             Self::NamesElsewhere => "lie: names elsewhere",
             Self::EndlessSnapshot => "lie: endless snapshot",
             Self::HoldsOnAll => "lie: holds on all",
+            Self::NamesTheDead => "lie: names the dead",
+            Self::DropsLinks => "lie: drops links",
             Self::Newer => "newer version",
         }
     }
@@ -158,6 +166,8 @@ pub struct Byzantine {
     again: Option<Vec<u8>>,
     /// What it was asked for of a state that it claims to have.
     was_asked: Asked,
+    /// Its links, once it lies about them.
+    links: Option<LyingLinks>,
 }
 
 /// A name, of whichever kind.
@@ -201,6 +211,7 @@ impl Byzantine {
             asked: 0,
             again: None,
             was_asked: Asked::default(),
+            links: None,
         }
     }
 
@@ -281,6 +292,8 @@ impl Byzantine {
             Lie::NamesElsewhere => self.names_elsewhere(peer).await,
             Lie::EndlessSnapshot => self.endless_snapshot(peer),
             Lie::HoldsOnAll => self.holds_on_all(peer),
+            Lie::NamesTheDead => self.neighbour(None),
+            Lie::DropsLinks => self.neighbour(Some(peer)),
             Lie::Garbage => {
                 let mut noise = vec![0; 3000];
                 self.host.keys.random(&mut noise);
@@ -371,26 +384,6 @@ impl Byzantine {
         endorsements
             .into_iter()
             .all(|bytes| self.transport.notify(peer, method::ENDORSE, bytes))
-    }
-
-    /// To take out the founder and another member, to be a CA node, to give up
-    /// another's name. No answer but a refusal is right; the checks see the rest.
-    async fn not_allowed(&mut self, peer: NodeId) -> bool {
-        self.follow(peer).await;
-        let others = self.state.members.keys().filter(|node| **node != self.id());
-        let mut contents: Vec<Content> = others
-            .map(|node| {
-                Content::Evict(Evict {
-                    node: *node,
-                    hold: None,
-                    root: None,
-                })
-            })
-            .collect();
-        let taken = self.state.names.iter();
-        let taken = taken.filter(|(_, held)| held.owner != self.id());
-        contents.extend(taken.map(|(name, _)| Content::Release(name.clone())));
-        self.propose(peer, contents).await
     }
 
     /// Says a gossip message of chitchat's, whatever it is; `false` when the

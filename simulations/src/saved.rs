@@ -109,6 +109,7 @@ impl Schedule {
             | Act::Tap(node)
             | Act::Bring(node)
             | Act::BringPart(node)
+            | Act::Noticed(node)
             | Act::Stands(node, _) => vec![*node],
             Act::Rivals(nodes, _) | Act::AddPhone(nodes) => nodes.clone(),
             Act::Cut(from, to) => [from.clone(), to.clone()].concat(),

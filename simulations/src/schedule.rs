@@ -168,6 +168,8 @@ pub enum Act {
     GatewayCrash,
     /// By now all must use gateways that run.
     Switched,
+    /// By now all must take a machine that doesn't run for dead.
+    Noticed(usize),
     /// The first machine asks for that with the root's word.
     TakeAdminByRoot(usize),
     /// A machine asks the ledger for the name `n<number>`.
@@ -248,6 +250,7 @@ impl Act {
             Self::Stands(..) => "other LAN",
             Self::GatewayCrash => "gateway crash",
             Self::Switched => "switched",
+            Self::Noticed(_) => "noticed",
             Self::Claim(..) => "claim",
             Self::ClaimInTime(..) => "claim in time",
             Self::GiveBack(..) => "give back",
@@ -350,6 +353,7 @@ impl fmt::Display for Act {
             Self::Stands(node, false) => write!(f, "node{node} leaves the LAN of the same range"),
             Self::GatewayCrash => write!(f, "the power of the LAN's gateway fails"),
             Self::Switched => write!(f, "all must use a gateway that runs"),
+            Self::Noticed(node) => write!(f, "all must take node{node} for dead"),
             Self::GiveAdmin(by, node) => write!(f, "node{by} makes node{node} an admin"),
             Self::TakeAdmin(by, node) => {
                 write!(f, "node{by} asks that node{node} be no admin any more")

@@ -237,6 +237,9 @@ pub struct Peer {
     /// started.
     #[serde(default)]
     pub seen_s: Option<u64>,
+    /// Why it is taken for live; null where it isn't.
+    #[serde(default)]
+    pub live_by: Option<LiveBy>,
     /// Null where there is no tunnel to it.
     #[serde(default)]
     pub tunnel: Option<PeerTunnel>,
@@ -246,6 +249,28 @@ pub struct Peer {
     /// Its addresses in the mesh.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
+}
+
+/// Why a node is taken for live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LiveBy {
+    /// It answers on a link that this node has with it.
+    Link,
+    /// Neighbours that are live have links with it.
+    Neighbours,
+    /// It said lately that it is there.
+    Lease,
+}
+
+impl fmt::Display for LiveBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Link => "link",
+            Self::Neighbours => "neighbours",
+            Self::Lease => "lease",
+        })
+    }
 }
 
 /// What the tunnel's device says of a peer.

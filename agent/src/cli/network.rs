@@ -75,6 +75,7 @@ fn draw(screen: &mut Screen, peers: &[Peer]) {
         Column::whole("HANDSHAKE"),
         Column::new("ENDPOINT"),
         Column::extra("ADDRESSES"),
+        Column::extra("LIVE BY"),
         Column::extra("TUNNEL TO"),
         Column::extra("RECEIVED"),
         Column::extra("SENT"),
@@ -94,6 +95,7 @@ fn draw(screen: &mut Screen, peers: &[Peer]) {
             handshake(tunnel),
             Cell::or_dash(peer.endpoint),
             Cell::new(super::init::join(&peer.addresses)),
+            Cell::or_dash(peer.live_by),
             Cell::or_dash(tunnel.and_then(|tunnel| tunnel.endpoint)),
             Cell::or_dash(tunnel.map(|tunnel| bytes(tunnel.rx_bytes))),
             Cell::or_dash(tunnel.map(|tunnel| bytes(tunnel.tx_bytes))),
@@ -379,6 +381,7 @@ mod tests {
             rtt_ms: Some(123.4),
             psk: false,
             seen_s: Some(59 * 60),
+            live_by: None,
             tunnel: Some(PeerTunnel {
                 endpoint: None,
                 handshake_s: Some(170),

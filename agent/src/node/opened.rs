@@ -138,7 +138,7 @@ pub(super) async fn open(
         gossip.clone(),
         nudge.clone(),
     );
-    let view = Arc::new(view::first_view(me, &ledger, &gossip, host.clock.now()));
+    let view = Arc::new(view::first_view(me, &ledger, &gossip));
     holds.note(&view.held);
     let serial = ZoneSerial::load(&host).await;
     let dns = open_dns(&host, &config, &ledger, (&view, serial.next()));

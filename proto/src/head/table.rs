@@ -7,6 +7,7 @@ use crate::{
     crypto::{Hash, Sealed},
     id::NodeId,
     ledger::Position,
+    links::NamedLinks,
 };
 
 /// What a node knows of another by gossip.
@@ -35,9 +36,11 @@ pub struct Body {
     pub bytes: Vec<u8>,
     /// Hash of the bytes.
     pub hash: Hash,
-    /// What it says.
+    /// What it says but for its links: those change with its neighbours, and nothing
+    /// that follows from the rest is to be made anew for them.
     pub announcement: Arc<Announcement>,
-    /// When it was put in force here, monotonic; `None` where it was read from
+    pub links: Option<NamedLinks>,
+    /// When what it says was put in force here, monotonic; `None` where it was read from
     /// disk.
     pub since: Option<Duration>,
 }
@@ -45,11 +48,13 @@ pub struct Body {
 impl Body {
     /// Reads a body; `None` when it isn't one.
     pub fn parse(bytes: Vec<u8>) -> Option<Self> {
-        let announcement = Arc::new(Announcement::decode(&bytes)?);
+        let mut announcement = Announcement::decode(&bytes)?;
+        let links = announcement.links.take();
         Some(Self {
             hash: Hash::of(&bytes),
             bytes,
-            announcement,
+            announcement: Arc::new(announcement),
+            links,
             since: None,
         })
     }
@@ -82,6 +87,11 @@ impl Known {
         let new = !self.ledger_caught_up && self.heard.is_some() && reached(&self.head.position);
         self.ledger_caught_up |= new;
         new
+    }
+
+    /// Whether the node said goodbye.
+    pub fn is_leaving(&self) -> bool {
+        self.head.lease_ms == 0
     }
 
     /// The hash of the body that the head names, if that isn't in force yet.
@@ -183,14 +193,18 @@ impl HeadTable {
         {
             return false;
         }
-        match Body::parse(bytes) {
-            Some(body) => {
-                let since = Some(now);
-                known.body = Some(Arc::new(Body { since, ..body }));
-                true
-            }
-            None => false,
+        let Some(mut body) = Body::parse(bytes) else {
+            return false;
+        };
+        body.since = Some(now);
+        if let Some(before) = &known.body
+            && before.announcement == body.announcement
+        {
+            body.announcement = before.announcement.clone();
+            body.since = before.since;
         }
+        known.body = Some(Arc::new(body));
+        true
     }
 
     /// Puts a body in force that an older head named: what is known of a node
@@ -350,5 +364,36 @@ mod tests {
         let known = table.get(&node).unwrap();
         assert_eq!(*known.body.as_ref().unwrap().announcement, announcement);
         assert_eq!(known.missing_body(), None);
+    }
+
+    #[test]
+    fn a_node_that_has_other_links_says_the_same_as_before() {
+        let mut table = HeadTable::default();
+        let node = NodeId([2; 16]);
+        let links = |epoch| NamedLinks {
+            behind_nat: false,
+            links: [(7, (1, epoch))].into(),
+        };
+        let mut put = |seq, version: &str, links| {
+            let announcement = Announcement {
+                version: version.into(),
+                links,
+                ..Announcement::default()
+            };
+            let body = announcement.encode();
+            table.offer(head(1, seq, &body), sealed(), Some(at(seq)));
+            assert!(table.put_body(&node, body, at(seq)));
+            table.get(&node).unwrap().body.clone().unwrap()
+        };
+        let first = put(1, "1", None);
+        let second = put(2, "1", Some(links(5)));
+        assert_eq!((&first.links, &second.links), (&None, &Some(links(5))));
+        assert!(Arc::ptr_eq(&first.announcement, &second.announcement));
+        assert_eq!((first.since, second.since), (Some(at(1)), Some(at(1))));
+        let third = put(3, "2", Some(links(5)));
+        assert_eq!(
+            (third.announcement.version.as_str(), third.since),
+            ("2", Some(at(3)))
+        );
     }
 }

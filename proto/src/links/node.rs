@@ -325,6 +325,19 @@ impl Links {
         self.rings.contains(node) && self.live.is_live(key(node))
     }
 
+    /// In which run (generation) a member is live, as far as it was heard.
+    pub fn live_in(&self, node: &NodeId) -> Option<u64> {
+        if !self.is_live(node) {
+            return None;
+        }
+        let link = self.links.get(node).filter(|link| link.is_up());
+        let order = match link {
+            Some(link) => Some(link.peer_head()),
+            None => self.live.graph().order(key(node)),
+        };
+        order.map(|(generation, _)| generation)
+    }
+
     /// Who became live or dead since the last time.
     pub fn take_changes(&mut self) -> BTreeMap<NodeId, bool> {
         let changes = self.live.take_changes().into_iter();
@@ -342,6 +355,12 @@ impl Links {
     pub fn up(&self) -> impl Iterator<Item = &NodeId> {
         let links = self.links.iter();
         links.filter(|(_, link)| link.is_up()).map(|(peer, _)| peer)
+    }
+
+    /// Whether a link is up with it and nothing has come by that for a while.
+    pub fn is_silent(&self, node: &NodeId, now: Duration) -> bool {
+        let link = self.links.get(node);
+        link.is_some_and(|link| link.is_up() && link.is_silent(now))
     }
 
     /// The links that this node names.

@@ -59,8 +59,12 @@ impl Publisher {
         dropped.into_iter().chain(added).min()
     }
 
-    /// A head that names these links goes out now, for whatever reason.
+    /// A head that names these links goes out now, for whatever reason. One that names
+    /// what the one before did is none of a row.
     pub fn published(&mut self, links: BTreeMap<Key, Order>, now: Duration) {
+        if self.dropped.is_none() && self.added.is_none() && links == self.published {
+            return;
+        }
         if self.newest.is_none_or(|newest| now >= newest + ROW_ENDS) {
             self.drops = 0;
             self.adds = 0;
@@ -146,6 +150,23 @@ mod tests {
         }
         let expected = [100, 250, 500, 1000, 1000, 1000].map(ms);
         assert_eq!(gaps, expected);
+    }
+
+    #[test]
+    fn heads_that_go_out_for_other_reasons_make_no_row_of_drops() {
+        let mut publisher = Publisher::default();
+        let mut named = links(&(0..64).collect::<Vec<_>>());
+        publisher.published(named.clone(), Duration::ZERO);
+        for second in 1..=120 {
+            let now = ms(second * 1000);
+            publisher.published(named.clone(), now);
+            if second % 4 == 0 {
+                named.pop_last();
+                publisher.set(&named, now);
+                assert_eq!(publisher.due(), Some(now + DROP_GATHER), "second {second}");
+                publisher.published(named.clone(), now + DROP_GATHER);
+            }
+        }
     }
 
     #[test]

@@ -128,6 +128,11 @@ impl Link {
         self.is_wanted
     }
 
+    /// Where the peer's newest head stands, as its packets say.
+    pub fn peer_head(&self) -> Order {
+        self.peer_head
+    }
+
     /// The epoch, if this node names the link.
     pub fn epoch(&self) -> Option<Order> {
         self.named.map(|(epoch, _)| epoch)

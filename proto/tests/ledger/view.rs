@@ -11,7 +11,7 @@ use innermesh_proto::{
         request::{AddRecord, Share, Unhold},
     },
     tunnel::{TunnelKey, TunnelPlan},
-    view::MeshView,
+    view::{MeshView, Standing},
     zone::{Answer, Protocol, RecordType, ServiceState, Zone},
 };
 use innermesh_testing::host::keys::Ed25519;
@@ -92,7 +92,7 @@ impl Seen {
             &self.heads,
             (self.own.clone(), Some(self.now)),
             &self.paths,
-            self.now,
+            |_, known| Standing::by_lease(known, self.now),
         );
         MeshView {
             version: 1,
@@ -179,7 +179,7 @@ fn who_is_not_a_member_has_no_routes_whatever_it_announces() {
             &seen.heads,
             (seen.own.clone(), Some(NOW)),
             &seen.paths,
-            NOW,
+            |_, known| Standing::by_lease(known, NOW),
         ),
         ledger,
         ..before

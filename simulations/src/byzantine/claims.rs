@@ -23,7 +23,11 @@ use innermesh_proto::{
     head::{Announcement, Head, Instance, WireGuard},
     hold::Hold,
     id::NodeId,
-    ledger::{Batch, Content, Header, HoldId, Position, record::RecordData, request::AddRecord},
+    ledger::{
+        Batch, Content, Header, HoldId, Position,
+        record::RecordData,
+        request::{AddRecord, Evict},
+    },
     limits,
     message::{Propose, Push, PushedHead, SnapshotHead},
     rpc::{Failure, method},
@@ -122,6 +126,26 @@ impl Byzantine {
         self.announce(to, &announcement)
     }
 
+    /// To take out the founder and another member, to be a CA node, to give up
+    /// another's name. No answer but a refusal is right; the checks see the rest.
+    pub(super) async fn not_allowed(&mut self, peer: NodeId) -> bool {
+        self.follow(peer).await;
+        let others = self.state.members.keys().filter(|node| **node != self.id());
+        let mut contents: Vec<Content> = others
+            .map(|node| {
+                Content::Evict(Evict {
+                    node: *node,
+                    hold: None,
+                    root: None,
+                })
+            })
+            .collect();
+        let taken = self.state.names.iter();
+        let taken = taken.filter(|(_, held)| held.owner != self.id());
+        contents.extend(taken.map(|(name, _)| Content::Release(name.clone())));
+        self.propose(peer, contents).await
+    }
+
     /// Claims a position far ahead, and answers who asks for the state there
     /// with a forged header and one byte at a time.
     pub(super) fn endless_snapshot(&mut self, to: NodeId) -> bool {
@@ -178,7 +202,7 @@ impl Byzantine {
         self.announce(to, &announcement)
     }
 
-    fn announcement(&self) -> Announcement {
+    pub(super) fn announcement(&self) -> Announcement {
         Announcement {
             version: "0.1.0".into(),
             quic: vec![SocketAddr::new(self.address, crate::world::PORT)],

@@ -210,6 +210,7 @@ impl Course<'_> {
             Act::Stands(node, is_there) => self.stands(*node, *is_there),
             Act::GatewayCrash => self.crash_gateway().await,
             Act::Switched => self.must_have_switched(),
+            Act::Noticed(node) => self.must_have_noticed(*node),
             Act::TakeAdmin(by, node) => self.change_admin(*by, *node, false),
             Act::TakeAdminByRoot(node) => self.take_admin_by_root(*node),
             Act::Claim(node, name) => self.claim(*node, format!("n{name}")),

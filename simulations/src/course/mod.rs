@@ -6,6 +6,7 @@
 mod access;
 mod acts;
 mod devices;
+mod noticed;
 mod phone;
 mod roster;
 
@@ -351,7 +352,8 @@ impl<'a> Course<'a> {
             tokio::time::sleep_until(until).await;
         }
         for node in 0..self.machines.len() {
-            if self.liars.contains_key(&node) {
+            if let Some(liar) = self.liars.get_mut(&node) {
+                liar.fall_silent();
                 continue;
             }
             self.machines[node].disk.stop_never();

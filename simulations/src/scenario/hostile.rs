@@ -5,7 +5,27 @@ use super::draft::{Draft, Scenario};
 use crate::{byzantine::Lie, schedule::Act};
 
 /// All of them, in the order in which they are listed.
-pub(super) const ALL: &[Scenario] = &[Scenario {
+pub(super) const ALL: &[Scenario] = &[
+    HOSTILE,
+    Scenario {
+        name: "liar-for-the-dead",
+        about: "a neighbour names links with machines that have died: all notice all the same",
+        promises: &["lie: names the dead", "crash", "noticed", "start"],
+        nobody_dies: true,
+        needs_datagrams: false,
+        make: for_the_dead,
+    },
+    Scenario {
+        name: "liar-drops",
+        about: "a neighbour drops its links with all others: nobody dies of it",
+        promises: &["lie: drops links", "add"],
+        nobody_dies: true,
+        needs_datagrams: false,
+        make: drops,
+    },
+];
+
+const HOSTILE: Scenario = Scenario {
     name: "hostile-member",
     about: "a member floods, claims what isn't its own, and keeps others from following",
     promises: &[
@@ -21,7 +41,7 @@ pub(super) const ALL: &[Scenario] = &[Scenario {
     nobody_dies: false,
     needs_datagrams: false,
     make: hostile,
-}];
+};
 
 /// Voters, the liar, and at least two that only follow.
 const LEAST: usize = 6;
@@ -102,4 +122,37 @@ fn behind(draft: &mut Draft, liar: usize, honest: &[usize]) {
         draft.at(begin + after, Act::Lie(liar, victim, Lie::EndlessSnapshot));
     }
     draft.at(begin + 4000, Act::Heal);
+}
+
+/// From a machine's death until all have noticed it.
+const NOTICED_MS: u64 = 4000;
+/// Until all have links with all, after a start.
+const LINKED_MS: u64 = 12_000;
+
+fn for_the_dead(draft: &mut Draft) {
+    draft.nodes = draft.nodes.max(4);
+    let liar = draft.other();
+    draft.at(500, Act::Lie(liar, 0, Lie::NamesTheDead));
+    let honest: Vec<usize> = (1..draft.nodes).filter(|node| *node != liar).collect();
+    let mut at = LINKED_MS;
+    // A link that fails again and again waits for longer and longer.
+    for victim in honest {
+        draft.at(at, Act::Crash(victim));
+        draft.at(at + NOTICED_MS, Act::Noticed(victim));
+        draft.at(at + NOTICED_MS + 1000, Act::Start(victim));
+        at += NOTICED_MS + LINKED_MS;
+        if at + NOTICED_MS > draft.length_ms {
+            break;
+        }
+    }
+}
+
+fn drops(draft: &mut Draft) {
+    draft.nodes = draft.nodes.max(4);
+    draft.services(4);
+    let liar = draft.other();
+    for (turn, victim) in (0..draft.nodes).filter(|node| *node != liar).enumerate() {
+        let at = LINKED_MS + 3000 * turn as u64;
+        draft.at(at, Act::Lie(liar, victim, Lie::DropsLinks));
+    }
 }

@@ -152,6 +152,7 @@ fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
         rtt_ms: Some(1.5),
         psk: true,
         seen_s: Some(2),
+        live_by: Some(LiveBy::Neighbours),
         tunnel: Some(PeerTunnel {
             endpoint: "192.0.2.1:51820".parse().ok(),
             handshake_s: None,
@@ -165,7 +166,7 @@ fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
         serde_json::to_value(peer).unwrap(),
         json!({
             "name": "beta", "path": "relay", "endpoint": "192.0.2.1:51819", "rtt_ms": 1.5,
-            "psk": true, "seen_s": 2,
+            "psk": true, "seen_s": 2, "live_by": "neighbours",
             "tunnel": {
                 "endpoint": "192.0.2.1:51820", "handshake_s": null, "rx_bytes": 1, "tx_bytes": 2,
             },

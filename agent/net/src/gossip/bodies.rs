@@ -36,6 +36,7 @@ impl Inner {
         if let Some(bytes) = body
             && shared.put_body(head.node, bytes, self.host.clock.now())
         {
+            self.note_known(&shared.table, &head.node);
             drop(shared);
             self.unsaved.notify_one();
             return self.changed();
@@ -119,7 +120,13 @@ impl Inner {
                 continue;
             }
             let now = self.host.clock.now();
-            if self.shared().put_body(owner, bytes, now) {
+            let mut shared = self.shared();
+            let put = shared.put_body(owner, bytes, now);
+            if put {
+                self.note_known(&shared.table, &owner);
+            }
+            drop(shared);
+            if put {
                 self.unsaved.notify_one();
                 self.changed();
             }

@@ -41,12 +41,32 @@ impl Budget {
         }
     }
 
+    /// The packets of links that are read of a peer, in thousandths.
+    pub fn of_link_packets(now: Mono) -> Self {
+        let most = i64::from(limits::LINK_PACKETS) * PACKET;
+        Self {
+            left: most,
+            at: now,
+            most,
+            rate: limits::LINK_PACKETS_PER_S * PACKET.unsigned_abs(),
+        }
+    }
+
     /// Whether one more run may begin; it has, then.
     pub fn begin_run(&mut self, now: Mono) -> bool {
+        self.take(RUN_MS, now)
+    }
+
+    /// Whether one more packet is read; it is, then.
+    pub fn take_packet(&mut self, now: Mono) -> bool {
+        self.take(PACKET, now)
+    }
+
+    fn take(&mut self, cost: i64, now: Mono) -> bool {
         self.fill(now);
-        let may = self.left >= RUN_MS;
+        let may = self.left >= cost;
         if may {
-            self.left -= RUN_MS;
+            self.left -= cost;
         }
         may
     }
@@ -89,6 +109,8 @@ impl Budget {
 const BURST: i64 = limits::BODY_FETCH_BURST as i64;
 const RATE: u64 = limits::BODY_FETCH_BYTES_PER_S;
 const RUN_MS: i64 = limits::RUN_MS as i64;
+/// What reading one costs.
+const PACKET: i64 = 1000;
 
 #[cfg(test)]
 mod tests {

@@ -12,9 +12,11 @@ use std::{
 
 use innermesh_proto::{
     crypto::{Hash, Sign},
-    head::{Announcement, Head, HeadTable},
+    head::{Announcement, Head, HeadTable, Known},
     id::NodeId,
+    links::Settings,
     message::PushedHead,
+    view::Standing,
 };
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -22,6 +24,7 @@ use super::{
     Counters, Ledger,
     ahead::TWIN,
     generation, known,
+    links::{LiveBy, Neighbours},
     member_index::MemberIndex,
     messages,
     own::own_body,
@@ -57,7 +60,18 @@ impl Gossip {
         let me = key.public().node_id();
         let exchange =
             VersionExchange::start(host, &state.mesh, me, generation, transport.clone()).await?;
-        let body = own_body(announcement, host.clock.now());
+        let now = host.clock.now();
+        let body = own_body(Arc::new(announcement), None, Some(now));
+        let links = Neighbours::new(
+            Settings {
+                me,
+                mesh: state.mesh,
+                generation,
+                behind_nat: false,
+            },
+            now,
+        );
+        links.set_members(&state, &table, now);
         let inner = Arc::new(Inner {
             host: host.clone(),
             me,
@@ -87,6 +101,7 @@ impl Gossip {
                 index: Arc::new(MemberIndex::new(&state)),
                 ask_heads_after: None,
             }),
+            links,
             greetings: Semaphore::new(push::GREETINGS),
             changes: watch::Sender::new(0),
             announced: Notify::new(),
@@ -99,6 +114,8 @@ impl Gossip {
         inner.clone().renew().await;
         host.tasks.spawn(inner.clone().beat());
         host.tasks.spawn(inner.clone().publish_changes());
+        host.tasks.spawn(inner.clone().keep_links());
+        host.tasks.spawn(inner.clone().publish_links());
         host.tasks.spawn(inner.clone().keep());
         host.tasks.spawn(inner.clone().keep_ahead());
         Ok(Self { inner })
@@ -140,6 +157,19 @@ impl Gossip {
     /// Reads the table as it is now. Gossip stands still meanwhile.
     pub fn read<T>(&self, f: impl FnOnce(&HeadTable) -> T) -> T {
         f(&self.inner.shared().table)
+    }
+
+    /// How a node stands of whom this is known: by its links with its neighbours once
+    /// they had it live, else by its lease.
+    pub fn standing(&self, node: &NodeId, known: &Known) -> Standing {
+        let now = (self.inner.host.clock.now(), self.inner.now());
+        self.inner.links.judge(node, known, now)
+    }
+
+    /// Why a node is live of whom this is known; `None` where it isn't.
+    pub fn live_by(&self, node: &NodeId, known: &Known) -> Option<LiveBy> {
+        let live = self.standing(node, known).live;
+        live.then(|| self.inner.links.live_by(node))
     }
 
     /// Counts up with each change that a view is made from.
@@ -196,6 +226,17 @@ impl Gossip {
     /// Takes pushed heads from a peer and passes on what is new.
     pub fn take_push(&self, from: NodeId, heads: Vec<PushedHead>) {
         self.inner.take_heads(from, heads);
+    }
+
+    /// Takes a datagram of a peer's. Returns at once.
+    pub fn take_datagram(&self, from: NodeId, datagram: &[u8]) {
+        self.inner.take_datagram(from, datagram);
+    }
+
+    /// A member couldn't be connected with.
+    pub fn note_dial_failed(&self, node: NodeId) {
+        let now = self.inner.host.clock.now();
+        self.inner.links.dial_failed(node, now);
     }
 
     /// Takes a gossip message from a peer.

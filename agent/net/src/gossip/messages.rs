@@ -84,6 +84,7 @@ impl Inner {
         match self.take_head(sealed) {
             Some((_, Offer::Old | Offer::Conflict)) | None => false,
             Some((head, Offer::Renewed | Offer::Changed)) => {
+                self.note_speaker(from, &head);
                 self.settle_body(from, &head, None);
                 true
             }

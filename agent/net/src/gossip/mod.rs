@@ -1,6 +1,7 @@
 //! Gossip on this node: its own head, the table of the others', and what
 //! brings heads in and out. Heads are judged in [`innermesh_proto::head`];
-//! chitchat only compares versions (`version_exchange`); liveness is the heads' alone.
+//! chitchat only compares versions (`version_exchange`); who is live is said by heads and by
+//! the links that they name (`links`).
 
 mod ahead;
 mod bodies;
@@ -9,8 +10,10 @@ pub mod generation;
 mod handle;
 pub mod known;
 mod ledger;
+mod links;
 mod member_index;
 mod messages;
+mod neighbours;
 mod own;
 mod pace;
 mod passing;
@@ -19,4 +22,4 @@ mod state;
 mod table;
 mod version_exchange;
 
-pub use self::{handle::Gossip, ledger::Ledger, state::Counters};
+pub use self::{handle::Gossip, ledger::Ledger, links::LiveBy, state::Counters};

@@ -12,14 +12,14 @@ use innermesh_proto::{
     head::{self, Announcement, Body, Head, HeadTable},
     id::NodeId,
     ledger::{Role, State},
-    limits,
+    links::NamedLinks,
     message::PushedHead,
 };
 
 use super::{
     pace::Pace,
     push,
-    state::{Inner, STANDSTILL, TICK, nanos},
+    state::{Inner, STANDSTILL, TICK, nanos, pushed},
 };
 
 /// How long changes to one's own announcement are gathered before they go out
@@ -28,14 +28,39 @@ const GATHER: Duration = Duration::from_millis(50);
 /// Ticks between two looks at how far apart rounds are to be.
 const PACED: u64 = 4;
 
-pub(super) fn own_body(announcement: Announcement, now: Duration) -> Arc<Body> {
-    let bytes = announcement.encode();
+/// A body of this node's that says this, since then; the links that it names are
+/// gossip's own to say.
+pub(super) fn own_body(
+    announcement: Arc<Announcement>,
+    links: Option<NamedLinks>,
+    since: Option<Duration>,
+) -> Arc<Body> {
+    let bytes = Announcement {
+        links: links.clone(),
+        ..(*announcement).clone()
+    }
+    .encode();
     Arc::new(Body {
         hash: Hash::of(&bytes),
         bytes,
-        announcement: Arc::new(announcement),
-        since: Some(now),
+        announcement,
+        links,
+        since,
     })
+}
+
+/// A head of this node's as it was signed.
+pub(super) struct Signed {
+    sealed: Sealed,
+    body: Arc<Body>,
+    /// Whether it names other links than the head before.
+    has_other_links: bool,
+}
+
+impl Signed {
+    fn pushed(&self) -> PushedHead {
+        pushed(&self.sealed, Some(&self.body))
+    }
 }
 
 impl Inner {
@@ -43,10 +68,13 @@ impl Inner {
     pub(super) fn announce(&self, mut announcement: Announcement) {
         let mut shared = self.shared();
         announcement.cloned = shared.conflicts.contains(&self.me);
+        announcement.links = None;
         if *shared.own.body.announcement == announcement {
             return;
         }
-        shared.own.body = own_body(announcement, self.host.clock.now());
+        let links = shared.own.body.links.clone();
+        let now = self.host.clock.now();
+        shared.own.body = own_body(Arc::new(announcement), links, Some(now));
         drop(shared);
         self.changed();
         self.announced.notify_one();
@@ -63,37 +91,62 @@ impl Inner {
         new
     }
 
-    /// Signs a new head of this node under its next version.
-    pub(super) async fn sign_head(&self, lease_ms: u32) -> (Head, Sealed) {
-        let state = self.ledger.state();
-        let body = self.shared().own.body.clone();
+    /// Signs a new head of this node under its next version. Each names the links that
+    /// there are by then.
+    pub(super) async fn sign_head(&self, lease_ms: u32) -> Signed {
         let mut signed = None;
         self.exchange
-            .publish(|seq| {
-                let head = Head {
-                    node: self.me,
-                    generation: self.generation.load(Ordering::Relaxed),
-                    seq,
-                    lease_ms,
-                    body: body.hash,
-                    body_len: u32::try_from(body.bytes.len()).unwrap_or(u32::MAX),
-                    position: self.ledger.durable(),
-                    clock_ms: self.host.clock.wall_ms(),
-                };
-                let sealed = head.seal(&*self.key, &state.mesh);
-                signed = Some((head, sealed));
-            })
+            .publish(|seq| signed = Some(self.sign_at(seq, lease_ms)))
             .await;
-        let (head, sealed) = signed.expect("the exchange asks for a head");
-        let mut shared = self.shared();
-        shared.own.renewed = self.host.clock.now();
-        shared.own.head = Some((head.clone(), sealed.clone()));
-        (head, sealed)
+        signed.expect("the exchange asks for a head")
     }
 
+    fn sign_at(&self, seq: u64, lease_ms: u32) -> Signed {
+        let state = self.ledger.state();
+        let now = self.host.clock.now();
+        let mut shared = self.shared();
+        let links = self.links.named();
+        let has_other_links = shared.own.body.links != links;
+        if has_other_links {
+            let before = &shared.own.body;
+            shared.own.body = own_body(before.announcement.clone(), links, before.since);
+        }
+        let body = shared.own.body.clone();
+        let head = Head {
+            node: self.me,
+            generation: self.generation.load(Ordering::Relaxed),
+            seq,
+            lease_ms,
+            body: body.hash,
+            body_len: u32::try_from(body.bytes.len()).unwrap_or(u32::MAX),
+            position: self.ledger.durable(),
+            clock_ms: self.host.clock.wall_ms(),
+        };
+        let sealed = head.seal(&*self.key, &state.mesh);
+        self.links.signed(head.order(), body.links.as_ref(), now);
+        shared.own.renewed = now;
+        shared.own.head = Some((head, sealed.clone()));
+        Signed {
+            sealed,
+            body,
+            has_other_links,
+        }
+    }
+
+    /// Renews the own head. That is pushed where it says more than the one before.
     pub(super) async fn renew(self: Arc<Self>) {
         let nodes = self.ledger.state().members.len();
-        self.sign_head(head::lease_ms(nodes)).await;
+        let signed = self.sign_head(head::lease_ms(nodes)).await;
+        if signed.has_other_links {
+            self.push_to_all(signed.pushed());
+        }
+    }
+
+    /// Has all hear what this node says now.
+    pub(super) async fn say_own(&self) {
+        let nodes = self.ledger.state().members.len();
+        let signed = self.sign_head(head::lease_ms(nodes)).await;
+        self.push_to_all(signed.pushed());
     }
 
     /// Renews the own head in time, and notices when others' run out.
@@ -128,8 +181,9 @@ impl Inner {
             if now + TICK / 2 >= due {
                 self.clone().renew().await;
             }
-            if !self.stands(&standing) {
-                standing = self.standing();
+            let stands = self.standing();
+            if stands != standing {
+                standing = stands;
                 self.changed();
             }
         }
@@ -146,41 +200,28 @@ impl Inner {
         Duration::from_millis(shortest.unwrap_or(u32::MAX).into())
     }
 
-    /// Who is live, and which gateways are late to be heard of.
+    /// Of those that are judged by their leases, who is live, and which gateways are late
+    /// to be heard of. News of all others comes by itself.
     pub(super) fn standing(&self) -> BTreeSet<(NodeId, bool)> {
         let state = self.ledger.state();
         let now = self.now();
-        standing(&self.shared().table, &state, now).collect()
-    }
-
-    /// Whether that is still so.
-    pub(super) fn stands(&self, before: &BTreeSet<(NodeId, bool)>) -> bool {
-        let state = self.ledger.state();
-        let now = self.now();
-        standing(&self.shared().table, &state, now).eq(before.iter().copied())
+        let by_lease = self.links.by_lease();
+        standing(&self.shared().table, &state, &by_lease, now).collect()
     }
 
     /// Pushes what [`Gossip::announce`] changed.
     pub(super) async fn publish_changes(self: Arc<Self>) {
         loop {
             self.announced.notified().await;
-            let nodes = self.ledger.state().members.len();
-            let (_, sealed) = self.sign_head(head::lease_ms(nodes)).await;
-            let body = self.shared().own.body.bytes.clone();
-            self.push_to_all(PushedHead {
-                head: sealed,
-                body: (body.len() <= limits::INLINE_BODY_BYTES).then_some(body),
-            });
+            self.say_own().await;
             self.host.clock.sleep(GATHER).await;
         }
     }
 
     pub(super) async fn say_goodbye(&self) {
-        let (_, sealed) = self.sign_head(0).await;
-        self.push_to_all(PushedHead {
-            head: sealed,
-            body: None,
-        });
+        let signed = self.sign_head(0).await;
+        self.push_to_all(signed.pushed());
+        self.leave_links();
     }
 }
 
@@ -188,9 +229,11 @@ impl Inner {
 fn standing(
     table: &HeadTable,
     state: &State,
+    of: &BTreeSet<NodeId>,
     now: Duration,
 ) -> impl Iterator<Item = (NodeId, bool)> {
-    let live = table.iter().filter(move |(_, known)| known.is_live(now));
+    let known = of.iter().filter_map(|node| Some((node, table.get(node)?)));
+    let live = known.filter(move |(_, known)| known.is_live(now));
     live.map(move |(node, known)| {
         let member = state.members.get(node);
         let is_gateway = member.is_some_and(|member| member.roles.contains(&Role::Gateway));

@@ -43,7 +43,10 @@ impl Inner {
             let Some((head, offer)) = self.take_head(pushed.head.clone()) else {
                 continue;
             };
-            news |= matches!(offer, Offer::Renewed | Offer::Changed);
+            if matches!(offer, Offer::Renewed | Offer::Changed) {
+                news = true;
+                self.note_speaker(from, &head);
+            }
             self.settle_body(from, &head, pushed.body.clone());
             if offer == Offer::Changed {
                 self.pass_on(from, &head, pushed);

@@ -20,7 +20,7 @@ use innermesh_proto::{
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::{
-    Ledger, budget, known, member_index::MemberIndex, passing::Passing,
+    Ledger, budget, known, links::Neighbours, member_index::MemberIndex, passing::Passing,
     version_exchange::VersionExchange,
 };
 use crate::{host::Host, quic::Transport};
@@ -47,6 +47,7 @@ pub(crate) struct Inner {
     /// When liveness was last looked at, in nanoseconds of the host's clock.
     pub(super) beat: AtomicU64,
     pub(super) shared: Mutex<Shared>,
+    pub(super) links: Neighbours,
     /// Peers that are asked for all their heads.
     pub(super) greetings: Semaphore,
     /// Counts changes that views are made from.
@@ -142,6 +143,8 @@ pub struct Counters {
     pub gated: u64,
     /// Parts of gossip messages that the gate left out.
     pub dropped: u64,
+    /// Packets of links that weren't read: malformed, or too many.
+    pub packets: u64,
 }
 
 impl Inner {
@@ -152,6 +155,13 @@ impl Inner {
     pub(super) fn now(&self) -> Duration {
         let beat = Duration::from_nanos(self.beat.load(Ordering::Relaxed));
         self.host.clock.now().min(beat + TICK + STANDSTILL)
+    }
+
+    /// Tells the links what is held of a node now.
+    pub(super) fn note_known(&self, table: &HeadTable, node: &NodeId) {
+        if let Some(known) = table.get(node) {
+            self.links.note(*node, known, self.host.clock.now());
+        }
     }
 
     pub(super) fn changed(&self) {

@@ -62,6 +62,9 @@ impl Inner {
             shared.conflicts.insert(head.node);
         }
         let compared = self.compare_one(&mut shared.table, &head.node);
+        if matches!(offer, Offer::Renewed | Offer::Changed) {
+            self.note_known(&shared.table, &head.node);
+        }
         drop(shared);
         if let Some(before) = before {
             let heads = vec![PushedHead {
@@ -100,7 +103,15 @@ impl Inner {
         shared
             .conflicts
             .retain(|node| *node == self.me || is_member(node));
+        let now = self.host.clock.now();
+        let new = self.links.set_members(&state, &shared.table, now);
         drop(shared);
+        // They may have connected before the ledger held here had them.
+        for node in new {
+            if self.transport.is_connected(node) {
+                self.links.connected(node, now);
+            }
+        }
         self.exchange.retain(is_member);
     }
 

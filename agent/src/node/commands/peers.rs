@@ -7,8 +7,9 @@ use innermesh_proto::{id::NodeId, name::Label, rpc::method, view::MeshView};
 use crate::{
     control::{
         ControlError,
-        node::{Path, Peer, PeerTunnel, PingReply},
+        node::{LiveBy, Path, Peer, PeerTunnel, PingReply},
     },
+    gossip,
     node::{
         commands::tunnel::TunnelProber,
         shared::{handles::Handles, refusals::no_node},
@@ -28,10 +29,13 @@ pub async fn peers(node: &Handles, prober: &TunnelProber) -> Vec<Peer> {
     let view = node.view.borrow().clone();
     let paths = paths(node);
     let now = node.host.clock.now();
-    let heard: BTreeMap<NodeId, Duration> = node.gossip.read(|table| {
+    let heard: BTreeMap<NodeId, (Duration, Option<LiveBy>)> = node.gossip.read(|table| {
         let heads = table.iter();
         heads
-            .filter_map(|(other, known)| Some((*other, known.heard?)))
+            .filter_map(|(other, known)| {
+                let live_by = node.gossip.live_by(other, known);
+                Some((*other, (known.heard?, live_by.map(why))))
+            })
             .collect()
     });
     let mut tunnels = prober.peers().await;
@@ -43,7 +47,8 @@ pub async fn peers(node: &Handles, prober: &TunnelProber) -> Vec<Peer> {
     let nodes = others.map(|(other, member)| {
         let info = paths.get(other);
         let tunnel = tunnels.remove(&IpAddr::V4(member.ipv4));
-        let seen = heard.get(other).map(|heard| now.saturating_sub(*heard));
+        let heard = heard.get(other);
+        let seen = heard.map(|(heard, _)| now.saturating_sub(*heard));
         Peer {
             name: member.name.to_string(),
             path: path(info.is_some()),
@@ -51,6 +56,7 @@ pub async fn peers(node: &Handles, prober: &TunnelProber) -> Vec<Peer> {
             rtt_ms: info.map(|info| info.rtt.as_secs_f64() * 1000.0),
             psk: tunnel.as_ref().is_some_and(|(_, psk)| *psk),
             seen_s: seen.map(|age| age.as_secs()),
+            live_by: heard.and_then(|(_, live_by)| *live_by),
             tunnel: tunnel.map(|(tunnel, _)| tunnel),
             device: false,
             addresses: MeshView::addresses(member),
@@ -59,6 +65,14 @@ pub async fn peers(node: &Handles, prober: &TunnelProber) -> Vec<Peer> {
     let mut peers: Vec<Peer> = nodes.collect();
     peers.extend(devices(&view, &mut tunnels));
     peers
+}
+
+fn why(live_by: gossip::LiveBy) -> LiveBy {
+    match live_by {
+        gossip::LiveBy::Link => LiveBy::Link,
+        gossip::LiveBy::Neighbours => LiveBy::Neighbours,
+        gossip::LiveBy::Lease => LiveBy::Lease,
+    }
 }
 
 /// The devices that come in by this node and are here.
@@ -77,6 +91,7 @@ fn devices(view: &MeshView, tunnels: &mut BTreeMap<IpAddr, (PeerTunnel, bool)>) 
             rtt_ms: None,
             psk: tunnel.as_ref().is_some_and(|(_, psk)| *psk),
             seen_s: tunnel.as_ref().and_then(|(tunnel, _)| tunnel.handshake_s),
+            live_by: None,
             tunnel: tunnel.map(|(tunnel, _)| tunnel),
             device: true,
             addresses: device.addresses().to_vec(),

@@ -109,6 +109,7 @@ impl StatusDesk {
         counters.insert("heads_refused".into(), gossip.refused);
         counters.insert("gossip_messages_refused".into(), gossip.gated);
         counters.insert("gossip_parts_dropped".into(), gossip.dropped);
+        counters.insert("link_packets_refused".into(), gossip.packets);
         counters
     }
 }

@@ -302,8 +302,11 @@ impl Dialer {
                 if matches!(error, DialError::Expired) {
                     self.membership.wanted.notify_one();
                 }
-                if let (DialError::Evicted, DialTarget::Member(node)) = (&error, target) {
-                    self.membership.note(node, true);
+                if let DialTarget::Member(node) = target {
+                    self.gossip.note_dial_failed(node);
+                    if matches!(error, DialError::Evicted) {
+                        self.membership.note(node, true);
+                    }
                 }
                 let failures = self
                     .attempts

@@ -10,6 +10,7 @@ use std::{
 };
 
 use innermesh_proto::{
+    head::Known,
     hold::Suspensions,
     id::NodeId,
     ledger::State,
@@ -49,11 +50,12 @@ const GATHER_MEMBERS: u32 = 20;
 const FAREWELL: Duration = Duration::from_secs(3);
 
 /// The view at the start, from what is on disk.
-pub(crate) fn first_view(me: NodeId, own_ledger: &Ledger, gossip: &Gossip, now: Mono) -> MeshView {
+pub(crate) fn first_view(me: NodeId, own_ledger: &Ledger, gossip: &Gossip) -> MeshView {
     let ledger = own_ledger.state();
     let own = (gossip.own(), gossip.own_since());
-    let nodes = gossip
-        .read(|table| MeshView::nodes(me, &ledger, table, own.clone(), &BTreeMap::new(), now));
+    let standing = |node: &NodeId, known: &Known| gossip.standing(node, known);
+    let nodes =
+        gossip.read(|table| MeshView::nodes(me, &ledger, table, own, &BTreeMap::new(), standing));
     MeshView {
         version: 1,
         me,
@@ -192,9 +194,10 @@ impl ViewKeeper {
         let before = self.view.borrow().clone();
         let paths = self.transport.paths();
         let own = (self.gossip.own(), self.gossip.own_since());
+        let standing = |node: &NodeId, known: &Known| self.gossip.standing(node, known);
         let nodes = self
             .gossip
-            .read(|table| MeshView::nodes(self.me, &ledger, table, own.clone(), &paths, now));
+            .read(|table| MeshView::nodes(self.me, &ledger, table, own, &paths, standing));
         let loaded = is_loaded(self.me, &ledger, &nodes) || now >= self.started + LOADING;
         let loading = before.loading && !loaded;
         let same = Arc::ptr_eq(&ledger, &before.ledger);

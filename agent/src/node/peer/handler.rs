@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use innermesh_proto::{
     codec,
     id::NodeId,
@@ -147,6 +148,12 @@ impl Handler for PeerHandler {
             method::RAFT => self.ledger.hear_raft(node, &body),
             method::ENDORSE => self.ledger.hear_endorsement(node, &body),
             _ => {}
+        }
+    }
+
+    fn datagram(&self, caller: &Caller, datagram: Bytes) {
+        if let Some(node) = caller.node {
+            self.gossip.take_datagram(node, &datagram);
         }
     }
 }

@@ -1,0 +1,373 @@
+//! This node's links with its neighbours, as gossip uses them: members, heads and packets
+//! go in, and what [`Links`] makes of them comes out.
+//!
+//! A node is judged by its links from the moment on at which they first have it live in
+//! its present run. Before that, and where it or this node has no links, it is judged by
+//! the lease of its head: nodes of an older build, and who has just begun. So is one
+//! whose links have failed and that is heard all the same: a link that fails again and
+//! again waits for up to a minute, and its node isn't dead meanwhile.
+//!
+//! Must not know how packets and heads travel; that is [`super::neighbours`]. Whoever
+//! holds the lock of the table may take the one of this, never the other way round.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
+
+use innermesh_proto::{
+    crypto::Hash,
+    head::{HeadTable, Known},
+    id::NodeId,
+    ledger::{Role, State},
+    limits,
+    links::{Beat, DOWN, Effect, Links, NamedLinks, Order, Place, Settings},
+    view::Standing,
+};
+use tokio::sync::Notify;
+
+use super::{budget::Budget, state::in_force};
+use crate::host::Mono;
+
+/// A link ends for silence after [`DOWN`]; this is less.
+const HEARD: Duration = DOWN.saturating_sub(Duration::from_millis(500));
+
+/// See the module.
+pub(super) struct Neighbours {
+    inner: Mutex<Inner>,
+    /// There is something to carry out, or it is due earlier.
+    pub(super) wake: Notify,
+    /// The next head is to name other links.
+    pub(super) publish: Notify,
+}
+
+struct Inner {
+    me: NodeId,
+    links: Links,
+    /// Members as the links know them, each with what its places follow from.
+    members: BTreeMap<NodeId, Option<Hash>>,
+    gateways: BTreeSet<NodeId>,
+    /// Whether this node has neighbours by the ledger.
+    is_in_use: bool,
+    /// The run in which links had each live.
+    linked: BTreeMap<NodeId, u64>,
+    /// Those that are judged by their leases.
+    by_lease: BTreeSet<NodeId>,
+    /// When the last packet of each came, whatever its link is.
+    heard: BTreeMap<NodeId, Mono>,
+    /// Gateways with a link on which nothing came for a while.
+    silent: BTreeSet<NodeId>,
+    /// What is read of each peer that sent something.
+    packets: BTreeMap<NodeId, Budget>,
+    /// When there is more to do, at the latest.
+    due: Mono,
+}
+
+/// Why a node is taken for live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LiveBy {
+    /// It answers on a link of this node's.
+    Link,
+    /// It is reached over live nodes by links that count.
+    Neighbours,
+    /// The lease of its newest head isn't over.
+    Lease,
+}
+
+/// What came of [`Neighbours::turn`].
+pub(super) struct Turn {
+    pub(super) effects: Vec<Effect>,
+    /// Whether somebody stands otherwise than before.
+    pub(super) is_news: bool,
+    /// When there is more to do, at the latest.
+    pub(super) due: Mono,
+}
+
+impl Neighbours {
+    pub(super) fn new(settings: Settings, now: Mono) -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                me: settings.me,
+                links: Links::new(settings, now),
+                members: BTreeMap::new(),
+                gateways: BTreeSet::new(),
+                is_in_use: false,
+                linked: BTreeMap::new(),
+                by_lease: BTreeSet::new(),
+                heard: BTreeMap::new(),
+                silent: BTreeSet::new(),
+                packets: BTreeMap::new(),
+                due: now,
+            }),
+            wake: Notify::new(),
+            publish: Notify::new(),
+        }
+    }
+
+    /// Who is a member by the ledger held here, and who isn't any more. Gives those that
+    /// are new.
+    pub(super) fn set_members(&self, state: &State, table: &HeadTable, now: Mono) -> Vec<NodeId> {
+        let mut inner = self.lock();
+        let known = inner.members.keys();
+        let gone = known.filter(|node| !state.members.contains_key(*node));
+        for node in gone.copied().collect::<Vec<NodeId>>() {
+            inner.forget(&node, now);
+        }
+        let mut new = Vec::new();
+        for node in state.members.keys() {
+            let salt = batch_after(state, node);
+            if inner.members.get(node) == Some(&salt) {
+                continue;
+            }
+            inner.links.handle_member(now, *node, salt.as_ref());
+            if inner.members.insert(*node, salt).is_none() {
+                new.push(*node);
+            }
+        }
+        let members = state.members.iter();
+        let gateways = members.filter(|(_, member)| member.roles.contains(&Role::Gateway));
+        inner.gateways = gateways.map(|(node, _)| *node).collect();
+        let has_place = inner.members.get(&inner.me).is_some_and(Option::is_some);
+        inner.is_in_use = has_place || inner.members.len() <= limits::LINKS_ALL;
+        for (node, known) in table.iter() {
+            inner.sort(*node, known);
+        }
+        // What came while the ledger held here didn't have them.
+        for node in &new {
+            if let Some(known) = table.get(node) {
+                inner.note(*node, known, now);
+            }
+        }
+        drop(inner);
+        self.wake.notify_one();
+        new
+    }
+
+    /// Tells the links what is held of a node now; of those that were heard of since the
+    /// start only: what a stopped node said last makes nobody live.
+    pub(super) fn note(&self, node: NodeId, known: &Known, now: Mono) {
+        self.lock().note(node, known, now);
+        self.wake.notify_one();
+    }
+
+    /// The links that the next head names; `None` while this node has none by the ledger.
+    pub(super) fn named(&self) -> Option<NamedLinks> {
+        let inner = self.lock();
+        inner.is_in_use.then(|| NamedLinks {
+            behind_nat: false,
+            links: inner.links.named(),
+        })
+    }
+
+    /// This node's own head was signed.
+    pub(super) fn signed(&self, order: Order, named: Option<&NamedLinks>, now: Mono) {
+        let none = NamedLinks::default();
+        let named = named.unwrap_or(&none);
+        self.lock().links.handle_own_head(now, order, named);
+        self.wake.notify_one();
+    }
+
+    /// Takes a packet of a member's. `is_reached` says whether the ledger held here has
+    /// the batch that it names. Gives whether its sender stands otherwise since; `None`
+    /// where it isn't read: it is malformed, or one of too many.
+    pub(super) fn take_packet(
+        &self,
+        from: NodeId,
+        packet: &[u8],
+        is_reached: impl FnOnce(&Place) -> bool,
+        now: Mono,
+    ) -> Option<bool> {
+        let mut inner = self.lock();
+        if !inner.members.contains_key(&from) {
+            return None;
+        }
+        let budget = inner.packets.entry(from);
+        let budget = budget.or_insert_with(|| Budget::of_link_packets(now));
+        if !budget.take_packet(now) {
+            return None;
+        }
+        let beat = Beat::decode(packet).ok()?;
+        let is_reached = is_reached(&beat.position);
+        inner.links.handle_packet(now, from, &beat, is_reached);
+        inner.heard.insert(from, now);
+        let is_news = inner.hear(from);
+        drop(inner);
+        self.wake.notify_one();
+        Some(is_news)
+    }
+
+    pub(super) fn connected(&self, peer: NodeId, now: Mono) {
+        self.lock().links.handle_connected(now, peer);
+    }
+
+    pub(super) fn disconnected(&self, peer: &NodeId, now: Mono) {
+        self.lock().links.handle_disconnected(now, peer);
+    }
+
+    pub(super) fn dial_failed(&self, peer: NodeId, now: Mono) {
+        self.lock().links.handle_dial_failed(now, peer);
+        self.wake.notify_one();
+    }
+
+    /// Does what is due.
+    pub(super) fn turn(&self, position: Place, clock_ms: u64, now: Mono) -> Turn {
+        let mut inner = self.lock();
+        let Inner { links, due, .. } = &mut *inner;
+        links.handle_position(now, position, clock_ms);
+        // What came in meanwhile may not put off what was due before.
+        *due = (*due).min(links.next_due());
+        if *due <= now {
+            links.poll(now);
+            *due = links.next_due();
+        }
+        let due = *due;
+        let effects = std::iter::from_fn(|| links.poll_effect()).collect();
+        let mut is_news = !links.take_changes().is_empty();
+        let silent = inner.gateways.iter();
+        let silent = silent.filter(|node| inner.links.is_silent(node, now));
+        let silent: BTreeSet<NodeId> = silent.copied().collect();
+        is_news |= silent != inner.silent;
+        inner.silent = silent;
+        Turn {
+            effects,
+            is_news,
+            due,
+        }
+    }
+
+    /// Says goodbye to all neighbours.
+    pub(super) fn leave(&self, now: Mono) -> Vec<Effect> {
+        let mut inner = self.lock();
+        inner.links.leave(now);
+        std::iter::from_fn(|| inner.links.poll_effect()).collect()
+    }
+
+    /// A new head of a node's came on its own connection. Whether it stands otherwise
+    /// since.
+    pub(super) fn heard_itself(&self, node: NodeId) -> bool {
+        self.lock().hear(node)
+    }
+
+    /// How a node stands: by its links at `now`, or by its lease at `lease_now`.
+    pub(super) fn judge(
+        &self,
+        node: &NodeId,
+        known: &Known,
+        (now, lease_now): (Mono, Mono),
+    ) -> Standing {
+        let mut inner = self.lock();
+        let by_lease = Standing::by_lease(known, lease_now);
+        if known.is_leaving() || !inner.has_links(known) {
+            return by_lease;
+        }
+        // A link with the run before says nothing of this one.
+        let run = inner.links.live_in(node);
+        let live = run.is_some_and(|run| run >= known.head.generation);
+        if live {
+            inner.linked.insert(*node, known.head.generation);
+            inner.sort(*node, known);
+        } else if inner.by_lease.contains(node) || inner.is_heard(node, now) {
+            inner.unlink(*node);
+            return by_lease;
+        }
+        Standing {
+            live,
+            prompt: live && !inner.silent.contains(node),
+        }
+    }
+
+    /// Why a node is live that is.
+    pub(super) fn live_by(&self, node: &NodeId) -> LiveBy {
+        let inner = self.lock();
+        if inner.by_lease.contains(node) {
+            LiveBy::Lease
+        } else if inner.links.up().any(|peer| peer == node) {
+            LiveBy::Link
+        } else {
+            LiveBy::Neighbours
+        }
+    }
+
+    /// Those that are judged by their leases.
+    pub(super) fn by_lease(&self) -> BTreeSet<NodeId> {
+        self.lock().by_lease.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl Inner {
+    fn note(&mut self, node: NodeId, known: &Known, now: Mono) {
+        self.sort(node, known);
+        if known.heard.is_none() {
+            return;
+        }
+        let order = known.head.order();
+        self.links.handle_head(now, node, order);
+        if let Some(body) = in_force(known) {
+            let none = NamedLinks::default();
+            let named = body.links.as_ref().unwrap_or(&none);
+            let leaving = known.is_leaving();
+            self.links.handle_named(now, node, order, leaving, named);
+        }
+    }
+
+    /// Whether a node may be judged by its links at all.
+    fn has_links(&self, known: &Known) -> bool {
+        let body = known.body.as_ref();
+        self.is_in_use && body.is_some_and(|body| body.links.is_some())
+    }
+
+    /// Puts a node among those that are judged by their leases, or not.
+    fn sort(&mut self, node: NodeId, known: &Known) {
+        let was_live = self.linked.get(&node) == Some(&known.head.generation);
+        if was_live && self.has_links(known) {
+            self.by_lease.remove(&node);
+        } else {
+            self.by_lease.insert(node);
+        }
+    }
+
+    /// A node speaks for itself. Whether its links had it dead.
+    fn hear(&mut self, node: NodeId) -> bool {
+        let is_judged = self.members.contains_key(&node) && !self.by_lease.contains(&node);
+        let was_dead = is_judged && self.links.live_in(&node).is_none();
+        if was_dead {
+            self.unlink(node);
+        }
+        was_dead
+    }
+
+    /// Whether packets of a node came so lately that it isn't silence that ended its links.
+    fn is_heard(&self, node: &NodeId, now: Mono) -> bool {
+        let heard = self.heard.get(node);
+        heard.is_some_and(|at| now < *at + HEARD)
+    }
+
+    /// Judges a node by its lease until links have it live.
+    fn unlink(&mut self, node: NodeId) {
+        self.linked.remove(&node);
+        self.by_lease.insert(node);
+    }
+
+    fn forget(&mut self, node: &NodeId, now: Mono) {
+        self.links.handle_member_gone(now, node);
+        self.members.remove(node);
+        self.linked.remove(node);
+        self.by_lease.remove(node);
+        self.heard.remove(node);
+        self.packets.remove(node);
+    }
+}
+
+/// What a member's places on the rings follow from: by these rules of the ledger nothing
+/// does, and links are for meshes in which all have one with all.
+fn batch_after(_: &State, _: &NodeId) -> Option<Hash> {
+    None
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! Who is live by the links that nodes have with their neighbours: the dead are noticed
+//! soon, and who stands still or is cut off for a while takes nobody for dead by its own
+//! clock alone.
+
+use std::{net::SocketAddr, time::Duration};
+
+use innermesh_agent::{control::node::StatusRequest, node::Agent};
+use simulations::{
+    World, clock,
+    mesh::{meet, start, until},
+    net::link::Link,
+    stand_in::Place,
+    world::PORT,
+};
+
+/// How long agents may take until all see each other.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// From the last packet of a node to its being dead for all.
+const DETECTION: Duration = Duration::from_millis(3500);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(20);
+
+const NAMES: [&str; 5] = ["one", "two", "three", "four", "five"];
+
+/// How many an agent takes for live, itself too.
+fn live(agent: &Agent) -> usize {
+    let view = agent.view().borrow().clone();
+    view.nodes.values().filter(|node| node.live).count()
+}
+
+/// Waits until links are what the agents judge each other by.
+async fn linked(agents: &[&Agent]) {
+    let others = agents.len() - 1;
+    until("all have links with all", PATIENCE, async || {
+        let all = agents.iter();
+        all.filter(|agent| live(agent) == others + 1 && whole(agent, others) == others)
+            .count()
+            == agents.len()
+    })
+    .await;
+}
+
+/// Of how many others an agent knows that they name so many links.
+fn whole(agent: &Agent, links: usize) -> usize {
+    agent.read_heads(|table| {
+        let bodies = table.iter().filter_map(|(_, known)| known.body.as_ref());
+        let named = bodies.filter_map(|body| body.links.as_ref());
+        named.filter(|named| named.links.len() == links).count()
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_whose_power_fails_is_dead_for_all_after_three_and_a_half_seconds() {
+    for (seed, loss) in [(1, 0.0), (2, 0.0), (3, 0.1)] {
+        let mut world = World::new(seed);
+        let ([_a, _b, _c, _d, mut e], agents) = meet(&mut world, NAMES).await;
+        linked(&agents.each_ref()).await;
+        world.wire.set_usual(Link {
+            latency_ms: 20,
+            loss,
+            ..Link::default()
+        });
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let [first, second, third, fourth, fifth] = agents;
+        e.crash().await;
+        drop(fifth);
+        let begin = clock::now();
+        let left = [&first, &second, &third, &fourth];
+        while left.iter().any(|agent| live(agent) != 4) {
+            let took = clock::now() - begin;
+            assert!(took < DETECTION, "seed {seed}: {took:?}");
+            assert!(left.iter().all(|agent| live(agent) >= 4), "seed {seed}");
+            tokio::time::sleep(LOOK).await;
+        }
+        let took = clock::now() - begin;
+        assert!(took > Duration::from_secs(2), "seed {seed}: {took:?}");
+        println!("seed {seed}, loss {loss}: dead for all after {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_starts_again_at_once_is_dead_for_nobody() {
+    let mut world = World::new(4);
+    let ([_one, mut two, _three], agents) = meet(&mut world, ["one", "two", "three"]).await;
+    linked(&agents.each_ref()).await;
+    let [first, second, third] = agents;
+    two.crash().await;
+    drop(second);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let again = start(&two).await;
+    let begin = clock::now();
+    while clock::now() < begin + Duration::from_secs(20) {
+        assert_eq!(
+            (live(&first), live(&third)),
+            (3, 3),
+            "{:?}",
+            clock::now() - begin
+        );
+        tokio::time::sleep(LOOK).await;
+    }
+    linked(&[&first, &again, &third]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_stands_still_again_and_again_takes_nobody_for_dead() {
+    for (seed, long) in [(5, 3), (6, 8), (7, 20)] {
+        let mut world = World::new(seed);
+        let ([_one, two, _three], agents) = meet(&mut world, ["one", "two", "three"]).await;
+        linked(&agents.each_ref()).await;
+        let [first, second, third] = &agents;
+        for round in 0..6 {
+            two.still(Duration::from_secs(long), false);
+            tokio::time::sleep(Duration::from_secs(long)).await;
+            let begin = clock::now();
+            while clock::now() < begin + Duration::from_secs(15) {
+                let took = clock::now() - begin;
+                let words = format!("seed {seed}, round {round}, after {took:?}");
+                assert_eq!(live(second), 3, "{words}");
+                // A link that fails again and again waits; who is heard isn't dead.
+                if took > Duration::from_secs(5) {
+                    assert_eq!((live(first), live(third)), (3, 3), "{words}");
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sides_of_a_split_see_each_other_again_soon_after_it_ends() {
+    for (seed, long) in [(8, 10), (9, 14), (10, 60)] {
+        let mut world = World::new(seed);
+        let (machines, agents) = meet(&mut world, NAMES).await;
+        linked(&agents.each_ref()).await;
+        let (left, right) = machines.split_at(2);
+        for (one, other) in left.iter().flat_map(|a| right.iter().map(move |b| (a, b))) {
+            world.wire.cut(one.place, other.place);
+            world.wire.cut(other.place, one.place);
+        }
+        until("each side is alone", Duration::from_secs(4), async || {
+            let counts: Vec<usize> = agents.iter().map(live).collect();
+            counts == [2, 2, 3, 3, 3]
+        })
+        .await;
+        tokio::time::sleep(Duration::from_secs(long)).await;
+        world.wire.heal();
+        let begin = clock::now();
+        until("all see all", Duration::from_secs(40), async || {
+            agents.iter().all(|agent| live(agent) == 5)
+        })
+        .await;
+        println!("{long} s: healed after {:?}", clock::now() - begin);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_floods_with_packets_of_links_is_read_no_more_and_harms_nobody() {
+    let mut world = World::new(11);
+    let ([one, mut two, _three], agents) = meet(&mut world, ["one", "two", "three"]).await;
+    linked(&agents.each_ref()).await;
+    let [first, second, third] = agents;
+    two.crash().await;
+    drop(second);
+    let place = Place::of(&two, first.view()).await;
+    let to = SocketAddr::new(one.address, PORT);
+    let node = place.transport.dial(to, None).await.expect("a connection");
+    until("it is registered", PATIENCE, async || {
+        place.transport.is_connected(node)
+    })
+    .await;
+    for round in 0..200u32 {
+        for packet in [&[1][..], &[1, 0xff, 0xff], &[9; 40], &[]] {
+            place.transport.send_datagram(node, packet.to_vec().into());
+        }
+        if round.is_multiple_of(20) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    let refused = async || {
+        let control = first.control();
+        let status = control.ask(StatusRequest {}).await;
+        status.expect("a status").counters["link_packets_refused"]
+    };
+    // Those with another first byte are for newer builds.
+    until("they are counted", PATIENCE, async || {
+        refused().await == 400
+    })
+    .await;
+    tokio::time::sleep(DETECTION).await;
+    assert_eq!((live(&first), live(&third)), (2, 2));
+}
