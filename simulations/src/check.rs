@@ -7,6 +7,7 @@ mod access;
 mod admins;
 mod authors;
 pub mod devices;
+mod places;
 mod published;
 mod strangers;
 
@@ -569,6 +570,9 @@ impl Model {
             }
             if let Some(seen) = self.forgotten(&view, members) {
                 return Err((one.number, seen));
+            }
+            if let Some(words) = places::lacking(&view) {
+                return wrong("L1", words);
             }
             let live: BTreeSet<NodeId> = view
                 .nodes

@@ -61,7 +61,7 @@ impl Genesis {
 
 impl State {
     /// As [`State::apply`], and what happened, entry by entry. A batch that
-    /// only moves ledger time on says nothing.
+    /// only moves ledger time on, or gives members their places, says nothing.
     ///
     /// # Errors
     /// As [`State::apply`].

@@ -20,6 +20,7 @@ impl State {
     /// Starts the next batch at `stamp_ms`, or at this state's stamp if that is later.
     pub fn draft(&self, stamp_ms: u64) -> Draft {
         let mut state = self.clone();
+        state.note_newest_batch();
         state.advance(stamp_ms);
         Draft {
             state,

@@ -30,6 +30,7 @@ impl State {
         self.give_name(member.name.clone(), name);
         self.addresses.insert(member.ipv4, node);
         self.note_admission(node, &member);
+        self.await_batch_after(node, member.joined);
         self.insert_member(node, member);
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{access::Access, publish::Published, role::Role};
+use super::{access::Access, publish::Published, role::Role, salts::Salts};
 use crate::{
     certificate::Serial,
     crypto::{Hash, PublicKey},
@@ -38,16 +38,9 @@ pub(super) struct Extension {
     /// What is published; from rules 5 on.
     #[serde(skip)]
     pub published: Published,
-}
-
-/// What rules 2, 4 and 5 brought.
-pub(super) type Later = (Appointments, Access, Published);
-
-impl Extension {
-    /// What is encoded beside it.
-    pub(super) fn later(&self) -> (&Appointments, &Access, &Published) {
-        (&self.appointments, &self.access, &self.published)
-    }
+    /// By what members' places are computed; from rules 8 on.
+    #[serde(skip)]
+    pub salts: Salts,
 }
 
 /// Counts by node; what they count stands elsewhere in the state.

@@ -77,6 +77,7 @@ impl State {
         verify: &dyn Verify,
     ) -> Result<Self, BatchError> {
         let mut state = self.clone();
+        state.note_newest_batch();
         state.advance(stamp_ms);
         let mut issuers = Vec::new();
         for (node, der) in &recovery.issuers {

@@ -98,7 +98,8 @@ impl State {
     /// more membership.
     fn check_return(&self, member: &Member, plan: &LeafPlan) -> Result<(), Refusal> {
         let names: Vec<String> = plan.dns.iter().cloned().collect();
-        let bytes = member_bytes(member) + certificate_bytes(&names, 0) + der_bytes(plan);
+        let certificate = certificate_bytes(&names, 0) + der_bytes(plan);
+        let bytes = member_bytes(member, self.rules) + certificate;
         self.check_asked(member.key.node_id(), bytes)
     }
 
@@ -203,13 +204,8 @@ impl State {
     /// Counts everything, when the rules become those that need it.
     pub(super) fn count_shares(&mut self) {
         self.extension.shares = Shares::default();
-        let members: Vec<(NodeId, u64)> = self
-            .members
-            .iter()
-            .map(|(node, member)| (*node, member_bytes(member)))
-            .collect();
-        for (node, bytes) in members {
-            self.charge(node, bytes);
+        for (node, member) in self.members.clone().iter() {
+            self.charge(*node, member_bytes(member, self.rules));
         }
         for (label, name) in self.names.clone().iter() {
             self.charge(name.owner, name_bytes(label, name.shared.len()));
@@ -277,17 +273,18 @@ impl State {
     }
 
     pub(super) fn insert_member(&mut self, node: NodeId, member: Member) {
-        let bytes = member_bytes(&member);
+        let bytes = member_bytes(&member, self.rules);
         self.with_share(node, |state| state.members.insert(node, member));
         self.charge(node, bytes);
     }
 
     pub(super) fn take_member(&mut self, node: NodeId) {
-        let Some(bytes) = self.members.get(&node).map(member_bytes) else {
+        let Some(member) = self.members.get(&node) else {
             return;
         };
-        self.refund(node, bytes);
+        self.refund(node, member_bytes(member, self.rules));
         self.with_share(node, |state| state.members.remove(&node));
+        self.forget_batch_after(&node);
     }
 
     pub(super) fn count_name(&mut self, label: &Label, name: &Name) {

@@ -4,6 +4,7 @@
 use super::{
     device::{AddDevice, Device},
     record::UserRecord,
+    salts::SALTS_SINCE,
     state::{Issued, Member},
 };
 use crate::{certificate::LeafPlan, codec, name::Label, zone::DomainName};
@@ -19,10 +20,14 @@ pub(super) const DER: u64 = 900;
 /// One more address in a certificate.
 pub(super) const ADDRESS: u64 = 18;
 
+/// By what a member has its place among its neighbours.
+pub(super) const SALT: u64 = 48;
+
 /// With room for two WireGuard keys, each kept both ways round.
-pub(super) fn member_bytes(member: &Member) -> u64 {
+pub(super) fn member_bytes(member: &Member, rules: u32) -> u64 {
     let grants = codec::encode(&(&member.names, &member.routes)).len();
-    (480 + 2 * member.name.as_str().len() + grants) as u64
+    let salt = if rules < SALTS_SINCE { 0 } else { SALT };
+    salt + (480 + 2 * member.name.as_str().len() + grants) as u64
 }
 
 /// With its keys and addresses the other way round.

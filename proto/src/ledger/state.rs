@@ -13,17 +13,14 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    access::Access,
-    extension::{Extension, Later},
+    extension::Extension,
     outcome::{Outcome, RequestKey},
     position::Position,
-    publish::Published,
     record::UserRecord,
     request::{Author, HoldId, RequestId, Role},
 };
 use crate::{
     certificate::{KeptCertificate, Serial},
-    codec::{self, CodecError},
     crypto::{Hash, PublicKey},
     id::{MeshId, NodeId},
     limits,
@@ -367,111 +364,13 @@ impl State {
             && self.tunnel_keys_agree()
             && self.access_agrees()
             && self.publications_agree()
+            && self.salts_agree()
             && self.roster_keys.keys().eq(self.roster.iter())
             && self
                 .roster
                 .iter()
                 .all(|node| self.voters.contains_key(node))
             && self.voters.values().all(|number| *number < self.next_voter)
-    }
-
-    /// The hash of this state as of batch `index`.
-    pub(super) fn hash_at(&self, index: u64) -> Hash {
-        let state = self.without_hash(index);
-        let extension = &state.extension;
-        match state.rules {
-            0 => codec::hash(&state),
-            1 => codec::hash(&(&state, state.rules, extension)),
-            2 | 3 => codec::hash(&(&state, state.rules, extension, &extension.appointments)),
-            4 => {
-                let Extension {
-                    appointments,
-                    access,
-                    ..
-                } = extension;
-                codec::hash(&(&state, state.rules, extension, appointments, access))
-            }
-            _ => {
-                let later = extension.later();
-                codec::hash(&(&state, state.rules, extension, later))
-            }
-        }
-    }
-
-    /// This state as a header's hash and snapshots have it: a header that
-    /// holds the hash of the state can't be in that state with its own hash.
-    pub(super) fn without_hash(&self, index: u64) -> Self {
-        let mut state = self.clone();
-        state.position = Position {
-            index,
-            hash: Hash::default(),
-        };
-        state
-    }
-
-    /// As snapshots hold it.
-    pub fn encode(&self) -> Vec<u8> {
-        let extension = &self.extension;
-        match self.rules {
-            0 => codec::encode(self),
-            1 => codec::encode(&(self, self.rules, extension)),
-            2 | 3 => codec::encode(&(self, self.rules, extension, &extension.appointments)),
-            4 => {
-                let Extension {
-                    appointments,
-                    access,
-                    ..
-                } = extension;
-                codec::encode(&(self, self.rules, extension, appointments, access))
-            }
-            _ => codec::encode(&(self, self.rules, extension, extension.later())),
-        }
-    }
-
-    /// Reads what [`State::encode`] wrote, of a state under `rules`.
-    ///
-    /// # Errors
-    /// [`CodecError`].
-    pub fn decode(bytes: &[u8], rules: u32) -> Result<Self, CodecError> {
-        if rules == 0 {
-            return codec::decode_large(bytes);
-        }
-        let (mut state, own, mut extension, later) = match rules {
-            1 => {
-                let (state, own, extension) = codec::decode_large(bytes)?;
-                (state, own, extension, Later::default())
-            }
-            2 | 3 => {
-                let (state, own, extension, appointments) = codec::decode_large(bytes)?;
-                (
-                    state,
-                    own,
-                    extension,
-                    (appointments, Access::default(), Published::default()),
-                )
-            }
-            4 => {
-                let (state, own, extension, appointments, access) = codec::decode_large(bytes)?;
-                (
-                    state,
-                    own,
-                    extension,
-                    (appointments, access, Published::default()),
-                )
-            }
-            _ => codec::decode_large::<(Self, u32, Extension, Later)>(bytes)?,
-        };
-        (
-            extension.appointments,
-            extension.access,
-            extension.published,
-        ) = later;
-        if own != rules {
-            return Err(CodecError::Malformed(format!("rules {own}")));
-        }
-        state.rules = own;
-        state.extension = extension;
-        Ok(state)
     }
 
     /// Moves ledger time on, and forgets what is over by then.

@@ -12,13 +12,14 @@
 //! | 5 | ports of public nodes that lead to services inside; the role `exit`, and the name `internet` that nobody gets from then on |
 //! | 6 | certificates for the resolver's addresses and for `ns`, where every agent answers DNS |
 //! | 7 | SSHFP and TLSA records of users |
+//! | 8 | the hash of the batch after the one that admitted each member, by which it has its neighbours |
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::codec::{self, CodecError};
 
 /// The newest rules that this build knows.
-pub const RULES: u32 = 7;
+pub const RULES: u32 = 8;
 
 /// Encodes what says by which rules it is: those of rules 0 as builds before
 /// there were others did.

@@ -26,6 +26,7 @@ mod records;
 mod roles;
 mod roster;
 mod routed;
+mod salts;
 mod shares;
 mod snapshot;
 mod versions;

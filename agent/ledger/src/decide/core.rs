@@ -280,8 +280,13 @@ impl Core {
         let voter = self.voting.voter()?;
         let is_idle = self.voting.is_alone(&self.state) && self.proofs.is_empty();
         let tick = (!is_idle).then_some(voter.due());
-        let beat = self.may_draft(now).then_some(self.time.beat());
+        let beat = self.may_draft(now).then(|| self.beat());
         tick.into_iter().chain(beat).min()
+    }
+
+    /// When this node, leading, is to write an empty batch.
+    pub(super) fn beat(&self) -> Mono {
+        self.time.beat(self.state.awaits_batch())
     }
 
     /// What is to be sent, at once.

@@ -35,7 +35,7 @@ impl Core {
         if self.change_roster(now) || self.raise_rules(now) {
             return true;
         }
-        let is_due = self.time.is_beat_due(now);
+        let is_due = now.mono >= self.beat();
         if self.waiting.is_empty() && !is_due {
             return false;
         }

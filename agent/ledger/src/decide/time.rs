@@ -26,6 +26,8 @@ pub struct LedgerTime {
     seen: Mono,
     /// When the next empty batch is due.
     beat: Mono,
+    /// The voters' log didn't take one: it is tried again then.
+    postponed: Mono,
 }
 
 impl LedgerTime {
@@ -38,6 +40,7 @@ impl LedgerTime {
             peer_clocks: Vec::new(),
             seen: now.mono,
             beat: now.mono + HEARTBEAT.saturating_sub(Duration::from_millis(age_ms)),
+            postponed: now.mono,
         }
     }
 
@@ -86,15 +89,16 @@ impl LedgerTime {
         self.beat = now.mono + HEARTBEAT;
     }
 
-    pub fn beat(&self) -> Mono {
-        self.beat
-    }
-
-    pub fn is_beat_due(&self, now: Now) -> bool {
-        now.mono >= self.beat
+    /// When an empty batch is due; at once where the newest state `awaits` one.
+    pub fn beat(&self, awaits: bool) -> Mono {
+        if awaits {
+            self.postponed
+        } else {
+            self.beat.max(self.postponed)
+        }
     }
 
     pub fn postpone_beat(&mut self, until: Mono) {
-        self.beat = self.beat.max(until);
+        self.postponed = until;
     }
 }

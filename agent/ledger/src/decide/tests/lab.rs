@@ -50,6 +50,8 @@ pub struct Lab {
     pub nodes: Vec<Node>,
     /// Nodes that nobody hears, and who hear nobody.
     pub cut_off: BTreeSet<usize>,
+    /// A node that is cut off as soon as it holds so many batches.
+    pub falls_silent: Option<(usize, u64)>,
     tickets: u64,
 }
 
@@ -57,7 +59,11 @@ impl Lab {
     /// So many voters, each with an issuer of its own, whose log begins behind
     /// the ledger that they hold.
     pub fn new(voters: u8) -> Self {
-        let mut mesh = Mesh::new();
+        Self::of(Mesh::new(), voters)
+    }
+
+    /// As [`Lab::new`], of a mesh that its founder decides for alone.
+    pub fn of(mut mesh: Mesh, voters: u8) -> Self {
         let mut issuers = vec![mesh.issuer.clone()];
         for number in 1..voters {
             mesh.admit(&*key(number), &format!("n{number}"));
@@ -89,6 +95,7 @@ impl Lab {
             nodes: nodes.collect(),
             mesh,
             cut_off: BTreeSet::new(),
+            falls_silent: None,
             tickets: 0,
         }
     }
@@ -117,6 +124,14 @@ impl Lab {
     pub fn request(&mut self, by: u8, content: &Content) -> Sealed {
         self.mesh.now_ms = self.now.wall_ms;
         self.mesh.request(&*key(by), content)
+    }
+
+    /// A machine's request to join, by a token of the founder's.
+    pub fn join(&mut self, machine: u8) -> Sealed {
+        self.mesh.now_ms = self.now.wall_ms;
+        let token = self.mesh.token(100 + machine, |_| {});
+        let name = format!("n{machine}");
+        self.mesh.join_request(&token, &*key(machine), &name)
     }
 
     /// Has a node asked, and nothing follow from it yet.
@@ -151,7 +166,12 @@ impl Lab {
         loop {
             let mut said = Vec::new();
             for (number, node) in self.nodes.iter_mut().enumerate() {
-                for message in node.drive(self.now) {
+                let messages = node.drive(self.now);
+                let silent = |(who, at)| who == number && node.newest().0 >= at;
+                if self.falls_silent.is_some_and(silent) {
+                    self.cut_off.insert(number);
+                }
+                for message in messages {
                     if !self.cut_off.contains(&number) {
                         said.push((node.id, message));
                     }

@@ -9,7 +9,7 @@ use innermesh_proto::{
     crypto::Hash,
     ledger::{BatchError, Content, Outcome, Position, request::Evict},
 };
-use innermesh_testing::mesh::{id, key};
+use innermesh_testing::mesh::{Mesh, id, key};
 
 use self::lab::Lab;
 use super::{
@@ -175,6 +175,98 @@ fn ledger_time_goes_on_while_nobody_asks_for_anything() {
     assert!((3..=4).contains(&batches), "{batches} in three hours");
 }
 
+/// Whether each member has its place by what a node holds.
+fn all_are_placed(lab: &Lab, node: usize) -> bool {
+    let state = lab.nodes[node].core.state();
+    let mut members = state.members.keys();
+    members.all(|node| state.batch_after(node).is_some())
+}
+
+#[test]
+fn who_is_let_in_has_its_place_by_one_empty_batch() {
+    for voters in [1, 3] {
+        let (mut lab, leader) = Lab::led(voters);
+        let before = lab.nodes[leader].newest().0;
+        // Two at once wait for the same one.
+        let tickets = [8, 9].map(|machine| {
+            let request = lab.join(machine);
+            lab.ask(leader, request)
+        });
+        lab.settle();
+        for ticket in tickets {
+            let answer = lab.nodes[leader].answers.get(&ticket);
+            assert_eq!(answer, Some(&Ok(Outcome::Done(before + 1))));
+        }
+        lab.run(60 * SECOND);
+        let leader = &lab.nodes[leader];
+        assert_eq!(
+            leader.newest().0,
+            before + 2,
+            "no batch follows an empty one"
+        );
+        assert!(leader.batches.last().unwrap().entries.is_empty());
+        assert!((0..lab.nodes.len()).all(|node| all_are_placed(&lab, node)));
+    }
+}
+
+#[test]
+fn what_is_asked_meanwhile_is_decided_by_the_batch_that_a_new_member_waits_for() {
+    let (mut lab, _) = Lab::led(1);
+    let before = lab.nodes[0].newest().0;
+    let request = lab.join(9);
+    lab.ask(0, request);
+    let now = lab.now;
+    assert!(lab.nodes[0].core.poll_decision(now, |_| true));
+    let request = lab.claim("photos");
+    let claimed = lab.ask(0, request);
+    lab.run(SECOND);
+    let answer = lab.nodes[0].answers.get(&claimed);
+    assert_eq!(answer, Some(&Ok(Outcome::Done(before + 2))));
+    assert_eq!(lab.nodes[0].newest().0, before + 2);
+    assert!(all_are_placed(&lab, 0));
+}
+
+#[test]
+fn a_leader_that_is_gone_before_the_empty_batch_leaves_it_to_the_next() {
+    let (mut lab, leader) = Lab::led(3);
+    let before = lab.nodes[leader].newest().0;
+    lab.falls_silent = Some((leader, before + 1));
+    let request = lab.join(9);
+    let ticket = lab.ask(leader, request);
+    lab.settle();
+    let answer = lab.nodes[leader].answers.get(&ticket);
+    assert_eq!(answer, Some(&Ok(Outcome::Done(before + 1))));
+    assert!(lab.cut_off.contains(&leader));
+    let others: Vec<usize> = (0..3).filter(|node| *node != leader).collect();
+    for other in &others {
+        assert!(lab.nodes[*other].newest().0 <= before + 1);
+    }
+    lab.run(20 * SECOND);
+    let next = lab.leader().expect("another leads");
+    assert_ne!(next, leader);
+    for other in others {
+        assert_eq!(lab.nodes[other].newest().0, before + 2);
+        assert!(all_are_placed(&lab, other));
+    }
+}
+
+#[test]
+fn one_who_starts_and_decides_alone_writes_what_its_members_wait_for() {
+    let mut mesh = Mesh::new();
+    mesh.admit(&*key(9), "nine");
+    let mut lab = Lab::of(mesh, 1);
+    let (node, now) = (&mut lab.nodes[0], lab.now);
+    while let Some(step) = node.core.poll_step() {
+        node.carry_out(step, now);
+    }
+    let due = node.core.poll_timeout(now);
+    assert!(due.is_some_and(|due| due <= now.mono), "at once");
+    lab.settle();
+    assert!(all_are_placed(&lab, 0));
+    let due = lab.nodes[0].core.poll_timeout(lab.now);
+    assert!(due.is_some_and(|due| due > lab.now.mono + 3000 * SECOND));
+}
+
 #[test]
 fn a_node_that_was_rolled_back_votes_no_more_and_sends_those_who_wait_elsewhere() {
     let (mut lab, leader) = Lab::led(3);
@@ -292,10 +384,13 @@ fn a_leader_that_was_away_for_long_writes_an_empty_batch_at_once() {
     };
     let hour_ms = 3_600_000;
     let fresh = LedgerTime::new(10 * hour_ms, at(5, 10 * hour_ms));
-    assert!(!fresh.is_beat_due(at(3604, 11 * hour_ms)));
-    assert!(fresh.is_beat_due(at(3605, 11 * hour_ms)));
-    let old = LedgerTime::new(10 * hour_ms, at(5, 12 * hour_ms));
-    assert!(old.is_beat_due(at(5, 12 * hour_ms)));
+    assert_eq!(fresh.beat(false), 3605 * SECOND);
+    let mut old = LedgerTime::new(10 * hour_ms, at(5, 12 * hour_ms));
+    assert_eq!(old.beat(false), 5 * SECOND);
+    // Also where a new member waits for one, and not again at once where none can be written.
+    assert_eq!(fresh.beat(true), 5 * SECOND);
+    old.postpone_beat(6 * SECOND);
+    assert_eq!((old.beat(false), old.beat(true)), (6 * SECOND, 6 * SECOND));
     // However far its own clock jumps, time since the stamp is what passed.
     assert_eq!(
         old.latest(10 * hour_ms, at(65, 99 * hour_ms)),
