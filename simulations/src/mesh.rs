@@ -469,22 +469,20 @@ pub fn routed(machine: &Machine) -> BTreeSet<IpAddr> {
         .collect()
 }
 
-/// Waits until something holds; gives how long that took.
+/// How soon [`until`] asks again, at first and at most.
+const SOON: Duration = Duration::from_millis(5);
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Waits until something holds. What takes hours of simulated time isn't asked for each
+/// few milliseconds of it.
 ///
 /// # Panics
 /// When it doesn't hold within `patience`.
-pub async fn until(
-    what: &str,
-    patience: Duration,
-    mut holds: impl AsyncFnMut() -> bool,
-) -> Duration {
+pub async fn until(what: &str, patience: Duration, mut holds: impl AsyncFnMut() -> bool) {
     let start = clock::now();
     while !holds().await {
-        assert!(
-            clock::now() < start + patience,
-            "not within {patience:?}: {what}"
-        );
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        let took = clock::now() - start;
+        assert!(took < patience, "not within {patience:?}: {what}");
+        tokio::time::sleep((took / 50).clamp(SOON, AGAIN)).await;
     }
-    clock::now() - start
 }

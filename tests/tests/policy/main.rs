@@ -1,6 +1,7 @@
 //! What the project may depend on, and what the protocol crate may not: the
 //! rules of ops/deny.toml, held offline, and the purity of `proto`.
 
+mod programs;
 mod rooms;
 mod spdx;
 

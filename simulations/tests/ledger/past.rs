@@ -2,17 +2,15 @@
 //! is lost: not by a failure of the disk at any moment, and not to those who
 //! were away.
 
-mod ledgers;
-
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
+use crate::ledgers::{Mesh, Node};
 use innermesh_agent::ledger::{Ledger, Sizes, TakeError, file, history, loading, past};
 use innermesh_proto::{
     ledger::{Content, batch::STATE_HASH_INTERVAL},
     limits,
     name::Label,
 };
-use ledgers::{Mesh, Node};
 
 fn name() -> Label {
     "photos".parse().unwrap()

@@ -2,17 +2,15 @@
 //! more goes back, keeps out whom that had evicted, and forgets nothing of it
 //! by a crash; nobody but the root can bring that about.
 
-mod ledgers;
-
 use std::{collections::BTreeSet, time::Duration};
 
+use crate::ledgers::Mesh;
 use innermesh_agent::{host::Disk, ledger::TakeError};
 use innermesh_proto::{
     codec,
     crypto::Purpose,
     ledger::{Author, Batch, BatchError, Outcome, Recovery, Request, RequestId, SignedRecovery},
 };
-use ledgers::Mesh;
 use simulations::world::START_MS;
 
 #[tokio::test(start_paused = true)]

@@ -61,7 +61,7 @@ fn a_killed_agent_has_lost_nothing_that_it_said_was_done() {
         alpha.start();
         beta.start();
         beta.wait_nodes(2);
-        assert!(crate::index(&alpha) >= index, "the ledger went back");
+        assert!(self::index(&alpha) >= index, "the ledger went back");
         assert!(!token.is_empty());
         let address = alpha.overlay_ipv4("beta");
         for known in 0..=round {

@@ -754,7 +754,7 @@ async fn a_leader_whose_disk_is_nearly_full_hands_over_to_one_that_has_room() {
 }
 
 /// How long a claim takes on real files: `cargo test -p simulations --release
-/// --test council -- --ignored --nocapture`.
+/// --test ledger -- --ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "measures"]
 async fn a_commit_takes_so_long() {

@@ -1,10 +1,9 @@
 //! A ledger that begins with a state: taken from any peer, checked from the
 //! genesis on, and no liar's.
 
-mod ledgers;
-
 use std::{path::Path, time::Duration};
 
+use crate::ledgers::Mesh;
 use innermesh_agent::{
     host::Disk,
     ledger::{InstallError, history, loading, start::Start},
@@ -14,7 +13,6 @@ use innermesh_proto::{
     ledger::{Content, SnapshotError},
     limits,
 };
-use ledgers::Mesh;
 use simulations::{
     World,
     mesh::{found_with_root, join, promote, start, until, write_batches},

@@ -16,9 +16,6 @@ use simulations::{
     world::PORT,
 };
 
-#[global_allocator]
-static MEMORY: memory::Watched = memory::Watched;
-
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Two honest agents and a member that lies.

@@ -1,0 +1,31 @@
+//! The mesh itself: how machines join, agree, fail, come back and leave.
+
+mod blocked;
+mod damaged;
+mod demo;
+mod demo_end;
+mod evict;
+mod flushed;
+mod install;
+mod invites;
+mod join;
+mod leave;
+mod logs;
+mod memory;
+mod narrow;
+mod no_ipv6;
+mod places;
+mod policy_access;
+mod ports;
+mod recover;
+mod refusals;
+mod renumbered;
+mod requests;
+mod restart;
+mod roles;
+mod roster;
+mod runbooks;
+mod service;
+mod state_folder;
+mod tracing;
+mod tunnel_keys;
