@@ -16,7 +16,7 @@ const KNOT: u16 = 5301;
 const NSD: u16 = 5302;
 /// Other names are nobody's here: the agent refuses them as the others do.
 const CONFIG: &str = "[dns]\nanswer = \"mesh\"\nmanage = \"off\"\n";
-const RECORDS: [&[&str]; 30] = [
+const RECORDS: [&[&str]; 35] = [
     &["tv", "A", "198.51.100.9"],
     &["tv", "A", "198.51.100.10"],
     &["tv", "AAAA", "2001:db8:9::9"],
@@ -47,7 +47,14 @@ const RECORDS: [&[&str]; 30] = [
     &["_8443._https.site", "HTTPS", "0 site"],
     &["_dns.ns2", "SVCB", "1", "site", "alpn=dot"],
     &["to-nobody", "SVCB", "2", "no-such", "alpn=doq"],
+    &["tv", "SSHFP", "4", "2", SHA_256],
+    &["tv", "SSHFP", "1", "1", SHA_1],
+    &["*.lamps", "SSHFP", "4", "2", SHA_256],
+    &["_443._tcp.tv", "TLSA", "3", "1", "1", SHA_256],
+    &["_25._tcp.mail", "TLSA", "2", "0", "1", SHA_256],
 ];
+const SHA_1: &str = "00112233445566778899aabbccddeeff00112233";
+const SHA_256: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 const SERVICES: [&[&str]; 2] = [
     &["web", "--port", "80"],
     &["time", "--port", "123", "--proto", "udp"],
