@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use innermesh_control::dns::QueryReport;
 use innermesh_host::{Clock, Mono, tasks::Tasks};
 use innermesh_proto::zone::{DomainName, Rdata, RecordType, Zone, ZoneInput};
-use innermesh_serve::dns::{AnswerScope, Dns, NameServer, Served, Source};
+use innermesh_serve::dns::{AnswerScope, Dns, Heard, NameServer, Served, Source};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, UdpSocket},
@@ -126,6 +126,14 @@ type Seen = Arc<Mutex<Vec<Vec<u8>>>>;
 /// A name server that gives one answer to all over UDP, and tells what it was
 /// asked; over TCP another one, if it has that.
 async fn upstream(udp: (bool, Sections), tcp: Option<Sections>) -> (SocketAddr, Seen) {
+    name_server(move |question| response(question, udp.0, &udp.1), tcp).await
+}
+
+/// As [`upstream`], with what is sent over UDP.
+async fn name_server(
+    udp: impl Fn(&[u8]) -> Vec<u8> + Send + 'static,
+    tcp: Option<Sections>,
+) -> (SocketAddr, Seen) {
     let seen = Seen::default();
     // TCP first: its port must be free for UDP, and hardly anything uses that.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -136,7 +144,7 @@ async fn upstream(udp: (bool, Sections), tcp: Option<Sections>) -> (SocketAddr, 
         let mut buffer = [0; 1500];
         while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
             names.lock().unwrap().push(asked(&buffer[..length]));
-            let message = response(&buffer[..length], udp.0, &udp.1);
+            let message = udp(&buffer[..length]);
             let _ = socket.send_to(&message, from).await;
         }
     });
@@ -200,6 +208,33 @@ async fn a_name_server_that_folds_case_and_has_no_tcp_goes_on_being_used() {
     let seen = seen.lock().unwrap();
     assert_eq!(seen.len(), before + 1, "it is known to do so: {seen:?}");
     assert!(!seen[before].iter().any(u8::is_ascii_uppercase), "{seen:?}");
+}
+
+/// As the servers of a zone above are asked for a delegation.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_server_whose_answer_is_cut_is_asked_again_over_tcp() {
+    let ns = |last: u8| record(None, 2, &[3, b'n', b's', last, 0]);
+    let cut = move |question: &[u8]| {
+        let mut message = response(question, false, &only(vec![ns(b'1')]));
+        // TC (RFC 1035 §4.1.1).
+        message[2] |= 2;
+        message
+    };
+    let whole = [Vec::new(), vec![ns(b'1'), ns(b'2')], Vec::new()];
+    let (server, seen) = name_server(cut, Some(whole)).await;
+    let nobody: SocketAddr = "127.0.0.1:9".parse().unwrap();
+    let dns = resolver(&inside(), nobody);
+    let name: DomainName = "lab.example.org".parse().unwrap();
+    let heard = dns.ask_one(server, (&name, RecordType::NS), false).await;
+    let heard = heard.unwrap();
+    assert!(heard.answers.is_empty(), "{heard:?}");
+    let servers = Heard::data(&heard.authorities, &name, RecordType::NS);
+    assert_eq!(servers, ["ns1.", "ns2."]);
+    assert_eq!(seen.lock().unwrap().len(), 1);
+    // Part of an answer is none.
+    let (server, _) = name_server(cut, None).await;
+    let heard = dns.ask_one(server, (&name, RecordType::NS), false).await;
+    assert!(heard.is_err(), "{heard:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
