@@ -151,6 +151,59 @@ fn kdig_curl_and_dnsperf_ask_at_the_resolver_and_from_a_lan() {
     }
 }
 
+/// The finding that somebody has a port of encrypted DNS that is asked for.
+fn not_encrypted(agent: &Agent) -> Option<String> {
+    let status = agent.status();
+    let mut all = status["findings"].as_array()?.iter();
+    let one = all.find(|one| one["code"] == "dns-not-encrypted")?;
+    one["text"].as_str().map(str::to_owned)
+}
+
+#[test]
+fn encrypted_dns_that_is_asked_for_and_not_served_is_told_until_it_is() {
+    if !installed(&["kdig"]) {
+        return;
+    }
+    let Some(lab) = Lab::new(1) else { return };
+    let host = &lab.hosts[0];
+    let taken = |port: u16| host.listen(([0_u16; 8], port).into()).expect("a port");
+    let (tls, https) = (taken(853), taken(8443));
+    // Where DNS over TLS isn't asked for by name, it gives way without a word. The
+    // addresses have port 853 tried before the other one.
+    let config = "[dns]\nhttps = 8443\n";
+    let mut alpha = Agent::with_config(host, "alpha", config);
+    alpha.init();
+    let wait_told = |agent: &Agent, part: &str| {
+        wait_for(&format!("{part} in the findings"), PATIENCE, || {
+            let told = not_encrypted(agent).unwrap_or_default();
+            ensure(told.contains(part), agent.status())
+        });
+    };
+    wait_told(&alpha, "TCP port 8443");
+    alpha.stop();
+    let file = alpha.dir.join("config.toml");
+    fs::write(file, format!("{config}tls = \"on\"\n")).expect("a file of the laboratory");
+    alpha.start();
+    wait_told(&alpha, "TCP port 853");
+    drop(https);
+    let root = root(&alpha);
+    let server = format!("@{}", alpha.dns().ip());
+    let ask = |way: &[&str]| {
+        let words = [&[server.as_str()], way, &["alpha.lab.internal", "A"]].concat();
+        let own = alpha.overlay_ipv4("alpha");
+        wait_kdig(host, &root, "ns.lab.internal", &words, &own);
+    };
+    ask(&["+https", "-p", "8443"]);
+    // The other one still isn't there.
+    wait_told(&alpha, "TCP port 853");
+    drop(tls);
+    ask(&["+tls"]);
+    wait_for("nothing more to be told", PATIENCE, || {
+        let told = not_encrypted(&alpha);
+        ensure(told.is_none(), format!("{told:?}"))
+    });
+}
+
 /// Starts Unbound with a certificate.
 fn unbound(host: &Host, key: &str, chain: &str) -> Process {
     let folder = host.directory.join("unbound");
