@@ -340,6 +340,20 @@ impl Responder {
 /// When it doesn't answer.
 #[must_use]
 pub fn start_pebble(agent: &Agent, web: &Web<'_>, port: u16) -> (SocketAddr, Process) {
+    start_pebble_asking(agent, web, port, agent.dns())
+}
+
+/// As [`start_pebble`]; it asks this name server.
+///
+/// # Panics
+/// When it doesn't answer.
+#[must_use]
+pub fn start_pebble_asking(
+    agent: &Agent,
+    web: &Web<'_>,
+    port: u16,
+    dns: SocketAddr,
+) -> (SocketAddr, Process) {
     let certs = "/etc/innermesh/certs";
     let issue = ["cert", "issue", "photos", "--out", certs];
     let _ = agent.cli(&issue).ok();
@@ -353,7 +367,7 @@ pub fn start_pebble(agent: &Agent, web: &Web<'_>, port: u16) -> (SocketAddr, Pro
     }});
     let path = "/etc/pebble.json";
     web.put(path, &config.to_string());
-    let dns = agent.dns().to_string();
+    let dns = dns.to_string();
     let words = ["pebble", "-strict", "-config", path, "-dnsserver", &dns];
     let fixed = [
         ("PEBBLE_VA_NOSLEEP", "1"),

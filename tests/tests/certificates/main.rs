@@ -10,5 +10,6 @@ mod ca_leaves;
 mod certificates;
 mod examples;
 mod install_page;
+mod public_certificates;
 mod renewal;
 mod revocation_lists;
