@@ -226,7 +226,7 @@ pub const MAKERS: usize = 16;
 pub const HOLDS: usize = 3;
 /// Decided holds of one admin that are remembered.
 pub const HOLDS_DECIDED: usize = 64;
-/// Questions that the query log has at a time.
+/// Questions that the query log has at a time; who has most of them gives way first.
 pub const QUERY_LOG_ENTRIES: usize = 8192;
 /// As [`QUERY_LOG_ENTRIES`], in bytes.
 pub const QUERY_LOG_BYTES: usize = 2 * 1024 * 1024;

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Mutex, PoisonError},
 };
 
@@ -13,6 +13,8 @@ use innermesh_host::{
     listen::{Class, Source, Who},
 };
 use innermesh_proto::limits;
+
+use super::source::group;
 
 /// What sources began lately.
 #[derive(Default)]
@@ -70,17 +72,9 @@ impl State {
     }
 }
 
-/// A host has as many addresses of its /64 as it likes.
-fn group(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => Ipv6Addr::from(u128::from(v6) >> 64 << 64).into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{net::Ipv6Addr, time::Duration};
 
     use super::*;
 

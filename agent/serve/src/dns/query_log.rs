@@ -1,8 +1,11 @@
 //! Questions and their answers, kept in memory for as long as somebody follows them:
 //! the newest ones, and who asks most for what. Nothing is kept while nobody does.
 
+mod kept;
+mod shares;
+mod tally;
+
 use std::{
-    collections::{BTreeMap, VecDeque},
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -11,15 +14,12 @@ use std::{
     time::Duration,
 };
 
-use innermesh_control::dns::{DnsView, LogTransport, LoggedQuery, Origin, QueryLog, QueryTop};
+use innermesh_control::dns::{DnsView, Origin, QueryLog};
 use innermesh_host::{Clock, Mono, tasks::Tasks};
-use innermesh_proto::{
-    limits,
-    zone::{DomainName, RecordType},
-};
+use innermesh_proto::zone::{DomainName, RecordType};
 use tokio::sync::Notify;
 
-use super::report::mnemonic;
+use self::kept::Kept;
 
 /// How long it stays on behind a follower, who asks again at once while it follows.
 const GRACE: Duration = Duration::from_secs(10);
@@ -27,8 +27,6 @@ const GRACE: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// For how long it gathers more of them then.
 const GATHER: Duration = Duration::from_millis(100);
-/// Lines of each list of who asks most.
-const TOP: usize = 20;
 
 /// What is kept of a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,67 +64,6 @@ struct State {
     next: u64,
 }
 
-/// What is kept while it is on.
-struct Kept {
-    since_ms: u64,
-    /// Number of the first.
-    first: u64,
-    entries: VecDeque<(u64, LogEntry)>,
-    bytes: usize,
-    total: u64,
-    rcodes: BTreeMap<u16, u64>,
-    origins: BTreeMap<&'static str, u64>,
-    names: Tally<(DomainName, RecordType)>,
-    clients: Tally<IpAddr>,
-}
-
-/// The most frequent of what comes, within bounds (Misra and Gries, 1982): counts are
-/// too low by `missed` at most.
-struct Tally<K> {
-    most: usize,
-    counts: BTreeMap<K, u64>,
-    missed: u64,
-}
-
-impl<K: Ord + Clone> Tally<K> {
-    fn new(most: usize) -> Self {
-        Self {
-            most,
-            counts: BTreeMap::new(),
-            missed: 0,
-        }
-    }
-
-    fn count(&mut self, key: K) {
-        if let Some(count) = self.counts.get_mut(&key) {
-            *count += 1;
-        } else if self.counts.len() < self.most {
-            self.counts.insert(key, 1);
-        } else {
-            self.missed += 1;
-            self.counts.retain(|_, count| {
-                *count -= 1;
-                *count > 0
-            });
-        }
-    }
-
-    fn top(&self, words: impl Fn(&K) -> String) -> Vec<QueryTop> {
-        let mut all: Vec<(&K, u64)> = self
-            .counts
-            .iter()
-            .map(|(key, count)| (key, *count))
-            .collect();
-        all.sort_by(|(a, of_a), (b, of_b)| of_b.cmp(of_a).then_with(|| a.cmp(b)));
-        let top = all.into_iter().take(TOP);
-        top.map(|(key, count)| QueryTop {
-            what: words(key),
-            count,
-        })
-        .collect()
-    }
-}
-
 impl QueryLogger {
     pub(super) fn new(clock: Arc<dyn Clock>, tasks: Tasks) -> Self {
         Self(Arc::new(Inner {
@@ -157,8 +94,7 @@ impl QueryLogger {
     /// What is there now.
     pub fn read(&self) -> QueryLog {
         let state = self.0.state();
-        let newest = limits::QUERY_LOG_PAGE as u64;
-        state.page(state.next.saturating_sub(newest), true)
+        state.page(|kept| kept.newest(state.next))
     }
 
     /// Entries from `from` on, once there are any: switches the log on, and has it stay
@@ -182,7 +118,8 @@ impl QueryLogger {
             () = heard => clock.sleep(GATHER).await,
             () = clock.sleep(PATIENCE) => {}
         }
-        self.0.state().page(from, false)
+        let state = self.0.state();
+        state.page(|kept| kept.page(from, state.next))
     }
 }
 
@@ -219,7 +156,7 @@ impl<'i> Following<'i> {
         state.followers += 1;
         if state.kept.is_none() {
             let since_ms = inner.clock.wall_ms();
-            state.kept = Some(Kept::new(since_ms, state.next));
+            state.kept = Some(Kept::new(since_ms));
             inner.is_on.store(true, Ordering::Relaxed);
             let watch = Inner::watch(Arc::downgrade(inner), inner.clock.clone());
             drop(inner.tasks.spawn(watch));
@@ -238,127 +175,14 @@ impl Drop for Following<'_> {
 }
 
 impl State {
-    fn page(&self, from: u64, has_totals: bool) -> QueryLog {
-        let Some(kept) = &self.kept else {
-            return QueryLog {
+    fn page(&self, of: impl Fn(&Kept) -> QueryLog) -> QueryLog {
+        self.kept.as_ref().map_or_else(
+            || QueryLog {
                 next: self.next,
                 ..QueryLog::default()
-            };
-        };
-        let from = from.max(kept.first);
-        let skip = usize::try_from(from - kept.first).unwrap_or(usize::MAX);
-        let entries = kept.entries.iter().zip(kept.first..).skip(skip);
-        let entries = entries.take(limits::QUERY_LOG_PAGE);
-        let entries: Vec<LoggedQuery> = entries
-            .map(|((at_ms, entry), number)| entry.told(number, *at_ms))
-            .collect();
-        let page = QueryLog {
-            is_on: true,
-            since_ms: Some(kept.since_ms),
-            next: entries.last().map_or(from, |last| last.number + 1),
-            total: kept.total,
-            entries,
-            ..QueryLog::default()
-        };
-        if !has_totals {
-            return page;
-        }
-        let name = |(name, rtype): &(DomainName, RecordType)| format!("{name} {rtype}");
-        QueryLog {
-            names: kept.names.top(name),
-            clients: kept.clients.top(ToString::to_string),
-            too_low_by: kept.names.missed.max(kept.clients.missed),
-            rcodes: tops(
-                kept.rcodes
-                    .iter()
-                    .map(|(rcode, n)| (mnemonic((*rcode).into()), *n)),
-            ),
-            origins: tops(
-                kept.origins
-                    .iter()
-                    .map(|(origin, n)| ((*origin).to_owned(), *n)),
-            ),
-            ..page
-        }
-    }
-}
-
-fn tops(counts: impl Iterator<Item = (String, u64)>) -> Vec<QueryTop> {
-    let counts = counts.map(|(what, count)| QueryTop { what, count });
-    counts.collect()
-}
-
-impl Kept {
-    fn new(since_ms: u64, first: u64) -> Self {
-        Self {
-            since_ms,
-            first,
-            entries: VecDeque::new(),
-            bytes: 0,
-            total: 0,
-            rcodes: BTreeMap::new(),
-            origins: BTreeMap::new(),
-            names: Tally::new(limits::QUERY_LOG_NAMES),
-            clients: Tally::new(limits::QUERY_LOG_CLIENTS),
-        }
-    }
-
-    fn take(&mut self, number: u64, at_ms: u64, entry: LogEntry) {
-        self.total += 1;
-        // A code has twelve bits (RFC 6891 §6.1.3), of which this server uses few.
-        *self.rcodes.entry(entry.rcode).or_default() += 1;
-        *self.origins.entry(origin_word(entry.origin)).or_default() += 1;
-        self.names.count((entry.name.clone(), entry.rtype));
-        self.clients.count(entry.client);
-        self.bytes += entry.size();
-        if self.entries.is_empty() {
-            self.first = number;
-        }
-        self.entries.push_back((at_ms, entry));
-        while self.entries.len() > limits::QUERY_LOG_ENTRIES || self.bytes > limits::QUERY_LOG_BYTES
-        {
-            let Some((_, gone)) = self.entries.pop_front() else {
-                return;
-            };
-            self.bytes -= gone.size();
-            self.first += 1;
-        }
-    }
-}
-
-impl LogEntry {
-    fn size(&self) -> usize {
-        size_of::<(u64, Self)>() + self.name.wire().len()
-    }
-
-    fn told(&self, number: u64, at_ms: u64) -> LoggedQuery {
-        LoggedQuery {
-            number,
-            at_ms,
-            client: self.client,
-            transport: if self.is_udp {
-                LogTransport::Udp
-            } else {
-                LogTransport::Connection
             },
-            name: self.name.to_string(),
-            rtype: self.rtype.to_string(),
-            rcode: mnemonic(self.rcode.into()),
-            view: self.view,
-            origin: self.origin,
-            elapsed_us: u64::try_from(self.elapsed.as_micros()).unwrap_or(u64::MAX),
-        }
-    }
-}
-
-fn origin_word(origin: Option<Origin>) -> &'static str {
-    match origin {
-        Some(Origin::Zone) => "zone",
-        Some(Origin::Rule) => "rule",
-        Some(Origin::Cache) => "cache",
-        Some(Origin::Stale) => "stale",
-        Some(Origin::Upstream) => "upstream",
-        None => "refused",
+            of,
+        )
     }
 }
 

@@ -1,7 +1,10 @@
 //! Who asks: the view that a client gets follows from the true source address
 //! of its query and from nothing else, whichever of our addresses it reached.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use ipnet::IpNet;
 
@@ -75,6 +78,14 @@ impl SourcePolicy for SourceTable {
         } else {
             Source::Stranger
         }
+    }
+}
+
+/// Whom an address counts for: a host has as many addresses of its /64 as it likes.
+pub(super) fn group(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => Ipv6Addr::from(u128::from(v6) >> 64 << 64).into(),
     }
 }
 

@@ -1,8 +1,9 @@
 use std::sync::atomic::AtomicU32;
 
 use futures_util::FutureExt;
+use innermesh_proto::limits;
 
-use super::*;
+use super::{tally::TOP, *};
 
 /// Tokio's paused clock, which goes on when all wait.
 struct PausedClock(tokio::time::Instant);
@@ -142,29 +143,67 @@ async fn entries_and_counts_have_their_bounds_and_the_frequent_stay() {
     );
     assert_eq!(page.origins.len(), 2);
     // From the oldest that is there on, by pages.
-    let first = log.0.state().page(0, false);
-    assert_eq!(first.entries.len(), limits::QUERY_LOG_PAGE);
-    assert_eq!(
-        first.entries[0].number,
-        first.next - first.entries.len() as u64
-    );
     let state = log.0.state();
     let kept = state.kept.as_ref().unwrap();
-    assert!(kept.entries.len() <= limits::QUERY_LOG_ENTRIES);
-    assert!(kept.bytes <= limits::QUERY_LOG_BYTES);
-    assert!(kept.names.counts.len() <= limits::QUERY_LOG_NAMES);
-    let sum: usize = kept.entries.iter().map(|(_, entry)| entry.size()).sum();
-    assert_eq!(kept.bytes, sum);
-    let last = kept.first + kept.entries.len() as u64;
-    assert_eq!(last, state.next);
-    drop(state);
+    let first = kept.page(0, state.next);
+    assert_eq!(first.entries.len(), limits::QUERY_LOG_PAGE);
+    let numbers: Vec<u64> = first.entries.iter().map(|it| it.number).collect();
+    assert!(numbers.is_sorted() && Some(first.next - 1) == numbers.last().copied());
+    kept.assert_bounded();
+    let last = kept.page(state.next - 1, state.next);
+    assert_eq!((last.entries.len(), last.next), (1, state.next));
+}
 
-    // Long names fill it by bytes.
-    let long = format!("{0}.{0}.{0}", "x".repeat(60));
+#[tokio::test(start_paused = true)]
+async fn long_names_fill_it_by_bytes() {
+    let log = logger();
+    assert!(log.follow(None).now_or_never().is_none());
+    let long = format!("{0}.{0}.{0}.{0}", "x".repeat(60));
     for _ in 0..2 * limits::QUERY_LOG_ENTRIES {
         log.note(entry(&long, 1));
     }
     let state = log.0.state();
     let kept = state.kept.as_ref().unwrap();
-    assert!(kept.bytes <= limits::QUERY_LOG_BYTES && kept.entries.len() > 1000);
+    kept.assert_bounded();
+    let entries = kept.entries_of(entry(&long, 1).client);
+    assert!(entries > 1000 && entries < limits::QUERY_LOG_ENTRIES);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_asks_much_takes_neither_place_nor_count_from_another() {
+    let log = logger();
+    assert!(log.follow(None).now_or_never().is_none());
+    for _ in 0..100 {
+        log.note(entry("photos.example", 2));
+    }
+    let flood = 3 * limits::QUERY_LOG_ENTRIES;
+    for n in 0..flood {
+        // As many addresses as it likes are one source.
+        let client = u128::from_be_bytes([0xfd; 16]) ^ (n as u128 % 5000);
+        log.note(LogEntry {
+            client: IpAddr::from(client.to_be_bytes()),
+            ..entry(&format!("n{n}.example"), 1)
+        });
+    }
+    let page = log.0.state().page(|kept| kept.page(0, 0));
+    let of_other = page
+        .entries
+        .iter()
+        .filter(|it| it.name == "photos.example.");
+    assert_eq!(of_other.count(), 100);
+    assert_eq!(page.entries[0].number, 0);
+    let page = log.read();
+    let counted = &page.names[0];
+    assert_eq!(
+        (counted.what.as_str(), counted.count),
+        ("photos.example. A", 100)
+    );
+    let counted = &page.clients[0];
+    assert_eq!((counted.what.as_str(), counted.count), ("10.77.0.2", 100));
+    log.0.state().kept.as_ref().unwrap().assert_bounded();
+    // Who follows hears what others ask meanwhile, and that something is missing.
+    log.note(entry("next.example", 2));
+    let next = log.follow(Some(100)).await;
+    assert!(next.entries[0].number > 100);
+    assert_eq!(log.follow(Some(100 + flood as u64)).await.entries.len(), 1);
 }
