@@ -4,10 +4,13 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use innermesh_agent::{control::node::StatusRequest, node::Agent};
+use innermesh_agent::{
+    control::node::{LiveBy, PeersRequest, StatusRequest},
+    node::Agent,
+};
 use simulations::{
     World, clock,
-    mesh::{meet, start, until},
+    mesh::{found, join, meet, start, until},
     net::link::Link,
     stand_in::Place,
     world::PORT,
@@ -46,6 +49,23 @@ fn whole(agent: &Agent, links: usize) -> usize {
         let bodies = table.iter().filter_map(|(_, known)| known.body.as_ref());
         let named = bodies.filter_map(|body| body.links.as_ref());
         named.filter(|named| named.links.len() == links).count()
+    })
+}
+
+/// How many others an agent takes for live because of links.
+async fn by_links(agent: &Agent) -> usize {
+    let peers = agent.control().ask(PeersRequest {}).await;
+    let peers = peers.expect("the peers").into_iter();
+    let by_links = [Some(LiveBy::Link), Some(LiveBy::Neighbours)];
+    peers.filter(|peer| by_links.contains(&peer.live_by)).count()
+}
+
+/// The most links that one node names, of those that an agent knows.
+fn most_links(agent: &Agent) -> usize {
+    agent.read_heads(|table| {
+        let bodies = table.iter().filter_map(|(_, known)| known.body.as_ref());
+        let named = bodies.filter_map(|body| body.links.as_ref());
+        named.map(|named| named.links.len()).max().unwrap_or(0)
     })
 }
 
@@ -151,6 +171,40 @@ async fn sides_of_a_split_see_each_other_again_soon_after_it_ends() {
         .await;
         println!("{long} s: healed after {:?}", clock::now() - begin);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mesh_in_which_not_all_have_links_with_all_notices_a_death_as_soon() {
+    const MACHINES: usize = 16;
+    let mut world = World::new(12);
+    let names: Vec<String> = (0..MACHINES).map(|n| format!("m{n}")).collect();
+    let mut machines: Vec<_> = names.iter().map(|name| world.machine(name)).collect();
+    let mut agents = vec![found(&machines[0]).await];
+    for machine in &machines[1..] {
+        agents.push(join(machine, "m0", &agents[0]).await);
+    }
+    let others = MACHINES - 1;
+    until("all are live by links for all", PATIENCE * 4, async || {
+        for agent in &agents {
+            if by_links(agent).await != others {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+    let most = agents.iter().map(most_links).max();
+    assert!(most.is_some_and(|most| most < others), "{most:?}");
+    machines[others].crash().await;
+    agents.truncate(others);
+    let begin = clock::now();
+    while agents.iter().any(|agent| live(agent) != others) {
+        let took = clock::now() - begin;
+        assert!(took < DETECTION, "{took:?}");
+        assert!(agents.iter().all(|agent| live(agent) >= others));
+        tokio::time::sleep(LOOK).await;
+    }
+    println!("dead for all of {MACHINES} after {:?}", clock::now() - begin);
 }
 
 #[tokio::test(start_paused = true)]

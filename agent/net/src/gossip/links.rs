@@ -116,7 +116,7 @@ impl Neighbours {
         }
         let mut new = Vec::new();
         for node in state.members.keys() {
-            let salt = batch_after(state, node);
+            let salt = state.batch_after(node);
             if inner.members.get(node) == Some(&salt) {
                 continue;
             }
@@ -361,12 +361,6 @@ impl Inner {
         self.heard.remove(node);
         self.packets.remove(node);
     }
-}
-
-/// What a member's places on the rings follow from: by these rules of the ledger nothing
-/// does, and links are for meshes in which all have one with all.
-fn batch_after(_: &State, _: &NodeId) -> Option<Hash> {
-    None
 }
 
 #[cfg(test)]
