@@ -57,7 +57,9 @@ async fn by_links(agent: &Agent) -> usize {
     let peers = agent.control().ask(PeersRequest {}).await;
     let peers = peers.expect("the peers").into_iter();
     let by_links = [Some(LiveBy::Link), Some(LiveBy::Neighbours)];
-    peers.filter(|peer| by_links.contains(&peer.live_by)).count()
+    peers
+        .filter(|peer| by_links.contains(&peer.live_by))
+        .count()
 }
 
 /// The most links that one node names, of those that an agent knows.
@@ -204,7 +206,10 @@ async fn a_mesh_in_which_not_all_have_links_with_all_notices_a_death_as_soon() {
         assert!(agents.iter().all(|agent| live(agent) >= others));
         tokio::time::sleep(LOOK).await;
     }
-    println!("dead for all of {MACHINES} after {:?}", clock::now() - begin);
+    println!(
+        "dead for all of {MACHINES} after {:?}",
+        clock::now() - begin
+    );
 }
 
 #[tokio::test(start_paused = true)]
