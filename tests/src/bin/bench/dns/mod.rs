@@ -118,9 +118,13 @@ fn measure_servers(rounds: usize, seconds: u64, report: &mut Report) -> Result<(
             &["innermesh", "dnsmasq", "unbound"],
         ),
     ] {
-        let names = fs::read_to_string(names).map_err(|e| e.to_string())?;
+        let lines = fs::read_to_string(names).map_err(|e| e.to_string())?;
         for name in asked {
-            quiet(host, what, servers.named(name)?, &names, report)?;
+            // The names that were new before may have taken the place of these.
+            for _ in 0..2 {
+                ask_each(host, servers.named(name)?, names)?;
+            }
+            quiet(host, what, servers.named(name)?, &lines, report)?;
         }
     }
     for name in ["innermesh", "knot", "nsd", "dnsmasq", "unbound"] {
@@ -266,4 +270,11 @@ fn cpu_s(id: u32) -> Result<f64, String> {
     let field = |n: usize| rest.split_whitespace().nth(n)?.parse::<f64>().ok();
     let ticks = field(11).zip(field(12)).map(|(user, system)| user + system);
     Ok(ticks.ok_or("an odd /proc/PID/stat")? / 100.0)
+}
+
+fn resident_kib(id: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+    line.and_then(|l| l.split_whitespace().next()?.parse().ok())
+        .unwrap_or_default()
 }

@@ -10,7 +10,7 @@ use std::{
 
 use innermesh_tests::{Agent, Host, Lab, Process, wait_for};
 
-use super::cpu_s;
+use super::{cpu_s, resident_kib};
 
 const INNERMESH: u16 = 5300;
 const KNOT: u16 = 5301;
@@ -60,10 +60,7 @@ impl Server {
     }
 
     pub fn resident_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
-        line.and_then(|l| l.split_whitespace().next()?.parse().ok())
-            .unwrap_or_default()
+        resident_kib(self.pid)
     }
 }
 
