@@ -3,6 +3,8 @@
 //! where it is bound to all of the host's: a client takes an answer from there
 //! alone (RFC 2181 §4.1).
 
+mod pace;
+
 use std::{
     future::Future,
     io::{self, IoSlice, IoSliceMut},
@@ -24,13 +26,14 @@ use nix::{
     libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{
-        ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg,
-        sendmmsg, sendmsg, setsockopt, sockopt,
+        ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvfrom,
+        recvmmsg, sendmmsg, sendmsg, sendto, setsockopt, sockopt,
     },
 };
 use socket2::Socket;
 use tokio::sync::mpsc;
 
+use self::pace::Pace;
 use crate::fragments;
 
 use super::{
@@ -142,10 +145,16 @@ impl Serving for AnsweringThreads {
     }
 }
 
+/// The length of a datagram, who sent it, and where to.
+type Arrived = (usize, Option<SocketAddr>, Option<IpAddr>);
+
 /// What one thread works with.
 struct BatchBuffers {
     batch: DatagramBatch,
+    pace: Pace,
     incoming: MultiHeaders<SockaddrStorage>,
+    /// What the call said of each.
+    arrived: Vec<Arrived>,
     /// For replies that leave from where the socket is bound, and for others.
     plain: MultiHeaders<SockaddrStorage>,
     from_any: MultiHeaders<SockaddrStorage>,
@@ -155,10 +164,25 @@ impl BatchBuffers {
     fn new(socket: &AnsweringSocket) -> Self {
         Self {
             batch: DatagramBatch::new(BATCH),
+            pace: Pace::default(),
+            arrived: Vec::with_capacity(BATCH),
             incoming: socket.headers(socket.is_any),
             plain: socket.headers(false),
             from_any: socket.headers(socket.is_any),
         }
+    }
+}
+
+impl DatagramSlot {
+    /// Takes in a datagram that stands in its bytes, and forgets the last reply.
+    fn arrive(&mut self, (length, source, destination): Arrived) {
+        self.reply.clear();
+        // Without a source nothing is to be answered.
+        self.length = if source.is_some() { length } else { 0 };
+        self.from = Arrival {
+            source: source.unwrap_or(self.from.source),
+            destination,
+        };
     }
 }
 
@@ -167,7 +191,8 @@ struct FirstSocket(Option<Arc<AnsweringSocket>>);
 impl DatagramSender for FirstSocket {
     fn send(&self, bytes: &[u8], client: SocketAddr, from: Option<IpAddr>) -> io::Result<()> {
         let socket = self.0.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        socket.send(bytes, client, from)
+        socket.send_one(bytes, client, from)?;
+        Ok(())
     }
 }
 
@@ -232,32 +257,51 @@ impl AnsweringSocket {
 
     /// Waits until something has come, and takes in what is there; says how much.
     fn receive(&self, buffers: &mut BatchBuffers) -> io::Result<usize> {
+        buffers.batch.received = 0;
+        let received = match buffers.pace.wanted() {
+            1 if !self.is_any => self.receive_one(&mut buffers.batch),
+            wanted => self.receive_many(wanted, buffers),
+        };
+        match received {
+            Ok(received) => {
+                buffers.pace.took(received);
+                Ok(received)
+            }
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The next alone, at a socket that has one address.
+    fn receive_one(&self, batch: &mut DatagramBatch) -> nix::Result<usize> {
+        let Some(slot) = batch.slots.first_mut() else {
+            return Ok(0);
+        };
+        let (length, source) =
+            recvfrom::<SockaddrStorage>(self.socket.as_raw_fd(), &mut slot.bytes)?;
+        slot.arrive((length, source.as_ref().and_then(address), None));
+        batch.received = 1;
+        Ok(1)
+    }
+
+    fn receive_many(&self, wanted: usize, buffers: &mut BatchBuffers) -> nix::Result<usize> {
         let BatchBuffers {
-            batch, incoming, ..
+            batch,
+            incoming,
+            arrived,
+            ..
         } = buffers;
-        batch.received = 0;
-        let mut arrived = [(0, None, None); BATCH];
-        let received = {
+        arrived.clear();
+        {
             let mut places: Vec<[IoSliceMut<'_>; 1]> = batch
                 .slots
                 .iter_mut()
+                .take(wanted)
                 .map(|slot| [IoSliceMut::new(&mut slot.bytes)])
                 .collect();
+            let fd = self.socket.as_raw_fd();
             let flags = MsgFlags::MSG_WAITFORONE;
-            let messages = recvmmsg(
-                self.socket.as_raw_fd(),
-                incoming,
-                places.iter_mut(),
-                flags,
-                None,
-            );
-            let messages = match messages {
-                Ok(messages) => messages,
-                Err(Errno::EAGAIN | Errno::EINTR) => return Ok(0),
-                Err(error) => return Err(error.into()),
-            };
-            let mut received = 0;
-            for (message, place) in messages.zip(&mut arrived) {
+            for message in recvmmsg(fd, incoming, places.iter_mut(), flags, None)? {
                 let destination = if self.is_any {
                     let mut controls = message.cmsgs().into_iter().flatten();
                     controls.find_map(|control| destination(&control))
@@ -265,22 +309,14 @@ impl AnsweringSocket {
                     None
                 };
                 let source = message.address.as_ref().and_then(address);
-                *place = (message.bytes, source, destination);
-                received += 1;
+                arrived.push((message.bytes, source, destination));
             }
-            received
-        };
-        for (slot, (length, source, destination)) in batch.slots.iter_mut().zip(arrived) {
-            slot.reply.clear();
-            // Without a source nothing is to be answered.
-            slot.length = if source.is_some() { length } else { 0 };
-            slot.from = Arrival {
-                source: source.unwrap_or(slot.from.source),
-                destination,
-            };
         }
-        batch.received = received;
-        Ok(received)
+        for (slot, arrived) in batch.slots.iter_mut().zip(&*arrived) {
+            slot.arrive(*arrived);
+        }
+        batch.received = arrived.len();
+        Ok(batch.received)
     }
 
     /// Sends the replies of a batch, those that leave from one address together.
@@ -291,6 +327,10 @@ impl AnsweringSocket {
             from_any,
             ..
         } = buffers;
+        if let [slot] = batch.received() {
+            self.reply_one(slot);
+            return;
+        }
         let replies: Vec<&DatagramSlot> = {
             let slots = batch.received().iter();
             slots.filter(|slot| !slot.reply.is_empty()).collect()
@@ -306,6 +346,17 @@ impl AnsweringSocket {
             };
             self.send_all(same, from, headers);
         }
+    }
+
+    fn reply_one(&self, slot: &DatagramSlot) {
+        let Arrival {
+            source,
+            destination,
+        } = slot.from;
+        while !slot.reply.is_empty()
+            && let Err(error) = self.send_one(&slot.reply, source, destination)
+            && self.go_past(error) == Some(0)
+        {}
     }
 
     /// Sends replies that leave from one address. One that can't be sent keeps no
@@ -333,32 +384,47 @@ impl AnsweringSocket {
             let gone = match sent {
                 Ok(0) => return,
                 Ok(sent) => sent,
-                Err(Errno::EINTR) => 0,
-                Err(Errno::EAGAIN) => {
-                    let mut socket = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
-                    match poll(&mut socket, PollTimeout::from(ROOM_MS)) {
-                        Ok(1..) => 0,
-                        _ => return,
-                    }
-                }
-                Err(error) => {
-                    // A client that is gone is no fault of ours.
-                    tracing::debug!(%error, "a reply over UDP was not sent");
-                    1
-                }
+                Err(error) => match self.go_past(error) {
+                    Some(gone) => gone,
+                    None => return,
+                },
             };
             replies = replies.get(gone..).unwrap_or_default();
         }
     }
 
-    fn send(&self, bytes: &[u8], client: SocketAddr, from: Option<IpAddr>) -> io::Result<()> {
+    /// How many replies are done with after the first of them failed so; `None` for all.
+    fn go_past(&self, error: Errno) -> Option<usize> {
+        match error {
+            Errno::EINTR => Some(0),
+            Errno::EAGAIN => {
+                let mut socket = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
+                let room = poll(&mut socket, PollTimeout::from(ROOM_MS));
+                matches!(room, Ok(1..)).then_some(0)
+            }
+            error => {
+                // A client that is gone is no fault of ours.
+                tracing::debug!(%error, "a reply over UDP was not sent");
+                Some(1)
+            }
+        }
+    }
+
+    fn send_one(
+        &self,
+        bytes: &[u8],
+        client: SocketAddr,
+        from: Option<IpAddr>,
+    ) -> nix::Result<usize> {
+        let (fd, to) = (self.socket.as_raw_fd(), SockaddrStorage::from(client));
+        let flags = MsgFlags::MSG_DONTWAIT;
+        if from.is_none() {
+            return sendto(fd, bytes, &to, flags);
+        }
         let parts = [IoSlice::new(bytes)];
-        let to = SockaddrStorage::from(client);
         with_control(from, |control| {
-            let fd = self.socket.as_raw_fd();
-            sendmsg(fd, &parts, control, MsgFlags::MSG_DONTWAIT, Some(&to))
-        })?;
-        Ok(())
+            sendmsg(fd, &parts, control, flags, Some(&to))
+        })
     }
 }
 

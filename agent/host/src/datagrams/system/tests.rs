@@ -100,6 +100,13 @@ async fn an_address_is_free_when_its_service_has_ended() {
         let serving = Box::new(server).serve(Arc::new(Answer)).unwrap();
         let again = sockets::udp(address, Presence::Present).map(drop);
         assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        // Its thread waits for the next alone.
+        let client = client("127.0.0.1:0", address);
+        for _ in 0..6 {
+            client.send(b"question").unwrap();
+            assert_eq!(heard(&client), b"answer");
+        }
+        drop(client);
         serving.end().await;
         server = sockets::udp(address, Presence::Present).unwrap();
     }

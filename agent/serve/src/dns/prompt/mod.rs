@@ -87,7 +87,9 @@ impl Dns {
             let rtype = question.rtype;
             tracing::debug!(client = %source, %name, %rtype, "a question");
         }
-        if let Some(prompt) = self.kept(view, &question, protocol, out) {
+        if view.may_have(question.lower_name())
+            && let Some(prompt) = self.kept(view, &question, protocol, out)
+        {
             return prompt;
         }
         match self.cached(view, &question, protocol, out) {

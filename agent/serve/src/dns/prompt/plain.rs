@@ -114,10 +114,14 @@ impl<'q> Plain<'q> {
         self.edns.is_some_and(|edns| edns.dnssec_ok)
     }
 
-    /// The name in lower case.
+    /// The name in lower case, without the root's zero octet.
+    pub fn lower_name(&self) -> &[u8] {
+        self.key.get(..self.name).unwrap_or_default()
+    }
+
+    /// The same as a value.
     pub fn name(&self) -> Option<DomainName> {
-        let wire = self.key.get(..self.name)?;
-        DomainName::try_from(wire.to_vec()).ok()
+        DomainName::try_from(self.lower_name().to_vec()).ok()
     }
 
     /// Bytes of the OPT record of its reply.
