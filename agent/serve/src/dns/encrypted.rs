@@ -202,8 +202,9 @@ impl Server {
             // HTTP/1.1 isn't spoken, also where a client doesn't say what it speaks.
             Encryption::Https if stream.get_ref().1.alpn_protocol().is_none() => {}
             Encryption::Https => {
-                let dns = self.tcp.dns.clone();
-                https::converse(dns, self.tcp.clock.clone(), stream, from, place.clone()).await;
+                let (dns, clock) = (self.tcp.dns.clone(), self.tcp.clock.clone());
+                let requests = https::Requests::new(dns, clock, from, place.clone());
+                https::converse(requests, stream).await;
             }
         }
     }

@@ -41,44 +41,32 @@ const BODY_BYTES: usize = u16::MAX as usize;
 const WINDOW: u32 = 64 * 1024;
 
 /// Answers on a connection until it ends, or nothing was asked on it for a while.
-pub(super) async fn converse(
-    dns: Arc<Dns>,
-    clock: Arc<dyn Clock>,
-    stream: impl Stream,
-    source: SocketAddr,
-    place: Arc<Place>,
-) {
-    let handshake = Builder::new()
-        .max_concurrent_streams(limits::DNS_HTTP_STREAMS)
-        .max_header_list_size(HEAD_BYTES)
-        .initial_window_size(WINDOW)
-        .initial_connection_window_size(2 * WINDOW)
-        .handshake(stream);
+pub(super) async fn converse(requests: Requests, stream: impl Stream) {
+    let clock = requests.clock.clone();
     // A client that went away is no news.
-    let Some(Ok(connection)) = within(&*clock, IDLE, handshake).await else {
+    let handshake = within(&*clock, IDLE, builder().handshake(stream));
+    let Some(Ok(connection)) = handshake.await else {
         return;
     };
-    let requests = Requests {
-        dns,
-        clock: clock.clone(),
-        source,
-        place,
-        room: Arc::new(Semaphore::new(limits::DNS_HTTP_PENDING_BYTES)),
-        asked: Arc::default(),
-    };
     let asked = requests.asked.clone();
-    let mut conversation = Conversation {
-        connection,
-        requests,
-        under_way: FuturesUnordered::new(),
-        date: Date::default(),
-    };
+    let mut conversation = Conversation::new(connection, requests);
     tokio::select! {
         () = conversation.run() => return,
         () = asked.until_idle(&*clock) => {}
     }
     conversation.connection.graceful_shutdown();
+    // Answers that the client doesn't take in keep nothing open.
     within(&*clock, IDLE, conversation.run()).await;
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(limits::DNS_HTTP_STREAMS)
+        .max_header_list_size(HEAD_BYTES)
+        .initial_window_size(WINDOW)
+        .initial_connection_window_size(2 * WINDOW);
+    builder
 }
 
 /// A connection, and what is asked on it.
@@ -91,6 +79,15 @@ struct Conversation<S> {
 }
 
 impl<S: Stream> Conversation<S> {
+    fn new(connection: Connection<S, Bytes>, requests: Requests) -> Self {
+        Self {
+            connection,
+            requests,
+            under_way: FuturesUnordered::new(),
+            date: Date::default(),
+        }
+    }
+
     /// Until the connection has ended. Can be called again where it was dropped.
     async fn run(&mut self) {
         loop {
@@ -259,7 +256,7 @@ impl Drop for Open {
 
 /// Answers the requests of one connection.
 #[derive(Clone)]
-struct Requests {
+pub(super) struct Requests {
     dns: Arc<Dns>,
     clock: Arc<dyn Clock>,
     source: SocketAddr,
@@ -270,6 +267,22 @@ struct Requests {
 }
 
 impl Requests {
+    pub fn new(
+        dns: Arc<Dns>,
+        clock: Arc<dyn Clock>,
+        source: SocketAddr,
+        place: Arc<Place>,
+    ) -> Self {
+        Self {
+            dns,
+            clock,
+            source,
+            place,
+            room: Arc::new(Semaphore::new(limits::DNS_HTTP_PENDING_BYTES)),
+            asked: Arc::default(),
+        }
+    }
+
     /// The answer to a message that is answered without waiting.
     fn promptly(&self, message: &[u8]) -> Option<Vec<u8>> {
         if message.len() > usize::from(limits::DNS_UDP_BYTES) {
@@ -401,3 +414,6 @@ fn refused(error: RequestError) -> (Response<()>, Bytes) {
     }
     (head, format!("{error}\n").into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -234,4 +234,4 @@ fn from_zone(view: &ZoneView, name: &DomainName, question: &Plain<'_>) -> Option
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

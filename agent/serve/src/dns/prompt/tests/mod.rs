@@ -1,5 +1,5 @@
 mod cookies;
-mod corpus;
+pub(in crate::dns) mod corpus;
 mod logged;
 mod strangers;
 mod upstream;
@@ -20,7 +20,7 @@ use crate::dns::{Served, Source};
 
 pub(super) const STRANGER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 66));
 pub(super) const TELEVISION: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 1, 9));
-pub(super) const MEMBER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 77, 0, 1));
+pub(in crate::dns) const MEMBER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 77, 0, 1));
 
 /// Stands still but for what a test adds; waits are real.
 #[derive(Default)]
@@ -39,7 +39,7 @@ impl Clock for StillClock {
     }
 }
 
-pub(super) fn served(input: &ZoneInput) -> Served {
+pub(in crate::dns) fn served(input: &ZoneInput) -> Served {
     Served {
         zone: Arc::new(Zone::build(input)),
         lan: Some(Arc::new(Zone::build(&of_lan(input)))),
