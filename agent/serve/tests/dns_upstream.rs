@@ -225,7 +225,7 @@ async fn one_server_whose_answer_is_cut_is_asked_again_over_tcp() {
     let nobody: SocketAddr = "127.0.0.1:9".parse().unwrap();
     let dns = resolver(&inside(), nobody);
     let name: DomainName = "lab.example.org".parse().unwrap();
-    let heard = dns.ask_one(server, (&name, RecordType::NS), false).await;
+    let heard = dns.ask_one(server, (&name, RecordType::NS)).await;
     let heard = heard.unwrap();
     assert!(heard.answers.is_empty(), "{heard:?}");
     let servers = Heard::data(&heard.authorities, &name, RecordType::NS);
@@ -233,7 +233,7 @@ async fn one_server_whose_answer_is_cut_is_asked_again_over_tcp() {
     assert_eq!(seen.lock().unwrap().len(), 1);
     // Part of an answer is none.
     let (server, _) = name_server(cut, None).await;
-    let heard = dns.ask_one(server, (&name, RecordType::NS), false).await;
+    let heard = dns.ask_one(server, (&name, RecordType::NS)).await;
     assert!(heard.is_err(), "{heard:?}");
 }
 

@@ -1,6 +1,7 @@
 //! What names mean: the mesh's own and all others, for members, LANs and strangers.
 
 mod beside_dns;
+mod delegation;
 mod dns;
 mod dns_abuse;
 mod dns_clients;

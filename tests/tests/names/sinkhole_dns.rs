@@ -8,30 +8,12 @@ use std::{
     time::Duration,
 };
 
-use innermesh_tests::{
-    Agent, Host, Lab, Process, agent::PATIENCE, dns, installed, wait::ensure, wait_for,
-};
+use innermesh_tests::{Agent, Host, Lab, agent::PATIENCE, dns, installed, wait::ensure, wait_for};
 
 const VALUE: &str = "Aq0zYx8wv7ut6sr5qp4on3ml2kj1ih0gf9ed8cb7a_-";
 const OTHER: &str = "Bq0zYx8wv7ut6sr5qp4on3ml2kj1ih0gf9ed8cb7a_-";
 const TXT: u16 = 16;
-/// A name for a parent's server of the public DNS.
-const NAMED: &str = r#"
-options {
-    directory "FOLDER";
-    pid-file none;
-    session-keyfile "FOLDER/session.key";
-    managed-keys-directory "FOLDER";
-    listen-on { any; };
-    listen-on-v6 { any; };
-    recursion no;
-    dnssec-validation no;
-};
-controls { };
-zone "internal" { type primary; file "FOLDER/zone"; };
-"#;
-
-fn config(host: &Host) -> String {
+pub fn config(host: &Host) -> String {
     format!("[sinkhole]\ndns = [\"{}\", \"{}\"]\n", host.ipv4, host.ipv6)
 }
 
@@ -93,7 +75,7 @@ impl Stranger {
     }
 }
 
-fn role(by: &Agent, node: &str) {
+pub fn role(by: &Agent, node: &str) {
     let _ = by.cli(&["role", "add", node, "sinkhole"]).ok();
 }
 
@@ -397,88 +379,6 @@ fn a_burst_of_strangers_without_a_cookie_is_cut_and_one_with_a_cookie_isn_t() {
     assert!(bad > 0, "BADCOOKIE");
     let over_tcp = stranger.run(&["dig", "+tcp", &format!("@{}", a.ipv4), "x.lab.internal"]);
     assert!(over_tcp.stdout.contains("NOERROR"), "{over_tcp}");
-}
-
-fn start_parent(host: &Host, zone: &str) -> Process {
-    let folder = host.directory.join("named");
-    fs::create_dir_all(&folder).expect("a folder of the laboratory");
-    let path = folder.to_string_lossy().into_owned();
-    fs::write(folder.join("zone"), zone).expect("a file of the laboratory");
-    let file = folder.join("named.conf");
-    fs::write(&file, NAMED.replace("FOLDER", &path)).expect("a file of the laboratory");
-    let file = file.to_string_lossy().into_owned();
-    host.start("named", &["named", "-f", "-c", &file], &[])
-}
-
-#[test]
-fn the_delegation_is_printed_and_followed_from_the_zone_above() {
-    if !installed(&["dig", "named"]) {
-        return;
-    }
-    let Some(lab) = Lab::new(3) else { return };
-    let [a, parent, wrong] = [0, 1, 2].map(|n| &lab.hosts[n]);
-    let mut alpha = Agent::with_config(a, "alpha", &config(a));
-    alpha.init();
-    role(&alpha, "alpha");
-    let delegation = wait_for("the delegation", PATIENCE, || {
-        let told = alpha
-            .cli(&["dns", "zone", "--public", "--delegated"])
-            .result()?;
-        ensure(told.contains("AAAA"), told.clone()).map(|()| told)
-    });
-    assert_eq!(
-        delegation,
-        format!(
-            "lab.internal. 300 IN NS ns1.lab.internal.\n\
-             ns1.lab.internal. 300 IN A {}\nns1.lab.internal. 300 IN AAAA {}\n",
-            a.ipv4, a.ipv6
-        )
-    );
-    let above = |host: &Host, rest: &str| {
-        let ip = host.ipv4;
-        format!("$TTL 60\n@ IN SOA ns hostmaster 1 60 60 60 60\n@ IN NS ns\nns IN A {ip}\n{rest}")
-    };
-    let _right = start_parent(parent, &above(parent, &delegation));
-    let other = "lab NS ns9.lab\nns9.lab A 203.0.113.9\n";
-    let _wrong = start_parent(wrong, &above(wrong, other));
-    let verify = |at: &Host| {
-        let server = at.ipv4.to_string();
-        alpha.cli(&[
-            "dns",
-            "zone",
-            "--public",
-            "--delegated",
-            "--verify",
-            "--at",
-            &server,
-        ])
-    };
-    let told = wait_for("the parent", PATIENCE, || verify(parent).result());
-    for part in [
-        format!(
-            "ok     lab.internal. NS ns1.lab.internal. at {}:53",
-            parent.ipv4
-        ),
-        format!(
-            "ok     ns1.lab.internal. A {} at {}:53",
-            a.ipv4, parent.ipv4
-        ),
-        format!(
-            "ok     ns1.lab.internal. AAAA {} at {}:53",
-            a.ipv6, parent.ipv4
-        ),
-        "ok     lab.internal. SOA ns1.lab.internal.".to_owned(),
-        format!("at [{}]:53", a.ipv6),
-    ] {
-        assert!(told.contains(&part), "{part} in {told}");
-    }
-    let told = verify(wrong);
-    assert_eq!(told.code, 1, "{told}");
-    let line = "WRONG  lab.internal. NS";
-    assert!(
-        told.stdout.contains(line) && told.stdout.contains("ns9.lab"),
-        "{told}"
-    );
 }
 
 #[test]

@@ -72,7 +72,7 @@ impl Heard {
 }
 
 impl Dns {
-    /// Asks one server, with recursion desired or not.
+    /// What one server says itself, by UDP, and over TCP where that is cut.
     ///
     /// # Errors
     /// [`AskError`].
@@ -80,13 +80,12 @@ impl Dns {
         &self,
         server: SocketAddr,
         (name, rtype): (&DomainName, RecordType),
-        recursion: bool,
     ) -> Result<Heard, AskError> {
         let query = Query::query(convert::hickory_name(name), rtype.0.into());
         let mut options = DnsRequestOptions::default();
         options.use_edns = true;
         options.edns_payload_len = limits::DNS_UDP_BYTES;
-        options.recursion_desired = recursion;
+        options.recursion_desired = false;
         let request = || DnsRequest::from_query(query.clone(), options);
         let provider = Provider::default();
         let mut udp = UdpClientStream::builder(server, provider.clone())
@@ -105,7 +104,7 @@ impl Dns {
     }
 }
 
-fn heard(message: &Message) -> Heard {
+pub(super) fn heard(message: &Message) -> Heard {
     let records = |section: &[Record]| section.iter().filter_map(record).collect();
     Heard {
         authoritative: message.authoritative,

@@ -54,7 +54,7 @@ pub use self::{
     https::{DnsRequest, RequestError},
     name_server::{Identity, NameServer, NameServerError, Transport},
     other_server::{FORWARDED_PORT, OtherServer, PORT},
-    outside::{OutsideAnswer, OutsideError},
+    outside::{Outside, OutsideAnswer, OutsideError},
     public::{PublicDns, PublicServer, PublicSurroundings},
     query::Asked,
     query_log::QueryLogger,

@@ -2,17 +2,18 @@
 //! is known here takes part.
 
 use hickory_server::proto::{
-    op::Query,
+    op::{Message, Query},
     rr::{Name, RData, Record},
     serialize::binary::BinEncodable,
 };
 use innermesh_proto::zone::{DomainName, Rdata, RecordType};
 
 use super::{
+    ask::{Heard, heard},
     convert,
     name_server::NameServer,
     service::Dns,
-    upstream::{Question, UpstreamError},
+    upstream::{Question, Upstream, UpstreamError},
 };
 
 /// Why nothing was heard.
@@ -29,32 +30,42 @@ pub struct OutsideAnswer {
     pub is_expected: bool,
 }
 
+/// Servers that find out what others say. Connections to them are kept as long as this is.
+pub struct Outside<'d> {
+    dns: &'d Dns,
+    upstream: Upstream,
+}
+
 impl Dns {
-    /// Asks `servers`, and compares what they say with what is `expected`.
+    /// To ask these servers, each by its transport.
+    pub fn outside(&self, servers: &[NameServer]) -> Outside<'_> {
+        Outside {
+            dns: self,
+            upstream: self.forwarder().upstream(servers.to_vec()),
+        }
+    }
+}
+
+impl Outside<'_> {
+    /// What they say of a name and type.
     ///
     /// # Errors
     /// Why none of them has an answer.
-    pub async fn outside(
+    pub async fn ask(&self, name: &DomainName, rtype: RecordType) -> Result<Heard, OutsideError> {
+        Ok(heard(&self.message(name, rtype).await?))
+    }
+
+    /// The same, compared with what is `expected`.
+    ///
+    /// # Errors
+    /// Why none of them has an answer.
+    pub async fn compare(
         &self,
-        servers: &[NameServer],
         name: &DomainName,
         rtype: RecordType,
         expected: &[Rdata],
     ) -> Result<OutsideAnswer, OutsideError> {
-        let record = convert::record(&innermesh_proto::zone::Record {
-            name: name.clone(),
-            ttl_s: 0,
-            data: Rdata::Hinfo,
-        });
-        let question = Question {
-            query: Query::query(record.name, rtype.0.into()),
-            dnssec_ok: false,
-            checking_disabled: false,
-        };
-        let upstream = self.forwarder().upstream(servers.to_vec());
-        let heard = upstream.ask(self.clock(), &question).await;
-        let message = heard.map_err(OutsideError)?;
-        let answers = message.answers.into_iter();
+        let answers = self.message(name, rtype).await?.answers.into_iter();
         let found: Vec<RData> = answers
             .filter(|record| u16::from(record.record_type()) == rtype.0)
             .map(|record| record.data)
@@ -64,6 +75,16 @@ impl Dns {
             data: found.iter().map(ToString::to_string).collect(),
             is_expected: sorted(found.iter().cloned()) == sorted(wanted),
         })
+    }
+
+    async fn message(&self, name: &DomainName, rtype: RecordType) -> Result<Message, OutsideError> {
+        let question = Question {
+            query: Query::query(convert::hickory_name(name), rtype.0.into()),
+            dnssec_ok: false,
+            checking_disabled: false,
+        };
+        let heard = self.upstream.ask(self.dns.clock(), &question).await;
+        heard.map_err(OutsideError)
     }
 }
 

@@ -122,7 +122,7 @@ async fn serves(
 ) -> Result<(), NotServed> {
     let each = at
         .iter()
-        .map(|at| dns.ask_one(*at, (name, RecordType::TXT), false));
+        .map(|at| dns.ask_one(*at, (name, RecordType::TXT)));
     let mut why = NotServed::Nowhere;
     for (at, heard) in at.iter().zip(join_all(each).await) {
         match heard {

@@ -17,9 +17,12 @@ use crate::{
         ControlError,
         dns::{Delegation, DnsVerifyDelegationRequest, NameServerRow, PublicCheck, PublicChecks},
     },
-    dns::{AskError, Dns, Heard, PORT, Transport},
+    dns::{AskError, Dns, Heard, NameServer, Outside, OutsideError, PORT},
     host::Host,
-    node::shared::refusals::{invalid, refused},
+    node::{
+        commands::dns_public::who_to_ask,
+        shared::refusals::{invalid, refused},
+    },
 };
 
 /// Bytes of a name that nobody has.
@@ -31,7 +34,7 @@ const PARENTS: usize = 4;
 #[derive(Debug, thiserror::Error)]
 enum NotHeard {
     #[error("the name servers of {0} aren't known: {1}")]
-    Above(DomainName, AskError),
+    Above(DomainName, OutsideError),
     #[error("the name servers of the zone above have no addresses")]
     NoAddress,
     #[error("{0}: {1}")]
@@ -106,27 +109,14 @@ pub async fn verify(
     request: DnsVerifyDelegationRequest,
 ) -> Result<PublicChecks, ControlError> {
     let zone = zone(view)?;
-    let upstreams = dns.upstreams();
-    // Name servers of zones are asked without encryption; so is this one.
-    let mut plain = upstreams
-        .iter()
-        .filter(|server| server.transport == Transport::Udp);
-    let resolver = request
-        .at
-        .or_else(|| plain.next().map(|server| server.address));
-    let Some(resolver) = resolver else {
-        return Err(refused(
-            "this host asks no name server outside the mesh by plain UDP; name one with --at, such \
-             as --at 9.9.9.9",
-        ));
-    };
+    let servers = who_to_ask(dns, request.at)?;
     let mut random = [0; RANDOM_BYTES];
     host.keys.random(&mut random);
     let nobody = zone
         .apex()
         .child(data_encoding::HEXLOWER.encode(&random).as_bytes());
     let nobody = nobody.unwrap_or_else(|| zone.apex().clone());
-    let mut checks = parent_checks(dns, resolver, &zone).await;
+    let mut checks = parent_checks(dns, &servers, &zone).await;
     let sinkhole: Vec<Rdata> = view
         .sinkhole_addresses()
         .into_iter()
@@ -139,32 +129,35 @@ pub async fn verify(
     let each = each.map(|address| server_checks(dns, &zone, address, (&nobody, &sinkhole)));
     checks.extend(join_all(each).await.into_iter().flatten());
     Ok(PublicChecks {
-        servers: vec![resolver.to_string()],
+        servers: servers.iter().map(ToString::to_string).collect(),
         checks,
     })
 }
 
 /// What the zone above says of the name servers, as its own servers say it without
-/// recursion.
-async fn parent_checks(dns: &Dns, resolver: SocketAddr, zone: &StrangerZone) -> Vec<PublicCheck> {
+/// recursion. Where those are is asked of `resolvers`.
+async fn parent_checks(
+    dns: &Dns,
+    resolvers: &[NameServer],
+    zone: &StrangerZone,
+) -> Vec<PublicCheck> {
     let servers: Vec<Rdata> = zone
         .name_servers()
         .iter()
         .map(|(name, _)| Rdata::Ns(name.clone()))
         .collect();
     let failed = |why: NotHeard| {
-        let check = check((zone.apex(), RecordType::NS), &servers, Err(why), resolver);
-        vec![check]
+        let asked: Vec<String> = resolvers.iter().map(ToString::to_string).collect();
+        let about = (zone.apex(), RecordType::NS);
+        vec![check(about, &servers, Err(why), asked.join(", "))]
     };
-    let parents = match parents(dns, resolver, zone.apex()).await {
+    let parents = match parents(&dns.outside(resolvers), zone.apex()).await {
         Ok(parents) => parents,
         Err(why) => return failed(why),
     };
     let mut last = NotHeard::NoAddress;
     for parent in parents {
-        let heard = dns
-            .ask_one(parent, (zone.apex(), RecordType::NS), false)
-            .await;
+        let heard = dns.ask_one(parent, (zone.apex(), RecordType::NS)).await;
         let heard = match heard {
             Ok(heard) => heard,
             Err(error) => {
@@ -192,15 +185,11 @@ async fn parent_checks(dns: &Dns, resolver: SocketAddr, zone: &StrangerZone) -> 
 }
 
 /// Addresses of the servers of the zone above.
-async fn parents(
-    dns: &Dns,
-    resolver: SocketAddr,
-    apex: &DomainName,
-) -> Result<Vec<SocketAddr>, NotHeard> {
+async fn parents(outside: &Outside<'_>, apex: &DomainName) -> Result<Vec<SocketAddr>, NotHeard> {
     let mut above = apex.parent();
     let mut names = BTreeSet::new();
     while let Some(name) = above {
-        let heard = dns.ask_one(resolver, (&name, RecordType::NS), true).await;
+        let heard = outside.ask(&name, RecordType::NS).await;
         let heard = heard.map_err(|error| NotHeard::Above(name.clone(), error))?;
         let servers = heard.answers.iter().filter(|record| record.name == name);
         names.extend(servers.filter_map(|record| record.target.clone()));
@@ -212,7 +201,7 @@ async fn parents(
     let mut found = Vec::new();
     for name in names.iter().take(PARENTS) {
         for rtype in [RecordType::A, RecordType::AAAA] {
-            if let Ok(heard) = dns.ask_one(resolver, (name, rtype), true).await {
+            if let Ok(heard) = outside.ask(name, rtype).await {
                 let addresses = heard.answers.iter().filter(|record| record.rtype == rtype);
                 let addresses = addresses.filter_map(|record| record.data.parse::<IpAddr>().ok());
                 found.extend(addresses.take(PARENTS).map(|ip| SocketAddr::new(ip, PORT)));
@@ -241,7 +230,7 @@ async fn server_checks(
     }
     let mut checks = Vec::new();
     for (name, rtype, expected) in questions {
-        let heard = dns.ask_one(at, (name, rtype), false).await;
+        let heard = dns.ask_one(at, (name, rtype)).await;
         let got = match heard {
             Ok(heard) if !heard.authoritative => Err(NotHeard::NoAuthority),
             Ok(heard) => Ok(Heard::data(&heard.answers, name, rtype)),
@@ -269,7 +258,7 @@ fn check(
     (name, rtype): (&DomainName, RecordType),
     expected: &[Rdata],
     got: Result<Vec<String>, NotHeard>,
-    at: SocketAddr,
+    at: impl ToString,
 ) -> PublicCheck {
     let mut expected: Vec<String> = expected.iter().map(ToString::to_string).collect();
     expected.sort();

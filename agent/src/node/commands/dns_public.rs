@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use innermesh_proto::{
@@ -82,15 +82,7 @@ pub async fn verify(
     request: DnsVerifyRequest,
 ) -> Result<PublicChecks, ControlError> {
     let (_, records) = records(view, &request.addresses)?;
-    let servers: Vec<NameServer> = match request.at {
-        Some(server) => vec![server.into()],
-        None => dns.upstreams(),
-    };
-    if servers.is_empty() {
-        return Err(refused(
-            "this host knows no name server outside the mesh; name one with --at, such as --at 9.9.9.9",
-        ));
-    }
+    let servers = who_to_ask(dns, request.at)?;
     let apex = apex(view)?;
     let wildcard = apex.child(b"*");
     let mut random = [0; RANDOM_BYTES];
@@ -101,12 +93,13 @@ pub async fn verify(
         let key = (record.name, record.data.record_type());
         sets.entry(key).or_default().push(record.data);
     }
+    let outside = dns.outside(&servers);
     let mut checks = Vec::new();
     for ((name, rtype), expected) in sets {
         let is_wildcard = Some(&name) == wildcard.as_ref();
         // The wildcard itself may be answered as a name of its own.
         let asked = nobody.as_ref().filter(|_| is_wildcard).unwrap_or(&name);
-        let heard = dns.outside(&servers, asked, rtype, &expected).await;
+        let heard = outside.compare(asked, rtype, &expected).await;
         let (got, is_expected, error) = match heard {
             Ok(heard) => (heard.data, heard.is_expected, None),
             Err(error) => (Vec::new(), false, Some(error.to_string())),
@@ -126,6 +119,23 @@ pub async fn verify(
         servers: servers.iter().map(ToString::to_string).collect(),
         checks,
     })
+}
+
+/// The server that a person named, or those that other names are forwarded to.
+pub(super) fn who_to_ask(
+    dns: &Dns,
+    at: Option<SocketAddr>,
+) -> Result<Vec<NameServer>, ControlError> {
+    let servers = match at {
+        Some(server) => vec![server.into()],
+        None => dns.upstreams(),
+    };
+    if servers.is_empty() {
+        return Err(refused(
+            "this host knows no name server outside the mesh; name one with --at, such as --at 9.9.9.9",
+        ));
+    }
+    Ok(servers)
 }
 
 /// What has likely happened where another address answers.
