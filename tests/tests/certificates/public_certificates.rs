@@ -7,7 +7,7 @@ use innermesh_tests::{
     Agent, Finished, Lab,
     acme::start_pebble_asking,
     agent::{DOMAIN, PATIENCE},
-    installed,
+    installed, missing,
     wait::ensure,
     wait_for,
     web::{EXAMPLE_DOMAIN, LEGO, Web, add_service},
@@ -46,13 +46,17 @@ fn block<'b>(blocks: &'b [String], part: &str) -> &'b str {
     block.unwrap_or_else(|| panic!("no block has {part}"))
 }
 
-/// Runs lines with certbot and lego asking pebble, whatever else they say.
+/// Where acme.sh keeps its files.
+const ACME_SH: &str = "/var/lib/acme.sh";
+
+/// Runs lines with certbot, lego and acme.sh asking pebble, whatever else they say.
 fn typed(web: &Web<'_>, lines: &str) -> Finished {
     let url = format!("https://photos.{DOMAIN}:{PORT}/dir");
     let script = format!(
         "certbot() {{ command certbot --server {url} --non-interactive --agree-tos \
              --register-unsafely-without-email \"$@\"; }}\n\
-         lego() {{ command lego --server {url} --accept-tos --path {LEGO} \"$@\"; }}\n{lines}"
+         lego() {{ command lego --server {url} --accept-tos --path {LEGO} \"$@\"; }}\n\
+         acme.sh() {{ command acme.sh --server {url} --home {ACME_SH} \"$@\"; }}\n{lines}"
     );
     web.run(&["bash", "-euc", &script])
 }
@@ -112,7 +116,8 @@ fn certbot_lego_and_acme_sh_show_control_of_a_name_by_what_sinkholes_tell_strang
     assert!(names_in(&web, &file).contains(&format!("DNS:photos.{DOMAIN}")));
     assert_no_challenge(&beta);
 
-    // acme.sh is in no package of Debian's: what it calls, as it calls it.
+    // acme.sh is in no package of Debian's: what it calls, as it calls it; and itself, for
+    // who has it.
     let functions = block(&blocks, "dns_innermesh_add");
     let call = |what: &str| {
         let line = format!("{functions}\n{what} _acme-challenge.photos.{DOMAIN} '{VALUE}'");
@@ -122,4 +127,11 @@ fn certbot_lego_and_acme_sh_show_control_of_a_name_by_what_sinkholes_tell_strang
     assert!(told.contains("alpha serves it to strangers"), "{told}");
     let _ = call("dns_innermesh_rm");
     assert_no_challenge(&beta);
+    if missing(&["acme.sh"]).is_none() {
+        web.put(&format!("{ACME_SH}/dnsapi/dns_innermesh.sh"), functions);
+        let _ = typed(&web, block(&blocks, "acme.sh --issue")).ok();
+        let file = format!("{ACME_SH}/photos.{DOMAIN}_ecc/photos.{DOMAIN}.cer");
+        assert!(names_in(&web, &file).contains(&format!("DNS:photos.{DOMAIN}")));
+        assert_no_challenge(&beta);
+    }
 }
