@@ -757,6 +757,8 @@ pub const LINK_PACKETS_PER_S: u64 = 30;
 pub const LINK_ANSWERS: u32 = 40;
 /// As [`LINK_ANSWERS`], in a second beyond those.
 pub const LINK_ANSWERS_PER_S: u32 = 10;
+/// Demands for connections that may wait for the dialer.
+pub const DIAL_DEMANDS: usize = 256;
 /// Dials for links under way at once.
 pub const LINK_DIALS: usize = 8;
 /// Changes of one owner that a node pushes on in a minute; beyond that they travel by

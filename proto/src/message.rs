@@ -40,6 +40,29 @@ pub struct HeadsQuery {
     pub position: Position,
 }
 
+/// COMPARE: what the asking node holds of heads, the digest of each bucket
+/// ([`crate::links::digest`]).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BucketsQuery {
+    pub buckets: Vec<[u8; 16]>,
+}
+
+/// The answer to [`BucketsQuery`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BucketsAnswer {
+    /// Which differ: bit `n` for bucket `n`.
+    pub differing: u64,
+    /// The heads in those that the peer holds, with generation and sequence.
+    pub heads: Vec<(NodeId, u64, u64)>,
+}
+
+/// HEADS_OF: asks for the heads of these nodes; the answer is a [`Push`] with those that
+/// the peer holds, but only as many as one frame takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeadsOfQuery {
+    pub nodes: Vec<NodeId>,
+}
+
 /// BODY: asks for a head's body; the answer is the body itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BodyQuery {

@@ -82,6 +82,10 @@ pub mod method {
     pub const RELAY: u16 = 51;
     /// As [`SUBMIT`], by a member that another node asked by [`RELAY`].
     pub const RELAYED: u16 = 52;
+    /// Which heads the peer holds, where its table differs from the asking node's.
+    pub const COMPARE: u16 = 53;
+    /// Heads of some nodes.
+    pub const HEADS_OF: u16 = 54;
 
     /// A method's name, for traces and logs.
     pub fn name(method: u16) -> &'static str {
@@ -110,6 +114,8 @@ pub mod method {
             TUNNEL_SEEN => "tunnel seen",
             RELAY => "relay",
             RELAYED => "relayed",
+            COMPARE => "compare",
+            HEADS_OF => "heads of",
             SUBMIT => "submit",
             SPENDERS => "spenders",
             ADMISSION => "admission",

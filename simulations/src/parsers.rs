@@ -49,10 +49,11 @@ use innermesh_proto::{
     limits,
     links::Beat,
     message::{
-        Batches, BodyQuery, CutOff, CutOffQuery, Decided, Endorse, GivenInvites, HeadsQuery,
-        IssuerKeys, JoinHello, JoinQuery, Joined, LedgerQuery, Propose, Push, RaftProgress,
-        RecoveryQuery, Relay, Relayed, RelayedAnswer, Renew, RevocationsQuery, SnapshotHead,
-        SnapshotPartQuery, SnapshotQuery, Spenders, Submitted, TunnelSeen,
+        Batches, BodyQuery, BucketsAnswer, BucketsQuery, CutOff, CutOffQuery, Decided, Endorse,
+        GivenInvites, HeadsOfQuery, HeadsQuery, IssuerKeys, JoinHello, JoinQuery, Joined,
+        LedgerQuery, Propose, Push, RaftProgress, RecoveryQuery, Relay, Relayed, RelayedAnswer,
+        Renew, RevocationsQuery, SnapshotHead, SnapshotPartQuery, SnapshotQuery, Spenders,
+        Submitted, TunnelSeen,
     },
     name::Label,
     policy::{
@@ -218,6 +219,9 @@ pub fn rpc(bytes: &[u8]) {
         canonical::<Push>(body, limit);
         canonical::<HeadsQuery>(body, limit);
         canonical::<BodyQuery>(body, limit);
+        canonical::<BucketsQuery>(body, limit);
+        canonical::<BucketsAnswer>(body, limit);
+        canonical::<HeadsOfQuery>(body, limit);
         canonical::<LedgerQuery>(body, limit);
         canonical::<Batches>(body, limit);
         canonical::<Propose>(body, limit);

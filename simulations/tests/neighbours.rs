@@ -5,7 +5,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use innermesh_agent::{
-    control::node::{LiveBy, PeersRequest, StatusRequest},
+    control::node::{LiveBy, Path, PeersRequest, PingRequest, StatusRequest},
     node::Agent,
 };
 use simulations::{
@@ -210,6 +210,55 @@ async fn a_mesh_in_which_not_all_have_links_with_all_notices_a_death_as_soon() {
         "dead for all of {MACHINES} after {:?}",
         clock::now() - begin
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_mesh_connects_whom_it_needs_and_others_when_they_are_asked() {
+    const MACHINES: usize = 20;
+    let mut world = World::new(13);
+    let names: Vec<String> = (0..MACHINES).map(|n| format!("m{n}")).collect();
+    let machines: Vec<_> = names.iter().map(|name| world.machine(name)).collect();
+    let mut agents = vec![found(&machines[0]).await];
+    for machine in &machines[1..] {
+        agents.push(join(machine, "m0", &agents[0]).await);
+    }
+    let others = MACHINES - 1;
+    until("all are live by links for all", PATIENCE * 4, async || {
+        for agent in &agents {
+            if by_links(agent).await != others {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+    // What was needed to join isn't any more after a minute.
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let mut connections = 0;
+    for agent in &agents {
+        assert_eq!(live(agent), MACHINES);
+        connections += direct(agent).await.len();
+    }
+    println!("{connections} ends of connections");
+    assert!(connections <= MACHINES * 10, "{connections}");
+    let connected = direct(&agents[3]).await;
+    let far = names.iter().skip(4).find(|name| !connected.contains(*name));
+    let far = far.expect("one without a connection");
+    let ping = PingRequest {
+        node: far.parse().expect("a name"),
+        count: 1,
+    };
+    let reply = agents[3].control().ask(ping).await.expect("a reply");
+    assert_eq!(reply.rtt_ms.len(), 1);
+    assert!(direct(&agents[3]).await.contains(far));
+}
+
+/// The members with which an agent has a connection.
+async fn direct(agent: &Agent) -> Vec<String> {
+    let peers = agent.control().ask(PeersRequest {}).await;
+    let peers = peers.expect("the peers").into_iter();
+    let direct = peers.filter(|peer| peer.path == Path::Direct);
+    direct.map(|peer| peer.name).collect()
 }
 
 #[tokio::test(start_paused = true)]

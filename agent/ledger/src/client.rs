@@ -34,6 +34,8 @@ use crate::{
 
 /// How long one node may take to answer.
 const ATTEMPT: Duration = Duration::from_secs(2);
+/// How long a connection may take before a request goes by way of another member.
+const CONNECTS: Duration = Duration::from_millis(700);
 /// How long a request waits at a node to be decided: it is told so before it
 /// counts as lost.
 pub const DECIDES: Duration = Duration::from_millis(1500);
@@ -264,7 +266,7 @@ impl Client {
     }
 
     /// One hop: whoever isn't the leader doesn't pass it on. With `relays` it goes by
-    /// way of another member where there is no connection.
+    /// way of another member where no connection comes about.
     async fn pass_on(
         &self,
         node: NodeId,
@@ -272,7 +274,7 @@ impl Client {
         body: Vec<u8>,
         relays: bool,
     ) -> Brought {
-        if relays && !self.transport.is_connected(node) {
+        if relays && !self.transport.connect(node, CONNECTS).await {
             return self.relay(node, request, &body).await;
         }
         Brought::directly(self.pass_on_directly(node, body).await)

@@ -83,8 +83,9 @@ impl Known {
     }
 
     /// Whether it is new that the ledger held here reaches the node's position.
-    fn compare(&mut self, reached: impl Fn(&Position) -> bool) -> bool {
-        let new = !self.ledger_caught_up && self.heard.is_some() && reached(&self.head.position);
+    fn compare(&mut self, with_stored: bool, reached: impl Fn(&Position) -> bool) -> bool {
+        let is_compared = with_stored || self.heard.is_some();
+        let new = !self.ledger_caught_up && is_compared && reached(&self.head.position);
         self.ledger_caught_up |= new;
         new
     }
@@ -138,8 +139,14 @@ impl HeadTable {
     }
 
     /// Takes a head that [`super::open`] accepted. `now` is when it arrived; `None`
-    /// for one that is read from disk.
-    pub fn offer(&mut self, head: Head, sealed: Sealed, now: Option<Duration>) -> Offer {
+    /// for one that is read from disk. `was_live`: its node was taken for live before.
+    pub fn offer(
+        &mut self,
+        head: Head,
+        sealed: Sealed,
+        now: Option<Duration>,
+        was_live: bool,
+    ) -> Offer {
         let Some(known) = self.known.get_mut(&head.node) else {
             let node = head.node;
             let known = Known {
@@ -167,7 +174,7 @@ impl HeadTable {
         let changed = head.body != known.head.body
             || head.generation != known.head.generation
             || (head.lease_ms == 0) != (known.head.lease_ms == 0);
-        let returns = now.is_some_and(|now| !known.is_live(now));
+        let returns = now.is_some() && !was_live;
         if returns || head.generation != known.head.generation {
             known.ledger_caught_up = false;
         }
@@ -222,20 +229,25 @@ impl HeadTable {
         self.known.retain(|node, _| is_known(node));
     }
 
-    /// Marks each node that was heard and whose position `reached` confirms.
-    /// Returns whether any is new.
-    pub fn compare(&mut self, reached: impl Fn(&Position) -> bool) -> bool {
+    /// Marks each node whose position `reached` confirms and that was heard, or with
+    /// `with_stored` is known from disk. Returns whether any is new.
+    pub fn compare(&mut self, with_stored: bool, reached: impl Fn(&Position) -> bool) -> bool {
         let mut any = false;
         for known in self.known.values_mut() {
-            any |= known.compare(&reached);
+            any |= known.compare(with_stored, &reached);
         }
         any
     }
 
     /// As [`Self::compare`], for one node.
-    pub fn compare_one(&mut self, node: &NodeId, reached: impl Fn(&Position) -> bool) -> bool {
+    pub fn compare_one(
+        &mut self,
+        node: &NodeId,
+        with_stored: bool,
+        reached: impl Fn(&Position) -> bool,
+    ) -> bool {
         let known = self.known.get_mut(node);
-        known.is_some_and(|known| known.compare(reached))
+        known.is_some_and(|known| known.compare(with_stored, reached))
     }
 
     /// Gives every node `pause` more: this observer itself stood still, so its
@@ -292,27 +304,27 @@ mod tests {
     fn the_table_never_goes_backwards() {
         let mut table = HeadTable::default();
         assert_eq!(
-            table.offer(head(1, 5, b""), sealed(), Some(at(0))),
+            table.offer(head(1, 5, b""), sealed(), Some(at(0)), true),
             Offer::Changed
         );
         assert_eq!(
-            table.offer(head(1, 4, b"x"), sealed(), Some(at(1))),
+            table.offer(head(1, 4, b"x"), sealed(), Some(at(1)), true),
             Offer::Old
         );
         assert_eq!(
-            table.offer(head(1, 5, b""), sealed(), Some(at(2))),
+            table.offer(head(1, 5, b""), sealed(), Some(at(2)), true),
             Offer::Old
         );
         assert_eq!(
-            table.offer(head(1, 5, b"x"), sealed(), Some(at(2))),
+            table.offer(head(1, 5, b"x"), sealed(), Some(at(2)), true),
             Offer::Conflict
         );
         assert_eq!(
-            table.offer(head(1, 6, b""), sealed(), Some(at(3))),
+            table.offer(head(1, 6, b""), sealed(), Some(at(3)), true),
             Offer::Renewed
         );
         assert_eq!(
-            table.offer(head(2, 1, b""), sealed(), Some(at(4))),
+            table.offer(head(2, 1, b""), sealed(), Some(at(4)), true),
             Offer::Changed
         );
         assert_eq!(table.get(&NodeId([2; 16])).unwrap().head.order(), (2, 1));
@@ -322,8 +334,8 @@ mod tests {
     fn a_node_is_live_while_its_head_is_fresh_and_a_replayed_head_refreshes_nothing() {
         let mut table = HeadTable::default();
         let node = NodeId([2; 16]);
-        table.offer(head(1, 1, b""), sealed(), Some(at(0)));
-        table.offer(head(1, 1, b""), sealed(), Some(at(4000)));
+        table.offer(head(1, 1, b""), sealed(), Some(at(0)), true);
+        table.offer(head(1, 1, b""), sealed(), Some(at(4000)), true);
         assert!(table.get(&node).unwrap().is_live(at(4499)));
         assert!(!table.get(&node).unwrap().is_live(at(4500)));
         assert_eq!(table.next_expiry(at(0)), Some(at(4500)));
@@ -334,7 +346,7 @@ mod tests {
     #[test]
     fn a_node_that_is_forgotten_leaves_nothing_behind() {
         let mut table = HeadTable::default();
-        table.offer(head(1, 5, b""), sealed(), Some(at(0)));
+        table.offer(head(1, 5, b""), sealed(), Some(at(0)), true);
         let before = table.clone();
         table.retain(|node| *node == NodeId([2; 16]));
         assert_eq!(table, before);
@@ -345,7 +357,7 @@ mod tests {
     #[test]
     fn what_was_read_from_disk_is_not_live() {
         let mut table = HeadTable::default();
-        table.offer(head(1, 1, b""), sealed(), None);
+        table.offer(head(1, 1, b""), sealed(), None, true);
         assert!(!table.get(&NodeId([2; 16])).unwrap().is_live(at(0)));
     }
 
@@ -358,7 +370,7 @@ mod tests {
         let body = announcement.encode();
         let mut table = HeadTable::default();
         let node = NodeId([2; 16]);
-        table.offer(head(1, 1, &body), sealed(), Some(at(0)));
+        table.offer(head(1, 1, &body), sealed(), Some(at(0)), true);
         assert!(!table.put_body(&node, Announcement::default().encode(), Duration::ZERO));
         assert!(table.put_body(&node, body, Duration::ZERO));
         let known = table.get(&node).unwrap();
@@ -381,7 +393,7 @@ mod tests {
                 ..Announcement::default()
             };
             let body = announcement.encode();
-            table.offer(head(1, seq, &body), sealed(), Some(at(seq)));
+            table.offer(head(1, seq, &body), sealed(), Some(at(seq)), true);
             assert!(table.put_body(&node, body, at(seq)));
             table.get(&node).unwrap().body.clone().unwrap()
         };

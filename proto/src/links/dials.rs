@@ -13,7 +13,13 @@ struct Attempt {
     /// It isn't dialed before that.
     not_before: Duration,
     failures: u32,
+    /// Since when it is connected.
+    connected: Option<Duration>,
 }
+
+/// A connection that is lost sooner counts as a dial that failed: two machines with one
+/// key would have each other's replaced without end.
+const SHORT: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -48,11 +54,30 @@ impl Dials {
         let pause = DIAL_PAUSE * 2u32.saturating_pow(attempt.failures.min(8));
         let pause = pause.min(DIAL_PAUSE_MAX);
         attempt.under_way = None;
+        attempt.connected = None;
         attempt.failures = attempt.failures.saturating_add(1);
         attempt.not_before = now + pause - pause * u32::from(spread) / 512;
     }
 
-    /// The node is connected, or of no interest any more.
+    /// The node is connected, whoever dialed.
+    pub fn connected(&mut self, node: NodeId, now: Duration) {
+        let attempt = self.0.entry(node).or_default();
+        attempt.under_way = None;
+        attempt.not_before = now;
+        attempt.connected = Some(now);
+    }
+
+    /// Its connection is gone. `spread` as in [`Dials::failed`].
+    pub fn lost(&mut self, node: NodeId, spread: u8, now: Duration) {
+        let attempt = self.0.get(&node);
+        match attempt.and_then(|at| at.connected) {
+            Some(since) if now < since + SHORT => self.failed(node, spread, now),
+            Some(_) => self.forget(&node),
+            None => {}
+        }
+    }
+
+    /// The node is of no interest any more.
     pub fn forget(&mut self, node: &NodeId) {
         self.0.remove(node);
     }
@@ -112,6 +137,27 @@ mod tests {
         assert!(spread > at(15_000) && spread < at(15_100), "{spread:?}");
         dials.forget(&node);
         assert!(dials.begin(node, false, now));
+    }
+
+    #[test]
+    fn connections_that_are_lost_at_once_pause_as_dials_that_fail() {
+        let mut dials = Dials::default();
+        let node = NodeId([1; 16]);
+        let mut now = at(0);
+        let mut pauses = Vec::new();
+        for _ in 0..4 {
+            assert!(dials.begin(node, false, now));
+            dials.connected(node, now);
+            dials.lost(node, 0, now + at(20));
+            assert!(dials.is_paused(&node, now + at(20)));
+            let due = dials.next_due(now + at(20)).unwrap();
+            pauses.push((due - now).as_secs());
+            now = due;
+        }
+        assert_eq!(pauses, [2, 4, 8, 16]);
+        dials.connected(node, now);
+        dials.lost(node, 0, now + SHORT);
+        assert!(dials.begin(node, false, now + SHORT));
     }
 
     #[test]

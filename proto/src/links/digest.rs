@@ -49,6 +49,11 @@ impl TableDigest {
         sum.to_le_bytes()
     }
 
+    /// In which bucket a node's head is.
+    pub fn bucket_of(&self, node: &NodeId) -> usize {
+        bucket_of(&self.mesh, node)
+    }
+
     /// Of each bucket.
     pub fn buckets(&self) -> [[u8; 16]; BUCKETS] {
         self.buckets.map(u128::to_le_bytes)
@@ -63,7 +68,7 @@ impl TableDigest {
 }
 
 /// In which bucket a node's head is.
-pub fn bucket_of(mesh: &MeshId, node: &NodeId) -> usize {
+fn bucket_of(mesh: &MeshId, node: &NodeId) -> usize {
     let hash = Hash::of(&[&b"bucket"[..], &mesh.0, &node.0].concat());
     usize::from(hash.0[0]) % BUCKETS
 }

@@ -58,6 +58,8 @@ struct Tables {
     /// How many packets in a row showed another digest at the same position.
     differ: u32,
     repaired: Option<Duration>,
+    /// Repairs in a row that brought nothing.
+    fruitless: u32,
 }
 
 /// See the module.
@@ -202,7 +204,9 @@ impl Links {
 
     pub fn handle_connected(&mut self, now: Duration, peer: NodeId) {
         let now = self.begin(now);
-        self.dials.forget(&peer);
+        if self.rings.contains(&peer) && !self.connected.contains(&peer) {
+            self.dials.connected(peer, now);
+        }
         if self.rings.contains(&peer) && self.connected.insert(peer) {
             if let Some(link) = self.links.get_mut(&peer) {
                 link.connected(now);
@@ -214,8 +218,11 @@ impl Links {
     /// The connection is gone. Its link isn't, until the peer has been silent for long
     /// enough: another connection may take its place.
     pub fn handle_disconnected(&mut self, now: Duration, peer: &NodeId) {
-        self.begin(now);
-        self.connected.remove(peer);
+        let now = self.begin(now);
+        if self.connected.remove(peer) {
+            let spread = packets::spread(&self.me, peer);
+            self.dials.lost(*peer, spread, now);
+        }
         self.chosen = None;
     }
 
@@ -261,9 +268,13 @@ impl Links {
         }
     }
 
-    /// A repair has ended: what that peer knows is known here.
-    pub fn handle_repaired(&mut self, now: Duration) {
+    /// A repair with a peer has ended: what it knows is known here. `has_news`: heads
+    /// came that were new.
+    pub fn handle_repaired(&mut self, now: Duration, peer: &NodeId, has_news: bool) {
         let now = self.begin(now);
+        if let Some(tables) = self.tables.get_mut(peer) {
+            tables.fruitless = if has_news { 0 } else { tables.fruitless + 1 };
+        }
         self.settle(now);
     }
 
@@ -351,6 +362,20 @@ impl Links {
         self.is_settled
     }
 
+    /// With whom a node has links that count.
+    pub fn counted(&self, node: &NodeId) -> Vec<NodeId> {
+        let counted = self.live.graph().counted(key(node));
+        counted
+            .filter_map(|peer| self.by_key.get(&peer).copied())
+            .collect()
+    }
+
+    /// Whether a connection with the node serves a link: one that there is, forms, or may
+    /// come back.
+    pub fn keeps(&self, node: &NodeId) -> bool {
+        self.links.contains_key(node)
+    }
+
     /// With whom links are up.
     pub fn up(&self) -> impl Iterator<Item = &NodeId> {
         let links = self.links.iter();
@@ -363,12 +388,37 @@ impl Links {
         link.is_some_and(|link| link.is_up() && link.is_silent(now))
     }
 
+    /// Whose links wait, as they failed again and again, while they are heard.
+    pub fn waiting(&self, now: Duration) -> impl Iterator<Item = &NodeId> {
+        let links = self.links.iter();
+        let waiting = links.filter(move |(_, link)| link.waits(now));
+        waiting.map(|(peer, _)| peer)
+    }
+
     /// The links that this node names.
     pub fn named(&self) -> BTreeMap<Key, Order> {
         let links = self.links.iter();
         links
             .filter_map(|(peer, link)| Some((key(peer), link.epoch()?)))
             .collect()
+    }
+
+    /// Whether others take this node for live: at least half of the links that it names
+    /// count, and one does.
+    pub fn is_linked(&self) -> bool {
+        let own = self.live.graph().tally(key(&self.me));
+        own.counts > 0 && own.counts >= own.dropped
+    }
+
+    /// The newest head of a node, as it stands among its heads.
+    pub fn order(&self, node: &NodeId) -> Option<Order> {
+        self.orders.get(node).copied()
+    }
+
+    /// The newest heads in these buckets: bit `n` for bucket `n`.
+    pub fn heads_in(&self, buckets: u64) -> impl Iterator<Item = (NodeId, Order)> {
+        let heads = self.orders.iter().map(|(node, order)| (*node, *order));
+        heads.filter(move |(node, _)| buckets >> self.digest.bucket_of(node) & 1 == 1)
     }
 
     /// The graph that heads make.
@@ -401,9 +451,10 @@ impl Links {
         let now = now.max(self.now);
         if now > self.due + STANDSTILL {
             self.pauses += 1;
-            self.live.excuse(now - self.due, now);
+            let pause = now - self.due;
+            self.live.excuse(pause, now);
             for link in self.links.values_mut() {
-                link.excuse(now);
+                link.excuse(pause, now);
             }
             self.due = now;
         }

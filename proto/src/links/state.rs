@@ -24,6 +24,8 @@ const LOSSES: usize = 7;
 const CALLER: Duration = Duration::from_secs(10);
 /// How long a peer that had no room isn't asked again.
 const REFUSED: Duration = Duration::from_secs(60);
+/// How long a link that waited may take to form before its node is judged without it.
+const FORMING: Duration = Duration::from_secs(2);
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -165,6 +167,12 @@ impl Link {
     /// For how long this attempt has been offered.
     pub fn forming_for(&self, now: Duration) -> Duration {
         now.saturating_sub(self.since)
+    }
+
+    /// Whether it waits, as it failed again and again, while the peer is heard.
+    pub fn waits(&self, now: Duration) -> bool {
+        let forms = self.may_form + FORMING;
+        !self.is_up && self.losses.len() > 1 && now < forms && now < self.heard + DOWN
     }
 
     /// Whether the peer said lately that it has no room.
@@ -320,10 +328,17 @@ impl Link {
     }
 
     /// This node stood still: the silence says nothing of the peer, and it is asked.
-    pub fn excuse(&mut self, now: Duration) {
+    pub fn excuse(&mut self, pause: Duration, now: Duration) {
         if self.is_up {
             self.heard = self.heard.max(now);
             self.probe = now;
+            return;
+        }
+        let waited = self.waits(now.saturating_sub(pause));
+        self.heard = (self.heard + pause).min(now);
+        if waited {
+            self.may_form = self.may_form.max(now);
+            self.next = now;
         }
     }
 
@@ -372,14 +387,16 @@ impl Link {
     }
 
     fn offer_pause(&self, now: Duration) -> Duration {
+        let usual = Duration::from_secs(1) + self.phase * 3 / 4;
         if now < self.may_form {
-            return self.may_form - now;
+            // Whether the peer is there is asked all the same.
+            return usual.min(self.may_form - now);
         }
         let age = now.saturating_sub(self.since);
         if age < 3 * PROBE {
             PROBE
         } else if age < OFFER_SOON {
-            Duration::from_secs(1) + self.phase * 3 / 4
+            usual
         } else {
             OFFER_LATE
         }

@@ -71,12 +71,13 @@ impl Seen {
             clock_ms: 0,
         };
         let sealed = head.seal(key, &self.mesh.id);
-        self.heads.offer(head, sealed, Some(self.now));
+        let was_live = before.is_some_and(|before| before.is_live(self.now));
+        self.heads.offer(head, sealed, Some(self.now), was_live);
         let held = self.heads.get(&id(key));
         let is_new = held.is_some_and(|held| held.missing_body().is_some());
         assert_eq!(self.heads.put_body(&id(key), body, self.now), is_new);
         let held = self.mesh.state().position;
-        self.heads.compare(|position| *position == held);
+        self.heads.compare(false, |position| *position == held);
     }
 
     /// Hears a node whose ledger is where this one's is.
@@ -151,7 +152,7 @@ fn a_peer_has_routes_once_its_ledger_position_was_compared() {
     seen.hear(&key(1), &wireguard(1), ahead);
     assert_eq!(seen.routes(1), None);
     assert!(seen.view().nodes[&id(&*key(1))].live);
-    seen.heads.compare(|position| *position == ahead);
+    seen.heads.compare(false, |position| *position == ahead);
     assert_eq!(seen.routes(1), Some(seen.addresses(&key(1))));
 }
 

@@ -7,6 +7,7 @@ mod admins;
 mod certificates;
 mod draft;
 mod hostile;
+mod links;
 mod roster;
 mod usual;
 mod versions;
@@ -22,6 +23,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         .chain(access::ALL)
         .chain(certificates::ALL)
         .chain(hostile::ALL)
+        .chain(links::ALL)
         .chain(versions::ALL)
 }
 

@@ -80,18 +80,22 @@ impl Client {
         )))
     }
 
-    /// A few of those that are connected, each time others first.
+    /// A few of those that have links with it, then of those that are connected; each
+    /// time others first.
     fn relays(&self, to: NodeId) -> Vec<NodeId> {
-        let mut peers = self.transport.peers();
-        peers.retain(|peer| *peer != to);
-        if !peers.is_empty() {
-            let mut drawn = [0; 2];
-            self.host.keys.random(&mut drawn);
-            let first = usize::from(u16::from_le_bytes(drawn)) % peers.len();
-            peers.rotate_left(first);
+        let mut relays = Vec::new();
+        for mut nodes in [self.gossip.neighbours_of(&to), self.transport.peers()] {
+            if !nodes.is_empty() {
+                let mut drawn = [0; 2];
+                self.host.keys.random(&mut drawn);
+                let first = usize::from(u16::from_le_bytes(drawn)) % nodes.len();
+                nodes.rotate_left(first);
+            }
+            nodes.retain(|node| ![to, self.me()].contains(node) && !relays.contains(node));
+            relays.extend(nodes);
         }
-        peers.truncate(limits::RELAYS_ASKED);
-        peers
+        relays.truncate(limits::RELAYS_ASKED);
+        relays
     }
 }
 

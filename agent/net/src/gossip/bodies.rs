@@ -48,6 +48,20 @@ impl Inner {
         }
     }
 
+    /// Asks again for the bodies that nobody had, when their heads came.
+    pub(super) fn fetch_lacking(self: &Arc<Self>) {
+        let mut shared = self.shared();
+        let known = shared.table.iter();
+        let lacking = known.filter(|(_, known)| known.missing_body().is_some());
+        let lacking: Vec<NodeId> = lacking.map(|(node, _)| *node).collect();
+        for owner in lacking {
+            if shared.fetching.insert(owner) {
+                let fetching = self.clone().fetch_bodies(owner, owner);
+                self.host.tasks.spawn(fetching);
+            }
+        }
+    }
+
     /// Fetches an author's newest body until it is there, one at a time and
     /// within the author's budget: those in between are never asked for.
     pub(super) async fn fetch_bodies(self: Arc<Self>, from: NodeId, owner: NodeId) {
@@ -95,8 +109,9 @@ impl Inner {
     ) -> (usize, bool) {
         let mut received = 0;
         let connected: BTreeSet<NodeId> = self.transport.peers().into_iter().collect();
-        let others = connected
-            .iter()
+        let first = self.random_below(connected.len());
+        let others = connected.iter().cycle().skip(first).take(connected.len());
+        let others = others
             .copied()
             .filter(|node| *node != from && *node != owner);
         let sources: Vec<NodeId> = [from, owner]

@@ -15,7 +15,7 @@ use innermesh_proto::{
     head::{Announcement, Head, HeadTable, Known},
     id::NodeId,
     links::Settings,
-    message::PushedHead,
+    message::{BucketsAnswer, BucketsQuery, PushedHead},
     view::Standing,
 };
 use tokio::sync::{Notify, Semaphore, watch};
@@ -29,7 +29,7 @@ use super::{
     messages,
     own::own_body,
     passing::Passing,
-    push,
+    push, repair,
     state::{Inner, Own, Shared, nanos},
     version_exchange::VersionExchange,
 };
@@ -98,11 +98,16 @@ impl Gossip {
                 conflicts: BTreeSet::new(),
                 say_cloned: BTreeMap::new(),
                 passing: Passing::default(),
+                has_compared: false,
                 index: Arc::new(MemberIndex::new(&state)),
                 ask_heads_after: None,
             }),
             links,
+            dials: Mutex::default(),
+            dial_wanted: Notify::new(),
             greetings: Semaphore::new(push::GREETINGS),
+            repairs: Semaphore::new(repair::REPAIRS),
+            repairing: Mutex::default(),
             changes: watch::Sender::new(0),
             announced: Notify::new(),
             unsaved: Notify::new(),
@@ -172,6 +177,11 @@ impl Gossip {
         live.then(|| self.inner.links.live_by(node))
     }
 
+    /// Since when a node isn't live that was.
+    pub fn gone_since(&self, node: &NodeId) -> Option<Duration> {
+        self.inner.links.gone_since(node)
+    }
+
     /// Counts up with each change that a view is made from.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.inner.changes.subscribe()
@@ -210,17 +220,40 @@ impl Gossip {
             .clone()
     }
 
-    /// What live peers' clocks say, in milliseconds since 1970.
-    pub fn peer_clocks(&self) -> Vec<u64> {
-        let now = self.inner.now();
-        let shared = self.inner.shared();
-        let live = shared.table.iter().filter(|(_, known)| known.is_live(now));
-        live.filter_map(|(_, known)| {
-            let age = now.saturating_sub(known.heard?);
-            let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-            Some(known.head.clock_ms.saturating_add(age_ms))
+    /// How far a node follows the ledger, as it said last: by its newest packet, or its
+    /// head.
+    pub fn position_of(&self, node: &NodeId, known: &Known) -> u64 {
+        let by_packet = self.inner.links.heard(node).map(|heard| heard.index);
+        by_packet.map_or(known.head.position.index, |index| {
+            index.max(known.head.position.index)
         })
-        .collect()
+    }
+
+    /// When a node was heard last: its newest packet, or a new head.
+    pub fn heard_at(&self, node: &NodeId, known: &Known) -> Option<Duration> {
+        let by_packet = self.inner.links.heard(node).map(|heard| heard.at);
+        by_packet.max(known.heard)
+    }
+
+    /// What live peers' clocks say, in milliseconds since 1970: by the newest packet of
+    /// each, else by its head.
+    pub fn peer_clocks(&self) -> Vec<u64> {
+        let inner = &self.inner;
+        let now = inner.host.clock.now();
+        let shared = inner.shared();
+        let known = shared.table.iter();
+        known
+            .filter(|(node, known)| self.standing(node, known).live)
+            .filter_map(|(node, known)| {
+                let by_head = || Some((known.heard?, known.head.clock_ms));
+                let by_packet = inner.links.heard(node);
+                let by_packet = by_packet.map(|heard| (heard.at, heard.clock_ms));
+                let (heard, clock_ms) = by_packet.or_else(by_head)?;
+                let age = now.saturating_sub(heard);
+                let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+                Some(clock_ms.saturating_add(age_ms))
+            })
+            .collect()
     }
 
     /// Takes pushed heads from a peer and passes on what is new.
@@ -231,6 +264,33 @@ impl Gossip {
     /// Takes a datagram of a peer's. Returns at once.
     pub fn take_datagram(&self, from: NodeId, datagram: &[u8]) {
         self.inner.take_datagram(from, datagram);
+    }
+
+    /// With whom links need a connection, since this was asked last. For each it is to be
+    /// told when that comes to nothing.
+    pub fn take_dials(&self) -> BTreeSet<NodeId> {
+        let mut dials = self.inner.dials.lock().unwrap_or_else(|e| e.into_inner());
+        std::mem::take(&mut *dials)
+    }
+
+    /// Waits until links need a connection.
+    pub async fn dial_wanted(&self) {
+        self.inner.dial_wanted.notified().await;
+    }
+
+    /// Whether all members are to be connected with: some of them may not go by links.
+    pub fn connects_all(&self) -> bool {
+        self.inner.keeps_leases()
+    }
+
+    /// Whether a connection with the node serves a link.
+    pub fn keeps_link(&self, node: &NodeId) -> bool {
+        self.inner.links.keeps(node)
+    }
+
+    /// Members that have links with a node.
+    pub fn neighbours_of(&self, node: &NodeId) -> Vec<NodeId> {
+        self.inner.links.neighbours_of(node)
     }
 
     /// A member couldn't be connected with.
@@ -247,6 +307,17 @@ impl Gossip {
     /// The heads held here, own one included, as many as one frame takes.
     pub fn heads(&self) -> Vec<PushedHead> {
         self.inner.heads()
+    }
+
+    /// Which heads are held here where a peer's table differs; `None` where what it says
+    /// of that isn't whole.
+    pub fn compare_buckets(&self, query: &BucketsQuery) -> Option<BucketsAnswer> {
+        self.inner.compare_buckets(query)
+    }
+
+    /// The heads of these nodes that are held here, as many as one frame takes.
+    pub fn heads_of(&self, nodes: &[NodeId]) -> Vec<PushedHead> {
+        self.inner.heads_of(nodes)
     }
 
     /// The body with this hash, if it is in force here.
@@ -276,7 +347,7 @@ impl Gossip {
         if shared.own.position_before_rollback.is_some() {
             self.inner.overtaken.notify_one();
         }
-        if self.inner.compare(&mut shared.table) {
+        if self.inner.compare(&mut shared) {
             drop(shared);
             self.inner.changed();
         }

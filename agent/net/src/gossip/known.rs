@@ -107,7 +107,7 @@ pub async fn load(host: &Host, state: &State) -> HeadTable {
             continue;
         };
         if let Ok(head) = head::open(&peer.head, &member.key, &state.mesh, &*host.keys) {
-            table.offer(head, peer.head, None);
+            table.offer(head, peer.head, None, false);
             if let Some(body) = peer.body {
                 table.restore_body(&peer.node, body);
             }

@@ -4,8 +4,8 @@
 //! A node is judged by its links from the moment on at which they first have it live in
 //! its present run. Before that, and where it or this node has no links, it is judged by
 //! the lease of its head: nodes of an older build, and who has just begun. So is one
-//! whose links have failed and that is heard all the same: a link that fails again and
-//! again waits for up to a minute, and its node isn't dead meanwhile.
+//! whose links have failed and that speaks for itself. A link that fails again and again
+//! waits for up to a minute: meanwhile its node is live while its packets come.
 //!
 //! Must not know how packets and heads travel; that is [`super::neighbours`]. Whoever
 //! holds the lock of the table may take the one of this, never the other way round.
@@ -22,7 +22,7 @@ use innermesh_proto::{
     id::NodeId,
     ledger::{Role, State},
     limits,
-    links::{Beat, DOWN, Effect, Links, NamedLinks, Order, Place, Settings},
+    links::{Beat, DOWN, Effect, Links, NamedLinks, Order, Place, Settings, digest::BUCKETS},
     view::Standing,
 };
 use tokio::sync::Notify;
@@ -30,6 +30,8 @@ use tokio::sync::Notify;
 use super::{budget::Budget, state::in_force};
 use crate::host::Mono;
 
+/// Leases go on for so long after the newest head without a word of links.
+const MIXED: Duration = Duration::from_secs(600);
 /// A link ends for silence after [`DOWN`]; this is less.
 const HEARD: Duration = DOWN.saturating_sub(Duration::from_millis(500));
 
@@ -54,14 +56,32 @@ struct Inner {
     linked: BTreeMap<NodeId, u64>,
     /// Those that are judged by their leases.
     by_lease: BTreeSet<NodeId>,
-    /// When the last packet of each came, whatever its link is.
-    heard: BTreeMap<NodeId, Mono>,
+    /// The last packet of each, whatever its link is.
+    heard: BTreeMap<NodeId, Heard>,
+    connected: BTreeSet<NodeId>,
+    /// When the newest head came that has no word of links.
+    without_links: Option<Mono>,
+    /// Who was taken for live when it was last judged, and since when others aren't.
+    seen_live: BTreeSet<NodeId>,
+    gone_since: BTreeMap<NodeId, Mono>,
+    /// Those whose links failed again and again, and that are heard.
+    waiting: BTreeSet<NodeId>,
     /// Gateways with a link on which nothing came for a while.
     silent: BTreeSet<NodeId>,
     /// What is read of each peer that sent something.
     packets: BTreeMap<NodeId, Budget>,
     /// When there is more to do, at the latest.
     due: Mono,
+}
+
+/// What a packet said of its sender.
+#[derive(Clone, Copy)]
+pub(super) struct Heard {
+    pub(super) at: Mono,
+    /// Its clock, in milliseconds since 1970.
+    pub(super) clock_ms: u64,
+    /// How far it followed the ledger.
+    pub(super) index: u64,
 }
 
 /// Why a node is taken for live.
@@ -96,6 +116,11 @@ impl Neighbours {
                 linked: BTreeMap::new(),
                 by_lease: BTreeSet::new(),
                 heard: BTreeMap::new(),
+                connected: BTreeSet::new(),
+                without_links: None,
+                seen_live: BTreeSet::new(),
+                gone_since: BTreeMap::new(),
+                waiting: BTreeSet::new(),
                 silent: BTreeSet::new(),
                 packets: BTreeMap::new(),
                 due: now,
@@ -144,26 +169,24 @@ impl Neighbours {
         new
     }
 
-    /// Tells the links what is held of a node now; of those that were heard of since the
-    /// start only: what a stopped node said last makes nobody live.
+    /// Tells the links what is held of a node now. What a stopped node said last makes
+    /// nobody live: whoever it named doesn't name it any more.
     pub(super) fn note(&self, node: NodeId, known: &Known, now: Mono) {
         self.lock().note(node, known, now);
         self.wake.notify_one();
     }
 
-    /// The links that the next head names; `None` while this node has none by the ledger.
-    pub(super) fn named(&self) -> Option<NamedLinks> {
-        let inner = self.lock();
-        inner.is_in_use.then(|| NamedLinks {
+    /// The links that the next head names: none while this node has no place by the
+    /// ledger.
+    pub(super) fn named(&self) -> NamedLinks {
+        NamedLinks {
             behind_nat: false,
-            links: inner.links.named(),
-        })
+            links: self.lock().links.named(),
+        }
     }
 
     /// This node's own head was signed.
-    pub(super) fn signed(&self, order: Order, named: Option<&NamedLinks>, now: Mono) {
-        let none = NamedLinks::default();
-        let named = named.unwrap_or(&none);
+    pub(super) fn signed(&self, order: Order, named: &NamedLinks, now: Mono) {
         self.lock().links.handle_own_head(now, order, named);
         self.wake.notify_one();
     }
@@ -190,7 +213,12 @@ impl Neighbours {
         let beat = Beat::decode(packet).ok()?;
         let is_reached = is_reached(&beat.position);
         inner.links.handle_packet(now, from, &beat, is_reached);
-        inner.heard.insert(from, now);
+        let heard = Heard {
+            at: now,
+            clock_ms: beat.clock_ms,
+            index: beat.position.index,
+        };
+        inner.heard.insert(from, heard);
         let is_news = inner.hear(from);
         drop(inner);
         self.wake.notify_one();
@@ -198,11 +226,77 @@ impl Neighbours {
     }
 
     pub(super) fn connected(&self, peer: NodeId, now: Mono) {
-        self.lock().links.handle_connected(now, peer);
+        let mut inner = self.lock();
+        if inner.members.contains_key(&peer) {
+            inner.connected.insert(peer);
+        }
+        inner.links.handle_connected(now, peer);
     }
 
     pub(super) fn disconnected(&self, peer: &NodeId, now: Mono) {
-        self.lock().links.handle_disconnected(now, peer);
+        let mut inner = self.lock();
+        inner.connected.remove(peer);
+        inner.links.handle_disconnected(now, peer);
+    }
+
+    /// Whether leases go on beside links: for nodes of an older build, or where this node
+    /// has no links by the ledger.
+    pub(super) fn keeps_leases(&self, now: Mono) -> bool {
+        let inner = self.lock();
+        let is_mixed = inner.without_links.is_some_and(|at| now < at + MIXED);
+        !inner.is_in_use || is_mixed
+    }
+
+    /// Whether others don't take this node for live by its links, although it is
+    /// connected: they begin, or have failed.
+    pub(super) fn is_unlinked(&self) -> bool {
+        let inner = self.lock();
+        !inner.connected.is_empty() && !inner.links.is_linked()
+    }
+
+    /// What the newest packet of a node said.
+    pub(super) fn heard(&self, node: &NodeId) -> Option<Heard> {
+        self.lock().heard.get(node).copied()
+    }
+
+    /// Since when a node isn't live that was.
+    pub(super) fn gone_since(&self, node: &NodeId) -> Option<Mono> {
+        self.lock().gone_since.get(node).copied()
+    }
+
+    /// Whether a connection with the node serves a link.
+    pub(super) fn keeps(&self, node: &NodeId) -> bool {
+        self.lock().links.keeps(node)
+    }
+
+    /// By whom a node says that it is reached.
+    pub(super) fn neighbours_of(&self, node: &NodeId) -> Vec<NodeId> {
+        self.lock().links.counted(node)
+    }
+
+    pub(super) fn is_member(&self, node: &NodeId) -> bool {
+        self.lock().members.contains_key(node)
+    }
+
+    /// The digests of the heads held here, by bucket.
+    pub(super) fn buckets(&self) -> [[u8; 16]; BUCKETS] {
+        self.lock().links.digest().buckets()
+    }
+
+    /// Which buckets differ from a peer's.
+    pub(super) fn differing(&self, theirs: &[[u8; 16]; BUCKETS]) -> u64 {
+        self.lock().links.digest().differing(theirs)
+    }
+
+    /// The newest heads in these buckets.
+    pub(super) fn heads_in(&self, buckets: u64) -> BTreeMap<NodeId, Order> {
+        self.lock().links.heads_in(buckets).collect()
+    }
+
+    /// A repair with a peer has ended. `has_news`: heads came that were new.
+    pub(super) fn repaired(&self, peer: &NodeId, has_news: bool, now: Mono) {
+        self.lock().links.handle_repaired(now, peer, has_news);
+        self.wake.notify_one();
     }
 
     pub(super) fn dial_failed(&self, peer: NodeId, now: Mono) {
@@ -229,6 +323,9 @@ impl Neighbours {
         let silent: BTreeSet<NodeId> = silent.copied().collect();
         is_news |= silent != inner.silent;
         inner.silent = silent;
+        let waiting: BTreeSet<NodeId> = inner.links.waiting(now).copied().collect();
+        is_news |= waiting != inner.waiting;
+        inner.waiting = waiting;
         Turn {
             effects,
             is_news,
@@ -257,30 +354,22 @@ impl Neighbours {
         (now, lease_now): (Mono, Mono),
     ) -> Standing {
         let mut inner = self.lock();
-        let by_lease = Standing::by_lease(known, lease_now);
-        if known.is_leaving() || !inner.has_links(known) {
-            return by_lease;
+        let standing = inner.judge(node, known, (now, lease_now));
+        if standing.live {
+            inner.seen_live.insert(*node);
+            inner.gone_since.remove(node);
+        } else if inner.seen_live.remove(node) {
+            inner.gone_since.insert(*node, now);
         }
-        // A link with the run before says nothing of this one.
-        let run = inner.links.live_in(node);
-        let live = run.is_some_and(|run| run >= known.head.generation);
-        if live {
-            inner.linked.insert(*node, known.head.generation);
-            inner.sort(*node, known);
-        } else if inner.by_lease.contains(node) || inner.is_heard(node, now) {
-            inner.unlink(*node);
-            return by_lease;
-        }
-        Standing {
-            live,
-            prompt: live && !inner.silent.contains(node),
-        }
+        standing
     }
 
     /// Why a node is live that is.
     pub(super) fn live_by(&self, node: &NodeId) -> LiveBy {
         let inner = self.lock();
-        if inner.by_lease.contains(node) {
+        if inner.waiting.contains(node) {
+            LiveBy::Link
+        } else if inner.by_lease.contains(node) {
             LiveBy::Lease
         } else if inner.links.up().any(|peer| peer == node) {
             LiveBy::Link
@@ -302,16 +391,43 @@ impl Neighbours {
 impl Inner {
     fn note(&mut self, node: NodeId, known: &Known, now: Mono) {
         self.sort(node, known);
-        if known.heard.is_none() {
-            return;
-        }
         let order = known.head.order();
+        if known.heard.is_some() && in_force(known).is_some_and(|body| body.links.is_none()) {
+            self.without_links = Some(now);
+        }
         self.links.handle_head(now, node, order);
         if let Some(body) = in_force(known) {
             let none = NamedLinks::default();
             let named = body.links.as_ref().unwrap_or(&none);
             let leaving = known.is_leaving();
             self.links.handle_named(now, node, order, leaving, named);
+        }
+    }
+
+    /// See [`Neighbours::judge`].
+    fn judge(&mut self, node: &NodeId, known: &Known, (now, lease_now): (Mono, Mono)) -> Standing {
+        let by_lease = Standing::by_lease(known, lease_now);
+        if known.is_leaving() || !self.has_links(known) {
+            return by_lease;
+        }
+        // A link with the run before says nothing of this one.
+        let run = self.links.live_in(node);
+        let live = run.is_some_and(|run| run >= known.head.generation);
+        if live {
+            self.linked.insert(*node, known.head.generation);
+            self.sort(*node, known);
+        } else if self.waiting.contains(node) {
+            return Standing {
+                live: true,
+                prompt: true,
+            };
+        } else if self.by_lease.contains(node) || self.is_heard(node, now) {
+            self.unlink(*node);
+            return by_lease;
+        }
+        Standing {
+            live,
+            prompt: live && !self.silent.contains(node),
         }
     }
 
@@ -344,7 +460,7 @@ impl Inner {
     /// Whether packets of a node came so lately that it isn't silence that ended its links.
     fn is_heard(&self, node: &NodeId, now: Mono) -> bool {
         let heard = self.heard.get(node);
-        heard.is_some_and(|at| now < *at + HEARD)
+        heard.is_some_and(|heard| now < heard.at + HEARD)
     }
 
     /// Judges a node by its lease until links have it live.
@@ -359,6 +475,9 @@ impl Inner {
         self.linked.remove(node);
         self.by_lease.remove(node);
         self.heard.remove(node);
+        self.connected.remove(node);
+        self.seen_live.remove(node);
+        self.gone_since.remove(node);
         self.packets.remove(node);
     }
 }

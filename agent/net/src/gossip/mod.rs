@@ -18,6 +18,7 @@ mod own;
 mod pace;
 mod passing;
 mod push;
+mod repair;
 mod state;
 mod table;
 mod version_exchange;

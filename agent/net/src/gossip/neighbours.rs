@@ -1,8 +1,7 @@
 //! What carries out what [`super::links`] decides: packets as datagrams, heads that name
 //! other links, and news of connections.
 //!
-//! All members are connected still, and version exchange repairs what pushes missed: so
-//! nobody is dialed, released or compared for a link.
+//! Whom links need is told to the dialer.
 
 use std::{sync::Arc, time::Duration};
 
@@ -53,9 +52,7 @@ impl Inner {
     pub(super) async fn publish_links(self: Arc<Self>) {
         loop {
             self.links.publish.notified().await;
-            if self.links.named().is_some() {
-                self.say_own().await;
-            }
+            self.say_own().await;
         }
     }
 
@@ -65,7 +62,7 @@ impl Inner {
             return;
         };
         let now = self.host.clock.now();
-        let is_reached = |place: &Place| self.has_place(place);
+        let is_reached = |place: &Place| self.compare_place(from, place);
         match self.links.take_packet(from, packet, is_reached, now) {
             Some(is_news) => {
                 if is_news {
@@ -84,7 +81,7 @@ impl Inner {
     }
 
     /// Says goodbye to neighbours.
-    pub(super) fn leave_links(&self) {
+    pub(super) fn leave_links(self: &Arc<Self>) {
         let now = self.host.clock.now();
         for effect in self.links.leave(now) {
             self.carry_out(effect);
@@ -92,7 +89,7 @@ impl Inner {
     }
 
     /// Does what is due; says when there is more.
-    fn carry_out_due(&self, now: Duration) -> Duration {
+    fn carry_out_due(self: &Arc<Self>, now: Duration) -> Duration {
         let position = Place::from(&self.ledger.durable());
         let clock_ms = self.host.clock.wall_ms();
         let turn = self.links.turn(position, clock_ms, now);
@@ -105,7 +102,7 @@ impl Inner {
         turn.due
     }
 
-    fn carry_out(&self, effect: Effect) {
+    fn carry_out(self: &Arc<Self>, effect: Effect) {
         match effect {
             Effect::Send(peer, beat) => {
                 let packet = [&[LINK][..], &beat.encode()].concat();
@@ -114,7 +111,20 @@ impl Inner {
             }
             // What is named by then is what counts.
             Effect::Publish(_) => self.links.publish.notify_one(),
-            Effect::Dial(_) | Effect::Repair(_) | Effect::Release(_) => {}
+            Effect::Repair(peer) => {
+                let mut repairing = self.repairing.lock().unwrap_or_else(|e| e.into_inner());
+                if repairing.insert(peer) {
+                    self.host.tasks.spawn(self.clone().repair(peer));
+                }
+            }
+            Effect::Dial(peer) => {
+                let mut dials = self.dials.lock().unwrap_or_else(|e| e.into_inner());
+                dials.insert(peer);
+                drop(dials);
+                self.dial_wanted.notify_one();
+            }
+            // Whoever keeps connections sees that none serves a link any more.
+            Effect::Release(_) => {}
         }
     }
 
@@ -131,10 +141,17 @@ impl Inner {
         }
     }
 
-    /// Whether the ledger held here has the batch that a packet names.
-    fn has_place(&self, place: &Place) -> bool {
+    /// Whether the ledger held here has the batch that a packet names; it is told where
+    /// it hasn't.
+    fn compare_place(&self, from: NodeId, place: &Place) -> bool {
         let index = place.index;
         let held = self.ledger.hash_at(index);
-        held.is_some_and(|hash| Place::from(&Position { index, hash }) == *place)
+        let held = held.map(|hash| Place::from(&Position { index, hash }));
+        match held {
+            Some(held) if held != *place => self.ledger.differs(from),
+            None if index > self.ledger.state().position.index => self.ledger.ahead(from, index),
+            _ => {}
+        }
+        held == Some(*place)
     }
 }

@@ -27,6 +27,8 @@ use super::{
 const GATHER: Duration = Duration::from_millis(50);
 /// Ticks between two looks at how far apart rounds are to be.
 const PACED: u64 = 4;
+/// Ticks between two looks for bodies that nobody had.
+const LACKING: u64 = 12;
 
 /// A body of this node's that says this, since then; the links that it names are
 /// gossip's own to say.
@@ -105,7 +107,14 @@ impl Inner {
         let state = self.ledger.state();
         let now = self.host.clock.now();
         let mut shared = self.shared();
-        let links = self.links.named();
+        let named = self.links.named();
+        if !named.links.is_empty() && !shared.has_compared {
+            shared.has_compared = true;
+            if self.compare(&mut shared) {
+                self.changed();
+            }
+        }
+        let links = Some(named.clone());
         let has_other_links = shared.own.body.links != links;
         if has_other_links {
             let before = &shared.own.body;
@@ -123,7 +132,7 @@ impl Inner {
             clock_ms: self.host.clock.wall_ms(),
         };
         let sealed = head.seal(&*self.key, &state.mesh);
-        self.links.signed(head.order(), body.links.as_ref(), now);
+        self.links.signed(head.order(), &named, now);
         shared.own.renewed = now;
         shared.own.head = Some((head, sealed.clone()));
         Signed {
@@ -133,23 +142,43 @@ impl Inner {
         }
     }
 
-    /// Renews the own head. That is pushed where it says more than the one before.
+    /// Renews the own head. That is pushed where it says more than the one before, or
+    /// nobody takes this node for live by its links.
     pub(super) async fn renew(self: Arc<Self>) {
-        let nodes = self.ledger.state().members.len();
-        let signed = self.sign_head(head::lease_ms(nodes)).await;
-        if signed.has_other_links {
+        let signed = self.sign_head(self.lease_ms()).await;
+        if signed.has_other_links || !self.keeps_leases() {
             self.push_to_all(signed.pushed());
         }
     }
 
     /// Has all hear what this node says now.
     pub(super) async fn say_own(&self) {
-        let nodes = self.ledger.state().members.len();
-        let signed = self.sign_head(head::lease_ms(nodes)).await;
+        let signed = self.sign_head(self.lease_ms()).await;
         self.push_to_all(signed.pushed());
     }
 
-    /// Renews the own head in time, and notices when others' run out.
+    /// Whether leases go on beside links.
+    pub(super) fn keeps_leases(&self) -> bool {
+        self.links.keeps_leases(self.host.clock.now())
+    }
+
+    /// In a mesh that goes by links a lease bridges the moments without, whatever the
+    /// mesh's size.
+    fn lease_ms(&self) -> u32 {
+        head::lease_ms(self.leased())
+    }
+
+    /// For how many nodes heads are renewed in time.
+    fn leased(&self) -> usize {
+        if self.keeps_leases() {
+            self.ledger.state().members.len()
+        } else {
+            1
+        }
+    }
+
+    /// Renews the own head in time while that is needed, and notices when others' leases
+    /// run out.
     pub(super) async fn beat(self: Arc<Self>) {
         let mut standing = self.standing();
         let mut last = self.host.clock.now();
@@ -165,20 +194,23 @@ impl Inner {
             }
             last = now;
             self.beat.store(nanos(now), Ordering::Relaxed);
-            let nodes = self.ledger.state().members.len();
-            let renewal = head::renewal_interval(nodes);
-            if tick.is_multiple_of(PACED) {
+            let keeps_leases = self.keeps_leases();
+            let renewal = head::renewal_interval(self.leased());
+            if keeps_leases && tick.is_multiple_of(PACED) {
                 let fit = pace.fit(renewal, || self.shortest_lease(), now);
                 self.exchange.pace(fit);
             }
+            if tick.is_multiple_of(LACKING) {
+                self.fetch_lacking();
+            }
             tick += 1;
-            if self.exchange.round_begins(now) {
+            if keeps_leases && self.exchange.round_begins(now) {
                 for peer in self.some_peers(push::FAN_OUT, |_| true) {
                     self.exchange.meet(peer);
                 }
             }
-            let due = self.shared().own.due(renewal);
-            if now + TICK / 2 >= due {
+            let is_due = now + TICK / 2 >= self.shared().own.due(renewal);
+            if is_due && (keeps_leases || self.links.is_unlinked()) {
                 self.clone().renew().await;
             }
             let stands = self.standing();
@@ -218,7 +250,7 @@ impl Inner {
         }
     }
 
-    pub(super) async fn say_goodbye(&self) {
+    pub(super) async fn say_goodbye(self: &Arc<Self>) {
         let signed = self.sign_head(0).await;
         self.push_to_all(signed.pushed());
         self.leave_links();

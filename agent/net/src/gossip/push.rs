@@ -131,10 +131,10 @@ impl Inner {
     /// Whether some members aren't heard of, and a peer that has just connected
     /// may know more.
     pub(super) fn is_behind(&self) -> bool {
-        let now = self.now();
         let members = self.ledger.state().members.len();
         let shared = self.shared();
-        let live = shared.table.iter().filter(|(_, known)| known.is_live(now));
+        let known = shared.table.iter();
+        let live = known.filter(|(node, known)| self.is_live(node, known));
         // With this node itself.
         let unheard = members.saturating_sub(live.count() + 1);
         let may_ask = shared

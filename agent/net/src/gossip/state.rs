@@ -48,8 +48,15 @@ pub(crate) struct Inner {
     pub(super) beat: AtomicU64,
     pub(super) shared: Mutex<Shared>,
     pub(super) links: Neighbours,
+    /// With whom links need a connection.
+    pub(super) dials: Mutex<BTreeSet<NodeId>>,
+    pub(super) dial_wanted: Notify,
     /// Peers that are asked for all their heads.
     pub(super) greetings: Semaphore,
+    /// Peers with which tables are compared.
+    pub(super) repairs: Semaphore,
+    /// With whom that is under way, or waits.
+    pub(super) repairing: Mutex<BTreeSet<NodeId>>,
     /// Counts changes that views are made from.
     pub(super) changes: watch::Sender<u64>,
     pub(super) announced: Notify,
@@ -73,6 +80,8 @@ pub(super) struct Shared {
     /// announce in turn, and one of them may not know.
     pub(super) say_cloned: BTreeMap<NodeId, Duration>,
     pub(super) passing: Passing,
+    /// Whether this node has named a link: it and a peer compared their ledgers.
+    pub(super) has_compared: bool,
     pub(super) index: Arc<MemberIndex>,
     /// Until when no peer is asked for its heads: the last one knew no more.
     pub(super) ask_heads_after: Option<Duration>,
@@ -155,6 +164,12 @@ impl Inner {
     pub(super) fn now(&self) -> Duration {
         let beat = Duration::from_nanos(self.beat.load(Ordering::Relaxed));
         self.host.clock.now().min(beat + TICK + STANDSTILL)
+    }
+
+    /// Whether a node is live of whom this is known.
+    pub(super) fn is_live(&self, node: &NodeId, known: &Known) -> bool {
+        let now = (self.host.clock.now(), self.now());
+        self.links.judge(node, known, now).live
     }
 
     /// Tells the links what is held of a node now.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use innermesh_proto::{
     codec,
     crypto::Sealed,
-    head::{self, Head, HeadTable, Known, Offer},
+    head::{self, Head, Known, Offer},
     id::NodeId,
     ledger::Position,
     limits,
@@ -15,7 +15,7 @@ use innermesh_proto::{
 
 use super::{
     known,
-    state::{Inner, in_force, pushed},
+    state::{Inner, Shared, in_force, pushed},
 };
 
 impl Inner {
@@ -57,11 +57,17 @@ impl Inner {
             .table
             .get(&head.node)
             .and_then(|known| put_back(known, &head));
-        let offer = shared.table.offer(head.clone(), sealed, Some(now));
+        let was_live = shared
+            .table
+            .get(&head.node)
+            .is_some_and(|known| self.is_live(&head.node, known));
+        let offer = shared
+            .table
+            .offer(head.clone(), sealed, Some(now), was_live);
         if offer == Offer::Conflict {
             shared.conflicts.insert(head.node);
         }
-        let compared = self.compare_one(&mut shared.table, &head.node);
+        let compared = self.compare_one(&mut shared, &head.node);
         if matches!(offer, Offer::Renewed | Offer::Changed) {
             self.note_known(&shared.table, &head.node);
         }
@@ -117,13 +123,19 @@ impl Inner {
 
     /// Marks peers whose ledger position this node's ledger has reached.
     /// Returns whether any is new.
-    pub(super) fn compare(&self, table: &mut HeadTable) -> bool {
-        table.compare(|position| self.reached(position))
+    pub(super) fn compare(&self, shared: &mut Shared) -> bool {
+        let with_stored = shared.has_compared;
+        shared
+            .table
+            .compare(with_stored, |position| self.reached(position))
     }
 
     /// As [`Self::compare`], for one peer.
-    pub(super) fn compare_one(&self, table: &mut HeadTable, node: &NodeId) -> bool {
-        table.compare_one(node, |position| self.reached(position))
+    pub(super) fn compare_one(&self, shared: &mut Shared, node: &NodeId) -> bool {
+        let with_stored = shared.has_compared;
+        shared
+            .table
+            .compare_one(node, with_stored, |position| self.reached(position))
     }
 
     pub(super) fn reached(&self, position: &Position) -> bool {

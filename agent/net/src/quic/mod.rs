@@ -8,6 +8,7 @@
 
 mod core;
 mod counters;
+mod demand;
 mod endpoint;
 mod error;
 mod frame;
@@ -25,6 +26,7 @@ mod transport;
 
 pub use self::{
     counters::Counters,
+    demand::Demand,
     error::{CallError, DialError, TransportError},
     registry::{PeerEvent, PeerInfo},
     transport::{

@@ -14,15 +14,16 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use innermesh_proto::{crypto::PublicKey, id::NodeId, rpc::Failure};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 
 use super::{
     counters::Counters,
+    demand::{Demand, Demands, Noting},
     error::{CallError, DialError, TransportError},
     registry::{PeerEvent, PeerInfo},
 };
 use crate::{
-    host::Host,
+    host::{Clock, Host, Mono},
     tls::{ClientTls, ServerTls},
 };
 
@@ -267,12 +268,91 @@ pub struct Messages(pub Box<dyn OpenMessages>);
 /// The transport, see [`Transport::open`]. Clones are cheap and are the same
 /// transport.
 #[derive(Clone)]
-pub struct Transport(Arc<dyn TransportBackend>);
+pub struct Transport {
+    backend: Arc<dyn TransportBackend>,
+    demands: Arc<Demands>,
+}
 
 impl Transport {
     /// One over `backend`.
     pub fn new(backend: Arc<dyn TransportBackend>) -> Self {
-        Self(backend)
+        Self {
+            backend,
+            demands: Arc::default(),
+        }
+    }
+
+    /// As [`TransportBackend::serve`].
+    pub fn serve(&self, handler: Arc<dyn Handler>) {
+        let demands = self.demands.clone();
+        self.backend.serve(Arc::new(Noting { handler, demands }));
+    }
+
+    /// Has `node` connected with, for `timeout` at most, where it isn't. Whether it is
+    /// connected.
+    pub async fn connect(&self, node: NodeId, timeout: Duration) -> bool {
+        self.is_connected(node) || self.demands.connect(node, timeout).await.is_some()
+    }
+
+    /// Asks a member, connected or not.
+    ///
+    /// # Errors
+    /// [`CallError`] says whether the request may have been carried out.
+    pub async fn call(
+        &self,
+        to: NodeId,
+        method: u16,
+        body: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<Vec<u8>, CallError> {
+        let mut left = timeout;
+        if !self.is_connected(to) {
+            let took = self.demands.connect(to, timeout).await;
+            let took = took.ok_or(CallError::NotConnected(to))?;
+            left = timeout.saturating_sub(took);
+        }
+        self.demands.note_used(to);
+        self.backend.call(to, method, body, left).await
+    }
+
+    /// What asks for connections from now on, by `clock`; only the first call has an
+    /// effect.
+    pub fn demands(&self, clock: Arc<dyn Clock>) -> mpsc::Receiver<Demand> {
+        self.demands.listen(clock)
+    }
+
+    /// Peers that asked or were asked something since this was called last.
+    pub fn take_used(&self) -> BTreeSet<NodeId> {
+        self.demands.take_used()
+    }
+
+    /// A member was reached.
+    pub fn note_reached(&self, node: NodeId, at: SocketAddr) {
+        self.demands.note_reached(node, at);
+    }
+
+    /// A member couldn't be connected with.
+    pub fn note_failed(&self, node: NodeId, now: Mono) {
+        self.demands.note_failed(node, now);
+    }
+
+    /// Forgets failures with those that aren't tried any more, and everything of those
+    /// that are no members.
+    pub fn retain(&self, is_member: impl Fn(&NodeId) -> bool, is_tried: impl Fn(&NodeId) -> bool) {
+        self.demands.retain(is_member, is_tried);
+    }
+
+    /// Where each member was reached last: those that are connected, and those whose
+    /// connection wasn't needed any more.
+    pub fn reached(&self) -> BTreeMap<NodeId, SocketAddr> {
+        let mut reached = self.demands.reached();
+        reached.extend(self.paths());
+        reached
+    }
+
+    /// Since when each member can't be connected with that was tried.
+    pub fn failing(&self) -> BTreeMap<NodeId, Mono> {
+        self.demands.failing()
     }
 }
 
@@ -280,7 +360,7 @@ impl Deref for Transport {
     type Target = dyn TransportBackend;
 
     fn deref(&self) -> &Self::Target {
-        &*self.0
+        &*self.backend
     }
 }
 

@@ -162,8 +162,9 @@ impl Approvals {
     }
 
     async fn ask_all(&self) -> Vec<(NodeId, Asking)> {
-        let peers = self.node.transport.connected().into_iter();
-        let members = peers.map(|peer| peer.node).chain([self.node.me]);
+        let view = self.node.view.borrow().clone();
+        let live = view.nodes.iter().filter(|(_, of)| of.live);
+        let members = live.map(|(node, _)| *node);
         let mut answers = JoinSet::new();
         for via in members {
             let desk = self.clone();

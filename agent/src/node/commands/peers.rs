@@ -34,7 +34,8 @@ pub async fn peers(node: &Handles, prober: &TunnelProber) -> Vec<Peer> {
         heads
             .filter_map(|(other, known)| {
                 let live_by = node.gossip.live_by(other, known);
-                Some((*other, (known.heard?, live_by.map(why))))
+                let heard = node.gossip.heard_at(other, known)?;
+                Some((*other, (heard, live_by.map(why))))
             })
             .collect()
     });

@@ -53,11 +53,12 @@ pub async fn asked(node: &Handles) -> Result<CaRecovery, ControlError> {
     }
     let keys = node.ledger.issuer_keys().await.map_err(unavailable)?;
     let position = *node.ledger.durable().borrow();
-    let now = node.gossip.now();
-    let ahead = node.gossip.read(|table| {
-        let further = table
+    let gossip = &node.gossip;
+    let ahead = gossip.read(|table| {
+        let live = table
             .iter()
-            .filter(|(_, known)| known.is_live(now) && known.head.position.index > position.index);
+            .filter(|(node, known)| gossip.standing(node, known).live);
+        let further = live.filter(|(node, known)| gossip.position_of(node, known) > position.index);
         let nodes = further.map(|(node, _)| state.name_of(*node));
         nodes.collect()
     });

@@ -166,14 +166,14 @@ fn key_of(plan: &TunnelPlan, address: IpAddr) -> Option<TunnelKey> {
 }
 
 /// What this node has seen of a node's being cut off, itself first, then what
-/// each connected peer says of itself.
+/// each live node says of itself.
 pub async fn cut_off(node: &Handles, watch: &CutOffWatch, whom: NodeId) -> CutOffSeen {
     let state = node.ledger.state();
-    let connected = node.transport.connected();
-    let peers: Vec<NodeId> = connected
-        .into_iter()
-        .map(|peer| peer.node)
-        .filter(|peer| *peer != whom && state.members.contains_key(peer))
+    let view = node.view.borrow().clone();
+    let live = view.nodes.iter().filter(|(_, of)| of.live);
+    let peers: Vec<NodeId> = live
+        .map(|(peer, _)| *peer)
+        .filter(|peer| ![whom, node.me].contains(peer) && state.members.contains_key(peer))
         .take(limits::CUT_OFF_ASKED)
         .collect();
     let names = &state;

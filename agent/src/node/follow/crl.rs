@@ -47,6 +47,8 @@ const RETRY: Duration = Duration::from_secs(2);
 const GATHER: Duration = Duration::from_secs(1);
 /// How long a peer may take to hand one out.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Of so many questions for a list one goes to the node that signs it, connected or not.
+const ASKS_ISSUER: usize = 3;
 
 /// Keeps this node's revocation lists up to date.
 pub(crate) struct CrlKeeper {
@@ -202,7 +204,9 @@ impl CrlKeeper {
     ) -> Option<SignedList> {
         let connected = self.transport.connected();
         let others: Vec<NodeId> = connected.iter().map(|peer| peer.node).collect();
-        let peer = if others.contains(&listed.node) {
+        // Mostly who is connected has it; now and then the issuer's node itself is asked.
+        let asks_issuer = others.contains(&listed.node) || turn % ASKS_ISSUER == ASKS_ISSUER - 1;
+        let peer = if asks_issuer {
             listed.node
         } else {
             *others.get(turn % others.len().max(1))?

@@ -1,6 +1,8 @@
-//! Keeps this node connected with the other members: by the endpoints that
-//! they announce, the paths that worked before, and, when nothing else is
-//! known, the seeds that it joined by.
+//! Connects this node with the members that it needs: those that its links want, those
+//! that something is asked of, the other CA nodes where it is one, and all where some may
+//! not go by links. By the endpoints that they announce, the paths that worked before,
+//! and, when nothing else is known, the seeds that it joined by. What isn't used any more
+//! is closed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,14 +17,17 @@ use innermesh_proto::{
     ledger::State,
     limits,
 };
-use tokio::{sync::broadcast::error::RecvError, task::JoinSet};
+use tokio::{
+    sync::{broadcast::error::RecvError, mpsc, oneshot},
+    task::JoinSet,
+};
 
 use crate::{
     gossip::{Gossip, known},
     host::{Host, Mono, state_folder},
     ledger::Ledger,
     node::{follow::membership::Membership, shared::handles::Handles},
-    quic::{DialError, PeerEvent, Transport},
+    quic::{Demand, DialError, PeerEvent, Transport},
 };
 
 /// How often it is looked whom to dial.
@@ -30,6 +35,10 @@ const TICK: Duration = Duration::from_millis(500);
 /// How often it is found out anew who isn't connected although nothing is known
 /// to have changed.
 const LOOK: Duration = Duration::from_secs(10);
+/// How often it is looked which connections are used, and for how long one may not be
+/// that serves no link.
+const SWEEP: Duration = Duration::from_secs(5);
+const UNUSED: Duration = Duration::from_secs(60);
 /// Dials under way at once.
 const PARALLEL: usize = 16;
 /// The first pause after a dial that failed; it doubles up to [`PAUSE_MAX`].
@@ -68,6 +77,14 @@ pub(crate) struct Dialer {
     /// Members that aren't connected, as of `looked`.
     lacking: BTreeSet<NodeId>,
     looked: Option<(Mono, Arc<State>)>,
+    demands: mpsc::Receiver<Demand>,
+    /// Who waits for a connection with whom.
+    waiting: BTreeMap<NodeId, Vec<oneshot::Sender<()>>>,
+    /// With whom links need a connection: they keep pauses of their own.
+    linking: BTreeSet<NodeId>,
+    /// When each connection was last seen in use.
+    used: BTreeMap<NodeId, Mono>,
+    swept: Mono,
     started: Mono,
 }
 
@@ -80,7 +97,7 @@ struct Attempt {
 /// What came of a dial.
 struct Dialed {
     target: DialTarget,
-    result: Result<NodeId, DialError>,
+    result: Result<(NodeId, SocketAddr), DialError>,
     tried: BTreeSet<IpAddr>,
     /// Of these, the addresses that didn't answer.
     silent: Vec<IpAddr>,
@@ -97,6 +114,11 @@ impl Dialer {
             dialing: BTreeSet::new(),
             lacking: BTreeSet::new(),
             looked: None,
+            demands: node.transport.demands(node.host.clock.clone()),
+            waiting: BTreeMap::new(),
+            linking: BTreeSet::new(),
+            used: BTreeMap::new(),
+            swept: node.host.clock.now(),
             started: node.host.clock.now(),
             host: node.host.clone(),
             me: node.me,
@@ -111,11 +133,27 @@ impl Dialer {
     pub async fn run(mut self) {
         let mut events = self.transport.events();
         let mut dials = JoinSet::new();
-        self.dial(&mut dials);
+        let mut tick = self.started;
         loop {
+            let now = self.host.clock.now();
+            if now >= tick {
+                self.sweep(now);
+                self.dial(&mut dials);
+                tick = now + TICK;
+            }
             let clock = self.host.clock.clone();
+            let gossip = self.gossip.clone();
             tokio::select! {
-                () = clock.sleep(TICK) => self.dial(&mut dials),
+                () = clock.sleep(tick.saturating_sub(now)) => {}
+                () = gossip.dial_wanted() => {
+                    self.linking.extend(gossip.take_dials());
+                    self.dial(&mut dials);
+                }
+                Some(demand) = self.demands.recv() => {
+                    if self.take(demand) {
+                        self.dial(&mut dials);
+                    }
+                }
                 Some(done) = dials.join_next() => {
                     if let Ok(done) = done {
                         self.silent(&done);
@@ -125,7 +163,7 @@ impl Dialer {
                 event = events.recv() => match event {
                     Ok(PeerEvent::Up(node)) => {
                         self.lacking.remove(&node);
-                        self.attempts.remove(&DialTarget::Member(node));
+                        self.connected(node);
                         self.membership.note(node, false);
                         let gossip = self.gossip.clone();
                         self.host.tasks.spawn(async move { gossip.greet(node).await });
@@ -138,21 +176,97 @@ impl Dialer {
         }
     }
 
+    /// Takes in who needs a connection. Whether somebody is to be dialed for it.
+    fn take(&mut self, demand: Demand) -> bool {
+        let Demand { node, connected } = demand;
+        if self.transport.is_connected(node) {
+            // Who doesn't wait any more needs no answer.
+            let _ = connected.send(());
+            return false;
+        }
+        let now = self.host.clock.now();
+        let is_member = self.ledger.state().members.contains_key(&node);
+        let target = DialTarget::Member(node);
+        let rests = self.attempts.get(&target).is_some_and(|at| now < at.next);
+        let waiting: usize = self.waiting.values().map(Vec::len).sum();
+        let may = is_member && (!rests || self.dialing.contains(&target));
+        if !may || waiting >= limits::DIAL_DEMANDS {
+            return false;
+        }
+        self.waiting.entry(node).or_default().push(connected);
+        true
+    }
+
+    /// A member is connected, whoever dialed.
+    fn connected(&mut self, node: NodeId) {
+        self.attempts.remove(&DialTarget::Member(node));
+        self.linking.remove(&node);
+        for waits in self.waiting.remove(&node).into_iter().flatten() {
+            let _ = waits.send(());
+        }
+    }
+
+    /// A member can't be connected with now.
+    fn failed(&mut self, node: NodeId) {
+        self.linking.remove(&node);
+        self.waiting.remove(&node);
+        self.gossip.note_dial_failed(node);
+    }
+
+    /// Parts from those with whom no connection is needed any more.
+    fn sweep(&mut self, now: Mono) {
+        if now < self.swept + SWEEP {
+            return;
+        }
+        self.swept = now;
+        let state = self.ledger.state();
+        self.attempts.retain(|_, at| now < at.next + FORGOTTEN);
+        let attempts = &self.attempts;
+        self.transport.retain(
+            |node| state.members.contains_key(node),
+            |node| attempts.contains_key(&DialTarget::Member(*node)),
+        );
+        let connected = self.transport.paths();
+        self.used.retain(|node, _| connected.contains_key(node));
+        for node in self.transport.take_used() {
+            self.used.insert(node, now);
+        }
+        let keeps_all = self.gossip.connects_all();
+        for (node, at) in connected {
+            self.transport.note_reached(node, at);
+            let used = *self.used.entry(node).or_insert(now);
+            let decide = state.roster.contains(&self.me) && state.roster.contains(&node);
+            if keeps_all || decide || self.gossip.keeps_link(&node) {
+                self.used.insert(node, now);
+            } else if now >= used + UNUSED {
+                self.transport.disconnect(node, "it isn't used");
+            }
+        }
+    }
+
     fn dial(&mut self, dials: &mut JoinSet<Dialed>) {
         let now = self.host.clock.now();
         for (target, addresses) in self.wanted(now) {
             if dials.len() >= PARALLEL {
                 return;
             }
+            let is_linking =
+                matches!(target, DialTarget::Member(node) if self.linking.contains(&node));
             let due = self
                 .attempts
                 .get(&target)
                 .is_none_or(|attempt| now >= attempt.next);
-            if !due || self.dialing.contains(&target) {
+            if !due && !is_linking || self.dialing.contains(&target) {
                 continue;
             }
             let addresses = self.worth_dialing(addresses, now);
-            if !addresses.is_empty() && self.dialing.insert(target) {
+            if addresses.is_empty() {
+                if let DialTarget::Member(node) = target {
+                    self.failed(node);
+                }
+                continue;
+            }
+            if self.dialing.insert(target) {
                 let transport = self.transport.clone();
                 let ips = addresses.iter().map(|address| address.ip().to_canonical());
                 let tried: BTreeSet<IpAddr> = ips.collect();
@@ -165,7 +279,8 @@ impl Dialer {
                     let mut result = Err(DialError::Timeout);
                     let mut silent = Vec::new();
                     for address in addresses {
-                        result = transport.dial(address, expect).await;
+                        let dialed = transport.dial(address, expect).await;
+                        result = dialed.map(|node| (node, address));
                         match &result {
                             Ok(_) => break,
                             Err(DialError::Timeout) => silent.push(address.ip().to_canonical()),
@@ -257,13 +372,32 @@ impl Dialer {
         self.looked = Some((now, state));
     }
 
+    /// Of those that aren't connected, whom this node needs.
+    fn needed(&self) -> Vec<NodeId> {
+        let state = self.ledger.state();
+        let is_alone = self.transport.peers().is_empty();
+        let needs_all = is_alone || self.gossip.connects_all();
+        let decides = state.roster.contains(&self.me);
+        let lacking = self.lacking.iter().filter(|node| {
+            needs_all
+                || self.linking.contains(*node)
+                || self.waiting.contains_key(*node)
+                || decides && state.roster.contains(*node)
+        });
+        lacking.copied().collect()
+    }
+
     /// Whom to dial, and where.
     fn wanted(&mut self, now: Mono) -> Vec<(DialTarget, Vec<SocketAddr>)> {
         self.look(now);
         let me = self.me;
         let mut wanted = Vec::new();
-        for node in &self.lacking {
-            let waits = *node < me && now < self.started + COURTESY;
+        let reached = self.transport.reached();
+        for node in &self.needed() {
+            let waits = *node < me
+                && now < self.started + COURTESY
+                && !self.linking.contains(node)
+                && !self.waiting.contains_key(node);
             // It may have connected just now.
             if waits || self.transport.is_connected(*node) {
                 continue;
@@ -272,8 +406,8 @@ impl Dialer {
                 let body = table.get(node)?.body.as_ref()?;
                 Some(body.announcement.quic.clone())
             });
-            let mut addresses: Vec<SocketAddr> =
-                self.paths.get(node).copied().into_iter().collect();
+            let path = reached.get(node).or_else(|| self.paths.get(node));
+            let mut addresses: Vec<SocketAddr> = path.copied().into_iter().collect();
             for address in announced.unwrap_or_default() {
                 if !addresses.contains(&address) {
                     addresses.push(address);
@@ -291,11 +425,16 @@ impl Dialer {
         wanted
     }
 
-    fn done(&mut self, target: DialTarget, result: Result<NodeId, DialError>) {
+    fn done(&mut self, target: DialTarget, result: Result<(NodeId, SocketAddr), DialError>) {
         self.dialing.remove(&target);
         match result {
-            Ok(_) => {
+            Ok((node, at)) => {
                 self.attempts.remove(&target);
+                self.transport.note_reached(node, at);
+                // One that isn't a member here is connected as soon as it is.
+                if self.transport.is_connected(node) {
+                    self.connected(node);
+                }
             }
             Err(error) => {
                 tracing::debug!(?target, %error, "a peer could not be dialed");
@@ -303,7 +442,8 @@ impl Dialer {
                     self.membership.wanted.notify_one();
                 }
                 if let DialTarget::Member(node) = target {
-                    self.gossip.note_dial_failed(node);
+                    self.failed(node);
+                    self.transport.note_failed(node, self.host.clock.now());
                     if matches!(error, DialError::Evicted) {
                         self.membership.note(node, true);
                     }

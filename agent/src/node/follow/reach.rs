@@ -33,8 +33,8 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How long packets may go out with nothing coming back: longer than WireGuard
 /// takes for a second handshake (whitepaper §6.1: 5 s).
 const SILENT: Duration = Duration::from_secs(10);
-/// How long a live node may be without a connection: more than one pause of the
-/// dialer.
+/// How long a live node may be without a connection that is needed: more than one pause of
+/// the dialer.
 const UNCONNECTED: Duration = Duration::from_secs(60);
 /// Most nodes that are pinged in one look.
 const PINGED: usize = 8;
@@ -53,7 +53,7 @@ pub(crate) struct Reach {
 #[derive(Default)]
 struct Seen {
     traffic: BTreeMap<TunnelKey, Traffic>,
-    /// Live nodes without a connection, and since when.
+    /// Live nodes with which a connection doesn't come about, and since when.
     unconnected: BTreeMap<NodeId, Mono>,
     /// Since when this node is connected with none of the others.
     alone: Option<Mono>,
@@ -204,17 +204,16 @@ impl Reach {
         let others = view.ledger.members.len() > 1;
         seen.alone = (others && connected.is_empty()).then(|| seen.alone.unwrap_or(now));
         let before = std::mem::take(&mut seen.unconnected);
-        let lacking = view
-            .nodes
-            .iter()
-            .filter(|(node, of)| of.live && **node != view.me && !connected.contains(node));
+        let failing = self.node.transport.failing();
+        let lacking = view.nodes.iter().filter(|(node, of)| {
+            of.live && failing.contains_key(node) && !connected.contains(node)
+        });
         seen.unconnected = lacking
             .map(|(node, _)| (*node, before.get(node).copied().unwrap_or(now)))
             .collect();
         seen.half_open = self.node.transport.half_open().into_iter().collect();
         self.silent_peers(&seen, &view, now, SILENT)
             .into_iter()
-            .filter(|peer| connected.contains(&peer.node))
             .map(|peer| (peer.key, peer.node, peer.sent))
             .collect()
     }
@@ -382,10 +381,11 @@ impl Reach {
 
     /// Nodes that fell silent without a goodbye since this agent started.
     fn gone(&self, view: &MeshView, now: Mono) -> Option<Finding> {
-        let gone: BTreeMap<NodeId, Duration> = self.node.gossip.read(|table| {
+        let gossip = &self.node.gossip;
+        let gone: BTreeMap<NodeId, Duration> = gossip.read(|table| {
             let said_nothing = table.iter().filter(|(_, known)| known.head.lease_ms > 0);
             said_nothing
-                .filter_map(|(node, known)| Some((*node, now.saturating_sub(known.heard?))))
+                .filter_map(|(node, _)| Some((*node, now.saturating_sub(gossip.gone_since(node)?))))
                 .collect()
         });
         let gone: Vec<String> = gone

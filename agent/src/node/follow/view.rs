@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -10,7 +11,7 @@ use std::{
 };
 
 use innermesh_proto::{
-    head::Known,
+    head::{HeadTable, Known},
     hold::Suspensions,
     id::NodeId,
     ledger::State,
@@ -192,12 +193,14 @@ impl ViewKeeper {
         let now = self.gossip.now();
         let ledger = self.ledger.state();
         let before = self.view.borrow().clone();
-        let paths = self.transport.paths();
+        let connected = self.transport.paths();
+        let mut paths = self.transport.reached();
         let own = (self.gossip.own(), self.gossip.own_since());
         let standing = |node: &NodeId, known: &Known| self.gossip.standing(node, known);
-        let nodes = self
-            .gossip
-            .read(|table| MeshView::nodes(self.me, &ledger, table, own, &paths, standing));
+        let nodes = self.gossip.read(|table| {
+            paths.retain(|node, at| connected.contains_key(node) || is_announced(table, node, at));
+            MeshView::nodes(self.me, &ledger, table, own, &paths, standing)
+        });
         let loaded = is_loaded(self.me, &ledger, &nodes) || now >= self.started + LOADING;
         let loading = before.loading && !loaded;
         let same = Arc::ptr_eq(&ledger, &before.ledger);
@@ -232,6 +235,12 @@ impl ViewKeeper {
         }));
         self.zone.publish();
     }
+}
+
+/// Whether a node says that it can be reached there: that may have changed since it was.
+fn is_announced(table: &HeadTable, node: &NodeId, at: &SocketAddr) -> bool {
+    let body = table.get(node).and_then(|known| known.body.as_ref());
+    body.is_some_and(|body| body.announcement.quic.contains(at))
 }
 
 /// Who came, and who went.

@@ -10,8 +10,9 @@ use innermesh_proto::{
     ledger::{Batch, Role},
     limits,
     message::{
-        Batches, BodyQuery, CutOff, CutOffQuery, GivenInvites, HeadsQuery, LedgerQuery, Push,
-        RecoveryQuery, SnapshotHead, SnapshotPartQuery, SnapshotQuery, TunnelSeen,
+        Batches, BodyQuery, BucketsQuery, CutOff, CutOffQuery, GivenInvites, HeadsOfQuery,
+        HeadsQuery, LedgerQuery, Push, RecoveryQuery, SnapshotHead, SnapshotPartQuery,
+        SnapshotQuery, TunnelSeen,
     },
     rpc::{Failure, method},
 };
@@ -89,6 +90,8 @@ impl Handler for PeerHandler {
             (method::PING, _) => Ok(body),
             (method::BODY, _) => self.body(&body),
             (method::HEADS, Some(node)) => self.heads(node, &body),
+            (method::COMPARE, Some(_)) => self.compare(&body),
+            (method::HEADS_OF, Some(_)) => self.heads_of(&body),
             (method::LEDGER, _) => self.ledger(&body).await,
             (method::PROPOSE, Some(node)) => self.decider.propose(node, &body).await,
             (method::SUBMIT, Some(node)) => self.decider.submitted(node, &body).await,
@@ -172,6 +175,18 @@ impl PeerHandler {
             self.nudge.ahead(node, query.position.index);
         }
         let heads = self.gossip.heads();
+        Ok(codec::encode(&Push { heads }))
+    }
+
+    fn compare(&self, body: &[u8]) -> Result<Vec<u8>, Failure> {
+        let query: BucketsQuery = read(body)?;
+        let answer = self.gossip.compare_buckets(&query);
+        Ok(codec::encode(&answer.ok_or(Failure::Malformed)?))
+    }
+
+    fn heads_of(&self, body: &[u8]) -> Result<Vec<u8>, Failure> {
+        let query: HeadsOfQuery = read(body)?;
+        let heads = self.gossip.heads_of(&query.nodes);
         Ok(codec::encode(&Push { heads }))
     }
 

@@ -14,8 +14,10 @@ use crate::{
 
 /// With no head for so long, tables that differ aren't on their way to be the same.
 const STILL: Duration = ms(400);
-/// Time between two repairs over one link.
+/// Time between two repairs over one link. Where one brought nothing (the heads that
+/// differ aren't taken here) it doubles, up to [`REPAIR_GAP_MAX`].
 const REPAIR_GAP: Duration = ms(500);
+const REPAIR_GAP_MAX: Duration = ms(32_000);
 
 impl Links {
     pub(super) fn send(&mut self, peer: NodeId, flags: Flags, now: Duration) {
@@ -42,13 +44,16 @@ impl Links {
         if beat.position != self.position || beat.digest == self.digest.total() {
             tables.differ = 0;
             if beat.position == self.position {
+                tables.fruitless = 0;
                 self.settle(now);
             }
             return;
         }
         tables.differ += 1;
         let is_still = self.head_at.is_none_or(|at| now >= at + STILL);
-        let may = tables.repaired.is_none_or(|at| now >= at + REPAIR_GAP);
+        let gap = REPAIR_GAP * 2u32.pow(tables.fruitless.min(6));
+        let gap = gap.min(REPAIR_GAP_MAX);
+        let may = tables.repaired.is_none_or(|at| now >= at + gap);
         // Where both see it, one of them asks.
         let patience = if self.me < peer { 1 } else { 3 };
         if may && (is_still && tables.differ >= patience || tables.differ > patience) {

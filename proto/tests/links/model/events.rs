@@ -197,7 +197,8 @@ impl World {
         }
         let now = self.time(from);
         if self.nodes[from].state == State::Runs {
-            self.nodes[from].links.handle_repaired(now);
+            let peer = self.nodes[to].id;
+            self.nodes[from].links.handle_repaired(now, &peer, true);
         }
     }
 

@@ -61,7 +61,8 @@ impl End {
 
     fn sign(&mut self, now: u64) -> (Head, Vec<u8>) {
         self.seq += 1;
-        let links = self.links.named().filter(|_| !self.is_old);
+        let named = self.links.named();
+        let links = (!self.is_old).then(|| named.clone());
         let body = own_body(Default::default(), links, None);
         let head = Head {
             node: self.id,
@@ -77,8 +78,7 @@ impl End {
             clock_ms: 0,
         };
         self.renewed = now;
-        let links = body.links.as_ref();
-        self.links.signed(head.order(), links, at(now));
+        self.links.signed(head.order(), &named, at(now));
         (head, body.bytes.clone())
     }
 
@@ -88,7 +88,8 @@ impl End {
             bytes: body.clone(),
             signature: Signature::from_bytes(&[0; 64]),
         };
-        if self.table.offer(head, sealed, Some(at(now))) != Offer::Old {
+        let was_live = self.table.get(&node).is_some();
+        if self.table.offer(head, sealed, Some(at(now)), was_live) != Offer::Old {
             self.table.put_body(&node, body, at(now));
             let known = self.table.get(&node).unwrap();
             self.links.note(node, known, at(now));
@@ -113,7 +114,8 @@ fn run(ends: &mut [End; 2], from: u64, to: u64, is_cut: bool, each: impl Fn(&[En
                 (&mut other[0], &mut one[0])
             };
             let turn = me.links.turn(Place::default(), 0, at(now));
-            let is_due = now >= me.renewed + RENEWAL;
+            let renews = me.is_old || me.links.keeps_leases(at(now)) || me.links.is_unlinked();
+            let is_due = renews && now >= me.renewed + RENEWAL;
             let publishes = turn
                 .effects
                 .iter()
@@ -181,6 +183,43 @@ fn a_node_of_an_older_build_is_judged_by_its_lease() {
     assert!(ends[0].sees(&ends[1], 13_000));
     run(&mut ends, 13_000, 15_000, true, |_, _| {});
     assert!(!ends[0].sees(&ends[1], 15_000));
+}
+
+#[test]
+fn a_node_with_links_renews_nothing_and_stays_live() {
+    let mut ends = pair();
+    run(&mut ends, 0, 10_000, false, |_, _| {});
+    let before = ends.each_ref().map(|end| end.seq);
+    run(&mut ends, 10_000, 60_000, false, |ends, now| {
+        assert!(ends[0].sees(&ends[1], now), "at {now}");
+    });
+    assert_eq!(ends.each_ref().map(|end| end.seq), before);
+    let known = ends[0].table.get(&ends[1].id).unwrap();
+    assert!(!known.is_live(at(60_000)), "its lease is over");
+}
+
+#[test]
+fn one_head_of_an_older_build_has_leases_go_on_for_ten_minutes() {
+    let mut ends = pair();
+    run(&mut ends, 0, 10_000, false, |_, _| {});
+    assert!(!ends[0].links.keeps_leases(at(10_000)));
+    let mut old = End::new(3, 1, 10_000);
+    old.is_old = true;
+    let head = old.sign(10_000);
+    ends[0].take(head, 10_000);
+    assert!(ends[0].links.keeps_leases(at(609_999)));
+    assert!(!ends[0].links.keeps_leases(at(610_000)));
+}
+
+#[test]
+fn a_node_that_lost_its_links_renews_its_head_until_it_has_some() {
+    let mut ends = pair();
+    run(&mut ends, 0, 10_000, false, |_, _| {});
+    assert!(!ends[0].links.is_unlinked());
+    run(&mut ends, 10_000, 16_000, true, |_, _| {});
+    assert!(ends[0].links.is_unlinked());
+    run(&mut ends, 16_000, 30_000, false, |_, _| {});
+    assert!(!ends[0].links.is_unlinked());
 }
 
 #[test]

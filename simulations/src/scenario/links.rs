@@ -1,0 +1,84 @@
+//! Scenarios of meshes in which not all have links with all.
+
+use super::draft::{Draft, Scenario};
+use crate::{net::nat::Class, schedule::Act};
+
+/// Above the size up to which all have links with all.
+const LEAST: usize = 16;
+/// Of the machines, those that never sleep: one of so many does.
+const SLEEPS: usize = 3;
+
+/// All of them, in the order in which they are listed.
+pub(super) const ALL: &[Scenario] = &[
+    Scenario {
+        name: "thin-links",
+        about: "all but two machines are behind NATs, so that few can reach each other",
+        promises: &["nat", "add"],
+        nobody_dies: false,
+        needs_datagrams: false,
+        make: thin,
+    },
+    Scenario {
+        name: "mass-suspend",
+        about: "a third of the machines sleeps for ten seconds at once",
+        promises: &["suspend", "add"],
+        nobody_dies: false,
+        needs_datagrams: false,
+        make: suspend,
+    },
+    Scenario {
+        name: "ring-churn",
+        about: "a hundred times a minute a machine of a larger mesh goes or comes",
+        promises: &["stop", "crash", "start", "add"],
+        nobody_dies: false,
+        needs_datagrams: false,
+        make: churn,
+    },
+];
+
+fn thin(draft: &mut Draft) {
+    draft.nodes = draft.nodes.max(LEAST);
+    draft.services(4);
+    for node in 2..draft.nodes {
+        let class = Class::ALL[node % Class::ALL.len()];
+        let at = draft.random.below(2000);
+        draft.at(at, Act::Nat(node, class));
+    }
+    let (node, at) = (
+        2 + draft.random.below(draft.nodes as u64 - 2) as usize,
+        20_000,
+    );
+    draft.at(at, Act::Rebind(node));
+}
+
+fn suspend(draft: &mut Draft) {
+    draft.nodes = draft.nodes.max(LEAST);
+    draft.services(4);
+    let first = draft.random.below(SLEEPS as u64) as usize;
+    let mut at = 5000;
+    while at + 20_000 <= draft.length_ms {
+        for node in (first..draft.nodes).step_by(SLEEPS) {
+            let begun = at + draft.random.below(200);
+            draft.at(begun, Act::Suspend(node, 10_000));
+        }
+        at += 20_000;
+    }
+}
+
+fn churn(draft: &mut Draft) {
+    /// Between two that go; each comes back.
+    const BETWEEN_MS: u64 = 1200;
+    draft.nodes = draft.nodes.max(LEAST);
+    draft.services(4);
+    let (first, second) = (draft.node(), draft.node());
+    draft.at(500, Act::Crash(first));
+    draft.at(1500, Act::Start(first));
+    draft.at(2000, Act::Stop(second));
+    draft.at(3000, Act::Start(second));
+    let mut at = 4000;
+    while at < draft.length_ms {
+        let (node, long) = (draft.other(), draft.random.range(200, 6000));
+        draft.absence(node, at, long);
+        at += BETWEEN_MS;
+    }
+}
