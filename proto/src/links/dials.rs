@@ -77,6 +77,16 @@ impl Dials {
         }
     }
 
+    /// The node said something new: it runs, and may be elsewhere by now. It isn't left
+    /// alone for longer than after a first failure. `spread` as in [`Dials::failed`].
+    pub fn speaks(&mut self, node: &NodeId, spread: u8, now: Duration) {
+        if let Some(attempt) = self.0.get_mut(node) {
+            let pause = DIAL_PAUSE - DIAL_PAUSE * u32::from(spread) / 512;
+            attempt.failures = attempt.failures.min(1);
+            attempt.not_before = attempt.not_before.min(now + pause);
+        }
+    }
+
     /// The node is of no interest any more.
     pub fn forget(&mut self, node: &NodeId) {
         self.0.remove(node);
@@ -158,6 +168,23 @@ mod tests {
         dials.connected(node, now);
         dials.lost(node, 0, now + SHORT);
         assert!(dials.begin(node, false, now + SHORT));
+    }
+
+    #[test]
+    fn a_node_that_says_something_new_is_dialed_again_after_2_seconds() {
+        let mut dials = Dials::default();
+        let node = NodeId([1; 16]);
+        for _ in 0..6 {
+            dials.failed(node, 0, at(0));
+        }
+        dials.speaks(&node, 0, at(1000));
+        assert!(!dials.begin(node, false, at(2999)));
+        assert!(dials.begin(node, false, at(3000)));
+        dials.failed(node, 0, at(3000));
+        assert_eq!(dials.next_due(at(3000)), Some(at(7000)));
+        // It can't put off what was due before.
+        dials.speaks(&node, 0, at(6000));
+        assert!(dials.begin(node, false, at(7000)));
     }
 
     #[test]

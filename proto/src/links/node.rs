@@ -162,6 +162,10 @@ impl Links {
         let now = self.begin(now);
         if node != self.me && self.rings.contains(&node) && self.note_head(node, order) {
             self.head_at = Some(now);
+            if !self.connected.contains(&node) {
+                let spread = packets::spread(&self.me, &node);
+                self.dials.speaks(&node, spread, now);
+            }
         }
     }
 
