@@ -136,10 +136,15 @@ fn for_the_dead(draft: &mut Draft) {
     let honest: Vec<usize> = (1..draft.nodes).filter(|node| *node != liar).collect();
     let mut at = LINKED_MS;
     // A link that fails again and again waits for longer and longer.
-    for victim in honest {
-        draft.at(at, Act::Crash(victim));
-        draft.at(at + NOTICED_MS, Act::Noticed(victim));
-        draft.at(at + NOTICED_MS + 1000, Act::Start(victim));
+    for (turn, victim) in honest.iter().enumerate() {
+        // Every second time two die at once, that name each other still.
+        let also = honest.get((turn + 1) % honest.len());
+        let also = also.filter(|also| turn % 2 == 1 && *also != victim);
+        for victim in [Some(victim), also].into_iter().flatten() {
+            draft.at(at, Act::Crash(*victim));
+            draft.at(at + NOTICED_MS, Act::Noticed(*victim));
+            draft.at(at + NOTICED_MS + 1000, Act::Start(*victim));
+        }
         at += NOTICED_MS + LINKED_MS;
         if at + NOTICED_MS > draft.length_ms {
             break;
