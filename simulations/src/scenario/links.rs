@@ -75,6 +75,12 @@ fn churn(draft: &mut Draft) {
     draft.at(1500, Act::Start(first));
     draft.at(2000, Act::Stop(second));
     draft.at(3000, Act::Start(second));
+    // The links of those that stay all lead to new runs, for a moment.
+    let half = draft.length_ms / 2;
+    for node in (1..draft.nodes).filter(|node| node % 4 != 0) {
+        draft.at(half, Act::Crash(node));
+        draft.at(half + 500, Act::Start(node));
+    }
     let mut at = 4000;
     while at < draft.length_ms {
         let (node, long) = (draft.other(), draft.random.range(200, 6000));
