@@ -126,6 +126,9 @@ fn behind(draft: &mut Draft, liar: usize, honest: &[usize]) {
 
 /// From a machine's death until all have noticed it.
 const NOTICED_MS: u64 = 4000;
+/// The same where two that die name each other and the liar: half of their links count,
+/// until they have left those that dropped them without an answer.
+const UNANSWERED_MS: u64 = 7000;
 /// Until all have links with all, after a start.
 const LINKED_MS: u64 = 12_000;
 
@@ -137,16 +140,21 @@ fn for_the_dead(draft: &mut Draft) {
     let mut at = LINKED_MS;
     // A link that fails again and again waits for longer and longer.
     for (turn, victim) in honest.iter().enumerate() {
-        // Every second time two die at once, that name each other still.
+        // Every second time two die at once.
         let also = honest.get((turn + 1) % honest.len());
         let also = also.filter(|also| turn % 2 == 1 && *also != victim);
+        let noticed = if also.is_some() {
+            UNANSWERED_MS
+        } else {
+            NOTICED_MS
+        };
         for victim in [Some(victim), also].into_iter().flatten() {
             draft.at(at, Act::Crash(*victim));
-            draft.at(at + NOTICED_MS, Act::Noticed(*victim));
-            draft.at(at + NOTICED_MS + 1000, Act::Start(*victim));
+            draft.at(at + noticed, Act::Noticed(*victim));
+            draft.at(at + noticed + 1000, Act::Start(*victim));
         }
-        at += NOTICED_MS + LINKED_MS;
-        if at + NOTICED_MS > draft.length_ms {
+        at += noticed + LINKED_MS;
+        if at + UNANSWERED_MS > draft.length_ms {
             break;
         }
     }
