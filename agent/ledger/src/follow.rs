@@ -22,8 +22,9 @@ pub use super::take::take;
 use super::{claims::Claims, ledger::Ledger, source::Source};
 use crate::{gossip, host::Host, quic::Transport};
 
-/// To how many peers a pushed batch that was new is passed on.
-const FAN_OUT: usize = 3;
+/// To how many peers a pushed batch that was new is passed on: of about eight that each
+/// node is connected with in a large mesh, so many that seldom somebody is left out.
+const FAN_OUT: usize = 5;
 
 /// Tells the follower that a peer claims a ledger that reaches further than
 /// this one's, or another. Of each peer one claim is kept, the newest.

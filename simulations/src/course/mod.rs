@@ -50,6 +50,11 @@ const HEALED: Duration = Duration::from_secs(60);
 const TOGETHER: usize = limits::STRANGERS - 4;
 /// How often it is looked whether they do.
 const AGREED: Duration = Duration::from_millis(250);
+/// What a person reads whose request is one of too many, and how long and how often it is
+/// asked again.
+const TRY_AGAIN: &str = "try again in";
+const JOIN_PAUSE: Duration = Duration::from_secs(10);
+const JOIN_TRIES: u32 = 200;
 /// How long the mesh is left alone before and after, to compare its traffic.
 const QUIET: Duration = Duration::from_secs(10);
 /// How much more than before it may send afterwards (L5).
@@ -249,7 +254,7 @@ impl<'a> Course<'a> {
             let machines: Vec<Machine> = (from..to).map(|number| self.machine(number)).collect();
             let joining = machines
                 .iter()
-                .map(|machine| mesh::try_join(machine, "node0", &founder));
+                .map(|machine| join_in_time(machine, &founder));
             let joined = join_all(joining).await;
             let mut refused = None;
             for (machine, agent) in machines.into_iter().zip(joined) {
@@ -537,5 +542,20 @@ impl<'a> Course<'a> {
         };
         self.trace.event("violated", &violation.to_string());
         self.violation.get_or_insert(violation);
+    }
+}
+
+/// Joins, as a person does who is told to try again in a while: what one admin may ask of
+/// the ledger in a time is less than a large mesh.
+async fn join_in_time(machine: &Machine, founder: &Agent) -> Result<Agent, String> {
+    let mut left = JOIN_TRIES;
+    loop {
+        left -= 1;
+        match mesh::try_join(machine, "node0", founder).await {
+            Err(error) if left > 0 && error.contains(TRY_AGAIN) => {
+                tokio::time::sleep(JOIN_PAUSE).await;
+            }
+            joined => return joined,
+        }
     }
 }

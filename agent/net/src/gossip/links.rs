@@ -274,6 +274,16 @@ impl Neighbours {
         self.lock().links.counted(node)
     }
 
+    /// With whom links are up, but for `from`, a head's owner, and those that its owner has
+    /// links with.
+    pub(super) fn beyond(&self, owner: &NodeId, from: &NodeId) -> Vec<NodeId> {
+        let inner = self.lock();
+        let told = inner.links.counted(owner);
+        let up = inner.links.up().copied();
+        up.filter(|peer| peer != owner && peer != from && !told.contains(peer))
+            .collect()
+    }
+
     pub(super) fn is_member(&self, node: &NodeId) -> bool {
         self.lock().members.contains_key(node)
     }
