@@ -93,6 +93,8 @@ pub struct TunnelConfig {
     pub mtu: u32,
     /// What carries the packets.
     pub backend: BackendChoice,
+    /// Whether the embedded device lets the kernel cut and join packets.
+    pub offloads: bool,
 }
 
 /// `[dns]`.
@@ -299,6 +301,7 @@ impl Default for TunnelConfig {
             endpoint: None,
             mtu: DEFAULT_MTU,
             backend: BackendChoice::default(),
+            offloads: true,
         }
     }
 }

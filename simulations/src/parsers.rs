@@ -2,6 +2,8 @@
 //! bytes, which panics where the reader does or believes too much. Fuzz
 //! targets and ordinary tests call these.
 
+mod tunnel;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Debug,
@@ -64,13 +66,14 @@ use innermesh_proto::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use self::tunnel::{datagram, frame, recorded, wg};
 use crate::{disk::SimDisk, questions};
 
 /// Reads any bytes.
 pub type Reader = fn(&[u8]);
 
 /// The readers and their names, which are those of the fuzz targets.
-pub const ALL: [(&str, Reader); 19] = [
+pub const ALL: [(&str, Reader); 22] = [
     ("head", head),
     ("ledger", ledger),
     ("rpc", rpc),
@@ -90,6 +93,9 @@ pub const ALL: [(&str, Reader); 19] = [
     ("docker", docker),
     ("https", https),
     ("name_server", name_server),
+    ("datagram", datagram),
+    ("frame", frame),
+    ("wg", wg),
 ];
 
 /// What Docker answers and tells, the service that labels make, and Docker's own

@@ -178,6 +178,7 @@ impl Machine {
             tunnel_endpoint: None,
             mtu: DEFAULT_MTU,
             backend: BackendChoice::Auto,
+            offloads: true,
             dns_listen: Vec::new(),
             dns_upstream: Vec::new(),
             dns_tls: TlsChoice::Auto,

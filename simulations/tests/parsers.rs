@@ -278,6 +278,7 @@ async fn the_seeds_are_written_from_a_small_mesh() {
         "counters",
         br#"{"nftables": [{"counter": {"name": "leak", "table": "innermesh", "packets": 7}}]}"#,
     );
+    put("datagram", "session", &parsers::recorded());
     for (name, text) in docker() {
         put("docker", name, text.as_bytes());
     }

@@ -276,6 +276,7 @@ pub fn agent_config(config: &Config) -> node::AgentConfig {
         tunnel_endpoint: config.tunnel.endpoint.clone(),
         mtu: config.tunnel.mtu,
         backend: config.tunnel.backend,
+        offloads: config.tunnel.offloads,
         dns_listen: config.dns.listens(),
         dns_upstream: config.dns.upstreams(),
         dns_tls: config.dns.tls,

@@ -61,6 +61,7 @@ fn every_key_is_read() {
         listen_port = 3000
         mtu = 1420
         backend = "none"
+        offloads = false
         [dns]
         listen = ["127.0.0.1:5353"]
         upstream = ["9.9.9.9"]
@@ -105,6 +106,7 @@ fn every_key_is_read() {
         ]
     );
     assert_eq!(config.tunnel.backend, BackendChoice::None);
+    assert!(!config.tunnel.offloads && Config::default().tunnel.offloads);
     assert_eq!(config.tunnel.listen_port, TunnelPort::Fixed(3000));
     assert_eq!(config.dns.listens(), ["127.0.0.1:5353".parse().unwrap()]);
     assert_eq!(config.dns.upstreams(), ["9.9.9.9:53".parse().unwrap()]);

@@ -44,6 +44,8 @@ pub struct AgentConfig {
     pub mtu: u32,
     /// What carries the tunnel's packets.
     pub backend: BackendChoice,
+    /// Whether the embedded device lets the kernel cut and join packets.
+    pub offloads: bool,
     /// Where DNS is answered; the resolver addresses when empty.
     pub dns_listen: Vec<SocketAddr>,
     /// Name servers for other names; the host's own when empty.

@@ -216,6 +216,7 @@ async fn open_tunnel(
             listen_port,
             mtu: config.mtu,
             backend: config.backend,
+            offloads: config.offloads,
         })
     };
     let mut opened = open(config.tunnel_port).await;

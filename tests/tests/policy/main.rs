@@ -62,8 +62,15 @@ fn no_banned_package_or_version_is_compiled() {
             Some((name, range)) => (name, VersionReq::parse(range).expect("a version range")),
             None => (text(&ban["crate"]), VersionReq::STAR),
         };
+        let wrappers = ban.get("wrappers").map(strings).unwrap_or_default();
         for package in packages.iter().filter(|p| p.name == name) {
-            if range.matches(&package.version) {
+            let users = match &*wrappers {
+                [] => Vec::new(),
+                _ => users(name),
+            };
+            let is_wrapped =
+                !wrappers.is_empty() && users.iter().all(|user| wrappers.contains(&user.as_str()));
+            if range.matches(&package.version) && !is_wrapped {
                 refused.push(format!("{package:?}: {}", text(&ban["reason"])));
             }
         }
@@ -198,17 +205,59 @@ fn the_protocol_crate_reaches_for_no_clock_file_socket_thread_or_environment() {
 }
 
 #[test]
+fn the_engine_reaches_for_no_clock_file_socket_thread_or_environment() {
+    const BANNED: &[&str] = &[
+        "SystemTime",
+        "UdpSocket",
+        "File",
+        "fs",
+        "env",
+        "fd",
+        "thread",
+        "process",
+        "async",
+        "println",
+        "eprintln",
+    ];
+    let mut files = 0;
+    let mut found = Vec::new();
+    each_source(&root().join("agent/engine/src"), &mut |path, source| {
+        files += 1;
+        for (number, line) in source.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            let has_clock = code.contains("Instant::now");
+            if has_clock || words(code).any(|word| BANNED.contains(&word)) {
+                found.push(format!("{}:{}", path.display(), number + 1));
+            }
+        }
+    });
+    assert!(files > 3, "agent/engine/src was not read");
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
 fn a_crate_uses_only_those_of_ours_that_lie_below_it() {
     const BELOW: &[(&str, &[&str])] = &[
         ("innermesh-proto", &[]),
-        ("innermesh-host", &["innermesh-proto"]),
-        ("innermesh-ca", &["innermesh-host", "innermesh-proto"]),
-        ("innermesh-control", &["innermesh-host", "innermesh-proto"]),
-        ("innermesh-net", &["innermesh-host", "innermesh-proto"]),
+        ("innermesh-engine", &[]),
+        ("innermesh-host", &["innermesh-engine", "innermesh-proto"]),
+        (
+            "innermesh-ca",
+            &["innermesh-engine", "innermesh-host", "innermesh-proto"],
+        ),
+        (
+            "innermesh-control",
+            &["innermesh-engine", "innermesh-host", "innermesh-proto"],
+        ),
+        (
+            "innermesh-net",
+            &["innermesh-engine", "innermesh-host", "innermesh-proto"],
+        ),
         (
             "innermesh-ledger",
             &[
                 "innermesh-ca",
+                "innermesh-engine",
                 "innermesh-host",
                 "innermesh-net",
                 "innermesh-proto",
@@ -219,6 +268,7 @@ fn a_crate_uses_only_those_of_ours_that_lie_below_it() {
             &[
                 "innermesh-ca",
                 "innermesh-control",
+                "innermesh-engine",
                 "innermesh-host",
                 "innermesh-proto",
             ],
@@ -228,6 +278,7 @@ fn a_crate_uses_only_those_of_ours_that_lie_below_it() {
             &[
                 "innermesh-ca",
                 "innermesh-control",
+                "innermesh-engine",
                 "innermesh-host",
                 "innermesh-ledger",
                 "innermesh-net",
@@ -278,6 +329,18 @@ struct Package {
 
 /// The packages that a build on this host compiles, by the features in use
 /// (which `cargo metadata` doesn't resolve).
+/// The packages that use the one of this name themselves.
+fn users(name: &str) -> Vec<String> {
+    let of = ["-p", "innermesh-agent", "--invert", name, "--depth", "1"];
+    let packages = compiled("normal,build", &of).into_iter();
+    let users: Vec<String> = packages
+        .map(|user| user.name)
+        .filter(|n| n != name)
+        .collect();
+    assert!(!users.is_empty(), "who uses {name} was not read");
+    users
+}
+
 fn compiled(edges: &str, selection: &[&str]) -> Vec<Package> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)

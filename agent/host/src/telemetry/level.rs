@@ -11,10 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 /// What of libraries is logged, unless a filter says otherwise.
 /// What h2 warns of is what a client does, which may do it without end.
-const QUIET: &str = "quinn=warn,quinn_proto=warn,hickory_server=warn,chitchat=warn,h2=error";
-/// The embedded device tells of its own end as of an error. What fails while the agent
-/// runs is told by who drives it.
-const SILENT: &str = "gotatun=off";
+const QUIET: &str = "quinn=warn,quinn_proto=warn,quinn_udp=warn,hickory_server=warn,chitchat=warn,h2=error";
 /// The levels, from the least to the most.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// Longest filter, in bytes.
@@ -42,12 +39,11 @@ impl Default for LogLevel {
 
 impl LogLevel {
     pub(super) fn filter(&self) -> EnvFilter {
-        let text = if LEVELS.contains(&self.0.as_str()) {
-            format!("{SILENT},{QUIET},{}", self.0)
+        if LEVELS.contains(&self.0.as_str()) {
+            EnvFilter::new(format!("{QUIET},{}", self.0))
         } else {
-            format!("{SILENT},{}", self.0)
-        };
-        EnvFilter::new(text)
+            EnvFilter::new(&self.0)
+        }
     }
 }
 

@@ -23,13 +23,12 @@ mod open;
 mod recorded;
 pub mod routes;
 mod settings;
-mod socket;
 mod system;
-mod udp;
 
 pub use self::{
     device::{Device, Reading},
     effect::{Applied, PeerState, Tunnel, TunnelState, Tunnels, WallClock},
+    embedded::uapi,
     error::TunnelError,
     keys::{generate_private_key, public_key},
     memory::MemoryDevice,

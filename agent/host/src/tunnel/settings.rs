@@ -22,6 +22,8 @@ pub struct TunnelSettings {
     pub mtu: u32,
     /// What carries the packets.
     pub backend: BackendChoice,
+    /// Whether the embedded device lets the kernel cut and join packets, where it can.
+    pub offloads: bool,
 }
 
 impl fmt::Debug for TunnelSettings {
@@ -83,6 +85,7 @@ mod tests {
             listen_port: 51820,
             mtu: DEFAULT_MTU,
             backend: BackendChoice::Auto,
+            offloads: true,
         };
         let text = format!("{settings:?}");
         assert!(text.contains("mesh0") && !text.contains("171"), "{text}");

@@ -89,7 +89,7 @@ impl System {
 
     async fn make_embedded(&self, settings: &TunnelSettings) -> Result<Embedded, TunnelError> {
         self.refuse_foreign_link().await?;
-        let opened = Embedded::open(self.name, settings).await;
+        let opened = Embedded::open(self.name, settings, &self.clock).await;
         match &opened {
             Ok(_) | Err(TunnelError::Taken { .. }) => {}
             // The device's tasks hold the interface for a moment longer, and

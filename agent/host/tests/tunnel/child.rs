@@ -35,6 +35,7 @@ pub struct Settings {
     /// The private key is this byte, 32 times, clamped.
     pub key: u8,
     pub backend: BackendChoice,
+    pub offloads: bool,
 }
 
 /// A plan that travels as JSON.
@@ -91,6 +92,11 @@ enum Answer {
 /// The public key of the private key made of `byte`.
 pub fn key(byte: u8) -> TunnelKey {
     public_key(&generate_private_key([byte; 32]))
+}
+
+/// The private key of that byte, as `wg` reads it.
+pub fn private_key_text(byte: u8) -> String {
+    data_encoding::BASE64.encode(&generate_private_key([byte; 32]))
 }
 
 /// A running child; killed when dropped.
@@ -275,6 +281,7 @@ async fn serve(settings: Settings) {
             listen_port: settings.port,
             mtu: DEFAULT_MTU,
             backend: settings.backend,
+            offloads: settings.offloads,
         },
         Arc::new(wall_ms),
     )

@@ -145,6 +145,7 @@ impl Lab {
             port: PORT,
             key: end.0,
             backend: self.backend,
+            offloads: true,
         }
     }
 

@@ -2,6 +2,7 @@
 //! that it has: real interfaces, real packets, real `wg`.
 
 #![allow(clippy::disallowed_methods)]
+mod bulk;
 mod child;
 mod lab;
 

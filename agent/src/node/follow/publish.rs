@@ -272,6 +272,7 @@ impl PublishKeeper {
             listen_port: 0,
             mtu: self.config.mtu,
             backend: self.config.backend,
+            offloads: self.config.offloads,
         };
         self.host.tunnels.open(settings).await
     }

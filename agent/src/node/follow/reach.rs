@@ -144,8 +144,8 @@ impl Reach {
     }
 
     /// Pings those from which nothing seems to come, before that is told. An answer is
-    /// seen here: handshakes alone look alike whether they come about or not, and the
-    /// embedded device doesn't count the keepalives that end them.
+    /// seen here: handshakes alone look alike whether they come about or not, and not
+    /// every node's device counts the keepalives that end them.
     async fn ping(&self) {
         let suspected: Vec<(TunnelKey, IpAddr)> = {
             let view = self.node.view.borrow().clone();

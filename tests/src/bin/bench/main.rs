@@ -1,5 +1,5 @@
 //! Measures agents in network namespaces of this machine, and beside them, in
-//! the same run, what a person would compare them with: Serf and pebble.
+//! the same run, what a person would compare them with: Serf, pebble, name servers and wireguard-go.
 
 mod abuse;
 mod change;
@@ -21,6 +21,7 @@ mod roster;
 mod serf;
 mod steady;
 mod strangers;
+mod tunnel;
 mod upgrade;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -165,6 +166,18 @@ enum What {
         #[arg(long, default_value_t = 10_000)]
         names: usize,
     },
+    /// The tunnel beside wireguard-go, as ratios
+    Tunnel {
+        /// Largest packet inside; several separated by commas
+        #[arg(long, value_delimiter = ',', default_values_t = [1280, 1420])]
+        mtu: Vec<u32>,
+        /// How often each, in turns
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// For how many seconds each time
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+    },
     /// The hostile member's own program
     #[command(hide = true)]
     HostileMember {
@@ -220,6 +233,11 @@ fn main() -> ExitCode {
         What::Dns { rounds, seconds } => dns::measure(rounds, seconds, &mut report),
         What::Abuse { seconds } => abuse::measure(seconds, &mut report),
         What::Strangers { names } => strangers::measure(names, &mut report),
+        What::Tunnel {
+            mtu,
+            rounds,
+            seconds,
+        } => tunnel::measure(&mtu, rounds, seconds, &mut report),
         What::HostileMember {
             what,
             seconds,
@@ -239,6 +257,7 @@ fn main() -> ExitCode {
             .and_then(|()| dns::measure(5, 5, &mut report))
             .and_then(|()| abuse::measure(20, &mut report))
             .and_then(|()| strangers::measure(10_000, &mut report))
+            .and_then(|()| tunnel::measure(&[1280, 1420], 3, 5, &mut report))
             .and_then(|()| hostile::measure(10.0, hostile::member::ALL, &mut report)),
     };
     report.table();

@@ -19,7 +19,6 @@ use std::{
     time::Duration,
 };
 
-use gotatun::device::uapi::{UapiClient, command::Request};
 use innermesh_proto::limits;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -29,7 +28,11 @@ use tokio::{
 };
 use wireguard_control::InterfaceName;
 
-use super::TunnelError;
+use super::{
+    TunnelError, WallClock,
+    driver::{Handle, Running},
+    uapi::{self, Request},
+};
 
 /// Where `wg` looks, in every network namespace of the host.
 const FOLDER: &str = "/var/run/wireguard";
@@ -49,12 +52,37 @@ pub(super) struct Socket {
 impl Socket {
     /// Listens for `device`, now or as soon as it can. A file that a dead
     /// process left is replaced.
-    pub(super) fn open(name: InterfaceName, device: UapiClient) -> Self {
+    pub(super) fn open(name: InterfaceName, device: Handle, clock: WallClock) -> Self {
         let path = path(&name);
         let listening = listen(&name);
         // It ends with the device that it serves, not with the agent's tasks.
-        let serving = tokio::spawn(keep(name, listening, device));
+        let serving = tokio::spawn(keep(name, listening, Asked { device, clock }));
         Self { path, serving }
+    }
+}
+
+/// What is asked through it.
+#[derive(Clone)]
+struct Asked {
+    device: Handle,
+    clock: WallClock,
+}
+
+impl Asked {
+    /// The answer's lines, without the empty one at its end.
+    async fn answer(&self, request: Request) -> io::Result<String> {
+        match request {
+            Request::Get => {
+                let unix = Duration::from_millis((self.clock)());
+                let describe = move |running: &mut Running| uapi::describe(running, unix);
+                self.device.ask(describe).await
+            }
+            Request::Set(changes) => {
+                let change = move |running: &mut Running| uapi::change(running, changes);
+                let changed = self.device.ask(change).await?;
+                Ok(uapi::outcome(changed))
+            }
+        }
     }
 }
 
@@ -82,11 +110,7 @@ impl Listening {
 }
 
 /// Listens, and listens again, for as long as the device is there.
-async fn keep(
-    name: InterfaceName,
-    mut listening: Result<Listening, TunnelError>,
-    device: UapiClient,
-) {
+async fn keep(name: InterfaceName, mut listening: Result<Listening, TunnelError>, device: Asked) {
     let slots = Arc::new(Semaphore::new(limits::TUNNEL_SOCKET_CONNECTIONS));
     let mut clients = JoinSet::new();
     // Said once, and again after it was mended.
@@ -115,7 +139,7 @@ async fn accept(
     socket: &Listening,
     path: &Path,
     slots: &Arc<Semaphore>,
-    device: &UapiClient,
+    device: &Asked,
     clients: &mut JoinSet<()>,
 ) {
     let mut look = tokio::time::interval(LOOK);
@@ -216,7 +240,7 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Requests are lines up to an empty one, and so are answers.
-async fn serve(stream: tokio::net::UnixStream, device: &UapiClient) -> io::Result<()> {
+async fn serve(stream: tokio::net::UnixStream, device: &Asked) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read.take(limits::TUNNEL_SOCKET_BYTES)).lines();
     let mut request = String::new();
@@ -227,13 +251,11 @@ async fn serve(stream: tokio::net::UnixStream, device: &UapiClient) -> io::Resul
             continue;
         }
         let answer = match request.parse::<Request>() {
-            Ok(request) => match device.send(request).await {
-                Ok(response) => format!("{response}\n"),
-                Err(_) => return Ok(()),
-            },
-            Err(_) => format!("errno={}\n\n", nix::errno::Errno::EINVAL as i32),
+            Ok(request) => device.answer(request).await?,
+            Err(_) => uapi::outcome(Err(nix::errno::Errno::EINVAL.into())),
         };
         write.write_all(answer.as_bytes()).await?;
+        write.write_all(b"\n").await?;
         request.clear();
     }
     Ok(())

@@ -1,0 +1,178 @@
+//! What comes from the network: messages of the protocol, and packets in them.
+
+use std::{net::SocketAddr, time::Instant};
+
+use sanstun::{
+    Committed, CookieReply, Error, HandshakeInitiation, HandshakeResponse, Received,
+    ReceivedMessage, TransportData, TunnelId,
+};
+
+use crate::{coalesce::Inside, engine::Engine, outgoing::Wire, packet::Packet, routes::Place};
+
+impl Engine {
+    /// Takes datagrams of `segment` bytes each from one sender; the last may be shorter.
+    pub fn take_datagrams(
+        &mut self,
+        from: SocketAddr,
+        bytes: &[u8],
+        segment: usize,
+        now: Instant,
+        wire: &mut impl Wire,
+        inside: &mut impl Inside,
+    ) {
+        for datagram in bytes.chunks(segment.max(1)) {
+            match self.interface.receive(from, datagram, now) {
+                Ok(Received::Message(message)) => {
+                    let taken = self.take(from, datagram, message, now, wire, inside);
+                    if let Err(error) = taken {
+                        self.count(&error);
+                    }
+                }
+                Ok(Received::SendCookieReply(reply)) => {
+                    self.counters.cookies += 1;
+                    self.outgoing.send(from, &reply, wire);
+                }
+                Err(error) => self.count(&error),
+            }
+        }
+    }
+
+    fn take(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        message: ReceivedMessage,
+        now: Instant,
+        wire: &mut impl Wire,
+        inside: &mut impl Inside,
+    ) -> Result<(), Error> {
+        let length = datagram.len();
+        match message {
+            ReceivedMessage::TransportData(data) => {
+                return self.take_data(from, datagram, data, now, wire, inside);
+            }
+            ReceivedMessage::HandshakeInitiation(initiation) => {
+                self.take_initiation(from, length, initiation, now, wire)?;
+            }
+            ReceivedMessage::HandshakeResponse(response) => {
+                self.take_response(from, length, response, now, wire)?;
+            }
+            ReceivedMessage::CookieReply(reply) => self.take_cookie(reply, now)?,
+        }
+        Ok(())
+    }
+
+    fn take_initiation(
+        &mut self,
+        from: SocketAddr,
+        length: usize,
+        initiation: HandshakeInitiation,
+        now: Instant,
+        wire: &mut impl Wire,
+    ) -> Result<(), Error> {
+        let place = self.place(&initiation.peer_static_public());
+        let place = place.ok_or(Error::WrongKey)?;
+        let peer = self.peers.get_mut(place).and_then(Option::as_mut);
+        let peer = peer.ok_or(Error::WrongKey)?;
+        let tunnel = peer.handshakes().ok_or(Error::WrongKey)?;
+        let response = tunnel.handle_handshake_initiation(initiation, now)?;
+        peer.heard(from, length);
+        peer.answered(now);
+        peer.send(&response, &mut self.outgoing, wire);
+        self.drain(place, now, wire);
+        self.touch(place);
+        Ok(())
+    }
+
+    fn take_response(
+        &mut self,
+        from: SocketAddr,
+        length: usize,
+        response: HandshakeResponse,
+        now: Instant,
+        wire: &mut impl Wire,
+    ) -> Result<(), Error> {
+        let id = response.tunnel_id();
+        let place = self.place_of(id)?;
+        let peer = self.peers.get_mut(place).and_then(Option::as_mut);
+        let peer = peer.ok_or(Error::WrongIndex)?;
+        let tunnel = peer.tunnel(id).ok_or(Error::WrongIndex)?;
+        let keepalive = tunnel.handle_handshake_response(response, now)?;
+        peer.heard(from, length);
+        peer.shook_hands(now);
+        peer.send(&keepalive, &mut self.outgoing, wire);
+        self.drain(place, now, wire);
+        self.touch(place);
+        Ok(())
+    }
+
+    fn take_cookie(&mut self, reply: CookieReply, now: Instant) -> Result<(), Error> {
+        let id = reply.tunnel_id();
+        let place = self.place_of(id)?;
+        let peer = self.peers.get_mut(place).and_then(Option::as_mut);
+        let tunnel = peer.and_then(|peer| peer.tunnel(id));
+        tunnel
+            .ok_or(Error::WrongIndex)?
+            .handle_cookie_reply(reply, now)?;
+        self.touch(place);
+        Ok(())
+    }
+
+    fn take_data(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        data: TransportData,
+        now: Instant,
+        wire: &mut impl Wire,
+        inside: &mut impl Inside,
+    ) -> Result<(), Error> {
+        let id = data.tunnel_id();
+        let place = self.place_of(id)?;
+        let peer = self.peers.get_mut(place).and_then(Option::as_mut);
+        let peer = peer.ok_or(Error::WrongIndex)?;
+        let tunnel = peer.tunnel(id).ok_or(Error::WrongIndex)?;
+        let pending = tunnel.begin_decapsulate(data, now)?;
+        let room = self.coalescer.room(datagram.len(), inside);
+        let decrypted = pending.decrypt(datagram, room);
+        let packet = match tunnel.commit_decapsulate(decrypted, now)? {
+            Committed::Keepalive => None,
+            Committed::Data { buffer, len } => {
+                Some(Packet::parse(buffer.get(..len).unwrap_or_default()))
+            }
+        };
+        peer.heard(from, datagram.len());
+        peer.confirm(now);
+        if packet.is_some() {
+            peer.brought_packet();
+        }
+        match packet {
+            None => {}
+            Some(Some(packet)) if self.routes.of(packet.source) == Some(place) => {
+                self.coalescer.push(&packet, inside);
+            }
+            Some(_) => self.counters.spoofed += 1,
+        }
+        self.drain(place, now, wire);
+        self.touch(place);
+        Ok(())
+    }
+
+    fn place_of(&self, id: TunnelId) -> Result<Place, Error> {
+        self.tunnels.get(&id).copied().ok_or(Error::WrongIndex)
+    }
+
+    fn count(&mut self, error: &Error) {
+        let counters = &mut self.counters;
+        let counter = match error {
+            Error::WrongIndex | Error::WrongKey | Error::NoCurrentSession => &mut counters.unknown,
+            Error::ReplayedHandshakeInitiation
+            | Error::InvalidCounter
+            | Error::DuplicateCounter => &mut counters.replayed,
+            Error::InvalidAeadTag => &mut counters.forged,
+            Error::RateLimited => &mut counters.limited,
+            _ => &mut counters.malformed,
+        };
+        *counter += 1;
+    }
+}
