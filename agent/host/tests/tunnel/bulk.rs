@@ -31,6 +31,7 @@ if side == "take":
     while data := stream.recv(1 << 16):
         digest.update(data)
         total += len(data)
+    stream.sendall(b".")
     stream, _ = listener.accept()
     damaged, came = 0, 0
     udp.settimeout(0.3)
@@ -49,7 +50,8 @@ else:
     for _ in range(24):
         stream.sendall(block)
         digest.update(block)
-    stream.close()
+    stream.shutdown(socket.SHUT_WR)
+    stream.recv(1)  # Nothing is on its way any more.
     udp = socket.socket(family, socket.SOCK_DGRAM)
     for at in range(0, 400000, 1000):
         udp.sendto(at.to_bytes(4) + block[at:at + 1000], (address, 7001))

@@ -31,6 +31,9 @@ const ROOM_MS: u16 = 20;
 /// How long bursts are cut here once the kernel refused one, before it is asked again.
 const CUT_HERE: Duration = Duration::from_secs(60);
 
+/// Ways of which that is remembered for each by itself.
+const NARROW: usize = 32;
+
 /// Buffers of one call, each of the greatest length that the kernel joins to.
 const BATCH: usize = 8;
 const BATCH_BYTES: usize = 1 << 16;
@@ -43,8 +46,11 @@ pub(super) struct Sockets {
     port: u16,
     mark: u32,
     offloads: bool,
-    /// Until when bursts are cut here.
+    /// Until when all bursts are cut here.
     cut_until: Option<Instant>,
+    /// Until when those to one place are: over its way they don't fit uncut, and each
+    /// datagram is cut in pieces.
+    narrow: Vec<(SocketAddr, Instant)>,
     now: Instant,
 }
 
@@ -100,6 +106,7 @@ impl Sockets {
             mark,
             offloads,
             cut_until: None,
+            narrow: Vec::new(),
             now,
         })
     }
@@ -152,12 +159,42 @@ impl Sockets {
     /// What time it is, and with that whether the kernel is asked again to cut bursts.
     pub(super) fn set_now(&mut self, now: Instant) {
         self.now = now;
+        self.narrow.retain(|(_, until)| now < *until);
         if self.cut_until.is_some_and(|until| now >= until) {
             self.cut_until = None;
-            for udp in std::iter::once(&mut self.v4).chain(&mut self.v6) {
-                udp.revive();
-            }
+            self.revive();
         }
+    }
+
+    fn revive(&mut self) {
+        for udp in std::iter::once(&mut self.v4).chain(&mut self.v6) {
+            udp.revive();
+        }
+    }
+
+    /// Whether bursts to a place are to be cut here.
+    fn cuts(&self, to: SocketAddr) -> bool {
+        self.cut_until.is_some() || self.narrow.iter().any(|(narrow, _)| *narrow == to)
+    }
+
+    /// Notes that the kernel refused a burst; `false` where it would refuse each of its
+    /// datagrams too.
+    fn note_refused(&mut self, to: SocketAddr, error: &io::Error) -> bool {
+        let until = self.now + CUT_HERE;
+        match error.raw_os_error().map(Errno::from_raw) {
+            // What the way's MTU has no room for, or not at all: the first costs one
+            // place its bursts, and nobody else.
+            Some(Errno::EMSGSIZE | Errno::EINVAL) if self.narrow.len() < NARROW => {
+                self.narrow.push((to, until));
+                self.revive();
+            }
+            Some(Errno::EMSGSIZE | Errno::EINVAL | Errno::EIO | Errno::EOPNOTSUPP) => {
+                self.cut_until = Some(until);
+            }
+            _ => return false,
+        }
+        tracing::debug!(%error, %to, "the kernel doesn't cut a burst; it is cut here");
+        true
     }
 
     fn send(&self, to: SocketAddr, segment: usize, bytes: &[u8]) -> io::Result<()> {
@@ -188,28 +225,14 @@ impl Sockets {
 impl Wire for Sockets {
     fn transmit(&mut self, to: SocketAddr, segment: usize, bytes: &[u8]) {
         let is_burst = bytes.len() > segment;
-        let failed = if is_burst && self.cut_until.is_some() {
-            None
-        } else {
-            match self.send(to, segment, bytes) {
-                Ok(()) => return,
-                Err(error) => Some(error),
-            }
-        };
-        if let Some(error) = failed {
-            let refused = [
-                Errno::EIO,
-                Errno::EINVAL,
-                Errno::EMSGSIZE,
-                Errno::EOPNOTSUPP,
-            ];
-            let code = error.raw_os_error().map(Errno::from_raw);
-            if !is_burst || !code.is_some_and(|code| refused.contains(&code)) {
+        if !is_burst || !self.cuts(to) {
+            let Err(error) = self.send(to, segment, bytes) else {
+                return;
+            };
+            if !is_burst || !self.note_refused(to, &error) {
                 tracing::trace!(%error, %to, "datagrams of the tunnel weren't sent");
                 return;
             }
-            self.cut_until = Some(self.now + CUT_HERE);
-            tracing::debug!(%error, %to, "the kernel doesn't cut a burst; it is cut here");
         }
         for datagram in bytes.chunks(segment.max(1)) {
             if let Err(error) = self.send(to, segment, datagram) {
