@@ -11,7 +11,8 @@ use tracing_subscriber::EnvFilter;
 
 /// What of libraries is logged, unless a filter says otherwise.
 /// What h2 warns of is what a client does, which may do it without end.
-const QUIET: &str = "quinn=warn,quinn_proto=warn,quinn_udp=warn,hickory_server=warn,chitchat=warn,h2=error";
+const QUIET: &str =
+    "quinn=warn,quinn_proto=warn,quinn_udp=warn,hickory_server=warn,chitchat=warn,h2=error";
 /// The levels, from the least to the most.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// Longest filter, in bytes.
