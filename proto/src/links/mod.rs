@@ -70,7 +70,7 @@ pub const HALF_GRACE: Duration = ms(300);
 /// How long a node may take to answer a neighbour that dropped it.
 pub const ANSWER: Duration = ms(3000);
 /// How long this node waits to be named by a neighbour that it names already.
-pub const RETURN: Duration = ms(2000);
+pub const RETURN: Duration = ms(1500);
 /// Time between two calls of [`Links::poll`] at most.
 pub const TICK: Duration = ms(250);
 /// A call that comes so much later than it was due says that this node stood still, not

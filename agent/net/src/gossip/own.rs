@@ -27,6 +27,10 @@ use super::{
 const GATHER: Duration = Duration::from_millis(50);
 /// Ticks between two looks at how far apart rounds are to be.
 const PACED: u64 = 4;
+/// How long a node's head may say less of the ledger than it holds: a CA node's, and any
+/// other's.
+const SAYS_FURTHER: Duration = Duration::from_secs(60);
+const FOLLOWS_FURTHER: Duration = Duration::from_secs(600);
 /// Ticks between two looks for bodies that nobody had.
 const LACKING: u64 = 12;
 
@@ -168,6 +172,21 @@ impl Inner {
         head::lease_ms(self.leased())
     }
 
+    /// Whether this node has followed the ledger further than its head says, for long
+    /// enough: what others keep of that is all that tells, after many are lost, who had
+    /// most of it.
+    fn is_further(&self, now: Duration) -> bool {
+        let decides = self.ledger.state().roster.contains(&self.me);
+        let pause = if decides {
+            SAYS_FURTHER
+        } else {
+            FOLLOWS_FURTHER
+        };
+        let shared = self.shared();
+        let said = shared.own.head.as_ref().map(|(head, _)| head.position);
+        now >= shared.own.renewed + pause && said != Some(self.ledger.durable())
+    }
+
     /// For how many nodes heads are renewed in time.
     fn leased(&self) -> usize {
         if self.keeps_leases() {
@@ -208,6 +227,9 @@ impl Inner {
                 for peer in self.some_peers(push::FAN_OUT, |_| true) {
                     self.exchange.meet(peer);
                 }
+            }
+            if !keeps_leases && self.is_further(now) {
+                self.say_own().await;
             }
             let is_due = now + TICK / 2 >= self.shared().own.due(renewal);
             if is_due && (keeps_leases || self.links.is_unlinked()) {

@@ -2,13 +2,23 @@
 //! decide it by themselves and must come to the same answer: nothing is
 //! negotiated. Pure; knows nothing of QUIC.
 //!
-//! The rule: a peer that started anew beats its former self; between two
-//! running agents the connection dialed by the smaller node id wins, and of
-//! several by one dialer the one it dialed last. Each end knows the dialer's
+//! The rule: a peer that started anew beats its former self; of connections that
+//! come about within [`RACE`] of each other, as both dial at once, the one dialed by the
+//! smaller node id wins, and of several by one dialer the one it dialed last. One that
+//! comes later wins: whoever dialed it has lost the one before, which this end may not
+//! notice for long, as after a way that is lost in one direction. Each end knows the dialer's
 //! serial number from its [`Hello`](innermesh_proto::rpc::Hello), so the order
 //! in which handshakes end here or there doesn't matter.
 
+use std::time::Duration;
+
 use innermesh_proto::limits;
+
+use crate::host::Mono;
+
+/// How far apart two connections come about that both ends dialed at once: a dial takes
+/// so long whose first packets are lost.
+const RACE: Duration = Duration::from_secs(3);
 
 /// What one connection has to say for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,11 +31,18 @@ pub struct Claim {
     pub instance: u64,
     /// The order in which handshakes ended at this end.
     pub ordinal: u64,
+    /// When its handshake ended at this end.
+    pub since: Mono,
 }
 
 impl Claim {
     fn rank(&self) -> (bool, u64, u64) {
         (self.by_smaller, self.serial, self.ordinal)
+    }
+
+    /// Whether it came about after another was up for so long that both ends had it.
+    fn is_after(&self, other: &Self) -> bool {
+        self.since >= other.since + RACE
     }
 }
 
@@ -66,6 +83,11 @@ impl<L> Pair<L> {
             .drain(..)
             .partition(|(c, _)| c.instance == newest_run);
         stay.sort_by_key(|(c, _)| std::cmp::Reverse(c.rank()));
+        // The newest comes first if it is later than all others, and all beside which it
+        // was dialed with it.
+        if let Some(newest) = stay.iter().map(|(c, _)| *c).max_by_key(|c| c.since) {
+            stay.sort_by_key(|(c, _)| newest.is_after(c));
+        }
         let excess = stay.split_off(stay.len().min(limits::CONNECTIONS_PER_PEER));
         self.links = stay;
         let bare = |links: Vec<(Claim, L)>| links.into_iter().map(|(_, link)| link).collect();
@@ -103,6 +125,7 @@ mod tests {
             serial,
             instance,
             ordinal,
+            since: Mono::ZERO,
         }
     }
 
@@ -130,6 +153,24 @@ mod tests {
         let late = pair.arrive(claim(true, 9, 7, 0), "late news of the old one");
         assert_eq!(late.former, ["late news of the old one"]);
         assert_eq!(pair.active(), Some(&"new"));
+    }
+
+    #[test]
+    fn one_that_comes_later_wins_whoever_dialed() {
+        let mut pair = Pair::default();
+        let by = |by_smaller, ordinal, since_ms| Claim {
+            since: Duration::from_millis(since_ms),
+            ..claim(by_smaller, 1, 7, ordinal)
+        };
+        pair.arrive(by(true, 0, 0), "lost there");
+        pair.arrive(by(false, 1, 2999), "dialed at once");
+        assert_eq!(pair.active(), Some(&"lost there"));
+        pair.arrive(by(false, 2, 20_000), "dialed anew");
+        assert_eq!(pair.active(), Some(&"dialed anew"));
+        // And of those that are dialed anew the smaller node's again.
+        pair.arrive(by(true, 3, 20_050), "at the same time");
+        assert_eq!(pair.active(), Some(&"at the same time"));
+        assert_eq!(pair.links().count(), 4);
     }
 
     proptest! {

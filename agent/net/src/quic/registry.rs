@@ -120,6 +120,7 @@ impl Registry {
             },
             instance: hello.instance,
             ordinal: link.ordinal,
+            since: link.since,
         };
         let mut state = self.lock();
         if !state.all.contains_key(&link.ordinal) {
