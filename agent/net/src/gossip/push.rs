@@ -48,10 +48,7 @@ impl Inner {
                 self.note_speaker(from, &head);
             }
             self.settle_body(from, &head, pushed.body.clone());
-            // Without leases a renewal is news too.
-            let is_news =
-                offer == Offer::Changed || offer == Offer::Renewed && !self.keeps_leases();
-            if is_news {
+            if offer == Offer::Changed {
                 self.pass_on(from, &head, pushed);
             }
             if offer == Offer::Old && head.node == from {
