@@ -3,12 +3,13 @@
 //! own thread it comes from the world's seed, by a `getrandom` that stands
 //! before libc's; elsewhere it is the kernel's.
 //!
-//! aws-lc asks the kernel without libc. What it draws shows in the bytes that
-//! are sent and in none of their lengths or times.
+//! aws-lc asks the kernel without libc: TLS between agents draws here instead
+//! ([`crate::handshakes`]). What else aws-lc draws shows in the bytes that are sent and
+//! in none of their lengths or times.
 
 #![allow(unsafe_code, reason = "it is a C function, called by name")]
 
-use std::{cell::Cell, ffi::c_void, thread};
+use std::{cell::Cell, ffi::c_void, io, thread};
 
 use crate::random;
 
@@ -52,6 +53,20 @@ unsafe extern "C" fn getrandom(buffer: *mut c_void, length: usize, flags: u32) -
         STATE.set(Some(state));
     }
     length as isize
+}
+
+/// Draws `out`: of the seed's in a world's thread, else of the kernel's.
+///
+/// # Errors
+/// The kernel has none.
+pub fn draw(out: &mut [u8]) -> io::Result<()> {
+    // SAFETY: the slice is valid for its length.
+    let got = unsafe { getrandom(out.as_mut_ptr().cast(), out.len(), 0) };
+    if usize::try_from(got) == Ok(out.len()) {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[cfg(test)]

@@ -28,6 +28,9 @@ use p256::{
     pkcs8::{DecodePrivateKey, EncodePrivateKey},
 };
 use pkcs8::SecretDocument;
+use rustls::crypto::CryptoProvider;
+
+use crate::handshakes::{Drawn, Exchange};
 
 /// Verifications that are remembered, so that a long run stays small.
 const REMEMBERED: usize = 1 << 20;
@@ -122,6 +125,14 @@ impl Keys for SimKeys {
             return Err(SealError::Foreign);
         }
         secret.try_into().map_err(|_| SealError::Foreign)
+    }
+
+    fn tls(&self) -> CryptoProvider {
+        CryptoProvider {
+            kx_groups: vec![&Exchange],
+            secure_random: &Drawn,
+            ..SystemKeys.tls()
+        }
     }
 }
 

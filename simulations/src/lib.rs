@@ -9,6 +9,7 @@ pub mod course;
 pub mod disk;
 pub mod entropy;
 pub mod forge;
+mod handshakes;
 pub mod keys;
 pub mod leads;
 pub mod memory;

@@ -60,6 +60,27 @@ fn every_scenario_holds_and_repeats_in_another_process() {
     }
 }
 
+/// Where not all are neighbours, who is depends on all that the ledger holds.
+#[test]
+fn a_mesh_of_more_than_may_all_be_neighbours_repeats_too() {
+    let run = || {
+        simulate(&[
+            "run",
+            "--nodes",
+            "14",
+            "--minutes",
+            "1",
+            "--seed",
+            "1",
+            "--scenario",
+            "churn",
+        ])
+    };
+    let ((ok, first), (_, again)) = (run(), run());
+    assert!(ok, "{first:?}");
+    is_the_same(&first[0], &again[0]);
+}
+
 fn is_the_same(first: &serde_json::Value, again: &serde_json::Value) {
     let name = &first["scenario"];
     assert_eq!(name, &again["scenario"]);

@@ -17,6 +17,13 @@ use innermesh_proto::{
     tunnel::TunnelKey,
 };
 use pkcs8::SecretDocument;
+use rustls::crypto::{
+    CryptoProvider,
+    aws_lc_rs::{
+        default_provider,
+        kx_group::{X25519, X25519MLKEM768},
+    },
+};
 
 use crate::sealed::{self, SealError};
 
@@ -52,6 +59,14 @@ pub trait Keys: Verify + Send + Sync {
     /// [`SealError::Foreign`].
     fn open(&self, private: &[u8; 32], about: &[u8], sealed: &[u8]) -> Result<[u8; 32], SealError> {
         sealed::open(private, about, sealed)
+    }
+    /// What TLS between agents is made of. The post-quantum group is offered first: who
+    /// records traffic today can't decrypt it with the computers of tomorrow.
+    fn tls(&self) -> CryptoProvider {
+        CryptoProvider {
+            kx_groups: vec![X25519MLKEM768, X25519],
+            ..default_provider()
+        }
     }
 }
 

@@ -28,7 +28,7 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::{
     ClientConfig, ServerConfig, SignatureAlgorithm, SignatureScheme,
     client::{ResolvesClientCert, Resumption, danger::ServerCertVerifier as _},
-    crypto::{CryptoProvider, aws_lc_rs},
+    crypto::CryptoProvider,
     pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime},
     server::{
         ClientHello, NoServerSessionStorage, ResolvesServerCert, danger::ClientCertVerifier as _,
@@ -171,15 +171,7 @@ impl MeshTls {
         stamp_ms: Arc<AtomicU64>,
         keys: Arc<dyn Keys>,
     ) -> Self {
-        let provider = CryptoProvider {
-            // The post-quantum group is offered first: who records traffic
-            // today can't decrypt it with the computers of tomorrow.
-            kx_groups: vec![
-                aws_lc_rs::kx_group::X25519MLKEM768,
-                aws_lc_rs::kx_group::X25519,
-            ],
-            ..aws_lc_rs::default_provider()
-        };
+        let provider = keys.tls();
         Self {
             trust,
             identity,

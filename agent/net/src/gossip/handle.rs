@@ -235,8 +235,8 @@ impl Gossip {
         by_packet.max(known.heard)
     }
 
-    /// What live peers' clocks say, in milliseconds since 1970: by the newest packet of
-    /// each, else by its head.
+    /// What live peers' clocks say, in milliseconds since 1970: by what is newer of each,
+    /// its packet or its head.
     pub fn peer_clocks(&self) -> Vec<u64> {
         let inner = &self.inner;
         let now = inner.host.clock.now();
@@ -245,10 +245,10 @@ impl Gossip {
         known
             .filter(|(node, known)| self.standing(node, known).live)
             .filter_map(|(node, known)| {
-                let by_head = || Some((known.heard?, known.head.clock_ms));
+                let by_head = known.heard.map(|heard| (heard, known.head.clock_ms));
                 let by_packet = inner.links.heard(node);
                 let by_packet = by_packet.map(|heard| (heard.at, heard.clock_ms));
-                let (heard, clock_ms) = by_packet.or_else(by_head)?;
+                let (heard, clock_ms) = by_packet.max(by_head)?;
                 let age = now.saturating_sub(heard);
                 let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
                 Some(clock_ms.saturating_add(age_ms))

@@ -31,6 +31,11 @@ const PACED: u64 = 4;
 /// other's.
 const SAYS_FURTHER: Duration = Duration::from_secs(60);
 const FOLLOWS_FURTHER: Duration = Duration::from_secs(600);
+/// How far a clock may go from what follows from its node's head: ledger time goes by the
+/// middle of all clocks, and only neighbours hear each other's in packets. And for how
+/// long it may be further.
+const CLOCK_STEP_MS: u64 = 10_000;
+const SAYS_CLOCK: Duration = Duration::from_secs(5);
 /// Ticks between two looks for bodies that nobody had.
 const LACKING: u64 = 12;
 
@@ -172,19 +177,25 @@ impl Inner {
         head::lease_ms(self.leased())
     }
 
-    /// Whether this node has followed the ledger further than its head says, for long
-    /// enough: what others keep of that is all that tells, after many are lost, who had
-    /// most of it.
-    fn is_further(&self, now: Duration) -> bool {
+    /// Whether what the own head says of this node was overtaken, for long enough. How
+    /// far it followed the ledger: what others keep of that is all that tells, after many
+    /// are lost, who had most of it. And its clock, when that was set.
+    fn is_overtaken(&self, now: Duration) -> bool {
         let decides = self.ledger.state().roster.contains(&self.me);
-        let pause = if decides {
+        let follows = if decides {
             SAYS_FURTHER
         } else {
             FOLLOWS_FURTHER
         };
         let shared = self.shared();
-        let said = shared.own.head.as_ref().map(|(head, _)| head.position);
-        now >= shared.own.renewed + pause && said != Some(self.ledger.durable())
+        let Some((head, _)) = &shared.own.head else {
+            return false;
+        };
+        let age = now.saturating_sub(shared.own.renewed);
+        let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        let clock_ms = head.clock_ms.saturating_add(age_ms);
+        let was_set = clock_ms.abs_diff(self.host.clock.wall_ms()) > CLOCK_STEP_MS;
+        age >= SAYS_CLOCK && was_set || age >= follows && head.position != self.ledger.durable()
     }
 
     /// For how many nodes heads are renewed in time.
@@ -228,7 +239,7 @@ impl Inner {
                     self.exchange.meet(peer);
                 }
             }
-            if !keeps_leases && self.is_further(now) {
+            if !keeps_leases && self.is_overtaken(now) {
                 self.say_own().await;
             }
             let is_due = now + TICK / 2 >= self.shared().own.due(renewal);

@@ -85,6 +85,8 @@ struct Traffic {
     /// Whether the last ping went unanswered, or the other end asked what was sent as
     /// it hears nothing.
     is_unheard: bool,
+    /// Whether the other end asked: it has heard nothing for [`SILENT`].
+    was_asked: bool,
 }
 
 impl Traffic {
@@ -96,13 +98,25 @@ impl Traffic {
         if !is_unhearing && !unanswering.any(|bytes| bytes == rx_bytes) {
             self.answered();
         } else if tx_bytes > self.tx_bytes.saturating_add(KEEPALIVES) {
-            self.unanswered.get_or_insert(now);
+            // Pinged at once, as that is in question.
+            let before = if self.was_asked { LOOK } else { Duration::ZERO };
+            self.unanswered.get_or_insert(now.saturating_sub(before));
         }
         (self.rx_bytes, self.tx_bytes) = (rx_bytes, tx_bytes);
     }
 
     fn answered(&mut self) {
-        (self.unanswered, self.is_unheard) = (None, false);
+        (self.unanswered, self.is_unheard, self.was_asked) = (None, false, false);
+    }
+
+    /// A ping went unanswered. With the other end's word that is as much as silence is
+    /// here.
+    fn missed(&mut self, now: Mono) {
+        self.is_unheard = true;
+        if self.was_asked {
+            let long = now.saturating_sub(SILENT);
+            self.unanswered = self.unanswered.map(|since| since.min(long));
+        }
     }
 
     /// For how long nothing came back, from `least` on.
@@ -136,8 +150,9 @@ impl Reach {
     }
 
     async fn look(&self) {
-        let silent = self.count().await;
+        self.count().await;
         self.ping().await;
+        let silent = self.unanswering();
         let answers = blocked::ask(&self.node.transport, silent).await;
         let mut seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
         seen.silent.take(&answers);
@@ -171,18 +186,30 @@ impl Reach {
             (key, answer.ok().flatten().is_some())
         });
         let answered = join_all(pings).await;
+        let now = self.node.host.clock.now();
         let mut seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
         for (key, is_answered) in answered {
             match seen.traffic.get_mut(&key) {
                 Some(traffic) if is_answered => traffic.answered(),
-                Some(traffic) => traffic.is_unheard = true,
+                Some(traffic) => traffic.missed(now),
                 None => {}
             }
         }
     }
 
-    /// Reads the counters; gives those that are silent, with what was sent to each.
-    async fn count(&self) -> Vec<(TunnelKey, NodeId, u64)> {
+    /// Those that are silent, with what was sent to each.
+    fn unanswering(&self) -> Vec<(TunnelKey, NodeId, u64)> {
+        let view = self.node.view.borrow().clone();
+        let now = self.node.host.clock.now();
+        let seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
+        self.silent_peers(&seen, &view, now, SILENT)
+            .into_iter()
+            .map(|peer| (peer.key, peer.node, peer.sent))
+            .collect()
+    }
+
+    /// Reads the counters.
+    async fn count(&self) {
         let state = self.tunnel.observe().await.ok();
         let now = self.node.host.clock.now();
         let view = self.node.view.borrow().clone();
@@ -193,7 +220,7 @@ impl Reach {
             // Its own pings, by which it found that out, are no answers.
             for key in self.counters.take_asked() {
                 if let Some(traffic) = seen.traffic.get_mut(&key) {
-                    traffic.is_unheard = true;
+                    (traffic.is_unheard, traffic.was_asked) = (true, true);
                 }
             }
             for (key, peer) in &state.peers {
@@ -212,10 +239,6 @@ impl Reach {
             .map(|(node, _)| (*node, before.get(node).copied().unwrap_or(now)))
             .collect();
         seen.half_open = self.node.transport.half_open().into_iter().collect();
-        self.silent_peers(&seen, &view, now, SILENT)
-            .into_iter()
-            .map(|peer| (peer.key, peer.node, peer.sent))
-            .collect()
     }
 
     /// Live nodes to which packets go, and nothing comes back.
@@ -503,6 +526,23 @@ mod tests {
         // The device was made anew: its counters begin again.
         traffic.take(s(320), 0, 148);
         assert_eq!(silent_for(&traffic, s(400)), None);
+    }
+
+    #[test]
+    fn who_is_asked_needs_one_ping_that_is_missed() {
+        let mut traffic = Traffic::default();
+        traffic.take(s(100), 1000, 1000);
+        (traffic.is_unheard, traffic.was_asked) = (true, true);
+        traffic.take(s(105), 1128, 1200);
+        assert_eq!(traffic.silent_for(s(105), LOOK), Some(LOOK), "it is pinged");
+        assert_eq!(silent_for(&traffic, s(105)), None, "it isn't told before");
+        traffic.missed(s(106));
+        assert_eq!(silent_for(&traffic, s(106)), Some(SILENT));
+        // Without the other's word a ping that is missed tells nothing by itself.
+        traffic.answered();
+        traffic.take(s(110), 1128, 1400);
+        traffic.missed(s(111));
+        assert_eq!(silent_for(&traffic, s(111)), None);
     }
 
     #[test]
