@@ -31,6 +31,13 @@ struct Form {
 const BEHIND_NAT: u8 = 1;
 
 impl NamedLinks {
+    /// Whether it says all that `other` does, of the same epochs, and maybe more.
+    pub fn has_all_of(&self, other: &Self) -> bool {
+        let mut links = other.links.iter();
+        self.behind_nat == other.behind_nat
+            && links.all(|(peer, epoch)| self.links.get(peer) == Some(epoch))
+    }
+
     /// As the item of a body.
     pub fn encode(&self) -> Vec<u8> {
         let links = self.links.iter();

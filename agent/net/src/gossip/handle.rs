@@ -110,6 +110,7 @@ impl Gossip {
             repairing: Mutex::default(),
             changes: watch::Sender::new(0),
             announced: Notify::new(),
+            passing: Notify::new(),
             unsaved: Notify::new(),
             keeper: tokio::sync::Mutex::default(),
             counters: Mutex::default(),
@@ -121,6 +122,7 @@ impl Gossip {
         host.tasks.spawn(inner.clone().publish_changes());
         host.tasks.spawn(inner.clone().keep_links());
         host.tasks.spawn(inner.clone().publish_links());
+        host.tasks.spawn(inner.clone().pass_on_gathered());
         host.tasks.spawn(inner.clone().keep());
         host.tasks.spawn(inner.clone().keep_ahead());
         Ok(Self { inner })

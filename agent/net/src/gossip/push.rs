@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use innermesh_proto::{
     codec,
-    head::{Head, Offer},
+    head::{Body, Head, Offer},
     id::NodeId,
     limits,
     message::{HeadsQuery, Push, PushedHead},
@@ -17,6 +17,9 @@ use super::state::{self, Inner};
 /// With how many peers a round is held; to how many a receiver passes on what was new to
 /// it while leases go on.
 pub(super) const FAN_OUT: usize = 3;
+/// Heads in one message to a peer, with bodies: what one frame takes.
+const PUSHED_TOGETHER: usize =
+    limits::RPC_BYTES / (2 * (limits::HEAD_BYTES + limits::INLINE_BODY_BYTES));
 /// How long a peer may take to hand over its heads.
 const FETCH: Duration = Duration::from_secs(5);
 /// Peers that are asked for all their heads at a time.
@@ -40,22 +43,45 @@ impl Inner {
     pub(super) fn take_heads(self: &Arc<Self>, from: NodeId, heads: Vec<PushedHead>) -> bool {
         let mut news = false;
         for pushed in heads.into_iter().take(limits::MEMBERS) {
-            let Some((head, offer)) = self.take_head(pushed.head.clone()) else {
+            let PushedHead { head: sealed, body } = pushed.clone();
+            let owner = sealed.peek::<Head>(limits::HEAD_BYTES).ok();
+            let before = owner.and_then(|head| self.body_of(&head.node));
+            let Some((head, offer)) = self.take_head(sealed) else {
                 continue;
             };
             if matches!(offer, Offer::Renewed | Offer::Changed) {
                 news = true;
                 self.note_speaker(from, &head);
             }
-            self.settle_body(from, &head, pushed.body.clone());
+            self.settle_body(from, &head, body);
+            self.shared().passing.has(&from, &head.node, head.order());
             if offer == Offer::Changed {
-                self.pass_on(from, &head, pushed);
+                let is_urgent = !self.only_links_more(&head.node, before.as_deref());
+                self.pass_on(from, &head, pushed, is_urgent);
             }
             if offer == Offer::Old && head.node == from {
                 self.remind(&head);
             }
         }
         news
+    }
+
+    /// The body of a node's that is in force.
+    fn body_of(&self, node: &NodeId) -> Option<Arc<Body>> {
+        let shared = self.shared();
+        state::in_force(shared.table.get(node)?).cloned()
+    }
+
+    /// Whether a node says all that it said `before`, and names more links.
+    fn only_links_more(&self, node: &NodeId, before: Option<&Body>) -> bool {
+        let now = self.body_of(node);
+        let (Some(before), Some(now)) = (before, now) else {
+            return false;
+        };
+        let (Some(named), Some(names)) = (&before.links, &now.links) else {
+            return false;
+        };
+        before.announcement == now.announcement && names.has_all_of(named)
     }
 
     /// Tells a peer whose own head is of an earlier generation than the one
@@ -78,21 +104,62 @@ impl Inner {
     /// Passes a change on to peers that may not have it yet: all neighbours but those to
     /// whom its owner told it itself. Three of them by chance left one of thirty nodes out
     /// now and then, until tables were compared.
-    pub(super) fn pass_on(&self, from: NodeId, head: &Head, pushed: PushedHead) {
+    pub(super) fn pass_on(&self, from: NodeId, head: &Head, pushed: PushedHead, is_urgent: bool) {
         let now = self.host.clock.now();
-        if !self.shared().passing.begin(head.node, now) {
-            return;
-        }
-        let push = codec::encode(&Push {
-            heads: vec![pushed],
-        });
         let peers = if self.keeps_leases() {
             self.some_peers(FAN_OUT, |node| *node != from && *node != head.node)
         } else {
             self.links.beyond(&head.node, &from)
         };
+        let small = |body: &Vec<u8>| body.len() <= limits::INLINE_BODY_BYTES;
+        let pushed = Arc::new(PushedHead {
+            body: pushed.body.filter(small),
+            ..pushed
+        });
+        let mut shared = self.shared();
         for peer in peers {
-            self.transport.notify(peer, method::PUSH, push.clone());
+            let of = (head.node, head.order());
+            shared.passing.put(peer, of, &pushed, is_urgent, now);
+        }
+        drop(shared);
+        self.pass_on_due();
+    }
+
+    /// Sends what is due of what goes on.
+    fn pass_on_due(&self) {
+        let now = self.host.clock.now();
+        let due = {
+            let connected = |peer: &NodeId| self.transport.is_connected(*peer);
+            self.shared().passing.take(now, connected)
+        };
+        for (peer, heads) in due {
+            let mut heads = heads.iter().map(|head| PushedHead::clone(head)).peekable();
+            while heads.peek().is_some() {
+                let some = heads.by_ref().take(PUSHED_TOGETHER).collect();
+                let push = codec::encode(&Push { heads: some });
+                self.transport.notify(peer, method::PUSH, push);
+            }
+        }
+        self.passing.notify_one();
+    }
+
+    /// Sends what was gathered, when its time comes.
+    pub(super) async fn pass_on_gathered(self: Arc<Self>) {
+        loop {
+            let due = self.shared().passing.due();
+            let now = self.host.clock.now();
+            match due {
+                Some(due) if due <= now => {
+                    self.pass_on_due();
+                    continue;
+                }
+                Some(due) => tokio::select! {
+                    biased;
+                    () = self.passing.notified() => {}
+                    () = self.host.clock.sleep(due - now) => {}
+                },
+                None => self.passing.notified().await,
+            }
         }
     }
 

@@ -60,6 +60,8 @@ pub(crate) struct Inner {
     /// Counts changes that views are made from.
     pub(super) changes: watch::Sender<u64>,
     pub(super) announced: Notify,
+    /// Other heads wait to go on.
+    pub(super) passing: Notify,
     pub(super) unsaved: Notify,
     pub(super) keeper: tokio::sync::Mutex<known::Keeper>,
     pub(super) counters: Mutex<Counters>,
