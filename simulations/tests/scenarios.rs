@@ -54,8 +54,19 @@ fn so_it_does_when_agents_talk_without_packets() {
 fn every_scenario_holds_and_repeats_in_another_process() {
     let first = hold(Profile::Wire, "all");
     assert_eq!(first.len(), simulations::scenario::all().count());
-    let again = hold(Profile::Wire, "all");
-    for (first, again) in first.iter().zip(&again) {
+    // Those with many machines take long, and one of them repeats in the test after this.
+    let small: Vec<_> = first
+        .iter()
+        .filter(|outcome| outcome["nodes"].as_u64().unwrap() <= 12)
+        .collect();
+    assert!(small.len() >= 50, "{}", small.len());
+    let names: Vec<&str> = small
+        .iter()
+        .map(|outcome| outcome["scenario"].as_str().unwrap())
+        .collect();
+    let again = hold(Profile::Wire, &names.join(","));
+    assert_eq!(again.len(), small.len());
+    for (first, again) in small.into_iter().zip(&again) {
         is_the_same(first, again);
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Passing(BTreeMap<NodeId, Waiting>);
 #[derive(Default)]
 struct Waiting {
     heads: BTreeMap<NodeId, Head>,
+    /// When the first of them may go; it may be gone.
+    due: Option<Mono>,
     /// When the next message may go.
     next: Mono,
     /// Owners of whom a head went within [`OWNER_GAP`], and when.
@@ -47,13 +49,17 @@ impl Waiting {
         head.due.max(self.next).max(passed.unwrap_or_default())
     }
 
-    fn due(&self) -> Option<Mono> {
+    fn set_due(&mut self) {
         let heads = self.heads.iter();
-        heads.map(|(owner, head)| self.due_of(owner, head)).min()
+        self.due = heads.map(|(owner, head)| self.due_of(owner, head)).min();
     }
 
-    /// All that may go now, with one that is due.
+    /// All that may go now, where one is due.
     fn take(&mut self, now: Mono) -> Vec<Arc<PushedHead>> {
+        self.set_due();
+        if self.due.is_none_or(|due| now < due) {
+            return Vec::new();
+        }
         self.passed.retain(|_, at| now < *at + OWNER_GAP);
         let passed = &mut self.passed;
         let mut taken = Vec::new();
@@ -67,6 +73,7 @@ impl Waiting {
         });
         let gap = if taken.len() > FEW { GAP_LATE } else { GAP };
         self.next = now + gap;
+        self.set_due();
         taken
     }
 }
@@ -92,6 +99,8 @@ impl Passing {
         }
         let pushed = pushed.clone();
         let head = Head { order, pushed, due };
+        let due = waiting.due_of(&owner, &head);
+        waiting.due = Some(waiting.due.map_or(due, |before| before.min(due)));
         waiting.heads.insert(owner, head);
     }
 
@@ -117,14 +126,15 @@ impl Passing {
             is_connected(peer) && (!waiting.heads.is_empty() || now < waiting.next + OWNER_GAP)
         });
         let due = self.0.iter_mut();
-        let due = due.filter(|(_, waiting)| waiting.due().is_some_and(|due| due <= now));
+        let due = due.filter(|(_, waiting)| waiting.due.is_some_and(|due| due <= now));
         due.map(|(peer, waiting)| (*peer, waiting.take(now)))
+            .filter(|(_, heads)| !heads.is_empty())
             .collect()
     }
 
-    /// When more is to go; `None` while nothing waits.
+    /// When there may be more to go; `None` while nothing waits.
     pub(super) fn due(&self) -> Option<Mono> {
-        self.0.values().filter_map(Waiting::due).min()
+        self.0.values().filter_map(|waiting| waiting.due).min()
     }
 }
 
@@ -184,7 +194,7 @@ mod tests {
         for n in 1..6 {
             passing.put(PEER, (owner(n), (1, 1)), &head(n), true, at(1));
         }
-        assert_eq!(taken(&mut passing, 19), []);
+        assert!(taken(&mut passing, 19).is_empty());
         assert_eq!(taken(&mut passing, 20), [1, 2, 3, 4, 5]);
         passing.put(PEER, (owner(7), (1, 1)), &head(7), true, at(21));
         assert_eq!(passing.due(), Some(at(120)), "much is changing");
@@ -203,6 +213,7 @@ mod tests {
         passing.has(&PEER, &one, (1, 1));
         assert_eq!(passing.due(), Some(at(300)), "it has an older one");
         passing.has(&PEER, &one, (1, 2));
+        assert!(taken(&mut passing, 300).is_empty());
         assert_eq!(passing.due(), None);
         // An older one takes no newer one's place.
         passing.put(PEER, (one, (1, 4)), &head(4), true, at(400));
@@ -219,7 +230,7 @@ mod tests {
         assert!(passing.0.is_empty(), "it isn't connected");
         passing.put(PEER, (owner, (1, 1)), &head(1), true, at(0));
         assert_eq!(taken(&mut passing, 0), [1]);
-        assert_eq!(taken(&mut passing, 500), []);
+        assert!(taken(&mut passing, 500).is_empty());
         assert!(passing.0.is_empty());
     }
 }

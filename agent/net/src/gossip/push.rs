@@ -63,6 +63,7 @@ impl Inner {
                 self.remind(&head);
             }
         }
+        self.pass_on_due();
         news
     }
 
@@ -104,7 +105,7 @@ impl Inner {
     /// Passes a change on to peers that may not have it yet: all neighbours but those to
     /// whom its owner told it itself. Three of them by chance left one of thirty nodes out
     /// now and then, until tables were compared.
-    pub(super) fn pass_on(&self, from: NodeId, head: &Head, pushed: PushedHead, is_urgent: bool) {
+    fn pass_on(&self, from: NodeId, head: &Head, pushed: PushedHead, is_urgent: bool) {
         let now = self.host.clock.now();
         let peers = if self.keeps_leases() {
             self.some_peers(FAN_OUT, |node| *node != from && *node != head.node)
@@ -121,16 +122,16 @@ impl Inner {
             let of = (head.node, head.order());
             shared.passing.put(peer, of, &pushed, is_urgent, now);
         }
-        drop(shared);
-        self.pass_on_due();
     }
 
     /// Sends what is due of what goes on.
     fn pass_on_due(&self) {
         let now = self.host.clock.now();
-        let due = {
+        let (due, waits) = {
             let connected = |peer: &NodeId| self.transport.is_connected(*peer);
-            self.shared().passing.take(now, connected)
+            let mut shared = self.shared();
+            let due = shared.passing.take(now, connected);
+            (due, shared.passing.due().is_some())
         };
         for (peer, heads) in due {
             let mut heads = heads.iter().map(|head| PushedHead::clone(head)).peekable();
@@ -140,7 +141,9 @@ impl Inner {
                 self.transport.notify(peer, method::PUSH, push);
             }
         }
-        self.passing.notify_one();
+        if waits {
+            self.passing.notify_one();
+        }
     }
 
     /// Sends what was gathered, when its time comes.
@@ -149,10 +152,7 @@ impl Inner {
             let due = self.shared().passing.due();
             let now = self.host.clock.now();
             match due {
-                Some(due) if due <= now => {
-                    self.pass_on_due();
-                    continue;
-                }
+                Some(due) if due <= now => self.pass_on_due(),
                 Some(due) => tokio::select! {
                     biased;
                     () = self.passing.notified() => {}

@@ -78,9 +78,14 @@ enum What {
 
 #[derive(Args)]
 struct RunArguments {
-    /// Which scenario, or all of them
-    #[arg(long, default_value = "all")]
-    scenario: String,
+    /// Which scenarios, with commas between, or all of them
+    #[arg(
+        long,
+        default_value = "all",
+        value_delimiter = ',',
+        value_name = "SCENARIOS"
+    )]
+    scenario: Vec<String>,
     /// Machines in the mesh
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=MOST_NODES as u64))]
     nodes: u64,
@@ -167,7 +172,9 @@ fn main() -> ExitCode {
 }
 
 fn many(arguments: &RunArguments) -> Result<bool, String> {
-    let scenarios = chosen(&arguments.scenario, arguments.profile)?;
+    let chosen = arguments.scenario.iter();
+    let chosen = chosen.map(|name| chosen_by(name, arguments.profile));
+    let scenarios = chosen.collect::<Result<Vec<_>, _>>()?.concat();
     let seeds = match (&arguments.seeds, arguments.seed) {
         (Some(Seeds(seeds)), _) => seeds.clone(),
         (None, seed) => seed.unwrap_or(1)..=seed.unwrap_or(1),
@@ -245,7 +252,7 @@ fn many(arguments: &RunArguments) -> Result<bool, String> {
 }
 
 /// The scenario with a name, or all that the profile has.
-fn chosen(name: &str, profile: Profile) -> Result<Vec<&'static Scenario>, String> {
+fn chosen_by(name: &str, profile: Profile) -> Result<Vec<&'static Scenario>, String> {
     if name != "all" {
         let scenario = scenario::find(name).ok_or_else(|| {
             format!("there is no scenario {name:?}; `simulate list` shows those that are")
