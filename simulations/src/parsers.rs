@@ -10,6 +10,7 @@ use std::{
     net::IpAddr,
     path::Path,
     sync::LazyLock,
+    time::Duration,
 };
 
 use futures_util::FutureExt;
@@ -49,7 +50,10 @@ use innermesh_proto::{
         Batch, Content, Grant, RULES, Recovery, SignedGenesis, SignedRecovery, Snapshot, State,
     },
     limits,
-    links::Beat,
+    links::{
+        Beat,
+        packet::{PacketReader, PacketWriter},
+    },
     message::{
         Batches, BodyQuery, BucketsAnswer, BucketsQuery, CutOff, CutOffQuery, Decided, Endorse,
         GivenInvites, HeadsOfQuery, HeadsQuery, IssuerKeys, JoinHello, JoinQuery, Joined,
@@ -175,8 +179,15 @@ pub fn head(bytes: &[u8]) {
         assert_eq!(Announcement::decode(&body.encode()), Some(body));
     }
     if let Ok(beat) = Beat::decode(bytes) {
-        assert_eq!(Beat::decode(&beat.encode()), Ok(beat));
+        assert_eq!(Beat::decode(&beat.encode()), Ok(beat.clone()));
+        // Whatever follows a whole beat is read as one, or not at all.
+        let now = Duration::ZERO;
+        let mut reader = PacketReader::default();
+        let whole = PacketWriter::default().write(&beat, now);
+        assert_eq!(reader.read(&whole, now), Ok(beat));
+        let _ = reader.read(bytes, now);
     }
+    let _ = PacketReader::default().read(bytes, Duration::ZERO);
 }
 
 /// A genesis, a batch, the contents of requests, and a snapshot.

@@ -22,6 +22,7 @@ pub mod digest;
 pub mod graph;
 pub mod live;
 mod node;
+pub mod packet;
 pub mod publish;
 pub mod rings;
 pub mod state;

@@ -136,6 +136,11 @@ impl Flags {
         self.0 & flag.0 != 0
     }
 
+    /// Whether all of `others` are among these.
+    pub fn has_all(self, others: Self) -> bool {
+        others.0 & !self.0 == 0
+    }
+
     #[must_use]
     pub fn with(self, flag: Self, is_set: bool) -> Self {
         if is_set { Self(self.0 | flag.0) } else { self }

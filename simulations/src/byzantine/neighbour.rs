@@ -18,7 +18,10 @@ use innermesh_proto::{
     head::{Announcement, Head},
     id::NodeId,
     ledger::State,
-    links::{Beat, Effect, Key, Links, NamedLinks, Order, Place, Settings, key},
+    links::{
+        Effect, Key, Links, NamedLinks, Order, Place, Settings, key,
+        packet::{PacketReader, PacketWriter},
+    },
     message::{Push, PushedHead},
     rpc::{Failure, method},
 };
@@ -26,8 +29,6 @@ use tokio::sync::Notify;
 
 use super::Byzantine;
 
-/// The first byte of a packet of a link.
-const LINK: u8 = 1;
 /// Above what its agent, or another lie, has announced.
 const GENERATION: u64 = 1 << 20;
 /// Between two heads, at the most.
@@ -53,6 +54,7 @@ struct Inner {
     connected: BTreeSet<NodeId>,
     renewed: Duration,
     is_silent: bool,
+    spoken: BTreeMap<NodeId, (PacketWriter, PacketReader)>,
 }
 
 impl Byzantine {
@@ -120,6 +122,7 @@ impl LyingLinks {
             connected: BTreeSet::new(),
             renewed: Duration::ZERO,
             is_silent: false,
+            spoken: BTreeMap::new(),
         };
         Self(Arc::new(Shared {
             inner: Mutex::new(inner),
@@ -185,7 +188,8 @@ impl Running {
         while let Some(effect) = inner.links.poll_effect() {
             match effect {
                 Effect::Send(peer, beat) => {
-                    let packet = [&[LINK][..], &beat.encode()].concat();
+                    let (writer, _) = inner.spoken.entry(peer).or_default();
+                    let packet = writer.write(&beat, now);
                     self.transport.send_datagram(peer, packet.into());
                 }
                 Effect::Publish(_) => is_due = true,
@@ -254,12 +258,14 @@ impl Handler for LyingLinks {
     async fn notice(&self, _: &Caller, _: u16, _: Vec<u8>) {}
 
     fn datagram(&self, caller: &Caller, datagram: Bytes) {
-        let Some((&LINK, packet)) = datagram.split_first() else {
+        let Some(node) = caller.node else {
             return;
         };
-        if let (Some(node), Ok(beat)) = (caller.node, Beat::decode(packet)) {
-            let now = self.0.clock.now();
-            let mut inner = self.lock();
+        let now = self.0.clock.now();
+        let mut inner = self.lock();
+        let (writer, reader) = inner.spoken.entry(node).or_default();
+        if let Ok(beat) = reader.read(&datagram, now) {
+            writer.heard(&beat);
             if !inner.is_silent {
                 inner.links.handle_packet(now, node, &beat, true);
             }

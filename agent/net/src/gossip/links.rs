@@ -22,7 +22,11 @@ use innermesh_proto::{
     id::NodeId,
     ledger::{Role, State},
     limits,
-    links::{Beat, DOWN, Effect, Links, NamedLinks, Order, Place, Settings, digest::BUCKETS},
+    links::{
+        Beat, DOWN, Effect, Links, NamedLinks, Order, Place, Settings,
+        digest::BUCKETS,
+        packet::{PacketReader, PacketWriter},
+    },
     view::Standing,
 };
 use tokio::sync::Notify;
@@ -70,6 +74,8 @@ struct Inner {
     silent: BTreeSet<NodeId>,
     /// What is read of each peer that sent something.
     packets: BTreeMap<NodeId, Budget>,
+    /// What was sent to each connected peer, and what came from it.
+    spoken: BTreeMap<NodeId, (PacketWriter, PacketReader)>,
     /// When there is more to do, at the latest.
     due: Mono,
 }
@@ -123,6 +129,7 @@ impl Neighbours {
                 waiting: BTreeSet::new(),
                 silent: BTreeSet::new(),
                 packets: BTreeMap::new(),
+                spoken: BTreeMap::new(),
                 due: now,
             }),
             wake: Notify::new(),
@@ -210,7 +217,9 @@ impl Neighbours {
         if !budget.take_packet(now) {
             return None;
         }
-        let beat = Beat::decode(packet).ok()?;
+        let (writer, reader) = inner.spoken.entry(from).or_default();
+        let beat = reader.read(packet, now).ok()?;
+        writer.heard(&beat);
         let is_reached = is_reached(&beat.position);
         inner.links.handle_packet(now, from, &beat, is_reached);
         let heard = Heard {
@@ -225,10 +234,18 @@ impl Neighbours {
         Some(is_news)
     }
 
+    /// The packet that tells `peer` this.
+    pub(super) fn packet(&self, peer: NodeId, beat: &Beat, now: Mono) -> Vec<u8> {
+        let mut inner = self.lock();
+        let (writer, _) = inner.spoken.entry(peer).or_default();
+        writer.write(beat, now)
+    }
+
     pub(super) fn connected(&self, peer: NodeId, now: Mono) {
         let mut inner = self.lock();
-        if inner.members.contains_key(&peer) {
-            inner.connected.insert(peer);
+        if inner.members.contains_key(&peer) && inner.connected.insert(peer) {
+            // Over another connection nothing was said yet.
+            inner.spoken.remove(&peer);
         }
         inner.links.handle_connected(now, peer);
     }
@@ -236,6 +253,7 @@ impl Neighbours {
     pub(super) fn disconnected(&self, peer: &NodeId, now: Mono) {
         let mut inner = self.lock();
         inner.connected.remove(peer);
+        inner.spoken.remove(peer);
         inner.links.handle_disconnected(now, peer);
     }
 
@@ -489,6 +507,7 @@ impl Inner {
         self.seen_live.remove(node);
         self.gone_since.remove(node);
         self.packets.remove(node);
+        self.spoken.remove(node);
     }
 }
 

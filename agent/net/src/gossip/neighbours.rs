@@ -16,8 +16,6 @@ use tokio::sync::broadcast::error::RecvError;
 use super::state::Inner;
 use crate::quic::PeerEvent;
 
-/// The first byte of a datagram that is a packet of a link. Others are for newer builds.
-const LINK: u8 = 1;
 /// Between two looks at what is due.
 const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -58,12 +56,9 @@ impl Inner {
 
     /// Takes a datagram of a member's.
     pub(super) fn take_datagram(&self, from: NodeId, datagram: &[u8]) {
-        let Some((&LINK, packet)) = datagram.split_first() else {
-            return;
-        };
         let now = self.host.clock.now();
         let is_reached = |place: &Place| self.compare_place(from, place);
-        match self.links.take_packet(from, packet, is_reached, now) {
+        match self.links.take_packet(from, datagram, is_reached, now) {
             Some(is_news) => {
                 if is_news {
                     self.changed();
@@ -105,7 +100,7 @@ impl Inner {
     fn carry_out(self: &Arc<Self>, effect: Effect) {
         match effect {
             Effect::Send(peer, beat) => {
-                let packet = [&[LINK][..], &beat.encode()].concat();
+                let packet = self.links.packet(peer, &beat, self.host.clock.now());
                 // Where it doesn't go, the silence says as much.
                 let _ = self.transport.send_datagram(peer, packet.into());
             }

@@ -267,7 +267,7 @@ fn who_says_goodbye_is_gone_although_its_link_is_up() {
 #[test]
 fn packets_beyond_a_peers_share_are_not_read_and_cost_no_other_peer() {
     let ends = pair();
-    let beat = Beat::default().encode();
+    let beat = PacketWriter::default().write(&Beat::default(), at(0));
     let take = |from: u8, packet: &[u8], now| {
         let from = NodeId([from; 16]);
         let taken = ends[0].links.take_packet(from, packet, |_| true, at(now));
