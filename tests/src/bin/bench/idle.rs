@@ -10,8 +10,9 @@ use serde_json::json;
 
 use crate::{figures::Report, mesh::Mesh, serf::Fleet};
 
-/// Until what a start sets off has died down.
-const SETTLE: Duration = Duration::from_secs(30);
+/// Until what a start sets off has died down: links that nobody wants end after half a
+/// minute.
+const SETTLE: Duration = Duration::from_secs(60);
 
 pub fn measure(size: usize, seconds: u64, report: &mut Report) -> Result<(), String> {
     let lab = Lab::build(size)?;
