@@ -113,7 +113,7 @@ fn run(ends: &mut [End; 2], from: u64, to: u64, is_cut: bool, each: impl Fn(&[En
             } else {
                 (&mut other[0], &mut one[0])
             };
-            let turn = me.links.turn(Place::default(), 0, at(now));
+            let turn = me.links.turn(Place::default(), now, at(now));
             let renews = me.is_old || me.links.keeps_leases(at(now)) || me.links.is_unlinked();
             let is_due = renews && now >= me.renewed + RENEWAL;
             let publishes = turn
@@ -126,9 +126,8 @@ fn run(ends: &mut [End; 2], from: u64, to: u64, is_cut: bool, each: impl Fn(&[En
                     && !is_cut
                     && !me.is_old
                 {
-                    let taken = other
-                        .links
-                        .take_packet(me.id, &beat.encode(), |_| true, at(now));
+                    let packet = me.links.packet(to, &beat, at(now));
+                    let taken = other.links.take_packet(me.id, &packet, |_| true, at(now));
                     assert!(taken.is_some());
                 }
             }
