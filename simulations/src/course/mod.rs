@@ -59,6 +59,10 @@ const JOIN_TRIES: u32 = 200;
 const QUIET: Duration = Duration::from_secs(10);
 /// How much more than before it may send afterwards (L5).
 const MORE: f64 = 3.0;
+/// A liar's heads have no word of links, as those of older builds, and all others keep
+/// leases beside their links for ten minutes: what that costs at the least, in bytes a
+/// second from each node to each other. It is no storm.
+const LEASED: usize = 200;
 /// How long after a machine stood still others may take it for dead.
 const EXCUSED: Duration = Duration::from_secs(20);
 /// How long after its start an agent may not have heard of all others.
@@ -184,6 +188,12 @@ impl<'a> Course<'a> {
         let before = self.quiet().await;
         let healed = self.course().await;
         if healed.is_some() {
+            let pairs = self.schedule.nodes * (self.schedule.nodes - 1);
+            let before = if self.liars.is_empty() {
+                before
+            } else {
+                before.max((LEASED * pairs) as f64)
+            };
             let mut after = self.quiet().await;
             if after > before * MORE {
                 // They have just found each other again.
