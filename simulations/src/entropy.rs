@@ -4,7 +4,7 @@
 //! before libc's; elsewhere it is the kernel's.
 //!
 //! aws-lc asks the kernel without libc: TLS between agents draws here instead
-//! ([`crate::handshakes`]). What else aws-lc draws shows in the bytes that are sent and
+//! (`handshakes`). What else aws-lc draws shows in the bytes that are sent and
 //! in none of their lengths or times.
 
 #![allow(unsafe_code, reason = "it is a C function, called by name")]
