@@ -54,7 +54,7 @@ fn so_it_does_when_agents_talk_without_packets() {
 fn every_scenario_holds_and_repeats_in_another_process() {
     let first = hold(Profile::Wire, "all");
     assert_eq!(first.len(), simulations::scenario::all().count());
-    // Those with many machines take long, and one of them repeats in the test after this.
+    // Those with many machines take long; that such a mesh repeats is the next test.
     let small: Vec<_> = first
         .iter()
         .filter(|outcome| outcome["nodes"].as_u64().unwrap() <= 12)

@@ -265,7 +265,7 @@ impl Handler for LyingLinks {
         let mut inner = self.lock();
         let (writer, reader) = inner.spoken.entry(node).or_default();
         if let Ok(beat) = reader.read(&datagram, now) {
-            writer.heard(&beat);
+            writer.note_heard(&beat);
             if !inner.is_silent {
                 inner.links.handle_packet(now, node, &beat, true);
             }

@@ -219,7 +219,7 @@ impl Neighbours {
         }
         let (writer, reader) = inner.spoken.entry(from).or_default();
         let beat = reader.read(packet, now).ok()?;
-        writer.heard(&beat);
+        writer.note_heard(&beat);
         let is_reached = is_reached(&beat.position);
         inner.links.handle_packet(now, from, &beat, is_reached);
         let heard = Heard {

@@ -9,7 +9,7 @@ use innermesh_proto::{
     head::Head,
     id::NodeId,
     ledger::Position,
-    links::{Effect, Place},
+    links::{Effect, Place, packet::is_packet},
 };
 use tokio::sync::broadcast::error::RecvError;
 
@@ -56,6 +56,10 @@ impl Inner {
 
     /// Takes a datagram of a member's.
     pub(super) fn take_datagram(&self, from: NodeId, datagram: &[u8]) {
+        // Others are for newer builds, and no fault of the peer's.
+        if !is_packet(datagram) {
+            return;
+        }
         let now = self.host.clock.now();
         let is_reached = |place: &Place| self.compare_place(from, place);
         match self.links.take_packet(from, datagram, is_reached, now) {

@@ -104,8 +104,8 @@ impl Passing {
         waiting.heads.insert(owner, head);
     }
 
-    /// `peer` has a head of `owner`'s of this order.
-    pub(super) fn has(&mut self, peer: &NodeId, owner: &NodeId, order: Order) {
+    /// `peer` has `owner`'s head of this order: it isn't sent that one.
+    pub(super) fn note_held(&mut self, peer: &NodeId, owner: &NodeId, order: Order) {
         if let Some(waiting) = self.0.get_mut(peer)
             && waiting
                 .heads
@@ -210,9 +210,9 @@ mod tests {
         assert_eq!(taken(&mut passing, 50), [1, 2]);
 
         passing.put(PEER, (one, (1, 2)), &head(3), true, at(300));
-        passing.has(&PEER, &one, (1, 1));
+        passing.note_held(&PEER, &one, (1, 1));
         assert_eq!(passing.due(), Some(at(300)), "it has an older one");
-        passing.has(&PEER, &one, (1, 2));
+        passing.note_held(&PEER, &one, (1, 2));
         assert!(taken(&mut passing, 300).is_empty());
         assert_eq!(passing.due(), None);
         // An older one takes no newer one's place.

@@ -54,7 +54,9 @@ impl Inner {
                 self.note_speaker(from, &head);
             }
             self.settle_body(from, &head, body);
-            self.shared().passing.has(&from, &head.node, head.order());
+            self.shared()
+                .passing
+                .note_held(&from, &head.node, head.order());
             if offer == Offer::Changed {
                 let is_urgent = !self.only_links_more(&head.node, before.as_deref());
                 self.pass_on(from, &head, pushed, is_urgent);

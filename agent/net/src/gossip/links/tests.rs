@@ -26,6 +26,8 @@ struct End {
     renewed: u64,
     /// An older build: its heads have no word of links.
     is_old: bool,
+    /// A build that knows whole beats only.
+    reads_whole: bool,
 }
 
 impl End {
@@ -56,6 +58,7 @@ impl End {
             table: HeadTable::default(),
             renewed: now,
             is_old: false,
+            reads_whole: false,
         }
     }
 
@@ -127,6 +130,9 @@ fn run(ends: &mut [End; 2], from: u64, to: u64, is_cut: bool, each: impl Fn(&[En
                     && !me.is_old
                 {
                     let packet = me.links.packet(to, &beat, at(now));
+                    if other.reads_whole && packet.len() < 40 {
+                        continue;
+                    }
                     let taken = other.links.take_packet(me.id, &packet, |_| true, at(now));
                     assert!(taken.is_some());
                 }
@@ -167,6 +173,18 @@ fn a_node_that_falls_silent_is_dead_by_its_links_before_its_lease_is_over() {
     let known = ends[0].table.get(&ends[1].id).unwrap();
     assert!(known.is_live(at(13_500)));
     assert!(!ends[0].sees(&ends[1], 13_500));
+}
+
+/// Its probes are answered whole.
+#[test]
+fn who_misses_all_packets_that_repeat_keeps_its_link() {
+    let mut ends = pair();
+    ends[1].reads_whole = true;
+    run(&mut ends, 0, 3000, false, |_, _| {});
+    run(&mut ends, 3000, 60_000, false, |ends, now| {
+        assert!(ends[1].links.lock().links.up().count() == 1, "at {now}");
+        assert!(is_up(ends), "at {now}");
+    });
 }
 
 #[test]
