@@ -35,7 +35,7 @@ use std::time::Duration;
 
 pub use self::{
     node::{Effect, Links, Settings},
-    wire::{Beat, NamedLinks, Place},
+    wire::{Beat, Flags, NamedLinks, Place},
 };
 use crate::id::NodeId;
 

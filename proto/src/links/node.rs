@@ -272,6 +272,14 @@ impl Links {
         }
     }
 
+    /// A peer's transport has acknowledged a beat with [`Flags::ACKS`] that was sent then.
+    pub fn handle_acknowledged(&mut self, now: Duration, peer: &NodeId, sent: Duration) {
+        self.begin(now);
+        if let Some(link) = self.links.get_mut(peer) {
+            link.acknowledged(sent);
+        }
+    }
+
     /// A repair with a peer has ended: what it knows is known here. `has_news`: heads
     /// came that were new.
     pub fn handle_repaired(&mut self, now: Duration, peer: &NodeId, has_news: bool) {
@@ -285,7 +293,7 @@ impl Links {
     /// Does what is due; to be called by [`Links::next_due`] at the latest.
     pub fn poll(&mut self, now: Duration) {
         let now = self.begin(now);
-        self.due = now + TICK;
+        self.due = next_tick(now);
         if self.is_leaving {
             return;
         }
@@ -319,7 +327,7 @@ impl Links {
     /// When [`Links::poll`] is to be called at the latest.
     pub fn next_due(&self) -> Duration {
         if self.is_leaving {
-            return self.now + TICK;
+            return next_tick(self.now);
         }
         let connected = self.links.iter();
         let links = connected.filter_map(|(peer, link)| {
@@ -332,7 +340,8 @@ impl Links {
             .chain(self.publisher.due())
             .chain(self.dials.next_due(self.now))
             .chain(chosen);
-        all.min().unwrap_or(self.now + TICK).min(self.now + TICK)
+        let tick = next_tick(self.now);
+        all.min().unwrap_or(tick).min(tick)
     }
 
     /// Whether a member is live; this node is, to itself.
@@ -523,4 +532,11 @@ impl Links {
             self.tables.remove(&peer);
         }
     }
+}
+
+/// The next of the moments at which all links are looked at: those of other tasks that
+/// look now and then are among them.
+fn next_tick(now: Duration) -> Duration {
+    let into = now.as_nanos() % TICK.as_nanos();
+    now + TICK - Duration::from_nanos(u64::try_from(into).unwrap_or_default())
 }

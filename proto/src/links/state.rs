@@ -24,6 +24,9 @@ const LOSSES: usize = 7;
 const CALLER: Duration = Duration::from_secs(10);
 /// How long a peer that had no room isn't asked again.
 const REFUSED: Duration = Duration::from_secs(60);
+/// For how long after a peer's last packet acknowledgements stand for others: they come
+/// from its transport, whatever becomes of what is above that.
+const ACKS_FOR: Duration = Duration::from_secs(1);
 /// How long a link that waited may take to form before its node is judged without it.
 const FORMING: Duration = Duration::from_secs(2);
 
@@ -37,7 +40,8 @@ pub struct Link {
     mine: u32,
     theirs: u32,
     is_up: bool,
-    /// The last packet.
+    /// The last packet, and when the peer was last known to be there.
+    spoke: Duration,
     heard: Duration,
     /// When the next beat or offer is due.
     next: Duration,
@@ -102,6 +106,7 @@ impl Link {
             mine: attempt,
             theirs: 0,
             is_up: false,
+            spoke: now,
             heard: now,
             next: now,
             probe: now,
@@ -247,6 +252,7 @@ impl Link {
             self.lose(loss, now);
             heard.went_down = true;
         }
+        self.spoke = now;
         self.heard = now;
         self.probe = now + QUIET;
         self.is_wanted_there = beat.flags.has(Flags::WANTS) && !is_end;
@@ -262,6 +268,15 @@ impl Link {
             self.agree(beat, is_reached, known, &mut heard, now);
         }
         heard
+    }
+
+    /// The peer's transport has acknowledged a beat that was sent then.
+    pub fn acknowledged(&mut self, sent: Duration) {
+        let heard = sent.min(self.spoke + ACKS_FOR);
+        if self.is_up && heard > self.heard {
+            self.heard = heard;
+            self.probe = self.probe.max(heard + QUIET);
+        }
     }
 
     /// The peer states this very attempt.
@@ -367,7 +382,8 @@ impl Link {
             self.probe = now + PROBE;
         }
         if is_turn || is_probe {
-            due.send = Some(Flags::ASK.with(Flags::TURN, is_turn));
+            let flags = Flags::ASK.with(Flags::TURN, is_turn);
+            due.send = Some(flags.with(Flags::ACKS, is_turn && !is_probe));
         }
         if self.is_wanted || self.is_wanted_there {
             self.unwanted_since = None;

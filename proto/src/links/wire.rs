@@ -131,6 +131,9 @@ impl Flags {
     pub const FULL: Self = Self(32);
     /// The sender stops.
     pub const LEAVING: Self = Self(64);
+    /// Where the receiver has nothing new to say, the transport's acknowledgement is
+    /// answer enough.
+    pub const ACKS: Self = Self(128);
 
     pub fn has(self, flag: Self) -> bool {
         self.0 & flag.0 != 0
@@ -144,6 +147,11 @@ impl Flags {
     #[must_use]
     pub fn with(self, flag: Self, is_set: bool) -> Self {
         if is_set { Self(self.0 | flag.0) } else { self }
+    }
+
+    #[must_use]
+    pub fn without(self, flag: Self) -> Self {
+        Self(self.0 & !flag.0)
     }
 }
 

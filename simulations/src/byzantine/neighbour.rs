@@ -189,8 +189,9 @@ impl Running {
             match effect {
                 Effect::Send(peer, beat) => {
                     let (writer, _) = inner.spoken.entry(peer).or_default();
-                    let packet = writer.write(&beat, now);
-                    self.transport.send_datagram(peer, packet.into());
+                    if let Some(packet) = writer.write(&beat, now) {
+                        self.transport.send_datagram(peer, packet.into());
+                    }
                 }
                 Effect::Publish(_) => is_due = true,
                 _ => {}

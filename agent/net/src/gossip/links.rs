@@ -23,7 +23,7 @@ use innermesh_proto::{
     ledger::{Role, State},
     limits,
     links::{
-        Beat, DOWN, Effect, Links, NamedLinks, Order, Place, Settings,
+        Beat, DOWN, Effect, Flags, Links, NamedLinks, Order, Place, Settings,
         digest::BUCKETS,
         packet::{PacketReader, PacketWriter},
     },
@@ -75,9 +75,18 @@ struct Inner {
     /// What is read of each peer that sent something.
     packets: BTreeMap<NodeId, Budget>,
     /// What was sent to each connected peer, and what came from it.
-    spoken: BTreeMap<NodeId, (PacketWriter, PacketReader)>,
+    spoken: BTreeMap<NodeId, Spoken>,
     /// When there is more to do, at the latest.
     due: Mono,
+}
+
+/// What passed between this node and a peer over one connection.
+#[derive(Default)]
+struct Spoken {
+    writer: PacketWriter,
+    reader: PacketReader,
+    /// When a beat went whose acknowledgement will do, and how many had come by then.
+    asked: Option<(Mono, u64)>,
 }
 
 /// What a packet said of its sender.
@@ -217,9 +226,9 @@ impl Neighbours {
         if !budget.take_packet(now) {
             return None;
         }
-        let (writer, reader) = inner.spoken.entry(from).or_default();
-        let beat = reader.read(packet, now).ok()?;
-        writer.note_heard(&beat);
+        let spoken = inner.spoken.entry(from).or_default();
+        let beat = spoken.reader.read(packet, now).ok()?;
+        spoken.writer.note_heard(&beat);
         let is_reached = is_reached(&beat.position);
         inner.links.handle_packet(now, from, &beat, is_reached);
         let heard = Heard {
@@ -234,11 +243,39 @@ impl Neighbours {
         Some(is_news)
     }
 
-    /// The packet that tells `peer` this.
-    pub(super) fn packet(&self, peer: NodeId, beat: &Beat, now: Mono) -> Vec<u8> {
+    /// The packet that tells `peer` this, if it needs one; the peer has acknowledged
+    /// `acks` times so far.
+    pub(super) fn packet(
+        &self,
+        peer: NodeId,
+        beat: &Beat,
+        acks: u64,
+        now: Mono,
+    ) -> Option<Vec<u8>> {
         let mut inner = self.lock();
-        let (writer, _) = inner.spoken.entry(peer).or_default();
-        writer.write(beat, now)
+        let spoken = inner.spoken.entry(peer).or_default();
+        let packet = spoken.writer.write(beat, now)?;
+        if beat.flags.has(Flags::ACKS) {
+            spoken.asked = Some((now, acks));
+        }
+        Some(packet)
+    }
+
+    /// Those whose acknowledgement is waited for, and how many had come before.
+    pub(super) fn asked(&self) -> Vec<(NodeId, u64)> {
+        let inner = self.lock();
+        let asked = inner.spoken.iter();
+        let asked = asked.filter_map(|(peer, spoken)| Some((*peer, spoken.asked?.1)));
+        asked.collect()
+    }
+
+    /// A peer has acknowledged what it was asked.
+    pub(super) fn acknowledged(&self, peer: &NodeId, now: Mono) {
+        let mut inner = self.lock();
+        let spoken = inner.spoken.get_mut(peer);
+        if let Some((sent, _)) = spoken.and_then(|spoken| spoken.asked.take()) {
+            inner.links.handle_acknowledged(now, peer, sent);
+        }
     }
 
     pub(super) fn connected(&self, peer: NodeId, now: Mono) {
@@ -285,6 +322,11 @@ impl Neighbours {
     /// Whether a connection with the node serves a link.
     pub(super) fn keeps(&self, node: &NodeId) -> bool {
         self.lock().links.keeps(node)
+    }
+
+    /// Whether a link with the node is up.
+    pub(super) fn is_up(&self, node: &NodeId) -> bool {
+        self.lock().links.up().any(|peer| peer == node)
     }
 
     /// By whom a node says that it is reached.

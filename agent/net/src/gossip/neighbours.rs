@@ -89,6 +89,11 @@ impl Inner {
 
     /// Does what is due; says when there is more.
     fn carry_out_due(self: &Arc<Self>, now: Duration) -> Duration {
+        for (peer, before) in self.links.asked() {
+            if self.transport.acknowledgements(peer) > before {
+                self.links.acknowledged(&peer, now);
+            }
+        }
         let position = Place::from(&self.ledger.durable());
         let clock_ms = self.host.clock.wall_ms();
         let turn = self.links.turn(position, clock_ms, now);
@@ -104,9 +109,12 @@ impl Inner {
     fn carry_out(self: &Arc<Self>, effect: Effect) {
         match effect {
             Effect::Send(peer, beat) => {
-                let packet = self.links.packet(peer, &beat, self.host.clock.now());
-                // Where it doesn't go, the silence says as much.
-                let _ = self.transport.send_datagram(peer, packet.into());
+                let acks = self.transport.acknowledgements(peer);
+                let now = self.host.clock.now();
+                if let Some(packet) = self.links.packet(peer, &beat, acks, now) {
+                    // Where it doesn't go, the silence says as much.
+                    let _ = self.transport.send_datagram(peer, packet.into());
+                }
             }
             // What is named by then is what counts.
             Effect::Publish(_) => self.links.publish.notify_one(),

@@ -243,6 +243,11 @@ impl TransportBackend for Quinn {
             .is_some_and(|active| active.link().connection.send_datagram(datagram).is_ok())
     }
 
+    fn acknowledgements(&self, from: NodeId) -> u64 {
+        let active = self.0.registry.active(&from);
+        active.map_or(0, |active| active.link().connection.stats().frame_rx.acks)
+    }
+
     fn datagram_room(&self, to: NodeId) -> Option<usize> {
         self.0
             .registry

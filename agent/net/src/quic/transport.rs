@@ -170,6 +170,10 @@ pub trait TransportBackend: Send + Sync {
     /// Sends a datagram, at once or not at all.
     fn send_datagram(&self, to: NodeId, datagram: Bytes) -> bool;
 
+    /// How many acknowledgements have come from a connected peer, over the connection
+    /// that datagrams to it take; 0 where there is none.
+    fn acknowledgements(&self, from: NodeId) -> u64;
+
     /// Largest datagram that fits on the path to a connected peer at this
     /// moment, in bytes.
     fn datagram_room(&self, to: NodeId) -> Option<usize>;

@@ -208,6 +208,14 @@ impl TransportBackend for Post {
         sent.flatten().is_some()
     }
 
+    fn acknowledgements(&self, from: NodeId) -> u64 {
+        let acks = self.seat.with(|state| {
+            let (connection, side) = state.talk.peer(self.seat.desk, &from)?;
+            Some(state.talk.end(connection, side)?.acks)
+        });
+        acks.flatten().unwrap_or(0)
+    }
+
     fn datagram_room(&self, to: NodeId) -> Option<usize> {
         self.is_connected(to).then_some(say::DATAGRAM)
     }

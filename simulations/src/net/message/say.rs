@@ -31,6 +31,10 @@ const LOOK: Duration = Duration::from_millis(2500);
 const PATIENCE: Duration = Duration::from_millis(30);
 /// Bytes around a message: UDP payload without the message itself.
 const ENVELOPE: usize = 60;
+/// The UDP payload of an acknowledgement, in bytes, and for how long it may wait for
+/// something to go with (RFC 9000, section 18.2).
+const ACKNOWLEDGEMENT: usize = 36;
+const ACK_DELAY: Duration = Duration::from_millis(25);
 /// Largest datagram, in bytes.
 pub(super) const DATAGRAM: usize = 1200;
 /// One-way messages under way to one peer: those that wait for a stream and
@@ -77,6 +81,18 @@ impl State {
             tries: 0,
         };
         self.say(connection, side, frame, effort)
+    }
+
+    /// An end's transport acknowledges a datagram.
+    pub(super) fn acknowledge(&mut self, connection: ConnectionId, side: Side) {
+        let passed = self.pass(connection, side, ACKNOWLEDGEMENT);
+        if let Some(end) = self.talk.end(connection, side) {
+            end.sent += ACKNOWLEDGEMENT as u64;
+        }
+        if let Ok(due) = passed {
+            let event = Event::Arrives(connection, side.other(), Frame::Acknowledgement);
+            self.talk.at(due + ACK_DELAY, event);
+        }
     }
 
     pub(super) fn say(

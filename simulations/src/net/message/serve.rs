@@ -125,7 +125,16 @@ impl State {
         if phase == Phase::Over {
             return None;
         }
+        if let Frame::Datagram(_) = &frame {
+            self.acknowledge(connection, side);
+        }
         match frame {
+            Frame::Acknowledgement => {
+                if let Some(end) = self.talk.end(connection, side) {
+                    end.acks += 1;
+                }
+                None
+            }
             Frame::Answer { number, result } => {
                 if let Some(asked) = self.talk.answers.remove(&(connection, side, number)) {
                     // Who asked may give up at this very moment.
@@ -218,7 +227,7 @@ impl State {
                 counters.datagrams_dropped += 1;
                 return None;
             }
-            Frame::Datagram(_) | Frame::Answer { .. } => None,
+            Frame::Datagram(_) | Frame::Answer { .. } | Frame::Acknowledgement => None,
         };
         if let Some((number, result)) = answer {
             self.send(connection, side, Frame::Answer { number, result });
@@ -272,7 +281,7 @@ impl Work {
         let longest = Duration::from_millis(limits::HANDLER_MS);
         match frame {
             Frame::Datagram(datagram) => handler.datagram(&caller, datagram),
-            Frame::Answer { .. } => {}
+            Frame::Answer { .. } | Frame::Acknowledgement => {}
             Frame::Notice { method, body } => {
                 let mut running: Running<()> =
                     Box::pin(async move { handler.notice(&caller, method, body).await });

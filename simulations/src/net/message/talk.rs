@@ -127,6 +127,8 @@ pub(super) struct End {
     pub(super) under_way: u32,
     pub(super) under_way_bytes: usize,
     pub(super) sent: u64,
+    /// How often the other end acknowledged a datagram.
+    pub(super) acks: u64,
     /// Room for what its peer has it work on, once something took time.
     pub(super) turns: Option<Box<Turns>>,
 }
@@ -161,6 +163,8 @@ pub(super) enum Frame {
         result: Result<Vec<u8>, Failure>,
     },
     Datagram(Bytes),
+    /// The transport's own, of a datagram.
+    Acknowledgement,
 }
 
 impl Frame {
@@ -169,6 +173,7 @@ impl Frame {
             Self::Notice { body, .. } | Self::Request { body, .. } => body.len(),
             Self::Answer { result, .. } => result.as_ref().map_or(16, Vec::len),
             Self::Datagram(bytes) => bytes.len(),
+            Self::Acknowledgement => 0,
         }
     }
 }
@@ -394,6 +399,7 @@ impl Talk {
             under_way: 0,
             under_way_bytes: 0,
             sent: 0,
+            acks: 0,
             turns: None,
         };
         let node = key.node_id();

@@ -28,6 +28,11 @@ struct End {
     is_old: bool,
     /// A build that knows whole beats only.
     reads_whole: bool,
+    /// It does nothing any more, and its transport goes on.
+    hangs: bool,
+    /// How many packets it sent, and how often the other's transport acknowledged one.
+    sent: usize,
+    acks: u64,
 }
 
 impl End {
@@ -59,6 +64,9 @@ impl End {
             renewed: now,
             is_old: false,
             reads_whole: false,
+            hangs: false,
+            sent: 0,
+            acks: 0,
         }
     }
 
@@ -116,6 +124,14 @@ fn run(ends: &mut [End; 2], from: u64, to: u64, is_cut: bool, each: impl Fn(&[En
             } else {
                 (&mut other[0], &mut one[0])
             };
+            if me.hangs {
+                continue;
+            }
+            for (peer, before) in me.links.asked() {
+                if peer == other.id && me.acks > before {
+                    me.links.acknowledged(&peer, at(now));
+                }
+            }
             let turn = me.links.turn(Place::default(), now, at(now));
             let renews = me.is_old || me.links.keeps_leases(at(now)) || me.links.is_unlinked();
             let is_due = renews && now >= me.renewed + RENEWAL;
@@ -129,8 +145,12 @@ fn run(ends: &mut [End; 2], from: u64, to: u64, is_cut: bool, each: impl Fn(&[En
                     && !is_cut
                     && !me.is_old
                 {
-                    let packet = me.links.packet(to, &beat, at(now));
-                    if other.reads_whole && packet.len() < 40 {
+                    let Some(packet) = me.links.packet(to, &beat, me.acks, at(now)) else {
+                        continue;
+                    };
+                    me.sent += 1;
+                    me.acks += 1;
+                    if other.hangs || other.reads_whole && packet.len() < 40 {
                         continue;
                     }
                     let taken = other.links.take_packet(me.id, &packet, |_| true, at(now));
@@ -173,6 +193,32 @@ fn a_node_that_falls_silent_is_dead_by_its_links_before_its_lease_is_over() {
     let known = ends[0].table.get(&ends[1].id).unwrap();
     assert!(known.is_live(at(13_500)));
     assert!(!ends[0].sees(&ends[1], 13_500));
+}
+
+#[test]
+fn ends_that_know_all_of_each_other_beat_and_dont_answer() {
+    let mut ends = pair();
+    run(&mut ends, 0, 10_000, false, |_, _| {});
+    let before = ends.each_ref().map(|end| end.sent);
+    run(&mut ends, 10_000, 70_000, false, |ends, now| {
+        assert!(is_up(ends) && ends[0].sees(&ends[1], now), "at {now}");
+    });
+    for (end, before) in ends.iter().zip(before) {
+        let sent = end.sent - before;
+        assert!(
+            (44..=46).contains(&sent),
+            "a beat each 1,334 ms, not {sent}"
+        );
+    }
+}
+
+#[test]
+fn who_hangs_is_dead_although_its_transport_goes_on() {
+    let mut ends = pair();
+    run(&mut ends, 0, 10_000, false, |_, _| {});
+    ends[1].hangs = true;
+    run(&mut ends, 10_000, 14_100, false, |_, _| {});
+    assert!(!is_up(&ends) && !ends[0].sees(&ends[1], 14_100));
 }
 
 /// Its probes are answered whole.
@@ -285,6 +331,7 @@ fn who_says_goodbye_is_gone_although_its_link_is_up() {
 fn packets_beyond_a_peers_share_are_not_read_and_cost_no_other_peer() {
     let ends = pair();
     let beat = PacketWriter::default().write(&Beat::default(), at(0));
+    let beat = beat.unwrap();
     let take = |from: u8, packet: &[u8], now| {
         let from = NodeId([from; 16]);
         let taken = ends[0].links.take_packet(from, packet, |_| true, at(now));
