@@ -5,7 +5,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use innermesh_agent::{
-    control::node::{LiveBy, Path, PeersRequest, PingRequest, StatusRequest},
+    control::node::{LiveBy, PeersRequest, PingRequest, StatusRequest},
     node::Agent,
 };
 use simulations::{
@@ -195,8 +195,11 @@ async fn a_mesh_in_which_not_all_have_links_with_all_notices_a_death_as_soon() {
         true
     })
     .await;
-    let most = agents.iter().map(most_links).max();
-    assert!(most.is_some_and(|most| most < others), "{most:?}");
+    // Links that nobody wants end after half a minute.
+    until("nobody has links with all", PATIENCE * 4, async || {
+        agents.iter().all(|agent| most_links(agent) < others)
+    })
+    .await;
     machines[others].crash().await;
     agents.truncate(others);
     let begin = clock::now();
@@ -257,7 +260,7 @@ async fn a_large_mesh_connects_whom_it_needs_and_others_when_they_are_asked() {
 async fn direct(agent: &Agent) -> Vec<String> {
     let peers = agent.control().ask(PeersRequest {}).await;
     let peers = peers.expect("the peers").into_iter();
-    let direct = peers.filter(|peer| peer.path == Path::Direct);
+    let direct = peers.filter(|peer| peer.endpoint.is_some());
     direct.map(|peer| peer.name).collect()
 }
 
@@ -294,6 +297,7 @@ async fn a_member_that_floods_with_packets_of_links_is_read_no_more_and_harms_no
         refused().await == 400
     })
     .await;
-    tokio::time::sleep(DETECTION).await;
+    // Its transport acknowledges for as long as it may stand for its agent.
+    tokio::time::sleep(DETECTION + Duration::from_secs(1)).await;
     assert_eq!((live(&first), live(&third)), (2, 2));
 }

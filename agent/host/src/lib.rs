@@ -51,7 +51,7 @@ pub mod tunnel;
 mod unit;
 
 pub use self::{
-    clock::{Clock, Mono, within},
+    clock::{Clock, Mono, until_next, within},
     datagrams::{DatagramBatch, DatagramSender, Datagrams, Responder, Serving},
     network::{Accepted, Network, Presence, Stream, TcpListener, http_status},
     storage::{AppendFile, Disk, ReadFile},

@@ -21,6 +21,7 @@ use super::{
     push,
     state::{Inner, STANDSTILL, TICK, nanos, pushed},
 };
+use crate::host::until_next;
 
 /// How long changes to one's own announcement are gathered before they go out
 /// as one head: 20 a second at most, the last one wins.
@@ -215,7 +216,8 @@ impl Inner {
         let mut pace = Pace::new(last);
         let mut tick: u64 = 0;
         loop {
-            self.host.clock.sleep(TICK).await;
+            let wait = until_next(TICK, self.host.clock.now());
+            self.host.clock.sleep(wait).await;
             let now = self.host.clock.now();
             let late = now.saturating_sub(last + TICK);
             if late > STANDSTILL {

@@ -21,7 +21,7 @@ use innermesh_proto::{
 use tokio::sync::watch;
 
 use crate::{
-    host::{Host, Mono},
+    host::{Host, Mono, until_next},
     ledger::client::Client,
     node::shared::{
         announce::Announcer,
@@ -101,7 +101,7 @@ impl DeviceWatch {
                 }
                 self.switch(&keys, &state);
             }
-            clock.sleep(LOOK).await;
+            clock.sleep(until_next(LOOK, clock.now())).await;
         }
     }
 

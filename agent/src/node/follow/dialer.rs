@@ -24,7 +24,7 @@ use tokio::{
 
 use crate::{
     gossip::{Gossip, known},
-    host::{Host, Mono, state_folder},
+    host::{Host, Mono, state_folder, until_next},
     ledger::Ledger,
     node::{follow::membership::Membership, shared::handles::Handles},
     quic::{Demand, DialError, PeerEvent, Transport},
@@ -139,7 +139,7 @@ impl Dialer {
             if now >= tick {
                 self.sweep(now);
                 self.dial(&mut dials);
-                tick = now + TICK;
+                tick = now + until_next(TICK, now);
             }
             let clock = self.host.clock.clone();
             let gossip = self.gossip.clone();
@@ -239,6 +239,8 @@ impl Dialer {
             if keeps_all || decide || self.gossip.keeps_link(&node) {
                 self.used.insert(node, now);
             } else if now >= used + UNUSED {
+                // The next one begins anew.
+                self.used.remove(&node);
                 self.transport.disconnect(node, "it isn't used");
             }
         }

@@ -37,9 +37,10 @@ use super::{
 /// Where `wg` looks, in every network namespace of the host.
 const FOLDER: &str = "/var/run/wireguard";
 
-/// How often the socket's file is looked at, and how long a failed `accept` or
-/// `bind` is left alone.
+/// How long a failed `accept` or `bind` is left alone.
 const LOOK: Duration = Duration::from_millis(500);
+/// How often it is looked whether the socket's file is there.
+const FOUND: Duration = Duration::from_secs(5);
 
 /// A socket that stays: its listener survives any error of `accept`, and comes
 /// back when its file is gone or was replaced. The agent itself never needs it.
@@ -142,7 +143,7 @@ async fn accept(
     device: &Asked,
     clients: &mut JoinSet<()>,
 ) {
-    let mut look = tokio::time::interval(LOOK);
+    let mut look = tokio::time::interval(FOUND);
     let mut told = false;
     loop {
         let client = async {
