@@ -45,8 +45,9 @@ const SEND_WINDOW: u64 = 512 * 1024;
 const DATAGRAM_BUFFER: usize = 128 * 1024;
 /// What quinn may keep of a handshake that wasn't looked at yet.
 const INCOMING_BUFFER: u64 = 16 * 1024;
-/// Length of the connection ids that peers put in front of their packets.
-const CID_LENGTH: usize = 8;
+/// Length of the connection ids that peers put in front of their packets: enough for
+/// some thousands of connections, of which no two may have one id, and no more.
+const CID_LENGTH: usize = 4;
 /// Length of the id that a client makes up for its first packet: at least 8
 /// and unpredictable (RFC 9000 §7.2).
 const FIRST_CID_LENGTH: usize = 16;
