@@ -1,6 +1,6 @@
 //! Ways that are narrower than the tunnel's packets, and silent about it.
 
-use innermesh_tests::{Agent, Lab, agent::PATIENCE, wait::ensure, wait_for};
+use innermesh_tests::{Agent, Lab, agent::PATIENCE, mesh::connect, wait::ensure, wait_for};
 
 /// What fills a packet of the tunnel's 1280 bytes, behind the headers of ICMP
 /// and of IPv4 or IPv6.
@@ -90,6 +90,42 @@ fn full_packets_pass_a_silent_hop_of_1280_bytes_over_ipv6() {
         let told = alpha.host.run(&route).ok().to_string();
         ensure(!told.contains("1280"), told)
     });
+}
+
+/// 1,500 bytes are 1,420 inside, over IPv6, where padding adds nothing to that.
+#[test]
+fn packets_at_any_mtu_pass_whole() {
+    let Some(lab) = Lab::new(2) else { return };
+    let config = "[tunnel]\nbackend = \"embedded\"\nmtu = 1420\n";
+    let mut agents = [0, 1].map(|n| Agent::with_config(&lab.hosts[n], &format!("node{n}"), config));
+    let _ = connect(&mut agents);
+    let [alpha, beta] = &agents;
+    for host in &lab.hosts {
+        let _ = host
+            .run(&["ip", "-4", "address", "flush", "dev", "eth0"])
+            .ok();
+    }
+    let outside = beta.host.ipv6.to_string();
+    wait_for("the tunnel to go over IPv6", PATIENCE, || {
+        let peers = alpha.json(&["peers"]).to_string();
+        ensure(peers.contains(&format!("[{outside}]")), peers)
+    });
+    let address = alpha.overlay_ipv4("node1");
+    wait_for("packets to node1", PATIENCE, || {
+        ensure(alpha.pings(&address), "none")
+    });
+    let link = alpha.host.run(&["ip", "-o", "link", "show", "im0"]).ok();
+    let mut words = link.split_whitespace();
+    let mtu = words.find(|word| *word == "mtu").and(words.next());
+    let mtu: u32 = mtu.and_then(|mtu| mtu.parse().ok()).expect("its MTU");
+    let size = (mtu - 28).to_string();
+    let ping = [
+        "ping", "-M", "do", "-c", "3", "-W", "2", "-s", &size, &address,
+    ];
+    let _ = alpha.host.run(&ping).ok();
+    let told = ["grep", "Ip6FragCreates", "/proc/net/snmp6"];
+    let told = alpha.host.run(&told).ok();
+    assert_eq!(told.split_whitespace().nth(1), Some("0"), "{told}");
 }
 
 #[test]

@@ -20,6 +20,12 @@ pub trait Device: Send + Sync {
     /// What `status` calls it: "kernel", "embedded", "none".
     fn name(&self) -> &'static str;
 
+    /// The interface's MTU, so that no packet of its is longer on the wire than one of
+    /// `most` bytes that isn't padded.
+    fn mtu(&self, most: u32) -> u32 {
+        most
+    }
+
     /// The device as it is now.
     ///
     /// # Errors

@@ -80,7 +80,7 @@ impl System {
             }
             Err(error) => return Err(error),
         };
-        if let Err(error) = self.bring_up().await {
+        if let Err(error) = self.bring_up(&*device).await {
             self.unmake(device).await?;
             return Err(error);
         }
@@ -127,13 +127,14 @@ impl System {
     }
 
     /// Returns the interface's index, and whether it wasn't up as it should be.
-    async fn bring_up(&self) -> Result<(u32, bool), TunnelError> {
+    async fn bring_up(&self, device: &dyn Device) -> Result<(u32, bool), TunnelError> {
         let link = self.find_link().await?.ok_or(TunnelError::Down)?;
-        if link.up && link.mtu == self.settings.mtu {
+        let mtu = device.mtu(self.settings.mtu);
+        if link.up && link.mtu == mtu {
             return Ok((link.index, false));
         }
         self.netlink
-            .bring_up(link.index, self.settings.mtu)
+            .bring_up(link.index, mtu)
             .await
             .map_err(|source| match source.kind() {
                 io::ErrorKind::AddrInUse => TunnelError::port_in_use(self.settings.listen_port),
@@ -174,11 +175,11 @@ impl Tunnel for System {
         }
         let mut inner = self.inner.lock().await;
         let made = self.ensure(&mut inner).await?;
-        let (index, raised) = self.bring_up().await?;
         let Inner {
             device, set_before, ..
         } = &mut *inner;
         let device = device.as_mut().ok_or(TunnelError::Down)?;
+        let (index, raised) = self.bring_up(&**device).await?;
 
         let reading = device.read().await?;
         let installed = reading
