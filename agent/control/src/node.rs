@@ -196,6 +196,13 @@ pub struct NodeRow {
     pub live: bool,
     /// How it is reached.
     pub path: Path,
+    /// Whether it is this node's neighbour: the two look after each other.
+    #[serde(default)]
+    pub linked: bool,
+    /// Names of its neighbours by which it is reached; empty where it is reached straight,
+    /// or isn't live.
+    #[serde(default)]
+    pub through: Vec<String>,
     /// Whether an admin has cut it off until the ledger decides.
     pub held: bool,
 }
@@ -227,6 +234,13 @@ pub struct Peer {
     pub name: String,
     /// How it is reached.
     pub path: Path,
+    /// Whether it is this node's neighbour: the two look after each other.
+    #[serde(default)]
+    pub linked: bool,
+    /// Names of its neighbours by which it is reached; empty where it is reached straight,
+    /// or isn't live.
+    #[serde(default)]
+    pub through: Vec<String>,
     /// Where; null when it isn't reached.
     pub endpoint: Option<SocketAddr>,
     /// Round-trip time over QUIC, in milliseconds.

@@ -94,6 +94,8 @@ pub fn sample_status() -> Status {
         roles: vec!["admin".into()],
         live,
         path: if live { Path::Direct } else { Path::None },
+        linked: false,
+        through: Vec::new(),
         held: false,
     };
     Status {

@@ -89,7 +89,7 @@ fn draw(screen: &mut Screen, peers: &[Peer]) {
             } else {
                 peer.name.clone()
             }),
-            path(peer.path),
+            path(peer.path, peer.linked, &peer.through),
             Cell::or_dash(peer.rtt_ms.map(milliseconds)),
             Cell::new(peer.seen_s.map_or_else(|| "never".into(), ago)),
             handshake(tunnel),
@@ -105,12 +105,18 @@ fn draw(screen: &mut Screen, peers: &[Peer]) {
     screen.table(&table.sorted());
 }
 
-/// How a node is reached.
-pub fn path(path: Path) -> Cell {
+/// How a node is reached: straight, as a neighbour's too, or by neighbours of its.
+pub fn path(path: Path, linked: bool, through: &[String]) -> Cell {
     match path {
+        Path::Direct if linked => Cell::good("linked"),
         Path::Direct => Cell::good(path),
         Path::Relay => Cell::care(path),
-        Path::None => Cell::bad(path),
+        Path::None => match through {
+            [] => Cell::bad(path),
+            [one] => Cell::good(format!("through {one}")),
+            [one, others @ ..] => Cell::good(format!("through {one}, {} more", others.len()))
+                .in_full(format!("through {}", through.join(", "))),
+        },
     }
 }
 
@@ -377,6 +383,8 @@ mod tests {
         Peer {
             name: name.into(),
             path: Path::Direct,
+            linked: false,
+            through: Vec::new(),
             endpoint: endpoint.parse().ok(),
             rtt_ms: Some(123.4),
             psk: false,
@@ -409,6 +417,30 @@ mod tests {
             (bytes(900), bytes(5 << 30)),
             ("900 B".into(), "5.0 GiB".into())
         );
+    }
+
+    #[test]
+    fn a_peer_is_reached_straight_or_by_its_neighbours() {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let ways = [
+            (Path::Direct, true, names(&[]), "linked"),
+            (Path::Direct, false, names(&[]), "direct"),
+            (Path::Relay, false, names(&[]), "relay"),
+            (Path::None, false, names(&[]), "none"),
+            (Path::None, false, names(&["gw"]), "through gw"),
+            (
+                Path::None,
+                false,
+                names(&["gw", "nas", "pi"]),
+                "through gw, 2 more",
+            ),
+        ];
+        for (way, linked, through, text) in ways {
+            let mut peer = peer("alpha", "198.51.100.200:51819");
+            (peer.path, peer.linked, peer.through) = (way, linked, through);
+            let shown = fits(|screen| draw(screen, &[peer.clone()]));
+            assert!(shown.contains(text), "{shown}");
+        }
     }
 
     fn reply(tunnel: Option<TunnelPing>) -> PingReply {

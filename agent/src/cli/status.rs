@@ -116,7 +116,7 @@ fn nodes(status: &Status) -> Table<6> {
         nodes.add([
             Cell::new(&node.name),
             well(node.live),
-            network::path(node.path),
+            network::path(node.path, node.linked, &node.through),
             Cell::new(node.roles.join(", ")),
             Cell::or_dash(node.addresses.first()).in_full(init::join(&node.addresses)),
             Cell::new(&node.id),

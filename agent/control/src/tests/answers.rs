@@ -125,9 +125,11 @@ fn the_field_names_of_status_are_those_that_scripts_read() {
             }],
             "nodes": [
                 {"name": "alpha", "id": "abcd", "addresses": ["10.9.0.2", "fd00::2"],
-                 "roles": ["admin"], "live": true, "path": "direct", "held": false},
+                 "roles": ["admin"], "live": true, "path": "direct", "linked": false,
+                 "through": [], "held": false},
                 {"name": "beta", "id": "abcd", "addresses": ["10.9.0.2", "fd00::2"],
-                 "roles": ["admin"], "live": false, "path": "none", "held": false},
+                 "roles": ["admin"], "live": false, "path": "none", "linked": false,
+                 "through": [], "held": false},
             ],
             "services": [{"name": "photos", "node": "alpha", "port": 8080, "healthy": true, "checked": true}],
             "pending": [{"name": "wiki", "reason": "the CA is not reached"}],
@@ -148,6 +150,8 @@ fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
     let peer = Peer {
         name: "beta".into(),
         path: Path::Relay,
+        linked: true,
+        through: vec!["gamma".into()],
         endpoint: "192.0.2.1:51819".parse().ok(),
         rtt_ms: Some(1.5),
         psk: true,
@@ -165,7 +169,8 @@ fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
     assert_eq!(
         serde_json::to_value(peer).unwrap(),
         json!({
-            "name": "beta", "path": "relay", "endpoint": "192.0.2.1:51819", "rtt_ms": 1.5,
+            "name": "beta", "path": "relay", "linked": true, "through": ["gamma"],
+            "endpoint": "192.0.2.1:51819", "rtt_ms": 1.5,
             "psk": true, "seen_s": 2, "live_by": "neighbours",
             "tunnel": {
                 "endpoint": "192.0.2.1:51820", "handshake_s": null, "rx_bytes": 1, "tx_bytes": 2,

@@ -290,6 +290,11 @@ impl Gossip {
         self.inner.links.keeps(node)
     }
 
+    /// Whether this node has a link with it that is up.
+    pub fn is_linked(&self, node: &NodeId) -> bool {
+        self.inner.links.is_up(node)
+    }
+
     /// Members that have links with a node.
     pub fn neighbours_of(&self, node: &NodeId) -> Vec<NodeId> {
         self.inner.links.neighbours_of(node)

@@ -99,7 +99,9 @@ impl AgentControl {
     async fn node(&self, request: NodeRequest) -> Answered {
         let node = &self.node;
         match request {
-            NodeRequest::Status(it) => answer(it, |_| certain(self.status.status())).await,
+            NodeRequest::Status(it) => {
+                answer(it, |_| certain(self.status.status(&self.prober))).await
+            }
             NodeRequest::Peers(it) => {
                 answer(it, async |_| Ok(peers::peers(node, &self.prober).await)).await
             }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use innermesh_proto::{id::NodeId, name::Label, rpc::method, view::MeshView};
+use innermesh_proto::{id::NodeId, ledger::Member, name::Label, rpc::method, view::MeshView};
 
 use crate::{
     control::{
@@ -11,7 +11,7 @@ use crate::{
     },
     gossip,
     node::{
-        commands::tunnel::TunnelProber,
+        commands::tunnel::{SESSION, TunnelProber},
         shared::{handles::Handles, refusals::no_node},
     },
     quic::PeerInfo,
@@ -27,7 +27,7 @@ const PROBES: u32 = 100;
 /// The other members, and how each is reached.
 pub async fn peers(node: &Handles, prober: &TunnelProber) -> Vec<Peer> {
     let view = node.view.borrow().clone();
-    let paths = paths(node);
+    let mut reach = Reach::look(node, prober).await;
     let now = node.host.clock.now();
     let heard: BTreeMap<NodeId, (Duration, Option<LiveBy>)> = node.gossip.read(|table| {
         let heads = table.iter();
@@ -39,20 +39,22 @@ pub async fn peers(node: &Handles, prober: &TunnelProber) -> Vec<Peer> {
             })
             .collect()
     });
-    let mut tunnels = prober.peers().await;
     let others = view
         .ledger
         .members
         .iter()
         .filter(|(other, _)| **other != view.me);
     let nodes = others.map(|(other, member)| {
-        let info = paths.get(other);
-        let tunnel = tunnels.remove(&IpAddr::V4(member.ipv4));
+        let way = reach.way(&view, other, member);
+        let info = reach.paths.get(other);
+        let tunnel = reach.tunnels.remove(&IpAddr::V4(member.ipv4));
         let heard = heard.get(other);
         let seen = heard.map(|(heard, _)| now.saturating_sub(*heard));
         Peer {
             name: member.name.to_string(),
-            path: path(info.is_some()),
+            path: way.path,
+            linked: way.linked,
+            through: way.through,
             endpoint: info.map(|info| info.remote),
             rtt_ms: info.map(|info| info.rtt.as_secs_f64() * 1000.0),
             psk: tunnel.as_ref().is_some_and(|(_, psk)| *psk),
@@ -64,8 +66,56 @@ pub async fn peers(node: &Handles, prober: &TunnelProber) -> Vec<Peer> {
         }
     });
     let mut peers: Vec<Peer> = nodes.collect();
-    peers.extend(devices(&view, &mut tunnels));
+    peers.extend(devices(&view, &mut reach.tunnels));
     peers
+}
+
+/// What is seen here of how members are reached.
+pub struct Reach<'a> {
+    node: &'a Handles,
+    paths: BTreeMap<NodeId, PeerInfo>,
+    tunnels: BTreeMap<IpAddr, (PeerTunnel, bool)>,
+}
+
+/// How one is.
+pub struct Way {
+    pub path: Path,
+    pub linked: bool,
+    /// Names of those by which its agent is reached, where it isn't straight.
+    pub through: Vec<String>,
+}
+
+impl<'a> Reach<'a> {
+    pub async fn look(node: &'a Handles, prober: &TunnelProber) -> Self {
+        Self {
+            node,
+            paths: paths(node),
+            tunnels: prober.peers().await,
+        }
+    }
+
+    pub fn way(&self, view: &MeshView, node: &NodeId, member: &Member) -> Way {
+        let is_live = |node: &NodeId| view.nodes.get(node).is_some_and(|seen| seen.live);
+        let tunnel = self.tunnels.get(&IpAddr::V4(member.ipv4));
+        // The two have seen each other's packets.
+        let has_session = tunnel
+            .and_then(|(tunnel, _)| tunnel.handshake_s)
+            .is_some_and(|age| Duration::from_secs(age) < SESSION);
+        let path = path(*node == view.me || self.paths.contains_key(node) || has_session);
+        let mut through = Vec::new();
+        if path == Path::None && is_live(node) {
+            let by = self.node.gossip.neighbours_of(node).into_iter();
+            let by = by.filter(|by| *by != view.me && is_live(by));
+            let names = by.filter_map(|by| Some(view.ledger.members.get(&by)?.name.to_string()));
+            through.extend(names);
+            through.sort();
+        }
+        Way {
+            path,
+            linked: self.node.gossip.is_linked(node),
+            through,
+        }
+    }
 }
 
 fn why(live_by: gossip::LiveBy) -> LiveBy {
@@ -88,6 +138,8 @@ fn devices(view: &MeshView, tunnels: &mut BTreeMap<IpAddr, (PeerTunnel, bool)>) 
         Peer {
             name: device.name.to_string(),
             path: path(tunnel.is_some()),
+            linked: false,
+            through: Vec::new(),
             endpoint: tunnel.as_ref().and_then(|(tunnel, _)| tunnel.endpoint),
             rtt_ms: None,
             psk: tunnel.as_ref().is_some_and(|(_, psk)| *psk),
@@ -148,7 +200,7 @@ pub async fn ping(
     })
 }
 
-pub fn paths(node: &Handles) -> BTreeMap<NodeId, PeerInfo> {
+fn paths(node: &Handles) -> BTreeMap<NodeId, PeerInfo> {
     let connected = node.transport.connected();
     connected
         .into_iter()
@@ -156,6 +208,6 @@ pub fn paths(node: &Handles) -> BTreeMap<NodeId, PeerInfo> {
         .collect()
 }
 
-pub fn path(connected: bool) -> Path {
+fn path(connected: bool) -> Path {
     if connected { Path::Direct } else { Path::None }
 }

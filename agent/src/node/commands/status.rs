@@ -11,16 +11,11 @@ use crate::{
     },
     host::Mono,
     node::{
-        commands::{
-            peers::{path, paths},
-            services,
-            warnings::Warnings,
-        },
+        commands::{peers::Reach, services, tunnel::TunnelProber, warnings::Warnings},
         config::VERSION,
         follow::{dns::Listening, names::NameClaimer, overlay::OverlayKeeper},
         shared::handles::Handles,
     },
-    quic::PeerInfo,
     tunnel::BackendChoice,
 };
 
@@ -35,10 +30,10 @@ pub(crate) struct StatusDesk {
 }
 
 impl StatusDesk {
-    pub async fn status(&self) -> Status {
+    pub async fn status(&self, prober: &TunnelProber) -> Status {
         let view = self.node.view.borrow().clone();
         let state = &view.ledger;
-        let paths = paths(&self.node);
+        let reach = Reach::look(&self.node, prober).await;
         // Before the warnings, which tell what it found.
         let overlay = self.overlay.status().await;
         let findings = self.warnings.all(&view).await;
@@ -70,7 +65,7 @@ impl StatusDesk {
             nodes: state
                 .members
                 .iter()
-                .map(|(node, member)| node_row(&view, &paths, *node, member))
+                .map(|(node, member)| node_row(&view, &reach, *node, member))
                 .collect(),
             services: services::granted(&view),
             pending: self
@@ -119,12 +114,8 @@ fn own_name(view: &MeshView) -> String {
         .map_or_else(|| view.me.to_string(), |member| member.name.to_string())
 }
 
-fn node_row(
-    view: &MeshView,
-    paths: &BTreeMap<NodeId, PeerInfo>,
-    node: NodeId,
-    member: &Member,
-) -> NodeRow {
+fn node_row(view: &MeshView, reach: &Reach<'_>, node: NodeId, member: &Member) -> NodeRow {
+    let way = reach.way(view, &node, member);
     NodeRow {
         name: member.name.to_string(),
         id: node.to_string(),
@@ -132,6 +123,8 @@ fn node_row(
         roles: member.roles.iter().map(ToString::to_string).collect(),
         live: view.nodes.get(&node).is_some_and(|seen| seen.live) && !view.held.contains_key(&node),
         held: view.held.contains_key(&node),
-        path: path(paths.contains_key(&node) || node == view.me),
+        path: way.path,
+        linked: way.linked,
+        through: way.through,
     }
 }

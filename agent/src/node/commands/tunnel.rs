@@ -40,7 +40,7 @@ use crate::{
 /// Between two looks at what changes without a word.
 const LOOK: Duration = Duration::from_millis(50);
 /// A WireGuard session this old takes no packets any more (whitepaper §6.1).
-const SESSION: Duration = Duration::from_secs(180);
+pub(super) const SESSION: Duration = Duration::from_secs(180);
 /// How long a peer may take to say whether it has cut a node off.
 const ANSWER: Duration = Duration::from_millis(2500);
 
