@@ -1,7 +1,10 @@
 //! Scenarios of meshes in which not all have links with all.
 
 use super::draft::{Draft, Scenario};
-use crate::{net::nat::Class, schedule::Act};
+use crate::{
+    net::{link::Link, nat::Class},
+    schedule::Act,
+};
 
 /// Above the size up to which all have links with all.
 const LEAST: usize = 16;
@@ -34,6 +37,14 @@ pub(super) const ALL: &[Scenario] = &[
         needs_datagrams: false,
         make: churn,
     },
+    Scenario {
+        name: "far-apart",
+        about: "machines a quarter of a second from each other start again",
+        promises: &["links", "crash", "start", "add"],
+        nobody_dies: false,
+        needs_datagrams: false,
+        make: far,
+    },
 ];
 
 fn thin(draft: &mut Draft) {
@@ -62,6 +73,25 @@ fn suspend(draft: &mut Draft) {
             draft.at(begun, Act::Suspend(node, 10_000));
         }
         at += 20_000;
+    }
+}
+
+fn far(draft: &mut Draft) {
+    /// Between two that start again.
+    const BETWEEN_MS: u64 = 5000;
+    draft.nodes = draft.nodes.max(LEAST);
+    draft.services(4);
+    let link = Link {
+        latency_ms: 250,
+        ..Link::default()
+    };
+    draft.at(0, Act::Links(link));
+    let mut at = 3000;
+    while at + BETWEEN_MS < draft.length_ms {
+        let node = draft.other();
+        draft.at(at, Act::Crash(node));
+        draft.at(at + 300, Act::Start(node));
+        at += BETWEEN_MS;
     }
 }
 

@@ -178,6 +178,25 @@ enum What {
         #[arg(long, default_value_t = 5)]
         seconds: u64,
     },
+    /// A phone through a gateway into a LAN, beside wireguard-go there
+    Forwarding {
+        /// How often each, in turns
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// For how many seconds each time
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+    },
+    /// A tunnel device with 1,000 peers of which one changes
+    Peers,
+    /// The program of that device
+    #[command(hide = true)]
+    PeersDevice {
+        /// Key of the peer that is there
+        key: String,
+        /// Its place
+        endpoint: String,
+    },
     /// The hostile member's own program
     #[command(hide = true)]
     HostileMember {
@@ -238,6 +257,13 @@ fn main() -> ExitCode {
             rounds,
             seconds,
         } => tunnel::measure(&mtu, rounds, seconds, &mut report),
+        What::Forwarding { rounds, seconds } => {
+            tunnel::forwarding::measure(rounds, seconds, &mut report)
+        }
+        What::Peers => tunnel::peers::measure(&mut report),
+        What::PeersDevice { key, endpoint } => {
+            return ended(tunnel::peers::device(&key, &endpoint));
+        }
         What::HostileMember {
             what,
             seconds,
@@ -258,6 +284,8 @@ fn main() -> ExitCode {
             .and_then(|()| abuse::measure(20, &mut report))
             .and_then(|()| strangers::measure(10_000, &mut report))
             .and_then(|()| tunnel::measure(&[1280, 1420], 3, 5, &mut report))
+            .and_then(|()| tunnel::forwarding::measure(3, 5, &mut report))
+            .and_then(|()| tunnel::peers::measure(&mut report))
             .and_then(|()| hostile::measure(10.0, hostile::member::ALL, &mut report)),
     };
     report.table();

@@ -2,7 +2,9 @@
 //! up at once and take turns.
 
 mod devices;
+pub mod forwarding;
 mod load;
+pub mod peers;
 
 use innermesh_tests::Lab;
 use serde_json::json;
@@ -53,8 +55,9 @@ fn at_mtu(mtu: u32, rounds: usize, seconds: u64, report: &mut Report) -> Result<
     let lab = Lab::build(2)?;
     let config = format!("[tunnel]\nbackend = \"embedded\"\nmtu = {mtu}\n");
     let mesh = Mesh::start(&lab, &config)?;
-    let other = WireGuardGo::start(&lab, mtu)?;
-    let contenders = [Device::of_agents(&lab, mesh)?, other.device()];
+    let mut other = WireGuardGo::new();
+    let theirs = other.between(&lab, mtu)?;
+    let contenders = [Device::of_agents(&lab, mesh)?, theirs];
     let mut all = [Vec::new(), Vec::new()];
     for _ in 0..rounds {
         for (contender, figures) in contenders.iter().zip(&mut all) {
