@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use innermesh_tests::Lab;
+use innermesh_tests::{Lab, wait::ensure, wait_for};
 
 use crate::{figures::Report, mesh::Mesh, serf::Fleet};
 
@@ -38,19 +38,28 @@ pub fn measure(size: usize, rounds: usize, report: &mut Report) -> Result<(), St
         |a: &innermesh_tests::dns::Answer| !a.addresses.contains(&victim) && a.addresses.len() == 1;
     let others = || (0..size).filter(|i| *i != dies);
 
-    let mut times = Vec::new();
-    for _ in 0..rounds {
-        mesh.until(NAME, others(), Instant::now(), WITHIN, &present)?;
-        let began = Instant::now();
-        mesh.agents[dies].kill();
-        times.push(mesh.until(NAME, others(), began, WITHIN, &absent)?);
-        mesh.agents[dies].start();
+    for (what, settles) in [
+        ("kill -9 to all others", true),
+        ("the same as soon as it is there", false),
+    ] {
+        let mut times = Vec::new();
+        for _ in 0..rounds {
+            mesh.until(NAME, others(), Instant::now(), WITHIN, &present)?;
+            if settles {
+                until_linked(&mesh, dies);
+            }
+            let began = Instant::now();
+            mesh.agents[dies].kill();
+            times.push(mesh.until(NAME, others(), began, WITHIN, &absent)?);
+            mesh.agents[dies].start();
+        }
+        report.times(what, "service instance", size, &times);
     }
-    report.times("kill -9 to all others", "service instance", size, &times);
 
     let mut times = Vec::new();
     for _ in 0..rounds {
         mesh.until(NAME, others(), Instant::now(), WITHIN, &present)?;
+        until_linked(&mesh, dies);
         let began = Instant::now();
         lab.set_link(&lab.hosts[dies], false);
         times.push(mesh.until(NAME, others(), began, WITHIN, &absent)?);
@@ -58,6 +67,23 @@ pub fn measure(size: usize, rounds: usize, report: &mut Report) -> Result<(), St
     }
     report.times("link down to all others", "service instance", size, &times);
     Ok(())
+}
+
+/// Waits until all others judge a node by its links, as they do but for its first moments.
+fn until_linked(mesh: &Mesh<'_>, node: usize) {
+    let name = format!("node{node}");
+    let others = mesh.agents.iter().enumerate();
+    for (_, agent) in others.filter(|(index, _)| *index != node) {
+        wait_for("links to be what counts", WITHIN, || {
+            let peers = agent.json(&["peers"]);
+            let mut rows = peers.as_array().into_iter().flatten();
+            let row = rows.find(|row| row["name"] == name.as_str());
+            let by = row
+                .map(|row| row["live_by"].to_string())
+                .unwrap_or_default();
+            ensure(by.contains("link") || by.contains("neighbours"), by)
+        });
+    }
 }
 
 fn serf(lab: &Lab, rounds: usize, report: &mut Report) -> Result<(), String> {

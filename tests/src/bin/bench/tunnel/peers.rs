@@ -22,6 +22,10 @@ const CHANGES: u16 = 200;
 const PORT: u16 = 51990;
 /// Between two changes.
 const PAUSE: Duration = Duration::from_millis(20);
+/// For about six seconds, within which all changes are made.
+const PINGS: &str = "600";
+/// For how long the device is there, from the first handshake on.
+const STAYS: Duration = Duration::from_secs(12);
 
 /// Measures it.
 pub fn measure(report: &mut Report) -> Result<(), String> {
@@ -53,9 +57,7 @@ pub fn measure(report: &mut Report) -> Result<(), String> {
         let words = ["ping", "-c", "1", "-W", "1", &inside];
         there.run(&words).result()
     });
-    let seconds = u64::from(CHANGES) * 40 / 1000 + 4;
-    let count = (seconds * 100).to_string();
-    let words = ["ping", "-i", "0.01", "-q", "-c", &count, &inside];
+    let words = ["ping", "-i", "0.01", "-q", "-c", PINGS, &inside];
     let told = there.run_for(60, &words).result()?;
     device.wait(Duration::from_secs(60));
     let log = device.log();
@@ -108,8 +110,17 @@ async fn changes(key: TunnelKey, endpoint: SocketAddr) -> Result<(), String> {
         plan.peers.insert(key, peer(n, endpoint));
     }
     let first_ms = timed(&*tunnel, &plan).await?;
-    // The other end is pinging.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    loop {
+        let state = tunnel.observe().await.map_err(|e| e.to_string())?;
+        let seen = state.peers.get(&key);
+        if seen.is_some_and(|peer| peer.last_handshake.is_some()) {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    let ends = Instant::now() + STAYS;
+    // The other end is pinging then.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let mut all = Vec::new();
     for n in 1..=CHANGES {
         let moved = SocketAddr::from(([192, 0, 2, 250], 10_000 + n));
@@ -123,8 +134,7 @@ async fn changes(key: TunnelKey, endpoint: SocketAddr) -> Result<(), String> {
     let told =
         json!({ "first_ms": round(first_ms), "median_ms": round(median), "most_ms": round(most) });
     println!("{told}");
-    // Until the pings have ended.
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    tokio::time::sleep(ends.saturating_duration_since(Instant::now())).await;
     tunnel.down().await.map_err(|e| e.to_string())
 }
 
