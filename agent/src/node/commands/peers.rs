@@ -95,12 +95,16 @@ impl<'a> Reach<'a> {
     }
 
     pub fn way(&self, view: &MeshView, node: &NodeId, member: &Member) -> Way {
-        let is_live = |node: &NodeId| view.nodes.get(node).is_some_and(|seen| seen.live);
+        let is_live = |node: &NodeId| {
+            let is_held = view.held.contains_key(node);
+            view.nodes.get(node).is_some_and(|seen| seen.live) && !is_held
+        };
         let tunnel = self.tunnels.get(&IpAddr::V4(member.ipv4));
-        // The two have seen each other's packets.
-        let has_session = tunnel
-            .and_then(|(tunnel, _)| tunnel.handshake_s)
-            .is_some_and(|age| Duration::from_secs(age) < SESSION);
+        // The two have seen each other's packets; of one that is gone that says nothing.
+        let has_session = is_live(node)
+            && tunnel
+                .and_then(|(tunnel, _)| tunnel.handshake_s)
+                .is_some_and(|age| Duration::from_secs(age) < SESSION);
         let path = path(*node == view.me || self.paths.contains_key(node) || has_session);
         let mut through = Vec::new();
         if path == Path::None && is_live(node) {
