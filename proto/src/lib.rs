@@ -26,6 +26,7 @@ pub mod map;
 pub mod message;
 pub mod name;
 pub mod near;
+pub mod path;
 pub mod policy;
 pub mod rpc;
 pub mod service_address;

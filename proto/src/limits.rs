@@ -764,3 +764,28 @@ pub const LINK_DIALS: usize = 8;
 /// Changes of one owner that a node pushes on in a minute; beyond that they travel by
 /// repair.
 pub const PUSHES_PER_MINUTE: u32 = 20;
+/// Addresses at which a node says that its tunnel may be found.
+pub const CANDIDATES: usize = 8;
+/// Addresses from which a peer looked for a way that it doesn't announce.
+pub const REFLEXIVE: usize = 4;
+/// Largest item of a body that says where a tunnel is, in bytes.
+pub const PLACES_BYTES: usize = 32 + CANDIDATES * 24;
+/// Packets that look for ways, of one node in a second, and at once.
+pub const PROBES_PER_S: u32 = 100;
+/// As [`PROBES_PER_S`], at once.
+pub const PROBES_AT_ONCE: u32 = 200;
+/// As [`PROBES_PER_S`], to one address that never answered.
+pub const PROBES_UNANSWERED: u32 = 5;
+/// Halves of datagrams from one node that wait for the other.
+pub const HALVES: usize = 16;
+/// Nodes of whose datagrams halves wait.
+pub const HALVES_OF: usize = 256;
+/// Bytes of relayed datagrams that wait for one next hop.
+pub const RELAYED_BYTES: usize = 2 << 20;
+/// Of these, those that one member sent.
+pub const RELAYED_BYTES_OF_ONE: usize = 128 << 10;
+/// How often a member may have another told that it looks for it, at once and in an hour
+/// beyond that.
+pub const PUNCHES: u64 = 60;
+/// As [`PUNCHES`], in an hour.
+pub const PUNCHES_PER_HOUR: u64 = 720;

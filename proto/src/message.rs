@@ -2,7 +2,10 @@
 
 #![allow(missing_docs, reason = "the names say it")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -206,6 +209,21 @@ pub struct TunnelSeen {
     pub rx_bytes: u64,
     /// Bytes that were sent to it.
     pub tx_bytes: u64,
+}
+
+/// The answer to TUNNEL_PLACE, whose question is empty: where packets of the asking
+/// node come from that the asked node's WireGuard device took for its own; `None` where
+/// none do, or by a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelPlace {
+    pub place: Option<SocketAddr>,
+}
+
+/// PUNCH, and its notice PUNCHED: which node looks for which. The answer is empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Punch {
+    /// To a neighbour: who is looked for. From one: who looks.
+    pub node: NodeId,
 }
 
 /// The answer to SPENDERS, whose question is empty: members whose budget was

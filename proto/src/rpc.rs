@@ -86,6 +86,12 @@ pub mod method {
     pub const COMPARE: u16 = 53;
     /// Heads of some nodes.
     pub const HEADS_OF: u16 = 54;
+    /// Where the asked node's WireGuard device sees the asking node.
+    pub const TUNNEL_PLACE: u16 = 55;
+    /// To a neighbour of a node: tell that node that this one looks for it.
+    pub const PUNCH: u16 = 56;
+    /// From a neighbour: another node looks for this one.
+    pub const PUNCHED: u16 = 57;
 
     /// A method's name, for traces and logs.
     pub fn name(method: u16) -> &'static str {
@@ -112,6 +118,9 @@ pub mod method {
             REVOCATIONS => "revocations",
             INVITES => "invites",
             TUNNEL_SEEN => "tunnel seen",
+            TUNNEL_PLACE => "tunnel place",
+            PUNCH => "punch",
+            PUNCHED => "punched",
             RELAY => "relay",
             RELAYED => "relayed",
             COMPARE => "compare",

@@ -17,6 +17,8 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::path::Way;
+
 pub use self::{
     host_port::{HostPort, HostPortError},
     key_text::TunnelKeyError,
@@ -72,6 +74,8 @@ pub struct TunnelPlan {
     pub unrouted: BTreeSet<IpNet>,
     /// Devices by key, which become peers once their secrets are opened.
     pub devices: BTreeMap<TunnelKey, DevicePeer>,
+    /// How those of the peers are reached that choose their way with this node.
+    pub ways: BTreeMap<TunnelKey, Way>,
 }
 
 /// A device that this node takes in as a gateway.

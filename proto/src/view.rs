@@ -9,6 +9,7 @@ mod explain;
 mod gateways;
 mod publish;
 mod stranger;
+mod ways;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -220,6 +221,7 @@ impl MeshView {
             peers: self.tunnel_peers(),
             unrouted: BTreeSet::new(),
             devices: self.device_peers(),
+            ways: self.ways(),
         }
     }
 
@@ -437,7 +439,7 @@ impl MeshView {
                     .chain(nets.get(node).into_iter().flatten().copied())
                     .collect(),
                 endpoint: tunnel_endpoint(view, port, &self.ledger),
-                keepalive_s: Some(KEEPALIVE_S),
+                keepalive_s: self.keeps_alive(node, view).then_some(KEEPALIVE_S),
                 preshared_key: None,
             };
             peers.insert(key, peer);

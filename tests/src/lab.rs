@@ -272,6 +272,21 @@ impl Lab {
         new
     }
 
+    /// Takes a host's cable away, with its network card.
+    pub(crate) fn unplug(&self, host: &Host) {
+        self.router
+            .shell(r#"ip link delete "$1""#, &[&format!("h{}", host.index)]);
+    }
+
+    /// Leads a host's address to a network card `wan` in the namespaces of a process.
+    pub(crate) fn plug_in(&self, host: &Host, pid: &str) {
+        self.router.shell(
+            r#"ip link add "$1" type veth peer name wan netns "$2""#,
+            &[&format!("h{}", host.index), pid],
+        );
+        self.connect(host);
+    }
+
     /// Takes the host's cable out, or puts it back.
     ///
     /// # Panics
@@ -327,6 +342,11 @@ pub struct Host {
 }
 
 impl Host {
+    /// Runs a script of the laboratory's own here.
+    pub(crate) fn shell(&self, script: &str, arguments: &[&str]) {
+        self.namespace.shell(script, arguments);
+    }
+
     /// Runs a command here, to the end.
     pub fn run(&self, words: &[&str]) -> Finished {
         run(self.namespace.pid(), words, &[])

@@ -10,6 +10,7 @@ pub mod lab;
 pub mod mail;
 pub mod mesh;
 pub mod namespace;
+pub mod nat;
 pub mod page;
 pub mod phone;
 pub mod process;

@@ -141,6 +141,12 @@ pub struct TunnelStatus {
     pub interface: String,
     /// WireGuard's UDP port, as other nodes are told.
     pub port: u16,
+    /// Name of the relay by which this node is reached where it can't be straight.
+    #[serde(default)]
+    pub relay: Option<String>,
+    /// Where others are told to look for its end.
+    #[serde(default)]
+    pub places: Vec<SocketAddr>,
 }
 
 /// How the overlay is closed to other networks.
@@ -203,6 +209,9 @@ pub struct NodeRow {
     /// or isn't live.
     #[serde(default)]
     pub through: Vec<String>,
+    /// Name of the relay by which its tunnel goes, where it does.
+    #[serde(default)]
+    pub relay: Option<String>,
     /// Whether an admin has cut it off until the ledger decides.
     pub held: bool,
 }
@@ -296,6 +305,26 @@ pub struct PeerTunnel {
     pub handshake_s: Option<u64>,
     pub rx_bytes: u64,
     pub tx_bytes: u64,
+    /// Which way its packets go; null where the tunnel's device doesn't choose among
+    /// several.
+    #[serde(default)]
+    pub way: Option<TunnelWay>,
+}
+
+/// Which way a tunnel goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelWay {
+    pub path: Path,
+    /// The address where it goes straight to.
+    pub at: Option<SocketAddr>,
+    /// Name of the relay by which it goes, or would.
+    pub relay: Option<String>,
+    /// Whether the peer announces the address; else its packets showed it.
+    pub announced: bool,
+    /// Round-trip time as it was measured last, in microseconds.
+    pub rtt_us: Option<u64>,
+    /// Why it doesn't go straight.
+    pub why: Option<String>,
 }
 
 /// The answer to `ping`.
@@ -313,6 +342,9 @@ pub struct PingReply {
     pub rtt_ms: Vec<f64>,
     /// Null where there is no tunnel to it.
     pub tunnel: Option<TunnelPing>,
+    /// Which way that goes.
+    #[serde(default)]
+    pub way: Option<TunnelWay>,
 }
 
 /// The tunnel to a peer.

@@ -95,6 +95,7 @@ pub fn sample_status() -> Status {
         live,
         path: if live { Path::Direct } else { Path::None },
         linked: false,
+        relay: None,
         through: Vec::new(),
         held: false,
     };
@@ -150,6 +151,8 @@ pub fn sample_status() -> Status {
             dropped_by_others: BTreeMap::from([("in4".into(), 3)]),
         }),
         tunnel: Some(TunnelStatus {
+            relay: Some("gamma".into()),
+            places: vec!["192.0.2.1:51820".parse().expect("an address")],
             interface: "im0".into(),
             port: 51821,
         }),

@@ -184,7 +184,7 @@ impl Engine {
         self.touch(place);
     }
 
-    fn peer_mut(&mut self, key: &[u8; 32]) -> Option<&mut Peer> {
+    pub(crate) fn peer_mut(&mut self, key: &[u8; 32]) -> Option<&mut Peer> {
         let place = self.by_key.get(key).copied()?;
         self.peers.get_mut(place)?.as_mut()
     }

@@ -16,6 +16,7 @@ use crate::{
     peer::{Peer, Tunnels},
     routes::{Place, Routes},
     split::{BadFrame, Segments},
+    ways::Events,
 };
 
 /// A WireGuard device. What it is given is worked off at once; what comes of it is
@@ -33,6 +34,7 @@ pub struct Engine {
     pub(crate) outgoing: Outgoing,
     pub(crate) coalescer: Coalescer,
     pub(crate) counters: Counters,
+    pub(crate) events: Events,
 }
 
 impl Engine {
@@ -54,6 +56,7 @@ impl Engine {
             outgoing: Outgoing::new(),
             coalescer: Coalescer::new(),
             counters: Counters::default(),
+            events: Events::default(),
         }
     }
 
@@ -159,6 +162,7 @@ impl Engine {
     }
 
     fn schedule(&mut self, place: Place, now: Instant) {
+        self.tell(place);
         let Some(peer) = self.peers.get_mut(place).and_then(Option::as_mut) else {
             return;
         };

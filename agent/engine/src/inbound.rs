@@ -7,7 +7,29 @@ use sanstun::{
     ReceivedMessage, TransportData, TunnelId,
 };
 
-use crate::{coalesce::Inside, engine::Engine, outgoing::Wire, packet::Packet, routes::Place};
+use crate::{
+    coalesce::Inside,
+    engine::Engine,
+    outgoing::Wire,
+    packet::Packet,
+    routes::Place,
+    ways::{Happened, Probe},
+};
+
+/// What was in a data message.
+enum Inner {
+    Keepalive,
+    Probe(Probe),
+    /// `None` where it is no whole packet.
+    Packet(Option<Packet>),
+}
+
+impl Inner {
+    fn parse(bytes: &[u8]) -> Self {
+        let probe = Probe::decode(bytes);
+        probe.map_or_else(|| Self::Packet(Packet::parse(bytes)), Self::Probe)
+    }
+}
 
 impl Engine {
     /// Takes datagrams of `segment` bytes each from one sender; the last may be shorter.
@@ -76,9 +98,13 @@ impl Engine {
         let peer = peer.ok_or(Error::WrongKey)?;
         let tunnel = peer.handshakes().ok_or(Error::WrongKey)?;
         let response = tunnel.handle_handshake_initiation(initiation, now)?;
-        peer.heard(from, length);
+        let is_other = peer.heard(from, length, false, now);
         peer.answered(now);
-        peer.send(&response, &mut self.outgoing, wire);
+        peer.tx_bytes += response.len() as u64;
+        self.outgoing.send(from, &response, wire);
+        if is_other {
+            self.tell_heard(place, Happened::Heard(from));
+        }
         self.drain(place, now, wire);
         self.touch(place);
         Ok(())
@@ -98,9 +124,13 @@ impl Engine {
         let peer = peer.ok_or(Error::WrongIndex)?;
         let tunnel = peer.tunnel(id).ok_or(Error::WrongIndex)?;
         let keepalive = tunnel.handle_handshake_response(response, now)?;
-        peer.heard(from, length);
+        let is_other = peer.heard(from, length, true, now);
         peer.shook_hands(now);
-        peer.send(&keepalive, &mut self.outgoing, wire);
+        peer.tx_bytes += keepalive.len() as u64;
+        self.outgoing.send(from, &keepalive, wire);
+        if is_other {
+            self.tell_heard(place, Happened::Heard(from));
+        }
         self.drain(place, now, wire);
         self.touch(place);
         Ok(())
@@ -135,23 +165,31 @@ impl Engine {
         let pending = tunnel.begin_decapsulate(data, now)?;
         let room = self.coalescer.room(datagram.len(), inside);
         let decrypted = pending.decrypt(datagram, room);
-        let packet = match tunnel.commit_decapsulate(decrypted, now)? {
-            Committed::Keepalive => None,
-            Committed::Data { buffer, len } => {
-                Some(Packet::parse(buffer.get(..len).unwrap_or_default()))
-            }
+        let inner = match tunnel.commit_decapsulate(decrypted, now)? {
+            Committed::Keepalive => Inner::Keepalive,
+            Committed::Data { buffer, len } => Inner::parse(buffer.get(..len).unwrap_or_default()),
         };
-        peer.heard(from, datagram.len());
+        let is_other = peer.heard(from, datagram.len(), false, now);
         peer.confirm(now);
-        if packet.is_some() {
+        if matches!(inner, Inner::Packet(_)) {
             peer.brought_packet();
         }
-        match packet {
-            None => {}
-            Some(Some(packet)) if self.routes.of(packet.source) == Some(place) => {
+        match inner {
+            Inner::Probe(Probe::Ask(number)) => {
+                self.tell_heard(place, Happened::Probed(from, number));
+            }
+            Inner::Probe(Probe::Reply(number)) => {
+                self.tell_heard(place, Happened::Replied(from, number));
+            }
+            _ if is_other => self.tell_heard(place, Happened::Heard(from)),
+            _ => {}
+        }
+        match inner {
+            Inner::Keepalive | Inner::Probe(_) => {}
+            Inner::Packet(Some(packet)) if self.routes.of(packet.source) == Some(place) => {
                 self.coalescer.push(&packet, inside);
             }
-            Some(_) => self.counters.spoofed += 1,
+            Inner::Packet(_) => self.counters.spoofed += 1,
         }
         self.drain(place, now, wire);
         self.touch(place);

@@ -24,6 +24,7 @@ mod peer;
 mod routes;
 mod split;
 mod vnet;
+mod ways;
 
 pub use self::{
     coalesce::Inside,
@@ -34,4 +35,5 @@ pub use self::{
     peer::PeerSettings,
     split::{BadFrame, Segments},
     vnet::{VNET_HEADER, VnetHeader},
+    ways::{Event, Happened, Probe},
 };

@@ -17,6 +17,7 @@ use crate::{
     limits,
     outgoing::{Outgoing, Wire},
     routes::Place,
+    ways::{Chosen, FRESH, SESSION},
 };
 
 /// What a peer is told to be.
@@ -56,6 +57,8 @@ pub(crate) struct Peer {
     handshake_at: Option<Instant>,
     /// Whether its timers may have changed in this batch.
     pub(crate) is_touched: bool,
+    /// Where its way isn't what it was heard from last.
+    pub(crate) chosen: Option<Chosen>,
 }
 
 /// What became of a packet.
@@ -90,6 +93,7 @@ impl Peer {
             tx_bytes: 0,
             wake: None,
             is_touched: false,
+            chosen: None,
         }
     }
 
@@ -142,12 +146,29 @@ impl Peer {
         self.tunnel.as_mut()
     }
 
-    /// An authentic message came from `from`.
-    pub(crate) fn heard(&mut self, from: SocketAddr, length: usize) {
-        if self.settings.endpoint != Some(from) {
-            self.settings.endpoint = Some(from);
-        }
+    /// An authentic message came from `from`; `answers` where it answers one of this
+    /// end's, so that the way is good in both directions. Returns whether its way is
+    /// chosen and another one is in use.
+    pub(crate) fn heard(
+        &mut self,
+        from: SocketAddr,
+        length: usize,
+        answers: bool,
+        now: Instant,
+    ) -> bool {
         self.rx_bytes += length as u64;
+        let Some(chosen) = &mut self.chosen else {
+            self.settings.endpoint = Some(from);
+            return false;
+        };
+        let is_other = self.settings.endpoint != Some(from);
+        let fresh = if answers { FRESH } else { SESSION };
+        if !is_other || !chosen.is_heard(fresh, now) {
+            // What waits for a session goes where it came from.
+            self.settings.endpoint = Some(from);
+            (chosen.heard, chosen.unanswered) = (Some(now), None);
+        }
+        is_other
     }
 
     /// A handshake of the other was answered.
@@ -183,6 +204,9 @@ impl Peer {
     /// A packet came from it.
     pub(crate) fn brought_packet(&mut self) {
         self.is_used = true;
+        if let Some(chosen) = &mut self.chosen {
+            chosen.has_passed = true;
+        }
     }
 
     /// Encrypts a packet and sends it, or keeps it until there is a session. Returns
@@ -212,12 +236,32 @@ impl Peer {
         outgoing: &mut Outgoing,
         wire: &mut impl Wire,
     ) -> Sealed {
-        let Some(to) = self.settings.endpoint else {
-            return Sealed::Dropped;
-        };
-        if self.tunnel.is_none() {
+        if self.tunnel.is_none() || self.settings.endpoint.is_none() && self.chosen.is_none() {
             return Sealed::Dropped;
         }
+        let Some(to) = self.settings.endpoint else {
+            return Sealed::Waits;
+        };
+        let sealed = self.seal_to(to, packet, now, outgoing, wire);
+        if sealed == Sealed::Sent {
+            self.is_used = true;
+            if let Some(chosen) = &mut self.chosen {
+                chosen.unanswered.get_or_insert(now);
+                chosen.has_passed = true;
+            }
+        }
+        sealed
+    }
+
+    /// Encrypts a packet and sends it there.
+    fn seal_to(
+        &mut self,
+        to: SocketAddr,
+        packet: &[u8],
+        now: Instant,
+        outgoing: &mut Outgoing,
+        wire: &mut impl Wire,
+    ) -> Sealed {
         let Some(pending) = self.begin(now) else {
             return Sealed::Waits;
         };
@@ -226,12 +270,24 @@ impl Peer {
             Ok(message) => {
                 let length = message.len();
                 self.tx_bytes += length as u64;
-                self.is_used = true;
                 outgoing.push(to, length, wire);
                 Sealed::Sent
             }
             Err(_) => Sealed::Dropped,
         }
+    }
+
+    /// Sends a packet of the driver's own within the session; `false` where there is
+    /// none.
+    pub(crate) fn send_within(
+        &mut self,
+        to: SocketAddr,
+        packet: &[u8],
+        now: Instant,
+        outgoing: &mut Outgoing,
+        wire: &mut impl Wire,
+    ) -> bool {
+        self.seal_to(to, packet, now, outgoing, wire) == Sealed::Sent
     }
 
     fn begin(&mut self, now: Instant) -> Option<PendingEncapsulate> {
@@ -242,10 +298,23 @@ impl Peer {
     }
 
     /// Begins a handshake, where none is under way.
-    fn initiate(&mut self, now: Instant, outgoing: &mut Outgoing, wire: &mut impl Wire) {
+    pub(crate) fn initiate(&mut self, now: Instant, outgoing: &mut Outgoing, wire: &mut impl Wire) {
         let begun = self.tunnel.as_mut().and_then(|t| t.initiate_handshake(now));
         if let Some(initiation) = begun {
-            self.send(&initiation, outgoing, wire);
+            self.send_begun(&initiation, outgoing, wire);
+        }
+    }
+
+    /// Sends the first message of a handshake, or keeps it for whoever chooses where it
+    /// goes.
+    fn send_begun(&mut self, initiation: &Datagram, outgoing: &mut Outgoing, wire: &mut impl Wire) {
+        match &mut self.chosen {
+            Some(chosen) => {
+                chosen.initiation.clear();
+                chosen.initiation.extend_from_slice(initiation);
+                chosen.is_begun = true;
+            }
+            None => self.send(initiation, outgoing, wire),
         }
     }
 
@@ -279,7 +348,8 @@ impl Peer {
             let keepalive = self.settings.keepalive_s;
             self.handshake_at = keepalive.map(|s| now + Duration::from_secs(s.max(1).into()));
             let is_up = self.tunnel.as_ref().is_some_and(|t| has_session(t, now));
-            if !is_up && self.settings.endpoint.is_some() {
+            let has_place = self.settings.endpoint.is_some() || self.chosen.is_some();
+            if !is_up && has_place {
                 self.initiate(now, outgoing, wire);
             }
         }
@@ -298,7 +368,7 @@ impl Peer {
         while let Some(event) = self.tunnel.as_mut().and_then(Tunnel::poll_event) {
             match event {
                 Event::SendHandshakeInitiation(message) if self.is_wanted() => {
-                    self.send(&message, outgoing, wire);
+                    self.send_begun(&message, outgoing, wire);
                 }
                 Event::SendKeepalive(message) => self.send(&message, outgoing, wire),
                 Event::Established { .. } => {}

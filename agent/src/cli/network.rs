@@ -19,7 +19,7 @@ use crate::control::{
     Client,
     node::{
         NodeRow, Path, Peer, PeerTunnel, PeersRequest, PingReply, PingRequest, StatusRequest,
-        TunnelPing,
+        TunnelPing, TunnelWay,
     },
 };
 
@@ -89,7 +89,7 @@ fn draw(screen: &mut Screen, peers: &[Peer]) {
             } else {
                 peer.name.clone()
             }),
-            path(peer.path, peer.linked, &peer.through),
+            path(peer.path, peer.linked, &peer.through, relay_of(peer)),
             Cell::or_dash(peer.rtt_ms.map(milliseconds)),
             Cell::new(peer.seen_s.map_or_else(|| "never".into(), ago)),
             handshake(tunnel),
@@ -106,11 +106,14 @@ fn draw(screen: &mut Screen, peers: &[Peer]) {
 }
 
 /// How a node is reached: straight, as a neighbour's too, or by neighbours of its.
-pub fn path(path: Path, linked: bool, through: &[String]) -> Cell {
+pub fn path(path: Path, linked: bool, through: &[String], relay: Option<&str>) -> Cell {
     match path {
         Path::Direct if linked => Cell::good("linked"),
         Path::Direct => Cell::good(path),
-        Path::Relay => Cell::care(path),
+        Path::Relay => Cell::care(match relay {
+            Some(relay) => format!("relay {relay}"),
+            None => path.to_string(),
+        }),
         Path::None => match through {
             [] => Cell::bad(path),
             [one] => Cell::good(format!("through {one}")),
@@ -118,6 +121,11 @@ pub fn path(path: Path, linked: bool, through: &[String]) -> Cell {
                 .in_full(format!("through {}", through.join(", "))),
         },
     }
+}
+
+/// The relay by which a peer's tunnel goes.
+fn relay_of(peer: &Peer) -> Option<&str> {
+    peer.tunnel.as_ref()?.way.as_ref()?.relay.as_deref()
 }
 
 /// When the tunnel's last one was.
@@ -306,7 +314,33 @@ fn text(reply: &PingReply) -> String {
             format!("\ntunnel: {}, {age}\n", passed(tunnel))
         }
     });
+    if let Some(way) = &reply.way {
+        out.push_str(&format!("way: {}\n", by(way)));
+    }
     out
+}
+
+/// Which way a tunnel goes, and why that.
+fn by(way: &TunnelWay) -> String {
+    let rtt = way.rtt_us.map(|us| milliseconds(us as f64 / 1000.0));
+    let rtt = rtt.map(|rtt| format!(", {rtt}")).unwrap_or_default();
+    let relay = way.relay.as_deref();
+    let mut said = match (way.path, way.at) {
+        (Path::Direct, Some(at)) => {
+            let seen = if way.announced {
+                ""
+            } else {
+                ", where it was seen"
+            };
+            format!("straight to {at}{seen}{rtt}")
+        }
+        (Path::Relay, _) => format!("by the relay {}{rtt}", relay.unwrap_or("that is gone")),
+        _ => "none is known to work".into(),
+    };
+    if let Some(why) = &way.why {
+        said.push_str(&format!("; not straight, as {why}"));
+    }
+    said
 }
 
 /// What came back through a tunnel.
@@ -395,6 +429,7 @@ mod tests {
                 handshake_s: Some(170),
                 rx_bytes: 5 << 30,
                 tx_bytes: 900,
+                way: None,
             }),
             device: false,
             addresses: Vec::new(),
@@ -451,6 +486,7 @@ mod tests {
             sent: 3,
             rtt_ms: vec![1.0, 3.0],
             tunnel,
+            way: None,
         }
     }
 

@@ -12,6 +12,7 @@ use innermesh_proto::{
     head::Announcement,
     id::NodeId,
     ledger::{State, state::Member},
+    path::Places,
     rpc::method,
     view::MeshView,
 };
@@ -51,7 +52,7 @@ use crate::{
     quic::{Settings, Transport},
     services::{DockerWatch, Registry},
     tls::{MeshTls, TlsError},
-    tunnel::{Tunnel, TunnelError, TunnelSettings},
+    tunnel::{Tunnel, TunnelError, TunnelSettings, relayed::Relayed},
 };
 
 /// What is opened before anything follows the view.
@@ -64,6 +65,8 @@ pub(super) struct Opened {
     pub dns: Arc<Dns>,
     pub tunnel: Arc<dyn Tunnel>,
     pub tunnel_key: Arc<OwnKey>,
+    /// What of the tunnel goes by relays.
+    pub relayed: Relayed,
     pub holds: Arc<HoldSet>,
     pub device_holds: Arc<DeviceHolds>,
     pub invites: Arc<Invites>,
@@ -92,7 +95,8 @@ pub(super) async fn open(
     };
     let stamp_ms = Arc::new(AtomicU64::new(state.stamp_ms));
     let tls = follow::membership::tls(&state, &key, &stamp_ms, &host).await?;
-    let (tunnel, tunnel_key) = open_tunnel(&host, &mut config, &state, me).await?;
+    let relayed = Relayed::default();
+    let (tunnel, tunnel_key) = open_tunnel(&host, &mut config, &state, me, &relayed).await?;
     let holds = Arc::new(HoldSet::load(&*host.disk).await);
     let device_holds = Arc::new(DeviceHolds::load(&*host.disk).await);
     let invites = Arc::new(Invites::load(&*host.disk).await);
@@ -127,6 +131,7 @@ pub(super) async fn open(
         name_server: BTreeSet::new(),
         types: services.types(),
         links: None,
+        places: Places::default(),
     };
     let gossip = open_gossip(&host, &key, &ledger, &nudge, &transport, announcement).await?;
     ledger_follow::start(&host, me, ledger.clone(), transport.clone(), nudge.clone());
@@ -163,6 +168,7 @@ pub(super) async fn open(
         dns,
         tunnel,
         tunnel_key,
+        relayed,
         holds,
         device_holds,
         invites,
@@ -201,6 +207,7 @@ async fn open_tunnel(
     config: &mut AgentConfig,
     state: &State,
     me: NodeId,
+    relayed: &Relayed,
 ) -> Result<(Arc<dyn Tunnel>, Arc<OwnKey>), BuildError> {
     let (private_key, earlier_key) = tunnel_keys::at_start(host, state, me).await?;
     if !config.tunnel_port_is_fixed
@@ -217,6 +224,7 @@ async fn open_tunnel(
             mtu: config.mtu,
             backend: config.backend,
             offloads: config.offloads,
+            relayed: relayed.clone(),
         })
     };
     let mut opened = open(config.tunnel_port).await;

@@ -33,6 +33,7 @@ use crate::{
             overlay::OverlayKeeper,
             own_certificate::OwnCertificate,
             page::{Page, PageKeeper},
+            paths::PathKeeper,
             program_certs::CertKeeper,
             publish::PublishKeeper,
             publish_proxy::PublishProxy,
@@ -45,7 +46,7 @@ use crate::{
             tunnel_keys::TunnelKeyKeeper,
             view::ViewKeeper,
         },
-        peer::{handler::PeerHandler, requests::Requests},
+        peer::{handler::PeerHandler, punch::Punches, requests::Requests},
         shared::{
             addresses::Addresses,
             announce::Announcer,
@@ -56,6 +57,7 @@ use crate::{
             handles::{FolderLock, Handles},
             invites::Invites,
             publishing::Publishing,
+            relaying::Relaying,
             revocation_lists::Lists,
             tunnel_counters::TunnelCounters,
             tunnel_progress::TunnelProgress,
@@ -63,7 +65,7 @@ use crate::{
         },
     },
     services::{DockerWatch, Registry},
-    tunnel::Tunnel,
+    tunnel::{Tunnel, relayed::Relayed},
 };
 
 /// What is wired, and what several parts use.
@@ -84,6 +86,8 @@ pub(super) struct Parts {
     progress: watch::Sender<TunnelProgress>,
     reach: Arc<Reach>,
     counters: TunnelCounters,
+    relayed: Relayed,
+    relaying: Arc<Relaying>,
     overlay: Arc<OverlayKeeper>,
     publish: Arc<PublishKeeper>,
     publishing: Arc<Publishing>,
@@ -122,6 +126,7 @@ impl Parts {
             dns,
             tunnel,
             tunnel_key,
+            relayed,
             holds,
             device_holds,
             invites,
@@ -155,6 +160,7 @@ impl Parts {
             exit_ways: watch::Sender::default(),
             zone_serial: watch::Sender::default(),
             name_server: watch::Sender::default(),
+            places: watch::Sender::default(),
         };
         let exit = Arc::new(ExitSetting::default());
         let progress = watch::Sender::default();
@@ -182,6 +188,8 @@ impl Parts {
             cut_off: CutOffWatch::new(&node, tunnel.clone(), progress.clone()),
             reach: Reach::new(&node, tunnel.clone(), progress.clone(), counters.clone()),
             counters,
+            relaying: Arc::new(Relaying::new(&node, relayed.clone())),
+            relayed,
             requests: Arc::new(Requests::new(&node)),
             names: Arc::new(NameClaimer::new(&node, services.clone())),
             holds: Arc::new(HoldKeeper::new(&node, announcer.clone())),
@@ -312,6 +320,8 @@ impl Parts {
             self.requests.clone(),
             self.invites.clone(),
             self.counters.clone(),
+            Punches::new(node, self.tunnel.clone(), self.progress.clone()),
+            self.relaying.clone(),
         );
         node.transport.serve(Arc::new(handler));
         let tasks = &node.host.tasks;
@@ -334,6 +344,7 @@ impl Parts {
         tasks.spawn(self.reach.clone().run());
         let (tunnel, progress) = (self.tunnel.clone(), self.progress.clone());
         tasks.spawn(NarrowWays::new(node, tunnel, progress).run());
+        tasks.spawn(self.path_keeper().run());
         let (announcer, zone) = (self.announcer.clone(), self.zone.clone());
         tasks.spawn(HostFollower::new(node, announcer, zone).run());
         let (handles, standing) = (node.clone(), self.standing.clone());
@@ -342,6 +353,12 @@ impl Parts {
         tasks.spawn(self.holds.clone().run());
         tasks.spawn(self.device_holds.clone().run());
         tasks.spawn(self.membership.clone().run());
+    }
+
+    fn path_keeper(&self) -> PathKeeper {
+        let (tunnel, progress) = (self.tunnel.clone(), self.progress.clone());
+        let relays = (self.relayed.clone(), self.relaying.clone());
+        PathKeeper::new(&self.node, tunnel, progress, self.announcer.clone(), relays)
     }
 
     /// What does each of the things that people ask for.
@@ -377,6 +394,7 @@ impl Parts {
                 listening: listening.clone(),
                 names: self.names.clone(),
                 overlay: self.overlay.clone(),
+                relaying: self.relaying.clone(),
                 warnings,
             },
             services: ServiceDesk {

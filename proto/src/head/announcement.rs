@@ -14,6 +14,7 @@ use crate::{
     limits,
     links::NamedLinks,
     name::Label,
+    path::Places,
     service_address::is_service_address,
     tunnel::{HostPort, TunnelKey},
     zone::{Protocol, ServiceType},
@@ -59,6 +60,8 @@ pub struct Announcement {
     /// The links that it has with its neighbours; `None` where its build knows leases
     /// alone.
     pub links: Option<NamedLinks>,
+    /// Where its tunnel may be found.
+    pub places: Places,
 }
 
 /// Address families that an exit has a default route for.
@@ -114,6 +117,7 @@ mod kind {
     pub const NAME_SERVER: u16 = 14;
     pub const TYPES: u16 = 15;
     pub const LINKS: u16 = 16;
+    pub const PLACES: u16 = 17;
 }
 
 impl Announcement {
@@ -193,6 +197,9 @@ impl Announcement {
                 .iter()
                 .map(|links| item(kind::LINKS, links.encode())),
         );
+        if self.places != Places::default() {
+            items.push(item(kind::PLACES, codec::encode(&self.places)));
+        }
         codec::encode(&items)
     }
 
@@ -262,6 +269,10 @@ impl Announcement {
             }
             kind::TYPES => self.types = codec::decode(&item.data, limit).ok()?,
             kind::LINKS => self.links = Some(NamedLinks::decode(&item.data)?),
+            kind::PLACES => {
+                let places: Places = codec::decode(&item.data, limits::PLACES_BYTES).ok()?;
+                self.places = places.bounded();
+            }
             _ => {}
         }
         Some(())

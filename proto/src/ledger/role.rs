@@ -42,15 +42,6 @@ impl Role {
         }
     }
 
-    /// Whether a node that has it does something else than one that hasn't. The
-    /// others have their places in ledgers and invites for versions to come.
-    pub fn does_something(self) -> bool {
-        match self {
-            Self::Admin | Self::Ca | Self::Gateway | Self::Exit | Self::Sinkhole => true,
-            Self::Relay => false,
-        }
-    }
-
     /// The first rules that know it: to builds of earlier ones what names it is
     /// no request and no grant.
     pub fn since_rules(self) -> u32 {

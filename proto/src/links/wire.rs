@@ -31,6 +31,11 @@ struct Form {
 const BEHIND_NAT: u8 = 1;
 
 impl NamedLinks {
+    /// Whether it names a link with this node.
+    pub fn names(&self, node: &NodeId) -> bool {
+        self.links.contains_key(&key(node))
+    }
+
     /// Whether it says all that `other` does, of the same epochs, and maybe more.
     pub fn has_all_of(&self, other: &Self) -> bool {
         let mut links = other.links.iter();

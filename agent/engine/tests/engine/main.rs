@@ -3,6 +3,7 @@
 mod gotatun;
 mod safety;
 mod two;
+mod ways;
 
 use std::{
     collections::BTreeSet,

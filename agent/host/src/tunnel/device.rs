@@ -4,7 +4,10 @@
 use std::{collections::BTreeMap, io, time::Duration};
 
 use async_trait::async_trait;
-use innermesh_proto::tunnel::{InstalledPeer, Step, TunnelKey};
+use innermesh_proto::{
+    path::Way,
+    tunnel::{InstalledPeer, Step, TunnelKey},
+};
 
 use super::{PeerState, TunnelError};
 
@@ -38,6 +41,25 @@ pub trait Device: Send + Sync {
     /// # Errors
     /// Steps before the error may have been taken.
     async fn take_steps(&mut self, steps: &[Step]) -> io::Result<()>;
+
+    /// Has peers reached by these ways, where the device chooses among several. To be
+    /// called after every change of peers.
+    ///
+    /// # Errors
+    /// They are reached as before; calling again is fine.
+    async fn set_ways(&mut self, ways: &BTreeMap<TunnelKey, Way>) -> io::Result<()> {
+        let _ = ways;
+        Ok(())
+    }
+
+    /// A peer looks for this node: what is sent to it now may meet what it sends.
+    ///
+    /// # Errors
+    /// Nothing is sent.
+    async fn punch(&self, key: TunnelKey) -> io::Result<()> {
+        let _ = key;
+        Ok(())
+    }
 
     /// Gives the device another private key; its peers stay.
     ///

@@ -10,6 +10,7 @@ use std::{
 use async_trait::async_trait;
 use innermesh_proto::{
     filter::Interface,
+    path::Report,
     tunnel::{Step, TunnelKey, TunnelPlan},
 };
 
@@ -62,6 +63,15 @@ pub trait Tunnel: Send + Sync {
     /// # Errors
     /// It has the old one still; calling again is fine.
     async fn set_private_key(&self, private_key: [u8; 32]) -> Result<(), TunnelError>;
+
+    /// A peer looks for this node: what is sent to it now may meet what it sends.
+    ///
+    /// # Errors
+    /// Nothing is sent.
+    async fn punch(&self, key: TunnelKey) -> Result<(), TunnelError> {
+        let _ = key;
+        Ok(())
+    }
 
     /// Takes the interface away, with its routes.
     ///
@@ -134,6 +144,8 @@ pub struct PeerState {
     pub rx_bytes: u64,
     /// Bytes sent to it since it was added.
     pub tx_bytes: u64,
+    /// How its way stands, where it is chosen among several.
+    pub way: Option<Report>,
 }
 
 /// The host's wall clock, in milliseconds since 1970: handshakes are told by it.

@@ -90,6 +90,7 @@ fn peer(info: &PeerInfo, wall_ms: u64) -> (InstalledPeer, PeerState) {
         last_handshake,
         rx_bytes: info.stats.rx_bytes,
         tx_bytes: info.stats.tx_bytes,
+        way: None,
     };
     (installed, state)
 }

@@ -21,6 +21,7 @@ mod memory;
 pub mod narrow;
 mod open;
 mod recorded;
+pub mod relayed;
 pub mod routes;
 mod settings;
 mod system;

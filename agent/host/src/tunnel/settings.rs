@@ -5,6 +5,8 @@ use std::fmt;
 use innermesh_proto::tunnel::TunnelKey;
 use serde::{Deserialize, Serialize};
 
+use super::relayed::Relayed;
+
 /// Settings that don't change while the interface is up.
 #[derive(Clone)]
 pub struct TunnelSettings {
@@ -24,6 +26,8 @@ pub struct TunnelSettings {
     pub backend: BackendChoice,
     /// Whether the embedded device lets the kernel cut and join packets, where it can.
     pub offloads: bool,
+    /// What goes by relays.
+    pub relayed: Relayed,
 }
 
 impl fmt::Debug for TunnelSettings {
@@ -86,6 +90,7 @@ mod tests {
             mtu: DEFAULT_MTU,
             backend: BackendChoice::Auto,
             offloads: true,
+            relayed: Relayed::default(),
         };
         let text = format!("{settings:?}");
         assert!(text.contains("mesh0") && !text.contains("171"), "{text}");

@@ -196,6 +196,7 @@ impl Tunnel for System {
             .await
             .map_err(|source| TunnelError::system("set the interface's addresses", source))?;
         device.take_steps(give).await.map_err(unchanged_peers)?;
+        device.set_ways(&plan.ways).await.map_err(unchanged_peers)?;
         let routes = self
             .netlink
             .set_routes(index, plan)
@@ -235,6 +236,12 @@ impl Tunnel for System {
         }
         inner.private_key = private_key;
         Ok(())
+    }
+
+    async fn punch(&self, key: TunnelKey) -> Result<(), TunnelError> {
+        let inner = self.inner.lock().await;
+        let device = inner.device.as_ref().ok_or(TunnelError::Down)?;
+        device.punch(key).await.map_err(unchanged_peers)
     }
 
     async fn down(&self) -> Result<(), TunnelError> {

@@ -16,7 +16,7 @@ use std::{
 
 use innermesh_host::tunnel::{
     Applied, BackendChoice, DEFAULT_MTU, Tunnel, TunnelSettings, generate_private_key, open,
-    public_key, routes,
+    public_key, relayed::Relayed, routes,
 };
 use innermesh_proto::tunnel::{PresharedKey, TunnelKey, TunnelPeer, TunnelPlan};
 use ipnet::IpNet;
@@ -282,6 +282,7 @@ async fn serve(settings: Settings) {
             mtu: DEFAULT_MTU,
             backend: settings.backend,
             offloads: settings.offloads,
+            relayed: Relayed::default(),
         },
         Arc::new(wall_ms),
     )

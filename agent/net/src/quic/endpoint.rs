@@ -43,6 +43,8 @@ const SEND_WINDOW: u64 = 512 * 1024;
 /// Datagrams waiting to be read or sent; relayed tunnel packets are better
 /// late and lost than queued.
 const DATAGRAM_BUFFER: usize = 128 * 1024;
+/// As [`DATAGRAM_BUFFER`], of those to be sent: beats of links wait behind relayed ones.
+const DATAGRAMS_TO_SEND: usize = 48 * 1024;
 /// What quinn may keep of a handshake that wasn't looked at yet.
 const INCOMING_BUFFER: u64 = 16 * 1024;
 /// Length of the connection ids that peers put in front of their packets: enough for
@@ -137,7 +139,7 @@ fn transport_config(keep_alive: Option<Duration>) -> TransportConfig {
         .receive_window(STRANGER_WINDOW.into())
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
-        .datagram_send_buffer_size(DATAGRAM_BUFFER)
+        .datagram_send_buffer_size(DATAGRAMS_TO_SEND)
         .mtu_discovery_config(Some(MtuDiscoveryConfig::default()));
     config
 }

@@ -243,6 +243,14 @@ impl TransportBackend for Quinn {
             .is_some_and(|active| active.link().connection.send_datagram(datagram).is_ok())
     }
 
+    async fn relay_datagram(&self, to: NodeId, datagram: Bytes) -> bool {
+        let connection = match self.0.registry.active(&to) {
+            Some(active) => active.link().connection.clone(),
+            None => return false,
+        };
+        connection.send_datagram_wait(datagram).await.is_ok()
+    }
+
     fn acknowledgements(&self, from: NodeId) -> u64 {
         let active = self.0.registry.active(&from);
         active.map_or(0, |active| active.link().connection.stats().frame_rx.acks)

@@ -170,6 +170,12 @@ pub trait TransportBackend: Send + Sync {
     /// Sends a datagram, at once or not at all.
     fn send_datagram(&self, to: NodeId, datagram: Bytes) -> bool;
 
+    /// Sends a datagram that may wait for room, which those of
+    /// [`TransportBackend::send_datagram`] don't: whether it was sent.
+    async fn relay_datagram(&self, to: NodeId, datagram: Bytes) -> bool {
+        self.send_datagram(to, datagram)
+    }
+
     /// How many acknowledgements have come from a connected peer, over the connection
     /// that datagrams to it take; 0 where there is none.
     fn acknowledgements(&self, from: NodeId) -> u64;
@@ -317,6 +323,11 @@ impl Transport {
         }
         self.demands.note_used(to);
         self.backend.call(to, method, body, left).await
+    }
+
+    /// The connection with a peer is used.
+    pub fn note_used(&self, node: NodeId) {
+        self.demands.note_used(node);
     }
 
     /// What asks for connections from now on, by `clock`; only the first call has an

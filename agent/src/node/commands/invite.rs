@@ -126,9 +126,6 @@ pub fn grants(state: &State, me: NodeId, wanted: &Grants) -> Result<Given, Contr
     let roles: BTreeSet<Role> = roles
         .map(|role| role.parse().map_err(invalid))
         .collect::<Result<_, _>>()?;
-    if let Some(role) = roles.iter().find(|role| !role.does_something()) {
-        return Err(not_yet(*role));
-    }
     if let Some(role) = roles.iter().find(|role| role.since_rules() > state.rules) {
         return Err(not_known(*role));
     }
@@ -170,14 +167,6 @@ pub fn grants(state: &State, me: NodeId, wanted: &Grants) -> Result<Given, Contr
 pub fn is_open(state: &State, invite: &GivenInvite, now_ms: u64) -> bool {
     let used = state.tokens.get(&invite.token).map_or(0, |used| used.uses);
     used < invite.uses && invite.expires_ms >= now_ms
-}
-
-/// A role that would be given for nothing.
-pub fn not_yet(role: Role) -> ControlError {
-    refused(format!(
-        "the role {role} does nothing yet in this version, so it isn't given; roles that do \
-         something are admin, ca, gateway and exit"
-    ))
 }
 
 /// A role that the ledger doesn't know yet.

@@ -7,12 +7,12 @@ use innermesh_proto::{id::NodeId, ledger::Member, name::Label, rpc::method, view
 use crate::{
     control::{
         ControlError,
-        node::{LiveBy, Path, Peer, PeerTunnel, PingReply},
+        node::{LiveBy, Path, Peer, PeerTunnel, PingReply, TunnelWay},
     },
     gossip,
     node::{
-        commands::tunnel::{SESSION, TunnelProber},
-        shared::{handles::Handles, refusals::no_node},
+        commands::tunnel::TunnelProber,
+        shared::{handles::Handles, refusals::no_node, tunnel_counters::SESSION},
     },
     quic::PeerInfo,
 };
@@ -83,14 +83,17 @@ pub struct Way {
     pub linked: bool,
     /// Names of those by which its agent is reached, where it isn't straight.
     pub through: Vec<String>,
+    /// Name of the relay by which its tunnel goes.
+    pub relay: Option<String>,
 }
 
 impl<'a> Reach<'a> {
     pub async fn look(node: &'a Handles, prober: &TunnelProber) -> Self {
+        let view = node.view.borrow().clone();
         Self {
             node,
             paths: paths(node),
-            tunnels: prober.peers().await,
+            tunnels: prober.peers(&view).await,
         }
     }
 
@@ -105,7 +108,12 @@ impl<'a> Reach<'a> {
             && tunnel
                 .and_then(|(tunnel, _)| tunnel.handshake_s)
                 .is_some_and(|age| Duration::from_secs(age) < SESSION);
-        let path = path(*node == view.me || self.paths.contains_key(node) || has_session);
+        let is_connected = *node == view.me || self.paths.contains_key(node);
+        let way = tunnel.and_then(|(tunnel, _)| tunnel.way.as_ref());
+        let path = match way.map(|way| way.path) {
+            Some(Path::Relay) if has_session && !is_connected => Path::Relay,
+            _ => path(is_connected || has_session),
+        };
         let mut through = Vec::new();
         if path == Path::None && is_live(node) {
             let by = self.node.gossip.neighbours_of(node).into_iter();
@@ -114,7 +122,9 @@ impl<'a> Reach<'a> {
             through.extend(names);
             through.sort();
         }
+        let relay = way.filter(|_| path == Path::Relay);
         Way {
+            relay: relay.and_then(|way| way.relay.clone()),
             path,
             linked: self.node.gossip.is_linked(node),
             through,
@@ -201,7 +211,14 @@ pub async fn ping(
         sent,
         rtt_ms,
         tunnel: prober.ping(&view, id).await,
+        way: way_to(&view, prober, id).await,
     })
+}
+
+async fn way_to(view: &MeshView, prober: &TunnelProber, node: NodeId) -> Option<TunnelWay> {
+    let member = view.ledger.members.get(&node)?;
+    let (tunnel, _) = prober.peers(view).await.remove(&IpAddr::V4(member.ipv4))?;
+    tunnel.way
 }
 
 fn paths(node: &Handles) -> BTreeMap<NodeId, PeerInfo> {

@@ -18,7 +18,7 @@ use crate::{
     },
     ledger::client::RequestError,
     node::{
-        commands::invite::{not_known, not_yet},
+        commands::invite::not_known,
         shared::{
             handles::Handles,
             refusals::{PATIENCE, invalid, no_node, not_done, not_member, refused},
@@ -58,9 +58,6 @@ pub async fn change(node: &Handles, request: RoleRequest) -> Result<RoleChanged,
     } = request;
     let (id, _) = state.member_by_name(&name).ok_or_else(|| no_node(&name))?;
     let role: Role = role.parse().map_err(invalid)?;
-    if give && !role.does_something() {
-        return Err(not_yet(role));
-    }
     if give && role == Role::Ca {
         return Err(refused(Refusal::CaByPromotion));
     }

@@ -14,7 +14,7 @@ use crate::{
         commands::{peers::Reach, services, tunnel::TunnelProber, warnings::Warnings},
         config::VERSION,
         follow::{dns::Listening, names::NameClaimer, overlay::OverlayKeeper},
-        shared::handles::Handles,
+        shared::{handles::Handles, relaying::Relaying},
     },
     tunnel::BackendChoice,
 };
@@ -26,6 +26,7 @@ pub(crate) struct StatusDesk {
     pub listening: Arc<Listening>,
     pub names: Arc<NameClaimer>,
     pub overlay: Arc<OverlayKeeper>,
+    pub relaying: Arc<Relaying>,
     pub warnings: Warnings,
 }
 
@@ -85,7 +86,11 @@ impl StatusDesk {
 
     fn tunnel(&self) -> Option<TunnelStatus> {
         let config = &self.node.config;
+        let own = self.node.gossip.own();
+        let view = self.node.view.borrow().clone();
         (config.backend != BackendChoice::None).then(|| TunnelStatus {
+            relay: own.places.relay.map(|relay| view.ledger.name_of(relay)),
+            places: own.places.candidates.clone(),
             interface: config.interface.clone(),
             port: config.tunnel_port,
         })
@@ -105,6 +110,8 @@ impl StatusDesk {
         counters.insert("gossip_messages_refused".into(), gossip.gated);
         counters.insert("gossip_parts_dropped".into(), gossip.dropped);
         counters.insert("link_packets_refused".into(), gossip.packets);
+        let relayed = self.relaying.counters().into_iter();
+        counters.extend(relayed.map(|(name, count)| (name.to_owned(), count)));
         counters
     }
 }
@@ -126,5 +133,6 @@ fn node_row(view: &MeshView, reach: &Reach<'_>, node: NodeId, member: &Member) -
         path: way.path,
         linked: way.linked,
         through: way.through,
+        relay: way.relay,
     }
 }

@@ -15,6 +15,7 @@ use innermesh_proto::{
     id::NodeId,
     limits,
     message::{CutOff, CutOffQuery},
+    path::{Report, Via, WhyNot},
     rpc::method,
     tunnel::{TunnelKey, TunnelPlan},
     view::MeshView,
@@ -25,22 +26,21 @@ use tokio::sync::watch;
 use crate::{
     control::{
         members::{CutOffAt, CutOffSeen},
-        node::{PeerTunnel, TunnelPacket, TunnelPing},
+        node::{Path, PeerTunnel, TunnelPacket, TunnelPing, TunnelWay},
     },
     host::Host,
     node::shared::{
         cut_off::CutOffWatch,
         echo::{PROBE, SMALL, echo},
         handles::Handles,
+        tunnel_counters::SESSION,
         tunnel_progress::TunnelProgress,
     },
-    tunnel::{PeerState, Tunnel},
+    tunnel::{PeerState, Tunnel, relayed::is_relay_place},
 };
 
 /// Between two looks at what changes without a word.
 const LOOK: Duration = Duration::from_millis(50);
-/// A WireGuard session this old takes no packets any more (whitepaper §6.1).
-pub(super) const SESSION: Duration = Duration::from_secs(180);
 /// How long a peer may take to say whether it has cut a node off.
 const ANSWER: Duration = Duration::from_millis(2500);
 
@@ -128,7 +128,7 @@ impl TunnelProber {
 
     /// What the device says of the peers, and whether they have a pre-shared key,
     /// by what is routed to them.
-    pub async fn peers(&self) -> BTreeMap<IpAddr, (PeerTunnel, bool)> {
+    pub async fn peers(&self, view: &MeshView) -> BTreeMap<IpAddr, (PeerTunnel, bool)> {
         let plan = self.progress.borrow().plan.clone();
         let Ok(mut state) = self.tunnel.observe().await else {
             return BTreeMap::new();
@@ -138,8 +138,13 @@ impl TunnelProber {
             let Some(seen) = state.peers.remove(key) else {
                 continue;
             };
+            let relay = plan.ways.get(key).and_then(|way| way.relay);
+            let relay = relay.map(|relay| view.ledger.name_of(relay));
+            let way = seen.way.map(|report| way(report, relay));
+            let endpoint = seen.endpoint.filter(|at| !is_relay_place(at));
             let tunnel = PeerTunnel {
-                endpoint: seen.endpoint,
+                endpoint,
+                way,
                 handshake_s: seen.last_handshake.map(|age| age.as_secs()),
                 rx_bytes: seen.rx_bytes,
                 tx_bytes: seen.tx_bytes,
@@ -155,6 +160,53 @@ impl TunnelProber {
         let mut state = self.tunnel.observe().await.ok()?;
         state.peers.remove(key)
     }
+}
+
+/// As a person is told of it.
+fn way(report: Report, relay: Option<String>) -> TunnelWay {
+    let path = match report.via {
+        Some(Via::Direct(_)) => Path::Direct,
+        Some(Via::Relay) => Path::Relay,
+        None => Path::None,
+    };
+    let at = match report.via {
+        Some(Via::Direct(at)) => Some(at),
+        _ => None,
+    };
+    TunnelWay {
+        path,
+        at,
+        relay,
+        announced: report.is_announced,
+        rtt_us: report.rtt.map(|rtt| rtt.as_micros() as u64),
+        why: report.why_not.map(why_not),
+    }
+}
+
+fn why_not(why: WhyNot) -> String {
+    match why {
+        WhyNot::NoPlace => "no address of it is known".into(),
+        WhyNot::Looking => "a straight way is being looked for".into(),
+        WhyNot::NoAnswer {
+            places,
+            times,
+            again,
+        } => {
+            let places = counted(places, "address", "addresses");
+            let times = counted(times.max(1), "try", "tries");
+            let again = again.as_secs();
+            match again {
+                0 => format!("nothing came back from {places} in {times}"),
+                s => format!(
+                    "nothing came back from {places} in {times}; again in {s} s at the soonest"
+                ),
+            }
+        }
+    }
+}
+
+fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// Whose packets reach the address: what is announced doesn't matter.

@@ -28,7 +28,7 @@ use crate::{
             refusals::PATIENCE,
         },
     },
-    tunnel::{BackendChoice, Tunnel, TunnelError, TunnelSettings, public_key},
+    tunnel::{BackendChoice, Tunnel, TunnelError, TunnelSettings, public_key, relayed::Relayed},
 };
 
 /// How often links are held against what they should be although nothing changed.
@@ -273,6 +273,7 @@ impl PublishKeeper {
             mtu: self.config.mtu,
             backend: self.config.backend,
             offloads: self.config.offloads,
+            relayed: Relayed::default(),
         };
         self.host.tunnels.open(settings).await
     }

@@ -12,13 +12,15 @@ use innermesh_proto::{
     message::{
         Batches, BodyQuery, BucketsQuery, CutOff, CutOffQuery, GivenInvites, HeadsOfQuery,
         HeadsQuery, LedgerQuery, Push, RecoveryQuery, SnapshotHead, SnapshotPartQuery,
-        SnapshotQuery, TunnelSeen,
+        SnapshotQuery, TunnelPlace, TunnelSeen,
     },
+    path::is_frame,
     rpc::{Failure, method},
 };
 
 use super::{
-    answers::AnswerRoom, decider::Decider, decode::read, relay::Relays, requests::Requests,
+    answers::AnswerRoom, decider::Decider, decode::read, punch::Punches, relay::Relays,
+    requests::Requests,
 };
 use crate::{
     gossip::Gossip,
@@ -29,8 +31,8 @@ use crate::{
         follow::{self, Nudge},
     },
     node::shared::{
-        cut_off::CutOffWatch, handles::Handles, invites::Invites, revocation_lists::Lists,
-        tunnel_counters::TunnelCounters,
+        cut_off::CutOffWatch, handles::Handles, invites::Invites, relaying::Relaying,
+        revocation_lists::Lists, tunnel_counters::TunnelCounters,
     },
     quic::{Caller, Handler, Held},
 };
@@ -50,6 +52,8 @@ pub(crate) struct PeerHandler {
     decider: Decider,
     relays: Relays,
     counters: TunnelCounters,
+    punches: Punches,
+    relaying: Arc<Relaying>,
 }
 
 impl PeerHandler {
@@ -61,6 +65,8 @@ impl PeerHandler {
         requests: Arc<Requests>,
         invites: Arc<Invites>,
         counters: TunnelCounters,
+        punches: Punches,
+        relaying: Arc<Relaying>,
     ) -> Self {
         Self {
             host: node.host.clone(),
@@ -76,6 +82,8 @@ impl PeerHandler {
             client: node.client.clone(),
             relays: Relays::new(node),
             counters,
+            punches,
+            relaying,
         }
     }
 }
@@ -98,6 +106,8 @@ impl Handler for PeerHandler {
             (method::RELAYED, Some(node)) => self.decider.relayed(node, &body).await,
             (method::RELAY, Some(node)) => self.relays.answer(node, &body).await,
             (method::TUNNEL_SEEN, Some(node)) => self.tunnel_seen(node).await,
+            (method::TUNNEL_PLACE, Some(node)) => self.tunnel_place(node).await,
+            (method::PUNCH, Some(node)) => self.punches.ask(node, &body),
             (method::SPENDERS, Some(node)) => self.spenders(node).await,
             (method::INVITES, Some(node)) => self.invites(node),
             (method::GENESIS, _) => Ok(codec::encode(self.ledger.genesis())),
@@ -150,13 +160,18 @@ impl Handler for PeerHandler {
             }
             method::RAFT => self.ledger.hear_raft(node, &body),
             method::ENDORSE => self.ledger.hear_endorsement(node, &body),
+            method::PUNCHED => self.punches.told(node, &body).await,
             _ => {}
         }
     }
 
     fn datagram(&self, caller: &Caller, datagram: Bytes) {
         if let Some(node) = caller.node {
-            self.gossip.take_datagram(node, &datagram);
+            if is_frame(&datagram) {
+                self.relaying.take(node, &datagram);
+            } else {
+                self.gossip.take_datagram(node, &datagram);
+            }
         }
     }
 }
@@ -282,6 +297,13 @@ impl PeerHandler {
             rx_bytes: seen.rx_bytes,
             tx_bytes: seen.tx_bytes,
         }))
+    }
+
+    async fn tunnel_place(&self, node: NodeId) -> Result<Vec<u8>, Failure> {
+        let state = self.ledger.state();
+        let member = state.members.get(&node).ok_or(Failure::NotMember)?;
+        let place = self.counters.place_of(member).await;
+        Ok(codec::encode(&TunnelPlace { place }))
     }
 
     /// Whose requests were turned away: names for admins only.

@@ -5,5 +5,6 @@ mod decider;
 mod decode;
 pub mod handler;
 pub mod membership;
+pub mod punch;
 mod relay;
 pub mod requests;

@@ -10,6 +10,7 @@ use innermesh_proto::{
     filter::Interface,
     head::{Announcement, ExitWays, WireGuard},
     limits,
+    path::Places,
     tunnel::{HostPort, TunnelKey},
 };
 
@@ -46,6 +47,8 @@ pub(crate) struct Announcer {
     pub zone_serial: watch::Sender<Option<u32>>,
     /// Public addresses at which it answers strangers' DNS.
     pub name_server: watch::Sender<BTreeSet<IpAddr>>,
+    /// Where its tunnel may be found.
+    pub places: watch::Sender<Places>,
 }
 
 impl Announcer {
@@ -76,6 +79,7 @@ impl Announcer {
             name_server: self.name_server.borrow().clone(),
             types: self.services.types(),
             links: own.links.clone(),
+            places: self.places.borrow().clone(),
         };
         let has_news = next != *own;
         let now = self.gossip.now();
@@ -129,4 +133,44 @@ pub(crate) async fn endpoints(
     }
     endpoints.truncate(limits::ENDPOINTS);
     endpoints
+}
+
+/// Where this node's tunnel may be found, the likeliest first: as the configuration says,
+/// as others have `seen` it, and at the addresses of the host's other interfaces.
+pub(crate) async fn tunnel_addresses(
+    config: &AgentConfig,
+    host: &Host,
+    seen: &[SocketAddr],
+) -> Vec<SocketAddr> {
+    let configured = endpoint(config).and_then(|endpoint| endpoint.address());
+    let advertised = config.advertise.iter().map(|address| address.ip());
+    let local = host.net.local_addresses().await.into_iter();
+    let local = local
+        .filter(|(interface, _)| !is_tunnel(config, interface.clone()) && !is_inner(interface))
+        .map(|(_, ip)| ip);
+    let local: Vec<SocketAddr> = advertised
+        .chain(local)
+        .map(|ip| SocketAddr::new(ip, config.tunnel_port))
+        .collect();
+    let mut all: Vec<SocketAddr> = Vec::new();
+    for at in configured
+        .into_iter()
+        .chain(seen.iter().copied())
+        .chain(local)
+    {
+        let at = SocketAddr::new(at.ip().to_canonical(), at.port());
+        if !all.contains(&at) {
+            all.push(at);
+        }
+    }
+    all
+}
+
+/// Whether an interface leads to containers or virtual machines of this host, by the
+/// names that those who make them give: what is behind it nobody else reaches.
+fn is_inner(interface: &str) -> bool {
+    let bridges = [
+        "docker", "br-", "veth", "cni", "podman", "virbr", "lxcbr", "lxdbr", "flannel",
+    ];
+    bridges.iter().any(|bridge| interface.starts_with(bridge))
 }

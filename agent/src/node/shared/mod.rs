@@ -23,6 +23,7 @@ pub mod own_key;
 pub mod pace;
 pub mod publishing;
 pub mod refusals;
+pub mod relaying;
 pub mod revocation_lists;
 pub mod secondaries;
 pub mod told;

@@ -2,8 +2,9 @@
 
 use std::{
     collections::BTreeSet,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use innermesh_proto::{ledger::Member, tunnel::TunnelKey};
@@ -12,8 +13,11 @@ use tokio::sync::watch;
 
 use crate::{
     node::shared::tunnel_progress::TunnelProgress,
-    tunnel::{PeerState, Tunnel},
+    tunnel::{PeerState, Tunnel, relayed::is_relay_place},
 };
+
+/// A WireGuard session this old takes no packets any more (whitepaper §6.1).
+pub(crate) const SESSION: Duration = Duration::from_secs(180);
 
 /// Reads the device's counters. Clones are the same.
 #[derive(Clone)]
@@ -40,6 +44,17 @@ impl TunnelCounters {
         self.asked().insert(key);
         let state = self.tunnel.observe().await.ok()?;
         state.peers.get(&key).cloned()
+    }
+
+    /// Where a member's packets come from, by a session that is open; `None` where that
+    /// is a relay, or nothing comes.
+    pub async fn place_of(&self, member: &Member) -> Option<SocketAddr> {
+        let key = self.key_of(member)?;
+        let state = self.tunnel.observe().await.ok()?;
+        let peer = state.peers.get(&key)?;
+        let is_open = peer.last_handshake.is_some_and(|age| age < SESSION);
+        let place = peer.endpoint.filter(|_| is_open);
+        place.filter(|place| !is_relay_place(place))
     }
 
     /// The tunnels at whose other end nothing was heard of this node, since the last

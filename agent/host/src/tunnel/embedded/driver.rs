@@ -8,6 +8,7 @@
 )]
 
 use std::{
+    collections::BTreeMap,
     io::{self, Read, Write},
     os::{fd::AsFd, unix::net::UnixStream},
     sync::{
@@ -19,6 +20,10 @@ use std::{
 };
 
 use innermesh_engine::Engine;
+use innermesh_proto::{
+    path::{Report, Way},
+    tunnel::TunnelKey,
+};
 use nix::{
     errno::Errno,
     sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
@@ -27,6 +32,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     interface::{Interface, Taken},
+    paths::Paths,
     sockets::{Batch, Sockets},
 };
 
@@ -42,6 +48,7 @@ pub(super) struct Running {
     pub(super) engine: Engine,
     pub(super) sockets: Sockets,
     interface: Interface,
+    paths: Paths,
     batch: Batch,
     pub(super) now: Instant,
     /// Not `poll`, which takes no more files than the process may open at the moment.
@@ -73,6 +80,7 @@ impl Running {
         engine: Engine,
         sockets: Sockets,
         interface: Interface,
+        paths: Paths,
         now: Instant,
         woken: UnixStream,
     ) -> io::Result<Self> {
@@ -81,6 +89,7 @@ impl Running {
             engine,
             sockets,
             interface,
+            paths,
             batch: Batch::new(),
             now,
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
@@ -137,18 +146,23 @@ impl Running {
                             request(self);
                             self.flush();
                         }
+                        self.take_relayed();
                     }
                     INTERFACE => self.take_frames()?,
                     socket => self.take_datagrams(usize::from(socket > SOCKETS))?,
                 }
             }
             self.engine.handle_timeout(self.now, &mut self.sockets);
+            let (engine, sockets) = (&mut self.engine, &mut self.sockets);
+            self.paths.handle_timeout(engine, sockets, self.now);
+            self.flush();
         }
         Ok(())
     }
 
     fn patience(&self) -> EpollTimeout {
-        let Some(at) = self.engine.poll_timeout() else {
+        let timeouts = [self.engine.poll_timeout(), self.paths.poll_timeout()];
+        let Some(at) = timeouts.into_iter().flatten().min() else {
             return EpollTimeout::NONE;
         };
         let left = at.saturating_duration_since(Instant::now());
@@ -195,9 +209,49 @@ impl Running {
         Ok(())
     }
 
+    /// What came by relays.
+    fn take_relayed(&mut self) {
+        for (from, datagram) in self.sockets.take_relayed() {
+            self.engine.take_datagrams(
+                from,
+                &datagram,
+                datagram.len(),
+                self.now,
+                &mut self.sockets,
+                &mut self.interface,
+            );
+        }
+        self.flush();
+    }
+
     fn flush(&mut self) {
-        self.engine
-            .flush(self.now, &mut self.sockets, &mut self.interface);
+        let (engine, sockets) = (&mut self.engine, &mut self.sockets);
+        engine.flush(self.now, sockets, &mut self.interface);
+        if self.paths.follow(engine, sockets, self.now) {
+            engine.flush(self.now, sockets, &mut self.interface);
+        }
+    }
+
+    /// Has peers reached by these ways.
+    pub(super) fn set_ways(&mut self, ways: &BTreeMap<TunnelKey, Way>) {
+        let (engine, sockets) = (&mut self.engine, &mut self.sockets);
+        self.paths.set(ways, engine, sockets, self.now);
+    }
+
+    /// A peer looks for this node.
+    pub(super) fn punch(&mut self, key: &TunnelKey) {
+        let (engine, sockets) = (&mut self.engine, &mut self.sockets);
+        self.paths.punch(&key.0, engine, sockets, self.now);
+    }
+
+    /// How a peer's way stands.
+    pub(super) fn way(&self, key: &[u8; 32]) -> Option<Report> {
+        self.paths.report(key, self.now)
+    }
+
+    /// Whether a peer is reached by ways that are chosen.
+    pub(super) fn has_ways(&self, key: &[u8; 32]) -> bool {
+        self.paths.has(key)
     }
 }
 
@@ -233,15 +287,18 @@ impl Driver {
         engine: Engine,
         sockets: Sockets,
         interface: Interface,
+        paths: Paths,
         now: Instant,
     ) -> io::Result<Self> {
         let (waker, woken) = UnixStream::pair()?;
         waker.set_nonblocking(true)?;
-        let mut running = Running::new(engine, sockets, interface, now, woken)?;
+        let waker = Arc::new(waker);
+        sockets.wake_by(Arc::clone(&waker));
+        let mut running = Running::new(engine, sockets, interface, paths, now, woken)?;
         let (requests, mut asked) = mpsc::channel(REQUESTS);
         let handle = Handle {
             requests,
-            waker: Arc::new(waker),
+            waker,
             is_ending: Arc::default(),
         };
         let is_ending = Arc::clone(&handle.is_ending);

@@ -11,11 +11,13 @@
 
 mod driver;
 mod interface;
+mod paths;
 mod socket;
 mod sockets;
 pub mod uapi;
 
 use std::{
+    collections::BTreeMap,
     fs::OpenOptions,
     io,
     time::{Duration, Instant},
@@ -23,13 +25,17 @@ use std::{
 
 use async_trait::async_trait;
 use innermesh_engine::{Engine, PeerReading, PeerSettings};
-use innermesh_proto::tunnel::{InstalledPeer, PresharedKey, Step, TunnelKey, TunnelPeer};
+use innermesh_proto::{
+    path::{Report, Way},
+    tunnel::{InstalledPeer, PresharedKey, Step, TunnelKey, TunnelPeer},
+};
 use nix::errno::Errno;
 use wireguard_control::InterfaceName;
 
 use self::{
     driver::{Driver, Running},
     interface::Interface,
+    paths::Paths,
     socket::Socket,
     sockets::{OWN_MARK, Sockets},
 };
@@ -56,12 +62,22 @@ impl Embedded {
         let interface = Interface::make(&settings.interface, settings.offloads)
             .map_err(|error| tun_error(&settings.interface, error))?;
         let now = Instant::now();
-        let sockets = Sockets::bind(settings.listen_port, OWN_MARK, settings.offloads, now)
-            .map_err(|error| bind_error(settings.listen_port, error))?;
-        let seed = seed().map_err(|error| TunnelError::system("draw a random number", error))?;
+        let relayed = settings.relayed.clone();
+        let sockets = Sockets::bind(
+            settings.listen_port,
+            OWN_MARK,
+            settings.offloads,
+            relayed,
+            now,
+        )
+        .map_err(|error| bind_error(settings.listen_port, error))?;
+        let drawn = || seed().map_err(|error| TunnelError::system("draw a random number", error));
         let unix = Duration::from_millis(clock());
-        let engine = Engine::new(settings.private_key, seed, now, unix);
-        let driver = Driver::start(engine, sockets, interface, now)
+        let engine = Engine::new(settings.private_key, drawn()?, now, unix);
+        let [a, b, c, d, e, f, g, h, ..] = drawn()?;
+        let first = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        let paths = Paths::new(settings.relayed.clone(), first, now);
+        let driver = Driver::start(engine, sockets, interface, paths, now)
             .map_err(|error| TunnelError::system("start the tunnel device", error))?;
         let socket = Socket::open(name, driver.handle().clone(), clock.clone());
         Ok(Self {
@@ -87,7 +103,11 @@ impl Device for Embedded {
         let read = |running: &mut Running| Reading {
             public_key: Some(TunnelKey(running.engine.public_key())),
             listen_port: running.sockets.port(),
-            peers: running.engine.peers(running.now).map(seen).collect(),
+            peers: running
+                .engine
+                .peers(running.now)
+                .map(|peer| seen(peer, |key| running.way(key)))
+                .collect(),
         };
         let reading = self.driver.handle().ask(read).await;
         reading.map_err(|error| TunnelError::system("read the tunnel device", error))
@@ -102,10 +122,21 @@ impl Device for Embedded {
         }
         let take = move |running: &mut Running| {
             for step in steps {
-                take(&mut running.engine, step, running.now);
+                take(running, step);
             }
         };
         self.driver.handle().ask(take).await
+    }
+
+    async fn set_ways(&mut self, ways: &BTreeMap<TunnelKey, Way>) -> io::Result<()> {
+        let ways = ways.clone();
+        let set = move |running: &mut Running| running.set_ways(&ways);
+        self.driver.handle().ask(set).await
+    }
+
+    async fn punch(&self, key: TunnelKey) -> io::Result<()> {
+        let punch = move |running: &mut Running| running.punch(&key);
+        self.driver.handle().ask(punch).await
     }
 
     /// Sessions end with the old one, so that the next packet makes new ones at
@@ -137,8 +168,10 @@ fn seed() -> io::Result<[u8; 32]> {
     Ok(seed)
 }
 
-fn take(engine: &mut Engine, step: Step, now: Instant) {
+fn take(running: &mut Running, step: Step) {
     let key = step.key().0;
+    let is_chosen = running.has_ways(&key);
+    let (engine, now) = (&mut running.engine, running.now);
     match step {
         Step::Remove(_) => {
             engine.remove_peer(&key);
@@ -147,7 +180,8 @@ fn take(engine: &mut Engine, step: Step, now: Instant) {
         Step::Narrow(_, keep) => engine.set_allowed(&key, keep),
         Step::Change(_, change) => {
             engine.allow(&key, change.allow);
-            if let Some(endpoint) = change.endpoint {
+            // What chooses among ways knows of it too.
+            if let Some(endpoint) = change.endpoint.filter(|_| !is_chosen) {
                 engine.set_endpoint(&key, endpoint);
             }
             if let Some(seconds) = change.keepalive_s {
@@ -169,7 +203,10 @@ fn settings(peer: TunnelPeer) -> PeerSettings {
     }
 }
 
-fn seen(peer: PeerReading) -> (TunnelKey, (InstalledPeer, PeerState)) {
+fn seen(
+    peer: PeerReading,
+    way: impl Fn(&[u8; 32]) -> Option<Report>,
+) -> (TunnelKey, (InstalledPeer, PeerState)) {
     let settings = peer.settings;
     let installed = InstalledPeer {
         allowed_ips: settings.allowed_ips,
@@ -183,6 +220,7 @@ fn seen(peer: PeerReading) -> (TunnelKey, (InstalledPeer, PeerState)) {
         last_handshake: peer.last_handshake,
         rx_bytes: peer.rx_bytes,
         tx_bytes: peer.tx_bytes,
+        way: way(&peer.key),
     };
     (TunnelKey(peer.key), (installed, state))
 }

@@ -3,12 +3,18 @@
 //! pieces on their way and never go by an exit.
 
 use std::{
+    collections::VecDeque,
     io::{self, IoSliceMut},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::{AsFd, BorrowedFd},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixStream,
+    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use innermesh_engine::Wire;
 use innermesh_proto::filter::MARK;
 use nix::{
@@ -19,7 +25,10 @@ use nix::{
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::fragments;
+use crate::{
+    fragments,
+    tunnel::relayed::{Relayed, is_relay_place},
+};
 
 /// Of each direction, in bytes: what comes in while a burst is decrypted.
 const BUFFER: usize = 7 << 20;
@@ -51,6 +60,8 @@ pub(super) struct Sockets {
     /// Until when those to one place are: over its way they don't fit uncut, and each
     /// datagram is cut in pieces.
     narrow: Vec<(SocketAddr, Instant)>,
+    /// Takes what goes by relays.
+    relayed: Relayed,
     now: Instant,
 }
 
@@ -87,7 +98,13 @@ impl Batch {
 
 impl Sockets {
     /// Binds `port` on all addresses of the host; 0 stands for any that is free.
-    pub(super) fn bind(port: u16, mark: u32, offloads: bool, now: Instant) -> io::Result<Self> {
+    pub(super) fn bind(
+        port: u16,
+        mark: u32,
+        offloads: bool,
+        relayed: Relayed,
+        now: Instant,
+    ) -> io::Result<Self> {
         let v4 = Udp::bind((Ipv4Addr::UNSPECIFIED, port).into(), mark, offloads)?;
         let bound = v4.socket.local_addr()?.as_socket();
         let port = bound.map_or(port, |address| address.port());
@@ -107,13 +124,15 @@ impl Sockets {
             offloads,
             cut_until: None,
             narrow: Vec::new(),
+            relayed,
             now,
         })
     }
 
     /// Binds another port; the one before is let go once that is done.
     pub(super) fn rebind(&mut self, port: u16) -> io::Result<()> {
-        *self = Self::bind(port, self.mark, self.offloads, self.now)?;
+        let relayed = self.relayed.clone();
+        *self = Self::bind(port, self.mark, self.offloads, relayed, self.now)?;
         Ok(())
     }
 
@@ -124,6 +143,16 @@ impl Sockets {
         }
         self.mark = mark;
         Ok(())
+    }
+
+    /// Has the driver woken when something came by a relay.
+    pub(super) fn wake_by(&self, waker: Arc<UnixStream>) {
+        self.relayed.wake_by(waker);
+    }
+
+    /// What came by relays.
+    pub(super) fn take_relayed(&self) -> VecDeque<(SocketAddr, Bytes)> {
+        self.relayed.incoming()
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -224,6 +253,10 @@ impl Sockets {
 
 impl Wire for Sockets {
     fn transmit(&mut self, to: SocketAddr, segment: usize, bytes: &[u8]) {
+        if is_relay_place(&to) {
+            self.relayed.send(to, segment, bytes);
+            return;
+        }
         let is_burst = bytes.len() > segment;
         if !is_burst || !self.cuts(to) {
             let Err(error) = self.send(to, segment, bytes) else {

@@ -8,6 +8,7 @@ use std::{
 
 use innermesh_agent::tunnel::{
     BackendChoice, DEFAULT_MTU, Tunnel, TunnelSettings, generate_private_key, open, public_key,
+    relayed::Relayed,
 };
 use innermesh_proto::tunnel::{TunnelKey, TunnelPeer, TunnelPlan};
 use innermesh_tests::{Lab, wait_for};
@@ -99,6 +100,7 @@ async fn changes(key: TunnelKey, endpoint: SocketAddr) -> Result<(), String> {
         mtu: DEFAULT_MTU,
         backend: BackendChoice::Embedded,
         offloads: true,
+        relayed: Relayed::default(),
     };
     let tunnel = open(settings, Arc::new(|| 0)).await;
     let tunnel = tunnel.map_err(|e| e.to_string())?;

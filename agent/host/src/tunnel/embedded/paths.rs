@@ -1,0 +1,262 @@
+//! Has the engine send by the ways that selectors choose: brings them what the engine
+//! heard, and does what they want within the node's budget.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use innermesh_engine::{Engine, Event, Happened, Probe, Wire};
+use innermesh_proto::{
+    path::{Budget, Heard, Output, Report, Selector, Via, Way},
+    tunnel::TunnelKey,
+};
+
+use crate::tunnel::relayed::{Relayed, is_relay_place, relay_place};
+
+type Key = [u8; 32];
+
+/// The ways of all peers that choose theirs.
+pub(super) struct Paths {
+    began: Instant,
+    peers: HashMap<Key, Peer>,
+    /// When selectors are to be looked at.
+    due: BTreeSet<(Duration, Key)>,
+    budget: Budget,
+    relayed: Relayed,
+    /// Probes of the next peer are numbered from here on.
+    numbers: u64,
+}
+
+struct Peer {
+    selector: Selector,
+    wake: Option<Duration>,
+}
+
+impl Paths {
+    /// `numbers` is a random number.
+    pub(super) fn new(relayed: Relayed, numbers: u64, now: Instant) -> Self {
+        Self {
+            began: now,
+            peers: HashMap::new(),
+            due: BTreeSet::new(),
+            budget: Budget::new(Duration::ZERO),
+            relayed,
+            numbers,
+        }
+    }
+
+    /// Whether a peer's way is chosen here.
+    pub(super) fn has(&self, key: &Key) -> bool {
+        self.peers.contains_key(key)
+    }
+
+    /// How a peer's way stands.
+    pub(super) fn report(&self, key: &Key, now: Instant) -> Option<Report> {
+        let peer = self.peers.get(key)?;
+        Some(peer.selector.report(self.time(now)))
+    }
+
+    /// How peers may be reached from now on.
+    pub(super) fn set(
+        &mut self,
+        ways: &BTreeMap<TunnelKey, Way>,
+        engine: &mut Engine,
+        wire: &mut impl Wire,
+        now: Instant,
+    ) {
+        let gone: Vec<Key> = self
+            .peers
+            .keys()
+            .filter(|key| !ways.contains_key(&TunnelKey(**key)) || !engine.has_peer(key))
+            .copied()
+            .collect();
+        for key in gone {
+            engine.choose_way(&key, false);
+            if let Some(Peer { wake: Some(at), .. }) = self.peers.remove(&key) {
+                self.due.remove(&(at, key));
+            }
+        }
+        let time = self.time(now);
+        for (TunnelKey(key), way) in ways {
+            if !engine.has_peer(key) {
+                continue;
+            }
+            engine.choose_way(key, true);
+            if !self.peers.contains_key(key) {
+                self.numbers = self.numbers.wrapping_add(1 << 32);
+                let mut selector = Selector::new(self.numbers);
+                // What worked until now is where it begins.
+                if let Some(at) = engine.way_in_use(key, now) {
+                    selector.heard(via(at), Heard::Traffic, time);
+                }
+                let peer = Peer {
+                    selector,
+                    wake: None,
+                };
+                self.peers.insert(*key, peer);
+            }
+            if let Some(peer) = self.peers.get_mut(key) {
+                let selector = &mut peer.selector;
+                selector.set_remote(&way.candidates, way.relay.is_some(), time);
+            }
+            self.carry_out(key, engine, wire, now);
+        }
+    }
+
+    /// The peer looks for this node.
+    pub(super) fn punch(
+        &mut self,
+        key: &Key,
+        engine: &mut Engine,
+        wire: &mut impl Wire,
+        now: Instant,
+    ) {
+        let time = self.time(now);
+        let peer = self.peers.get_mut(key);
+        if peer.is_some_and(|peer| peer.selector.punch(time)) {
+            engine.begin_handshake(key, now, wire);
+        }
+    }
+
+    /// Takes in what the engine heard; whether that was anything.
+    pub(super) fn follow(
+        &mut self,
+        engine: &mut Engine,
+        wire: &mut impl Wire,
+        now: Instant,
+    ) -> bool {
+        let mut is_any = false;
+        while let Some(Event { key, what }) = engine.poll_event() {
+            self.take(&key, what, engine, wire, now);
+            self.carry_out(&key, engine, wire, now);
+            is_any = true;
+        }
+        is_any
+    }
+
+    fn take(
+        &mut self,
+        key: &Key,
+        what: Happened,
+        engine: &mut Engine,
+        wire: &mut impl Wire,
+        now: Instant,
+    ) {
+        let time = self.time(now);
+        let began = self.began;
+        let since = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(began));
+        let Some(peer) = self.peers.get_mut(key) else {
+            // The other end chooses; this one follows what it hears.
+            if let Happened::Probed(from, number) = what {
+                engine.send_probe(key, from, Probe::Reply(number), now, wire);
+            }
+            return;
+        };
+        let selector = &mut peer.selector;
+        let heard = match what {
+            Happened::Initiates(heard) => {
+                selector.handshake(since(heard), time);
+                return;
+            }
+            Happened::Traffic(heard, unanswered) => {
+                selector.traffic(since(heard), since(unanswered), time);
+                return;
+            }
+            Happened::Heard(from) => (from, Heard::Traffic),
+            Happened::Probed(from, number) => (from, Heard::Probe(number)),
+            Happened::Replied(from, number) => (from, Heard::Reply(number)),
+        };
+        let (from, what) = heard;
+        if !is_relay_place(&from) {
+            self.budget.answered(from);
+        }
+        selector.heard(via(from), what, time);
+        // The engine goes by itself where it has no better idea.
+        if let Some(in_use) = selector.in_use() {
+            let place = place(key, in_use);
+            if engine.endpoint(key) != Some(place) {
+                engine.use_way(key, place, now);
+            }
+        }
+    }
+
+    /// Does what a selector wants.
+    fn carry_out(&mut self, key: &Key, engine: &mut Engine, wire: &mut impl Wire, now: Instant) {
+        let time = self.time(now);
+        let Some(peer) = self.peers.get_mut(key) else {
+            return;
+        };
+        while let Some(output) = peer.selector.poll_output() {
+            let budget = &mut self.budget;
+            let mut may = |via| match via {
+                Via::Direct(to) => budget.take(to, time),
+                Via::Relay => true,
+            };
+            match output {
+                Output::Handshake(via) if may(via) => {
+                    engine.send_initiation(key, place(key, via), wire);
+                }
+                Output::Probe(via, number) if may(via) => {
+                    engine.send_probe(key, place(key, via), Probe::Ask(number), now, wire);
+                }
+                Output::Handshake(_) | Output::Probe(..) => {}
+                Output::Reply(via, number) => {
+                    engine.send_probe(key, place(key, via), Probe::Reply(number), now, wire);
+                }
+                Output::Use(via) => engine.use_way(key, place(key, via), now),
+                Output::AskPunch => self.relayed.ask_punch(TunnelKey(*key)),
+            }
+        }
+        let next = peer.selector.poll_timeout();
+        if next != peer.wake {
+            if let Some(at) = std::mem::replace(&mut peer.wake, next) {
+                self.due.remove(&(at, *key));
+            }
+            self.due.extend(next.map(|at| (at, *key)));
+        }
+    }
+
+    /// When [`Paths::handle_timeout`] is to be called at the latest.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| self.began + *at)
+    }
+
+    /// Does what is due.
+    pub(super) fn handle_timeout(
+        &mut self,
+        engine: &mut Engine,
+        wire: &mut impl Wire,
+        now: Instant,
+    ) {
+        let time = self.time(now);
+        while let Some((at, key)) = self.due.first().copied().filter(|(at, _)| *at <= time) {
+            self.due.remove(&(at, key));
+            if let Some(peer) = self.peers.get_mut(&key) {
+                peer.wake = None;
+                peer.selector.handle_timeout(time);
+            }
+            self.carry_out(&key, engine, wire, now);
+        }
+    }
+
+    fn time(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.began)
+    }
+}
+
+fn via(place: SocketAddr) -> Via {
+    if is_relay_place(&place) {
+        Via::Relay
+    } else {
+        Via::Direct(SocketAddr::new(place.ip().to_canonical(), place.port()))
+    }
+}
+
+fn place(key: &Key, via: Via) -> SocketAddr {
+    match via {
+        Via::Direct(to) => to,
+        Via::Relay => relay_place(&TunnelKey(*key)),
+    }
+}

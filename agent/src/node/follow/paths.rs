@@ -1,0 +1,227 @@
+//! What a node does for its tunnel to be found, and to find the others': it is connected
+//! with a relay, says where its tunnel is, also as others see it, and has those told that
+//! it looks for.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use innermesh_proto::{
+    codec,
+    id::NodeId,
+    limits,
+    message::{Punch, TunnelPlace},
+    path::Places,
+    rpc::method,
+    tunnel::TunnelKey,
+    view::MeshView,
+};
+use tokio::sync::watch;
+
+use crate::{
+    gossip::Gossip,
+    host::{Host, Mono, until_next},
+    node::{
+        config::AgentConfig,
+        shared::{
+            announce::{Announcer, tunnel_addresses},
+            handles::Handles,
+            relaying::Relaying,
+            tunnel_progress::TunnelProgress,
+        },
+    },
+    quic::Transport,
+    tunnel::{Tunnel, relayed::Relayed},
+};
+
+/// How often it is looked where the tunnel is.
+const LOOK: Duration = Duration::from_secs(5);
+/// How often others are asked where they see it.
+const ASK: Duration = Duration::from_secs(30);
+/// How many of them are.
+const ASKED: usize = 2;
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How long the connection with a relay may take.
+const CONNECT: Duration = Duration::from_secs(3);
+/// How long a relay that couldn't be connected with is left alone.
+const AVOID: Duration = Duration::from_secs(60);
+/// Neighbours of a node that are asked to tell it something.
+const TOLD_BY: usize = 3;
+
+/// See the module.
+pub(crate) struct PathKeeper {
+    host: Host,
+    me: NodeId,
+    config: Arc<AgentConfig>,
+    transport: Transport,
+    gossip: Gossip,
+    view: watch::Sender<Arc<MeshView>>,
+    tunnel: Arc<dyn Tunnel>,
+    progress: watch::Sender<TunnelProgress>,
+    announcer: Announcer,
+    relayed: Relayed,
+    relaying: Arc<Relaying>,
+    /// Relays that couldn't be connected with.
+    avoided: BTreeMap<NodeId, Mono>,
+    /// Where others see this node's tunnel.
+    seen: Vec<SocketAddr>,
+    asked: Option<Mono>,
+}
+
+impl PathKeeper {
+    pub fn new(
+        node: &Handles,
+        tunnel: Arc<dyn Tunnel>,
+        progress: watch::Sender<TunnelProgress>,
+        announcer: Announcer,
+        (relayed, relaying): (Relayed, Arc<Relaying>),
+    ) -> Self {
+        Self {
+            host: node.host.clone(),
+            me: node.me,
+            config: node.config.clone(),
+            transport: node.transport.clone(),
+            gossip: node.gossip.clone(),
+            view: node.view.clone(),
+            tunnel,
+            progress,
+            announcer,
+            relayed,
+            relaying,
+            avoided: BTreeMap::new(),
+            seen: Vec::new(),
+            asked: None,
+        }
+    }
+
+    /// Goes on for as long as the agent runs.
+    pub async fn run(mut self) {
+        let backend = self.tunnel.observe().await.map(|state| state.backend);
+        let (takes_relayed, is_one) = match backend {
+            Ok("embedded") => (true, true),
+            Ok("kernel") => (false, true),
+            _ => (false, false),
+        };
+        let tasks = self.host.tasks.clone();
+        tasks.spawn(self.relaying.clone().run());
+        tasks.spawn(self.punching());
+        let mut views = self.view.subscribe();
+        let mut progress = self.progress.subscribe();
+        loop {
+            let plan = progress.borrow_and_update().plan.clone();
+            let view = views.borrow_and_update().clone();
+            self.relaying.know(&view, &plan);
+            if is_one {
+                self.look(&view, takes_relayed).await;
+            }
+            let now = self.host.clock.now();
+            let clock = self.host.clock.clone();
+            tokio::select! {
+                () = clock.sleep(until_next(LOOK, now)) => {}
+                changed = views.changed() => if changed.is_err() { return },
+                changed = progress.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    async fn look(&mut self, view: &MeshView, takes_relayed: bool) {
+        let relay = if takes_relayed || view.is_relay(&self.me) {
+            self.relay(view).await
+        } else {
+            None
+        };
+        let now = self.host.clock.now();
+        if self.asked.is_none_or(|asked| now >= asked + ASK) {
+            self.asked = Some(now);
+            self.ask(view, relay).await;
+        }
+        let mut candidates = tunnel_addresses(&self.config, &self.host, &self.seen).await;
+        candidates.truncate(limits::CANDIDATES);
+        let relay = relay.filter(|_| takes_relayed);
+        let places = Places { candidates, relay }.bounded();
+        let is_new = self.announcer.places.send_if_modified(|said| {
+            let is_new = *said != places;
+            *said = places;
+            is_new
+        });
+        if is_new {
+            self.announcer.announce();
+        }
+    }
+
+    /// The relay that this node is connected with, once it is.
+    async fn relay(&mut self, view: &MeshView) -> Option<NodeId> {
+        let now = self.host.clock.now();
+        self.avoided.retain(|_, until| now < *until);
+        let relay = view.own_relay(|relay| self.avoided.contains_key(relay))?;
+        if relay == self.me {
+            return Some(relay);
+        }
+        if self.transport.connect(relay, CONNECT).await {
+            self.transport.note_used(relay);
+            return Some(relay);
+        }
+        let now = self.host.clock.now();
+        self.avoided.insert(relay, now + AVOID);
+        None
+    }
+
+    /// Asks some of those that this node is connected with where they see its tunnel.
+    async fn ask(&mut self, view: &MeshView, relay: Option<NodeId>) {
+        let connected = self.transport.peers().into_iter();
+        let knows = |node: &NodeId| {
+            let seen = view.nodes.get(node);
+            seen.is_some_and(|seen| {
+                let said = &seen.announcement;
+                said.wireguard.is_some() && !said.places.candidates.is_empty()
+            })
+        };
+        let first = relay.filter(|relay| *relay != self.me);
+        let others = connected.filter(|node| Some(*node) != first && knows(node));
+        let asked = first.into_iter().chain(others).take(ASKED);
+        let answers = asked.map(|node| {
+            let call = self
+                .transport
+                .call(node, method::TUNNEL_PLACE, Vec::new(), ANSWER);
+            async move {
+                let answer = call.await.ok()?;
+                let seen: TunnelPlace = codec::decode(&answer, limits::RPC_BYTES).ok()?;
+                seen.place
+            }
+        });
+        let mut seen: Vec<SocketAddr> = Vec::new();
+        for place in join_all(answers).await.into_iter().flatten() {
+            if !seen.contains(&place) {
+                seen.push(place);
+            }
+        }
+        // Where nobody saw anything what was seen before may still be so.
+        if !seen.is_empty() {
+            self.seen = seen;
+        }
+    }
+
+    /// Has those told that this node looks for, by neighbours of theirs.
+    fn punching(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (me, relayed, transport) = (self.me, self.relayed.clone(), self.transport.clone());
+        let (gossip, progress) = (self.gossip.clone(), self.progress.clone());
+        async move {
+            loop {
+                let key = relayed.punch_asked().await;
+                let Some(node) = node_of(&progress, &key) else {
+                    continue;
+                };
+                let by = gossip.neighbours_of(&node).into_iter();
+                let by = by.filter(|by| *by != me).take(TOLD_BY);
+                let request = codec::encode(&Punch { node });
+                let calls = by.map(|by| transport.call(by, method::PUNCH, request.clone(), ANSWER));
+                join_all(calls).await;
+            }
+        }
+    }
+}
+
+fn node_of(progress: &watch::Sender<TunnelProgress>, key: &TunnelKey) -> Option<NodeId> {
+    let progress = progress.borrow();
+    Some(progress.plan.ways.get(key)?.node)
+}
