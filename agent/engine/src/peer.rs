@@ -222,8 +222,13 @@ impl Peer {
             Sealed::Sent => true,
             Sealed::Dropped => false,
             Sealed::Waits => {
+                let is_first = self.staged.bytes == 0;
                 let is_kept = self.staged.push(packet);
                 self.initiate(now, outgoing, wire);
+                if is_first && let Some(chosen) = &mut self.chosen {
+                    // One that nobody waited for may have gone where nobody was.
+                    chosen.is_begun |= !chosen.initiation.is_empty();
+                }
                 is_kept
             }
         }

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use innermesh_tests::{
     Agent, Lab,
     agent::PATIENCE,
-    nat::{Nat, NatKind},
+    nat::{Nat, NatKind, inner_address},
     wait::ensure,
     wait_for,
 };
 use serde_json::Value;
 
+/// Longer than any of it should take, on a busy machine.
+const BACK: Duration = Duration::from_secs(15);
 const CONFIG: &str = "[tunnel]\nbackend = \"embedded\"\n";
 
 fn agent<'lab>(lab: &'lab Lab, n: usize, name: &str) -> Agent<'lab> {
@@ -110,4 +112,88 @@ fn pairs_go_straight_where_their_nats_let_them_and_by_the_relay_else() {
         wait_path(&agents[b], &node(a), path);
     }
     agents.truncate(0);
+}
+
+#[test]
+fn without_a_relay_a_common_neighbour_brings_two_together() {
+    let Some(lab) = Lab::new(3) else { return };
+    let (agents, nats) = behind(&lab, &[NatKind::PortRestricted, NatKind::AddressRestricted]);
+    // Others are told where the tunnel is seen.
+    for (agent, nat) in agents[1..].iter().zip(&nats) {
+        let outer = nat.outer.to_string();
+        wait_for("its outer address", PATIENCE, || {
+            let places = agent.status()["tunnel"]["places"].to_string();
+            ensure(places.contains(&outer), places)
+        });
+    }
+    wait_path(&agents[1], "node2", "direct");
+    wait_path(&agents[2], "node1", "direct");
+    let told = agents[1].cli(&["ping", "node2"]);
+    assert!(told.stdout.contains("way: straight to"), "{told}");
+}
+
+#[test]
+fn two_behind_one_nat_meet_in_their_own_network() {
+    let Some(lab) = Lab::new(3) else { return };
+    let mut agents = vec![agent(&lab, 0, "public")];
+    let _ = agents[0].init();
+    let _ = agents[0].cli(&["role", "add", "public", "relay"]).ok();
+    let inside = [&lab.hosts[1], &lab.hosts[2]];
+    let _nat = lab.put_behind_nat(NatKind::Symmetric, &inside);
+    for n in [1, 2] {
+        let mut joined = agent(&lab, n, &format!("node{n}"));
+        joined.join(&agents[0]);
+        agents.push(joined);
+    }
+    for agent in &agents {
+        agent.wait_nodes(3);
+    }
+    wait_path(&agents[1], "node2", "direct");
+    let inner = inner_address(&lab.hosts[2]).to_string();
+    let way = peer(&agents[1], "node2")["tunnel"]["way"]["at"].to_string();
+    assert!(way.contains(&inner), "{way}");
+}
+
+/// A pair's packets go on when its straight way doesn't any more, and again by that once
+/// it is back; the same where a relay ends and another is there.
+#[test]
+fn who_falls_off_its_way_is_back_by_another_within_five_seconds() {
+    let Some(lab) = Lab::new(4) else { return };
+    let kinds = [NatKind::PortRestricted, NatKind::PortRestricted];
+    let (mut agents, nats) = behind(&lab, &kinds);
+    let mut second = agent(&lab, 3, "second");
+    second.join(&agents[0]);
+    second.wait_nodes(4);
+    for name in ["public", "second"] {
+        let _ = agents[0].cli(&["role", "add", name, "relay"]).ok();
+    }
+    wait_path(&agents[1], "node2", "direct");
+    wait_path(&agents[2], "node1", "direct");
+    nats[0].translate(NatKind::NoTunnel);
+    let took = outage(&agents[1], "node2");
+    println!("back by a relay after {took:?}");
+    assert!(took < BACK, "{took:?}");
+    wait_path(&agents[1], "node2", "relay");
+    let relay = peer(&agents[1], "node2")["tunnel"]["way"]["relay"].to_string();
+    let of = if relay.contains("second") {
+        &mut second
+    } else {
+        &mut agents[0]
+    };
+    of.kill();
+    let took = outage(&agents[1], "node2");
+    println!("back by the other relay after {took:?}");
+    assert!(took < BACK, "{took:?}");
+    nats[0].translate(NatKind::PortRestricted);
+    wait_path(&agents[1], "node2", "direct");
+}
+
+/// How long packets to another are lost, from now on.
+fn outage(from: &Agent, to: &str) -> Duration {
+    let address = from.overlay_ipv4(to);
+    let began = Instant::now();
+    let ping = ["ping", "-i", "0.1", "-c", "3", "-w", "30", &address];
+    let done = from.host.run(&ping);
+    let _ = done.ok();
+    began.elapsed()
 }

@@ -68,6 +68,20 @@ fn the_first_packets_wait_and_go_where_the_handshake_was_answered() {
     assert!(two.answers(&packet(RIGHT, LEFT, 9)));
 }
 
+#[test]
+fn a_packet_has_the_handshake_sent_again_that_is_under_way() {
+    let mut two = strangers();
+    let key = two.right.key();
+    let sent = &mut two.left.sent;
+    two.left.engine.begin_handshake(&key, two.now, sent);
+    two.left.flush(two.now);
+    assert_eq!(events(&mut two.left), [Happened::Initiates(None)]);
+    two.now += SECOND;
+    two.left.send(&packet(LEFT, RIGHT, 1), two.now);
+    two.left.send(&packet(LEFT, RIGHT, 2), two.now);
+    assert_eq!(events(&mut two.left), [Happened::Initiates(None)]);
+}
+
 /// With a session, and nothing left to tell.
 fn acquainted() -> Two {
     let mut two = strangers();

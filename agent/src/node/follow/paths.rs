@@ -131,7 +131,8 @@ impl PathKeeper {
             None
         };
         let now = self.host.clock.now();
-        if self.asked.is_none_or(|asked| now >= asked + ASK) {
+        let pause = if self.seen.is_empty() { LOOK } else { ASK };
+        if self.asked.is_none_or(|asked| now >= asked + pause) {
             self.asked = Some(now);
             self.ask(view, relay).await;
         }
