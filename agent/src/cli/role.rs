@@ -97,11 +97,9 @@ pub enum RoleName {
     Gateway,
     /// Forwards to the internet for nodes and devices that use it.
     Exit,
-    /// Does nothing yet.
-    #[value(hide = true)]
+    /// Brings packets to nodes that aren't reached straight.
     Relay,
-    /// Does nothing yet.
-    #[value(hide = true)]
+    /// Answers strangers who follow the mesh's names.
     Sinkhole,
 }
 

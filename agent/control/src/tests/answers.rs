@@ -126,10 +126,10 @@ fn the_field_names_of_status_are_those_that_scripts_read() {
             "nodes": [
                 {"name": "alpha", "id": "abcd", "addresses": ["10.9.0.2", "fd00::2"],
                  "roles": ["admin"], "live": true, "path": "direct", "linked": false,
-                 "through": [], "held": false},
+                 "through": [], "relay": null, "held": false},
                 {"name": "beta", "id": "abcd", "addresses": ["10.9.0.2", "fd00::2"],
                  "roles": ["admin"], "live": false, "path": "none", "linked": false,
-                 "through": [], "held": false},
+                 "through": [], "relay": null, "held": false},
             ],
             "services": [{"name": "photos", "node": "alpha", "port": 8080, "healthy": true, "checked": true}],
             "pending": [{"name": "wiki", "reason": "the CA is not reached"}],
@@ -140,7 +140,10 @@ fn the_field_names_of_status_are_those_that_scripts_read() {
                 "dropped_by_others": {"in4": 3},
                 "dropped": {"arp_asked": 0, "leak": 2},
             },
-            "tunnel": {"interface": "im0", "port": 51821},
+            "tunnel": {
+                "interface": "im0", "port": 51821, "relay": "gamma",
+                "places": ["192.0.2.1:51820"],
+            },
         })
     );
 }
@@ -182,6 +185,10 @@ fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
             "psk": true, "seen_s": 2, "live_by": "neighbours",
             "tunnel": {
                 "endpoint": "192.0.2.1:51820", "handshake_s": null, "rx_bytes": 1, "tx_bytes": 2,
+                "way": {
+                    "path": "relay", "at": null, "relay": "gamma", "announced": false,
+                    "rtt_us": 900, "why": "nothing came back",
+                },
             },
             "device": false, "addresses": ["10.9.0.3"],
         })
