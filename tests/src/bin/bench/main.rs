@@ -178,6 +178,15 @@ enum What {
         #[arg(long, default_value_t = 5)]
         seconds: u64,
     },
+    /// TCP by a relay, between two nodes behind NATs
+    Relay {
+        /// How often
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// For how many seconds each time
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+    },
     /// A phone through a gateway into a LAN, beside wireguard-go there
     Forwarding {
         /// How often each, in turns
@@ -260,6 +269,7 @@ fn main() -> ExitCode {
         What::Forwarding { rounds, seconds } => {
             tunnel::forwarding::measure(rounds, seconds, &mut report)
         }
+        What::Relay { rounds, seconds } => tunnel::relay::measure(rounds, seconds, &mut report),
         What::Peers => tunnel::peers::measure(&mut report),
         What::PeersDevice { key, endpoint } => {
             return ended(tunnel::peers::device(&key, &endpoint));
@@ -285,6 +295,7 @@ fn main() -> ExitCode {
             .and_then(|()| strangers::measure(10_000, &mut report))
             .and_then(|()| tunnel::measure(&[1280, 1420], 3, 5, &mut report))
             .and_then(|()| tunnel::forwarding::measure(3, 5, &mut report))
+            .and_then(|()| tunnel::relay::measure(3, 5, &mut report))
             .and_then(|()| tunnel::peers::measure(&mut report))
             .and_then(|()| hostile::measure(10.0, hostile::member::ALL, &mut report)),
     };

@@ -5,6 +5,7 @@ mod devices;
 pub mod forwarding;
 mod load;
 pub mod peers;
+pub mod relay;
 
 use innermesh_tests::Lab;
 use serde_json::json;
