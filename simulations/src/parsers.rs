@@ -2,6 +2,7 @@
 //! bytes, which panics where the reader does or believes too much. Fuzz
 //! targets and ordinary tests call these.
 
+mod path;
 mod tunnel;
 
 use std::{
@@ -70,14 +71,17 @@ use innermesh_proto::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-pub use self::tunnel::{datagram, frame, recorded, wg};
+pub use self::{
+    path::{relayed, way},
+    tunnel::{datagram, frame, recorded, wg},
+};
 use crate::{disk::SimDisk, questions};
 
 /// Reads any bytes.
 pub type Reader = fn(&[u8]);
 
 /// The readers and their names, which are those of the fuzz targets.
-pub const ALL: [(&str, Reader); 22] = [
+pub const ALL: [(&str, Reader); 24] = [
     ("head", head),
     ("ledger", ledger),
     ("rpc", rpc),
@@ -100,6 +104,8 @@ pub const ALL: [(&str, Reader); 22] = [
     ("datagram", datagram),
     ("frame", frame),
     ("wg", wg),
+    ("relayed", relayed),
+    ("way", way),
 ];
 
 /// What Docker answers and tells, the service that labels make, and Docker's own

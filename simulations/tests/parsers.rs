@@ -148,6 +148,16 @@ fn the_seeds_and_what_is_near_them_are_read_without_harm() {
     }
 }
 
+/// Events in any order, as no seed has them.
+#[test]
+fn ways_are_chosen_by_what_was_heard_whatever_happens() {
+    let mut random = Random::named(1, "way");
+    for _ in 0..5000 {
+        let events: Vec<u8> = (0..180).map(|_| random.below(256) as u8).collect();
+        parsers::way(&events);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 #[ignore = "writes the seeds of the fuzz targets anew"]
 async fn the_seeds_are_written_from_a_small_mesh() {

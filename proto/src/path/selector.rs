@@ -443,31 +443,31 @@ impl Selector {
         }
     }
 
+    /// The round that is due. Those that passed meanwhile, as while the host slept, are
+    /// left out.
     fn hunt_on(&mut self, now: Duration) {
-        while let Some(hunt) = self.hunt {
-            if now < round_at(hunt) {
-                return;
-            }
-            if hunt.round >= ROUNDS_MOST {
-                self.hunt = None;
-                let pause = PAUSES.get(self.failed_hunts).or(PAUSES.last());
-                self.hunt_after = now + pause.copied().unwrap_or_default();
-                self.failed_hunts += 1;
-                return;
-            }
-            let in_use = self.in_use.map(|in_use| self.tier(in_use.via));
-            let all = self.candidates.iter().chain(&self.reflexive);
-            let worth = all.filter(|to| in_use.is_none_or(|in_use| tier(to) < in_use));
-            let worth = worth.filter(|to| self.resting.get(to).is_none_or(|until| now >= *until));
-            let worth: Vec<Via> = worth.map(|to| Via::Direct(*to)).collect();
-            for via in worth {
-                self.probe(via, now);
-            }
-            self.hunt = Some(Hunt {
-                round: hunt.round + 1,
-                ..hunt
-            });
+        let Some(mut hunt) = self.hunt.filter(|hunt| now >= round_at(*hunt)) else {
+            return;
+        };
+        if hunt.round >= ROUNDS_MOST {
+            self.hunt = None;
+            let pause = PAUSES.get(self.failed_hunts).or(PAUSES.last());
+            self.hunt_after = now + pause.copied().unwrap_or_default();
+            self.failed_hunts += 1;
+            return;
         }
+        let in_use = self.in_use.map(|in_use| self.tier(in_use.via));
+        let all = self.candidates.iter().chain(&self.reflexive);
+        let worth = all.filter(|to| in_use.is_none_or(|in_use| tier(to) < in_use));
+        let worth = worth.filter(|to| self.resting.get(to).is_none_or(|until| now >= *until));
+        let worth: Vec<Via> = worth.map(|to| Via::Direct(*to)).collect();
+        for via in worth {
+            self.probe(via, now);
+        }
+        while now >= round_at(hunt) {
+            hunt.round += 1;
+        }
+        self.hunt = Some(hunt);
     }
 
     fn probe(&mut self, via: Via, now: Duration) {
@@ -516,6 +516,8 @@ impl Selector {
             self.ask_all(now);
             if let Some(doubt) = &mut self.doubt {
                 doubt.asked_again = true;
+                // However late it is.
+                doubt.began = doubt.began.max(now.saturating_sub(DOUBT));
             }
         } else if now >= doubt.began + DOUBT_ENDS {
             self.doubt = None;
@@ -550,7 +552,8 @@ impl Selector {
             let has_relay = self.has_relay;
             let again = again.filter(|via| !has_relay || *via == Via::Relay || Some(*via) == last);
             self.outputs.extend(again.map(Output::Handshake));
-            let step = start.step + 1;
+            let overdue = AGAIN.iter().filter(|after| now >= start.began + **after);
+            let step = overdue.count();
             self.start = (step < AGAIN.len()).then_some(Start { step, ..start });
         }
         self.hunt_on(now);
