@@ -7,12 +7,14 @@
 //! heard was authenticated by the tunnel.
 
 mod budget;
+mod fallback;
 mod frame;
 mod places;
 mod selector;
 
 pub use self::{
     budget::Budget,
+    fallback::{Fallback, Lead, Seen},
     frame::{Frame, Halves, Part, is_frame, pieces},
     places::{Places, Tier, Way, relay_of, tier},
     selector::{Heard, Output, Report, Selector, Via, WhyNot},

@@ -1,23 +1,26 @@
 //! The kernel's WireGuard interface, which outlives this process.
 
-use std::io;
+use std::{collections::BTreeMap, io};
 
 use async_trait::async_trait;
 use innermesh_proto::{
     filter::MARK,
+    path::Way,
     tunnel::{Step, TunnelKey},
 };
 use nix::errno::Errno;
 use wireguard_control::{DeviceUpdate, InterfaceName, Key};
 
 use super::{
-    Device, Reading, TunnelError, TunnelSettings, WallClock, interface::Netlink, kernel_peers, keys,
+    Device, Reading, TunnelError, TunnelSettings, WallClock, interface::Netlink, kernel_peers,
+    kernel_ways::KernelWays, keys,
 };
 
 /// The kernel's device of one interface.
 pub(super) struct Kernel {
     name: InterfaceName,
     clock: WallClock,
+    ways: KernelWays,
 }
 
 impl Kernel {
@@ -30,7 +33,8 @@ impl Kernel {
         clock: WallClock,
     ) -> Result<Self, TunnelError> {
         open(netlink, name, settings).await?;
-        Ok(Self { name, clock })
+        let ways = KernelWays::start(name, clock.clone(), settings.relayed.clone());
+        Ok(Self { name, clock, ways })
     }
 }
 
@@ -41,11 +45,25 @@ impl Device for Kernel {
     }
 
     async fn read(&self) -> Result<Reading, TunnelError> {
-        kernel_peers::read(self.name, (self.clock)()).await
+        let mut reading = kernel_peers::read(self.name, (self.clock)()).await?;
+        self.ways.explain(&mut reading);
+        Ok(reading)
     }
 
     async fn take_steps(&mut self, steps: &[Step]) -> io::Result<()> {
         kernel_peers::take_steps(self.name, steps).await
+    }
+
+    async fn set_ways(&mut self, ways: &BTreeMap<TunnelKey, Way>) -> io::Result<()> {
+        self.ways.set(ways);
+        Ok(())
+    }
+
+    async fn punch(&self, key: TunnelKey) -> io::Result<()> {
+        let reading = kernel_peers::read(self.name, 0).await;
+        let port = reading.map_err(io::Error::other)?.listen_port;
+        self.ways.punch(&key, port);
+        Ok(())
     }
 
     async fn set_private_key(&mut self, private_key: [u8; 32]) -> io::Result<()> {

@@ -16,6 +16,7 @@ mod error;
 pub(crate) mod interface;
 mod kernel;
 mod kernel_peers;
+mod kernel_ways;
 mod keys;
 mod memory;
 pub mod narrow;

@@ -64,6 +64,7 @@ struct Inner {
     incoming: Mutex<Queue<(SocketAddr, Bytes)>>,
     asks: Mutex<VecDeque<TunnelKey>>,
     has_outgoing: Notify,
+    has_incoming: Notify,
     has_asks: Notify,
     waker: Mutex<Option<Arc<UnixStream>>>,
     dropped: AtomicU64,
@@ -139,6 +140,7 @@ impl Relayed {
         if !is_kept {
             self.count(1);
         }
+        self.0.has_incoming.notify_one();
         if was_empty && let Some(waker) = &*lock(&self.0.waker) {
             // A full one wakes too.
             let _ = (&**waker).write(&[1]);
@@ -148,6 +150,20 @@ impl Relayed {
     /// What was brought since.
     pub(super) fn incoming(&self) -> VecDeque<(SocketAddr, Bytes)> {
         std::mem::take(&mut *lock(&self.0.incoming)).all
+    }
+
+    /// What was brought next.
+    pub(super) async fn next_incoming(&self) -> (SocketAddr, Bytes) {
+        loop {
+            {
+                let mut incoming = lock(&self.0.incoming);
+                if let Some((from, datagram)) = incoming.all.pop_front() {
+                    incoming.bytes -= datagram.len();
+                    return (from, datagram);
+                }
+            }
+            self.0.has_incoming.notified().await;
+        }
     }
 
     /// Has the device woken by this when there is something for it.

@@ -97,11 +97,7 @@ impl PathKeeper {
     /// Goes on for as long as the agent runs.
     pub async fn run(mut self) {
         let backend = self.tunnel.observe().await.map(|state| state.backend);
-        let (takes_relayed, is_one) = match backend {
-            Ok("embedded") => (true, true),
-            Ok("kernel") => (false, true),
-            _ => (false, false),
-        };
+        let is_one = backend.is_ok_and(|backend| backend != "none");
         let tasks = self.host.tasks.clone();
         tasks.spawn(self.relaying.clone().run());
         tasks.spawn(self.punching());
@@ -112,7 +108,7 @@ impl PathKeeper {
             let view = views.borrow_and_update().clone();
             self.relaying.know(&view, &plan);
             if is_one {
-                self.look(&view, takes_relayed).await;
+                self.look(&view).await;
             }
             let now = self.host.clock.now();
             let clock = self.host.clock.clone();
@@ -124,12 +120,8 @@ impl PathKeeper {
         }
     }
 
-    async fn look(&mut self, view: &MeshView, takes_relayed: bool) {
-        let relay = if takes_relayed || view.is_relay(&self.me) {
-            self.relay(view).await
-        } else {
-            None
-        };
+    async fn look(&mut self, view: &MeshView) {
+        let relay = self.relay(view).await;
         let now = self.host.clock.now();
         let pause = if self.seen.is_empty() { LOOK } else { ASK };
         if self.asked.is_none_or(|asked| now >= asked + pause) {
@@ -138,7 +130,6 @@ impl PathKeeper {
         }
         let mut candidates = tunnel_addresses(&self.config, &self.host, &self.seen).await;
         candidates.truncate(limits::CANDIDATES);
-        let relay = relay.filter(|_| takes_relayed);
         let places = Places { candidates, relay }.bounded();
         let is_new = self.announcer.places.send_if_modified(|said| {
             let is_new = *said != places;
