@@ -24,6 +24,7 @@ pub mod limits;
 pub mod links;
 pub mod map;
 pub mod message;
+pub mod moments;
 pub mod name;
 pub mod near;
 pub mod path;

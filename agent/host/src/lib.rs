@@ -50,8 +50,10 @@ mod time;
 pub mod tunnel;
 mod unit;
 
+pub use innermesh_proto::moments::until_next;
+
 pub use self::{
-    clock::{Clock, Mono, until_next, within},
+    clock::{Clock, Mono, within},
     datagrams::{DatagramBatch, DatagramSender, Datagrams, Responder, Serving},
     network::{Accepted, Network, Presence, Stream, TcpListener, http_status},
     storage::{AppendFile, Disk, ReadFile},

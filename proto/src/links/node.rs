@@ -23,6 +23,7 @@ use super::{
 use crate::{
     crypto::Hash,
     id::{MeshId, NodeId},
+    moments::until_next,
 };
 
 /// Who a node is.
@@ -293,7 +294,7 @@ impl Links {
     /// Does what is due; to be called by [`Links::next_due`] at the latest.
     pub fn poll(&mut self, now: Duration) {
         let now = self.begin(now);
-        self.due = next_tick(now);
+        self.due = now + until_next(TICK, now);
         if self.is_leaving {
             return;
         }
@@ -327,7 +328,7 @@ impl Links {
     /// When [`Links::poll`] is to be called at the latest.
     pub fn next_due(&self) -> Duration {
         if self.is_leaving {
-            return next_tick(self.now);
+            return self.now + until_next(TICK, self.now);
         }
         let connected = self.links.iter();
         let links = connected.filter_map(|(peer, link)| {
@@ -340,7 +341,7 @@ impl Links {
             .chain(self.publisher.due())
             .chain(self.dials.next_due(self.now))
             .chain(chosen);
-        let tick = next_tick(self.now);
+        let tick = self.now + until_next(TICK, self.now);
         all.min().unwrap_or(tick).min(tick)
     }
 
@@ -532,11 +533,4 @@ impl Links {
             self.tables.remove(&peer);
         }
     }
-}
-
-/// The next of the moments at which all links are looked at: those of other tasks that
-/// look now and then are among them.
-fn next_tick(now: Duration) -> Duration {
-    let into = now.as_nanos() % TICK.as_nanos();
-    now + TICK - Duration::from_nanos(u64::try_from(into).unwrap_or_default())
 }
