@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use innermesh_proto::{
     codec,
     id::NodeId,
+    ledger::State,
     limits,
     message::{Punch, TunnelPlace},
     path::Places,
@@ -63,9 +64,13 @@ pub(crate) struct PathKeeper {
     relaying: Arc<Relaying>,
     /// Relays that couldn't be connected with.
     avoided: BTreeMap<NodeId, Mono>,
+    /// The one that this node is connected with.
+    relay: Option<NodeId>,
     /// Where others see this node's tunnel.
     seen: Vec<SocketAddr>,
     asked: Option<Mono>,
+    /// When it was looked last, and at which ledger.
+    looked: Option<(Mono, Arc<State>)>,
 }
 
 impl PathKeeper {
@@ -89,8 +94,10 @@ impl PathKeeper {
             relayed,
             relaying,
             avoided: BTreeMap::new(),
+            relay: None,
             seen: Vec::new(),
             asked: None,
+            looked: None,
         }
     }
 
@@ -103,11 +110,16 @@ impl PathKeeper {
         tasks.spawn(self.punching());
         let mut views = self.view.subscribe();
         let mut progress = self.progress.subscribe();
+        let mut known = Arc::default();
         loop {
-            let plan = progress.borrow_and_update().plan.clone();
             let view = views.borrow_and_update().clone();
-            self.relaying.know(&view, &plan);
-            if is_one {
+            let plan = progress.borrow_and_update().plan.clone();
+            if self.is_due(&view) || !Arc::ptr_eq(&plan, &known) {
+                self.relaying.know(&view, &plan);
+                known = plan;
+            }
+            if is_one && self.is_due(&view) {
+                self.looked = Some((self.host.clock.now(), view.ledger.clone()));
                 self.look(&view).await;
             }
             let now = self.host.clock.now();
@@ -120,8 +132,23 @@ impl PathKeeper {
         }
     }
 
+    /// Whether it is time, or something changed that what is announced depends on: views
+    /// change often.
+    fn is_due(&self, view: &MeshView) -> bool {
+        let now = self.host.clock.now();
+        let is_live = |relay: &NodeId| {
+            *relay == self.me || view.nodes.get(relay).is_some_and(|seen| seen.live)
+        };
+        let Some((looked, ledger)) = &self.looked else {
+            return true;
+        };
+        let has_time = now < *looked + LOOK && Arc::ptr_eq(ledger, &view.ledger);
+        !has_time || self.relay.is_some_and(|relay| !is_live(&relay))
+    }
+
     async fn look(&mut self, view: &MeshView) {
         let relay = self.relay(view).await;
+        self.relay = relay;
         let now = self.host.clock.now();
         let pause = if self.seen.is_empty() { LOOK } else { ASK };
         if self.asked.is_none_or(|asked| now >= asked + pause) {

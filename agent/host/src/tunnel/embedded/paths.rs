@@ -161,6 +161,11 @@ impl Paths {
                 return;
             }
             Happened::Traffic(heard, unanswered) => {
+                // A handshake that was under way before this was here.
+                let at = engine.way_in_use(key, now);
+                if let Some(at) = at.filter(|_| selector.in_use().is_none()) {
+                    selector.heard(via(at), Heard::Traffic, time);
+                }
                 selector.traffic(since(heard), since(unanswered), time);
                 return;
             }
@@ -258,5 +263,141 @@ fn place(key: &Key, via: Via) -> SocketAddr {
     match via {
         Via::Direct(to) => to,
         Via::Relay => relay_place(&TunnelKey(*key)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use innermesh_engine::{Inside, PeerSettings};
+    use innermesh_proto::id::NodeId;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Sent(Vec<(SocketAddr, Vec<u8>)>);
+
+    impl Wire for Sent {
+        fn transmit(&mut self, to: SocketAddr, segment: usize, bytes: &[u8]) {
+            for datagram in bytes.chunks(segment) {
+                self.0.push((to, datagram.to_vec()));
+            }
+        }
+    }
+
+    struct Nothing;
+
+    impl Inside for Nothing {
+        fn deliver(&mut self, _parts: &[std::io::IoSlice<'_>]) {}
+
+        fn joins_tcp(&self) -> bool {
+            false
+        }
+
+        fn joins_udp(&self) -> bool {
+            false
+        }
+    }
+
+    /// An end with its peer at the other's address.
+    struct End {
+        engine: Engine,
+        paths: Paths,
+        sent: Sent,
+        at: SocketAddr,
+        peer: Key,
+    }
+
+    impl End {
+        fn new(byte: u8, other: u8, now: Instant) -> Self {
+            let unix = Duration::from_secs(1_700_000_000);
+            let at = |byte: u8| SocketAddr::from(([192, 0, 2, byte], 51820));
+            let mut engine = Engine::new([byte; 32], [byte; 32], now, unix);
+            let peer = Engine::new([other; 32], [other; 32], now, unix).public_key();
+            let settings = PeerSettings {
+                allowed_ips: [format!("10.0.0.{other}/32").parse().unwrap()].into(),
+                endpoint: Some(at(other)),
+                ..PeerSettings::default()
+            };
+            engine.add_peer(peer, settings, now);
+            Self {
+                engine,
+                paths: Paths::new(Relayed::default(), 0, now),
+                sent: Sent::default(),
+                at: at(byte),
+                peer,
+            }
+        }
+
+        fn choose(&mut self, now: Instant) {
+            let way = Way {
+                node: NodeId([1; 16]),
+                candidates: Vec::new(),
+                relay: None,
+            };
+            let ways = [(TunnelKey(self.peer), way)].into();
+            self.paths.set(&ways, &mut self.engine, &mut self.sent, now);
+        }
+
+        fn flush(&mut self, now: Instant) {
+            self.engine.flush(now, &mut self.sent, &mut Nothing);
+            self.paths.follow(&mut self.engine, &mut self.sent, now);
+            self.engine.flush(now, &mut self.sent, &mut Nothing);
+        }
+
+        fn send(&mut self, from: u8, to: u8, now: Instant) {
+            let mut packet = [0; 20];
+            (packet[0], packet[3]) = (0x45, 20);
+            packet[12..].copy_from_slice(&[10, 0, 0, from, 10, 0, 0, to]);
+            let taken = self.engine.take_packet(&mut packet, now, &mut self.sent);
+            taken.unwrap();
+            self.flush(now);
+        }
+    }
+
+    fn settle(ends: &mut [End; 2], now: Instant) {
+        while ends.iter().any(|end| !end.sent.0.is_empty()) {
+            for n in 0..2 {
+                let from = ends[n].at;
+                for (to, datagram) in std::mem::take(&mut ends[n].sent.0) {
+                    let other = &mut ends[1 - n];
+                    assert_eq!(to, other.at);
+                    other.engine.take_datagrams(
+                        from,
+                        &datagram,
+                        datagram.len(),
+                        now,
+                        &mut other.sent,
+                        &mut Nothing,
+                    );
+                    other.flush(now);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_way_that_was_there_before_it_was_chosen_is_the_one_in_use() {
+        let now = Instant::now();
+        for chosen_before in [false, true] {
+            let mut ends = [End::new(1, 2, now), End::new(2, 1, now)];
+            // The handshake is under way, or done.
+            ends[0].send(1, 2, now);
+            if !chosen_before {
+                settle(&mut ends, now);
+            }
+            for end in &mut ends {
+                end.choose(now);
+            }
+            settle(&mut ends, now);
+            for (n, from, to) in [(0, 1, 2), (1, 2, 1)] {
+                ends[n].send(from, to, now);
+                settle(&mut ends, now);
+            }
+            for n in 0..2 {
+                let report = ends[n].paths.report(&ends[n].peer, now).unwrap();
+                let via = Some(Via::Direct(ends[1 - n].at));
+                assert_eq!(report.via, via, "{chosen_before}");
+            }
+        }
     }
 }
