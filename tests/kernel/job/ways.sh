@@ -55,4 +55,4 @@ until meets >/tmp/tried 2>&1 || [ $tries -eq 0 ]; do
     tries=$((tries - 1))
     sleep 1
 done
-judge "both kernels go straight once their NATs let them, after $(seconds $(($(now) - began)))" "$(cat /tmp/tried) $(in_ns u wg show imu)" '192.0.2.33'
+judge "both kernels go straight once their NATs let them, after $(seconds $(($(now) - began)))" "$(cat /tmp/tried) $(in_ns u wg show imu endpoints) $(agent_of v status --json | tr "," "\n" | grep -A4 places)" "192.0.2.33"

@@ -1,8 +1,9 @@
 //! Relays for the kernel's device: each peer that is reached by one has a socket on
 //! loopback, which the device takes for the peer. What it sends there goes by the relay,
-//! and what comes by the relay is brought from there. The first message of a handshake goes to
-//! the peer's own addresses too, from the device's port, so that whichever answers first
-//! is where the device sends from then on.
+//! and what comes by the relay is brought from there. The first message of a handshake, and for
+//! some seconds a packet now and then, goes to the peer's own addresses before, from the
+//! device's port. Where that arrives the other device sends there from then on, and what
+//! comes later by the relay is one that it has.
 
 #![allow(
     clippy::disallowed_methods,
@@ -40,8 +41,13 @@ const LOOK: Duration = Duration::from_secs(1);
 const MOST: usize = 1024;
 /// Largest datagram of the device.
 const DATAGRAM: usize = 1 << 16;
-/// The first message of a handshake begins so (whitepaper §5.4.2).
+/// The first message of a handshake begins so (whitepaper §5.4.2), and packets do
+/// (§5.4.6).
 const INITIATION: [u8; 4] = [1, 0, 0, 0];
+const PACKET: [u8; 4] = [4, 0, 0, 0];
+/// How long after a handshake began packets go straight too, and how often.
+const COPIED: Duration = Duration::from_secs(6);
+const PAUSE: Duration = Duration::from_millis(400);
 
 /// The ways of one device. Its tasks end with it.
 pub(super) struct KernelWays {
@@ -61,6 +67,35 @@ struct Peer {
     way: Way,
     fallback: Fallback,
     proxy: Option<Proxy>,
+    copies: Copies,
+}
+
+/// Which of the packets for the relay go straight too: both ends begin with the same
+/// handshake, so that what one sends meets what opened the other's NAT.
+#[derive(Default)]
+struct Copies {
+    until: Duration,
+    next: Duration,
+}
+
+impl Copies {
+    /// A handshake is begun by either end.
+    fn begin(&mut self, now: Duration) {
+        self.until = now + COPIED;
+    }
+
+    /// Whether this datagram goes straight too.
+    fn take(&mut self, datagram: &[u8], now: Duration) -> bool {
+        if datagram.starts_with(&INITIATION) {
+            self.begin(now);
+            return true;
+        }
+        let is_due = datagram.starts_with(&PACKET) && now >= self.next && now < self.until;
+        if is_due {
+            self.next = now + PAUSE;
+        }
+        is_due
+    }
 }
 
 struct Proxy {
@@ -113,6 +148,7 @@ impl KernelWays {
                         way: way.clone(),
                         fallback: Fallback::default(),
                         proxy: None,
+                        copies: Copies::default(),
                     };
                     peers.insert(*key, peer);
                 }
@@ -276,13 +312,12 @@ impl Shared {
                 continue;
             };
             let datagram = buffer.get(..length).unwrap_or_default();
-            if datagram.starts_with(&INITIATION) {
-                let candidates = self
-                    .peers()
-                    .get(&key)
-                    .map(|peer| peer.way.candidates.clone());
-                open_nats(&candidates.unwrap_or_default(), port, datagram);
-            }
+            let now = self.began.elapsed();
+            let straight = self.peers().get_mut(&key).and_then(|peer| {
+                let goes = peer.copies.take(datagram, now);
+                goes.then(|| peer.way.candidates.clone())
+            });
+            open_nats(&straight.unwrap_or_default(), port, datagram);
             self.relayed.send(place, length, datagram);
         }
     }
@@ -318,10 +353,11 @@ impl Shared {
                 }
             };
             if datagram.starts_with(&INITIATION) {
-                let candidates = self
-                    .peers()
-                    .get(&key)
-                    .map(|peer| peer.way.candidates.clone());
+                let now = self.began.elapsed();
+                let candidates = self.peers().get_mut(&key).map(|peer| {
+                    peer.copies.begin(now);
+                    peer.way.candidates.clone()
+                });
                 open_nats(&candidates.unwrap_or_default(), port, &[0]);
             }
             if let Err(error) = socket.send(&datagram).await {
@@ -363,5 +399,21 @@ fn send_past(to: SocketAddr, port: u16, datagram: &[u8]) -> io::Result<()> {
             tracing::trace!(%error, %to, "no way there");
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_handshake_some_packets_go_straight_too() {
+        let mut copies = Copies::default();
+        let at = |ms| Duration::from_millis(1000 + ms);
+        assert!(!copies.take(&PACKET, at(0)));
+        assert!(copies.take(&INITIATION, at(0)));
+        let copied = (0..20_000).filter(|ms| copies.take(&PACKET, at(*ms)));
+        assert_eq!(copied.count(), 15);
+        assert!(!copies.take(&[0], at(0)) && !copies.take(&[], at(0)));
     }
 }
