@@ -243,12 +243,17 @@ impl TransportBackend for Quinn {
             .is_some_and(|active| active.link().connection.send_datagram(datagram).is_ok())
     }
 
-    async fn relay_datagram(&self, to: NodeId, datagram: Bytes) -> bool {
+    async fn relay_datagrams(&self, to: NodeId, datagrams: Vec<Bytes>) -> usize {
         let connection = match self.0.registry.active(&to) {
             Some(active) => active.link().connection.clone(),
-            None => return false,
+            None => return datagrams.len(),
         };
-        connection.send_datagram_wait(datagram).await.is_ok()
+        let mut lost = 0;
+        for datagram in datagrams {
+            let sent = connection.send_datagram_wait(datagram).await;
+            lost += usize::from(sent.is_err());
+        }
+        lost
     }
 
     fn acknowledgements(&self, from: NodeId) -> u64 {

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use innermesh_proto::{
     codec, limits,
     rpc::{Failure, Hello, RequestFrame, ResponseFrame, close, method, stop},
@@ -39,6 +40,8 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How long the other end may go on using a connection that is no longer in
 /// force before its streams are left alone.
 const DRAINING: Duration = Duration::from_secs(10);
+/// Datagrams that are taken in one after the other, before streams have their turn.
+const DATAGRAMS: usize = 32;
 
 /// Serves `link` until it ends. A stranger's place is given back as soon as
 /// the peer is known as a member.
@@ -84,7 +87,7 @@ pub(super) async fn run(core: Arc<Core>, link: Arc<Link>) {
                 work.spawn(request(core.clone(), link.clone(), send, receive));
             }
             () = &mut pause, if is_paused => is_paused = false,
-            Ok(datagram) = link.connection.read_datagram() => datagram_in(&core, &link, datagram),
+            Ok(datagram) = link.connection.read_datagram() => datagrams_in(&core, &link, datagram),
         }
         if link.is_registered() && link.give_place_back() {
             // It would hold the place for as long as it waits.
@@ -278,10 +281,18 @@ fn hello(core: &Core, link: &Arc<Link>, body: &[u8]) {
     link.settled.send_replace(true);
 }
 
-fn datagram_in(core: &Core, link: &Arc<Link>, datagram: bytes::Bytes) {
-    match (core.caller(link), core.handler.get()) {
-        (Ok(caller), Some(handler)) if caller.node.is_some() => handler.datagram(&caller, datagram),
-        _ => core.tally.datagrams_dropped.add(),
+/// Takes in a datagram and those that came with it.
+fn datagrams_in(core: &Core, link: &Arc<Link>, first: bytes::Bytes) {
+    let (caller, handler) = match (core.caller(link), core.handler.get()) {
+        (Ok(caller), Some(handler)) if caller.node.is_some() => (caller, handler),
+        _ => return core.tally.datagrams_dropped.add(),
+    };
+    handler.datagram(&caller, first);
+    for _ in 1..DATAGRAMS {
+        let Some(Ok(next)) = link.connection.read_datagram().now_or_never() else {
+            return;
+        };
+        handler.datagram(&caller, next);
     }
 }
 

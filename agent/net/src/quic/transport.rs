@@ -170,10 +170,12 @@ pub trait TransportBackend: Send + Sync {
     /// Sends a datagram, at once or not at all.
     fn send_datagram(&self, to: NodeId, datagram: Bytes) -> bool;
 
-    /// Sends a datagram that may wait for room, which those of
-    /// [`TransportBackend::send_datagram`] don't: whether it was sent.
-    async fn relay_datagram(&self, to: NodeId, datagram: Bytes) -> bool {
-        self.send_datagram(to, datagram)
+    /// Sends datagrams that may wait for room, which those of
+    /// [`TransportBackend::send_datagram`] don't: how many weren't sent.
+    async fn relay_datagrams(&self, to: NodeId, datagrams: Vec<Bytes>) -> usize {
+        let lost = datagrams.into_iter();
+        lost.filter(|datagram| !self.send_datagram(to, datagram.clone()))
+            .count()
     }
 
     /// How many acknowledgements have come from a connected peer, over the connection

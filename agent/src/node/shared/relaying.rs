@@ -266,18 +266,21 @@ impl Relaying {
         }
         self.transport.note_used(hop);
         loop {
-            let next = {
+            let next: Vec<Bytes> = {
                 let mut hops = self.hops();
-                let next = hops.get_mut(&hop).and_then(Hop::pop);
-                if next.is_none() {
+                let waiting = hops.get_mut(&hop).into_iter();
+                let next = waiting.flat_map(|hop| std::iter::from_fn(|| hop.pop()).take(AT_ONCE));
+                let next: Vec<Bytes> = next.map(Bytes::from).collect();
+                if next.is_empty() {
                     hops.remove(&hop);
                 }
                 next
             };
-            let Some(datagram) = next else { return };
-            if !self.transport.relay_datagram(hop, datagram.into()).await {
-                self.count_dropped(1);
+            if next.is_empty() {
+                return;
             }
+            let lost = self.transport.relay_datagrams(hop, next).await;
+            self.count_dropped(lost);
         }
     }
 
@@ -306,6 +309,8 @@ impl Relaying {
     }
 }
 
+/// Datagrams that are handed over together.
+const AT_ONCE: usize = 32;
 /// What fits into a datagram of any connection (RFC 9000 §14: 1,200 bytes), without
 /// QUIC's own.
 const SMALLEST: usize = 1100;
