@@ -24,6 +24,7 @@ requests! {
     NodeRequest {
         looks GET "/v1/status": Status(StatusRequest) -> Status,
         looks GET "/v1/peers": Peers(PeersRequest) -> Vec<Peer>,
+        looks GET "/v1/netcheck": Netcheck(NetcheckRequest) -> Netcheck,
         looks GET "/v1/ping": Ping(PingRequest) -> PingReply where PingRequest::in_bounds,
         changes POST "/v1/tunnel/rekey": Rekey(RekeyRequest) -> Rekeyed,
         changes POST "/v1/seeds": SeedAdd(SeedAddRequest) -> SeedAdded,
@@ -38,6 +39,10 @@ pub struct StatusRequest {}
 /// The other members, and how each is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeersRequest {}
+
+/// What stands between this node's tunnel and others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetcheckRequest {}
 
 /// Probes a member over QUIC, and asks for a tunnel handshake where there is a
 /// tunnel. A member that doesn't answer is no error.
@@ -325,6 +330,56 @@ pub struct TunnelWay {
     pub rtt_us: Option<u64>,
     /// Why it doesn't go straight.
     pub why: Option<String>,
+}
+
+/// The answer to `netcheck`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Netcheck {
+    /// The tunnel's UDP port.
+    pub port: u16,
+    /// Where others are told to look for it.
+    pub places: Vec<SocketAddr>,
+    /// Where others see it.
+    pub seen: Vec<SeenBy>,
+    pub nat: NatKind,
+    /// Name of the relay that this node is reached by.
+    pub relay: Option<String>,
+    /// All relays.
+    pub relays: Vec<RelaySeen>,
+}
+
+/// Where one node sees another's tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenBy {
+    /// Name of the node that sees it.
+    pub node: String,
+    /// Null where it hears nothing straight.
+    pub place: Option<SocketAddr>,
+}
+
+/// A relay, as it was reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelaySeen {
+    pub name: String,
+    /// Whether it is this node.
+    pub is_own: bool,
+    /// Round-trip time in microseconds; null where it doesn't answer.
+    pub rtt_us: Option<u64>,
+}
+
+/// How a NAT maps, by what others see of it (RFC 4787 §4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NatKind {
+    /// No node sees one.
+    None,
+    /// One mapping for all destinations.
+    OneMapping,
+    ForEachDestination,
+    /// There is one, and one node alone saw it.
+    SeenByOne,
+    /// No node hears this one straight.
+    Unseen,
 }
 
 /// The answer to `ping`.

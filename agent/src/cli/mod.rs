@@ -37,6 +37,7 @@ mod leave;
 mod log;
 mod man;
 mod names;
+mod netcheck;
 mod network;
 mod notify;
 mod output;
@@ -126,6 +127,7 @@ enum Command {
     Status(status::Arguments),
     Peers(network::PeersArguments),
     Ping(network::PingArguments),
+    Netcheck(netcheck::Arguments),
     Wait(wait::Arguments),
     /// Tell this node where another one is.
     #[command(subcommand)]
@@ -294,6 +296,7 @@ async fn execute(command: Command, context: &mut Context) -> Result<(), Failure>
         Command::Status(arguments) => status::status(&arguments, &context.client()).await,
         Command::Peers(arguments) => network::peers(&arguments, &context.client()).await,
         Command::Ping(arguments) => network::ping(&arguments, &context.client()).await,
+        Command::Netcheck(arguments) => netcheck::netcheck(&arguments, &context.client()).await,
         Command::Wait(arguments) => wait::wait(&arguments, &context.client()).await,
         Command::Seed(command) => seed::run(command, &context.client()).await,
         Command::Log(command) => log::run(command, &context.client()).await,

@@ -240,7 +240,8 @@ pub async fn ping(arguments: &PingArguments, client: &Client) -> Result<(), Fail
     let reply = client.ask(&request).await?;
     arguments.output.print(&reply, || text(&reply))?;
     let node = &reply.node;
-    if reply.rtt_ms.is_empty() {
+    let by_tunnel = reply.tunnel.as_ref().is_some_and(|tunnel| tunnel.works);
+    if reply.rtt_ms.is_empty() && !by_tunnel {
         return Err(Failure::timed_out(format!(
             "{node} does not answer; is the agent running there, and its UDP port open?"
         )));
@@ -294,7 +295,12 @@ fn text(reply: &PingReply) -> String {
         None => path.to_string(),
     };
     let answered = reply.rtt_ms.len();
-    let mut out = format!("{node} ({at}): {answered} of {sent} answered");
+    let by_tunnel = reply.tunnel.as_ref().is_some_and(|tunnel| tunnel.works);
+    let mut out = if answered == 0 && by_tunnel {
+        format!("{node} ({at}): reached by the tunnel alone")
+    } else {
+        format!("{node} ({at}): {answered} of {sent} answered")
+    };
     let least = reply.rtt_ms.iter().copied().reduce(f64::min);
     let most = reply.rtt_ms.iter().copied().reduce(f64::max);
     if let (Some(least), Some(most)) = (least, most) {
@@ -370,7 +376,7 @@ fn passed(tunnel: &TunnelPing) -> String {
     }
 }
 
-fn milliseconds(ms: f64) -> String {
+pub fn milliseconds(ms: f64) -> String {
     format!("{ms:.1} ms")
 }
 

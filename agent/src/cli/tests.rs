@@ -51,6 +51,7 @@ fn the_lines_that_scripts_rely_on_are_taken() {
         "status --watch",
         "peers --json",
         "ping beta --count 1",
+        "netcheck --json",
         "seed add 192.0.2.1:51819",
         "wait --nodes 3 --timeout 30s",
         "service add photos --port 8080 --proto tcp --check http://localhost:8080/health",

@@ -312,6 +312,7 @@ impl Parts {
     fn follow(&self) {
         let node = &self.node;
         let (lists, cut_off) = (self.lists.clone(), self.cut_off.clone());
+        let punches = Punches::new(node, self.tunnel.clone(), self.progress.clone());
         let handler = PeerHandler::new(
             node,
             self.nudge.clone(),
@@ -319,9 +320,7 @@ impl Parts {
             cut_off,
             self.requests.clone(),
             self.invites.clone(),
-            self.counters.clone(),
-            Punches::new(node, self.tunnel.clone(), self.progress.clone()),
-            self.relaying.clone(),
+            (self.counters.clone(), punches, self.relaying.clone()),
         );
         node.transport.serve(Arc::new(handler));
         let tasks = &node.host.tasks;

@@ -27,6 +27,9 @@ pub enum Nat {
     Blocked,
 }
 
+/// When it arrives, a number, at which end, from where and what.
+type Flying = (Duration, u64, usize, Option<SocketAddr>, Message);
+
 const INNER: [&str; 2] = ["10.1.0.2:51820", "10.2.0.2:51820"];
 const OUTER: [&str; 2] = ["203.0.113.1:40000", "198.51.100.1:40000"];
 
@@ -70,7 +73,7 @@ pub struct World {
     relay_works: bool,
     /// Nothing goes straight any more.
     straight_is_cut: bool,
-    flying: BinaryHeap<Reverse<(Duration, u64, usize, Option<SocketAddr>, Message)>>,
+    flying: BinaryHeap<Reverse<Flying>>,
     count: u64,
     /// How long a packet straight and one by the relay takes.
     delay: [Duration; 2],

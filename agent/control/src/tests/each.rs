@@ -102,6 +102,7 @@ async fn each_device_request(each: &mut impl EachRequest) {
 pub(super) async fn each_request(each: &mut impl EachRequest) {
     each.visit(StatusRequest {}).await;
     each.visit(PeersRequest {}).await;
+    each.visit(NetcheckRequest {}).await;
     let (node, count) = (label("beta"), limits::PINGS);
     each.visit(PingRequest { node, count }).await;
     each.visit(RekeyRequest {}).await;

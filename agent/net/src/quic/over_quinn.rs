@@ -243,6 +243,19 @@ impl TransportBackend for Quinn {
             .is_some_and(|active| active.link().connection.send_datagram(datagram).is_ok())
     }
 
+    fn try_relay(&self, to: NodeId, datagram: Bytes) -> Result<(), Bytes> {
+        let Some(active) = self.0.registry.active(&to) else {
+            return Err(datagram);
+        };
+        let connection = &active.link().connection;
+        if connection.datagram_send_buffer_space() < datagram.len() {
+            return Err(datagram);
+        }
+        // What it refuses now it would refuse later.
+        let _ = connection.send_datagram(datagram);
+        Ok(())
+    }
+
     async fn relay_datagrams(&self, to: NodeId, datagrams: Vec<Bytes>) -> usize {
         let connection = match self.0.registry.active(&to) {
             Some(active) => active.link().connection.clone(),

@@ -170,6 +170,15 @@ pub trait TransportBackend: Send + Sync {
     /// Sends a datagram, at once or not at all.
     fn send_datagram(&self, to: NodeId, datagram: Bytes) -> bool;
 
+    /// Sends a datagram where there is room for it now; else it is given back.
+    ///
+    /// # Errors
+    /// The datagram, which wasn't sent.
+    fn try_relay(&self, to: NodeId, datagram: Bytes) -> Result<(), Bytes> {
+        let sent = self.send_datagram(to, datagram.clone());
+        sent.then_some(()).ok_or(datagram)
+    }
+
     /// Sends datagrams that may wait for room, which those of
     /// [`TransportBackend::send_datagram`] don't: how many weren't sent.
     async fn relay_datagrams(&self, to: NodeId, datagrams: Vec<Bytes>) -> usize {

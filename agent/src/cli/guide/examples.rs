@@ -144,6 +144,16 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "netcheck",
+        &[
+            ("netcheck", "See why others don't reach this node straight"),
+            (
+                "netcheck --json | jq -r .nat",
+                "The kind of NAT, for a script",
+            ),
+        ],
+    ),
+    (
         "wait",
         &[
             ("wait", "Until all nodes are live"),

@@ -30,8 +30,8 @@ use crate::{
         commands::{
             acme::ExternalAccounts, admit::Approvals, ca_status, certificates, devices::DeviceDesk,
             dns, dns_delegation, dns_public, evict::Evictions, exits::ExitDesk, folder, invite,
-            invites, leave::LeaveDesk, logs, peers, policy, publish::PublishDesk, records,
-            recovery, roles, routes::RouteDesk, secondaries::SecondaryDesk, seeds,
+            invites, leave::LeaveDesk, logs, netcheck, peers, policy, publish::PublishDesk,
+            records, recovery, roles, routes::RouteDesk, secondaries::SecondaryDesk, seeds,
             services::ServiceDesk, status::StatusDesk, tunnel::TunnelProber, voters,
         },
         follow::{
@@ -104,6 +104,9 @@ impl AgentControl {
             }
             NodeRequest::Peers(it) => {
                 answer(it, async |_| Ok(peers::peers(node, &self.prober).await)).await
+            }
+            NodeRequest::Netcheck(it) => {
+                answer(it, async |_| Ok(netcheck::netcheck(node).await)).await
             }
             NodeRequest::Ping(it) => {
                 answer(it, |it| peers::ping(node, &self.prober, it.node, it.count)).await

@@ -19,6 +19,7 @@ mod invite;
 mod invites;
 mod leave;
 mod logs;
+mod netcheck;
 mod peers;
 mod policy;
 mod publish;

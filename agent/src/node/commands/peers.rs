@@ -204,14 +204,18 @@ pub async fn ping(
         }
     }
     let info = paths(node).remove(&id);
+    let tunnel = prober.ping(&view, id).await;
+    let way = way_to(&view, prober, id).await;
+    let is_there = info.is_some() || id == view.me;
+    let by_tunnel = way.as_ref().filter(|_| !is_there).map(|way| way.path);
     Ok(PingReply {
         node: whom.to_string(),
-        path: path(info.is_some() || id == view.me),
+        path: by_tunnel.unwrap_or(path(is_there)),
         endpoint: info.map(|info| info.remote),
         sent,
         rtt_ms,
-        tunnel: prober.ping(&view, id).await,
-        way: way_to(&view, prober, id).await,
+        tunnel,
+        way,
     })
 }
 

@@ -243,7 +243,8 @@ impl Dialer {
             self.transport.note_reached(node, at);
             let used = *self.used.entry(node).or_insert(now);
             let decide = state.roster.contains(&self.me) && state.roster.contains(&node);
-            if keeps_all || decide || self.gossip.keeps_link(&node) {
+            let is_kept = keeps_all || decide || self.gossip.keeps_link(&node);
+            if is_kept || self.is_relay_between(&node) {
                 self.used.insert(node, now);
             } else if now >= used + UNUSED {
                 // The next one begins anew.
@@ -251,6 +252,15 @@ impl Dialer {
                 self.transport.disconnect(node, "it isn't used");
             }
         }
+    }
+
+    /// Whether one of this node and another is the other's relay.
+    fn is_relay_between(&self, node: &NodeId) -> bool {
+        let leans = self.gossip.read(|table| {
+            let body = table.get(node)?.body.as_ref()?;
+            body.announcement.places.relay
+        });
+        leans == Some(self.me) || self.gossip.own().places.relay == Some(*node)
     }
 
     fn dial(&mut self, dials: &mut JoinSet<Dialed>) {

@@ -36,8 +36,9 @@ use crate::{
 
 /// How often it is looked where the tunnel is.
 const LOOK: Duration = Duration::from_secs(5);
-/// How often others are asked where they see it.
-const ASK: Duration = Duration::from_secs(30);
+/// The longest pause between two times that others are asked where they see it: it doubles
+/// from [`LOOK`] on for as long as nothing changes.
+const ASK: Duration = Duration::from_secs(160);
 /// How many of them are.
 const ASKED: usize = 2;
 /// How long an answer may take.
@@ -68,7 +69,8 @@ pub(crate) struct PathKeeper {
     relay: Option<NodeId>,
     /// Where others see this node's tunnel.
     seen: Vec<SocketAddr>,
-    asked: Option<Mono>,
+    /// When others are asked next, and how long after that again.
+    ask: (Mono, Duration),
     /// When it was looked last, and at which ledger.
     looked: Option<(Mono, Arc<State>)>,
 }
@@ -96,7 +98,7 @@ impl PathKeeper {
             avoided: BTreeMap::new(),
             relay: None,
             seen: Vec::new(),
-            asked: None,
+            ask: (Duration::ZERO, LOOK),
             looked: None,
         }
     }
@@ -150,9 +152,9 @@ impl PathKeeper {
         let relay = self.relay(view).await;
         self.relay = relay;
         let now = self.host.clock.now();
-        let pause = if self.seen.is_empty() { LOOK } else { ASK };
-        if self.asked.is_none_or(|asked| now >= asked + pause) {
-            self.asked = Some(now);
+        if now >= self.ask.0 {
+            let pause = self.ask.1;
+            self.ask = (now + pause, (pause * 2).min(ASK));
             self.ask(view, relay).await;
         }
         let mut candidates = tunnel_addresses(&self.config, &self.host, &self.seen).await;
@@ -164,6 +166,7 @@ impl PathKeeper {
             is_new
         });
         if is_new {
+            self.ask_soon();
             self.announcer.announce();
         }
     }
@@ -214,10 +217,16 @@ impl PathKeeper {
                 seen.push(place);
             }
         }
-        // Where nobody saw anything what was seen before may still be so.
-        if !seen.is_empty() {
+        if is_news(&self.seen, &seen) {
             self.seen = seen;
+            self.ask_soon();
         }
+    }
+
+    /// What was seen may have changed.
+    fn ask_soon(&mut self) {
+        let now = self.host.clock.now();
+        self.ask = (self.ask.0.min(now + LOOK), LOOK);
     }
 
     /// Has those told that this node looks for, by neighbours of theirs.
@@ -240,7 +249,41 @@ impl PathKeeper {
     }
 }
 
+/// Whether what others see now is to be announced in place of what they saw before.
+fn is_news(before: &[SocketAddr], now: &[SocketAddr]) -> bool {
+    // Behind a NAT with a port for each destination it depends on who is asked, and helps
+    // nobody.
+    let differs = now.len() > 1;
+    let is_same = before
+        .iter()
+        .any(|before| now.iter().any(|now| now.ip() == before.ip()));
+    // Where nobody saw anything what was seen before may still be so.
+    !now.is_empty() && now != before && !(differs && is_same)
+}
+
 fn node_of(progress: &watch::Sender<TunnelProgress>, key: &TunnelKey) -> Option<NodeId> {
     let progress = progress.borrow();
     Some(progress.plan.ways.get(key)?.node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_depends_on_who_is_asked_is_announced_once() {
+        let at = |ip: u8, port: u16| SocketAddr::from(([203, 0, 113, ip], port));
+        for (before, now, expected) in [
+            (&[][..], &[][..], false),
+            (&[], &[at(1, 1)], true),
+            (&[at(1, 1)], &[], false),
+            (&[at(1, 1)], &[at(1, 1)], false),
+            (&[at(1, 1)], &[at(1, 2)], true),
+            (&[], &[at(1, 1), at(1, 2)], true),
+            (&[at(1, 1), at(1, 2)], &[at(1, 3), at(1, 4)], false),
+            (&[at(1, 1), at(1, 2)], &[at(2, 3), at(2, 4)], true),
+        ] {
+            assert_eq!(is_news(before, now), expected, "{before:?} {now:?}");
+        }
+    }
 }

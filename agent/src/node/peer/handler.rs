@@ -64,9 +64,7 @@ impl PeerHandler {
         cut_off: CutOffWatch,
         requests: Arc<Requests>,
         invites: Arc<Invites>,
-        counters: TunnelCounters,
-        punches: Punches,
-        relaying: Arc<Relaying>,
+        (counters, punches, relaying): (TunnelCounters, Punches, Arc<Relaying>),
     ) -> Self {
         Self {
             host: node.host.clone(),

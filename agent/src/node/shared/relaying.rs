@@ -60,7 +60,7 @@ struct Known {
 /// What waits for one next hop, by who sent it.
 #[derive(Default)]
 struct Hop {
-    senders: BTreeMap<NodeId, VecDeque<Vec<u8>>>,
+    senders: BTreeMap<NodeId, VecDeque<Bytes>>,
     /// Who is served next.
     turns: VecDeque<NodeId>,
     bytes: BTreeMap<NodeId, usize>,
@@ -77,7 +77,7 @@ struct Counts {
 
 impl Hop {
     /// Whether there was room.
-    fn push(&mut self, sender: NodeId, datagram: Vec<u8>) -> bool {
+    fn push(&mut self, sender: NodeId, datagram: Bytes) -> bool {
         let bytes = self.bytes.entry(sender).or_default();
         let is_full = *bytes + datagram.len() > limits::RELAYED_BYTES_OF_ONE;
         if is_full || self.total + datagram.len() > limits::RELAYED_BYTES {
@@ -93,7 +93,7 @@ impl Hop {
         true
     }
 
-    fn pop(&mut self) -> Option<Vec<u8>> {
+    fn pop(&mut self) -> Option<Bytes> {
         let sender = self.turns.pop_front()?;
         let waiting = self.senders.get_mut(&sender)?;
         let datagram = waiting.pop_front()?;
@@ -183,6 +183,7 @@ impl Relaying {
             }
             self.counts.sent.fetch_add(1, Ordering::Relaxed);
         }
+        self.transport.note_used(hop);
     }
 
     /// Takes a frame that a member sent.
@@ -242,9 +243,17 @@ impl Relaying {
         }
     }
 
+    /// Sends a datagram at once where nothing waits and there is room.
     fn queue(self: &Arc<Self>, hop: NodeId, sender: NodeId, datagram: Vec<u8>) {
         let mut hops = self.hops();
         let is_new = !hops.contains_key(&hop);
+        let mut datagram = Bytes::from(datagram);
+        if is_new {
+            match self.transport.try_relay(hop, datagram) {
+                Ok(()) => return,
+                Err(unsent) => datagram = unsent,
+            }
+        }
         if !hops.entry(hop).or_default().push(sender, datagram) {
             drop(hops);
             self.count_dropped(1);
@@ -270,7 +279,7 @@ impl Relaying {
                 let mut hops = self.hops();
                 let waiting = hops.get_mut(&hop).into_iter();
                 let next = waiting.flat_map(|hop| std::iter::from_fn(|| hop.pop()).take(AT_ONCE));
-                let next: Vec<Bytes> = next.map(Bytes::from).collect();
+                let next: Vec<Bytes> = next.collect();
                 if next.is_empty() {
                     hops.remove(&hop);
                 }
@@ -326,11 +335,11 @@ mod tests {
     fn senders_are_served_in_turns_and_none_has_more_than_its_room() {
         let mut hop = Hop::default();
         let taken = (0..10_000)
-            .filter(|_| hop.push(LOUD, vec![1; 1000]))
+            .filter(|_| hop.push(LOUD, vec![1; 1000].into()))
             .count();
         assert_eq!(taken, limits::RELAYED_BYTES_OF_ONE / 1000);
         for _ in 0..3 {
-            assert!(hop.push(QUIET, vec![2; 100]));
+            assert!(hop.push(QUIET, vec![2; 100].into()));
         }
         let first: Vec<u8> = (0..6).map(|_| hop.pop().unwrap()[0]).collect();
         assert_eq!(first, [1, 2, 1, 2, 1, 2]);
