@@ -97,6 +97,20 @@ fn pairs_go_straight_where_their_nats_let_them_and_by_the_relay_else() {
     }
     let took = first_packets(&agents[4], &node(6));
     println!("Symmetric Symmetric: {took:?}");
+    // Who isn't connected with the other's agent reaches its machine all the same.
+    let told = agents[4].cli(&["ping", "node6"]).ok();
+    for part in ["reached by the tunnel alone", "way: by the relay public"] {
+        assert!(told.contains(part), "{told}");
+    }
+    let told = agents[3].json(&["netcheck"]);
+    assert_eq!(told["nat"], "seen-by-one", "{told}");
+    assert_eq!(told["relay"], "public", "{told}");
+    assert!(told["relays"][0]["rtt_us"].as_u64().is_some(), "{told}");
+    let told = agents[0].json(&["netcheck"]);
+    assert_eq!(
+        (&told["nat"], &told["relays"][0]["is_own"]),
+        (&"none".into(), &true.into())
+    );
     for (a, b, path) in [
         (1, 2, "direct"),
         (1, 3, "direct"),

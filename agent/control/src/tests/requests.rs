@@ -142,6 +142,7 @@ fn requests_are_where_older_commands_and_scripts_ask_them() {
 /v1/leave POST changes
 /v1/log GET looks
 /v1/log POST changes
+/v1/netcheck GET looks
 /v1/peers GET looks
 /v1/ping GET looks
 /v1/policy GET looks

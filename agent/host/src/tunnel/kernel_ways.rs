@@ -412,7 +412,7 @@ mod tests {
         let at = |ms| Duration::from_millis(1000 + ms);
         assert!(!copies.take(&PACKET, at(0)));
         assert!(copies.take(&INITIATION, at(0)));
-        let copied = (0..20_000).filter(|ms| copies.take(&PACKET, at(*ms)));
+        let copied = (0u64..20_000).filter(|ms| copies.take(&PACKET, at(*ms)));
         assert_eq!(copied.count(), 15);
         assert!(!copies.take(&[0], at(0)) && !copies.take(&[], at(0)));
     }
