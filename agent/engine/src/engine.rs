@@ -162,7 +162,7 @@ impl Engine {
     }
 
     fn schedule(&mut self, place: Place, now: Instant) {
-        self.tell(place);
+        self.tell(place, now);
         let Some(peer) = self.peers.get_mut(place).and_then(Option::as_mut) else {
             return;
         };

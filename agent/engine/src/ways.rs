@@ -30,8 +30,8 @@ pub enum Happened {
     Probed(SocketAddr, u64),
     /// The answer to a probe came.
     Replied(SocketAddr, u64),
-    /// Packets went by the way in use: when something came by it last, and since when
-    /// nothing has although packets were sent.
+    /// Packets went by the way in use, told now and then: when something came by it last,
+    /// and since when nothing has although packets were sent.
     Traffic(Option<Instant>, Option<Instant>),
 }
 
@@ -85,8 +85,9 @@ pub(crate) struct Chosen {
     /// The handshake that is under way, and whether nobody was told of it yet.
     pub(crate) initiation: Vec<u8>,
     pub(crate) is_begun: bool,
-    /// Whether packets passed that nobody was told of yet.
+    /// Whether packets passed that nobody was told of yet, and when that was done last.
     pub(crate) has_passed: bool,
+    pub(crate) told: Option<Instant>,
 }
 
 impl Chosen {
@@ -202,8 +203,21 @@ impl Engine {
         is_sent
     }
 
+    /// Whether there is an event.
+    pub fn has_events(&self) -> bool {
+        !self.events.0.is_empty()
+    }
+
+    /// As [`Happened::Traffic`], of this moment.
+    pub fn heard_by(&self, key: &[u8; 32]) -> (Option<Instant>, Option<Instant>) {
+        let place = self.by_key.get(key);
+        let peer = place.and_then(|place| self.peers.get(*place)?.as_ref());
+        let chosen = peer.and_then(|peer| peer.chosen.as_ref());
+        chosen.map_or((None, None), |chosen| (chosen.heard, chosen.unanswered))
+    }
+
     /// Tells what a batch left.
-    pub(crate) fn tell(&mut self, place: Place) {
+    pub(crate) fn tell(&mut self, place: Place, now: Instant) {
         let Some(peer) = self.peers.get_mut(place).and_then(Option::as_mut) else {
             return;
         };
@@ -215,7 +229,9 @@ impl Engine {
         if std::mem::take(&mut chosen.is_begun) {
             tell(Happened::Initiates(chosen.heard));
         }
-        if std::mem::take(&mut chosen.has_passed) {
+        let is_due = chosen.told.is_none_or(|told| now >= told + TOLD);
+        if is_due && std::mem::take(&mut chosen.has_passed) {
+            chosen.told = Some(now);
             tell(Happened::Traffic(chosen.heard, chosen.unanswered));
         }
     }
@@ -229,6 +245,8 @@ impl Engine {
     }
 }
 
+/// How often it is told that packets pass.
+const TOLD: Duration = Duration::from_millis(250);
 /// For how long a way that something came by is one that works, where an answer comes by
 /// another.
 pub(crate) const FRESH: Duration = Duration::from_secs(3);

@@ -297,6 +297,12 @@ impl Selector {
         now: Duration,
     ) {
         self.traffic = Some(now);
+        self.refresh(heard, unanswered);
+        self.hunt_if_worth(now);
+    }
+
+    /// As [`Selector::traffic`], of the packets that passed before.
+    pub fn refresh(&mut self, heard: Option<Duration>, unanswered: Option<Duration>) {
         if let Some(in_use) = &mut self.in_use {
             if heard.is_some_and(|heard| heard > in_use.heard) {
                 in_use.heard = heard.unwrap_or(in_use.heard);
@@ -305,7 +311,6 @@ impl Selector {
             }
             in_use.unanswered = unanswered;
         }
-        self.hunt_if_worth(now);
     }
 
     /// Something authentic came by a way.

@@ -152,8 +152,11 @@ fn probes_go_within_the_session_by_any_way_and_reach_no_interface() {
 }
 
 #[test]
-fn since_when_nothing_comes_is_told_with_each_batch() {
+fn since_when_nothing_comes_is_told_now_and_then() {
     let mut two = acquainted();
+    let heard = two.now;
+    // Nobody has answered the first packet.
+    two.now += SECOND;
     let began = two.now;
     two.left.send(&packet(LEFT, RIGHT, 100), two.now);
     two.left.sent.0.clear();
@@ -161,12 +164,16 @@ fn since_when_nothing_comes_is_told_with_each_batch() {
         [.., Happened::Traffic(heard, unanswered)] => (heard, unanswered),
         ref other => panic!("{other:?}"),
     };
-    assert_eq!(traffic(&mut two.left), (Some(began), Some(began)));
+    assert_eq!(traffic(&mut two.left), (Some(heard), Some(heard)));
+    two.left.send(&packet(LEFT, RIGHT, 100), two.now);
+    assert_eq!(events(&mut two.left), []);
     two.now += SECOND;
     two.left.send(&packet(LEFT, RIGHT, 100), two.now);
-    assert_eq!(traffic(&mut two.left), (Some(began), Some(began)));
+    assert_eq!(traffic(&mut two.left), (Some(heard), Some(heard)));
     two.settle();
     two.right.send(&packet(RIGHT, LEFT, 100), two.now);
     two.settle();
-    assert_eq!(traffic(&mut two.left), (Some(began + SECOND), None));
+    let key = two.right.key();
+    let now = two.left.engine.heard_by(&key);
+    assert_eq!(now, (Some(began + SECOND), None));
 }

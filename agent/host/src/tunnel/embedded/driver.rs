@@ -154,8 +154,9 @@ impl Running {
             }
             self.engine.handle_timeout(self.now, &mut self.sockets);
             let (engine, sockets) = (&mut self.engine, &mut self.sockets);
-            self.paths.handle_timeout(engine, sockets, self.now);
-            self.flush();
+            if self.paths.handle_timeout(engine, sockets, self.now) || self.engine.has_events() {
+                self.flush();
+            }
         }
         Ok(())
     }

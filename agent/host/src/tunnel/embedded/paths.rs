@@ -228,22 +228,29 @@ impl Paths {
         self.due.first().map(|(at, _)| self.began + *at)
     }
 
-    /// Does what is due.
+    /// Does what is due; whether anything was.
     pub(super) fn handle_timeout(
         &mut self,
         engine: &mut Engine,
         wire: &mut impl Wire,
         now: Instant,
-    ) {
+    ) -> bool {
         let time = self.time(now);
+        let mut is_any = false;
         while let Some((at, key)) = self.due.first().copied().filter(|(at, _)| *at <= time) {
             self.due.remove(&(at, key));
             if let Some(peer) = self.peers.get_mut(&key) {
                 peer.wake = None;
-                peer.selector.handle_timeout(time);
+                let since = |at: Instant| at.saturating_duration_since(self.began);
+                let (heard, unanswered) = engine.heard_by(&key);
+                let selector = &mut peer.selector;
+                selector.refresh(heard.map(since), unanswered.map(since));
+                selector.handle_timeout(time);
             }
             self.carry_out(&key, engine, wire, now);
+            is_any = true;
         }
+        is_any
     }
 
     fn time(&self, now: Instant) -> Duration {
