@@ -2,12 +2,15 @@
 //! better one as soon as it answered, and another where the one in use has gone silent.
 //! Both ends run it; what each is told to have heard, the tunnel authenticated (S30).
 
+mod looking;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
     time::Duration,
 };
 
+use self::looking::{DOUBT_ENDS, round_at};
 use super::{Tier, tier};
 use crate::limits;
 
@@ -19,42 +22,16 @@ const AGAIN: [Duration; 3] = [
 ];
 /// Candidates that a handshake is sent to.
 const STARTED: usize = 4;
-/// When probes follow the first of a hunt; one second after the other from then on.
-const ROUNDS: [Duration; 4] = [
-    Duration::ZERO,
-    Duration::from_millis(200),
-    Duration::from_millis(500),
-    Duration::from_millis(1000),
-];
-/// Probes of a hunt to one place.
-const ROUNDS_MOST: u32 = 12;
-/// After hunts that found nothing, how long until the next, if there is demand.
-const PAUSES: [Duration; 4] = [
-    Duration::from_secs(30),
-    Duration::from_secs(120),
-    Duration::from_secs(600),
-    Duration::from_secs(3600),
-];
 /// How long data may go out with nothing coming in before the way is in question.
 const UNANSWERED: Duration = Duration::from_secs(1);
 /// How long the way in question has to answer before another that did is used.
 const DOUBT: Duration = Duration::from_millis(600);
-/// After which a doubt ends in which nobody answered.
-const DOUBT_ENDS: Duration = Duration::from_secs(5);
 /// Within which a way counts as heard although another is.
 const FRESH: Duration = Duration::from_secs(1);
 /// Between two changes of way within one tier.
 const SETTLED: Duration = Duration::from_secs(30);
 /// Traffic of this age still is demand.
 const DEMAND: Duration = Duration::from_secs(60);
-/// A way that fell silent so often within this time rests, and for how long.
-const FALLS: usize = 3;
-/// As [`FALLS`].
-const FALLS_WITHIN: Duration = Duration::from_secs(600);
-/// How long it rests.
-const REST: Duration = Duration::from_secs(600);
-/// Probes whose reply is waited for.
-const PENDING: usize = 64;
 
 /// A way to the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -425,127 +402,6 @@ impl Selector {
         self.reflexive.push_back(address);
     }
 
-    /// The peer's probe came by a better way than the one in use: it is asked at once
-    /// whether it answers there.
-    fn answer_hunt(&mut self, via: Via, now: Duration) {
-        self.probe(via, now);
-        if self.hunt.is_none() {
-            self.hunt_after = self.hunt_after.min(now);
-            self.hunt_if_worth(now);
-        }
-    }
-
-    fn hunt_if_worth(&mut self, now: Duration) {
-        let Some(in_use) = self.in_use else { return };
-        let has_demand = self.traffic.is_some_and(|traffic| now < traffic + DEMAND);
-        let may = now >= self.hunt_after && self.hunt.is_none();
-        if may && has_demand && !self.is_best(in_use.via) {
-            self.hunt = Some(Hunt {
-                began: now,
-                round: 0,
-            });
-            self.hunt_on(now);
-        }
-    }
-
-    /// The round that is due. Those that passed meanwhile, as while the host slept, are
-    /// left out.
-    fn hunt_on(&mut self, now: Duration) {
-        let Some(mut hunt) = self.hunt.filter(|hunt| now >= round_at(*hunt)) else {
-            return;
-        };
-        if hunt.round >= ROUNDS_MOST {
-            self.hunt = None;
-            let pause = PAUSES.get(self.failed_hunts).or(PAUSES.last());
-            self.hunt_after = now + pause.copied().unwrap_or_default();
-            self.failed_hunts += 1;
-            return;
-        }
-        let in_use = self.in_use.map(|in_use| self.tier(in_use.via));
-        let all = self.candidates.iter().chain(&self.reflexive);
-        let worth = all.filter(|to| in_use.is_none_or(|in_use| tier(to) < in_use));
-        let worth = worth.filter(|to| self.resting.get(to).is_none_or(|until| now >= *until));
-        let worth: Vec<Via> = worth.map(|to| Via::Direct(*to)).collect();
-        for via in worth {
-            self.probe(via, now);
-        }
-        while now >= round_at(hunt) {
-            hunt.round += 1;
-        }
-        self.hunt = Some(hunt);
-    }
-
-    fn probe(&mut self, via: Via, now: Duration) {
-        let number = self.next_probe;
-        self.next_probe = self.next_probe.wrapping_add(1);
-        if self.probes.len() >= PENDING {
-            self.probes.pop_first();
-        }
-        self.probes.insert(number, (via, now));
-        self.outputs.push_back(Output::Probe(via, number));
-    }
-
-    fn doubt(&mut self, now: Duration) {
-        if self.doubt.is_some() || now < self.doubt_after {
-            return;
-        }
-        self.doubt = Some(Doubt {
-            began: now,
-            asked_again: false,
-            other: None,
-        });
-        self.ask_all(now);
-    }
-
-    /// Asks the way in use and the others whether they are there.
-    fn ask_all(&mut self, now: Duration) {
-        let all = self.everywhere();
-        for via in all {
-            self.probe(via, now);
-        }
-    }
-
-    fn end_doubt(&mut self, now: Duration) {
-        let (Some(doubt), Some(in_use)) = (self.doubt, self.in_use) else {
-            return;
-        };
-        if now < doubt.began + DOUBT {
-            return;
-        }
-        if let Some(other) = doubt.other {
-            if let Via::Direct(address) = in_use.via {
-                self.fell(address, now);
-            }
-            self.take_up(other, now);
-        } else if !doubt.asked_again {
-            self.ask_all(now);
-            if let Some(doubt) = &mut self.doubt {
-                doubt.asked_again = true;
-                // However late it is.
-                doubt.began = doubt.began.max(now.saturating_sub(DOUBT));
-            }
-        } else if now >= doubt.began + DOUBT_ENDS {
-            self.doubt = None;
-            self.doubt_after = now + SETTLED;
-        }
-    }
-
-    /// A way fell silent that worked.
-    fn fell(&mut self, address: SocketAddr, now: Duration) {
-        self.falls.retain(|(_, at)| now < *at + FALLS_WITHIN);
-        self.falls.push_back((address, now));
-        self.falls.truncate(FALLS * limits::CANDIDATES);
-        let count = self
-            .falls
-            .iter()
-            .filter(|(fell, _)| *fell == address)
-            .count();
-        self.resting.retain(|_, until| now < *until);
-        if count >= FALLS {
-            self.resting.insert(address, now + REST);
-        }
-    }
-
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Duration) {
         if let Some(start) = self.start
@@ -618,11 +474,4 @@ impl Selector {
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
-}
-
-fn round_at(hunt: Hunt) -> Duration {
-    let round = usize::try_from(hunt.round).unwrap_or(usize::MAX);
-    let after = ROUNDS.get(round).copied();
-    let more = hunt.round.saturating_sub(ROUNDS.len() as u32 - 1);
-    hunt.began + after.unwrap_or(ROUNDS[ROUNDS.len() - 1] + Duration::from_secs(more.into()))
 }

@@ -85,6 +85,10 @@ pub fn way(bytes: &[u8]) {
 const MOST: usize = limits::CANDIDATES + limits::REFLEXIVE + 3 * 8;
 
 fn address(n: u8) -> SocketAddr {
-    let net = if n % 2 == 0 { [10, 0] } else { [198, 51] };
+    let net = if n.is_multiple_of(2) {
+        [10, 0]
+    } else {
+        [198, 51]
+    };
     ([net[0], net[1], 100, n / 8], 51820).into()
 }
