@@ -17,7 +17,7 @@ use bytes::Bytes;
 use innermesh_proto::{
     id::NodeId,
     limits,
-    path::{Frame, Halves, pieces},
+    path::{Frame, Halves, Part, pieces},
     tunnel::TunnelPlan,
     view::MeshView,
 };
@@ -194,10 +194,11 @@ impl Relaying {
         };
         let known = self.known.load();
         if frame.to && frame.node != self.me {
-            if known.is_relay && self.transport.is_connected(frame.node) {
-                self.forward(caller, &frame);
-            } else {
-                self.count_dropped(1);
+            // It dials nobody for that: who is reached by it keeps the connection.
+            let room = self.transport.datagram_room(frame.node);
+            match room.filter(|_| known.is_relay) {
+                Some(room) => self.forward(caller, &frame, room),
+                None => self.count_dropped(1),
             }
             return;
         }
@@ -220,7 +221,7 @@ impl Relaying {
         }
     }
 
-    fn forward(self: &Arc<Self>, sender: NodeId, frame: &Frame<'_>) {
+    fn forward(self: &Arc<Self>, sender: NodeId, frame: &Frame<'_>, room: usize) {
         let to = frame.node;
         let frame = Frame {
             node: sender,
@@ -228,11 +229,10 @@ impl Relaying {
             ..*frame
         };
         let datagram = frame.encode();
-        let room = self.transport.datagram_room(to).unwrap_or(SMALLEST);
         self.counts.forwarded.fetch_add(1, Ordering::Relaxed);
         if datagram.len() <= room {
             self.queue(to, sender, datagram);
-        } else if frame.part == innermesh_proto::path::Part::Whole {
+        } else if frame.part == Part::Whole {
             // The way on is narrower.
             let number = self.numbers.fetch_add(1, Ordering::Relaxed);
             for piece in pieces(sender, false, frame.bytes, room, number) {
