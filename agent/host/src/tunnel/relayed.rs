@@ -25,8 +25,8 @@ const ASKS: usize = 64;
 const DISCARD: [u16; 4] = [0x100, 0, 0, 0];
 
 /// The address that stands for the relay by which a peer is reached, in the device and in
-/// what `wg` shows. It is made of the key's first half of its half, so that nothing has
-/// to be kept.
+/// what `wg` shows. Its last eight bytes are the key's first, so that nothing has to be
+/// kept.
 pub fn relay_place(key: &TunnelKey) -> SocketAddr {
     let [a, b, c, d, e, f, g, h, ..] = key.0;
     let [p, q, r, s] = DISCARD;
