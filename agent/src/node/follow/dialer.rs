@@ -46,10 +46,6 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How long an address that didn't answer is remembered after its pause.
 const FORGOTTEN: Duration = Duration::from_secs(120);
-/// How long a node without any connection leaves it to its links whom to dial: until the
-/// first of their dials have ended. They look further by themselves where nobody answers.
-/// Of fifty that started at once each dialed fifteen others.
-const ALONE: Duration = Duration::from_millis(limits::HANDSHAKE_MS);
 /// How long the node with the greater id leaves the dialing to the other: one
 /// of two connections would be thrown away.
 const COURTESY: Duration = Duration::from_secs(1);
@@ -81,8 +77,6 @@ pub(crate) struct Dialer {
     /// Members that aren't connected, as of `looked`.
     lacking: BTreeSet<NodeId>,
     looked: Option<(Mono, Arc<State>)>,
-    /// Since when nobody is connected.
-    alone_since: Option<Mono>,
     demands: mpsc::Receiver<Demand>,
     /// Who waits for a connection with whom.
     waiting: BTreeMap<NodeId, Vec<oneshot::Sender<()>>>,
@@ -120,7 +114,6 @@ impl Dialer {
             dialing: BTreeSet::new(),
             lacking: BTreeSet::new(),
             looked: None,
-            alone_since: None,
             demands: node.transport.demands(node.host.clock.clone()),
             waiting: BTreeMap::new(),
             linking: BTreeSet::new(),
@@ -391,20 +384,11 @@ impl Dialer {
         self.looked = Some((now, state));
     }
 
-    /// Whether nobody has been connected for so long that links look in vain.
-    fn is_left_alone(&mut self, now: Mono) -> bool {
-        if !self.transport.peers().is_empty() {
-            self.alone_since = None;
-            return false;
-        }
-        let since = *self.alone_since.get_or_insert(now);
-        now >= since + ALONE
-    }
-
     /// Of those that aren't connected, whom this node needs.
-    fn needed(&mut self, now: Mono) -> Vec<NodeId> {
+    fn needed(&self) -> Vec<NodeId> {
         let state = self.ledger.state();
-        let needs_all = self.is_left_alone(now) || self.gossip.connects_all();
+        let is_alone = self.transport.peers().is_empty();
+        let needs_all = is_alone || self.gossip.connects_all();
         let decides = state.roster.contains(&self.me);
         let lacking = self.lacking.iter().filter(|node| {
             needs_all
@@ -421,7 +405,7 @@ impl Dialer {
         let me = self.me;
         let mut wanted = Vec::new();
         let reached = self.transport.reached();
-        for node in &self.needed(now) {
+        for node in &self.needed() {
             let waits = *node < me
                 && now < self.started + COURTESY
                 && !self.linking.contains(node)
