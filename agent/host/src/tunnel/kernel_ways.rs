@@ -20,7 +20,7 @@ use std::{
 
 use innermesh_proto::{
     filter::MARK,
-    path::{Fallback, Lead, Report, Seen, Via, Way, WhyNot},
+    path::{Budget, Fallback, Lead, Report, Seen, Via, Way, WhyNot},
     tunnel::{PeerChange, Step, TunnelKey},
 };
 use nix::sys::socket::{setsockopt, sockopt};
@@ -61,6 +61,8 @@ struct Shared {
     relayed: Relayed,
     began: Instant,
     peers: Mutex<BTreeMap<TunnelKey, Peer>>,
+    /// What is sent past the device.
+    budget: Mutex<Budget>,
 }
 
 struct Peer {
@@ -128,6 +130,7 @@ impl KernelWays {
             relayed,
             began: Instant::now(),
             peers: Mutex::default(),
+            budget: Mutex::new(Budget::new(Duration::ZERO)),
         });
         let tasks = vec![
             tokio::spawn(Arc::clone(&shared).watch()),
@@ -180,7 +183,7 @@ impl KernelWays {
     pub(super) fn punch(&self, key: &TunnelKey, port: u16) {
         let peers = self.shared.peers();
         if let Some(peer) = peers.get(key) {
-            open_nats(&peer.way.candidates, port, &[0]);
+            self.shared.open_nats(&peer.way.candidates, port, &[0]);
         }
     }
 }
@@ -317,8 +320,24 @@ impl Shared {
                 let goes = peer.copies.take(datagram, now);
                 goes.then(|| peer.way.candidates.clone())
             });
-            open_nats(&straight.unwrap_or_default(), port, datagram);
+            self.open_nats(&straight.unwrap_or_default(), port, datagram);
             self.relayed.send(place, length, datagram);
+        }
+    }
+
+    /// Sends a datagram from the device's port to each address of IPv4, past the device:
+    /// NATs on the way take it for the device's. A peer may announce somebody else's
+    /// address, and ask for this as often as it likes (S31). Where it isn't allowed here
+    /// the relay has to do.
+    fn open_nats(&self, candidates: &[SocketAddr], port: u16, datagram: &[u8]) {
+        let now = self.began.elapsed();
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = candidates
+            .iter()
+            .filter(|to| to.is_ipv4() && budget.take(**to, now))
+            .try_for_each(|to| send_past(*to, port, datagram));
+        if let Err(error) = sent {
+            tracing::debug!(%error, "nothing is sent from the tunnel's port past its device");
         }
     }
 
@@ -358,24 +377,12 @@ impl Shared {
                     peer.copies.begin(now);
                     peer.way.candidates.clone()
                 });
-                open_nats(&candidates.unwrap_or_default(), port, &[0]);
+                self.open_nats(&candidates.unwrap_or_default(), port, &[0]);
             }
             if let Err(error) = socket.send(&datagram).await {
                 tracing::trace!(%error, "the device takes nothing from a relay");
             }
         }
-    }
-}
-
-/// Sends a datagram from the device's port to each address of IPv4, past the device: NATs
-/// on the way take it for the device's. Where that isn't allowed the relay has to do.
-fn open_nats(candidates: &[SocketAddr], port: u16, datagram: &[u8]) {
-    let sent = candidates
-        .iter()
-        .filter(|to| to.is_ipv4())
-        .try_for_each(|to| send_past(*to, port, datagram));
-    if let Err(error) = sent {
-        tracing::debug!(%error, "nothing is sent from the tunnel's port past its device");
     }
 }
 
