@@ -148,6 +148,8 @@ pub enum Purpose {
     Role,
     /// What a CA node answers to a request that another node brought.
     Answer,
+    /// What two nodes say to agree on a pre-shared key.
+    PairKey,
 }
 
 impl Purpose {
@@ -165,6 +167,7 @@ impl Purpose {
             Self::Asking => b"innermesh asking v1\0",
             Self::Role => b"innermesh role v1\0",
             Self::Answer => b"innermesh answer v1\0",
+            Self::PairKey => b"innermesh pair key v1\0",
         }
     }
 

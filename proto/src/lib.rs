@@ -27,6 +27,7 @@ pub mod message;
 pub mod moments;
 pub mod name;
 pub mod near;
+pub mod pair_key;
 pub mod path;
 pub mod policy;
 pub mod rpc;

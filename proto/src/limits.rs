@@ -789,3 +789,8 @@ pub const RELAYED_BYTES_OF_ONE: usize = 128 << 10;
 pub const PUNCHES: u64 = 60;
 /// As [`PUNCHES`], in an hour.
 pub const PUNCHES_PER_HOUR: u64 = 720;
+/// Steps towards pre-shared keys that a member may ask of this node, or have brought to
+/// others by it: at once, and in an hour beyond that.
+pub const PAIR_KEY_STEPS: u64 = 120;
+/// As [`PAIR_KEY_STEPS`], in an hour.
+pub const PAIR_KEY_STEPS_PER_HOUR: u64 = 1440;

@@ -92,6 +92,10 @@ pub mod method {
     pub const PUNCH: u16 = 56;
     /// From a neighbour: another node looks for this one.
     pub const PUNCHED: u16 = 57;
+    /// A step towards a pre-shared key of two nodes.
+    pub const PAIR_KEY: u16 = 58;
+    /// As [`PAIR_KEY`], for a node that the asked one is connected with.
+    pub const PAIR_KEY_BY: u16 = 59;
 
     /// A method's name, for traces and logs.
     pub fn name(method: u16) -> &'static str {
@@ -121,6 +125,8 @@ pub mod method {
             TUNNEL_PLACE => "tunnel place",
             PUNCH => "punch",
             PUNCHED => "punched",
+            PAIR_KEY => "pair key",
+            PAIR_KEY_BY => "pair key by",
             RELAY => "relay",
             RELAYED => "relayed",
             COMPARE => "compare",

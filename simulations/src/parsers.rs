@@ -72,7 +72,7 @@ use innermesh_proto::{
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::{
-    path::{relayed, way},
+    path::{pair_key, relayed, way},
     tunnel::{datagram, frame, recorded, wg},
 };
 use crate::{disk::SimDisk, questions};
@@ -81,7 +81,7 @@ use crate::{disk::SimDisk, questions};
 pub type Reader = fn(&[u8]);
 
 /// The readers and their names, which are those of the fuzz targets.
-pub const ALL: [(&str, Reader); 24] = [
+pub const ALL: [(&str, Reader); 25] = [
     ("head", head),
     ("ledger", ledger),
     ("rpc", rpc),
@@ -104,6 +104,7 @@ pub const ALL: [(&str, Reader); 24] = [
     ("datagram", datagram),
     ("frame", frame),
     ("wg", wg),
+    ("pair_key", pair_key),
     ("relayed", relayed),
     ("way", way),
 ];

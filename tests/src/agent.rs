@@ -67,6 +67,12 @@ impl<'lab> Agent<'lab> {
         }
     }
 
+    /// The file of this name in its folder, or below.
+    #[must_use]
+    pub fn file(&self, name: &str) -> Option<PathBuf> {
+        find(&self.dir, name)
+    }
+
     /// Sets an environment variable for all that is run from now on.
     pub fn set(&mut self, variable: &str, value: &str) {
         self.environment
@@ -460,4 +466,18 @@ pub fn program() -> &'static Path {
         })
     });
     &PROGRAM
+}
+
+fn find(folder: &Path, name: &str) -> Option<PathBuf> {
+    for entry in fs::read_dir(folder).ok()?.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            if let Some(found) = find(&path, name) {
+                return Some(found);
+            }
+        } else if entry.file_name() == name {
+            return Some(path);
+        }
+    }
+    None
 }

@@ -261,6 +261,10 @@ pub struct Peer {
     pub rtt_ms: Option<f64>,
     /// Whether the tunnel to it has a pre-shared key.
     pub psk: bool,
+    /// What keeps a recording of the tunnel closed to quantum computers; null for devices,
+    /// and where there is no tunnel.
+    #[serde(default)]
+    pub pair_key: Option<PairKey>,
     /// Seconds since its agent was heard; null where it wasn't since this one
     /// started.
     #[serde(default)]
@@ -277,6 +281,28 @@ pub struct Peer {
     /// Its addresses in the mesh.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
+}
+
+/// How far the pre-shared key of two nodes is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PairKey {
+    /// None is agreed yet.
+    None,
+    /// The next handshake is by one.
+    Agreed,
+    /// The last handshake was by one, drawn from a post-quantum key exchange.
+    PostQuantum,
+}
+
+impl fmt::Display for PairKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none yet",
+            Self::Agreed => "from the next handshake",
+            Self::PostQuantum => "post-quantum",
+        })
+    }
 }
 
 /// Why a node is taken for live.

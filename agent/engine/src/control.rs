@@ -157,7 +157,8 @@ impl Engine {
         }
     }
 
-    /// Sets what is mixed into a peer's handshakes from the next on. Its session stays.
+    /// Sets what is mixed into a peer's handshakes from the next on, which comes soon where
+    /// there is a session: that stays until the next is there.
     pub fn set_preshared_key(
         &mut self,
         key: &[u8; 32],
@@ -170,6 +171,7 @@ impl Engine {
         };
         if peer.settings.preshared_key != secret {
             peer.settings.preshared_key = secret;
+            peer.shake_hands_soon(now);
             self.renew(key, now);
         }
     }

@@ -30,5 +30,7 @@ pub const EVENTS: usize = 4096;
 pub const HEADER_BYTES: usize = 256;
 /// Timers are looked at no sooner than after this.
 pub const TIMER_STEP: Duration = Duration::from_millis(1);
+/// How long after a new pre-shared key a handshake by it begins.
+pub const SOON: Duration = Duration::from_secs(1);
 /// Padding, header and tag of a data message (whitepaper §5.4.6).
 pub const OVERHEAD: usize = 32 + 15;

@@ -429,6 +429,14 @@ impl Peer {
             .min()
     }
 
+    /// Has a handshake begin where there is a session, once the other end has had time to
+    /// change as this one did.
+    pub(crate) fn shake_hands_soon(&mut self, now: Instant) {
+        if self.tunnel.as_ref().is_some_and(|t| has_session(t, now)) {
+            self.handshake_at = Some(now + limits::SOON);
+        }
+    }
+
     /// Sets the keepalive, which a new tunnel begins with: where there is a session to
     /// keep or to let rest, it is made at once.
     pub(crate) fn set_keepalive(&mut self, seconds: Option<u16>, now: Instant) {

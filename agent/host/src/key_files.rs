@@ -1,9 +1,9 @@
 //! The private keys in a state folder. The identity is made once and never
 //! again: a damaged one is refused, not replaced.
 
-use std::{io, path::Path, sync::Arc};
+use std::{collections::BTreeMap, io, path::Path, sync::Arc};
 
-use innermesh_proto::{crypto::Hash, limits};
+use innermesh_proto::{codec, crypto::Hash, id::NodeId, limits, pair_key::Agreed};
 
 use crate::{
     Host,
@@ -15,6 +15,7 @@ const IDENTITY: &str = "identity.key";
 const WIREGUARD: &str = "wireguard.key";
 /// What the next WireGuard key is in until it is in use.
 const WIREGUARD_NEXT: &str = "wireguard.new.key";
+const PAIRS: &str = "pair.keys";
 /// As many as a node has issuers, those included that ended of late.
 const ISSUERS: [&str; limits::ISSUERS_PER_NODE] = [
     "issuer.key",
@@ -155,6 +156,31 @@ pub async fn switch_wireguard(host: &Host, key: &[u8; 32]) -> Result<(), KeyFile
 pub async fn drop_next_wireguard(host: &Host) -> Result<(), KeyFileError> {
     let gone = host.disk.remove(Path::new(WIREGUARD_NEXT)).await;
     gone.map_err(|e| KeyFileError::Io(WIREGUARD_NEXT, e))
+}
+
+/// The pre-shared keys that were agreed with other nodes. Where they are damaged others
+/// are agreed.
+///
+/// # Errors
+/// [`KeyFileError::Io`].
+pub async fn pair_keys(host: &Host) -> Result<BTreeMap<NodeId, Agreed>, KeyFileError> {
+    let read = match read(host, PAIRS).await {
+        Err(KeyFileError::Damaged(..)) => None,
+        other => other?,
+    };
+    let keys = read.and_then(|bytes| codec::decode_large(&bytes).ok());
+    Ok(keys.unwrap_or_default())
+}
+
+/// Stores them, in place of those that were there.
+///
+/// # Errors
+/// [`KeyFileError::Io`].
+pub async fn store_pair_keys(
+    host: &Host,
+    keys: &BTreeMap<NodeId, Agreed>,
+) -> Result<(), KeyFileError> {
+    write(host, PAIRS, &codec::encode(keys)).await
 }
 
 /// The keys of this node's issuers: those in use, and those that were offered

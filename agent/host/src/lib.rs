@@ -31,6 +31,7 @@ pub mod outside;
 #[warn(clippy::disallowed_methods)]
 pub mod overlay;
 pub mod owner;
+pub mod pair_exchange;
 pub mod program;
 mod resolv;
 pub mod resolver;

@@ -18,8 +18,8 @@ use super::{
 use crate::control::{
     Client,
     node::{
-        NodeRow, Path, Peer, PeerTunnel, PeersRequest, PingReply, PingRequest, StatusRequest,
-        TunnelPing, TunnelWay,
+        NodeRow, PairKey, Path, Peer, PeerTunnel, PeersRequest, PingReply, PingRequest,
+        StatusRequest, TunnelPing, TunnelWay,
     },
 };
 
@@ -99,7 +99,7 @@ fn draw(screen: &mut Screen, peers: &[Peer]) {
             Cell::or_dash(tunnel.and_then(|tunnel| tunnel.endpoint)),
             Cell::or_dash(tunnel.map(|tunnel| bytes(tunnel.rx_bytes))),
             Cell::or_dash(tunnel.map(|tunnel| bytes(tunnel.tx_bytes))),
-            Cell::new(yes_no(peer.psk)),
+            pre_shared(peer),
         ]);
     }
     screen.table(&table.sorted());
@@ -120,6 +120,14 @@ pub fn path(path: Path, linked: bool, through: &[String], relay: Option<&str>) -
             [one, others @ ..] => Cell::good(format!("through {one}, {} more", others.len()))
                 .in_full(format!("through {}", through.join(", "))),
         },
+    }
+}
+
+fn pre_shared(peer: &Peer) -> Cell {
+    match peer.pair_key {
+        Some(key @ PairKey::PostQuantum) => Cell::good(key),
+        Some(key) => Cell::new(key),
+        None => Cell::new(yes_no(peer.psk)),
     }
 }
 
@@ -428,6 +436,7 @@ mod tests {
             endpoint: endpoint.parse().ok(),
             rtt_ms: Some(123.4),
             psk: false,
+            pair_key: None,
             seen_s: Some(59 * 60),
             live_by: None,
             tunnel: Some(PeerTunnel {

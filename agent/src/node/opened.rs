@@ -44,6 +44,7 @@ use crate::{
             hold_set::HoldSet,
             invites::Invites,
             own_key::OwnKey,
+            pair_secrets::PairSecrets,
             secondaries::Secondaries,
             zone::zone_of,
             zone_serial::ZoneSerial,
@@ -65,6 +66,7 @@ pub(super) struct Opened {
     pub dns: Arc<Dns>,
     pub tunnel: Arc<dyn Tunnel>,
     pub tunnel_key: Arc<OwnKey>,
+    pub pairs: Arc<PairSecrets>,
     /// What of the tunnel goes by relays.
     pub relayed: Relayed,
     pub holds: Arc<HoldSet>,
@@ -97,6 +99,7 @@ pub(super) async fn open(
     let tls = follow::membership::tls(&state, &key, &stamp_ms, &host).await?;
     let relayed = Relayed::default();
     let (tunnel, tunnel_key) = open_tunnel(&host, &mut config, &state, me, &relayed).await?;
+    let pairs = Arc::new(PairSecrets::load(&host, tunnel_key.clone()).await?);
     let holds = Arc::new(HoldSet::load(&*host.disk).await);
     let device_holds = Arc::new(DeviceHolds::load(&*host.disk).await);
     let invites = Arc::new(Invites::load(&*host.disk).await);
@@ -168,6 +171,7 @@ pub(super) async fn open(
         dns,
         tunnel,
         tunnel_key,
+        pairs,
         relayed,
         holds,
         device_holds,

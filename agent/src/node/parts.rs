@@ -33,6 +33,7 @@ use crate::{
             overlay::OverlayKeeper,
             own_certificate::OwnCertificate,
             page::{Page, PageKeeper},
+            pair_keys::PairKeyKeeper,
             paths::PathKeeper,
             program_certs::CertKeeper,
             publish::PublishKeeper,
@@ -46,7 +47,12 @@ use crate::{
             tunnel_keys::TunnelKeyKeeper,
             view::ViewKeeper,
         },
-        peer::{handler::PeerHandler, punch::Punches, requests::Requests},
+        peer::{
+            handler::{PeerHandler, TunnelAnswers},
+            pair_keys::{PairKeyAnswers, Wanted},
+            punch::Punches,
+            requests::Requests,
+        },
         shared::{
             addresses::Addresses,
             announce::Announcer,
@@ -56,6 +62,7 @@ use crate::{
             exit_setting::ExitSetting,
             handles::{FolderLock, Handles},
             invites::Invites,
+            pair_secrets::PairSecrets,
             publishing::Publishing,
             relaying::Relaying,
             revocation_lists::Lists,
@@ -83,6 +90,7 @@ pub(super) struct Parts {
     zone: ZonePublisher,
     announcer: Announcer,
     secrets: Arc<DeviceSecrets>,
+    pairs: Arc<PairSecrets>,
     progress: watch::Sender<TunnelProgress>,
     reach: Arc<Reach>,
     counters: TunnelCounters,
@@ -126,6 +134,7 @@ impl Parts {
             dns,
             tunnel,
             tunnel_key,
+            pairs,
             relayed,
             holds,
             device_holds,
@@ -214,6 +223,7 @@ impl Parts {
             zone,
             announcer,
             secrets: Arc::new(secrets),
+            pairs,
             progress,
         }
     }
@@ -228,7 +238,9 @@ impl Parts {
         keeper.listen_early();
         // The resolver's addresses exist once the interface has them.
         let view = self.node.view.borrow().clone();
-        let plan = self.overlay.beside(&view, planned(&view, &self.secrets));
+        let plan = self
+            .overlay
+            .beside(&view, planned(&view, &self.secrets, &self.pairs));
         self.tunnel.apply(&plan).await?;
         self.overlay.enforce(true).await;
         self.addresses.look().await;
@@ -313,6 +325,9 @@ impl Parts {
         let node = &self.node;
         let (lists, cut_off) = (self.lists.clone(), self.cut_off.clone());
         let punches = Punches::new(node, self.tunnel.clone(), self.progress.clone());
+        let wanted = Arc::<Wanted>::default();
+        let (own, pairs) = (self.announcer.tunnel_key.clone(), self.pairs.clone());
+        let pair_keys = PairKeyAnswers::new(node, own.clone(), pairs.clone(), wanted.clone());
         let handler = PeerHandler::new(
             node,
             self.nudge.clone(),
@@ -320,7 +335,12 @@ impl Parts {
             cut_off,
             self.requests.clone(),
             self.invites.clone(),
-            (self.counters.clone(), punches, self.relaying.clone()),
+            TunnelAnswers {
+                counters: self.counters.clone(),
+                punches,
+                pair_keys,
+                relaying: self.relaying.clone(),
+            },
         );
         node.transport.serve(Arc::new(handler));
         let tasks = &node.host.tasks;
@@ -329,7 +349,7 @@ impl Parts {
         let view = ViewKeeper::new(node, announcer, zone, times, self.lock.clone());
         tasks.spawn(view.run());
         let (overlay, progress) = (self.overlay.clone(), self.progress.clone());
-        let (secrets, news) = (self.secrets.clone(), self.news.clone());
+        let (secrets, news) = ((self.secrets.clone(), pairs.clone()), self.news.clone());
         let tunnel = TunnelKeeper::new(node, self.tunnel.clone(), overlay, secrets, progress, news);
         tasks.spawn(tunnel.run());
         let devices = DeviceWatch::new(node, self.tunnel.clone(), self.announcer.clone());
@@ -344,6 +364,9 @@ impl Parts {
         let (tunnel, progress) = (self.tunnel.clone(), self.progress.clone());
         tasks.spawn(NarrowWays::new(node, tunnel, progress).run());
         tasks.spawn(self.path_keeper().run());
+        let (tunnel, progress) = (self.tunnel.clone(), self.progress.clone());
+        let keeper = PairKeyKeeper::new(node, tunnel, progress, (pairs, wanted), own);
+        tasks.spawn(keeper.run());
         let (announcer, zone) = (self.announcer.clone(), self.zone.clone());
         tasks.spawn(HostFollower::new(node, announcer, zone).run());
         let (handles, standing) = (node.clone(), self.standing.clone());
@@ -428,6 +451,7 @@ impl Parts {
                 enforced: self.zone.enforced.clone(),
                 tunnel: self.progress.clone(),
             },
+            pairs: self.pairs.clone(),
             prober: TunnelProber {
                 host: node.host.clone(),
                 tunnel: self.tunnel.clone(),

@@ -8,6 +8,7 @@ use innermesh_proto::{
     id::NodeId,
     limits,
     message::{Punch, TunnelPlace},
+    pair_key::{Brought, Reply, Request, Statement},
     path::{Frame, Halves, Heard, Output, Selector, Via},
 };
 
@@ -27,6 +28,16 @@ pub fn relayed(bytes: &[u8]) {
     if let Some(said) = Announcement::decode(bytes) {
         assert!(said.places.candidates.len() <= limits::CANDIDATES);
     }
+}
+
+/// The steps of two nodes towards a pre-shared key, and what is signed in them.
+pub fn pair_key(bytes: &[u8]) {
+    if let Ok(Request::Said(said)) = codec::decode(bytes, limits::RPC_BYTES) {
+        let _ = said.peek::<Statement>(limits::RPC_BYTES);
+    }
+    let _ = codec::decode::<Reply>(bytes, limits::RPC_BYTES);
+    let _ = codec::decode::<Brought>(bytes, limits::RPC_BYTES);
+    let _ = codec::decode::<Statement>(bytes, limits::RPC_BYTES);
 }
 
 /// A selector under any events: only ways that something came by are used (S30), each

@@ -5,7 +5,7 @@ use std::{
     fs,
     net::SocketAddr,
     os::unix::fs::{PermissionsExt, chown},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -60,7 +60,7 @@ fn a_token_that_is_wrong_expired_or_used_up_admits_nobody() {
     join(&expiring, "expired");
 
     assert_eq!(nodes(&alpha), 1, "nobody was admitted");
-    assert!(find(&beta.dir, "ledger").is_none(), "nothing was written");
+    assert!(beta.file("ledger").is_none(), "nothing was written");
     // After all that, the good token still works in the same folder.
     beta.join_with(&alpha, &token);
     alpha.wait_nodes(2);
@@ -136,7 +136,7 @@ fn a_seed_that_is_no_agent_of_the_mesh_is_told_apart() {
     join("seed.invalid", "can't be resolved");
     join("::nonsense::", "address");
     join("192.0.2.10:99999", "address");
-    assert!(find(&beta.dir, "ledger").is_none(), "nothing was written");
+    assert!(beta.file("ledger").is_none(), "nothing was written");
     assert_eq!((nodes(&alpha), nodes(&other)), (1, 1));
 }
 
@@ -250,7 +250,7 @@ fn a_mesh_is_not_made_under_a_domain_that_can_not_be_its_own() {
             phrase,
         );
     }
-    assert!(find(&alpha.dir, "ledger").is_none(), "no mesh was made");
+    assert!(alpha.file("ledger").is_none(), "no mesh was made");
 }
 
 #[test]
@@ -349,8 +349,8 @@ fn a_state_folder_that_is_damaged_or_open_or_of_another_is_not_used() {
     alpha.refused(&["run"], "another agent runs");
     alpha.stop();
 
-    let identity = find(&alpha.dir, "identity.key").expect("an identity");
-    let ledger = find(&alpha.dir, "ledger").expect("a ledger");
+    let identity = alpha.file("identity.key").expect("an identity");
+    let ledger = alpha.file("ledger").expect("a ledger");
     let state = identity.parent().expect("a folder").to_owned();
 
     fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).expect("its mode");
@@ -490,19 +490,4 @@ fn throw_frames(host: &Host, target: SocketAddr) {
 
 fn nodes(agent: &Agent) -> usize {
     agent.status()["nodes"].as_array().map_or(0, Vec::len)
-}
-
-/// The file of this name below a folder.
-fn find(folder: &Path, name: &str) -> Option<PathBuf> {
-    for entry in fs::read_dir(folder).ok()?.flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            if let Some(found) = find(&path, name) {
-                return Some(found);
-            }
-        } else if entry.file_name() == name {
-            return Some(path);
-        }
-    }
-    None
 }

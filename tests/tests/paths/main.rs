@@ -1,6 +1,8 @@
 //! Every pair finds its way: real agents behind NATs of each kind, with the embedded
 //! device.
 
+mod pair_keys;
+
 use std::time::{Duration, Instant};
 
 use innermesh_tests::{

@@ -158,6 +158,7 @@ fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
         endpoint: "192.0.2.1:51819".parse().ok(),
         rtt_ms: Some(1.5),
         psk: true,
+        pair_key: Some(PairKey::PostQuantum),
         seen_s: Some(2),
         live_by: Some(LiveBy::Neighbours),
         tunnel: Some(PeerTunnel {
@@ -182,7 +183,7 @@ fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
         json!({
             "name": "beta", "path": "relay", "linked": true, "through": ["gamma"],
             "endpoint": "192.0.2.1:51819", "rtt_ms": 1.5,
-            "psk": true, "seen_s": 2, "live_by": "neighbours",
+            "psk": true, "pair_key": "post-quantum", "seen_s": 2, "live_by": "neighbours",
             "tunnel": {
                 "endpoint": "192.0.2.1:51820", "handshake_s": null, "rx_bytes": 1, "tx_bytes": 2,
                 "way": {

@@ -162,6 +162,38 @@ fn a_secret_at_one_end_keeps_the_session_and_at_both_ends_is_used_by_the_next() 
 }
 
 #[test]
+fn a_new_secret_at_one_end_after_the_other_costs_no_packet_and_is_used_within_seconds() {
+    let mut two = Two::new();
+    assert!(two.passes(&packet(LEFT, RIGHT, 100)));
+    let (left, right) = (two.left.key(), two.right.key());
+    let step = Duration::from_millis(20);
+    for day in 1..=3_u8 {
+        let secret = Some([day; 32].into());
+        two.right
+            .engine
+            .set_preshared_key(&left, secret.clone(), two.now);
+        two.right.flush(two.now);
+        let changed = two.now;
+        for n in 0..500 {
+            if n == 5 {
+                two.left
+                    .engine
+                    .set_preshared_key(&right, secret.clone(), two.now);
+                two.left.flush(two.now);
+            }
+            assert!(two.passes(&packet(LEFT, RIGHT, 100)), "{day} {n}");
+            assert!(two.answers(&packet(RIGHT, LEFT, 100)), "{day} {n}");
+            two.pass(step);
+        }
+        let age = reading(&two.left, &two.right, two.now).last_handshake;
+        let shook = two.now - age.unwrap();
+        assert!(shook > changed && shook < changed + 3 * SECOND, "{day}");
+        two.pass(Duration::from_secs(200));
+        assert!(two.passes(&packet(LEFT, RIGHT, 100)));
+    }
+}
+
+#[test]
 fn another_private_key_ends_the_sessions_and_the_next_packet_makes_new_ones() {
     let mut two = Two::new();
     assert!(two.passes(&packet(LEFT, RIGHT, 100)));

@@ -37,7 +37,7 @@ use crate::{
         follow::{
             program_certs::CertKeeper, resolver::ResolverKeeper, tunnel_keys::TunnelKeyKeeper,
         },
-        shared::{handles::Handles, in_lan::InLan, invites::Invites},
+        shared::{handles::Handles, in_lan::InLan, invites::Invites, pair_secrets::PairSecrets},
     },
 };
 
@@ -55,6 +55,7 @@ pub(crate) struct AgentControl {
     pub publish: PublishDesk,
     pub secondaries: SecondaryDesk,
     pub exits: ExitDesk,
+    pub pairs: Arc<PairSecrets>,
     pub prober: TunnelProber,
     pub invites: Arc<Invites>,
     pub evictions: Evictions,
@@ -103,7 +104,10 @@ impl AgentControl {
                 answer(it, |_| certain(self.status.status(&self.prober))).await
             }
             NodeRequest::Peers(it) => {
-                answer(it, async |_| Ok(peers::peers(node, &self.prober).await)).await
+                answer(it, async |_| {
+                    Ok(peers::peers(node, &self.prober, &self.pairs).await)
+                })
+                .await
             }
             NodeRequest::Netcheck(it) => {
                 answer(it, async |_| Ok(netcheck::netcheck(node).await)).await

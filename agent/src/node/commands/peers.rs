@@ -7,12 +7,15 @@ use innermesh_proto::{id::NodeId, ledger::Member, name::Label, rpc::method, view
 use crate::{
     control::{
         ControlError,
-        node::{LiveBy, Path, Peer, PeerTunnel, PingReply, TunnelWay},
+        node::{LiveBy, Path, Peer, PingReply, TunnelWay},
     },
     gossip,
     node::{
-        commands::tunnel::TunnelProber,
-        shared::{handles::Handles, refusals::no_node, tunnel_counters::SESSION},
+        commands::tunnel::{SeenTunnel, TunnelProber},
+        shared::{
+            handles::Handles, pair_secrets::PairSecrets, refusals::no_node,
+            tunnel_counters::SESSION,
+        },
     },
     quic::PeerInfo,
 };
@@ -25,7 +28,7 @@ const PROBE_PAUSE: Duration = Duration::from_millis(200);
 const PROBES: u32 = 100;
 
 /// The other members, and how each is reached.
-pub async fn peers(node: &Handles, prober: &TunnelProber) -> Vec<Peer> {
+pub async fn peers(node: &Handles, prober: &TunnelProber, pairs: &PairSecrets) -> Vec<Peer> {
     let view = node.view.borrow().clone();
     let mut reach = Reach::look(node, prober).await;
     let now = node.host.clock.now();
@@ -57,10 +60,13 @@ pub async fn peers(node: &Handles, prober: &TunnelProber) -> Vec<Peer> {
             through: way.through,
             endpoint: info.map(|info| info.remote),
             rtt_ms: info.map(|info| info.rtt.as_secs_f64() * 1000.0),
-            psk: tunnel.as_ref().is_some_and(|(_, psk)| *psk),
+            psk: tunnel.as_ref().is_some_and(|seen| seen.psk),
+            pair_key: tunnel
+                .as_ref()
+                .map(|seen| pairs.state(other, seen.handshake)),
             seen_s: seen.map(|age| age.as_secs()),
             live_by: heard.and_then(|(_, live_by)| *live_by),
-            tunnel: tunnel.map(|(tunnel, _)| tunnel),
+            tunnel: tunnel.map(|seen| seen.tunnel),
             device: false,
             addresses: MeshView::addresses(member),
         }
@@ -74,7 +80,7 @@ pub async fn peers(node: &Handles, prober: &TunnelProber) -> Vec<Peer> {
 pub struct Reach<'a> {
     node: &'a Handles,
     paths: BTreeMap<NodeId, PeerInfo>,
-    tunnels: BTreeMap<IpAddr, (PeerTunnel, bool)>,
+    tunnels: BTreeMap<IpAddr, SeenTunnel>,
 }
 
 /// How one is.
@@ -106,10 +112,10 @@ impl<'a> Reach<'a> {
         // The two have seen each other's packets; of one that is gone that says nothing.
         let has_session = is_live(node)
             && tunnel
-                .and_then(|(tunnel, _)| tunnel.handshake_s)
-                .is_some_and(|age| Duration::from_secs(age) < SESSION);
+                .and_then(|seen| seen.handshake)
+                .is_some_and(|age| age < SESSION);
         let is_connected = *node == view.me || self.paths.contains_key(node);
-        let way = tunnel.and_then(|(tunnel, _)| tunnel.way.as_ref());
+        let way = tunnel.and_then(|seen| seen.tunnel.way.as_ref());
         let path = match way.map(|way| way.path) {
             Some(Path::Relay) if has_session && !is_connected => Path::Relay,
             _ => path(is_connected || has_session),
@@ -141,7 +147,7 @@ fn why(live_by: gossip::LiveBy) -> LiveBy {
 }
 
 /// The devices that come in by this node and are here.
-fn devices(view: &MeshView, tunnels: &mut BTreeMap<IpAddr, (PeerTunnel, bool)>) -> Vec<Peer> {
+fn devices(view: &MeshView, tunnels: &mut BTreeMap<IpAddr, SeenTunnel>) -> Vec<Peer> {
     let devices = view.ledger.devices();
     let here = devices.filter(|(id, _)| {
         let seen = view.device_seen(id);
@@ -154,12 +160,13 @@ fn devices(view: &MeshView, tunnels: &mut BTreeMap<IpAddr, (PeerTunnel, bool)>) 
             path: path(tunnel.is_some()),
             linked: false,
             through: Vec::new(),
-            endpoint: tunnel.as_ref().and_then(|(tunnel, _)| tunnel.endpoint),
+            endpoint: tunnel.as_ref().and_then(|seen| seen.tunnel.endpoint),
             rtt_ms: None,
-            psk: tunnel.as_ref().is_some_and(|(_, psk)| *psk),
-            seen_s: tunnel.as_ref().and_then(|(tunnel, _)| tunnel.handshake_s),
+            psk: tunnel.as_ref().is_some_and(|seen| seen.psk),
+            pair_key: None,
+            seen_s: tunnel.as_ref().and_then(|seen| seen.tunnel.handshake_s),
             live_by: None,
-            tunnel: tunnel.map(|(tunnel, _)| tunnel),
+            tunnel: tunnel.map(|seen| seen.tunnel),
             device: true,
             addresses: device.addresses().to_vec(),
         }
@@ -221,8 +228,8 @@ pub async fn ping(
 
 async fn way_to(view: &MeshView, prober: &TunnelProber, node: NodeId) -> Option<TunnelWay> {
     let member = view.ledger.members.get(&node)?;
-    let (tunnel, _) = prober.peers(view).await.remove(&IpAddr::V4(member.ipv4))?;
-    tunnel.way
+    let seen = prober.peers(view).await.remove(&IpAddr::V4(member.ipv4))?;
+    seen.tunnel.way
 }
 
 fn paths(node: &Handles) -> BTreeMap<NodeId, PeerInfo> {

@@ -126,9 +126,8 @@ impl TunnelProber {
         }
     }
 
-    /// What the device says of the peers, and whether they have a pre-shared key,
-    /// by what is routed to them.
-    pub async fn peers(&self, view: &MeshView) -> BTreeMap<IpAddr, (PeerTunnel, bool)> {
+    /// What the device says of the peers, by what is routed to them.
+    pub async fn peers(&self, view: &MeshView) -> BTreeMap<IpAddr, SeenTunnel> {
         let plan = self.progress.borrow().plan.clone();
         let Ok(mut state) = self.tunnel.observe().await else {
             return BTreeMap::new();
@@ -150,8 +149,12 @@ impl TunnelProber {
                 tx_bytes: seen.tx_bytes,
             };
             let addresses = planned.allowed_ips.iter().map(IpNet::addr);
-            let psk = planned.preshared_key.is_some();
-            peers.extend(addresses.map(|address| (address, (tunnel.clone(), psk))));
+            let seen = SeenTunnel {
+                tunnel,
+                psk: planned.preshared_key.is_some(),
+                handshake: seen.last_handshake,
+            };
+            peers.extend(addresses.map(|address| (address, seen.clone())));
         }
         peers
     }
@@ -160,6 +163,16 @@ impl TunnelProber {
         let mut state = self.tunnel.observe().await.ok()?;
         state.peers.remove(key)
     }
+}
+
+/// A tunnel as the device has it.
+#[derive(Clone)]
+pub struct SeenTunnel {
+    pub tunnel: PeerTunnel,
+    /// Whether it is planned with a pre-shared key.
+    pub psk: bool,
+    /// How long ago its last handshake was.
+    pub handshake: Option<Duration>,
 }
 
 /// As a person is told of it.

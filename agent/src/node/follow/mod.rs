@@ -25,6 +25,7 @@ pub mod overlay;
 pub mod own_certificate;
 pub mod page;
 mod page_lan;
+pub mod pair_keys;
 pub mod paths;
 pub mod program_certs;
 mod proxy_header;

@@ -10,7 +10,7 @@ use crate::{
     node::{
         follow::overlay::OverlayKeeper,
         shared::{
-            device_secrets::DeviceSecrets, handles::Handles, pace::Pace,
+            device_secrets::DeviceSecrets, handles::Handles, pace::Pace, pair_secrets::PairSecrets,
             tunnel_progress::TunnelProgress,
         },
     },
@@ -28,9 +28,10 @@ const RETRY: Duration = Duration::from_secs(1);
 const NEWS: Duration = Duration::from_millis(100);
 
 /// The plan of a view, with what only this node can read.
-pub(crate) fn planned(view: &MeshView, secrets: &DeviceSecrets) -> TunnelPlan {
+pub(crate) fn planned(view: &MeshView, secrets: &DeviceSecrets, pairs: &PairSecrets) -> TunnelPlan {
     let mut plan = view.tunnel_plan();
     secrets.complete(&mut plan);
+    pairs.complete(&mut plan, &view.ledger);
     plan
 }
 
@@ -41,6 +42,7 @@ pub(crate) struct TunnelKeeper {
     tunnel: Arc<dyn Tunnel>,
     overlay: Arc<OverlayKeeper>,
     secrets: Arc<DeviceSecrets>,
+    pairs: Arc<PairSecrets>,
     progress: watch::Sender<TunnelProgress>,
     /// Hears of changes of the host's network, and of an interface that was made
     /// anew.
@@ -52,7 +54,7 @@ impl TunnelKeeper {
         node: &Handles,
         tunnel: Arc<dyn Tunnel>,
         overlay: Arc<OverlayKeeper>,
-        secrets: Arc<DeviceSecrets>,
+        (secrets, pairs): (Arc<DeviceSecrets>, Arc<PairSecrets>),
         progress: watch::Sender<TunnelProgress>,
         news: Arc<Notify>,
     ) -> Self {
@@ -62,6 +64,7 @@ impl TunnelKeeper {
             tunnel,
             overlay,
             secrets,
+            pairs,
             progress,
             news,
         }
@@ -106,6 +109,11 @@ impl TunnelKeeper {
                     }
                     continue;
                 }
+                () = self.pairs.changed() => {
+                    plan = Arc::new(self.planned(&view));
+                    due = true;
+                    continue;
+                }
                 () = self.host.overlay.changed() => {
                     clock.sleep(NEWS).await;
                     self.news.notify_one();
@@ -125,7 +133,8 @@ impl TunnelKeeper {
     }
 
     fn planned(&self, view: &MeshView) -> TunnelPlan {
-        self.overlay.beside(view, planned(view, &self.secrets))
+        self.overlay
+            .beside(view, planned(view, &self.secrets, &self.pairs))
     }
 
     /// What it changed; `None` where it couldn't be applied.

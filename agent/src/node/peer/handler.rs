@@ -19,8 +19,8 @@ use innermesh_proto::{
 };
 
 use super::{
-    answers::AnswerRoom, decider::Decider, decode::read, punch::Punches, relay::Relays,
-    requests::Requests,
+    answers::AnswerRoom, decider::Decider, decode::read, pair_keys::PairKeyAnswers, punch::Punches,
+    relay::Relays, requests::Requests,
 };
 use crate::{
     gossip::Gossip,
@@ -51,9 +51,15 @@ pub(crate) struct PeerHandler {
     client: Client,
     decider: Decider,
     relays: Relays,
-    counters: TunnelCounters,
-    punches: Punches,
-    relaying: Arc<Relaying>,
+    tunnel: TunnelAnswers,
+}
+
+/// What is asked about the tunnel, and comes by it for others.
+pub(crate) struct TunnelAnswers {
+    pub counters: TunnelCounters,
+    pub punches: Punches,
+    pub pair_keys: PairKeyAnswers,
+    pub relaying: Arc<Relaying>,
 }
 
 impl PeerHandler {
@@ -64,7 +70,7 @@ impl PeerHandler {
         cut_off: CutOffWatch,
         requests: Arc<Requests>,
         invites: Arc<Invites>,
-        (counters, punches, relaying): (TunnelCounters, Punches, Arc<Relaying>),
+        tunnel: TunnelAnswers,
     ) -> Self {
         Self {
             host: node.host.clone(),
@@ -79,9 +85,7 @@ impl PeerHandler {
             invites,
             client: node.client.clone(),
             relays: Relays::new(node),
-            counters,
-            punches,
-            relaying,
+            tunnel,
         }
     }
 }
@@ -105,7 +109,9 @@ impl Handler for PeerHandler {
             (method::RELAY, Some(node)) => self.relays.answer(node, &body).await,
             (method::TUNNEL_SEEN, Some(node)) => self.tunnel_seen(node).await,
             (method::TUNNEL_PLACE, Some(node)) => self.tunnel_place(node).await,
-            (method::PUNCH, Some(node)) => self.punches.ask(node, &body),
+            (method::PUNCH, Some(node)) => self.tunnel.punches.ask(node, &body),
+            (method::PAIR_KEY, Some(node)) => self.tunnel.pair_keys.step(node, &body).await,
+            (method::PAIR_KEY_BY, Some(node)) => self.tunnel.pair_keys.bring(node, &body).await,
             (method::SPENDERS, Some(node)) => self.spenders(node).await,
             (method::INVITES, Some(node)) => self.invites(node),
             (method::GENESIS, _) => Ok(codec::encode(self.ledger.genesis())),
@@ -158,7 +164,7 @@ impl Handler for PeerHandler {
             }
             method::RAFT => self.ledger.hear_raft(node, &body),
             method::ENDORSE => self.ledger.hear_endorsement(node, &body),
-            method::PUNCHED => self.punches.told(node, &body).await,
+            method::PUNCHED => self.tunnel.punches.told(node, &body).await,
             _ => {}
         }
     }
@@ -166,7 +172,7 @@ impl Handler for PeerHandler {
     fn datagram(&self, caller: &Caller, datagram: Bytes) {
         if let Some(node) = caller.node {
             if is_frame(&datagram) {
-                self.relaying.take(node, &datagram);
+                self.tunnel.relaying.take(node, &datagram);
             } else {
                 self.gossip.take_datagram(node, &datagram);
             }
@@ -288,7 +294,7 @@ impl PeerHandler {
         let state = self.ledger.state();
         let member = state.members.get(&node).ok_or(Failure::NotMember)?;
         let seen =
-            self.counters.of(member).await.ok_or_else(|| {
+            self.tunnel.counters.of(member).await.ok_or_else(|| {
                 Failure::Unavailable("there is no tunnel to that node here".into())
             })?;
         Ok(codec::encode(&TunnelSeen {
@@ -300,7 +306,7 @@ impl PeerHandler {
     async fn tunnel_place(&self, node: NodeId) -> Result<Vec<u8>, Failure> {
         let state = self.ledger.state();
         let member = state.members.get(&node).ok_or(Failure::NotMember)?;
-        let place = self.counters.place_of(member).await;
+        let place = self.tunnel.counters.place_of(member).await;
         Ok(codec::encode(&TunnelPlace { place }))
     }
 

@@ -5,6 +5,7 @@ mod decider;
 mod decode;
 pub mod handler;
 pub mod membership;
+pub mod pair_keys;
 pub mod punch;
 mod relay;
 pub mod requests;

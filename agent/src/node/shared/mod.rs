@@ -21,6 +21,7 @@ pub mod invites;
 pub mod issuers;
 pub mod own_key;
 pub mod pace;
+pub mod pair_secrets;
 pub mod publishing;
 pub mod refusals;
 pub mod relaying;
