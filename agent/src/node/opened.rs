@@ -134,7 +134,7 @@ pub(super) async fn open(
         name_server: BTreeSet::new(),
         types: services.types(),
         links: None,
-        places: Places::default(),
+        places: first_places(&config, &host, &*tunnel).await,
     };
     let gossip = open_gossip(&host, &key, &ledger, &nudge, &transport, announcement).await?;
     ledger_follow::start(&host, me, ledger.clone(), transport.clone(), nudge.clone());
@@ -202,6 +202,16 @@ async fn claim(host: &Host) -> Result<FolderLock, BuildError> {
         }),
         None => Ok(lock.into()),
     }
+}
+
+/// Where the tunnel may be found, in the first head already: another one for it would go
+/// to all.
+async fn first_places(config: &AgentConfig, host: &Host, tunnel: &dyn Tunnel) -> Places {
+    let backend = tunnel.observe().await.map(|state| state.backend);
+    if !backend.is_ok_and(|backend| backend != "none") {
+        return Places::default();
+    }
+    announce::places(config, host, &[], None).await
 }
 
 /// Opens the tunnel at its port, or, where another program has that and the

@@ -169,7 +169,7 @@ impl Parts {
             exit_ways: watch::Sender::default(),
             zone_serial: watch::Sender::default(),
             name_server: watch::Sender::default(),
-            places: watch::Sender::default(),
+            places: watch::Sender::new(node.gossip.own().places.clone()),
         };
         let exit = Arc::new(ExitSetting::default());
         let progress = watch::Sender::default();

@@ -11,7 +11,6 @@ use innermesh_proto::{
     ledger::State,
     limits,
     message::{Punch, TunnelPlace},
-    path::Places,
     rpc::method,
     tunnel::TunnelKey,
     view::MeshView,
@@ -24,7 +23,7 @@ use crate::{
     node::{
         config::AgentConfig,
         shared::{
-            announce::{Announcer, tunnel_addresses},
+            announce::{self, Announcer},
             handles::Handles,
             relaying::Relaying,
             tunnel_progress::TunnelProgress,
@@ -157,9 +156,7 @@ impl PathKeeper {
             self.ask = (now + pause, (pause * 2).min(ASK));
             self.ask(view, relay).await;
         }
-        let mut candidates = tunnel_addresses(&self.config, &self.host, &self.seen).await;
-        candidates.truncate(limits::CANDIDATES);
-        let places = Places { candidates, relay }.bounded();
+        let places = announce::places(&self.config, &self.host, &self.seen, relay).await;
         let is_new = self.announcer.places.send_if_modified(|said| {
             let is_new = *said != places;
             *said = places;

@@ -9,6 +9,7 @@ use std::{
 use innermesh_proto::{
     filter::Interface,
     head::{Announcement, ExitWays, WireGuard},
+    id::NodeId,
     limits,
     path::Places,
     tunnel::{HostPort, TunnelKey},
@@ -135,9 +136,22 @@ pub(crate) async fn endpoints(
     endpoints
 }
 
+/// What is said of the place of this node's tunnel, where others have `seen` it and it is
+/// connected with `relay`.
+pub(crate) async fn places(
+    config: &AgentConfig,
+    host: &Host,
+    seen: &[SocketAddr],
+    relay: Option<NodeId>,
+) -> Places {
+    let mut candidates = tunnel_addresses(config, host, seen).await;
+    candidates.truncate(limits::CANDIDATES);
+    Places { candidates, relay }.bounded()
+}
+
 /// Where this node's tunnel may be found, the likeliest first: as the configuration says,
 /// as others have `seen` it, and at the addresses of the host's other interfaces.
-pub(crate) async fn tunnel_addresses(
+async fn tunnel_addresses(
     config: &AgentConfig,
     host: &Host,
     seen: &[SocketAddr],
