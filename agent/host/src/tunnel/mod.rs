@@ -12,6 +12,7 @@
 mod device;
 mod effect;
 mod embedded;
+pub mod engine_device;
 mod error;
 pub(crate) mod interface;
 mod kernel;
@@ -21,6 +22,7 @@ mod keys;
 mod memory;
 pub mod narrow;
 mod open;
+mod paths;
 mod recorded;
 pub mod relayed;
 pub mod routes;

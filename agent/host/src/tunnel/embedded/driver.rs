@@ -8,7 +8,6 @@
 )]
 
 use std::{
-    collections::BTreeMap,
     io::{self, Read, Write},
     os::{fd::AsFd, unix::net::UnixStream},
     sync::{
@@ -19,11 +18,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use innermesh_engine::Engine;
-use innermesh_proto::{
-    path::{Report, Way},
-    tunnel::TunnelKey,
-};
 use nix::{
     errno::Errno,
     sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
@@ -32,9 +26,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     interface::{Interface, Taken},
-    paths::Paths,
     sockets::{Batch, Sockets},
 };
+use crate::tunnel::engine_device::{Beginning, EngineDevice};
 
 /// Frames that are taken from the interface before datagrams have their turn again.
 const FRAMES: usize = 16;
@@ -45,12 +39,8 @@ type Request = Box<dyn FnOnce(&mut Running) + Send>;
 
 /// What the thread works with.
 pub(super) struct Running {
-    pub(super) engine: Engine,
-    pub(super) sockets: Sockets,
-    interface: Interface,
-    paths: Paths,
+    pub(super) device: EngineDevice<Sockets, Interface>,
     batch: Batch,
-    pub(super) now: Instant,
     /// Not `poll`, which takes no more files than the process may open at the moment.
     epoll: Epoll,
     woken: UnixStream,
@@ -76,22 +66,11 @@ const INTERFACE: u64 = 1;
 const SOCKETS: u64 = 2;
 
 impl Running {
-    fn new(
-        engine: Engine,
-        sockets: Sockets,
-        interface: Interface,
-        paths: Paths,
-        now: Instant,
-        woken: UnixStream,
-    ) -> io::Result<Self> {
+    fn new(device: EngineDevice<Sockets, Interface>, woken: UnixStream) -> io::Result<Self> {
         woken.set_nonblocking(true)?;
         let running = Self {
-            engine,
-            sockets,
-            interface,
-            paths,
+            device,
             batch: Batch::new(),
-            now,
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             woken,
         };
@@ -100,23 +79,23 @@ impl Running {
             running.epoll.add(file, event)
         };
         watch(running.woken.as_fd(), REQUEST)?;
-        watch(running.interface.file(), INTERFACE)?;
+        watch(running.device.inside.file(), INTERFACE)?;
         running.watch_sockets()?;
         Ok(running)
     }
 
     /// Binds another port.
     pub(super) fn rebind(&mut self, port: u16) -> io::Result<()> {
-        if port == self.sockets.port() {
+        if port == self.device.wire.port() {
             return Ok(());
         }
-        self.sockets.rebind(port)?;
+        self.device.wire.rebind(port)?;
         self.watch_sockets()
     }
 
     /// What is closed isn't watched any more.
     fn watch_sockets(&self) -> io::Result<()> {
-        for (file, what) in self.sockets.files().zip(SOCKETS..) {
+        for (file, what) in self.device.wire.files().zip(SOCKETS..) {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, what);
             self.epoll.add(file, event)?;
         }
@@ -135,8 +114,8 @@ impl Running {
                 Err(Errno::EINTR) => 0,
                 waited => waited?,
             };
-            self.now = Instant::now();
-            self.sockets.set_now(self.now);
+            self.device.now = Instant::now();
+            self.device.wire.set_now(self.device.now);
             for event in ready.iter().take(count) {
                 match event.data() {
                     REQUEST => {
@@ -144,7 +123,7 @@ impl Running {
                         let _ = self.woken.read(&mut drained);
                         while let Ok(request) = requests.try_recv() {
                             request(self);
-                            self.flush();
+                            self.device.flush();
                         }
                         self.take_relayed();
                     }
@@ -152,18 +131,13 @@ impl Running {
                     socket => self.take_datagrams(usize::from(socket > SOCKETS))?,
                 }
             }
-            self.engine.handle_timeout(self.now, &mut self.sockets);
-            let (engine, sockets) = (&mut self.engine, &mut self.sockets);
-            if self.paths.handle_timeout(engine, sockets, self.now) || self.engine.has_events() {
-                self.flush();
-            }
+            self.device.handle_timeout();
         }
         Ok(())
     }
 
     fn patience(&self) -> EpollTimeout {
-        let timeouts = [self.engine.poll_timeout(), self.paths.poll_timeout()];
-        let Some(at) = timeouts.into_iter().flatten().min() else {
+        let Some(at) = self.device.poll_timeout() else {
             return EpollTimeout::NONE;
         };
         let left = at.saturating_duration_since(Instant::now());
@@ -173,7 +147,7 @@ impl Running {
     }
 
     fn take_datagrams(&mut self, index: usize) -> io::Result<()> {
-        let count = match self.sockets.receive(index, &mut self.batch) {
+        let count = match self.device.wire.receive(index, &mut self.batch) {
             Ok(count) => count,
             // Such as what ICMP said of an earlier datagram.
             Err(error) => {
@@ -184,75 +158,36 @@ impl Running {
             }
         };
         for (from, bytes, segment) in self.batch.received(count) {
-            self.engine.take_datagrams(
-                from,
-                bytes,
-                segment,
-                self.now,
-                &mut self.sockets,
-                &mut self.interface,
-            );
+            self.device.take_datagrams(from, bytes, segment);
         }
-        self.flush();
+        self.device.flush();
         Ok(())
     }
 
     fn take_frames(&mut self) -> io::Result<()> {
         for _ in 0..FRAMES {
-            let taken = self
-                .interface
-                .take_one(&mut self.engine, self.now, &mut self.sockets)?;
+            let EngineDevice {
+                engine,
+                wire,
+                inside,
+                now,
+                ..
+            } = &mut self.device;
+            let taken = inside.take_one(engine, *now, wire)?;
             if taken == Taken::Nothing {
                 break;
             }
         }
-        self.flush();
+        self.device.flush();
         Ok(())
     }
 
     /// What came by relays.
     fn take_relayed(&mut self) {
-        for (from, datagram) in self.sockets.take_relayed() {
-            self.engine.take_datagrams(
-                from,
-                &datagram,
-                datagram.len(),
-                self.now,
-                &mut self.sockets,
-                &mut self.interface,
-            );
+        for (from, datagram) in self.device.wire.take_relayed() {
+            self.device.take_datagrams(from, &datagram, datagram.len());
         }
-        self.flush();
-    }
-
-    fn flush(&mut self) {
-        let (engine, sockets) = (&mut self.engine, &mut self.sockets);
-        engine.flush(self.now, sockets, &mut self.interface);
-        if self.paths.follow(engine, sockets, self.now) {
-            engine.flush(self.now, sockets, &mut self.interface);
-        }
-    }
-
-    /// Has peers reached by these ways.
-    pub(super) fn set_ways(&mut self, ways: &BTreeMap<TunnelKey, Way>) {
-        let (engine, sockets) = (&mut self.engine, &mut self.sockets);
-        self.paths.set(ways, engine, sockets, self.now);
-    }
-
-    /// A peer looks for this node.
-    pub(super) fn punch(&mut self, key: &TunnelKey) {
-        let (engine, sockets) = (&mut self.engine, &mut self.sockets);
-        self.paths.punch(&key.0, engine, sockets, self.now);
-    }
-
-    /// How a peer's way stands.
-    pub(super) fn way(&self, key: &[u8; 32]) -> Option<Report> {
-        self.paths.report(key, self.now)
-    }
-
-    /// Whether a peer is reached by ways that are chosen.
-    pub(super) fn has_ways(&self, key: &[u8; 32]) -> bool {
-        self.paths.has(key)
+        self.device.flush();
     }
 }
 
@@ -285,17 +220,17 @@ impl Handle {
 impl Driver {
     /// Starts it, with what it is to work with.
     pub(super) fn start(
-        engine: Engine,
+        beginning: Beginning,
         sockets: Sockets,
         interface: Interface,
-        paths: Paths,
         now: Instant,
     ) -> io::Result<Self> {
         let (waker, woken) = UnixStream::pair()?;
         waker.set_nonblocking(true)?;
         let waker = Arc::new(waker);
         sockets.wake_by(Arc::clone(&waker));
-        let mut running = Running::new(engine, sockets, interface, paths, now, woken)?;
+        let device = EngineDevice::new(beginning, sockets, interface, now);
+        let mut running = Running::new(device, woken)?;
         let (requests, mut asked) = mpsc::channel(REQUESTS);
         let handle = Handle {
             requests,

@@ -11,7 +11,6 @@
 
 mod driver;
 mod interface;
-mod paths;
 mod socket;
 mod sockets;
 pub mod uapi;
@@ -24,10 +23,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use innermesh_engine::{Engine, PeerReading, PeerSettings};
 use innermesh_proto::{
-    path::{Report, Way},
-    tunnel::{InstalledPeer, PresharedKey, Step, TunnelKey, TunnelPeer},
+    path::Way,
+    tunnel::{Step, TunnelKey},
 };
 use nix::errno::Errno;
 use wireguard_control::InterfaceName;
@@ -35,11 +33,10 @@ use wireguard_control::InterfaceName;
 use self::{
     driver::{Driver, Running},
     interface::Interface,
-    paths::Paths,
     socket::Socket,
     sockets::{OWN_MARK, Sockets},
 };
-use super::{Device, PeerState, Reading, TunnelError, TunnelSettings, WallClock, device};
+use super::{Device, Reading, TunnelError, TunnelSettings, WallClock, engine_device::Beginning};
 
 /// What a packet's length is padded to a multiple of, in bytes.
 const PADDING: u32 = 16;
@@ -72,12 +69,15 @@ impl Embedded {
         )
         .map_err(|error| bind_error(settings.listen_port, error))?;
         let drawn = || seed().map_err(|error| TunnelError::system("draw a random number", error));
-        let unix = Duration::from_millis(clock());
-        let engine = Engine::new(settings.private_key, drawn()?, now, unix);
         let [a, b, c, d, e, f, g, h, ..] = drawn()?;
-        let first = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-        let paths = Paths::new(settings.relayed.clone(), first, now);
-        let driver = Driver::start(engine, sockets, interface, paths, now)
+        let beginning = Beginning {
+            private_key: settings.private_key,
+            seed: drawn()?,
+            number: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            unix: Duration::from_millis(clock()),
+            relayed: settings.relayed.clone(),
+        };
+        let driver = Driver::start(beginning, sockets, interface, now)
             .map_err(|error| TunnelError::system("start the tunnel device", error))?;
         let socket = Socket::open(name, driver.handle().clone(), clock.clone());
         Ok(Self {
@@ -101,13 +101,9 @@ impl Device for Embedded {
 
     async fn read(&self) -> Result<Reading, TunnelError> {
         let read = |running: &mut Running| Reading {
-            public_key: Some(TunnelKey(running.engine.public_key())),
-            listen_port: running.sockets.port(),
-            peers: running
-                .engine
-                .peers(running.now)
-                .map(|peer| seen(peer, |key| running.way(key)))
-                .collect(),
+            public_key: Some(TunnelKey(running.device.engine.public_key())),
+            listen_port: running.device.wire.port(),
+            peers: running.device.peers(),
         };
         let reading = self.driver.handle().ask(read).await;
         reading.map_err(|error| TunnelError::system("read the tunnel device", error))
@@ -122,7 +118,7 @@ impl Device for Embedded {
         }
         let take = move |running: &mut Running| {
             for step in steps {
-                take(running, step);
+                running.device.take_step(step);
             }
         };
         self.driver.handle().ask(take).await
@@ -130,12 +126,12 @@ impl Device for Embedded {
 
     async fn set_ways(&mut self, ways: &BTreeMap<TunnelKey, Way>) -> io::Result<()> {
         let ways = ways.clone();
-        let set = move |running: &mut Running| running.set_ways(&ways);
+        let set = move |running: &mut Running| running.device.set_ways(&ways);
         self.driver.handle().ask(set).await
     }
 
     async fn punch(&self, key: TunnelKey) -> io::Result<()> {
-        let punch = move |running: &mut Running| running.punch(&key);
+        let punch = move |running: &mut Running| running.device.punch(&key);
         self.driver.handle().ask(punch).await
     }
 
@@ -144,8 +140,11 @@ impl Device for Embedded {
     async fn set_private_key(&mut self, private_key: [u8; 32]) -> io::Result<()> {
         let seed = seed()?;
         let set = move |running: &mut Running| {
-            let now = running.now;
-            running.engine.set_private_key(private_key, seed, now);
+            let now = running.device.now;
+            running
+                .device
+                .engine
+                .set_private_key(private_key, seed, now);
         };
         self.driver.handle().ask(set).await
     }
@@ -166,63 +165,6 @@ fn seed() -> io::Result<[u8; 32]> {
     let drawn = aws_lc_rs::rand::fill(&mut seed);
     drawn.map_err(|_| io::Error::other("the system has no randomness"))?;
     Ok(seed)
-}
-
-fn take(running: &mut Running, step: Step) {
-    let key = step.key().0;
-    let is_chosen = running.has_ways(&key);
-    let (engine, now) = (&mut running.engine, running.now);
-    match step {
-        Step::Remove(_) => {
-            engine.remove_peer(&key);
-        }
-        Step::Add(_, peer) => engine.add_peer(key, settings(peer), now),
-        Step::Narrow(_, keep) => engine.set_allowed(&key, keep),
-        Step::Change(_, change) => {
-            engine.allow(&key, change.allow);
-            // What chooses among ways knows of it too.
-            if let Some(endpoint) = change.endpoint.filter(|_| !is_chosen) {
-                engine.set_endpoint(&key, endpoint);
-            }
-            if let Some(seconds) = change.keepalive_s {
-                engine.set_keepalive(&key, seconds, now);
-            }
-            if let Some(secret) = change.preshared_key {
-                engine.set_preshared_key(&key, secret.map(|secret| secret.0.into()), now);
-            }
-        }
-    }
-}
-
-fn settings(peer: TunnelPeer) -> PeerSettings {
-    PeerSettings {
-        allowed_ips: peer.allowed_ips,
-        endpoint: peer.endpoint,
-        keepalive_s: peer.keepalive_s,
-        preshared_key: peer.preshared_key.map(|secret| secret.0.into()),
-    }
-}
-
-fn seen(
-    peer: PeerReading,
-    way: impl Fn(&[u8; 32]) -> Option<Report>,
-) -> (TunnelKey, (InstalledPeer, PeerState)) {
-    let settings = peer.settings;
-    let installed = InstalledPeer {
-        allowed_ips: settings.allowed_ips,
-        endpoint: settings.endpoint,
-        keepalive_s: settings.keepalive_s,
-        preshared_key: settings.preshared_key.map(|secret| PresharedKey(*secret)),
-        alive: peer.last_handshake.is_some_and(device::is_session),
-    };
-    let state = PeerState {
-        endpoint: settings.endpoint,
-        last_handshake: peer.last_handshake,
-        rx_bytes: peer.rx_bytes,
-        tx_bytes: peer.tx_bytes,
-        way: way(&peer.key),
-    };
-    (TunnelKey(peer.key), (installed, state))
 }
 
 /// Tells the ways apart in which /dev/net/tun fails, before a library does so

@@ -138,13 +138,13 @@ impl PeerChanges {
 pub(super) fn change(running: &mut Running, changes: Changes) -> io::Result<()> {
     let seed = changes.private_key.map(|_| seed()).transpose()?;
     if let Some(mark) = changes.fwmark {
-        running.sockets.set_mark(mark)?;
+        running.device.wire.set_mark(mark)?;
     }
     if let Some(port) = changes.listen_port {
         running.rebind(port)?;
     }
-    let now = running.now;
-    let engine = &mut running.engine;
+    let now = running.device.now;
+    let engine = &mut running.device.engine;
     if let (Some(key), Some(seed)) = (changes.private_key, seed) {
         engine.set_private_key(key, seed, now);
     }
@@ -198,17 +198,17 @@ fn change_peer(engine: &mut Engine, peer: PeerChanges, now: std::time::Instant) 
 
 /// The device as it is, with the line that ends an answer; `unix` is the time since 1970.
 pub(super) fn describe(running: &Running, unix: Duration) -> String {
-    let engine = &running.engine;
+    let engine = &running.device.engine;
     let mut text = format!(
         "private_key={}\nlisten_port={}\n",
         HEXLOWER_PERMISSIVE.encode(&*engine.private_key()),
-        running.sockets.port(),
+        running.device.wire.port(),
     );
-    if running.sockets.mark() != 0 {
+    if running.device.wire.mark() != 0 {
         // Writing into a string doesn't fail.
-        let _ = writeln!(text, "fwmark={}", running.sockets.mark());
+        let _ = writeln!(text, "fwmark={}", running.device.wire.mark());
     }
-    for peer in engine.peers(running.now) {
+    for peer in engine.peers(running.device.now) {
         let _ = describe_peer(&mut text, &peer, unix);
     }
     text + "errno=0\n"

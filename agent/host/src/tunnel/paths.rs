@@ -13,7 +13,7 @@ use innermesh_proto::{
     tunnel::TunnelKey,
 };
 
-use crate::tunnel::relayed::{Relayed, is_relay_place, relay_place};
+use super::relayed::{Relayed, is_relay_place, relay_place};
 
 type Key = [u8; 32];
 
