@@ -775,7 +775,7 @@ pub const PROBES_PER_S: u32 = 100;
 /// As [`PROBES_PER_S`], at once.
 pub const PROBES_AT_ONCE: u32 = 200;
 /// As [`PROBES_PER_S`], to one address that never answered.
-pub const PROBES_UNANSWERED: u32 = 5;
+pub const PROBES_UNANSWERED: usize = 5;
 /// Halves of datagrams from one node that wait for the other.
 pub const HALVES: usize = 16;
 /// Nodes of whose datagrams halves wait.

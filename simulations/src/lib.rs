@@ -17,6 +17,7 @@ pub mod mesh;
 pub mod net;
 pub mod outcome;
 pub mod outside;
+mod packets;
 pub mod panics;
 pub mod parsers;
 pub mod plot;

@@ -105,6 +105,7 @@ impl Schedule {
             | Act::Recover(node)
             | Act::Clone(node)
             | Act::Upgrade(node)
+            | Act::Relay(node)
             | Act::Gateway(node)
             | Act::Tap(node)
             | Act::Bring(node)
@@ -114,7 +115,9 @@ impl Schedule {
             Act::Rivals(nodes, _) | Act::AddPhone(nodes) => nodes.clone(),
             Act::Cut(from, to) => [from.clone(), to.clone()].concat(),
             Act::Lie(liar, to, _) => vec![*liar, *to],
-            Act::GiveAdmin(by, node) | Act::TakeAdmin(by, node) => vec![*by, *node],
+            Act::GiveAdmin(one, other) | Act::TakeAdmin(one, other) | Act::Talk(one, other) => {
+                vec![*one, *other]
+            }
             Act::Policy(_) => vec![0, 1],
             Act::Links(_)
             | Act::Heal

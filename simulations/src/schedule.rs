@@ -148,6 +148,10 @@ pub enum Act {
     TakeAdmin(usize, usize),
     /// The first machine sets one of some policies.
     Policy(u32),
+    /// A machine sends packets to another for twelve seconds, by now with two ways.
+    Talk(usize, usize),
+    /// A machine becomes a relay.
+    Relay(usize),
     /// A machine becomes a gateway.
     Gateway(usize),
     /// A phone is added, which comes in by these.
@@ -241,6 +245,8 @@ impl Act {
             Self::TakeAdmin(..) => "take admin",
             Self::TakeAdminByRoot(_) => "take admin by root",
             Self::Policy(_) => "policy",
+            Self::Talk(..) => "talk",
+            Self::Relay(_) => "relay",
             Self::Gateway(_) => "gateway",
             Self::AddPhone(_) => "add phone",
             Self::RemovePhone => "remove phone",
@@ -342,6 +348,8 @@ impl fmt::Display for Act {
             Self::Promote(node) => write!(f, "node{node} becomes a CA node"),
             Self::Demote(node) => write!(f, "node{node} is to be no CA node any more"),
             Self::Policy(number) => write!(f, "node0 sets policy {number}"),
+            Self::Talk(from, to) => write!(f, "node{from} talks to node{to}"),
+            Self::Relay(node) => write!(f, "node{node} becomes a relay"),
             Self::Gateway(node) => write!(f, "node{node} becomes a gateway"),
             Self::AddPhone(gateways) => write!(f, "a phone of {} is added", group(gateways)),
             Self::RemovePhone => write!(f, "the phone is removed"),

@@ -2,27 +2,28 @@
 //! what must hold of it must hold between any two steps.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use innermesh_agent::{
-    host::Tunnels,
+    host::{Network, Tunnels},
     overlay::RecordedOverlay,
     tunnel::{
         Applied, MemoryDevice, PeerState, Recorded, Tunnel, TunnelError, TunnelSettings,
         TunnelState,
     },
 };
+use innermesh_proto::crypto::Hash;
 use innermesh_proto::filter::{FilterPlan, Interface, OverlayRoute};
 use innermesh_proto::tunnel::{Step, TunnelKey, TunnelPlan, steps};
 use ipnet::IpNet;
 use tokio::time::Instant;
 
-use crate::clock;
+use crate::{clock, packets::PacketDevice, violation::Seen, world::START_MS};
 
 /// The tunnel's interface on each machine.
 pub const INTERFACE: &str = "im0";
@@ -36,6 +37,16 @@ fn tunnel() -> Interface {
 pub struct SimTunnels {
     state: Arc<Mutex<State>>,
     overlay: RecordedOverlay,
+    /// Where it carries packets, if it does.
+    carrying: Option<Carrying>,
+}
+
+/// What a device that carries packets needs of its machine.
+#[derive(Clone)]
+struct Carrying {
+    net: Arc<dyn Network>,
+    began: Instant,
+    seed: u64,
 }
 
 #[derive(Default)]
@@ -49,6 +60,9 @@ struct State {
     overlap: Option<String>,
     open: Option<String>,
     listen_port: u16,
+    packets: Option<PacketDevice>,
+    /// Devices that there were.
+    runs: u64,
 }
 
 impl SimTunnels {
@@ -58,6 +72,40 @@ impl SimTunnels {
             overlay,
             ..Self::default()
         }
+    }
+
+    /// As [`SimTunnels::behind`], with packets that really pass.
+    pub fn carrying(self, net: Arc<dyn Network>, seed: u64) -> Self {
+        let carrying = Some(Carrying {
+            net,
+            began: clock::now(),
+            seed,
+        });
+        Self { carrying, ..self }
+    }
+
+    /// Puts a packet with this number into it.
+    pub fn send(&self, from: Ipv4Addr, to: Ipv4Addr, number: u64) {
+        if let Some(packets) = &self.lock().packets {
+            packets.send(from, to, number);
+        }
+    }
+
+    /// What came out since the last call: from whom, and its number.
+    pub fn delivered(&self) -> VecDeque<(Ipv4Addr, u64)> {
+        let state = self.lock();
+        let packets = state.packets.as_ref();
+        packets.map(PacketDevice::delivered).unwrap_or_default()
+    }
+
+    /// The first datagram that it sent where it must not.
+    pub fn sent_wrong(&self) -> Option<Seen> {
+        self.lock().packets.as_ref()?.violation()
+    }
+
+    /// The machine's power is off.
+    pub fn end(&self) {
+        self.lock().packets = None;
     }
 
     /// The first moment at which the tunnel had an address that the host's
@@ -114,10 +162,20 @@ impl Tunnels for SimTunnels {
         if is_link {
             return Ok(Arc::new(Recorded::new(settings.listen_port)));
         }
+        let (overlap, open) = (self.overlap(), self.open_to_others());
+        let runs = self.lock().runs + 1;
+        // The port of an earlier one is free then.
+        self.end();
+        let packets = match &self.carrying {
+            Some(carrying) => Some(carrying.start(&settings, runs)?),
+            None => None,
+        };
         *self.lock() = State {
             listen_port: settings.listen_port,
-            overlap: self.overlap(),
-            open: self.open_to_others(),
+            overlap,
+            open,
+            packets,
+            runs,
             ..State::default()
         };
         Ok(Arc::new(self.clone()))
@@ -136,6 +194,9 @@ impl Tunnel for SimTunnels {
         for step in &steps {
             state.take(step);
         }
+        if let Some(packets) = &state.packets {
+            packets.take_steps(&steps, &plan.ways);
+        }
         let State {
             handshakes, device, ..
         } = &mut *state;
@@ -149,6 +210,14 @@ impl Tunnel for SimTunnels {
 
     async fn observe(&self) -> Result<TunnelState, TunnelError> {
         let state = self.lock();
+        if let Some(packets) = &state.packets {
+            let peers = packets.peers().into_iter();
+            return Ok(TunnelState {
+                backend: "simulated",
+                listen_port: state.listen_port,
+                peers: peers.map(|(key, (_, seen))| (key, seen)).collect(),
+            });
+        }
         let peers = state.plan.peers.iter().map(|(key, peer)| {
             let handshake = state.handshakes.get(key);
             let peer = PeerState {
@@ -165,17 +234,45 @@ impl Tunnel for SimTunnels {
         })
     }
 
-    async fn set_private_key(&self, _: [u8; 32]) -> Result<(), TunnelError> {
+    async fn set_private_key(&self, private_key: [u8; 32]) -> Result<(), TunnelError> {
+        if let (Some(packets), Some(carrying)) = (&self.lock().packets, &self.carrying) {
+            packets.set_private_key(private_key, carrying.drawn(&private_key));
+        }
+        Ok(())
+    }
+
+    async fn punch(&self, key: TunnelKey) -> Result<(), TunnelError> {
+        if let Some(packets) = &self.lock().packets {
+            packets.punch(&key);
+        }
         Ok(())
     }
 
     async fn down(&self) -> Result<(), TunnelError> {
         let mut state = self.lock();
         state.plan = Arc::default();
+        state.packets = None;
         state.device = MemoryDevice::default();
         state.holders.clear();
         state.handshakes.clear();
         Ok(())
+    }
+}
+
+impl Carrying {
+    fn start(&self, settings: &TunnelSettings, run: u64) -> Result<PacketDevice, TunnelError> {
+        let since = clock::now().duration_since(self.began);
+        let unix = Duration::from_millis(START_MS) + since;
+        let drawn = self.drawn(&run.to_le_bytes());
+        let started = PacketDevice::start(settings, &*self.net, (drawn, unix));
+        started.map_err(|source| TunnelError::System {
+            doing: "bind the tunnel's UDP port".to_owned(),
+            source,
+        })
+    }
+
+    fn drawn(&self, about: &[u8]) -> [u8; 32] {
+        Hash::of(&[&self.seed.to_le_bytes(), about].concat()).0
     }
 }
 

@@ -3,9 +3,9 @@
 #![allow(missing_docs, reason = "the names say it")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -33,6 +33,7 @@ use crate::{
     profile::Profile,
     random::Random,
     tunnel::{INTERFACE, SimTunnels},
+    violation::Seen,
 };
 
 /// When a world begins, in milliseconds since 1970: in January 2027.
@@ -46,6 +47,7 @@ pub struct World {
     pub wire: Wire,
     verified: Verified,
     machines: u32,
+    carries: bool,
 }
 
 /// One machine in a world.
@@ -85,7 +87,13 @@ impl World {
             wire: Wire::new(seed, profile),
             verified: Verified::default(),
             machines: 0,
+            carries: false,
         }
+    }
+
+    /// Has the tunnels of machines that are added from now on carry packets.
+    pub fn carry_packets(&mut self) {
+        self.carries = true;
     }
 
     /// Adds a machine.
@@ -94,10 +102,14 @@ impl World {
         let address = net::address(self.machines);
         let disk = SimDisk::torn(Random::named(self.seed, name));
         let overlay = RecordedOverlay::default();
-        let tunnels = SimTunnels::behind(overlay.clone());
+        let mut tunnels = SimTunnels::behind(overlay.clone());
         let outside = SimOutside::default();
         let clock = Arc::new(SimClock::new(START_MS));
         let place = self.wire.plug(name, &[address]);
+        if self.carries {
+            let seed = Random::named(self.seed, &format!("{name}'s tunnel")).bits();
+            tunnels = tunnels.carrying(self.wire.network(place), seed);
+        }
         self.wire.set_tunnels(place, tunnels.clone());
         Machine {
             name: name.into(),
@@ -131,6 +143,7 @@ impl Machine {
     /// synced is gone. An agent can be started on it again.
     pub async fn crash(&mut self) {
         self.wire.unplug(self.place);
+        self.tunnels.end();
         self.host.tasks.end().await;
         self.disk.crash();
         self.overlay.forget();
@@ -241,6 +254,21 @@ impl Machine {
             links: links.into_iter().collect(),
             ..HostNetworks::default()
         });
+    }
+
+    /// Puts a packet with this number into its tunnel.
+    pub fn send_packet(&self, from: Ipv4Addr, to: Ipv4Addr, number: u64) {
+        self.tunnels.send(from, to, number);
+    }
+
+    /// What came out of its tunnel since the last call: from whom, and its number.
+    pub fn packets(&self) -> VecDeque<(Ipv4Addr, u64)> {
+        self.tunnels.delivered()
+    }
+
+    /// The first datagram of its tunnel that went where it must not.
+    pub fn tunnel_sent_wrong(&self) -> Option<Seen> {
+        self.tunnels.sent_wrong()
     }
 
     /// When its tunnel had an address that others could reach, if it ever did.

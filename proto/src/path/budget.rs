@@ -2,12 +2,14 @@
 //! announce.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     time::Duration,
 };
 
 use crate::limits;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Packets that look for a way, of all pairs. A member may announce somebody else's
 /// address, and many may announce the same one (S31).
@@ -16,9 +18,9 @@ pub struct Budget {
     /// Packets that may go at once, in thousandths.
     room: u64,
     at: Duration,
-    /// What went to each address in the second that began then; the second is over for
-    /// those of earlier ones.
-    sent: BTreeMap<SocketAddr, u32>,
+    /// When the last few went to each address.
+    sent: BTreeMap<SocketAddr, VecDeque<Duration>>,
+    /// The second in which those were last looked through.
     second: u64,
     /// Where somebody answered of late.
     answering: BTreeSet<SocketAddr>,
@@ -46,16 +48,21 @@ impl Budget {
         self.at = self.at.max(now);
         if self.second != now.as_secs() {
             self.second = now.as_secs();
-            self.sent.clear();
+            let is_over = |at: &Duration| now >= *at + SECOND;
+            self.sent.retain(|_, sent| !sent.back().is_none_or(is_over));
         }
         let Some(left) = self.room.checked_sub(1000) else {
             return false;
         };
         let sent = self.sent.entry(to).or_default();
-        if *sent >= limits::PROBES_UNANSWERED && !self.answering.contains(&to) {
-            return false;
+        if sent.len() >= limits::PROBES_UNANSWERED {
+            let is_early = sent.front().is_some_and(|at| now < *at + SECOND);
+            if is_early && !self.answering.contains(&to) {
+                return false;
+            }
+            sent.pop_front();
         }
-        *sent += 1;
+        sent.push_back(now);
         self.room = left;
         true
     }
@@ -75,6 +82,21 @@ mod tests {
 
     fn address(n: u16) -> SocketAddr {
         ([192, 0, 2, 1], n).into()
+    }
+
+    #[test]
+    fn no_second_has_more_than_five_whenever_it_begins() {
+        let mut budget = Budget::new(Duration::ZERO);
+        let mut sent: Vec<u64> = Vec::new();
+        for ms in (700..5000).step_by(10) {
+            if budget.take(address(1), Duration::from_millis(ms)) {
+                sent.push(ms);
+            }
+        }
+        assert!(
+            sent.windows(6).all(|six| six[5] - six[0] >= 1000),
+            "{sent:?}"
+        );
     }
 
     #[test]

@@ -336,8 +336,11 @@ impl Selector {
             Heard::Traffic => {
                 let is_settled = now >= in_use.since + SETTLED || in_use.unanswered.is_some();
                 let same = self.tier(via) == self.tier(in_use.via);
-                if better || self.start.is_some() || same && silent && is_settled {
+                if self.start.is_some() || same && silent && is_settled {
                     self.take_up(via, now);
+                } else if better {
+                    // What comes by a way need not get back by it.
+                    self.answer_hunt(via, now);
                 } else if silent {
                     self.doubt(now);
                     self.note_other(via, now);

@@ -62,6 +62,7 @@ pub(super) enum Asked {
     Policy,
     /// That a machine be a gateway, that it bring a LAN.
     Gateway,
+    Relay,
     Route,
     /// That it bring a part of a LAN, which must be refused.
     PartOfRoute,
@@ -200,6 +201,8 @@ impl Course<'_> {
             Act::Demote(node) => self.demote(*node),
             Act::GiveAdmin(by, node) => self.change_admin(*by, *node, true),
             Act::Policy(number) => self.set_policy(*number),
+            Act::Talk(from, to) => self.begin_talk(*from, *to),
+            Act::Relay(node) => self.relay(*node),
             Act::Gateway(node) => self.gateway(*node),
             Act::AddPhone(gateways) => self.add_phone(gateways),
             Act::RemovePhone => self.remove_phone(),
@@ -490,7 +493,7 @@ impl Course<'_> {
                     self.model.given_back.insert(name);
                 }
                 Asked::Roster | Asked::Policy | Asked::RefusedClaim(..) => {}
-                Asked::Gateway | Asked::Route => {}
+                Asked::Gateway | Asked::Relay | Asked::Route => {}
                 Asked::PartOfRoute => self.took_part(),
                 Asked::Phone => self.told_of_phone(true),
                 Asked::NoPhone => self.told_of_phone(false),

@@ -125,7 +125,11 @@ impl Course<'_> {
     }
 
     /// The first machine is asked for something until it is done.
-    fn first_asks<A>(&mut self, what: Asked, ask: impl Fn(Agent) -> A + Send + 'static) -> bool
+    pub(super) fn first_asks<A>(
+        &mut self,
+        what: Asked,
+        ask: impl Fn(Agent) -> A + Send + 'static,
+    ) -> bool
     where
         A: Future<Output = Result<(), String>> + Send + 'static,
     {

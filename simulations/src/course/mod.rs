@@ -7,6 +7,7 @@ mod access;
 mod acts;
 mod devices;
 mod noticed;
+mod packets;
 mod phone;
 mod roster;
 
@@ -25,7 +26,7 @@ use tokio::{
     time::Instant,
 };
 
-use self::{acts::Done, phone::Phone, roster::Copy};
+use self::{acts::Done, packets::Packets, phone::Phone, roster::Copy};
 use crate::{
     Machine, World,
     byzantine::Byzantine,
@@ -124,6 +125,7 @@ pub struct Course<'a> {
     checker: Checker,
     model: Model,
     phone: Phone,
+    packets: Packets,
     samples: Vec<Sample>,
     violation: Option<Violation>,
 }
@@ -131,7 +133,11 @@ pub struct Course<'a> {
 impl<'a> Course<'a> {
     /// Nothing has happened yet; `whole` keeps the whole trace.
     pub fn new(schedule: &'a Schedule, whole: bool) -> Self {
-        let world = World::of(schedule.seed, schedule.profile);
+        let mut world = World::of(schedule.seed, schedule.profile);
+        let scenario = scenario::find(&schedule.scenario);
+        if scenario.is_some_and(|scenario| scenario.carries) {
+            world.carry_packets();
+        }
         let trace = Trace::new(whole);
         let observer = trace.clone();
         world.wire.observe(Box::new(move |passing| {
@@ -146,7 +152,7 @@ impl<'a> Course<'a> {
         }));
         Self {
             schedule,
-            scenario: scenario::find(&schedule.scenario),
+            scenario,
             world,
             trace,
             random: Random::named(schedule.seed, "course"),
@@ -177,6 +183,7 @@ impl<'a> Course<'a> {
             checker: Checker::default(),
             model: Model::default(),
             phone: Phone::default(),
+            packets: Packets::default(),
             samples: Vec::new(),
             violation: None,
         }
@@ -390,6 +397,7 @@ impl<'a> Course<'a> {
     /// Waits until all conclude what they must.
     async fn settled(&mut self) -> Result<(), (usize, Seen)> {
         let until = clock::now() + HEALED;
+        self.count_packets_anew();
         loop {
             self.look().await;
             if self.violation.is_some() {
@@ -411,7 +419,8 @@ impl<'a> Course<'a> {
                 .collect();
             let renewed_by = (!self.wrong_clocks).then(|| self.true_ms());
             let held = self.model.holds(&running, &self.members, renewed_by).await;
-            match held.and_then(|()| self.phone_settled()) {
+            let settled = held.and_then(|()| self.phone_settled());
+            match settled.and_then(|()| self.packets_settled()) {
                 Ok(()) => return Ok(()),
                 Err(wrong) if clock::now() >= until => return Err(wrong),
                 Err(_) => tokio::time::sleep(AGREED).await,
@@ -431,6 +440,7 @@ impl<'a> Course<'a> {
         self.answers();
         self.watch_copies();
         self.watch_phone();
+        self.watch_packets();
         let now = clock::now();
         let timely: BTreeSet<NodeId> = self
             .agents

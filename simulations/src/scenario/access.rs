@@ -11,6 +11,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["policy", "add", "cut", "heal", "crash"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: policies,
     },
     Scenario {
@@ -19,6 +20,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["tap", "handshake", "cut", "crash", "remove phone"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: roams,
     },
     Scenario {
@@ -27,6 +29,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["handshake", "gateway crash", "switched"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: dies,
     },
     Scenario {
@@ -35,6 +38,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["bring", "bring a part", "other LAN", "gateway crash", "cut"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: lans,
     },
 ];

@@ -18,6 +18,7 @@ pub(super) const ALL: &[Scenario] = &[
         ],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: roles,
     },
     Scenario {
@@ -26,6 +27,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["give admin", "lie: takes over", "claim"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: stolen,
     },
 ];

@@ -20,6 +20,7 @@ pub(super) const ALL: &[Scenario] = &[
         ],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: split,
     },
     Scenario {
@@ -28,6 +29,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["issue", "clock step", "days", "start", "decides"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: clocks,
     },
     Scenario {
@@ -36,6 +38,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["days", "issue", "cut", "heal", "decides"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: rollover,
     },
 ];

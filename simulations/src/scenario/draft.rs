@@ -22,6 +22,8 @@ pub struct Scenario {
     /// Whether it needs what the message profile doesn't have: datagrams, or two
     /// connections of one pair.
     pub needs_datagrams: bool,
+    /// Whether the tunnels carry packets.
+    pub carries: bool,
     pub(super) make: fn(&mut Draft),
 }
 

@@ -13,6 +13,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["lie: names the dead", "crash", "noticed", "start"],
         nobody_dies: true,
         needs_datagrams: false,
+        carries: false,
         make: for_the_dead,
     },
     Scenario {
@@ -21,6 +22,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["lie: drops links", "add"],
         nobody_dies: true,
         needs_datagrams: false,
+        carries: false,
         make: drops,
     },
 ];
@@ -40,6 +42,7 @@ const HOSTILE: Scenario = Scenario {
     ],
     nobody_dies: false,
     needs_datagrams: false,
+    carries: false,
     make: hostile,
 };
 

@@ -19,6 +19,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["nat", "add"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: thin,
     },
     Scenario {
@@ -27,6 +28,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["suspend", "add"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: suspend,
     },
     Scenario {
@@ -35,6 +37,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["stop", "crash", "start", "add"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: churn,
     },
     Scenario {
@@ -43,7 +46,17 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["links", "crash", "start", "add"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: far,
+    },
+    Scenario {
+        name: "ways",
+        about: "tunnels carry packets, past NATs of each class and by relays that fail",
+        promises: &["nat", "relay", "rebind", "cut", "packet", "talk"],
+        nobody_dies: false,
+        needs_datagrams: true,
+        carries: true,
+        make: ways,
     },
 ];
 
@@ -93,6 +106,54 @@ fn far(draft: &mut Draft) {
         draft.at(at + 300, Act::Start(node));
         at += BETWEEN_MS;
     }
+}
+
+/// The first two machines are relays, and all others behind NATs.
+fn ways(draft: &mut Draft) {
+    const LEAST: usize = 7;
+    draft.nodes = draft.nodes.max(LEAST);
+    draft.services(2);
+    for relay in 0..2 {
+        draft.at(100, Act::Relay(relay));
+    }
+    for node in 2..draft.nodes {
+        let class = Class::ALL[(node - 2) % Class::ALL.len()];
+        let at = draft.random.below(3000);
+        draft.at(at, Act::Nat(node, class));
+    }
+    // By then each has found its relay, and the way past its NAT.
+    let mut at = 30_000;
+    while at + 16_000 < draft.length_ms {
+        let one = 2 + draft.random.below(draft.nodes as u64 - 2) as usize;
+        let next = if one + 1 < draft.nodes { one + 1 } else { 2 };
+        match draft.random.below(4) {
+            0 => {
+                draft.at(at - 3000, Act::Talk(one, next));
+                draft.at(at, Act::Rebind(one));
+            }
+            1 => {
+                draft.at(at - 3000, Act::Talk(one, next));
+                draft.at(at, Act::Cut(vec![one], vec![next]));
+                draft.at(at + 8000, Act::Heal);
+            }
+            2 => {
+                let relay = draft.random.below(2) as usize;
+                draft.at(at - 3000, Act::Talk(one, next));
+                draft.at(at, Act::Crash(relay));
+                draft.at(at + 10_000, Act::Start(relay));
+            }
+            _ => {
+                draft.at(at, Act::Crash(one));
+                draft.at(at + 2000, Act::Start(one));
+            }
+        }
+        at += draft.random.range(18_000, 24_000);
+    }
+    // Whatever chance left out.
+    draft.at(at, Act::Talk(2, 3));
+    draft.at(at + 1000, Act::Rebind(2));
+    draft.at(at + 4000, Act::Cut(vec![2], vec![3]));
+    draft.at(at + 13_000, Act::Heal);
 }
 
 fn churn(draft: &mut Draft) {

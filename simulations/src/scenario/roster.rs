@@ -18,6 +18,7 @@ pub(super) const ALL: &[Scenario] = &[
         ],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: leader_killed,
     },
     Scenario {
@@ -26,6 +27,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["promote", "demote", "claim", "cut"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: changes,
     },
     Scenario {
@@ -34,6 +36,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["demote", "stop", "decides"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: shrinks,
     },
     Scenario {
@@ -42,6 +45,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["duplicated", "lost", "cut", "claim"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: network,
     },
     Scenario {
@@ -50,6 +54,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["clock step", "leader clock", "claim"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: clocks,
     },
     Scenario {
@@ -58,6 +63,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["rivals", "cut", "heal"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: contest,
     },
     Scenario {
@@ -66,6 +72,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["claim", "leader alone", "give back", "heal"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: stale_refusals,
     },
     Scenario {
@@ -74,6 +81,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["contest", "leader crash"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: token_race,
     },
     Scenario {
@@ -82,6 +90,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["clone"],
         nobody_dies: false,
         needs_datagrams: true,
+        carries: false,
         make: cloned,
     },
     Scenario {
@@ -90,6 +99,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["evict", "cut", "heal"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: evict,
     },
     Scenario {
@@ -98,6 +108,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["stop", "days", "crash", "start", "roam"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: all_off,
     },
     Scenario {
@@ -106,6 +117,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["lose", "recover", "decides", "claim"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: lost,
     },
     Scenario {
@@ -114,6 +126,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["snapshot", "rollback", "claim"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: rollback,
     },
     Scenario {
@@ -122,6 +135,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["lie: fork", "lie: false endorsement", "lie: not allowed"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: byzantine,
     },
 ];

@@ -16,6 +16,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["add", "remove"],
         nobody_dies: true,
         needs_datagrams: false,
+        carries: false,
         make: |draft| draft.services(4),
     },
     Scenario {
@@ -24,6 +25,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["add", "remove"],
         nobody_dies: true,
         needs_datagrams: false,
+        carries: false,
         make: burst,
     },
     Scenario {
@@ -32,6 +34,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["links", "add", "remove"],
         nobody_dies: true,
         needs_datagrams: false,
+        carries: false,
         make: |draft| spread(draft, 0.0),
     },
     Scenario {
@@ -40,6 +43,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["links", "lost", "add", "remove"],
         nobody_dies: true,
         needs_datagrams: false,
+        carries: false,
         make: |draft| spread(draft, 0.1),
     },
     Scenario {
@@ -48,6 +52,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["lost", "duplicated", "reordered", "add"],
         nobody_dies: true,
         needs_datagrams: false,
+        carries: false,
         make: lossy,
     },
     Scenario {
@@ -56,6 +61,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["stop", "crash", "start"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: churn,
     },
     Scenario {
@@ -64,6 +70,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["crash", "start"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: crash_loop,
     },
     Scenario {
@@ -72,6 +79,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["cut", "heal"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: partition,
     },
     Scenario {
@@ -80,6 +88,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["cut", "heal"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: asymmetric,
     },
     Scenario {
@@ -88,6 +97,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["crash", "start"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: mass_restart,
     },
     Scenario {
@@ -96,6 +106,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["crash", "start", "stop"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: seeds_dead,
     },
     Scenario {
@@ -104,6 +115,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["clock step", "clock drift", "crash", "start"],
         nobody_dies: true,
         needs_datagrams: false,
+        carries: false,
         make: clocks,
     },
     Scenario {
@@ -117,6 +129,7 @@ pub(super) const ALL: &[Scenario] = &[
         ],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: disks,
     },
     Scenario {
@@ -125,6 +138,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["bit flip"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: rot,
     },
     Scenario {
@@ -133,6 +147,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["snapshot", "rollback", "start"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: rollback,
     },
     Scenario {
@@ -141,6 +156,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["pause"],
         nobody_dies: true,
         needs_datagrams: false,
+        carries: false,
         make: pauses,
     },
     Scenario {
@@ -149,6 +165,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["suspend", "roam", "add"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: roaming,
     },
     Scenario {
@@ -157,6 +174,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["nat", "rebind"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: nats,
     },
     Scenario {
@@ -165,6 +183,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["too large", "add"],
         nobody_dies: true,
         needs_datagrams: true,
+        carries: false,
         make: black_hole,
     },
     Scenario {
@@ -173,6 +192,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["stop", "crash", "start", "roam"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: ca_off,
     },
     Scenario {
@@ -181,6 +201,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["days", "stop", "start"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: months,
     },
     Scenario {
@@ -189,6 +210,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["contest"],
         nobody_dies: true,
         needs_datagrams: false,
+        carries: false,
         make: |draft| {
             for _ in 0..3 {
                 let (at, rivals) = (draft.moment(), draft.random.range(2, 5));
@@ -211,6 +233,7 @@ pub(super) const ALL: &[Scenario] = &[
         ],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: byzantine,
     },
     Scenario {
@@ -219,6 +242,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["newer version", "stop", "start"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: upgrade,
     },
     Scenario {
@@ -227,6 +251,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["add", "remove"],
         nobody_dies: true,
         needs_datagrams: false,
+        carries: false,
         make: |draft| {
             draft.nodes *= 3;
             draft.services(6);
@@ -238,6 +263,7 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["add"],
         nobody_dies: false,
         needs_datagrams: false,
+        carries: false,
         make: mix,
     },
 ];

@@ -10,6 +10,7 @@ pub(super) const ALL: &[Scenario] = &[Scenario {
     promises: &["upgrade", "claim", "stop", "start", "newer rules"],
     nobody_dies: false,
     needs_datagrams: false,
+    carries: false,
     make: mixed,
 }];
 

@@ -102,7 +102,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Relayed {
     /// Takes datagrams of the device.
-    pub(super) fn send(&self, to: SocketAddr, segment: usize, bytes: &[u8]) {
+    pub fn send(&self, to: SocketAddr, segment: usize, bytes: &[u8]) {
         let burst = Burst {
             to,
             segment,
@@ -153,7 +153,7 @@ impl Relayed {
     }
 
     /// What was brought next.
-    pub(super) async fn next_incoming(&self) -> (SocketAddr, Bytes) {
+    pub async fn next_incoming(&self) -> (SocketAddr, Bytes) {
         loop {
             {
                 let mut incoming = lock(&self.0.incoming);

@@ -23,7 +23,7 @@ use innermesh_proto::{
 };
 
 use crate::{
-    host::tasks::Tasks,
+    host::{Clock, Mono, tasks::Tasks},
     node::shared::handles::Handles,
     quic::Transport,
     tunnel::relayed::{Burst, Relayed, relay_place},
@@ -31,6 +31,11 @@ use crate::{
 
 /// How long a connection with a relay may take.
 const CONNECT: Duration = Duration::from_secs(3);
+/// How often the own relay hears of this node while it sends by another one: what comes
+/// back comes by the own, past a NAT that may have forgotten it.
+const KEPT_OPEN: Duration = Duration::from_secs(1);
+/// A datagram that says nothing.
+const NOTHING: &[u8] = &[0];
 
 /// See the module.
 pub(crate) struct Relaying {
@@ -42,6 +47,9 @@ pub(crate) struct Relaying {
     halves: Mutex<Halves>,
     numbers: AtomicU16,
     hops: Mutex<BTreeMap<NodeId, Hop>>,
+    /// When the own relay was last sent something.
+    kept_open: Mutex<Mono>,
+    clock: Arc<dyn Clock>,
     counts: Counts,
 }
 
@@ -53,6 +61,8 @@ struct Known {
     by_place: HashMap<SocketAddr, (NodeId, Option<NodeId>)>,
     places: HashMap<NodeId, SocketAddr>,
     relays: BTreeSet<NodeId>,
+    /// The one by which others reach this node.
+    own: Option<NodeId>,
     /// Whether this node is one.
     is_relay: bool,
 }
@@ -123,6 +133,8 @@ impl Relaying {
             halves: Mutex::default(),
             numbers: AtomicU16::default(),
             hops: Mutex::default(),
+            kept_open: Mutex::default(),
+            clock: node.host.clock.clone(),
             counts: Counts::default(),
         }
     }
@@ -137,6 +149,8 @@ impl Relaying {
             .map(|(key, way)| (relay_place(key), way.node, way.relay))
             .collect();
         let members = view.ledger.members.keys().copied();
+        let own = view.nodes.get(&self.me);
+        let own = own.and_then(|own| own.announcement.places.relay);
         self.known.store(Arc::new(Known {
             places: ways
                 .iter()
@@ -146,6 +160,7 @@ impl Relaying {
                 .into_iter()
                 .map(|(place, node, relay)| (place, (node, relay)))
                 .collect(),
+            own: own.filter(|own| *own != self.me),
             relays: members.filter(|node| view.is_relay(node)).collect(),
             is_relay: view.is_relay(&self.me),
         }));
@@ -184,6 +199,24 @@ impl Relaying {
             self.counts.sent.fetch_add(1, Ordering::Relaxed);
         }
         self.transport.note_used(hop);
+        if let Some(own) = known.own.filter(|own| *own != hop) {
+            self.keep_open(own);
+        }
+    }
+
+    fn keep_open(&self, own: NodeId) {
+        let now = self.clock.now();
+        let mut kept = self
+            .kept_open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if now >= *kept + KEPT_OPEN {
+            *kept = now;
+            // Where there is no connection another relay is being looked for.
+            let _ = self
+                .transport
+                .send_datagram(own, Bytes::from_static(NOTHING));
+        }
     }
 
     /// Takes a frame that a member sent.

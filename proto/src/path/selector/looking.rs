@@ -33,10 +33,13 @@ const REST: Duration = Duration::from_secs(600);
 const PENDING: usize = 64;
 
 impl Selector {
-    /// The peer's probe came by a better way than the one in use: it is asked at once
-    /// whether it answers there.
+    /// Something of the peer's came by a better way than the one in use: it is asked at
+    /// once whether it answers there, unless it just was.
     pub(super) fn answer_hunt(&mut self, via: Via, now: Duration) {
-        self.probe(via, now);
+        let mut asked = self.probes.values().rev();
+        if !asked.any(|(asked, at)| *asked == via && now < *at + ROUNDS[1]) {
+            self.probe(via, now);
+        }
         if self.hunt.is_none() {
             self.hunt_after = self.hunt_after.min(now);
             self.hunt_if_worth(now);
