@@ -12,6 +12,7 @@ use crate::{
     engine::Engine,
     outgoing::Wire,
     packet::Packet,
+    peer::Said,
     routes::Place,
     ways::{Happened, Probe},
 };
@@ -98,7 +99,7 @@ impl Engine {
         let peer = peer.ok_or(Error::WrongKey)?;
         let tunnel = peer.handshakes().ok_or(Error::WrongKey)?;
         let response = tunnel.handle_handshake_initiation(initiation, now)?;
-        let is_other = peer.heard(from, length, false, now);
+        let is_other = peer.heard(from, length, Said::Asks, now);
         peer.answered(now);
         peer.tx_bytes += response.len() as u64;
         self.outgoing.send(from, &response, wire);
@@ -124,7 +125,7 @@ impl Engine {
         let peer = peer.ok_or(Error::WrongIndex)?;
         let tunnel = peer.tunnel(id).ok_or(Error::WrongIndex)?;
         let keepalive = tunnel.handle_handshake_response(response, now)?;
-        let is_other = peer.heard(from, length, true, now);
+        let is_other = peer.heard(from, length, Said::Answers, now);
         peer.shook_hands(now);
         peer.tx_bytes += keepalive.len() as u64;
         self.outgoing.send(from, &keepalive, wire);
@@ -169,7 +170,11 @@ impl Engine {
             Committed::Keepalive => Inner::Keepalive,
             Committed::Data { buffer, len } => Inner::parse(buffer.get(..len).unwrap_or_default()),
         };
-        let is_other = peer.heard(from, datagram.len(), false, now);
+        let said = match inner {
+            Inner::Probe(Probe::Ask(_)) => Said::Asks,
+            _ => Said::Speaks,
+        };
+        let is_other = peer.heard(from, datagram.len(), said, now);
         peer.confirm(now);
         if matches!(inner, Inner::Packet(_)) {
             peer.brought_packet();

@@ -61,6 +61,17 @@ pub(crate) struct Peer {
     pub(crate) chosen: Option<Chosen>,
 }
 
+/// What an authentic message says of the way that it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// It asks for an answer, so that nothing is known of the way back.
+    Asks,
+    /// It answers one of this end's: the way is good in both directions.
+    Answers,
+    /// Neither.
+    Speaks,
+}
+
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sealed {
@@ -146,14 +157,13 @@ impl Peer {
         self.tunnel.as_mut()
     }
 
-    /// An authentic message came from `from`; `answers` where it answers one of this
-    /// end's, so that the way is good in both directions. Returns whether its way is
-    /// chosen and another one is in use.
+    /// An authentic message came from `from`. Returns whether its way is chosen and
+    /// another one is in use.
     pub(crate) fn heard(
         &mut self,
         from: SocketAddr,
         length: usize,
-        answers: bool,
+        said: Said,
         now: Instant,
     ) -> bool {
         self.rx_bytes += length as u64;
@@ -162,8 +172,13 @@ impl Peer {
             return false;
         };
         let is_other = self.settings.endpoint != Some(from);
-        let fresh = if answers { FRESH } else { SESSION };
-        if !is_other || !chosen.is_heard(fresh, now) {
+        let fresh = match said {
+            Said::Answers => FRESH,
+            Said::Asks | Said::Speaks => SESSION,
+        };
+        // Who asks may be asking because nothing comes.
+        let is_news = said != Said::Asks || self.settings.endpoint.is_none();
+        if !is_other && is_news || is_other && !chosen.is_heard(fresh, now) {
             // What waits for a session goes where it came from.
             self.settings.endpoint = Some(from);
             (chosen.heard, chosen.unanswered) = (Some(now), None);

@@ -308,6 +308,10 @@ impl Selector {
             return;
         };
         if in_use.via == via {
+            // The peer may be asking because nothing comes to it.
+            if matches!(what, Heard::Probe(_)) {
+                return;
+            }
             in_use.heard = now;
             in_use.unanswered = None;
             self.rtt = rtt.or(self.rtt);
