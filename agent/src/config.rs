@@ -51,6 +51,9 @@ pub struct Config {
     /// Addresses under which peers reach this node from afar, such as a
     /// forwarded port of the router; see [`Config::advertised`].
     advertise: Vec<Address>,
+    /// Whether the router before this host is asked to map the ports by which others
+    /// reach this node.
+    pub port_mapping: bool,
     /// Networks on this host that count as the host itself, such as a
     /// container bridge: they see the mesh's names and may ask for
     /// certificates.
@@ -278,6 +281,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([0u16; 8], QUIC_PORT)),
             advertise: Vec::new(),
+            port_mapping: false,
             local_sources: Vec::new(),
             tunnel: TunnelConfig::default(),
             dns: DnsConfig::default(),

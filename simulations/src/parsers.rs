@@ -3,6 +3,7 @@
 //! targets and ordinary tests call these.
 
 mod path;
+mod router;
 mod tunnel;
 
 use std::{
@@ -73,6 +74,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::{
     path::{pair_key, relayed, way},
+    path::{relayed, way},
+    router::router,
     tunnel::{datagram, frame, recorded, wg},
 };
 use crate::{disk::SimDisk, questions};
@@ -81,7 +84,7 @@ use crate::{disk::SimDisk, questions};
 pub type Reader = fn(&[u8]);
 
 /// The readers and their names, which are those of the fuzz targets.
-pub const ALL: [(&str, Reader); 25] = [
+pub const ALL: [(&str, Reader); 26] = [
     ("head", head),
     ("ledger", ledger),
     ("rpc", rpc),
@@ -107,6 +110,7 @@ pub const ALL: [(&str, Reader); 25] = [
     ("pair_key", pair_key),
     ("relayed", relayed),
     ("way", way),
+    ("router", router),
 ];
 
 /// What Docker answers and tells, the service that labels make, and Docker's own

@@ -185,6 +185,7 @@ impl Machine {
         AgentConfig {
             listen: vec![SocketAddr::from(([0u16; 8], PORT))],
             advertise: Vec::new(),
+            port_mapping: false,
             interface: INTERFACE.into(),
             tunnel_port: 51820,
             tunnel_port_is_fixed: false,

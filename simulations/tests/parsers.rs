@@ -58,6 +58,53 @@ fn question() -> Vec<u8> {
     [&header[..], name, &opt].concat()
 }
 
+/// What a router answers by each protocol.
+fn router_answers() -> Vec<(&'static str, Vec<u8>)> {
+    let pcp = [
+        &[2, 0x81, 0, 0, 0, 0, 0x1c, 0x20, 0, 0, 0, 9][..],
+        &[0; 12],
+        b"twelve bytes",
+        &[17, 0, 0, 0, 0xca, 0x6c, 0xca, 0x6c],
+        &[0; 10],
+        &[0xff, 0xff, 203, 0, 113, 7],
+    ];
+    let found = "HTTP/1.1 200 OK\r\nST: upnp:rootdevice\r\n\
+                 Location: http://192.168.1.1:5000/root.xml\r\n\r\n";
+    let service = "<service><serviceType>urn:schemas-upnp-org:service:WANIPConnection:1\
+                   </serviceType><controlURL>ctl?a&amp;b</controlURL></service>";
+    let fault = "<s:Fault><errorCode>718</errorCode><errorDescription>Conflict</errorDescription>";
+    let entry = "<NewInternalPort>51820</NewInternalPort><NewInternalClient>192.168.1.7\
+                 </NewInternalClient><NewExternalIPAddress>203.0.113.7</NewExternalIPAddress>";
+    let page = |text: &str| {
+        let length = text.len();
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{text}").into_bytes()
+    };
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n<a/>\r\n0\r\n\r\n";
+    vec![
+        ("pcp", pcp.concat()),
+        (
+            "nat-pmp-address",
+            vec![0, 128, 0, 0, 0, 0, 0, 9, 203, 0, 113, 7],
+        ),
+        (
+            "nat-pmp",
+            [
+                &[0, 129, 0, 0, 0, 0, 0, 9][..],
+                &[0xca, 0x6c, 0x9c, 0x41, 0, 0, 2, 0x58],
+            ]
+            .concat(),
+        ),
+        ("found", found.into()),
+        (
+            "services",
+            page(&format!("<root>{service}{service}</root>")),
+        ),
+        ("fault", page(fault)),
+        ("entry", page(entry)),
+        ("chunked", chunked.into()),
+    ]
+}
+
 /// Questions that differ in what is answered, with recursion desired.
 fn questions() -> Vec<(&'static str, Vec<u8>)> {
     let plain = |name: &[u8], rtype: u8| {
@@ -197,6 +244,9 @@ async fn the_seeds_are_written_from_a_small_mesh() {
     put("transfer", "key", KEY.as_bytes());
     for (target, name, text) in texts() {
         put(target, name, text.as_bytes());
+    }
+    for (name, answer) in router_answers() {
+        put("router", name, &answer);
     }
     let state = first.view().borrow().ledger.clone();
     put("ledger", "snapshot", &Snapshot::of(&state).bytes);

@@ -287,6 +287,14 @@ impl Lab {
         self.connect(host);
     }
 
+    /// Leads another address to where the host's own is.
+    pub(crate) fn lead(&self, address: Ipv4Addr, host: &Host) {
+        self.router.shell(
+            r#"ip route replace "$2" dev "$1""#,
+            &[&format!("h{}", host.index), &address.to_string()],
+        );
+    }
+
     /// Takes the host's cable out, or puts it back.
     ///
     /// # Panics

@@ -5,7 +5,11 @@
 
 use std::{fs, net::Ipv4Addr, path::PathBuf};
 
-use crate::{Host, Lab, namespace::Namespace};
+use crate::{
+    Host, Lab,
+    namespace::Namespace,
+    process::{Process, run},
+};
 
 /// How a NAT maps and filters UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,12 +27,22 @@ pub enum NatKind {
     NoTunnel,
 }
 
+/// By what a router is asked for ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    Pcp,
+    NatPmp,
+    Upnp,
+}
+
 /// A NAT, with the outer address that its first host had.
 #[derive(Debug)]
 pub struct Nat {
     pub outer: Ipv4Addr,
     namespace: Namespace,
     file: PathBuf,
+    /// What maps ports for those who ask.
+    mapper: Option<Process>,
 }
 
 impl Lab {
@@ -73,6 +87,7 @@ impl Lab {
             outer,
             namespace,
             file,
+            mapper: None,
         };
         nat.translate(kind);
         nat
@@ -92,6 +107,95 @@ impl Nat {
         self.namespace
             .shell(r#"nft -f "$1""#, &[&self.file.to_string_lossy()]);
         self.forget();
+    }
+
+    /// Has `miniupnpd` map ports for those who ask in one of its three ways, at an address
+    /// that this returns: it has none that are for documentation.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    pub fn map_on_request(&mut self, lab: &Lab, host: &Host, by: Asked) -> Ipv4Addr {
+        let [.., last] = self.outer.octets();
+        let external = Ipv4Addr::new(9, 9, 9, last);
+        lab.lead(external, host);
+        let (pcp_or_pmp, upnp) = match by {
+            Asked::Upnp => ("no", "yes"),
+            Asked::Pcp | Asked::NatPmp => ("yes", "no"),
+        };
+        // The first byte is the version.
+        let closed = match by {
+            Asked::Pcp => "udp dport 5351 @th,64,8 0 drop",
+            Asked::NatPmp => "udp dport 5351 @th,64,8 2 drop",
+            Asked::Upnp => "",
+        };
+        let rules = host.directory.join("mapper.nft");
+        let table = format!(
+            "table inet mapper {{
+  chain forward {{
+    type filter hook forward priority filter - 1
+    jump mapped
+  }}
+  chain mapped {{
+  }}
+  chain to {{
+    type nat hook prerouting priority dstnat - 1
+    jump mapped_to
+  }}
+  chain mapped_to {{
+  }}
+  chain from {{
+    type nat hook postrouting priority srcnat - 1
+    jump mapped_from
+  }}
+  chain mapped_from {{
+  }}
+  chain ask {{
+    type filter hook input priority filter
+    {closed}
+  }}
+}}
+"
+        );
+        fs::write(&rules, table).expect("a file of the laboratory");
+        let config = host.directory.join("mapper.conf");
+        let text = format!(
+            "ext_ifname=wan
+listening_ip=lan
+ext_ip={external}
+enable_natpmp={pcp_or_pmp}
+enable_upnp={upnp}
+upnp_table_name=mapper
+upnp_nat_table_name=mapper
+upnp_forward_chain=mapped
+upnp_nat_chain=mapped_to
+upnp_nat_postrouting_chain=mapped_from
+secure_mode=yes
+uuid=11111111-1111-4111-8111-111111111111
+allow 1024-65535 0.0.0.0/0 1024-65535
+deny 0-65535 0.0.0.0/0 0-65535
+"
+        );
+        fs::write(&config, text).expect("a file of the laboratory");
+        self.namespace.shell(
+            r#"mount -t tmpfs -o mode=755 tmpfs /run
+               ip address add "$1/32" dev wan
+               nft -f "$2""#,
+            &[&external.to_string(), &rules.to_string_lossy()],
+        );
+        let config = config.to_string_lossy().into_owned();
+        let words = ["miniupnpd", "-d", "-f", &config];
+        let log = host.directory.join("mapper.log");
+        let pid = Some(self.namespace.pid());
+        let mapper = Process::start("miniupnpd", pid, &words, &[], &log);
+        self.mapper = Some(mapper.expect("miniupnpd is there"));
+        external
+    }
+
+    /// The rules by which mapped ports lead inside.
+    #[must_use]
+    pub fn mapped(&self) -> String {
+        let list = ["nft", "list", "chain", "inet", "mapper", "mapped_to"];
+        run(self.namespace.pid(), &list, &[]).ok()
     }
 
     /// Forgets all mappings, as one that starts again.

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use innermesh_proto::{limits, name::Label};
@@ -372,6 +372,74 @@ pub struct Netcheck {
     pub relay: Option<String>,
     /// All relays.
     pub relays: Vec<RelaySeen>,
+    /// What the router before this host maps, or could.
+    pub port_mapping: PortMapping,
+}
+
+/// What the router before a host maps, or could.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortMapping {
+    /// Whether it is asked to map anything.
+    pub on: bool,
+    /// Its address; null where the host has no default route by IPv4.
+    pub router: Option<Ipv4Addr>,
+    /// Protocols that it answers.
+    pub answered: Vec<RouterProtocol>,
+    pub ports: Vec<MappedPort>,
+    /// Why not all is mapped, in words.
+    pub problems: Vec<String>,
+    /// When it is asked again; null where it maps something, or isn't asked.
+    pub next_ms: Option<u64>,
+}
+
+/// How routers are asked to map ports (RFC 6887, RFC 6886, UPnP).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RouterProtocol {
+    Pcp,
+    NatPmp,
+    Upnp,
+}
+
+impl fmt::Display for RouterProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Pcp => "PCP",
+            Self::NatPmp => "NAT-PMP",
+            Self::Upnp => "UPnP",
+        })
+    }
+}
+
+/// A UDP port that a router maps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MappedPort {
+    /// What it carries.
+    pub of: MappedUse,
+    pub port: u16,
+    /// Where others find it.
+    pub external: SocketAddr,
+    /// Whether the internet reaches that address.
+    pub public: bool,
+    /// When the mapping ends unless it is renewed; null for never.
+    pub until_ms: Option<u64>,
+}
+
+/// What a UDP port carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MappedUse {
+    Tunnel,
+    Quic,
+}
+
+impl fmt::Display for MappedUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tunnel => "the tunnel",
+            Self::Quic => "QUIC",
+        })
+    }
 }
 
 /// Where one node sees another's tunnel.

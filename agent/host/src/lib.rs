@@ -32,6 +32,8 @@ pub mod outside;
 pub mod overlay;
 pub mod owner;
 pub mod pair_exchange;
+#[warn(clippy::disallowed_methods)]
+pub mod port_map;
 pub mod program;
 mod resolv;
 pub mod resolver;

@@ -4,7 +4,7 @@ use std::{
     any::Any,
     collections::BTreeSet,
     io,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4},
     path::Path,
     sync::Arc,
 };
@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::{
     datagrams::Datagrams,
     holder::{Holder, Kind},
+    port_map::Gateway,
 };
 
 /// Sockets and what the host knows of its network.
@@ -78,6 +79,22 @@ pub trait Network: Send + Sync {
     fn source_towards(&self, to: IpAddr) -> Option<IpAddr> {
         let _ = to;
         None
+    }
+    /// The router that packets for the internet go to by IPv4, whatever exit is used.
+    async fn gateway(&self) -> Option<Gateway> {
+        None
+    }
+    /// Sends datagrams from this host's address towards a router, and waits without an end
+    /// for one that comes back from the router's; where one was sent, from where it went.
+    ///
+    /// # Errors
+    /// Why none can be sent, or that nobody listens there.
+    async fn ask_router(
+        &self,
+        _gateway: &Gateway,
+        _packets: &[(SocketAddrV4, Vec<u8>)],
+    ) -> io::Result<Vec<u8>> {
+        Err(io::ErrorKind::Unsupported.into())
     }
     /// A local address or route, other than a default route, that overlaps
     /// `net` on another interface than `except`; as text for a person.

@@ -2,17 +2,21 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4},
 };
 
 use async_trait::async_trait;
 use innermesh_proto::limits;
 use socket2::{Domain, Socket, Type};
 
-use crate::{Accepted, Presence, TcpListener, datagrams::SystemDatagrams, owner};
+use crate::{
+    Accepted, Presence, TcpListener, datagrams::SystemDatagrams, mark, owner, port_map::Gateway,
+};
 
 /// Receive buffer of a UDP socket that answers DNS, in bytes: room for a burst.
 const UDP_BUFFER: usize = 1 << 20;
+/// Largest answer of a router that is read, in bytes.
+const ROUTER_ANSWER: usize = 2048;
 
 /// A socket that doesn't block and isn't bound yet.
 fn socket(address: SocketAddr, kind: Type, presence: Presence) -> io::Result<Socket> {
@@ -71,6 +75,57 @@ pub(crate) fn try_udp_port(port: u16) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A socket whose packets go by this host's own routes.
+fn own_way() -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+    socket.set_nonblocking(true)?;
+    mark::past_exit(&socket);
+    Ok(socket)
+}
+
+/// This host's address towards a router. Nothing is sent: the kernel says which way it
+/// would go.
+pub(crate) fn towards(router: Ipv4Addr) -> io::Result<Gateway> {
+    let socket = own_way()?;
+    socket.connect(&SocketAddrV4::new(router, 1).into())?;
+    match socket.local_addr()?.as_socket_ipv4() {
+        Some(own) => Ok(Gateway {
+            router,
+            own: *own.ip(),
+        }),
+        None => Err(io::ErrorKind::AddrNotAvailable.into()),
+    }
+}
+
+/// See [`crate::Network::ask_router`].
+pub(crate) async fn ask_router(
+    gateway: &Gateway,
+    packets: &[(SocketAddrV4, Vec<u8>)],
+) -> io::Result<Vec<u8>> {
+    let socket = own_way()?;
+    socket.set_multicast_if_v4(&gateway.own)?;
+    socket.bind(&SocketAddrV4::new(gateway.own, 0).into())?;
+    let socket = tokio::net::UdpSocket::from_std(socket.into())?;
+    // The kernel then takes packets from there alone, and says where nobody listens.
+    if let [(to, _)] = packets {
+        socket.connect(to).await?;
+    }
+    for (to, packet) in packets {
+        match packets {
+            [_] => socket.send(packet).await?,
+            _ => socket.send_to(packet, to).await?,
+        };
+    }
+    let mut answer = vec![0; ROUTER_ANSWER];
+    loop {
+        let (length, from) = socket.recv_from(&mut answer).await?;
+        if from.ip() == gateway.router {
+            answer.truncate(length);
+            return Ok(answer);
+        }
+    }
 }
 
 struct SystemListener(tokio::net::TcpListener);

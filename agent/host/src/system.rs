@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     io,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -27,6 +27,7 @@ use super::{
     keys::SystemKeys,
     mark,
     outside::SystemOutside,
+    port_map::Gateway,
     resolv, sockets,
     tasks::Tasks,
 };
@@ -166,6 +167,23 @@ impl Network for SystemNetwork {
                 tracing::warn!(%error, "the host's addresses can't be listed");
                 Vec::new()
             })
+    }
+
+    async fn gateway(&self) -> Option<Gateway> {
+        let router = tunnel::routes::default_router().await;
+        let router = router.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the host's routes can't be listed");
+            None
+        })?;
+        sockets::towards(router).ok()
+    }
+
+    async fn ask_router(
+        &self,
+        gateway: &Gateway,
+        packets: &[(SocketAddrV4, Vec<u8>)],
+    ) -> io::Result<Vec<u8>> {
+        sockets::ask_router(gateway, packets).await
     }
 
     async fn clash(&self, net: IpNet, except: &str) -> Option<String> {

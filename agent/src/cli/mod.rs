@@ -44,6 +44,7 @@ mod output;
 mod overlay;
 mod paths;
 mod policy;
+mod port_mapping;
 mod ports;
 mod publish;
 mod record;

@@ -1,6 +1,6 @@
 //! `agent netcheck`.
 
-use super::{failure::Failure, network::milliseconds, output::Output};
+use super::{failure::Failure, network::milliseconds, output::Output, port_mapping, show::now};
 use crate::control::{
     Client,
     node::{NatKind, Netcheck, NetcheckRequest, RelaySeen},
@@ -8,7 +8,8 @@ use crate::control::{
 
 /// Find out what keeps others from reaching this node straight.
 ///
-/// Asks other nodes where they see this one's tunnel, and relays for their round trip.
+/// Asks other nodes where they see this one's tunnel, relays for their round trip, and the
+/// router what it maps.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -17,7 +18,10 @@ pub struct Arguments {
 
 pub async fn netcheck(arguments: &Arguments, client: &Client) -> Result<(), Failure> {
     let told = client.ask(&NetcheckRequest {}).await?;
-    arguments.output.print(&told, || text(&told))
+    arguments.output.print(&told, || {
+        let mapping = port_mapping::text(&told, now());
+        text(&told) + &mapping
+    })
 }
 
 fn text(told: &Netcheck) -> String {
@@ -87,7 +91,7 @@ fn relay(seen: &RelaySeen) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::control::node::SeenBy;
+    use crate::control::node::{PortMapping, SeenBy};
 
     use super::*;
 
@@ -120,6 +124,14 @@ mod tests {
                     rtt_us: None,
                 },
             ],
+            port_mapping: PortMapping {
+                on: false,
+                router: None,
+                answered: Vec::new(),
+                ports: Vec::new(),
+                problems: Vec::new(),
+                next_ms: None,
+            },
         };
         let said = text(&told);
         for part in [

@@ -270,6 +270,7 @@ pub fn agent_config(config: &Config) -> node::AgentConfig {
     node::AgentConfig {
         listen: config.listen(),
         advertise: config.advertised(),
+        port_mapping: config.port_mapping,
         interface: config.tunnel.interface.as_str().to_string(),
         tunnel_port: config.tunnel.listen_port.number(),
         tunnel_port_is_fixed: config.tunnel.listen_port.is_fixed(),

@@ -56,6 +56,7 @@ fn every_key_is_read() {
         r#"
         listen = "192.0.2.1:1000"
         advertise = ["198.51.100.7", "[2001:db8::1]:2000"]
+        port_mapping = true
         [tunnel]
         interface = "mesh-0"
         listen_port = 3000
@@ -106,6 +107,7 @@ fn every_key_is_read() {
         ]
     );
     assert_eq!(config.tunnel.backend, BackendChoice::None);
+    assert!(config.port_mapping && !Config::default().port_mapping);
     assert!(!config.tunnel.offloads && Config::default().tunnel.offloads);
     assert_eq!(config.tunnel.listen_port, TunnelPort::Fixed(3000));
     assert_eq!(config.dns.listens(), ["127.0.0.1:5353".parse().unwrap()]);

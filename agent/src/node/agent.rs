@@ -18,8 +18,8 @@ use crate::{
     node::{
         commands::AgentControl,
         follow::{
-            dns::Listening, overlay::OverlayKeeper, publish::PublishKeeper,
-            resolver::ResolverKeeper,
+            dns::Listening, overlay::OverlayKeeper, port_map::PortMapKeeper,
+            publish::PublishKeeper, resolver::ResolverKeeper,
         },
         shared::handles::{FolderLock, Handles},
     },
@@ -39,6 +39,7 @@ pub(super) struct RunningAgent {
     pub tunnel: Arc<dyn Tunnel>,
     pub overlay: Arc<OverlayKeeper>,
     pub publish: Arc<PublishKeeper>,
+    pub port_maps: Arc<PortMapKeeper>,
     pub resolver: Arc<ResolverKeeper>,
     pub control: Arc<AgentControl>,
     /// Whether this machine has left the mesh.
@@ -141,6 +142,7 @@ impl Agent {
         self.running.resolver.end().await;
         self.running.node.gossip.stop().await;
         self.running.listening.end();
+        self.running.port_maps.end().await;
         self.running.node.transport.close().await;
         let state = self.running.tunnel.observe().await;
         let stays = |backend| backend == "kernel" && !*self.running.left.borrow();

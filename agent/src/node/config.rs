@@ -31,6 +31,9 @@ pub struct AgentConfig {
     pub listen: Vec<SocketAddr>,
     /// Endpoints to announce before those of the host's own interfaces.
     pub advertise: Vec<SocketAddr>,
+    /// Whether this host's router is asked to map the ports by which others reach this
+    /// node.
+    pub port_mapping: bool,
     /// The tunnel interface's name.
     pub interface: String,
     /// WireGuard's UDP port.

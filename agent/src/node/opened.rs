@@ -27,7 +27,7 @@ use super::{
 use crate::{
     dns::{Dns, FallThrough, UpstreamTrust},
     gossip::Gossip,
-    host::{Host, key_files as keys, keys::NodeKey, state_folder},
+    host::{Host, key_files as keys, keys::NodeKey, port_map::Mappings, state_folder},
     ledger::{
         Ledger,
         client::Client,
@@ -119,7 +119,7 @@ pub(super) async fn open(
     let nudge = Nudge::default();
     let announcement = Announcement {
         version: VERSION.into(),
-        quic: announce::endpoints(&config, &host, &transport).await,
+        quic: announce::endpoints(&config, &host, &transport, &Mappings::default()).await,
         wireguard: announce::wireguard(&config, tunnel_key.get()),
         services: services.instances(),
         holds: holds.own(),
@@ -211,7 +211,7 @@ async fn first_places(config: &AgentConfig, host: &Host, tunnel: &dyn Tunnel) ->
     if !backend.is_ok_and(|backend| backend != "none") {
         return Places::default();
     }
-    announce::places(config, host, &[], None).await
+    announce::places(config, host, (&Mappings::default(), &[]), None).await
 }
 
 /// Opens the tunnel at its port, or, where another program has that and the

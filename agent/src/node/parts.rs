@@ -35,6 +35,7 @@ use crate::{
             page::{Page, PageKeeper},
             pair_keys::PairKeyKeeper,
             paths::PathKeeper,
+            port_map::PortMapKeeper,
             program_certs::CertKeeper,
             publish::PublishKeeper,
             publish_proxy::PublishProxy,
@@ -99,6 +100,7 @@ pub(super) struct Parts {
     overlay: Arc<OverlayKeeper>,
     publish: Arc<PublishKeeper>,
     publishing: Arc<Publishing>,
+    port_maps: Arc<PortMapKeeper>,
     exit: Arc<ExitSetting>,
     standing: Arc<Membership>,
     membership: Arc<MembershipKeeper>,
@@ -170,7 +172,9 @@ impl Parts {
             zone_serial: watch::Sender::default(),
             name_server: watch::Sender::default(),
             places: watch::Sender::new(node.gossip.own().places.clone()),
+            port_maps: watch::Sender::default(),
         };
+        let port_maps = PortMapKeeper::new(&node, announcer.port_maps.clone());
         let exit = Arc::new(ExitSetting::default());
         let progress = watch::Sender::default();
         let counters = TunnelCounters::new(tunnel.clone(), progress.clone());
@@ -188,6 +192,7 @@ impl Parts {
             overlay,
             publish: Arc::new(publish),
             publishing,
+            port_maps: Arc::new(port_maps),
             exit,
             membership: Arc::new(membership),
             standing,
@@ -295,6 +300,7 @@ impl Parts {
             tunnel: self.tunnel,
             overlay: self.overlay,
             publish: self.publish,
+            port_maps: self.port_maps,
             resolver: self.resolver,
             control: Arc::new(control),
             left: self.left,
@@ -367,6 +373,7 @@ impl Parts {
         let (tunnel, progress) = (self.tunnel.clone(), self.progress.clone());
         let keeper = PairKeyKeeper::new(node, tunnel, progress, (pairs, wanted), own);
         tasks.spawn(keeper.run());
+        tasks.spawn(self.port_maps.clone().run());
         let (announcer, zone) = (self.announcer.clone(), self.zone.clone());
         tasks.spawn(HostFollower::new(node, announcer, zone).run());
         let (handles, standing) = (node.clone(), self.standing.clone());
@@ -408,6 +415,7 @@ impl Parts {
         };
         AgentControl {
             node: node.clone(),
+            port_maps: self.announcer.port_maps.clone(),
             dns: self.dns.clone(),
             in_lan: self.zone.in_lan.clone(),
             status: StatusDesk {

@@ -2,6 +2,7 @@
 //! device.
 
 mod pair_keys;
+mod port_mapping;
 
 use std::time::{Duration, Instant};
 

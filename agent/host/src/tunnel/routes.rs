@@ -1,12 +1,17 @@
 //! What the host's network looks like without the tunnel: its addresses, and
 //! whether an overlay range is in use already.
 
-use std::{collections::BTreeMap, fmt, io, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use ipnet::IpNet;
 use rtnetlink::packet_route::{
+    AddressFamily,
     address::{AddressFlags, AddressMessage},
-    route::{RouteHeader, RouteMessage, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType},
 };
 
 use super::{
@@ -90,6 +95,31 @@ pub async fn local_addresses() -> Result<Vec<(String, IpAddr)>, TunnelError> {
         .collect())
 }
 
+/// The router of the host's own default route for IPv4. `None` where there is none, or the
+/// best leads to a link without routers.
+///
+/// # Errors
+/// The kernel's, when its tables can't be read.
+pub async fn default_router() -> Result<Option<Ipv4Addr>, TunnelError> {
+    let tables = Tables::read()
+        .await
+        .map_err(|source| TunnelError::system("read the host's routes", source))?;
+    let by_ipv4 = |message: &&RouteMessage| message.header.address_family == AddressFamily::Inet;
+    let routes = tables.default_routes().filter(by_ipv4);
+    let best = routes.min_by_key(|message| metric(message).unwrap_or(0));
+    Ok(best.and_then(router))
+}
+
+fn router(message: &RouteMessage) -> Option<Ipv4Addr> {
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Gateway(RouteAddress::Inet(ip)) => Some(*ip),
+            _ => None,
+        })
+}
+
 /// How likely others reach an interface's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
@@ -119,15 +149,18 @@ impl Tables {
         self.links.get(&index)
     }
 
-    /// The interfaces that default routes leave by.
-    fn ranks(&self) -> BTreeMap<u32, Rank> {
-        let mut ranks = BTreeMap::new();
-        let routes = self.routes.iter().filter(|message| {
+    fn default_routes(&self) -> impl Iterator<Item = &RouteMessage> {
+        self.routes.iter().filter(|message| {
             message.header.kind == RouteType::Unicast
                 && message.header.destination_prefix_length == 0
                 && message.header.table == RouteHeader::RT_TABLE_MAIN
-        });
-        for message in routes {
+        })
+    }
+
+    /// The interfaces that default routes leave by.
+    fn ranks(&self) -> BTreeMap<u32, Rank> {
+        let mut ranks = BTreeMap::new();
+        for message in self.default_routes() {
             if let Some(index) = output_interface(message) {
                 let rank = Rank::Default(metric(message).unwrap_or(0));
                 let best = ranks.entry(index).or_insert(rank);

@@ -3,6 +3,7 @@
 use std::{future::ready, sync::Arc};
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use crate::{
     control::{
@@ -26,6 +27,7 @@ use crate::{
         services::ServicesRequest,
     },
     dns::Dns,
+    host::port_map::Mappings,
     node::{
         commands::{
             acme::ExternalAccounts, admit::Approvals, ca_status, certificates, devices::DeviceDesk,
@@ -66,6 +68,7 @@ pub(crate) struct AgentControl {
     pub external_accounts: ExternalAccounts,
     pub resolver: Arc<ResolverKeeper>,
     pub in_lan: Arc<InLan>,
+    pub port_maps: watch::Sender<Mappings>,
 }
 
 #[async_trait]
@@ -110,7 +113,10 @@ impl AgentControl {
                 .await
             }
             NodeRequest::Netcheck(it) => {
-                answer(it, async |_| Ok(netcheck::netcheck(node).await)).await
+                answer(it, async |_| {
+                    Ok(netcheck::netcheck(node, &self.port_maps).await)
+                })
+                .await
             }
             NodeRequest::Ping(it) => {
                 answer(it, |it| peers::ping(node, &self.prober, it.node, it.count)).await

@@ -22,6 +22,7 @@ mod logs;
 mod netcheck;
 mod peers;
 mod policy;
+mod port_mapping;
 mod publish;
 mod records;
 pub mod recovery;

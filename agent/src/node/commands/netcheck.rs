@@ -10,10 +10,12 @@ use futures_util::future::join_all;
 use innermesh_proto::{
     codec, id::NodeId, limits, message::TunnelPlace, rpc::method, view::MeshView,
 };
+use tokio::sync::watch;
 
 use crate::{
     control::node::{NatKind, Netcheck, RelaySeen, SeenBy},
-    node::shared::handles::Handles,
+    host::port_map::Mappings,
+    node::{commands::port_mapping::port_mapping, shared::handles::Handles},
     quic::CallError,
 };
 
@@ -22,8 +24,9 @@ const ASKED: usize = 8;
 /// How long an answer may take, with the connection where there is none.
 const ANSWER: Duration = Duration::from_secs(3);
 
-/// Asks others where they see this node's tunnel, and relays for their round trip.
-pub async fn netcheck(node: &Handles) -> Netcheck {
+/// Asks others where they see this node's tunnel, relays for their round trip, and the
+/// router what it maps.
+pub async fn netcheck(node: &Handles, port_maps: &watch::Sender<Mappings>) -> Netcheck {
     let view = node.view.borrow().clone();
     let own = node.gossip.own();
     let connected = node.transport.peers().into_iter();
@@ -33,9 +36,10 @@ pub async fn netcheck(node: &Handles) -> Netcheck {
         .collect();
     let relays = view.ledger.members.keys().copied();
     let relays = relays.filter(|relay| view.is_relay(relay)).take(ASKED);
-    let (seen, relays) = tokio::join!(
+    let (seen, relays, port_mapping) = tokio::join!(
         join_all(asked.into_iter().map(|peer| ask(node, &view, peer))),
         join_all(relays.map(|relay| reach(node, &view, relay))),
+        port_mapping(node, port_maps),
     );
     let local = node.host.net.local_addresses().await;
     let local: BTreeSet<IpAddr> = local.into_iter().map(|(_, ip)| ip).collect();
@@ -47,6 +51,7 @@ pub async fn netcheck(node: &Handles) -> Netcheck {
         seen,
         relay: own.places.relay.map(|relay| view.ledger.name_of(relay)),
         relays,
+        port_mapping,
     }
 }
 

@@ -59,7 +59,8 @@ impl HostFollower {
     pub async fn run(self) {
         let mut last = None;
         loop {
-            let endpoints = endpoints(&self.config, &self.host, &self.transport).await;
+            let mapped = self.announcer.port_maps.borrow().clone();
+            let endpoints = endpoints(&self.config, &self.host, &self.transport, &mapped).await;
             self.announcer.announce_at(endpoints);
             let upstream = if self.config.dns_upstream.is_empty() {
                 let own = self.host.net.upstream_resolvers().await;

@@ -27,6 +27,7 @@ pub mod page;
 mod page_lan;
 pub mod pair_keys;
 pub mod paths;
+pub mod port_map;
 pub mod program_certs;
 mod proxy_header;
 pub mod publish;

@@ -156,7 +156,9 @@ impl PathKeeper {
             self.ask = (now + pause, (pause * 2).min(ASK));
             self.ask(view, relay).await;
         }
-        let places = announce::places(&self.config, &self.host, &self.seen, relay).await;
+        let mapped = self.announcer.port_maps.borrow().clone();
+        let others = (&mapped, &*self.seen);
+        let places = announce::places(&self.config, &self.host, others, relay).await;
         let is_new = self.announcer.places.send_if_modified(|said| {
             let is_new = *said != places;
             *said = places;

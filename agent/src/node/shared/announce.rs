@@ -7,6 +7,7 @@ use std::{
 };
 
 use innermesh_proto::{
+    endpoint::is_public,
     filter::Interface,
     head::{Announcement, ExitWays, WireGuard},
     id::NodeId,
@@ -19,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::{
     gossip::Gossip,
-    host::Host,
+    host::{Host, port_map::Mappings},
     node::{
         config::AgentConfig,
         shared::{
@@ -50,6 +51,8 @@ pub(crate) struct Announcer {
     pub name_server: watch::Sender<BTreeSet<IpAddr>>,
     /// Where its tunnel may be found.
     pub places: watch::Sender<Places>,
+    /// What its router maps.
+    pub port_maps: watch::Sender<Mappings>,
 }
 
 impl Announcer {
@@ -111,18 +114,28 @@ fn is_tunnel(config: &AgentConfig, interface: String) -> bool {
             .is_ok_and(|it| tunnel.is_ok_and(|tunnel| it.is_link_of(&tunnel)))
 }
 
-/// Where this node can be dialed: what the configuration says, then the
-/// addresses of the host's other interfaces.
+/// Where a mapped place stands among those that are announced: first, or last. One that
+/// isn't public lies behind another NAT, and helps those between the two alone.
+fn first_or_last(mapped: Option<SocketAddr>) -> [Option<SocketAddr>; 2] {
+    let is_first = mapped.is_some_and(|mapped| is_public(mapped.ip()));
+    [mapped.filter(|_| is_first), mapped.filter(|_| !is_first)]
+}
+
+/// Where this node can be dialed: what the configuration says, what its router has `mapped`,
+/// then the addresses of the host's other interfaces.
 pub(crate) async fn endpoints(
     config: &AgentConfig,
     host: &Host,
     transport: &Transport,
+    mapped: &Mappings,
 ) -> Vec<SocketAddr> {
     let bound = transport.local_addr().ok();
     let port = bound.map_or(0, |address| address.port());
     let bound = bound.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
     let local = host.net.local_addresses().await;
     let mut endpoints = config.advertise.clone();
+    let [first, last] = first_or_last(mapped.external(port).map(SocketAddr::V4));
+    endpoints.extend(first);
     for (interface, ip) in local {
         let reachable = bound.is_unspecified() || bound == ip;
         if !is_tunnel(config, interface) && reachable {
@@ -132,28 +145,31 @@ pub(crate) async fn endpoints(
     if !bound.is_unspecified() && !endpoints.iter().any(|endpoint| endpoint.ip() == bound) {
         endpoints.push(SocketAddr::new(bound, port));
     }
+    endpoints.extend(last);
     endpoints.truncate(limits::ENDPOINTS);
     endpoints
 }
 
-/// What is said of the place of this node's tunnel, where others have `seen` it and it is
-/// connected with `relay`.
+/// What is said of the place of this node's tunnel, where its router has `mapped` it and
+/// others have `seen` it, and it is connected with `relay`.
 pub(crate) async fn places(
     config: &AgentConfig,
     host: &Host,
-    seen: &[SocketAddr],
+    (mapped, seen): (&Mappings, &[SocketAddr]),
     relay: Option<NodeId>,
 ) -> Places {
-    let mut candidates = tunnel_addresses(config, host, seen).await;
+    let mut candidates = tunnel_addresses(config, host, mapped, seen).await;
     candidates.truncate(limits::CANDIDATES);
     Places { candidates, relay }.bounded()
 }
 
 /// Where this node's tunnel may be found, the likeliest first: as the configuration says,
-/// as others have `seen` it, and at the addresses of the host's other interfaces.
+/// as its router has `mapped` it, as others have `seen` it, and at the addresses of the
+/// host's other interfaces.
 async fn tunnel_addresses(
     config: &AgentConfig,
     host: &Host,
+    mapped: &Mappings,
     seen: &[SocketAddr],
 ) -> Vec<SocketAddr> {
     let configured = endpoint(config).and_then(|endpoint| endpoint.address());
@@ -166,11 +182,15 @@ async fn tunnel_addresses(
         .chain(local)
         .map(|ip| SocketAddr::new(ip, config.tunnel_port))
         .collect();
+    let mapped = mapped.external(config.tunnel_port);
+    let [first, last] = first_or_last(mapped.map(SocketAddr::V4));
     let mut all: Vec<SocketAddr> = Vec::new();
     for at in configured
         .into_iter()
+        .chain(first)
         .chain(seen.iter().copied())
         .chain(local)
+        .chain(last)
     {
         let at = SocketAddr::new(at.ip().to_canonical(), at.port());
         if !all.contains(&at) {
