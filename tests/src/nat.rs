@@ -33,6 +33,8 @@ pub enum Asked {
     Pcp,
     NatPmp,
     Upnp,
+    /// Any of them.
+    All,
 }
 
 /// A NAT, with the outer address that its first host had.
@@ -109,7 +111,7 @@ impl Nat {
         self.forget();
     }
 
-    /// Has `miniupnpd` map ports for those who ask in one of its three ways, at an address
+    /// Has `miniupnpd` map ports for those who ask in its three ways or one, at an address
     /// that this returns: it has none that are for documentation.
     ///
     /// # Panics
@@ -121,12 +123,13 @@ impl Nat {
         let (pcp_or_pmp, upnp) = match by {
             Asked::Upnp => ("no", "yes"),
             Asked::Pcp | Asked::NatPmp => ("yes", "no"),
+            Asked::All => ("yes", "yes"),
         };
         // The first byte is the version.
         let closed = match by {
             Asked::Pcp => "udp dport 5351 @th,64,8 0 drop",
             Asked::NatPmp => "udp dport 5351 @th,64,8 2 drop",
-            Asked::Upnp => "",
+            Asked::Upnp | Asked::All => "",
         };
         let rules = host.directory.join("mapper.nft");
         let table = format!(
