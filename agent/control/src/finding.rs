@@ -35,6 +35,8 @@ pub mod code {
     pub const PUBLISH_SHADOWS: &str = "publish-shadows";
     /// A port that this node publishes leads nowhere.
     pub const PUBLISH_NOWHERE: &str = "publish-nowhere";
+    /// The router maps no port, although it is to.
+    pub const PORT_NOT_MAPPED: &str = "port-not-mapped";
     /// The tunnel's interface can't be made as planned.
     pub const TUNNEL_NOT_APPLIED: &str = "tunnel-not-applied";
     /// The tunnel's interface takes long to be made as planned.

@@ -412,6 +412,7 @@ impl Parts {
             encrypted_dns: self.encrypted_dns.clone(),
             resolver: self.resolver.clone(),
             reach: self.reach.clone(),
+            port_maps: self.announcer.port_maps.clone(),
         };
         AgentControl {
             node: node.clone(),

@@ -89,7 +89,8 @@ impl Client {
             Protocol::Pcp => Ok((Speaks::Pcp, self.look(gateway, &Speaks::Pcp).await?)),
             Protocol::NatPmp => Ok((Speaks::NatPmp, self.look(gateway, &Speaks::NatPmp).await?)),
             Protocol::Upnp => {
-                let mut why = MapError::Silent(Protocol::Upnp);
+                // As of a device that describes no service that maps.
+                let mut why = MapError::Refused(Protocol::Upnp, Refusal::Unsupported);
                 for service in self.services(gateway).await? {
                     let speaks = Speaks::Upnp(service);
                     match self.look(gateway, &speaks).await {

@@ -49,8 +49,11 @@ pub enum MapError {
 }
 
 impl MapError {
-    /// Whether the router speaks that protocol.
-    pub fn is_answer(&self) -> bool {
-        !matches!(self, Self::Silent(_))
+    /// The protocol that the router answered by, if it did.
+    pub fn answered(&self) -> Option<Protocol> {
+        match self {
+            Self::Silent(_) => None,
+            Self::Malformed(protocol) | Self::Refused(protocol, _) => Some(*protocol),
+        }
     }
 }

@@ -16,11 +16,11 @@ use ipnet::IpNet;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::watch,
-    time::{Instant, timeout},
+    time::timeout,
 };
 
 use super::{Gateway, Keeper, MapError, Mappings, Protocol, Refusal};
-use crate::{Host, Network, Stream, system};
+use crate::{Clock, Host, Mono, Network, Stream, system};
 
 const PORTS: [u16; 2] = [51820, 51819];
 
@@ -41,7 +41,9 @@ struct Router {
     /// Added to the port that is suggested.
     shift: u16,
     lifetime: u32,
-    started: Instant,
+    clock: Arc<dyn Clock>,
+    /// The router's own time, and when that was.
+    epoch: (u32, Mono),
     /// By the outer port: the inner.
     mapped: BTreeMap<u16, u16>,
     /// Other hosts' outer ports.
@@ -52,7 +54,8 @@ struct Router {
 
 impl Router {
     fn epoch(&self) -> u32 {
-        self.started.elapsed().as_secs() as u32
+        let (then, at) = self.epoch;
+        then + (self.clock.now() - at).as_secs() as u32
     }
 
     fn map(&mut self, inner: u16, suggested: u16, seconds: u32) -> (u16, u32) {
@@ -259,6 +262,7 @@ struct Stage {
 impl Stage {
     fn new(does: [Does; 3]) -> Self {
         let [pcp, nat_pmp, upnp] = does;
+        let host = system::host(PathBuf::new());
         let net = Net(Arc::new(Mutex::new(Router {
             gateway: Some(Gateway {
                 router: Ipv4Addr::new(192, 168, 1, 1),
@@ -270,14 +274,15 @@ impl Stage {
             external: Ipv4Addr::new(203, 0, 113, 7),
             shift: 0,
             lifetime: 7200,
-            started: Instant::now() - Duration::from_secs(9000),
+            clock: host.clock.clone(),
+            epoch: (9000, Mono::ZERO),
             mapped: BTreeMap::new(),
             taken: Vec::new(),
             asked: Vec::new(),
         })));
         let host = Host {
             net: Arc::new(net.clone()),
-            ..system::host(PathBuf::new())
+            ..host
         };
         let told = watch::Sender::default();
         let keeper = Arc::new(Keeper::new(&host, Hash([7; 32]), told.clone()));
@@ -394,7 +399,7 @@ async fn a_router_that_began_anew_maps_again_within_minutes() {
         tokio::time::sleep(Duration::from_secs(600)).await;
         {
             let mut router = stage.net.lock();
-            router.started = Instant::now();
+            router.epoch = (0, router.clock.now());
             router.mapped.clear();
         }
         tokio::time::sleep(Duration::from_secs(140)).await;

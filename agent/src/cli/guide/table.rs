@@ -140,6 +140,7 @@ pub const MISTAKES: &[Mistake] = &[
     of("netcheck NODE", "ping NODE", "the way to one node is told by"),
     of("nat", "netcheck", "the kind of NAT is told by"),
     of("stun", "netcheck", "where others see this node is told by"),
+    of("upnp", "netcheck", "whether the router maps ports is told by"),
     of("whoami", "status", "this node and its addresses are shown by"),
     of("ip", "status", "this node and its addresses are shown by"),
     of("addr", "status", "this node and its addresses are shown by"),

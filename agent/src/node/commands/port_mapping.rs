@@ -7,7 +7,10 @@ use innermesh_proto::endpoint::is_public;
 use tokio::sync::watch;
 
 use crate::{
-    control::node::{MappedPort, MappedUse, PortMapping, RouterProtocol},
+    control::{
+        finding::{Finding, code},
+        node::{MappedPort, MappedUse, PortMapping, RouterProtocol},
+    },
     host::{
         Mono,
         port_map::{Client, Gateway, MapError, Mapped, Mappings, Protocol},
@@ -37,10 +40,7 @@ pub async fn port_mapping(node: &Handles, told: &watch::Sender<Mappings>) -> Por
         };
     }
     let told = told.borrow().clone();
-    let spoken = told.why.iter().filter_map(|why| match why {
-        MapError::Silent(_) => None,
-        MapError::Malformed(protocol) | MapError::Refused(protocol, _) => Some(*protocol),
-    });
+    let spoken = told.why.iter().filter_map(MapError::answered);
     let mut answered: Vec<Protocol> = told.protocol.into_iter().chain(spoken).collect();
     answered.dedup();
     PortMapping {
@@ -51,6 +51,23 @@ pub async fn port_mapping(node: &Handles, told: &watch::Sender<Mappings>) -> Por
         problems: told.why.iter().map(MapError::to_string).collect(),
         next_ms: told.next.map(|next| wall_ms(node, next)),
     }
+}
+
+/// A router that is to map ports and maps none.
+pub fn finding(told: &Mappings) -> Option<Finding> {
+    let router = told.gateway.filter(|_| told.ports.is_empty())?.router;
+    let why: Vec<String> = told.why.iter().map(MapError::to_string).collect();
+    (!why.is_empty()).then(|| {
+        Finding::warning(
+            code::PORT_NOT_MAPPED,
+            format!(
+                "the router {router} maps no port of this node: {}",
+                why.join("; ")
+            ),
+            "Turn on PCP, NAT-PMP or UPnP in the router's settings, or forward the ports there; or \
+             take `port_mapping` out of the configuration",
+        )
+    })
 }
 
 /// Which protocols a router answers, asked so that it keeps nothing of that.
@@ -92,5 +109,43 @@ fn word(protocol: Protocol) -> RouterProtocol {
         Protocol::Pcp => RouterProtocol::Pcp,
         Protocol::NatPmp => RouterProtocol::NatPmp,
         Protocol::Upnp => RouterProtocol::Upnp,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::host::port_map::Refusal;
+
+    #[test]
+    fn a_router_that_maps_nothing_is_told_once_it_was_asked() {
+        let mut told = Mappings {
+            gateway: Some(Gateway {
+                router: Ipv4Addr::new(192, 168, 1, 1),
+                own: Ipv4Addr::new(192, 168, 1, 7),
+            }),
+            ..Mappings::default()
+        };
+        assert_eq!(finding(&told), None);
+        told.why = vec![
+            MapError::Silent(Protocol::Pcp),
+            MapError::Refused(Protocol::Upnp, Refusal::Full),
+        ];
+        let found = finding(&told).unwrap();
+        assert_eq!(found.code, code::PORT_NOT_MAPPED);
+        for part in [
+            "192.168.1.1",
+            "no answer by PCP; refused by UPnP: it has no room",
+        ] {
+            assert!(found.text.contains(part), "{found:?}");
+        }
+        told.ports.push(Mapped {
+            port: 51820,
+            external: "203.0.113.7:51820".parse().unwrap(),
+            until: None,
+        });
+        assert_eq!(finding(&told), None);
     }
 }

@@ -14,10 +14,11 @@ use crate::{
     control::finding::{Finding, Severity, code},
     host::{
         holder::{Holder, Kind},
+        port_map::Mappings,
         state_folder,
     },
     node::{
-        commands::{alone, folder, policy, roles, spenders},
+        commands::{alone, folder, policy, port_mapping, roles, spenders},
         follow::{
             dns::Listening, dns_encrypted::EncryptedTrouble, holds, membership::Membership,
             names::NameClaimer, page::Page, program_certs::CertKeeper, reach::Reach,
@@ -54,6 +55,7 @@ pub(crate) struct Warnings {
     pub encrypted_dns: Arc<EncryptedTrouble>,
     pub resolver: Arc<ResolverKeeper>,
     pub reach: Arc<Reach>,
+    pub port_maps: watch::Sender<Mappings>,
 }
 
 impl Warnings {
@@ -90,6 +92,7 @@ impl Warnings {
         found.extend(self.resolver.finding());
         found.extend(alone::findings(state));
         found.extend(self.reach.findings(view));
+        found.extend(port_mapping::finding(&self.port_maps.borrow()));
         found.extend(self.services.findings());
         found.extend(self.nameless_containers());
         let trouble = self.acme_trouble.borrow().clone();
