@@ -74,7 +74,6 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::{
     path::{pair_key, relayed, way},
-    path::{relayed, way},
     router::router,
     tunnel::{datagram, frame, recorded, wg},
 };

@@ -15,14 +15,10 @@ use crate::{Host, within};
 
 /// Where PCP and NAT-PMP are answered (RFC 6887 §19, RFC 6886 §3.1).
 const PORT: u16 = 5351;
-/// How long each of the packets that ask the same is waited for, as in RFC 6886 §3.1, but
-/// not as often: it is a router on this host's own link.
-const WAITS: [Duration; 4] = [
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-];
+/// How long each of the packets that ask the same is waited for, as in RFC 6887 §8.1.1, but
+/// not as often: it is a router on this host's own link. A busy one is not to be asked more:
+/// miniupnpd tries all ports that there are before it refuses, each time.
+const WAITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 /// How long each search is waited for; routers take their time up to the second that they
 /// are given.
 const SEARCH: Duration = Duration::from_millis(1500);

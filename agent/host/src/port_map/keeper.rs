@@ -153,7 +153,9 @@ impl Keeper {
 
     /// Asks by each protocol until one maps.
     async fn find(&self, held: &mut Held, gateway: &Gateway, ports: &[u16]) {
-        self.tell(None, Vec::new(), Vec::new());
+        // Why not before is told until it is known why not now.
+        let before = self.told.borrow().why.clone();
+        self.tell(None, Vec::new(), before);
         let mut all = Vec::new();
         for protocol in Protocol::ALL {
             let speaks = match protocol {
