@@ -1,7 +1,7 @@
 //! Which announced addresses are worth a packet: a member may announce what it
 //! likes, also what is somebody else's.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -27,6 +27,33 @@ pub fn is_plausible(address: &SocketAddr, overlay: &[IpNet], loopback: bool) -> 
         && !overlay.iter().any(|net| net.contains(&ip))
 }
 
+/// The address that stands for a lane: of a range that no host has (RFC 1112 §4), so that
+/// QUIC takes it for a peer's and nothing is ever sent to it.
+pub fn of_lane(number: u32) -> SocketAddr {
+    let ip = Ipv4Addr::from_bits(u32::from(LANES) << 24 | number & LANE_NUMBERS);
+    SocketAddr::new(ip.into(), LANE_PORT)
+}
+
+/// Which lane an address stands for, mapped into IPv6 or not.
+pub fn lane_number(address: &SocketAddr) -> Option<u32> {
+    let IpAddr::V4(ip) = address.ip().to_canonical() else {
+        return None;
+    };
+    let [first, ..] = ip.octets();
+    let is_lane = first & 0xf8 == LANES && address.port() == LANE_PORT;
+    is_lane.then(|| ip.to_bits() & LANE_NUMBERS)
+}
+
+/// Whether an address stands for a lane.
+pub fn is_lane(address: &SocketAddr) -> bool {
+    lane_number(address).is_some()
+}
+
+/// The first octet of 240.0.0.0/5.
+const LANES: u8 = 240;
+const LANE_NUMBERS: u32 = (1 << 27) - 1;
+const LANE_PORT: u16 = 1;
+
 /// Whether everybody reaches an address who reaches the internet: no private, shared
 /// or local one (RFC 1918, RFC 6598, RFC 3927, RFC 4193, RFC 4291).
 pub fn is_public(ip: IpAddr) -> bool {
@@ -47,6 +74,30 @@ pub fn is_public(ip: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_of_lanes_are_told_from_all_others_and_from_each_other() {
+        for number in [0, 1, LANE_NUMBERS] {
+            let at = of_lane(number);
+            let IpAddr::V4(ip) = at.ip() else { panic!() };
+            let mapped = SocketAddr::new(ip.to_ipv6_mapped().into(), at.port());
+            assert_eq!(
+                [lane_number(&at), lane_number(&mapped)],
+                [Some(number); 2],
+                "{at}"
+            );
+            assert!(!is_plausible(&at, &[], true), "nobody announces it");
+        }
+        assert_eq!(of_lane(LANE_NUMBERS + 1), of_lane(0));
+        for other in [
+            "255.255.255.255:1",
+            "239.0.0.1:1",
+            "240.0.0.1:2",
+            "[fd00::1]:1",
+        ] {
+            assert!(!is_lane(&other.parse().unwrap()), "{other}");
+        }
+    }
 
     #[test]
     fn the_internet_reaches_public_addresses_and_no_others() {

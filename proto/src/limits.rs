@@ -465,6 +465,26 @@ pub const HANDSHAKES_BEFORE_RETRY: usize = 16;
 pub const DIALS: usize = 32;
 /// Longest time of a handshake, in milliseconds.
 pub const HANDSHAKE_MS: u64 = 5_000;
+/// Lanes that a relay takes in.
+pub const LANES: usize = 256;
+/// Lanes from one address: those behind one NAT share it.
+pub const LANES_PER_ADDRESS: usize = 32;
+/// Longest time from a TCP connection to its lane, in milliseconds.
+pub const LANE_OPENS_MS: u64 = 10_000;
+/// A lane without a QUIC connection ends after this, in milliseconds.
+pub const LANE_UNUSED_MS: u64 = 10_000;
+/// Lanes that a node opens at the same time, each to another relay.
+pub const LANES_DIALED: usize = 4;
+/// Relays whose lanes a node keeps in mind.
+pub const LANES_KNOWN: usize = 16;
+/// Largest datagram on a lane, in bytes.
+pub const LANE_DATAGRAM_BYTES: usize = 1500;
+/// Largest message on a lane, in bytes, and what may wait to be sent on it.
+pub const LANE_MESSAGE_BYTES: usize = 64 * 1024;
+/// Bytes of a lane that wait to be taken in; it isn't read meanwhile.
+pub const LANE_RECEIVED_BYTES: usize = 128 * 1024;
+/// Largest URL of a lane, in bytes.
+pub const LANE_URL_BYTES: usize = 256;
 /// Largest body of one RPC frame, in bytes: [`RPC_BYTES`] without the envelope.
 pub const RPC_BODY_BYTES: usize = RPC_BYTES - 4096;
 /// Name servers that other names are forwarded to.

@@ -54,6 +54,18 @@ impl HostPort {
         self.to_string().parse().ok()
     }
 
+    /// The name, or the address, IPv6 without brackets.
+    pub fn host(&self) -> &str {
+        let bare = self.host.strip_prefix('[');
+        bare.and_then(|it| it.strip_suffix(']'))
+            .unwrap_or(&self.host)
+    }
+
+    /// Never 0.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     fn from_address(address: SocketAddr, text: &str) -> Result<Self, HostPortError> {
         let ip = address.ip().to_canonical();
         if address.port() == 0 || ip.is_unspecified() || ip.is_multicast() {
