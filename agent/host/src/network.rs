@@ -111,6 +111,14 @@ pub trait Network: Send + Sync {
     /// # Errors
     /// Why it could not be opened.
     async fn connect(&self, address: SocketAddr) -> io::Result<Box<dyn Stream>>;
+    /// As [`Network::connect`], by this host's own routes also where everything else goes
+    /// by an exit, and for packets in small bursts.
+    ///
+    /// # Errors
+    /// Why it could not be opened.
+    async fn connect_past_exit(&self, address: SocketAddr) -> io::Result<Box<dyn Stream>> {
+        self.connect(address).await
+    }
     /// Opens a connection to a Unix socket of another program.
     ///
     /// # Errors

@@ -3,11 +3,12 @@
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4},
+    os::fd::AsFd,
 };
 
 use async_trait::async_trait;
 use innermesh_proto::limits;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::{
     Accepted, Presence, TcpListener, datagrams::SystemDatagrams, mark, owner, port_map::Gateway,
@@ -36,11 +37,22 @@ fn socket(address: SocketAddr, kind: Type, presence: Presence) -> io::Result<Soc
     Ok(socket)
 }
 
+/// What a TCP socket takes that isn't sent yet, in bytes: more would only wait there, behind
+/// nothing that could go first.
+const UNSENT: u32 = 64 * 1024;
+
+/// Has a TCP socket, and those that it accepts, take little more than it can send.
+pub(crate) fn send_late(socket: &impl AsFd) {
+    // Best effort: what is written whole arrives either way.
+    let _ = SockRef::from(socket).set_tcp_notsent_lowat(UNSENT);
+}
+
 /// A TCP socket that listens at `address`.
 pub(crate) fn tcp(address: SocketAddr, presence: Presence) -> io::Result<Box<dyn TcpListener>> {
     let socket = socket(address, Type::STREAM, presence)?;
     // A restart finds connections of its predecessor in TIME_WAIT.
     socket.set_reuse_address(true)?;
+    send_late(&socket);
     socket.bind(&address.into())?;
     socket.listen(limits::BACKLOG)?;
     let listener = tokio::net::TcpListener::from_std(socket.into())?;

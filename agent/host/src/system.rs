@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use innermesh_proto::filter::Interface;
 use ipnet::IpNet;
 use tokio::{
-    net::{TcpStream, UnixStream},
+    net::{TcpSocket, TcpStream, UnixStream},
     time::{Instant, timeout},
 };
 
@@ -208,6 +208,17 @@ impl Network for SystemNetwork {
         Ok(Box::new(
             timeout(PROBE, TcpStream::connect(address)).await??,
         ))
+    }
+
+    async fn connect_past_exit(&self, address: SocketAddr) -> io::Result<Box<dyn Stream>> {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        mark::past_exit(&socket);
+        socket.set_nodelay(true)?;
+        sockets::send_late(&socket);
+        Ok(Box::new(timeout(PROBE, socket.connect(address)).await??))
     }
 
     async fn connect_unix(&self, path: &Path) -> io::Result<Box<dyn Stream>> {

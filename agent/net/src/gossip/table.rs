@@ -5,6 +5,7 @@ use std::sync::Arc;
 use innermesh_proto::{
     codec,
     crypto::Sealed,
+    endpoint::is_lane,
     head::{self, Head, Known, Offer},
     id::NodeId,
     ledger::Position,
@@ -172,7 +173,8 @@ impl Inner {
 
     pub(super) async fn save(&self) {
         let mut keeper = self.keeper.lock().await;
-        let (table, paths) = (self.shared().table.clone(), self.transport.paths());
+        let (table, mut paths) = (self.shared().table.clone(), self.transport.paths());
+        paths.retain(|_, at| !is_lane(at));
         if let Err(error) = keeper.save(&*self.host.disk, &table, &paths).await {
             tracing::warn!(%error, "what is known of peers could not be saved");
         }

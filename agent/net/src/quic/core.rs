@@ -25,6 +25,7 @@ use super::{
     endpoint::Configs,
     error::DialError,
     half_open::HalfOpen,
+    lane::Lanes,
     link::{Link, Origin, plain},
     pace::{self, Paces},
     registry::Registry,
@@ -44,6 +45,7 @@ pub(super) struct Core {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) tasks: Tasks,
     pub(super) endpoint: quinn::Endpoint,
+    pub(super) lanes: Lanes,
     pub(super) configs: Configs,
     pub(super) client: ArcSwap<quinn::ClientConfig>,
     pub(super) membership: Arc<dyn MembershipCheck>,
@@ -134,7 +136,7 @@ impl Core {
     /// One handshake by a peer, and whether there is room for who it is.
     async fn welcome(&self, incoming: Incoming) -> Option<(Connection, Membership)> {
         let limit = Duration::from_millis(limits::HANDSHAKE_MS);
-        let from = plain(incoming.remote_address()).ip();
+        let from = self.outer(incoming.remote_address()).ip();
         let handshake = async { incoming.accept()?.await };
         let connection = match within(&*self.clock, limit, handshake).await {
             Some(Ok(connection)) => connection,
@@ -168,10 +170,15 @@ impl Core {
         }
     }
 
+    /// Where a peer's packets come from; over a lane, where its TCP connection does.
+    fn outer(&self, remote: SocketAddr) -> SocketAddr {
+        self.lanes.from(&remote).unwrap_or_else(|| plain(remote))
+    }
+
     /// Serves a stranger once there is a place for it. It waits behind its
     /// handshake, so that those who wait hold up nobody's.
     async fn seat(self: &Arc<Self>, connection: Connection) {
-        let source = Source::other(plain(connection.remote_address()).ip());
+        let source = Source::other(self.outer(connection.remote_address()).ip());
         let place = tokio::select! {
             place = self.strangers.enter(source) => place,
             _ = connection.closed() => return,
@@ -222,6 +229,7 @@ impl Core {
             serial,
             ordinal: self.ordinals.fetch_add(1, Ordering::Relaxed),
             since: self.clock.now(),
+            lane: self.lanes.from(&connection.remote_address()),
         };
         let answers = self.answers(tls::peer_key(&connection).map(|key| key.node_id()));
         let (link, outgoing) = Link::new(connection, origin, place, answers);
@@ -282,7 +290,7 @@ impl Core {
         Ok(Caller {
             node,
             key: link.key,
-            remote: link.remote(),
+            remote: link.outer(),
             exporter: link.exporter,
         })
     }

@@ -54,6 +54,14 @@ counters! {
     dials,
     /// Handshakes by this node that failed.
     dials_failed,
+    /// Lanes that were opened, by either end.
+    lanes,
+    /// TCP connections that became no lane: too slow, no WebSocket, or one too many.
+    lanes_failed,
+    /// Lanes that ended because what came wasn't of a lane.
+    lanes_garbage,
+    /// Datagrams that found no room on their lane.
+    lane_datagrams_dropped,
     /// Connections closed because there were too many with strangers.
     strangers_refused,
     /// Connections with strangers closed because others had more right to their places.

@@ -1,5 +1,5 @@
-//! The one quinn endpoint of an agent, client and server on one UDP socket,
-//! and every setting of it. All randomness comes from the host's, so that a
+//! The one quinn endpoint of an agent, client and server on one UDP socket and the lanes
+//! beside it, and every setting of it. All randomness comes from the host's, so that a
 //! simulated agent sends the same packets each time.
 
 use std::{
@@ -20,7 +20,10 @@ use quinn::{
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 
-use super::error::TransportError;
+use super::{
+    error::TransportError,
+    lane::{LaneSocket, Lanes},
+};
 use crate::host::{Clock, Host, holder::Kind};
 
 /// A connection on which nothing was heard for so long is lost, in milliseconds.
@@ -68,6 +71,7 @@ pub(super) fn open(
     host: &Host,
     listen: SocketAddr,
     server: Option<Arc<QuicServerConfig>>,
+    lanes: Lanes,
 ) -> Result<(quinn::Endpoint, Configs), TransportError> {
     let fresh = || {
         let mut bytes = [0; 32];
@@ -90,6 +94,7 @@ pub(super) fn open(
     let socket = host
         .net
         .quic_socket(listen)
+        .and_then(|socket| LaneSocket::new(socket, lanes))
         .map_err(|error| cannot_listen(host, listen, error))?;
     let endpoint =
         quinn::Endpoint::new_with_abstract_socket(config, server, socket, host.net.quic_runtime())

@@ -44,6 +44,8 @@ pub(super) struct Link {
     /// Of our dials, when we dialed.
     pub(super) serial: u64,
     pub(super) since: Mono,
+    /// Over a lane, where its TCP connection leads.
+    lane: Option<SocketAddr>,
     /// What the peer introduced itself as.
     pub(super) hello: OnceLock<Hello>,
     /// Turns true when the hello was dealt with.
@@ -75,6 +77,8 @@ pub(super) struct Origin {
     pub(super) ordinal: u64,
     pub(super) serial: u64,
     pub(super) since: Mono,
+    /// Over a lane, where its TCP connection leads.
+    pub(super) lane: Option<SocketAddr>,
 }
 
 impl Link {
@@ -97,6 +101,7 @@ impl Link {
             ordinal: origin.ordinal,
             serial: origin.serial,
             since: origin.since,
+            lane: origin.lane,
             hello: OnceLock::new(),
             settled: watch::Sender::new(false),
             changed: Notify::new(),
@@ -117,8 +122,14 @@ impl Link {
         (Arc::new(link), outgoing)
     }
 
+    /// The address that QUIC knows, which may stand for a lane.
     pub(super) fn remote(&self) -> SocketAddr {
         plain(self.connection.remote_address())
+    }
+
+    /// Where the peer's packets come from; over a lane, where its TCP connection does.
+    pub(super) fn outer(&self) -> SocketAddr {
+        self.lane.unwrap_or_else(|| self.remote())
     }
 
     pub(super) fn close(&self, code: u32, why: &str) {
@@ -179,7 +190,8 @@ impl Link {
         let stats = self.connection.stats();
         PeerInfo {
             node,
-            remote: self.remote(),
+            remote: self.outer(),
+            by_tcp: self.lane.is_some(),
             rtt: self.connection.rtt(),
             since: self.since,
             dialed_by_us: self.dialed,

@@ -13,6 +13,7 @@ mod endpoint;
 mod error;
 mod frame;
 mod half_open;
+mod lane;
 mod link;
 mod open;
 mod over_quinn;
@@ -28,6 +29,7 @@ pub use self::{
     counters::Counters,
     demand::Demand,
     error::{CallError, DialError, TransportError},
+    lane::{LaneDialError, LaneServer, Lanes, OpenLane},
     registry::{PeerEvent, PeerInfo},
     transport::{
         Caller, Channel, EnrolConnection, Handler, Held, Membership, MembershipCheck, Messages,

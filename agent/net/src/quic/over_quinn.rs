@@ -28,6 +28,7 @@ use super::{
     endpoint,
     error::{CallError, DialError, Exchange, TransportError},
     half_open::HalfOpen,
+    lane::Lanes,
     link::{self, InFlight},
     pace::Paces,
     registry::{PeerEvent, PeerInfo, Registry},
@@ -57,7 +58,10 @@ impl Quinn {
     /// [`TransportError`]; nothing was changed.
     pub fn open(host: &Host, settings: Settings) -> Result<Self, TransportError> {
         let server = settings.server.map(|tls| tls.quic());
-        let (endpoint, configs) = endpoint::open(host, settings.listen, server)?;
+        let registry = Arc::new(Registry::new(settings.me));
+        let tally = Arc::new(Tally::default());
+        let lanes = Lanes::new(registry.clone(), tally.clone(), host.clock.clone());
+        let (endpoint, configs) = endpoint::open(host, settings.listen, server, lanes.clone())?;
         // A program of this host is a stranger like any other.
         let strangers = Shares {
             kept_local: 0,
@@ -80,11 +84,12 @@ impl Quinn {
             membership: settings.membership,
             open: settings.open_to_strangers,
             handler: OnceLock::new(),
-            registry: Arc::new(Registry::new(settings.me)),
+            registry,
             paces: Paces::default(),
             strangers: Room::new(strangers, host.clock.clone()),
             answers: Mutex::default(),
-            tally: Arc::new(Tally::default()),
+            tally,
+            lanes,
             dials: Semaphore::new(limits::DIALS),
             handshakes: AtomicUsize::new(0),
             half_open: HalfOpen::default(),
@@ -340,6 +345,10 @@ impl TransportBackend for Quinn {
 
     fn half_open(&self) -> Vec<IpAddr> {
         self.0.half_open.recent(self.0.clock.now())
+    }
+
+    fn lanes(&self) -> Option<&Lanes> {
+        Some(&self.0.lanes)
     }
 
     fn counters(&self) -> Counters {

@@ -43,8 +43,10 @@ pub enum PeerEvent {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerInfo {
     pub node: NodeId,
-    /// Its address, as its packets arrive.
+    /// Its address, as its packets arrive; over a lane, that of its TCP connection.
     pub remote: SocketAddr,
+    /// Whether it is connected over a lane.
+    pub by_tcp: bool,
     /// Smoothed round trip.
     pub rtt: Duration,
     /// When the connection came up, by the monotonic clock.

@@ -272,7 +272,7 @@ fn hello(core: &Core, link: &Arc<Link>, body: &[u8]) {
     let _ = link.hello.set(hello);
     if link.node == Some(core.me) {
         if hello.instance != core.instance {
-            core.registry.tell(PeerEvent::Twin(link.remote()));
+            core.registry.tell(PeerEvent::Twin(link.outer()));
         }
         link.settled.send_replace(true);
         return link.close(close::WRONG_NODE, "this node's own key");

@@ -13,13 +13,14 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use innermesh_proto::{crypto::PublicKey, id::NodeId, rpc::Failure};
+use innermesh_proto::{crypto::PublicKey, endpoint::is_lane, id::NodeId, rpc::Failure};
 use tokio::sync::{broadcast, mpsc};
 
 use super::{
     counters::Counters,
     demand::{Demand, Demands, Noting},
     error::{CallError, DialError, TransportError},
+    lane::Lanes,
     registry::{PeerEvent, PeerInfo},
 };
 use crate::{
@@ -99,7 +100,7 @@ pub struct Caller {
     pub node: Option<NodeId>,
     /// The key that the peer proved by TLS, if it has one.
     pub key: Option<PublicKey>,
-    /// Its address, as its packets arrive.
+    /// Its address, as its packets arrive; over a lane, that of its TCP connection.
     pub remote: SocketAddr,
     /// The session's exporter (RFC 5705), label "innermesh join", the same at
     /// both ends and at no other session.
@@ -210,7 +211,8 @@ pub trait TransportBackend: Send + Sync {
     fn connected(&self) -> Vec<PeerInfo>;
 
     /// The members connected and the address that each one's packets come
-    /// from: [`Self::connected`] without the statistics, which cost more.
+    /// from, which may stand for a lane: [`Self::connected`] without the statistics, which
+    /// cost more.
     fn paths(&self) -> BTreeMap<NodeId, SocketAddr>;
 
     /// The connected members, in the order of their ids.
@@ -236,6 +238,11 @@ pub trait TransportBackend: Send + Sync {
     /// this end answered wasn't heard there, or no agent sent them.
     fn half_open(&self) -> Vec<IpAddr> {
         Vec::new()
+    }
+
+    /// Its lanes; none where it isn't over QUIC.
+    fn lanes(&self) -> Option<&Lanes> {
+        None
     }
 
     /// What was counted since the transport was opened.
@@ -354,6 +361,10 @@ impl Transport {
 
     /// A member was reached.
     pub fn note_reached(&self, node: NodeId, at: SocketAddr) {
+        // A lane leads nowhere once it has ended.
+        if is_lane(&at) {
+            return;
+        }
         self.demands.note_reached(node, at);
     }
 
@@ -372,7 +383,8 @@ impl Transport {
     /// connection wasn't needed any more.
     pub fn reached(&self) -> BTreeMap<NodeId, SocketAddr> {
         let mut reached = self.demands.reached();
-        reached.extend(self.paths());
+        let by_udp = self.paths().into_iter();
+        reached.extend(by_udp.filter(|(_, at)| !is_lane(at)));
         reached
     }
 

@@ -317,6 +317,7 @@ impl State {
             Some(PeerInfo {
                 node,
                 remote: end.remote,
+                by_tcp: false,
                 rtt,
                 since: end.since,
                 dialed_by_us: side == Side::Dialer,

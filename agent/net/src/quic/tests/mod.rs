@@ -4,6 +4,7 @@
 )]
 
 mod calls;
+mod lanes;
 mod network;
 mod pairs;
 mod real;
