@@ -6,6 +6,7 @@
 mod docker;
 mod forward;
 mod lan;
+mod lane;
 mod near;
 mod sinkhole_dns;
 mod values;
@@ -24,6 +25,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use self::docker::DockerConfig;
+pub use self::lane::LaneConfig;
 pub use self::values::{
     InterfaceName, InterfaceNameError, LeaderTerm, LeaderTermError, TunnelEndpoint, TunnelPort,
     WIREGUARD_PORT,
@@ -64,6 +66,8 @@ pub struct Config {
     pub dns: DnsConfig,
     /// The install page.
     pub page: PageConfig,
+    /// Where a relay takes in lanes.
+    pub lane: LaneConfig,
     /// What strangers get on a node with the role `sinkhole`.
     pub sinkhole: SinkholeConfig,
     /// What a CA node does.
@@ -286,6 +290,7 @@ impl Default for Config {
             tunnel: TunnelConfig::default(),
             dns: DnsConfig::default(),
             page: PageConfig::default(),
+            lane: LaneConfig::default(),
             sinkhole: SinkholeConfig::default(),
             ca: CaConfig::default(),
             acme: AcmeConfig::default(),
@@ -391,6 +396,7 @@ impl Config {
         }
         self.dns.check().map_err(|error| error.to_string())?;
         self.docker.check().map_err(|error| error.to_string())?;
+        self.lane.check().map_err(|error| error.to_string())?;
         if self.dns.https == Some(self.acme.port) {
             return Err(format!(
                 "`https` of [dns] and `port` of [acme] are both {}; choose two",

@@ -73,7 +73,7 @@ use innermesh_proto::{
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::{
-    path::{pair_key, relayed, way},
+    path::{lane, pair_key, relayed, way},
     router::router,
     tunnel::{datagram, frame, recorded, wg},
 };
@@ -83,7 +83,7 @@ use crate::{disk::SimDisk, questions};
 pub type Reader = fn(&[u8]);
 
 /// The readers and their names, which are those of the fuzz targets.
-pub const ALL: [(&str, Reader); 26] = [
+pub const ALL: [(&str, Reader); 27] = [
     ("head", head),
     ("ledger", ledger),
     ("rpc", rpc),
@@ -107,6 +107,7 @@ pub const ALL: [(&str, Reader); 26] = [
     ("frame", frame),
     ("wg", wg),
     ("pair_key", pair_key),
+    ("lane", lane),
     ("relayed", relayed),
     ("way", way),
     ("router", router),

@@ -13,7 +13,7 @@ use std::{
 use innermesh_agent::{
     dns::{AnswerScope, TlsChoice},
     host::{Host, resolver::Unmanaged, tasks::Tasks},
-    node::AgentConfig,
+    node::{AgentConfig, LaneSettings},
     overlay::RecordedOverlay,
     tunnel::{BackendChoice, DEFAULT_MTU},
 };
@@ -212,6 +212,7 @@ impl Machine {
             page_listen: Vec::new(),
             page_port: 7480,
             page_lan: false,
+            lane: LaneSettings::default(),
             ca_term: Duration::from_secs(6 * 3600),
             known_rules: self.rules,
             docker_socket: None,

@@ -25,6 +25,8 @@ pub enum NatKind {
     /// As [`NatKind::PortRestricted`], and UDP passes to the port of the seed alone: the
     /// tunnel's is closed.
     NoTunnel,
+    /// As [`NatKind::PortRestricted`] for TCP, and no UDP passes at all.
+    NoUdp,
 }
 
 /// By what a router is asked for ports.
@@ -228,6 +230,7 @@ fn rules(kind: NatKind) -> String {
     };
     let close = match kind {
         NatKind::NoTunnel => "udp dport 51820 drop\nudp sport 51820 drop",
+        NatKind::NoUdp => "meta l4proto udp drop",
         _ => "",
     };
     format!(

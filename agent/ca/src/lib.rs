@@ -14,10 +14,11 @@ pub mod recovery;
 pub mod revocations;
 pub mod root;
 mod signature;
+mod unproved;
 
 use innermesh_proto::certificate::{CertificateError, RevocationListError, Serial};
 
-pub use self::{issuer::Issuer, root::Root};
+pub use self::{issuer::Issuer, root::Root, unproved::unproved};
 use innermesh_host::keys::{KeyError, Keys};
 
 /// Why a certificate was not made. Nothing was changed.

@@ -51,6 +51,10 @@ pub mod code {
     pub const ONE_CA: &str = "one-ca";
     /// Another server has a port that the mesh's names are to be answered on.
     pub const DNS_PORT_TAKEN: &str = "dns-port-taken";
+    /// Lanes aren't taken in where they should be.
+    pub const LANE_NOT_SERVED: &str = "lane-not-served";
+    /// UDP goes nowhere: this node is connected by TCP.
+    pub const UDP_BLOCKED: &str = "udp-blocked";
     /// A sinkhole doesn't answer strangers everywhere.
     pub const SINKHOLE_NOT_SERVED: &str = "sinkhole-not-served";
     /// A sinkhole doesn't answer strangers' DNS everywhere.

@@ -217,6 +217,9 @@ pub struct NodeRow {
     /// Name of the relay by which its tunnel goes, where it does.
     #[serde(default)]
     pub relay: Option<String>,
+    /// Whether it, or that relay, is reached over TCP, as UDP is blocked at either end.
+    #[serde(default)]
+    pub tcp: bool,
     /// Whether an admin has cut it off until the ledger decides.
     pub held: bool,
 }
@@ -257,6 +260,9 @@ pub struct Peer {
     pub through: Vec<String>,
     /// Where; null when it isn't reached.
     pub endpoint: Option<SocketAddr>,
+    /// Whether it, or the relay by which its tunnel goes, is reached over TCP.
+    #[serde(default)]
+    pub tcp: bool,
     /// Round-trip time over QUIC, in milliseconds.
     pub rtt_ms: Option<f64>,
     /// Whether the tunnel to it has a pre-shared key.
@@ -372,6 +378,9 @@ pub struct Netcheck {
     pub relay: Option<String>,
     /// All relays.
     pub relays: Vec<RelaySeen>,
+    /// Names of those that this node is connected with over TCP, as UDP is blocked.
+    #[serde(default)]
+    pub lanes: Vec<String>,
     /// What the router before this host maps, or could.
     pub port_mapping: PortMapping,
 }
@@ -485,6 +494,9 @@ pub struct PingReply {
     pub path: Path,
     /// Where; null when it isn't reached.
     pub endpoint: Option<SocketAddr>,
+    /// Whether it, or the relay by which its tunnel goes, is reached over TCP.
+    #[serde(default)]
+    pub tcp: bool,
     /// Probes that were sent.
     pub sent: u32,
     /// Round-trip times of those that were answered, in milliseconds.

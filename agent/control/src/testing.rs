@@ -96,6 +96,7 @@ pub fn sample_status() -> Status {
         path: if live { Path::Direct } else { Path::None },
         linked: false,
         relay: None,
+        tcp: false,
         through: Vec::new(),
         held: false,
     };

@@ -1,8 +1,13 @@
 //! Names and places in the state folder that more than one part knows.
 
-use std::{io, net::SocketAddr, path::Path};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
 
-use innermesh_proto::{codec, limits};
+use innermesh_proto::{codec, id::NodeId, limits, path::LaneUrl};
+use serde::{Deserialize, Serialize};
 
 use super::Disk;
 
@@ -14,6 +19,10 @@ const LEFT: &str = "left";
 const SEEDS: &str = "seeds";
 /// Bytes of [`SEEDS`].
 const SEEDS_BYTES: usize = 4096;
+/// Where relays take in lanes.
+const LANES: &str = "lanes";
+/// Bytes of [`LANES`].
+const LANES_BYTES: usize = 16 * 1024;
 
 /// The UDP port that WireGuard has here, where another program had the usual one.
 const WIREGUARD_PORT: &str = "wireguard.port";
@@ -83,6 +92,34 @@ pub async fn load_seeds(disk: &dyn Disk) -> Vec<SocketAddr> {
     let mut seeds = seeds.unwrap_or_default();
     seeds.truncate(limits::ENDPOINTS);
     seeds
+}
+
+/// Where a relay takes in lanes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownLane {
+    /// The relay.
+    pub node: NodeId,
+    /// As it announced it.
+    pub url: LaneUrl,
+    /// The address by which it was reached last.
+    pub last: Option<IpAddr>,
+}
+
+/// Keeps where relays take in lanes, for a start where UDP goes nowhere.
+///
+/// # Errors
+/// The disk's.
+pub async fn store_lanes(disk: &dyn Disk, lanes: &[KnownLane]) -> io::Result<()> {
+    disk.replace(Path::new(LANES), &codec::encode(&lanes)).await
+}
+
+/// What [`store_lanes`] stored; none where it can't be read.
+pub async fn load_lanes(disk: &dyn Disk) -> Vec<KnownLane> {
+    let bytes = disk.read(Path::new(LANES)).await.ok().flatten();
+    let lanes = bytes.and_then(|bytes| codec::decode(&bytes, LANES_BYTES).ok());
+    let mut lanes: Vec<KnownLane> = lanes.unwrap_or_default();
+    lanes.truncate(limits::LANES_KNOWN);
+    lanes
 }
 
 /// Keeps the UDP port that WireGuard has here: peers, routers and firewalls know it.

@@ -37,7 +37,8 @@ use crate::{
 pub struct Arguments {
     /// A node of the mesh, by host name or address.
     ///
-    /// With :PORT if that isn't 51819.
+    /// With :PORT if that isn't 51819. Where UDP is blocked, wss://HOST/PATH of a relay
+    /// that takes in lanes.
     #[arg(value_name = "SEED[:PORT]")]
     seed: String,
     /// The token, or - to ask for it or read standard input.

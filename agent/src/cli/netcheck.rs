@@ -40,7 +40,15 @@ fn text(told: &Netcheck) -> String {
             )),
         }
     }
-    out.push_str(&format!("NAT: {}\n", nat(told)));
+    if told.lanes.is_empty() {
+        out.push_str(&format!("NAT: {}\n", nat(told)));
+    } else {
+        let lanes = told.lanes.join(", ");
+        out.push_str(&format!(
+            "UDP is blocked here; connected over TCP, by a lane with {lanes}. It is slower than \
+             UDP, which is tried again each minute; what helps is a network that lets UDP out\n"
+        ));
+    }
     out.push_str(&relays(told));
     out
 }
@@ -124,6 +132,7 @@ mod tests {
                     rtt_us: None,
                 },
             ],
+            lanes: Vec::new(),
             port_mapping: PortMapping {
                 on: false,
                 router: None,
@@ -143,6 +152,10 @@ mod tests {
         ] {
             assert!(said.contains(part), "{part}: {said}");
         }
+        told.lanes.push("harbor".into());
+        let said = text(&told);
+        assert!(said.contains("UDP is blocked here; connected over TCP, by a lane with harbor"));
+        assert!(!said.contains("NAT:"), "{said}");
         (told.relays, told.relay) = (Vec::new(), None);
         assert!(text(&told).contains("agent role add NODE relay"));
     }

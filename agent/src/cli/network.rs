@@ -89,7 +89,12 @@ fn draw(screen: &mut Screen, peers: &[Peer]) {
             } else {
                 peer.name.clone()
             }),
-            path(peer.path, peer.linked, &peer.through, relay_of(peer)),
+            path(
+                peer.path,
+                peer.linked,
+                &peer.through,
+                (relay_of(peer), peer.tcp),
+            ),
             Cell::or_dash(peer.rtt_ms.map(milliseconds)),
             Cell::new(peer.seen_s.map_or_else(|| "never".into(), ago)),
             handshake(tunnel),
@@ -105,9 +110,21 @@ fn draw(screen: &mut Screen, peers: &[Peer]) {
     screen.table(&table.sorted());
 }
 
-/// How a node is reached: straight, as a neighbour's too, or by neighbours of its.
-pub fn path(path: Path, linked: bool, through: &[String], relay: Option<&str>) -> Cell {
+/// How a node is reached: straight, as a neighbour's too, by a relay, or by neighbours of
+/// its; and whether over TCP.
+pub fn path(
+    path: Path,
+    linked: bool,
+    through: &[String],
+    (relay, tcp): (Option<&str>, bool),
+) -> Cell {
     match path {
+        Path::Direct if tcp => Cell::care(if linked {
+            "linked (tcp)"
+        } else {
+            "direct (tcp)"
+        }),
+        Path::Relay if tcp => Cell::care(format!("relay {} (tcp)", relay.unwrap_or_default())),
         Path::Direct if linked => Cell::good("linked"),
         Path::Direct => Cell::good(path),
         Path::Relay => Cell::care(match relay {
@@ -302,6 +319,11 @@ fn text(reply: &PingReply) -> String {
         Some(endpoint) => format!("{path}, {endpoint}"),
         None => path.to_string(),
     };
+    let at = if reply.tcp {
+        format!("{at}, over TCP")
+    } else {
+        at
+    };
     let answered = reply.rtt_ms.len();
     let by_tunnel = reply.tunnel.as_ref().is_some_and(|tunnel| tunnel.works);
     let mut out = if answered == 0 && by_tunnel {
@@ -434,6 +456,7 @@ mod tests {
             linked: false,
             through: Vec::new(),
             endpoint: endpoint.parse().ok(),
+            tcp: false,
             rtt_ms: Some(123.4),
             psk: false,
             pair_key: None,
@@ -498,6 +521,7 @@ mod tests {
             node: "beta".into(),
             path: Path::Direct,
             endpoint: "192.0.2.1:51819".parse().ok(),
+            tcp: false,
             sent: 3,
             rtt_ms: vec![1.0, 3.0],
             tunnel,

@@ -293,6 +293,11 @@ pub fn agent_config(config: &Config) -> node::AgentConfig {
         page_listen: config.page.listens(),
         page_port: config.page.port,
         page_lan: config.page.lan,
+        lane: node::LaneSettings {
+            listen: config.lane.listens(),
+            listen_tls: config.lane.listens_tls(),
+            address: config.lane.address.clone(),
+        },
         ca_term: config.ca.term.duration(),
         known_rules: config.ca.rules.unwrap_or(RULES).min(RULES),
         acme_port: config.acme.port,

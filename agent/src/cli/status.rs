@@ -116,7 +116,12 @@ fn nodes(status: &Status) -> Table<6> {
         nodes.add([
             Cell::new(&node.name),
             well(node.live),
-            network::path(node.path, node.linked, &node.through, node.relay.as_deref()),
+            network::path(
+                node.path,
+                node.linked,
+                &node.through,
+                (node.relay.as_deref(), node.tcp),
+            ),
             Cell::new(node.roles.join(", ")),
             Cell::or_dash(node.addresses.first()).in_full(init::join(&node.addresses)),
             Cell::new(&node.id),

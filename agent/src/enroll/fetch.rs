@@ -10,6 +10,7 @@ use std::{
 use async_trait::async_trait;
 use innermesh_proto::{
     crypto::{Hash, PublicKey},
+    endpoint::is_lane,
     id::NodeId,
     ledger::{Batch, Position, SignedGenesis, State},
     limits,
@@ -22,7 +23,11 @@ use super::{
     seed::{STEP, ask, unreachable},
 };
 use crate::{
-    host::{Host, key_files as keys, keys::NodeKey, state_folder},
+    host::{
+        Host, key_files as keys,
+        keys::NodeKey,
+        state_folder::{self, KnownLane},
+    },
     ledger::{
         file::{self, LEDGER},
         note_gone,
@@ -64,7 +69,19 @@ impl Place<'_> {
             .dial_unregistered(self.remote, Some(member.client()?))
             .await
             .map_err(|e| unreachable(self.seed, &e.to_string()))?;
-        fetch(host, &channel, signed, genesis, known).await
+        let lane = self.lane(&channel);
+        let fetched = fetch(host, &channel, signed, genesis, known).await?;
+        Ok(Fetched { lane, ..fetched })
+    }
+
+    /// The lane by which it is reached, for the first start.
+    fn lane(&self, channel: &Channel) -> Option<KnownLane> {
+        let from = self.transport.lanes()?.from(&self.remote)?;
+        Some(KnownLane {
+            node: channel.peer_key()?.node_id(),
+            url: self.seed.parse().ok()?,
+            last: Some(from.ip()),
+        })
     }
 }
 
@@ -77,6 +94,8 @@ pub(super) struct Fetched {
     /// After which batch it begins, and the hashes from that one on.
     base: u64,
     hashes: Vec<Hash>,
+    /// Where it came from, where that was over a lane.
+    lane: Option<KnownLane>,
 }
 
 /// Fetches and checks the ledger: a state that the rosters since the genesis
@@ -95,6 +114,7 @@ pub(super) async fn fetch(
         state,
         start: None,
         batches: Vec::new(),
+        lane: None,
     };
     let spares = limits::SNAPSHOT_SPARES;
     fetched
@@ -200,7 +220,14 @@ impl Fetched {
         seeds: &[SocketAddr],
     ) -> Result<(), JoinError> {
         keys::wireguard(host).await?;
-        state_folder::store_seeds(&*host.disk, seeds).await?;
+        // The address that stands for a lane leads nowhere the next time.
+        let seeds = seeds.iter().filter(|seed| !is_lane(seed));
+        let seeds: Vec<SocketAddr> = seeds.copied().collect();
+        state_folder::store_seeds(&*host.disk, &seeds).await?;
+        if let Some(lane) = &self.lane {
+            let lanes = std::slice::from_ref(lane);
+            state_folder::store_lanes(&*host.disk, lanes).await?;
+        }
         self.store_ledger(host, genesis).await
     }
 

@@ -10,6 +10,7 @@ use innermesh_proto::{
     id::{MeshId, resolver_v4},
     ledger::State,
     name::{Label, MeshDomain},
+    path::LaneUrl,
     view::MeshView,
 };
 use ipnet::IpNet;
@@ -48,7 +49,10 @@ pub enum JoinError {
     #[error(transparent)]
     Token(#[from] TokenError),
     /// Not a host and port.
-    #[error("\"{0}\" is not an address: give a host name or address, with :PORT if it isn't 51819")]
+    #[error(
+        "\"{0}\" is not an address: give a host name or address, with :PORT if it isn't 51819, or \
+         wss://HOST/PATH of a relay that takes in lanes"
+    )]
     Seed(String),
     /// The name of the seed has no address.
     #[error("{0} can't be resolved: {1}")]
@@ -63,6 +67,12 @@ pub enum JoinError {
         port: u16,
         why: String,
     },
+    /// No lane leads to an agent of the mesh.
+    #[error(
+        "no agent of this mesh answers over TCP at {url}: {why}; is the agent running there, with \
+         [lane] in its configuration?"
+    )]
+    Lane { url: LaneUrl, why: String },
     #[error(
         "{0} belongs to another mesh than the token; ask an admin of the right mesh for the address"
     )]

@@ -8,7 +8,9 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use innermesh_proto::{codec, crypto::PublicKey, ledger::State, limits, rpc::Failure};
+use innermesh_proto::{
+    codec, crypto::PublicKey, ledger::State, limits, path::LaneUrl, rpc::Failure,
+};
 use ipnet::IpNet;
 
 use super::join_error::JoinError;
@@ -78,13 +80,17 @@ pub(super) async fn check_clash(
 }
 
 /// Connects to the first that answers of the seed's addresses; where all are silent,
-/// of `others`. A seed that answers, and isn't of this mesh, is told.
+/// of `others`. A seed that answers, and isn't of this mesh, is told. One that is the URL of
+/// a lane is connected with over that alone.
 pub(super) async fn connect(
     host: &Host,
     seed: &str,
     others: &[SocketAddr],
     transport: &Transport,
 ) -> Result<Channel, JoinError> {
+    if let Ok(url) = seed.parse::<LaneUrl>() {
+        return by_lane(host, &url, transport).await;
+    }
     let (name, port) = parse_seed(seed)?;
     let (error, tried) = match host.net.resolve(&name, port).await {
         Ok(addresses) => match first_of(host, &addresses, transport).await {
@@ -103,6 +109,42 @@ pub(super) async fn connect(
     let others = others.iter().filter(|other| !tried.contains(other));
     let others: Vec<SocketAddr> = others.copied().collect();
     first_of(host, &others, transport).await.map_err(|_| error)
+}
+
+/// Connects over the first lane that opens of the URL's addresses. It ends with the
+/// transport, or once nobody is connected over it.
+async fn by_lane(host: &Host, url: &LaneUrl, transport: &Transport) -> Result<Channel, JoinError> {
+    let failed = |why: String| JoinError::Lane {
+        url: url.clone(),
+        why,
+    };
+    let lanes = transport.lanes();
+    let lanes = lanes.ok_or_else(|| failed("there are none here".into()))?;
+    let (name, port) = url.host();
+    let addresses = match url.address() {
+        Some(address) => vec![address],
+        None => {
+            let found = host.net.resolve(name, port).await;
+            found.map_err(|error| JoinError::Resolve(name.to_owned(), error))?
+        }
+    };
+    let mut why = "it has no address".to_owned();
+    for address in addresses.into_iter().take(TRIED) {
+        let open = match lanes.dial(&*host.net, url, address).await {
+            Ok(open) => open,
+            Err(error) => {
+                why = error.to_string();
+                continue;
+            }
+        };
+        let at = open.address();
+        host.tasks.spawn(open.carry());
+        match transport.dial_unregistered(at, None).await {
+            Ok(channel) => return Ok(channel),
+            Err(error) => why = error.to_string(),
+        }
+    }
+    Err(failed(why))
 }
 
 /// Dials them beside each other, each soon after the one before.

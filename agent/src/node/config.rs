@@ -10,9 +10,11 @@ use std::{
 };
 
 use innermesh_proto::{
+    endpoint::is_public,
     id::resolver_v4,
     ledger::State,
     name::MeshDomain,
+    path::LaneUrl,
     zone::{DomainName, reverse_zones},
 };
 use ipnet::IpNet;
@@ -80,6 +82,8 @@ pub struct AgentConfig {
     pub page_port: u16,
     /// Whether it is served on this host's private networks too.
     pub page_lan: bool,
+    /// Where lanes are taken in.
+    pub lane: LaneSettings,
     /// How long one CA node leads, of ledger time.
     pub ca_term: Duration,
     /// The newest rules of the ledger that it goes along with.
@@ -97,6 +101,45 @@ pub struct AgentConfig {
     /// Services from the configuration.
     pub services: Vec<Spec>,
 }
+
+/// Where lanes are taken in, and where others are told to dial.
+#[derive(Clone, Debug, Default)]
+pub struct LaneSettings {
+    /// By plain HTTP, of a proxy.
+    pub listen: Vec<SocketAddr>,
+    /// By TLS.
+    pub listen_tls: Vec<SocketAddr>,
+    pub address: Option<LaneUrl>,
+}
+
+impl LaneSettings {
+    /// Whether they are taken in anywhere.
+    pub fn is_set(&self) -> bool {
+        !self.listen.is_empty() || !self.listen_tls.is_empty()
+    }
+
+    /// Where others dial: as the configuration says, or where TLS listens, by the best of
+    /// this node's addresses.
+    pub fn announced(&self, endpoints: &[SocketAddr]) -> Option<LaneUrl> {
+        if self.address.is_some() || !self.is_set() {
+            return self.address.clone();
+        }
+        let public = endpoints.iter().filter(|at| is_public(at.ip()));
+        let best: Vec<IpAddr> = public.chain(endpoints).map(SocketAddr::ip).collect();
+        self.listen_tls.iter().find_map(|listen| {
+            let fits = |ip: &&IpAddr| listen.is_ipv6() || ip.is_ipv4();
+            let ip = if listen.ip().is_unspecified() {
+                *best.iter().find(fits)?
+            } else {
+                listen.ip()
+            };
+            LaneUrl::at(SocketAddr::new(ip, listen.port()), LANE_PATH)
+        })
+    }
+}
+
+/// The path of a lane, where nothing else says one.
+const LANE_PATH: &str = "/innermesh";
 
 /// The version that this agent announces.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -123,7 +166,13 @@ pub enum ForwardError {
 impl AgentConfig {
     /// TCP ports that the agent itself uses on this host.
     pub fn tcp_ports(&self) -> BTreeSet<u16> {
-        let listen = [&self.dns_listen, &self.acme_listen, &self.page_listen];
+        let listen = [
+            &self.dns_listen,
+            &self.acme_listen,
+            &self.page_listen,
+            &self.lane.listen,
+            &self.lane.listen_tls,
+        ];
         let listen = listen.into_iter().flatten().map(SocketAddr::port);
         let encrypted = (self.dns_tls != TlsChoice::Off).then_some(TLS_PORT);
         listen

@@ -24,7 +24,7 @@ pub use self::{
     agent::Agent,
     build_error::BuildError,
     commands::recovery::{Offline, OfflineError},
-    config::{AgentConfig, VERSION},
+    config::{AgentConfig, LaneSettings, VERSION},
     loading::Loading,
     shared::hold_set::parse as parse_holds,
 };

@@ -135,6 +135,7 @@ pub(super) async fn open(
         types: services.types(),
         links: None,
         places: first_places(&config, &host, &*tunnel).await,
+        lane: None,
     };
     let gossip = open_gossip(&host, &key, &ledger, &nudge, &transport, announcement).await?;
     ledger_follow::start(&host, me, ledger.clone(), transport.clone(), nudge.clone());

@@ -26,6 +26,8 @@ use crate::{
             dns_lan::LanKeeper,
             holds::HoldKeeper,
             host::HostFollower,
+            lane_dialer::LaneDialer,
+            lane_server::{LaneKeeper, LaneTrouble},
             ledger_backend::LedgerBackend,
             membership::{Membership, MembershipKeeper},
             names::NameClaimer,
@@ -107,6 +109,7 @@ pub(super) struct Parts {
     lists: Arc<Lists>,
     page: Arc<Page>,
     sinkhole: Arc<SinkholeTrouble>,
+    lane: Arc<LaneTrouble>,
     cut_off: CutOffWatch,
     requests: Arc<Requests>,
     names: Arc<NameClaimer>,
@@ -199,6 +202,7 @@ impl Parts {
             lists: Arc::default(),
             page: Arc::default(),
             sinkhole: Arc::default(),
+            lane: Arc::default(),
             cut_off: CutOffWatch::new(&node, tunnel.clone(), progress.clone()),
             reach: Reach::new(&node, tunnel.clone(), progress.clone(), counters.clone()),
             counters,
@@ -316,6 +320,7 @@ impl Parts {
         crl.load().await;
         let (addresses, lists) = (self.addresses.clone(), self.lists.clone());
         PageKeeper::new(node, addresses, lists, self.page.clone()).start();
+        LaneKeeper::new(node, self.addresses.sources(), self.lane.clone()).start();
         let (enforced, trouble) = (self.zone.enforced.clone(), self.sinkhole.clone());
         let sinkhole = SinkholeKeeper::new(node, &self.addresses, enforced, trouble.clone());
         node.host.tasks.spawn(sinkhole.run());
@@ -378,6 +383,12 @@ impl Parts {
         tasks.spawn(HostFollower::new(node, announcer, zone).run());
         let (handles, standing) = (node.clone(), self.standing.clone());
         tasks.spawn(async move { Dialer::new(&handles, standing).await.run().await });
+        let handles = node.clone();
+        tasks.spawn(async move {
+            if let Some(dialer) = LaneDialer::new(&handles).await {
+                dialer.run().await;
+            }
+        });
         tasks.spawn(self.names.clone().run());
         tasks.spawn(self.holds.clone().run());
         tasks.spawn(self.device_holds.clone().run());
@@ -406,6 +417,7 @@ impl Parts {
             lists: self.lists.clone(),
             page: self.page.clone(),
             sinkhole: self.sinkhole.clone(),
+            lane: self.lane.clone(),
             secondaries: self.zone.secondaries.clone(),
             certs: self.certs.clone(),
             acme_trouble: self.acme_trouble.clone(),

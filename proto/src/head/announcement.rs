@@ -14,7 +14,7 @@ use crate::{
     limits,
     links::NamedLinks,
     name::Label,
-    path::Places,
+    path::{LaneUrl, Places},
     service_address::is_service_address,
     tunnel::{HostPort, TunnelKey},
     zone::{Protocol, ServiceType},
@@ -62,6 +62,8 @@ pub struct Announcement {
     pub links: Option<NamedLinks>,
     /// Where its tunnel may be found.
     pub places: Places,
+    /// Where it takes in lanes; it counts where it is a relay.
+    pub lane: Option<LaneUrl>,
 }
 
 /// Address families that an exit has a default route for.
@@ -118,6 +120,7 @@ mod kind {
     pub const TYPES: u16 = 15;
     pub const LINKS: u16 = 16;
     pub const PLACES: u16 = 17;
+    pub const LANE: u16 = 18;
 }
 
 impl Announcement {
@@ -200,6 +203,11 @@ impl Announcement {
         if self.places != Places::default() {
             items.push(item(kind::PLACES, codec::encode(&self.places)));
         }
+        items.extend(
+            self.lane
+                .iter()
+                .map(|url| item(kind::LANE, codec::encode(url))),
+        );
         codec::encode(&items)
     }
 
@@ -272,6 +280,10 @@ impl Announcement {
             kind::PLACES => {
                 let places: Places = codec::decode(&item.data, limits::PLACES_BYTES).ok()?;
                 self.places = places.bounded();
+            }
+            kind::LANE => {
+                let limit = limits::LANE_URL_BYTES + 8;
+                self.lane = Some(codec::decode(&item.data, limit).ok()?);
             }
             _ => {}
         }
@@ -423,6 +435,25 @@ mod tests {
         }];
         let read = Announcement::decode(&codec::encode(&items)).unwrap();
         assert_eq!(read.endpoint, None);
+    }
+
+    #[test]
+    fn where_lanes_begin_is_a_url_or_nothing() {
+        let announcement = Announcement {
+            lane: "wss://relay.example.org/innermesh".parse().ok(),
+            ..Announcement::default()
+        };
+        assert!(announcement.lane.is_some());
+        let read = Announcement::decode(&announcement.encode());
+        assert_eq!(read, Some(announcement));
+        for bad in ["relay.example.org", "wss://relay.example.org/\r\nHost: x"] {
+            let items = vec![Item {
+                kind: kind::LANE,
+                data: codec::encode(&bad.to_owned()),
+            }];
+            let read = Announcement::decode(&codec::encode(&items)).unwrap();
+            assert_eq!(read.lane, None, "{bad}");
+        }
     }
 
     #[test]

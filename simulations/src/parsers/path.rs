@@ -9,7 +9,7 @@ use innermesh_proto::{
     limits,
     message::{Punch, TunnelPlace},
     pair_key::{Brought, Reply, Request, Statement},
-    path::{Frame, Halves, Heard, Output, Selector, Via},
+    path::{Frame, Halves, Heard, LaneUrl, Output, Selector, Via, lane},
 };
 
 /// A frame, what it completes, and the small messages that go with it.
@@ -38,6 +38,26 @@ pub fn pair_key(bytes: &[u8]) {
     let _ = codec::decode::<Reply>(bytes, limits::RPC_BYTES);
     let _ = codec::decode::<Brought>(bytes, limits::RPC_BYTES);
     let _ = codec::decode::<Statement>(bytes, limits::RPC_BYTES);
+}
+
+/// A message of a lane, and the URL of one.
+pub fn lane(bytes: &[u8]) {
+    if let Some(found) = lane::datagrams(bytes) {
+        let again = found.into_iter().flat_map(|range| {
+            let datagram = &bytes[range];
+            let header = lane::header(datagram).expect("it was read");
+            [&header[..], datagram].concat()
+        });
+        assert_eq!(again.collect::<Vec<u8>>(), bytes);
+    }
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(url) = text.parse::<LaneUrl>()
+    {
+        let written = url.to_string();
+        assert!(written.len() <= limits::LANE_URL_BYTES && written.is_ascii());
+        assert!(!written.contains(char::is_whitespace));
+        assert_eq!(written.parse(), Ok(url));
+    }
 }
 
 /// A selector under any events: only ways that something came by are used (S30), each

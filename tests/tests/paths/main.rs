@@ -1,6 +1,7 @@
 //! Every pair finds its way: real agents behind NATs of each kind, with the embedded
 //! device.
 
+mod lane;
 mod pair_keys;
 mod port_mapping;
 

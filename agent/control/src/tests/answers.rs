@@ -126,10 +126,10 @@ fn the_field_names_of_status_are_those_that_scripts_read() {
             "nodes": [
                 {"name": "alpha", "id": "abcd", "addresses": ["10.9.0.2", "fd00::2"],
                  "roles": ["admin"], "live": true, "path": "direct", "linked": false,
-                 "through": [], "relay": null, "held": false},
+                 "through": [], "relay": null, "tcp": false, "held": false},
                 {"name": "beta", "id": "abcd", "addresses": ["10.9.0.2", "fd00::2"],
                  "roles": ["admin"], "live": false, "path": "none", "linked": false,
-                 "through": [], "relay": null, "held": false},
+                 "through": [], "relay": null, "tcp": false, "held": false},
             ],
             "services": [{"name": "photos", "node": "alpha", "port": 8080, "healthy": true, "checked": true}],
             "pending": [{"name": "wiki", "reason": "the CA is not reached"}],
@@ -156,6 +156,7 @@ fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
         linked: true,
         through: vec!["gamma".into()],
         endpoint: "192.0.2.1:51819".parse().ok(),
+        tcp: true,
         rtt_ms: Some(1.5),
         psk: true,
         pair_key: Some(PairKey::PostQuantum),
@@ -182,7 +183,7 @@ fn the_field_names_of_the_other_answers_are_those_that_scripts_read() {
         serde_json::to_value(peer).unwrap(),
         json!({
             "name": "beta", "path": "relay", "linked": true, "through": ["gamma"],
-            "endpoint": "192.0.2.1:51819", "rtt_ms": 1.5,
+            "endpoint": "192.0.2.1:51819", "tcp": true, "rtt_ms": 1.5,
             "psk": true, "pair_key": "post-quantum", "seen_s": 2, "live_by": "neighbours",
             "tunnel": {
                 "endpoint": "192.0.2.1:51820", "handshake_s": null, "rx_bytes": 1, "tx_bytes": 2,

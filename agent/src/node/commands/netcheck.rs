@@ -13,7 +13,10 @@ use innermesh_proto::{
 use tokio::sync::watch;
 
 use crate::{
-    control::node::{NatKind, Netcheck, RelaySeen, SeenBy},
+    control::{
+        finding::{Finding, code},
+        node::{NatKind, Netcheck, RelaySeen, SeenBy},
+    },
     host::port_map::Mappings,
     node::{commands::port_mapping::port_mapping, shared::handles::Handles},
     quic::CallError,
@@ -51,8 +54,27 @@ pub async fn netcheck(node: &Handles, port_maps: &watch::Sender<Mappings>) -> Ne
         seen,
         relay: own.places.relay.map(|relay| view.ledger.name_of(relay)),
         relays,
+        lanes: lanes(node, &view),
         port_mapping,
     }
+}
+
+/// Names of the relays that this node is connected with by lanes of its own.
+fn lanes(node: &Handles, view: &MeshView) -> Vec<String> {
+    let connected = node.transport.connected().into_iter();
+    let lanes = connected.filter(|peer| peer.by_tcp && peer.dialed_by_us);
+    lanes.map(|peer| view.ledger.name_of(peer.node)).collect()
+}
+
+/// What a person should know where UDP goes nowhere.
+pub fn finding(node: &Handles, view: &MeshView) -> Option<Finding> {
+    let lanes = lanes(node, view);
+    let text = format!(
+        "UDP is blocked here: connected over TCP, by a lane with {}",
+        lanes.join(", ")
+    );
+    let remedy = "Nothing has to be done. UDP is faster: it is tried again each minute";
+    (!lanes.is_empty()).then(|| Finding::warning(code::UDP_BLOCKED, text, remedy))
 }
 
 /// `None` of one whose build knows no such question, or that doesn't answer.

@@ -59,6 +59,7 @@ pub async fn peers(node: &Handles, prober: &TunnelProber, pairs: &PairSecrets) -
             linked: way.linked,
             through: way.through,
             endpoint: info.map(|info| info.remote),
+            tcp: way.tcp,
             rtt_ms: info.map(|info| info.rtt.as_secs_f64() * 1000.0),
             psk: tunnel.as_ref().is_some_and(|seen| seen.psk),
             pair_key: tunnel
@@ -91,6 +92,8 @@ pub struct Way {
     pub through: Vec<String>,
     /// Name of the relay by which its tunnel goes.
     pub relay: Option<String>,
+    /// Whether it, or that relay, is reached over TCP.
+    pub tcp: bool,
 }
 
 impl<'a> Reach<'a> {
@@ -129,13 +132,27 @@ impl<'a> Reach<'a> {
             through.sort();
         }
         let relay = way.filter(|_| path == Path::Relay);
+        let relay = relay.and_then(|way| way.relay.clone());
         Way {
-            relay: relay.and_then(|way| way.relay.clone()),
+            tcp: by_tcp(view, &self.paths, node, relay.as_deref()),
+            relay,
             path,
             linked: self.node.gossip.is_linked(node),
             through,
         }
     }
+}
+
+/// Whether a node is reached over TCP, or the relay by which it is.
+fn by_tcp(
+    view: &MeshView,
+    paths: &BTreeMap<NodeId, PeerInfo>,
+    node: &NodeId,
+    relay: Option<&str>,
+) -> bool {
+    let relay = relay.and_then(|name| view.ledger.member_by_name(&name.parse().ok()?));
+    let hop = relay.map_or(*node, |(relay, _)| relay);
+    paths.get(&hop).is_some_and(|info| info.by_tcp)
 }
 
 fn why(live_by: gossip::LiveBy) -> LiveBy {
@@ -161,6 +178,7 @@ fn devices(view: &MeshView, tunnels: &mut BTreeMap<IpAddr, SeenTunnel>) -> Vec<P
             linked: false,
             through: Vec::new(),
             endpoint: tunnel.as_ref().and_then(|seen| seen.tunnel.endpoint),
+            tcp: false,
             rtt_ms: None,
             psk: tunnel.as_ref().is_some_and(|seen| seen.psk),
             pair_key: None,
@@ -210,15 +228,20 @@ pub async fn ping(
             rtt_ms.push(clock.now().saturating_sub(start).as_secs_f64() * 1000.0);
         }
     }
-    let info = paths(node).remove(&id);
+    let mut paths = paths(node);
     let tunnel = prober.ping(&view, id).await;
     let way = way_to(&view, prober, id).await;
+    let relay = way.as_ref().filter(|way| way.path == Path::Relay);
+    let relay = relay.and_then(|way| way.relay.as_deref());
+    let tcp = by_tcp(&view, &paths, &id, relay);
+    let info = paths.remove(&id);
     let is_there = info.is_some() || id == view.me;
     let by_tunnel = way.as_ref().filter(|_| !is_there).map(|way| way.path);
     Ok(PingReply {
         node: whom.to_string(),
         path: by_tunnel.unwrap_or(path(is_there)),
         endpoint: info.map(|info| info.remote),
+        tcp,
         sent,
         rtt_ms,
         tunnel,

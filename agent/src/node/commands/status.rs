@@ -134,5 +134,6 @@ fn node_row(view: &MeshView, reach: &Reach<'_>, node: NodeId, member: &Member) -
         linked: way.linked,
         through: way.through,
         relay: way.relay,
+        tcp: way.tcp,
     }
 }

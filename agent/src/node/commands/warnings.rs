@@ -18,11 +18,11 @@ use crate::{
         state_folder,
     },
     node::{
-        commands::{alone, folder, policy, port_mapping, roles, spenders},
+        commands::{alone, folder, netcheck, policy, port_mapping, roles, spenders},
         follow::{
-            dns::Listening, dns_encrypted::EncryptedTrouble, holds, membership::Membership,
-            names::NameClaimer, page::Page, program_certs::CertKeeper, reach::Reach,
-            resolver::ResolverKeeper, sinkhole::SinkholeTrouble,
+            dns::Listening, dns_encrypted::EncryptedTrouble, holds, lane_server::LaneTrouble,
+            membership::Membership, names::NameClaimer, page::Page, program_certs::CertKeeper,
+            reach::Reach, resolver::ResolverKeeper, sinkhole::SinkholeTrouble,
         },
         shared::{
             enforced::Enforced, exit_setting::ExitSetting, exit_use, handles::Handles,
@@ -49,6 +49,7 @@ pub(crate) struct Warnings {
     pub lists: Arc<Lists>,
     pub page: Arc<Page>,
     pub sinkhole: Arc<SinkholeTrouble>,
+    pub lane: Arc<LaneTrouble>,
     pub secondaries: Arc<Secondaries>,
     pub certs: Arc<CertKeeper>,
     pub acme_trouble: watch::Sender<Option<String>>,
@@ -105,6 +106,8 @@ impl Warnings {
         }));
         found.extend(self.page.findings());
         found.extend(self.sinkhole.findings());
+        found.extend(self.lane.findings(&self.node, view));
+        found.extend(netcheck::finding(&self.node, view));
         found.extend(self.secondaries.findings(now));
         found.extend(self.lists.findings(state, self.node.client.now_ms()));
         let failure = self.membership.failure.lock();

@@ -12,7 +12,7 @@ use std::{
 };
 
 use innermesh_proto::{
-    endpoint::{self, is_plausible},
+    endpoint::{self, is_lane, is_plausible},
     id::NodeId,
     ledger::State,
     limits,
@@ -237,7 +237,8 @@ impl Dialer {
             let used = *self.used.entry(node).or_insert(now);
             let decide = state.roster.contains(&self.me) && state.roster.contains(&node);
             let is_kept = keeps_all || decide || self.gossip.keeps_link(&node);
-            if is_kept || self.is_relay_between(&node) {
+            // Who opened a lane says how long it is needed.
+            if is_kept || is_lane(&at) || self.is_relay_between(&node) {
                 self.used.insert(node, now);
             } else if now >= used + UNUSED {
                 // The next one begins anew.

@@ -17,6 +17,8 @@ pub mod dns_lan;
 pub mod holds;
 pub mod host;
 mod kept;
+pub mod lane_dialer;
+pub mod lane_server;
 pub mod ledger_backend;
 pub mod membership;
 pub mod names;

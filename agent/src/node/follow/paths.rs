@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use futures_util::future::join_all;
 use innermesh_proto::{
     codec,
+    endpoint::is_lane,
     id::NodeId,
     ledger::State,
     limits,
@@ -174,7 +175,12 @@ impl PathKeeper {
     async fn relay(&mut self, view: &MeshView) -> Option<NodeId> {
         let now = self.host.clock.now();
         self.avoided.retain(|_, until| now < *until);
-        let relay = view.own_relay(|relay| self.avoided.contains_key(relay))?;
+        // Where there are lanes UDP goes nowhere, and only relays with one are reached.
+        let is_by_lane = self.transport.paths().values().any(is_lane);
+        let relay = view.own_relay(|relay| {
+            let is_doubtful = is_by_lane || self.avoided.contains_key(relay);
+            is_doubtful && !self.transport.is_connected(*relay)
+        })?;
         if relay == self.me {
             return Some(relay);
         }

@@ -65,6 +65,7 @@ impl Announcer {
     /// As [`Announcer::announce`], with where this node can be dialed.
     pub fn announce_at(&self, endpoints: Vec<SocketAddr>) {
         let own = self.gossip.own();
+        let lane = self.config.lane.announced(&endpoints);
         let mut next = Announcement {
             version: own.version.clone(),
             quic: endpoints,
@@ -84,6 +85,7 @@ impl Announcer {
             types: self.services.types(),
             links: own.links.clone(),
             places: self.places.borrow().clone(),
+            lane,
         };
         let has_news = next != *own;
         let now = self.gossip.now();

@@ -178,7 +178,7 @@ enum What {
         #[arg(long, default_value_t = 5)]
         seconds: u64,
     },
-    /// TCP by a relay, between two nodes behind NATs
+    /// TCP by a relay, between two nodes behind NATs, and by a lane
     Relay {
         /// How often
         #[arg(long, default_value_t = 3)]

@@ -1,4 +1,5 @@
-//! Two nodes whose NATs let no straight way through, and the relay between them.
+//! Two nodes whose NATs let no straight way through, and the relay between them; also
+//! where one of them gets no UDP out and comes by a lane.
 
 use innermesh_tests::{Agent, Lab, agent::PATIENCE, nat::NatKind, wait::ensure, wait_for};
 use serde_json::json;
@@ -7,6 +8,7 @@ use super::{devices::Device, load::Load};
 use crate::figures::Report;
 
 const CONFIG: &str = "[tunnel]\nbackend = \"embedded\"\n";
+const RELAY: &str = "[tunnel]\nbackend = \"embedded\"\n[lane]\nlisten_tls = [\"0.0.0.0\"]\n";
 
 const NAMES: [&str; 4] = [
     "one TCP stream, Mb/s",
@@ -18,7 +20,7 @@ const NAMES: [&str; 4] = [
 /// Measures `rounds` times.
 pub fn measure(rounds: usize, seconds: u64, report: &mut Report) -> Result<(), String> {
     let lab = Lab::build(3)?;
-    let mut relay = Agent::with_config(&lab.hosts[0], "relay", CONFIG);
+    let mut relay = Agent::with_config(&lab.hosts[0], "relay", RELAY);
     relay.init();
     relay.cli(&["role", "add", "relay", "relay"]).result()?;
     let mut nats = Vec::new();
@@ -47,6 +49,19 @@ pub fn measure(rounds: usize, seconds: u64, report: &mut Report) -> Result<(), S
         device: &device,
         seconds,
     };
+    rows("relayed", &load, rounds, report)?;
+    nats[0].translate(NatKind::NoUdp);
+    wait_for("a lane", PATIENCE, || {
+        let told = ends[0].json(&["netcheck"]);
+        ensure(told["lanes"][0] == "relay", told.to_string())
+    });
+    wait_for("packets by the lane", PATIENCE, || {
+        ensure(ends[0].pings(&address), "none")
+    });
+    rows("relayed, one end by a lane", &load, rounds, report)
+}
+
+fn rows(what: &str, load: &Load<'_, '_>, rounds: usize, report: &mut Report) -> Result<(), String> {
     let mut all = Vec::new();
     for _ in 0..rounds {
         let (rtt, _) = load.idle_rtt()?;
@@ -58,7 +73,7 @@ pub fn measure(rounds: usize, seconds: u64, report: &mut Report) -> Result<(), S
         values.sort_by(f64::total_cmp);
         let median = values.get(values.len() / 2).copied().unwrap_or_default();
         report.add(
-            &format!("relayed: {name}"),
+            &format!("{what}: {name}"),
             "agent",
             2,
             format!("{median:.2}"),
