@@ -466,9 +466,9 @@ pub const DIALS: usize = 32;
 /// Longest time of a handshake, in milliseconds.
 pub const HANDSHAKE_MS: u64 = 5_000;
 /// Lanes that a relay takes in.
-pub const LANES: usize = 256;
+pub const LANES: usize = 128;
 /// Lanes from one address: those behind one NAT share it.
-pub const LANES_PER_ADDRESS: usize = 32;
+pub const LANES_PER_ADDRESS: usize = 16;
 /// Longest time from a TCP connection to its lane, in milliseconds.
 pub const LANE_OPENS_MS: u64 = 10_000;
 /// A lane without a QUIC connection ends after this, in milliseconds.

@@ -72,7 +72,7 @@ pub struct RekeyRequest {}
 /// [`ErrorCode::Unavailable`] no member answered there, and nothing was kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeedAddRequest {
-    /// `host`, `host:port`, `[v6]:port`.
+    /// `host`, `host:port`, `[v6]:port`, or the URL of a lane.
     pub address: String,
 }
 

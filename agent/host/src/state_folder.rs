@@ -145,6 +145,24 @@ mod tests {
     use crate::disk::SystemDisk;
 
     #[tokio::test]
+    async fn where_relays_take_lanes_in_is_kept_and_what_is_damaged_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = SystemDisk::new(folder.path().to_owned());
+        assert_eq!(load_lanes(&disk).await, []);
+        let lanes = [None, Some([192, 0, 2, 7].into())].map(|last| KnownLane {
+            node: NodeId([7; 16]),
+            url: "wss://relay.example.org/innermesh".parse().unwrap(),
+            last,
+        });
+        store_lanes(&disk, &lanes).await.unwrap();
+        assert_eq!(load_lanes(&disk).await, lanes);
+        disk.replace(Path::new(LANES), b"\x01nonsense")
+            .await
+            .unwrap();
+        assert_eq!(load_lanes(&disk).await, []);
+    }
+
+    #[tokio::test]
     async fn the_port_of_wireguard_is_kept_and_what_is_no_port_is_none() {
         let folder = tempfile::tempdir().unwrap();
         let disk = SystemDisk::new(folder.path().to_owned());

@@ -19,7 +19,8 @@ pub enum Command {
 pub struct AddArguments {
     /// Where the member answers, by host name or address.
     ///
-    /// With :PORT if that isn't 51819.
+    /// With :PORT if that isn't 51819. Where UDP is blocked, wss://HOST/PATH of a relay
+    /// that takes in lanes.
     #[arg(value_name = "ADDRESS[:PORT]")]
     address: String,
     #[command(flatten)]

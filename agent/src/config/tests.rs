@@ -78,6 +78,10 @@ fn every_key_is_read() {
         listen = ["192.0.2.1", "192.0.2.2:80"]
         port = 4000
         lan = true
+        [lane]
+        listen = ["127.0.0.1"]
+        listen_tls = ["0.0.0.0", "[::]:8443"]
+        address = "wss://relay.example.org/innermesh"
         [sinkhole]
         listen = ["192.0.2.3"]
         dns = ["192.0.2.3", "[2001:db8::3]:5353"]
@@ -129,6 +133,11 @@ fn every_key_is_read() {
             "192.0.2.2:80".parse().unwrap()
         ]
     );
+    assert_eq!(config.lane.listens(), ["127.0.0.1:8443".parse().unwrap()]);
+    let tls = ["0.0.0.0:443", "[::]:8443"].map(|at| at.parse().unwrap());
+    assert_eq!(config.lane.listens_tls(), tls);
+    let url = config.lane.address.as_ref().map(ToString::to_string);
+    assert_eq!(url.as_deref(), Some("wss://relay.example.org/innermesh"));
     assert_eq!(config.sinkhole.listens(), ["192.0.2.3:80".parse().unwrap()]);
     let dns = ["192.0.2.3:53", "[2001:db8::3]:5353"].map(|at| at.parse().unwrap());
     assert_eq!(config.sinkhole.dns_listens(), dns);
@@ -294,6 +303,19 @@ fn values_that_can_not_work_are_refused_with_the_reason() {
             "unknown variant `on`, expected `auto` or `off`",
         ),
         ("advertise = [\"0.0.0.0\"]", "nobody can reach"),
+        (
+            "[lane]\nlisten = [\"127.0.0.1\"]",
+            "set `address` of [lane]",
+        ),
+        (
+            "[lane]\naddress = \"wss://relay.example.org/\"",
+            "where nothing listens",
+        ),
+        ("[lane]\nlisten_tls = [\"0.0.0.0:0\"]", "[lane] has port 0"),
+        (
+            "[lane]\naddress = \"https://relay.example.org/\"",
+            "is not the URL of a lane",
+        ),
         ("advertise = [\"a.example\"]", "is not an address"),
         (
             "[dns]\nupstream = [\"1.1.1.1:99999\"]",

@@ -41,7 +41,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 pub struct AskOptions {
-    /// A member's address: `host`, `host:port`, `[v6]:port`.
+    /// A member's address: `host`, `host:port`, `[v6]:port`, or the URL of a lane.
     pub seed: String,
     /// The name that this machine wants.
     pub name: Label,

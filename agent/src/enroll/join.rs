@@ -43,7 +43,7 @@ const LIFETIME_MS: u64 = limits::REQUEST_LIFETIME_MS / 2;
 
 #[derive(Clone, Debug)]
 pub struct JoinOptions {
-    /// A member's address: `host`, `host:port`, `[v6]:port`.
+    /// A member's address: `host`, `host:port`, `[v6]:port`, or the URL of a lane.
     pub seed: String,
     pub token: String,
     /// The name that this machine wants.

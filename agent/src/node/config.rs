@@ -127,7 +127,8 @@ impl LaneSettings {
         let public = endpoints.iter().filter(|at| is_public(at.ip()));
         let best: Vec<IpAddr> = public.chain(endpoints).map(SocketAddr::ip).collect();
         self.listen_tls.iter().find_map(|listen| {
-            let fits = |ip: &&IpAddr| listen.is_ipv6() || ip.is_ipv4();
+            // A listener of IPv6 takes no IPv4 in.
+            let fits = |ip: &&IpAddr| listen.is_ipv6() == ip.is_ipv6();
             let ip = if listen.ip().is_unspecified() {
                 *best.iter().find(fits)?
             } else {
@@ -220,5 +221,39 @@ impl AgentConfig {
         let mut rules = self.dns_forward.keys();
         let wrong = rules.find(|zone| own.iter().any(|own| zone.is_within(own)));
         wrong.map_or(Ok(()), |zone| Err(ForwardError::Own(zone.clone())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_are_told_the_url_of_the_configuration_or_where_tls_listens() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let endpoints = ["10.0.0.1:51819", "[2001:db8::1]:51819", "203.0.113.7:51819"].map(at);
+        let told = |listen_tls: &[&str], address: Option<&str>| {
+            let lane = LaneSettings {
+                listen: Vec::new(),
+                listen_tls: listen_tls.iter().map(|text| at(text)).collect(),
+                address: address.map(|url| url.parse().unwrap()),
+            };
+            lane.announced(&endpoints).map(|url| url.to_string())
+        };
+        let own = "wss://relay.example.org/innermesh";
+        for (listen_tls, address, expected) in [
+            (&[][..], None, None),
+            (&["0.0.0.0:443"], Some(own), Some(own)),
+            (&["0.0.0.0:443"], None, Some("wss://203.0.113.7/innermesh")),
+            (
+                &["[::]:8443"],
+                None,
+                Some("wss://[2001:db8::1]:8443/innermesh"),
+            ),
+            (&["10.0.0.9:443"], None, Some("wss://10.0.0.9/innermesh")),
+        ] {
+            let told = told(listen_tls, address);
+            assert_eq!(told.as_deref(), expected, "{listen_tls:?}");
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! Lanes to relays, where UDP goes nowhere: opened once this node is connected with nobody,
-//! and closed once UDP reaches their relays again.
+//! Lanes to relays, where UDP goes nowhere: opened once this node is connected with nobody
+//! outside of its own network, and closed once UDP reaches their relays again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +9,7 @@ use std::{
 };
 
 use innermesh_proto::{
-    endpoint::{self, is_lane, is_plausible},
+    endpoint::{self, is_lane, is_plausible, is_public},
     id::NodeId,
     limits,
     view::MeshView,
@@ -28,10 +28,14 @@ use crate::{
     },
     node::shared::handles::Handles,
     quic::{DialError, LaneDialError, Lanes, Transport},
+    tunnel::BackendChoice,
 };
 
 /// How long this node is connected with nobody before it tries lanes.
 const ALONE: Duration = Duration::from_secs(5);
+/// The same where it is connected with hosts of its own network alone, by UDP: a start has
+/// those first.
+const INSIDE: Duration = Duration::from_secs(20);
 /// How often it looks while it is, or has lanes.
 const LOOK: Duration = Duration::from_secs(1);
 /// How often UDP is tried again while there are lanes.
@@ -62,6 +66,7 @@ pub(crate) struct LaneDialer {
     attempts: BTreeMap<NodeId, Attempt>,
     open: BTreeMap<NodeId, Open>,
     alone_since: Option<Mono>,
+    has_tunnel: bool,
     /// When UDP is tried next.
     udp: Mono,
     is_trying_udp: bool,
@@ -118,6 +123,7 @@ impl LaneDialer {
             attempts: BTreeMap::new(),
             open: BTreeMap::new(),
             alone_since: Some(now),
+            has_tunnel: node.config.backend != BackendChoice::None,
             udp: now,
             is_trying_udp: false,
         })
@@ -199,7 +205,17 @@ impl LaneDialer {
     ) -> Option<Duration> {
         let now = self.host.clock.now();
         let paths = self.transport.paths();
-        let has_udp = paths.values().any(|at| !is_lane(at));
+        let by_udp = paths.iter().filter(|(_, at)| !is_lane(at));
+        let patience = if by_udp.clone().next().is_some() {
+            INSIDE
+        } else {
+            ALONE
+        };
+        // Hosts of a network that lets no UDP out reach each other all the same. Who has a
+        // tunnel is connected with a relay where that can be.
+        let mut by_udp =
+            by_udp.map(|(node, at)| !self.has_tunnel || is_public(at.ip()) || view.is_relay(node));
+        let has_udp = by_udp.any(|is_outside| is_outside);
         if has_udp || self.known.is_empty() {
             self.alone_since = None;
         } else if self.alone_since.is_none() {
@@ -215,7 +231,10 @@ impl LaneDialer {
         }
         self.open
             .retain(|_, open| open.by_udp.is_none_or(|since| now < since + LINGER));
-        if self.alone_since.is_some_and(|since| now >= since + ALONE) {
+        if self
+            .alone_since
+            .is_some_and(|since| now >= since + patience)
+        {
             self.open_lanes(view, now, news, tasks);
         }
         if self.open.values().any(|open| open.is_up) {

@@ -145,7 +145,13 @@ impl PathKeeper {
             return true;
         };
         let has_time = now < *looked + LOOK && Arc::ptr_eq(ledger, &view.ledger);
-        !has_time || self.relay.is_some_and(|relay| !is_live(&relay))
+        // Who is back by a lane is reached by nothing else until it says so.
+        let is_back = self.relay.is_none() && {
+            let paths = self.transport.paths();
+            let mut lanes = paths.iter().filter(|(_, at)| is_lane(at));
+            lanes.any(|(node, _)| view.is_relay(node) && is_live(node))
+        };
+        is_back || !has_time || self.relay.is_some_and(|relay| !is_live(&relay))
     }
 
     async fn look(&mut self, view: &MeshView) {
