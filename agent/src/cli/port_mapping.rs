@@ -101,6 +101,7 @@ mod tests {
             nat: NatKind::ForEachDestination,
             relay: None,
             relays: Vec::new(),
+            lanes: Vec::new(),
             port_mapping,
         }
     }

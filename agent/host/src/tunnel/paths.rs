@@ -274,6 +274,7 @@ fn place(key: &Key, via: Via) -> SocketAddr {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "any moment to begin with")]
 mod tests {
     use innermesh_engine::{Inside, PeerSettings};
     use innermesh_proto::id::NodeId;
