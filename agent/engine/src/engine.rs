@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use crate::{
     coalesce::{Coalescer, Inside},
     counters::Counters,
+    inbound::Initiations,
     limits,
     outgoing::{Outgoing, Wire},
     peer::{Peer, Tunnels},
@@ -35,6 +36,7 @@ pub struct Engine {
     pub(crate) coalescer: Coalescer,
     pub(crate) counters: Counters,
     pub(crate) events: Events,
+    pub(crate) initiations: Initiations,
 }
 
 impl Engine {
@@ -57,6 +59,7 @@ impl Engine {
             coalescer: Coalescer::new(),
             counters: Counters::default(),
             events: Events::default(),
+            initiations: Initiations::default(),
         }
     }
 

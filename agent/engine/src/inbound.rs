@@ -1,6 +1,6 @@
 //! What comes from the network: messages of the protocol, and packets in them.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{collections::VecDeque, net::SocketAddr, time::Instant};
 
 use sanstun::{
     Committed, CookieReply, Error, HandshakeInitiation, HandshakeResponse, Received,
@@ -10,12 +10,41 @@ use sanstun::{
 use crate::{
     coalesce::Inside,
     engine::Engine,
+    limits,
     outgoing::Wire,
     packet::Packet,
     peer::Said,
     routes::Place,
     ways::{Happened, Probe},
 };
+
+/// First messages of handshakes that were taken of late. A peer sends one by several ways at
+/// once, and to know a copy by its key exchange costs as much as the first.
+#[derive(Default)]
+pub(crate) struct Initiations(VecDeque<[u8; INITIATION]>);
+
+impl Initiations {
+    fn has(&self, datagram: &[u8]) -> bool {
+        let Some(Ok(first)) = datagram.get(..INITIATION).map(<[u8; INITIATION]>::try_from) else {
+            return false;
+        };
+        first.starts_with(&IS_INITIATION) && self.0.contains(&first)
+    }
+
+    fn push(&mut self, datagram: &[u8]) {
+        if let Some(Ok(first)) = datagram.get(..INITIATION).map(TryInto::try_into) {
+            if self.0.len() >= limits::INITIATIONS {
+                self.0.pop_front();
+            }
+            self.0.push_back(first);
+        }
+    }
+}
+
+/// Bytes of one before its MACs, of which the second differs where a cookie was asked for
+/// (whitepaper, section 5.4.2).
+const INITIATION: usize = 116;
+const IS_INITIATION: [u8; 4] = [1, 0, 0, 0];
 
 /// What was in a data message.
 enum Inner {
@@ -44,6 +73,10 @@ impl Engine {
         inside: &mut impl Inside,
     ) {
         for datagram in bytes.chunks(segment.max(1)) {
+            if self.initiations.has(datagram) {
+                self.counters.replayed += 1;
+                continue;
+            }
             match self.interface.receive(from, datagram, now) {
                 Ok(Received::Message(message)) => {
                     let taken = self.take(from, datagram, message, now, wire, inside);
@@ -76,6 +109,7 @@ impl Engine {
             }
             ReceivedMessage::HandshakeInitiation(initiation) => {
                 self.take_initiation(from, length, initiation, now, wire)?;
+                self.initiations.push(datagram);
             }
             ReceivedMessage::HandshakeResponse(response) => {
                 self.take_response(from, length, response, now, wire)?;

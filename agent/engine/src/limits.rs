@@ -24,6 +24,8 @@ pub const STAGED: usize = 128;
 pub const STAGED_BYTES: usize = 256 << 10;
 /// Handshakes a second from which on strangers must show a cookie (whitepaper §5.3).
 pub const HANDSHAKES_PER_SECOND: u64 = 100;
+/// First messages of handshakes that are remembered, to know their copies.
+pub const INITIATIONS: usize = 64;
 /// Events of peers whose way is chosen that wait to be taken.
 pub const EVENTS: usize = 4096;
 /// Headers of a frame that is cut, in bytes.

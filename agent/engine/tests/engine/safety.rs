@@ -28,6 +28,25 @@ fn what_was_seen_is_not_taken_again() {
 }
 
 #[test]
+fn copies_of_a_first_message_are_no_load() {
+    let mut two = Two::new();
+    two.left.send(&packet(LEFT, RIGHT, 100), two.now);
+    let (_, segment, initiation) = two.left.sent.0[0].clone();
+    two.settle();
+    for port in 1..=500 {
+        let from = SocketAddr::new(two.left.at.ip(), port);
+        two.right.take(from, segment, &initiation, two.now);
+    }
+    let counters = two.right.engine.counters();
+    assert_eq!((counters.replayed, counters.cookies), (500, 0));
+    // One that differs is another.
+    let mut other = initiation.clone();
+    other[50] ^= 1;
+    two.right.take(two.left.at, segment, &other, two.now);
+    assert_eq!(two.right.engine.counters().replayed, 500);
+}
+
+#[test]
 fn packets_that_overtake_each_other_are_all_taken_once() {
     let mut two = Two::new();
     assert!(two.passes(&packet(LEFT, RIGHT, 1)));
