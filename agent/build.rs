@@ -1,6 +1,7 @@
 //! Has the linker make the program that is installed smaller, where it can: equal functions
-//! and string ends once, and relative relocations as bits (DT_RELR; glibc 2.36). Each flag is tried with a
-//! program of nothing, which has to run: a package for older systems is built on one.
+//! and ends of strings once, and relative relocations as bits (DT_RELR; glibc 2.36). Each
+//! flag is tried with a program of nothing, which has to run: a package for older systems
+//! is built on one.
 
 #![allow(
     clippy::disallowed_methods,

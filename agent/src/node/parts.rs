@@ -52,7 +52,7 @@ use crate::{
         },
         peer::{
             handler::{PeerHandler, TunnelAnswers},
-            pair_keys::{PairKeyAnswers, Wanted},
+            pair_keys::PairKeyAnswers,
             punch::Punches,
             requests::Requests,
         },
@@ -65,7 +65,7 @@ use crate::{
             exit_setting::ExitSetting,
             handles::{FolderLock, Handles},
             invites::Invites,
-            pair_secrets::PairSecrets,
+            pair_secrets::{PairSecrets, Wanted},
             publishing::Publishing,
             relaying::Relaying,
             revocation_lists::Lists,

@@ -22,12 +22,12 @@ use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     host::{Mono, key_files::KeyFileError, pair_exchange::PairExchange, until_next},
-    node::{
-        peer::pair_keys::Wanted,
-        shared::{
-            handles::Handles, own_key::OwnKey, pair_secrets::PairSecrets, tunnel_counters::SESSION,
-            tunnel_progress::TunnelProgress,
-        },
+    node::shared::{
+        handles::Handles,
+        own_key::OwnKey,
+        pair_secrets::{PairSecrets, Wanted},
+        tunnel_counters::SESSION,
+        tunnel_progress::TunnelProgress,
     },
     quic::CallError,
     tunnel::{PeerState, Tunnel},

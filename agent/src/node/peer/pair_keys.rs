@@ -2,7 +2,6 @@
 //! each other.
 
 use std::{
-    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -21,7 +20,11 @@ use super::decode::read;
 use crate::{
     host::{Host, pair_exchange},
     ledger::deliveries::Deliveries,
-    node::shared::{handles::Handles, own_key::OwnKey, pair_secrets::PairSecrets},
+    node::shared::{
+        handles::Handles,
+        own_key::OwnKey,
+        pair_secrets::{PairSecrets, Wanted},
+    },
     quic::CallError,
 };
 
@@ -36,22 +39,6 @@ pub(crate) struct PairKeyAnswers {
     wanted: Arc<Wanted>,
     /// What each member asked for.
     shares: Mutex<Deliveries>,
-}
-
-/// Nodes that asked for a key.
-#[derive(Default)]
-pub(crate) struct Wanted(Mutex<BTreeSet<NodeId>>);
-
-impl Wanted {
-    fn insert(&self, node: NodeId) {
-        let mut nodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        nodes.insert(node);
-    }
-
-    /// Those since the last call.
-    pub fn take(&self) -> BTreeSet<NodeId> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
 }
 
 impl PairKeyAnswers {

@@ -1,7 +1,7 @@
 //! The pre-shared keys that this node has agreed with others, on disk and in its tunnel.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -33,6 +33,22 @@ pub(crate) struct PairSecrets {
     changing: AsyncMutex<()>,
     /// The tunnel's plan has other keys now.
     changed: Notify,
+}
+
+/// Nodes that asked for a key.
+#[derive(Default)]
+pub(crate) struct Wanted(Mutex<BTreeSet<NodeId>>);
+
+impl Wanted {
+    pub fn insert(&self, node: NodeId) {
+        let mut nodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        nodes.insert(node);
+    }
+
+    /// Those since the last call.
+    pub fn take(&self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 #[derive(Default)]
