@@ -31,7 +31,7 @@ pub fn map(wanted: &Wanted, lifetime: Duration) -> Vec<u8> {
     packet
 }
 
-/// The outer address and the router's time, from the answer to [`ASK_ADDRESS`].
+/// The outer address and the router's time, from the answer to `ASK_ADDRESS`.
 ///
 /// # Errors
 /// [`MapError`].
@@ -42,7 +42,7 @@ pub fn address(packet: &[u8]) -> Result<(Ipv4Addr, u32), MapError> {
     Ok((octets.into(), epoch))
 }
 
-/// What came of [`map`]; the outer address is asked for by itself.
+/// What came of `map`; the outer address is asked for by itself.
 ///
 /// # Errors
 /// [`MapError`].

@@ -51,7 +51,7 @@ pub fn map(gateway: &Gateway, wanted: &Wanted, lifetime: Duration) -> Vec<u8> {
     packet
 }
 
-/// The server's time, from the answer to [`announce`].
+/// The server's time, from the answer to `announce`.
 ///
 /// # Errors
 /// [`MapError`].
@@ -59,7 +59,7 @@ pub fn announced(packet: &[u8]) -> Result<u32, MapError> {
     Ok(success(packet, ANNOUNCE)?.1)
 }
 
-/// What came of [`map`], or what its end left.
+/// What came of `map`, or what its end left.
 ///
 /// # Errors
 /// [`MapError`].
