@@ -37,8 +37,10 @@ pub(crate) struct PairKeyAnswers {
     own: Arc<OwnKey>,
     secrets: Arc<PairSecrets>,
     wanted: Arc<Wanted>,
-    /// What each member asked for.
-    shares: Mutex<Deliveries>,
+    /// What each member asked for, and what it brought: whoever has something brought
+    /// takes nothing from the one that brings it.
+    asked: Mutex<Deliveries>,
+    brought: Mutex<Deliveries>,
 }
 
 impl PairKeyAnswers {
@@ -49,12 +51,14 @@ impl PairKeyAnswers {
         wanted: Arc<Wanted>,
     ) -> Self {
         let (most, per_hour) = (limits::PAIR_KEY_STEPS, limits::PAIR_KEY_STEPS_PER_HOUR);
+        let shares = || Mutex::new(Deliveries::of(most, per_hour));
         Self {
             node: node.clone(),
             own,
             secrets,
             wanted,
-            shares: Mutex::new(Deliveries::of(most, per_hour)),
+            asked: shares(),
+            brought: shares(),
         }
     }
 
@@ -63,8 +67,10 @@ impl PairKeyAnswers {
     /// # Errors
     /// Nothing was changed.
     pub async fn step(&self, from: NodeId, body: &[u8]) -> Result<Vec<u8>, Failure> {
-        self.count(from)?;
-        let reply = match read(body)? {
+        let request: Request = read(body)?;
+        let is_own = author(&request) == Some(from);
+        self.count(if is_own { &self.asked } else { &self.brought }, from)?;
+        let reply = match request {
             Request::Said(said) => self.said(&said).await?,
             Request::Confirm { from, offer, proof } => {
                 let reply = self.secrets.confirm(&from, &offer, &proof).await;
@@ -80,7 +86,7 @@ impl PairKeyAnswers {
     /// Why it isn't brought, or the other's.
     pub async fn bring(&self, from: NodeId, body: &[u8]) -> Result<Vec<u8>, Failure> {
         let Brought { to, request } = read(body)?;
-        self.count(from)?;
+        self.count(&self.asked, from)?;
         let transport = &self.node.transport;
         if !transport.is_connected(to) {
             return Err(Failure::Unavailable(
@@ -94,8 +100,8 @@ impl PairKeyAnswers {
         })
     }
 
-    fn count(&self, from: NodeId) -> Result<(), Failure> {
-        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+    fn count(&self, shares: &Mutex<Deliveries>, from: NodeId) -> Result<(), Failure> {
+        let mut shares = shares.lock().unwrap_or_else(PoisonError::into_inner);
         let counted = shares.count(from, self.node.host.clock.now());
         counted.map_err(|_| Failure::Busy)
     }
@@ -187,6 +193,44 @@ impl PairKeyAnswers {
                 self.secrets.answered(from, agreed, answer.clone()).await;
                 Ok(Reply::Said(answer))
             }
+        }
+    }
+}
+
+/// Who says that it is its own, which isn't known to be so yet.
+fn author(request: &Request) -> Option<NodeId> {
+    match request {
+        Request::Confirm { from, .. } => Some(*from),
+        Request::Said(said) => match said.peek(limits::RPC_BYTES).ok()? {
+            Statement::Offer { from, .. } | Statement::Wanted { from, .. } => Some(from),
+            Statement::Answer { .. } | Statement::Stale { .. } => None,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use innermesh_proto::crypto::Signature;
+
+    use super::*;
+
+    #[test]
+    fn what_is_brought_is_told_from_what_is_a_members_own() {
+        let (one, other) = (NodeId([1; 16]), NodeId([2; 16]));
+        let said = |statement: &Statement| {
+            Request::Said(Sealed {
+                bytes: codec::encode(statement),
+                signature: Signature::from_bytes(&[0; 64]),
+            })
+        };
+        let (from, to, offer) = (one, other, Hash::of(b"offer"));
+        let proof = [0; 32];
+        for (request, expected) in [
+            (said(&Statement::Wanted { from, to }), Some(one)),
+            (Request::Confirm { from, offer, proof }, Some(one)),
+            (said(&Statement::Stale { offer, number: 1 }), None),
+        ] {
+            assert_eq!(author(&request), expected, "{request:?}");
         }
     }
 }
