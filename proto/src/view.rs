@@ -73,6 +73,8 @@ pub struct NodeView {
     pub live: bool,
     /// Whether it is heard of as often as it should be.
     pub prompt: bool,
+    /// Whether this node has a link with it.
+    pub linked: bool,
     /// Whether the ledger held here reaches as far as the node's own: only
     /// then is it known whether others it vouches for, or it itself, were
     /// revoked (S13).
@@ -94,6 +96,8 @@ pub struct Standing {
     /// Whether it is live and nothing is overdue: of two that serve the same, the
     /// better one.
     pub prompt: bool,
+    /// Whether this node has a link with it.
+    pub linked: bool,
 }
 
 impl Standing {
@@ -102,6 +106,7 @@ impl Standing {
         Self {
             live: known.is_live(now),
             prompt: known.is_prompt(now),
+            linked: false,
         }
     }
 }
@@ -112,6 +117,7 @@ impl NodeView {
         Self {
             live: standing.live,
             prompt: standing.prompt,
+            linked: standing.linked,
             ledger_caught_up: known.ledger_caught_up,
             announcement: body
                 .map(|body| body.announcement.clone())
@@ -149,6 +155,7 @@ impl MeshView {
         let own = NodeView {
             live: true,
             prompt: true,
+            linked: false,
             ledger_caught_up: true,
             announcement: own,
             loading: false,

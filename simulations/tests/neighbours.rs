@@ -9,7 +9,7 @@ use innermesh_agent::{
     node::Agent,
 };
 use simulations::{
-    World, clock,
+    Machine, World, clock,
     mesh::{found, join, meet, start, until},
     net::link::Link,
     stand_in::Place,
@@ -254,6 +254,54 @@ async fn a_large_mesh_connects_whom_it_needs_and_others_when_they_are_asked() {
     let reply = agents[3].control().ask(ping).await.expect("a reply");
     assert_eq!(reply.rtt_ms.len(), 1);
     assert!(direct(&agents[3]).await.contains(far));
+}
+
+#[tokio::test(start_paused = true)]
+async fn tunnels_are_kept_open_with_neighbours_alone_and_so_at_a_start() {
+    const MACHINES: usize = 16;
+    let mut world = World::new(14);
+    let names: Vec<String> = (0..MACHINES).map(|n| format!("m{n}")).collect();
+    let mut machines: Vec<_> = names.iter().map(|name| world.machine(name)).collect();
+    let mut agents = vec![found(&machines[0]).await];
+    for machine in &machines[1..] {
+        agents.push(join(machine, "m0", &agents[0]).await);
+    }
+    let others = MACHINES - 1;
+    until("nobody has links with all", PATIENCE * 8, async || {
+        agents.iter().all(|agent| {
+            let most = most_links(agent);
+            live(agent) == MACHINES && most > 0 && most < others
+        })
+    })
+    .await;
+    let kept = |machine: &Machine| {
+        let plan = machine.tunnel_plan();
+        let peers = plan.peers.values();
+        (
+            plan.peers.len(),
+            peers.filter(|peer| peer.keepalive_s.is_some()).count(),
+        )
+    };
+    for (machine, agent) in machines.iter().zip(&agents) {
+        until("the tunnel to follow the links", PATIENCE, async || {
+            let peers = agent.control().ask(PeersRequest {}).await;
+            let linked = peers.expect("the peers");
+            let linked = linked.iter().filter(|peer| peer.linked).count();
+            kept(machine) == (others, linked)
+        })
+        .await;
+    }
+    let last = agents.pop().expect("one of them");
+    machines[others].crash().await;
+    drop(last);
+    let again = start(&machines[others]).await;
+    let begin = clock::now();
+    while clock::now() < begin + Duration::from_secs(20) {
+        let (all, kept) = kept(&machines[others]);
+        assert!(kept < others, "{kept} of {all}");
+        tokio::time::sleep(LOOK).await;
+    }
+    assert_eq!(live(&again), MACHINES);
 }
 
 /// The members with which an agent has a connection.

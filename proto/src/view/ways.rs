@@ -76,14 +76,10 @@ impl MeshView {
 
     /// Whether the tunnel with a peer is kept open although nothing passes: with those
     /// that this node has links with, which see where its packets come from, with its
-    /// relay, and where the other end doesn't look for ways.
+    /// relay, and where the other end doesn't look for ways. All others are silent.
     pub(super) fn keeps_alive(&self, node: &NodeId, view: &NodeView) -> bool {
         let own = self.nodes.get(&self.me).map(|own| &own.announcement);
-        let is_linked = own.is_some_and(|own| {
-            let links = own.links.as_ref();
-            links.is_none_or(|named| named.names(node))
-        });
         let is_own_relay = own.is_some_and(|own| own.places.relay == Some(*node));
-        is_linked || is_own_relay || view.announcement.places.candidates.is_empty()
+        view.linked || is_own_relay || view.announcement.places.candidates.is_empty()
     }
 }

@@ -424,7 +424,8 @@ impl Neighbours {
         (now, lease_now): (Mono, Mono),
     ) -> Standing {
         let mut inner = self.lock();
-        let standing = inner.judge(node, known, (now, lease_now));
+        let mut standing = inner.judge(node, known, (now, lease_now));
+        standing.linked = inner.links.up().any(|peer| peer == node);
         if standing.live {
             inner.seen_live.insert(*node);
             inner.gone_since.remove(node);
@@ -490,6 +491,7 @@ impl Inner {
             return Standing {
                 live: true,
                 prompt: true,
+                linked: false,
             };
         } else if self.by_lease.contains(node) || self.is_heard(node, now) {
             self.unlink(*node);
@@ -498,6 +500,7 @@ impl Inner {
         Standing {
             live,
             prompt: live && !self.silent.contains(node),
+            linked: false,
         }
     }
 

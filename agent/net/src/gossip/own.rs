@@ -129,6 +129,7 @@ impl Inner {
         if has_other_links {
             let before = &shared.own.body;
             shared.own.body = own_body(before.announcement.clone(), links, before.since);
+            self.changed();
         }
         let body = shared.own.body.clone();
         let head = Head {
