@@ -240,7 +240,9 @@ impl PathKeeper {
         self.ask = (self.ask.0.min(now + LOOK), LOOK);
     }
 
-    /// Has those told that this node looks for, by neighbours of theirs.
+    /// Has those told that this node looks for: by itself where it is connected with them,
+    /// else by neighbours of theirs, of whom those that it is connected with are asked
+    /// first.
     fn punching(&self) -> impl Future<Output = ()> + Send + 'static {
         let (me, relayed, transport) = (self.me, self.relayed.clone(), self.transport.clone());
         let (gossip, progress) = (self.gossip.clone(), self.progress.clone());
@@ -250,10 +252,17 @@ impl PathKeeper {
                 let Some(node) = node_of(&progress, &key) else {
                     continue;
                 };
-                let by = gossip.neighbours_of(&node).into_iter();
-                let by = by.filter(|by| *by != me).take(TOLD_BY);
+                let told = codec::encode(&Punch { node: me });
+                if transport.is_connected(node) && transport.notify(node, method::PUNCHED, told) {
+                    continue;
+                }
+                let mut by = gossip.neighbours_of(&node);
+                by.retain(|by| *by != me);
+                by.sort_by_key(|by| !transport.is_connected(*by));
                 let request = codec::encode(&Punch { node });
-                let calls = by.map(|by| transport.call(by, method::PUNCH, request.clone(), ANSWER));
+                let calls = by.into_iter().take(TOLD_BY);
+                let calls =
+                    calls.map(|by| transport.call(by, method::PUNCH, request.clone(), ANSWER));
                 join_all(calls).await;
             }
         }
