@@ -16,6 +16,7 @@ mod coalesce;
 mod control;
 mod counters;
 mod engine;
+mod first_mac;
 mod inbound;
 pub mod limits;
 mod outgoing;
@@ -31,6 +32,7 @@ pub use self::{
     control::PeerReading,
     counters::Counters,
     engine::Engine,
+    first_mac::FirstMac,
     outgoing::Wire,
     peer::PeerSettings,
     split::{BadFrame, Segments},

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use innermesh_engine::{Engine, PeerSettings};
+use innermesh_engine::{Engine, FirstMac, PeerSettings};
 
 use crate::two::{End, LEFT, RIGHT, Two, packet, packet_v6};
 
@@ -20,6 +20,27 @@ fn reading(end: &End, other: &End, now: Instant) -> innermesh_engine::PeerReadin
     let key = other.key();
     let mut peers = end.engine.peers(now);
     peers.find(|peer| peer.key == key).unwrap()
+}
+
+#[test]
+fn a_first_message_tells_whom_it_is_for_and_nothing_else_does() {
+    let mut two = Two::new();
+    two.left.send(&packet(LEFT, RIGHT, 1), two.now);
+    let [(_, _, first)] = two.left.sent.0.as_slice() else {
+        panic!("one initiation");
+    };
+    let first = first.clone();
+    let (left, right) = (
+        FirstMac::new(&two.left.key()),
+        FirstMac::new(&two.right.key()),
+    );
+    assert!(right.is_of(&first) && !left.is_of(&first));
+    for at in [4, 100, 115, 116, 131] {
+        let mut changed = first.clone();
+        changed[at] ^= 1;
+        assert!(!right.is_of(&changed), "byte {at}");
+    }
+    assert!(!right.is_of(&first[..147]) && !right.is_of(&[first.as_slice(), &[0]].concat()));
 }
 
 #[test]

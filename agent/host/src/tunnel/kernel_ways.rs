@@ -1,9 +1,16 @@
-//! Relays for the kernel's device: each peer that is reached by one has a socket on
-//! loopback, which the device takes for the peer. What it sends there goes by the relay,
-//! and what comes by the relay is brought from there. The first message of a handshake, and for
-//! some seconds a packet now and then, goes to the peer's own addresses before, from the
-//! device's port. Where that arrives the other device sends there from then on, and what
-//! comes later by the relay is one that it has.
+//! Ways for the kernel's device, which knows one address of a peer.
+//!
+//! Each peer that is reached by a relay has a socket on loopback, which the device takes
+//! for the peer. What it sends there goes by the relay, and what comes by the relay is
+//! brought from there. The first message of a handshake, and for some seconds a packet now
+//! and then, goes to the peer's own addresses before, from the device's port. Where that
+//! arrives the other device sends there from then on, and what comes later by the relay is
+//! one that it has.
+//!
+//! A peer without a session that has more than one way is where the lobby is: what the
+//! device sends there can only be the first message of a handshake, whose MAC tells the
+//! peer, and it goes by all ways at once. Whatever answers first is where the device sends
+//! from then on, by itself.
 
 #![allow(
     clippy::disallowed_methods,
@@ -18,18 +25,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use innermesh_engine::FirstMac;
 use innermesh_proto::{
-    filter::MARK,
     path::{Budget, Fallback, Lead, Report, Seen, Via, Way, WhyNot},
     tunnel::{PeerChange, Step, TunnelKey},
 };
-use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{net::UdpSocket, task::JoinHandle};
+use tokio::{net::UdpSocket, sync::Notify, task::JoinHandle};
 use wireguard_control::InterfaceName;
 
 use super::{
-    PeerState, Reading, WallClock, device, kernel_peers,
+    PeerState, Reading, WallClock, device, kernel_peers, past,
     relayed::{Relayed, relay_place},
 };
 
@@ -44,10 +49,16 @@ const DATAGRAM: usize = 1 << 16;
 /// The first message of a handshake begins so (whitepaper §5.4.2), and packets do
 /// (§5.4.6).
 const INITIATION: [u8; 4] = [1, 0, 0, 0];
+const INITIATION_LENGTH: usize = 148;
 const PACKET: [u8; 4] = [4, 0, 0, 0];
-/// How long after a handshake began packets go straight too, and how often.
+/// How long the device waits before it begins a handshake again (§6.4).
+const AGAIN: Duration = Duration::from_secs(5);
+/// How long after a handshake began packets go straight too, how often, and how often
+/// later: often enough for what one end's opens in its NAT to be open still when the
+/// other's comes.
 const COPIED: Duration = Duration::from_secs(6);
 const PAUSE: Duration = Duration::from_millis(400);
+const LATER: Duration = Duration::from_secs(10);
 
 /// The ways of one device. Its tasks end with it.
 pub(super) struct KernelWays {
@@ -63,6 +74,9 @@ struct Shared {
     peers: Mutex<BTreeMap<TunnelKey, Peer>>,
     /// What is sent past the device.
     budget: Mutex<Budget>,
+    /// Where this host lets it send past the device.
+    lobby: Mutex<Option<Proxy>>,
+    has_changed: Notify,
 }
 
 struct Peer {
@@ -70,6 +84,35 @@ struct Peer {
     fallback: Fallback,
     proxy: Option<Proxy>,
     copies: Copies,
+    first_mac: FirstMac,
+    /// Where it was heard last, by itself.
+    last: Option<SocketAddr>,
+    /// The last first message that came to the lobby, and when.
+    begun: Option<(Duration, Vec<u8>)>,
+}
+
+impl Peer {
+    fn new(key: &TunnelKey, way: Way) -> Self {
+        Self {
+            way,
+            fallback: Fallback::default(),
+            proxy: None,
+            copies: Copies::default(),
+            first_mac: FirstMac::new(&key.0),
+            last: None,
+            begun: None,
+        }
+    }
+
+    /// Its own addresses.
+    fn places(&self) -> Vec<SocketAddr> {
+        let last = self.last.filter(|at| !self.way.candidates.contains(at));
+        self.way.candidates.iter().copied().chain(last).collect()
+    }
+
+    fn has_more_than_one_way(&self) -> bool {
+        self.way.relay.is_some() || self.way.candidates.len() > 1
+    }
 }
 
 /// Which of the packets for the relay go straight too: both ends begin with the same
@@ -92,12 +135,18 @@ impl Copies {
             self.begin(now);
             return true;
         }
-        let is_due = datagram.starts_with(&PACKET) && now >= self.next && now < self.until;
+        let is_due = datagram.starts_with(&PACKET) && now >= self.next;
         if is_due {
-            self.next = now + PAUSE;
+            self.next = now + if now < self.until { PAUSE } else { LATER };
         }
         is_due
     }
+}
+
+/// Where a peer is led.
+enum Led {
+    ToLobby(SocketAddr),
+    By(Lead),
 }
 
 struct Proxy {
@@ -118,6 +167,7 @@ impl Drop for KernelWays {
         for task in &self.tasks {
             task.abort();
         }
+        *self.shared.lobby() = None;
         self.shared.peers().clear();
     }
 }
@@ -131,6 +181,8 @@ impl KernelWays {
             began: Instant::now(),
             peers: Mutex::default(),
             budget: Mutex::new(Budget::new(Duration::ZERO)),
+            lobby: Mutex::default(),
+            has_changed: Notify::new(),
         });
         let tasks = vec![
             tokio::spawn(Arc::clone(&shared).watch()),
@@ -141,22 +193,25 @@ impl KernelWays {
 
     /// How peers may be reached from now on.
     pub(super) fn set(&self, ways: &BTreeMap<TunnelKey, Way>) {
+        let now = self.shared.began.elapsed();
         let mut peers = self.shared.peers();
         peers.retain(|key, _| ways.contains_key(key));
         for (key, way) in ways {
-            match peers.get_mut(key) {
-                Some(peer) => peer.way = way.clone(),
-                None => {
-                    let peer = Peer {
-                        way: way.clone(),
-                        fallback: Fallback::default(),
-                        proxy: None,
-                        copies: Copies::default(),
-                    };
-                    peers.insert(*key, peer);
-                }
+            let peer = peers
+                .entry(*key)
+                .or_insert_with(|| Peer::new(key, way.clone()));
+            let gets_relay = way.relay.is_some() && peer.way.relay.is_none();
+            peer.way = way.clone();
+            // Its next one comes seconds later.
+            let begun = peer.begun.as_ref().filter(|_| gets_relay);
+            if let Some((at, datagram)) = begun.filter(|(at, _)| now < *at + AGAIN) {
+                tracing::trace!(?at, "a handshake that was begun goes by the relay too");
+                let relay = relay_place(key);
+                self.shared.relayed.send(relay, datagram.len(), datagram);
             }
         }
+        drop(peers);
+        self.shared.has_changed.notify_one();
     }
 
     /// Tells relays apart from addresses in what the device says. Where an earlier run's
@@ -167,9 +222,11 @@ impl KernelWays {
             let at = state.endpoint;
             let peer = peers.get(key);
             let is_proxy = at.is_some_and(|at| at.ip() == PROXIES);
-            let is_ours = peer
-                .and_then(|peer| peer.proxy.as_ref())
-                .is_some_and(|proxy| Some(proxy.at) == at);
+            let is_waiting = is_proxy && self.shared.lobby_at() == at;
+            let is_ours = is_waiting
+                || peer
+                    .and_then(|peer| peer.proxy.as_ref())
+                    .is_some_and(|proxy| Some(proxy.at) == at);
             if is_proxy {
                 let place = is_ours.then(|| relay_place(key));
                 (installed.endpoint, state.endpoint) = (place, place);
@@ -181,10 +238,8 @@ impl KernelWays {
 
     /// The peer looks for this node: its NAT is answered by this host's.
     pub(super) fn punch(&self, key: &TunnelKey, port: u16) {
-        let peers = self.shared.peers();
-        if let Some(peer) = peers.get(key) {
-            self.shared.open_nats(&peer.way.candidates, port, &[0]);
-        }
+        let places = self.shared.places(key);
+        self.shared.open_nats(&places, port, &[0]);
     }
 }
 
@@ -216,22 +271,31 @@ impl Shared {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Leads peers that nothing comes from to the relay.
+    /// Leads peers without a session to the lobby, and those that nothing comes from to
+    /// the relay.
     async fn watch(self: Arc<Self>) {
+        let may_send_past = past::is_allowed();
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = self.has_changed.notified() => {}
+            }
             if self.peers().is_empty() {
                 continue;
             }
             let Ok(reading) = kernel_peers::read(self.name, (self.clock)()).await else {
                 continue;
             };
-            let leads = self.look(&reading);
+            let lobby = match may_send_past {
+                true => self.open_lobby(reading.listen_port).await,
+                false => None,
+            };
             let mut steps = Vec::new();
-            for (key, lead) in leads {
+            for (key, lead) in self.look(&reading, lobby) {
                 let endpoint = match lead {
-                    Lead::Relay => self.proxy(key, reading.listen_port).await,
-                    Lead::Straight => self.first_candidate(&key),
+                    Led::ToLobby(at) => Some(at),
+                    Led::By(Lead::Relay) => self.proxy(key, reading.listen_port).await,
+                    Led::By(Lead::Straight) => self.first_candidate(&key),
                 };
                 if let Some(endpoint) = endpoint {
                     let change = PeerChange {
@@ -247,21 +311,99 @@ impl Shared {
         }
     }
 
-    fn look(&self, reading: &Reading) -> Vec<(TunnelKey, Lead)> {
+    fn look(&self, reading: &Reading, lobby: Option<SocketAddr>) -> Vec<(TunnelKey, Led)> {
         let now = self.began.elapsed();
         let mut peers = self.peers();
         let looks = peers.iter_mut().filter_map(|(key, peer)| {
             let (_, state) = reading.peers.get(key)?;
+            let has_session = state.last_handshake.is_some_and(device::is_session);
+            let is_proxy = state.endpoint.is_some_and(|at| at.ip() == PROXIES);
+            if has_session && !is_proxy {
+                peer.last = state.endpoint;
+            }
+            if let Some(lobby) = lobby.filter(|_| !has_session && peer.has_more_than_one_way()) {
+                return (!is_proxy).then_some((*key, Led::ToLobby(lobby)));
+            }
             let seen = Seen {
                 rx_bytes: state.rx_bytes,
                 tx_bytes: state.tx_bytes,
-                has_session: state.last_handshake.is_some_and(device::is_session),
-                is_relayed: state.endpoint.is_some_and(|at| at.ip() == PROXIES),
+                has_session,
+                is_relayed: is_proxy,
             };
             let has_relay = peer.way.relay.is_some();
-            Some((*key, peer.fallback.look(seen, has_relay, now)?))
+            Some((*key, Led::By(peer.fallback.look(seen, has_relay, now)?)))
         });
         looks.collect()
+    }
+
+    /// A peer's own addresses.
+    fn places(&self, key: &TunnelKey) -> Vec<SocketAddr> {
+        self.peers().get(key).map(Peer::places).unwrap_or_default()
+    }
+
+    fn lobby(&self) -> MutexGuard<'_, Option<Proxy>> {
+        self.lobby.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lobby_at(&self) -> Option<SocketAddr> {
+        self.lobby().as_ref().map(|lobby| lobby.at)
+    }
+
+    /// The lobby's address for a device at this port.
+    async fn open_lobby(self: &Arc<Self>, port: u16) -> Option<SocketAddr> {
+        if let Some(lobby) = &*self.lobby()
+            && lobby.port == port
+        {
+            return Some(lobby.at);
+        }
+        let opened = self.open(port, |socket| Arc::clone(self).receive(port, socket));
+        let lobby = opened.await.inspect_err(|error| {
+            tracing::debug!(%error, "handshakes are begun by one way");
+        });
+        let lobby = lobby.ok()?;
+        let at = lobby.at;
+        *self.lobby() = Some(lobby);
+        Some(at)
+    }
+
+    /// Sends what the device has for peers without a session, by all ways.
+    async fn receive(self: Arc<Self>, port: u16, socket: Arc<UdpSocket>) {
+        let mut buffer = [0; INITIATION_LENGTH + 1];
+        loop {
+            // A refusal is of an earlier datagram, as while the interface is down.
+            let Ok(length) = socket.recv(&mut buffer).await else {
+                tokio::time::sleep(LOOK).await;
+                continue;
+            };
+            let datagram = buffer.get(..length).unwrap_or_default();
+            let Some(key) = self.meant(datagram) else {
+                continue;
+            };
+            // Answers come from there.
+            self.proxy(key, port).await;
+            let now = self.began.elapsed();
+            let ways = self.peers().get_mut(&key).map(|peer| {
+                peer.copies.begin(now);
+                peer.begun = Some((now, datagram.to_vec()));
+                (peer.places(), peer.way.relay.is_some())
+            });
+            let Some((places, has_relay)) = ways else {
+                continue;
+            };
+            self.open_nats(&places, port, datagram);
+            if has_relay {
+                self.relayed.send(relay_place(&key), length, datagram);
+            }
+        }
+    }
+
+    /// The peer that a first message is for.
+    fn meant(&self, datagram: &[u8]) -> Option<TunnelKey> {
+        let peers = self.peers();
+        let mut meant = peers
+            .iter()
+            .filter(|(_, peer)| peer.first_mac.is_of(datagram));
+        meant.next().map(|(key, _)| *key)
     }
 
     fn first_candidate(&self, key: &TunnelKey) -> Option<SocketAddr> {
@@ -291,11 +433,20 @@ impl Shared {
     }
 
     async fn make(self: &Arc<Self>, key: TunnelKey, port: u16) -> io::Result<Proxy> {
+        self.open(port, |socket| Arc::clone(self).send(key, port, socket))
+            .await
+    }
+
+    /// A socket that the device at this port may send to.
+    async fn open<F>(&self, port: u16, serve: impl FnOnce(Arc<UdpSocket>) -> F) -> io::Result<Proxy>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let socket = UdpSocket::bind((PROXIES, 0)).await?;
         socket.connect((Ipv4Addr::LOCALHOST, port)).await?;
         let socket = Arc::new(socket);
         let at = socket.local_addr()?;
-        let task = tokio::spawn(Arc::clone(self).send(key, port, Arc::clone(&socket)));
+        let task = tokio::spawn(serve(Arc::clone(&socket)));
         Ok(Proxy {
             socket,
             at,
@@ -318,24 +469,24 @@ impl Shared {
             let now = self.began.elapsed();
             let straight = self.peers().get_mut(&key).and_then(|peer| {
                 let goes = peer.copies.take(datagram, now);
-                goes.then(|| peer.way.candidates.clone())
+                goes.then(|| peer.places())
             });
             self.open_nats(&straight.unwrap_or_default(), port, datagram);
             self.relayed.send(place, length, datagram);
         }
     }
 
-    /// Sends a datagram from the device's port to each address of IPv4, past the device:
-    /// NATs on the way take it for the device's. A peer may announce somebody else's
-    /// address, and ask for this as often as it likes (S31). Where it isn't allowed here
-    /// the relay has to do.
-    fn open_nats(&self, candidates: &[SocketAddr], port: u16, datagram: &[u8]) {
+    /// Sends a datagram from the device's port to each address, past the device: NATs on
+    /// the way take it for the device's. A peer may announce somebody else's address, and
+    /// ask for this as often as it likes (S31). Where it isn't allowed here the relay has
+    /// to do.
+    fn open_nats(&self, places: &[SocketAddr], port: u16, datagram: &[u8]) {
         let now = self.began.elapsed();
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = candidates
+        let sent = places
             .iter()
-            .filter(|to| to.is_ipv4() && budget.take(**to, now))
-            .try_for_each(|to| send_past(*to, port, datagram));
+            .filter(|to| budget.take(**to, now))
+            .try_for_each(|to| past::send(*to, port, datagram));
         if let Err(error) = sent {
             tracing::debug!(%error, "nothing is sent from the tunnel's port past its device");
         }
@@ -373,38 +524,15 @@ impl Shared {
             };
             if datagram.starts_with(&INITIATION) {
                 let now = self.began.elapsed();
-                let candidates = self.peers().get_mut(&key).map(|peer| {
+                let places = self.peers().get_mut(&key).map(|peer| {
                     peer.copies.begin(now);
-                    peer.way.candidates.clone()
+                    peer.places()
                 });
-                self.open_nats(&candidates.unwrap_or_default(), port, &[0]);
+                self.open_nats(&places.unwrap_or_default(), port, &[0]);
             }
             if let Err(error) = socket.send(&datagram).await {
                 tracing::trace!(%error, "the device takes nothing from a relay");
             }
-        }
-    }
-}
-
-/// UDP's header before the datagram (RFC 768), without a checksum as IPv4 allows; the
-/// kernel adds IP's.
-fn send_past(to: SocketAddr, port: u16, datagram: &[u8]) -> io::Result<()> {
-    let length = u16::try_from(datagram.len() + 8).map_err(io::Error::other)?;
-    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP))?;
-    socket.set_nonblocking(true)?;
-    setsockopt(&socket, sockopt::Mark, &MARK)?;
-    let mut packet = Vec::with_capacity(usize::from(length));
-    for word in [port, to.port(), length, 0] {
-        packet.extend(word.to_be_bytes());
-    }
-    packet.extend(datagram);
-    match socket.send_to(&packet, &SocketAddr::new(to.ip(), 0).into()) {
-        // There is no way to that one.
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
-        Err(error) => {
-            tracing::trace!(%error, %to, "no way there");
-            Ok(())
         }
     }
 }
@@ -414,13 +542,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn after_a_handshake_some_packets_go_straight_too() {
+    fn after_a_handshake_some_packets_go_straight_too_and_later_few() {
         let mut copies = Copies::default();
         let at = |ms| Duration::from_millis(1000 + ms);
-        assert!(!copies.take(&PACKET, at(0)));
         assert!(copies.take(&INITIATION, at(0)));
-        let copied = (0u64..20_000).filter(|ms| copies.take(&PACKET, at(*ms)));
-        assert_eq!(copied.count(), 15);
+        let mut copied = |from: u64, to: u64| {
+            let times = (from..to).filter(|ms| copies.take(&PACKET, at(*ms)));
+            times.count()
+        };
+        assert_eq!(copied(0, 6_000), 15);
+        assert_eq!(copied(6_000, 66_000), 6);
         assert!(!copies.take(&[0], at(0)) && !copies.take(&[], at(0)));
     }
 }

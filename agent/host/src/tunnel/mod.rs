@@ -22,6 +22,7 @@ mod keys;
 mod memory;
 pub mod narrow;
 mod open;
+mod past;
 mod paths;
 mod recorded;
 pub mod relayed;
