@@ -211,6 +211,12 @@ impl<'lab> Agent<'lab> {
         self.process = Some(process);
     }
 
+    /// Where the agent takes requests of the command line.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("agent.sock")
+    }
+
     /// Starts the agent and waits for nothing.
     ///
     /// # Panics

@@ -22,8 +22,9 @@ pub fn measure(sizes: &[usize], report: &mut Report) -> Result<(), String> {
         for agent in &mut mesh.agents[1..] {
             agent.launch();
         }
+        let launched = began.elapsed();
         let members: Vec<usize> = (1..=size).collect();
-        let meshed = mesh.until_meshed(&members, began);
+        let meshed = mesh.until_meshed(&members, began)?;
         let all = format!("node{size}.lab.internal");
         // The seed, which is down, is asked for too: the name stays.
         mesh.agents[0].start();
@@ -33,6 +34,12 @@ pub fn measure(sizes: &[usize], report: &mut Report) -> Result<(), String> {
         mesh.until(&all, members, Instant::now(), within, &|a| {
             !a.addresses.is_empty()
         })?;
+        report.times(
+            "restart without seed and CA",
+            "all are launched",
+            size,
+            &[launched],
+        );
         report.times(
             "restart without seed and CA",
             "all see all",
