@@ -286,9 +286,10 @@ impl Shared {
             let Ok(reading) = kernel_peers::read(self.name, (self.clock)()).await else {
                 continue;
             };
-            let lobby = match may_send_past {
-                true => self.open_lobby(reading.listen_port).await,
-                false => None,
+            let lobby = if may_send_past {
+                self.open_lobby(reading.listen_port).await
+            } else {
+                None
             };
             let mut steps = Vec::new();
             for (key, lead) in self.look(&reading, lobby) {
@@ -322,7 +323,12 @@ impl Shared {
                 peer.last = state.endpoint;
             }
             if let Some(lobby) = lobby.filter(|_| !has_session && peer.has_more_than_one_way()) {
-                return (!is_proxy).then_some((*key, Led::ToLobby(lobby)));
+                // A socket of an earlier port or run leads nowhere.
+                let own = peer.proxy.as_ref().map(|proxy| proxy.at);
+                let is_there = state
+                    .endpoint
+                    .is_some_and(|at| at == lobby || Some(at) == own);
+                return (!is_there).then_some((*key, Led::ToLobby(lobby)));
             }
             let seen = Seen {
                 rx_bytes: state.rx_bytes,
