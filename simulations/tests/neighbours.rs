@@ -43,6 +43,18 @@ async fn linked(agents: &[&Agent]) {
     .await;
 }
 
+/// So many agents, `m0` and on, each of which joined by the first.
+async fn mesh_of(world: &mut World, count: usize) -> (Vec<Machine>, Vec<Agent>) {
+    let machines: Vec<_> = (0..count)
+        .map(|n| world.machine(&format!("m{n}")))
+        .collect();
+    let mut agents = vec![found(&machines[0]).await];
+    for machine in &machines[1..] {
+        agents.push(join(machine, "m0", &agents[0]).await);
+    }
+    (machines, agents)
+}
+
 /// Of how many others an agent knows that they name so many links.
 fn whole(agent: &Agent, links: usize) -> usize {
     agent.read_heads(|table| {
@@ -179,12 +191,7 @@ async fn sides_of_a_split_see_each_other_again_soon_after_it_ends() {
 async fn a_mesh_in_which_not_all_have_links_with_all_notices_a_death_as_soon() {
     const MACHINES: usize = 16;
     let mut world = World::new(12);
-    let names: Vec<String> = (0..MACHINES).map(|n| format!("m{n}")).collect();
-    let mut machines: Vec<_> = names.iter().map(|name| world.machine(name)).collect();
-    let mut agents = vec![found(&machines[0]).await];
-    for machine in &machines[1..] {
-        agents.push(join(machine, "m0", &agents[0]).await);
-    }
+    let (mut machines, mut agents) = mesh_of(&mut world, MACHINES).await;
     let others = MACHINES - 1;
     until("all are live by links for all", PATIENCE * 4, async || {
         for agent in &agents {
@@ -219,12 +226,7 @@ async fn a_mesh_in_which_not_all_have_links_with_all_notices_a_death_as_soon() {
 async fn a_large_mesh_connects_whom_it_needs_and_others_when_they_are_asked() {
     const MACHINES: usize = 20;
     let mut world = World::new(13);
-    let names: Vec<String> = (0..MACHINES).map(|n| format!("m{n}")).collect();
-    let machines: Vec<_> = names.iter().map(|name| world.machine(name)).collect();
-    let mut agents = vec![found(&machines[0]).await];
-    for machine in &machines[1..] {
-        agents.push(join(machine, "m0", &agents[0]).await);
-    }
+    let (_machines, agents) = mesh_of(&mut world, MACHINES).await;
     let others = MACHINES - 1;
     until("all are live by links for all", PATIENCE * 4, async || {
         for agent in &agents {
@@ -245,7 +247,8 @@ async fn a_large_mesh_connects_whom_it_needs_and_others_when_they_are_asked() {
     println!("{connections} ends of connections");
     assert!(connections <= MACHINES * 10, "{connections}");
     let connected = direct(&agents[3]).await;
-    let far = names.iter().skip(4).find(|name| !connected.contains(*name));
+    let mut names = (4..MACHINES).map(|n| format!("m{n}"));
+    let far = names.find(|name| !connected.contains(name));
     let far = far.expect("one without a connection");
     let ping = PingRequest {
         node: far.parse().expect("a name"),
@@ -253,19 +256,14 @@ async fn a_large_mesh_connects_whom_it_needs_and_others_when_they_are_asked() {
     };
     let reply = agents[3].control().ask(ping).await.expect("a reply");
     assert_eq!(reply.rtt_ms.len(), 1);
-    assert!(direct(&agents[3]).await.contains(far));
+    assert!(direct(&agents[3]).await.contains(&far));
 }
 
 #[tokio::test(start_paused = true)]
 async fn tunnels_are_kept_open_with_neighbours_alone_and_so_at_a_start() {
     const MACHINES: usize = 16;
     let mut world = World::new(14);
-    let names: Vec<String> = (0..MACHINES).map(|n| format!("m{n}")).collect();
-    let mut machines: Vec<_> = names.iter().map(|name| world.machine(name)).collect();
-    let mut agents = vec![found(&machines[0]).await];
-    for machine in &machines[1..] {
-        agents.push(join(machine, "m0", &agents[0]).await);
-    }
+    let (mut machines, mut agents) = mesh_of(&mut world, MACHINES).await;
     let others = MACHINES - 1;
     until("nobody has links with all", PATIENCE * 8, async || {
         agents.iter().all(|agent| {
